@@ -1,0 +1,21 @@
+"""What can go wrong by a user's hand, and what a run can fail of."""
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used: the message starts with the layer, op or command, echoes the value, names the cure."""
+
+
+class BackendError(InputError):
+    """The backend that was named cannot be used here."""
+
+
+class DataError(InputError):
+    """A data file or array is truncated, mislabelled, empty or of the wrong kind: the message names the file and the place."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint or run folder cannot be read or written."""
+
+
+class TrainingFailed(RuntimeError):
+    """Training cannot go on: too many steps in a row were not finite, or a batch does not fit into memory."""
