@@ -1,0 +1,213 @@
+"""Losses: the value and the gradient of the network's output in one pass.
+
+`normaliser` divides both: the number of rows, or their total weight, of the *whole* optimizer step, so that the gradients of
+micro-batches add up to the large batch's. It is a number or an array of shape (1,).
+"""
+
+from collections.abc import Iterator
+from operator import add
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._typing import Array
+from ..errors import InputError
+from ..namespaces import namespace
+from ._op import Example, op
+from .pointwise import activate
+
+
+class Loss(NamedTuple):
+    """value, shape (1,), and the gradient of the prediction; the value may be added into a destination."""
+
+    value: Array
+    dlogits: Array
+
+
+def _total(rows: Array) -> Array:
+    """The sum of all elements in float64, shape (1,), in the dtype of `rows`."""
+    xp = namespace(rows)
+    return xp.astype(xp.reshape(xp.sum(rows, dtype=xp.float64), (1,)), rows.dtype)
+
+
+def target_distribution(target: Array, like: Array, label_smoothing: float) -> Array:
+    """Targets as probabilities (..., K): one-hot for integers, smoothed to (1 - s) t + s/K."""
+    xp = namespace(like)
+    classes = like.shape[-1]
+    if xp.isdtype(target.dtype, "integral"):
+        target = xp.expand_dims(target, axis=-1) == xp.arange(classes, dtype=target.dtype)
+    target = xp.astype(target, like.dtype)
+    return target if label_smoothing == 0 else target * (1 - label_smoothing) + label_smoothing / classes
+
+
+def _examples_softmax(rng: Any, dtype: str) -> Iterator[Example]:
+    logits = (rng.standard_normal((7, 4)) * 3).astype(dtype)
+    codes, weights = rng.integers(0, 4, 7), rng.random(7).astype(dtype)
+    probabilities = rng.dirichlet(np.ones(4), 7).astype(dtype)
+    yield Example("integers", (logits, codes), {"normaliser": 7})
+    yield Example("probabilities", (logits, probabilities), {"normaliser": 7})
+    every = {"normaliser": np.asarray([3.5], dtype), "label_smoothing": 0.1}
+    yield Example("weighted, smoothed", (logits, codes, rng.random(4).astype(dtype), weights), every)
+    yield Example("weighted probabilities", (logits, probabilities, rng.random(4).astype(dtype), weights), every)
+    yield Example("large logits", ((logits * 100).astype(dtype), codes), {"normaliser": 7})
+    yield Example("leading axes", (logits.reshape(7, 1, 4), codes.reshape(7, 1)), {"normaliser": 7})
+
+
+def _bound_softmax(
+    u: float,
+    logits: Array,
+    target: Array,
+    class_weights: Array = None,
+    sample_weights: Array = None,
+    *,
+    normaliser: Any,
+    label_smoothing: float = 0.0,
+) -> Loss:
+    weight = (1 if class_weights is None else class_weights.max()) * np.ones(logits.shape[:-1])
+    weight = weight * (1 if sample_weights is None else sample_weights.reshape(weight.shape))
+    spread = (1 + np.abs(logits).max(-1)) * weight
+    return Loss(10 * u * spread.sum().reshape(1) / normaliser, (10 * u * spread / normaliser)[..., None] + 0 * logits)
+
+
+def _check_softmax(
+    logits: Array,
+    target: Array,
+    class_weights: Array = None,
+    sample_weights: Array = None,
+    *,
+    normaliser: Any,
+    label_smoothing: float = 0.0,
+) -> None:
+    xp = namespace(logits)
+    name, rows, classes = "softmax_cross_entropy", tuple(logits.shape[:-1]), logits.shape[-1]
+    if not 0 <= label_smoothing < 1:
+        raise InputError(f"{name}: label_smoothing {label_smoothing!r} is not in [0, 1)")
+    if xp.isdtype(target.dtype, "integral"):
+        if tuple(target.shape) != rows:
+            raise InputError(f"{name}: integer targets {tuple(target.shape)} do not fit logits {tuple(logits.shape)}")
+        low, high = int(xp.min(target)), int(xp.max(target))
+        if low < 0 or high >= classes:
+            raise InputError(f"{name}: targets from {low} to {high} for {classes} classes; they must be 0 to {classes - 1}")
+    elif tuple(target.shape) != tuple(logits.shape):
+        raise InputError(f"{name}: probabilities {tuple(target.shape)} do not fit logits {tuple(logits.shape)}")
+    if class_weights is not None and tuple(class_weights.shape) != (classes,):
+        raise InputError(f"{name}: class_weights {tuple(class_weights.shape)}; {classes} classes need ({classes},)")
+    if sample_weights is not None and tuple(sample_weights.shape) != rows:
+        raise InputError(f"{name}: sample_weights {tuple(sample_weights.shape)}; the rows need {rows}")
+
+
+@op(examples=_examples_softmax, bound=_bound_softmax, accumulates={"value": add}, check=_check_softmax)
+def softmax_cross_entropy(
+    logits: Array,
+    target: Array,
+    class_weights: Array | None = None,
+    sample_weights: Array | None = None,
+    *,
+    normaliser: Any,
+    label_smoothing: float = 0.0,
+) -> Loss:
+    """value = -sum_i v_i sum_k c_k t_ik log q_ik / normaliser, with q = softmax(logits) and t the (smoothed) targets.
+
+    dlogits = v (q sum_k c_k t_k - c t) / normaliser. logits (..., K); target (...) integers from 0 to K - 1 or (..., K)
+    probabilities; class_weights c (K,), sample_weights v (...) or None for ones. The largest logit is subtracted first, so
+    nothing overflows. Smoothing as in Szegedy et al. (2016), section 7.
+    """
+    xp = namespace(logits)
+    s = logits - xp.max(logits, axis=-1, keepdims=True)
+    e = xp.exp(s)
+    total = xp.sum(e, axis=-1, keepdims=True)
+    t = target_distribution(target, logits, label_smoothing)
+    t = t if class_weights is None else t * class_weights
+    t = t if sample_weights is None else t * xp.expand_dims(sample_weights, axis=-1)
+    surprise = xp.where(t != 0, t * (xp.log(total) - s), xp.zeros_like(t))  # 0 log 0 is 0
+    dlogits = (e / total * xp.sum(t, axis=-1, keepdims=True) - t) / normaliser
+    return Loss(_total(surprise) / normaliser, dlogits)
+
+
+def _examples_weight(rng: Any, dtype: str) -> Iterator[Example]:
+    codes, weights = rng.integers(0, 4, 7), rng.random(7).astype(dtype)
+    yield Example("both", (weights, codes, rng.random(4).astype(dtype)))
+    yield Example("samples", (weights,))
+
+
+def _bound_weight(u: float, sample_weights: Array, target: Array = None, class_weights: Array = None) -> Array:
+    largest = 1 if class_weights is None else class_weights.max()
+    return 10 * u * np.abs(sample_weights).sum().reshape(1) * largest
+
+
+@op(examples=_examples_weight, bound=_bound_weight, accumulates={"out": add})
+def total_weight(sample_weights: Array, target: Array | None = None, class_weights: Array | None = None) -> Array:
+    """sum_i v_i c_{t_i}, shape (1,): what a weighted mean divides by. sample_weights v (...); target (...) integers."""
+    xp = namespace(sample_weights)
+    if target is None or class_weights is None:
+        return _total(sample_weights)
+    return _total(sample_weights * xp.reshape(xp.take(class_weights, xp.reshape(target, (-1,))), sample_weights.shape))
+
+
+def _examples_binary(rng: Any, dtype: str) -> Iterator[Example]:
+    logits = (rng.standard_normal((7, 2)) * 3).astype(dtype)
+    logits[0] = [90.0, -90.0]
+    target = rng.integers(0, 2, (7, 2)).astype(dtype)
+    yield Example("plain", (logits, target), {"normaliser": 14})
+    yield Example("weighted", (logits, target, rng.random(7).astype(dtype)), {"normaliser": np.asarray([3.0], dtype)})
+
+
+def _bound_binary(u: float, logits: Array, target: Array, sample_weights: Array = None, *, normaliser: Any) -> Loss:
+    weight = 1 if sample_weights is None else sample_weights[..., None]
+    spread = (1 + np.abs(logits) * (1 + np.abs(target))) * weight / normaliser
+    return Loss(10 * u * spread.sum().reshape(1), 10 * u * (1 + np.abs(target)) * weight / normaliser + 0 * logits)
+
+
+def _check_rows(name: str, prediction: Array, target: Array, sample_weights: Array | None) -> None:
+    if tuple(prediction.shape) != tuple(target.shape):
+        raise InputError(f"{name}: prediction {tuple(prediction.shape)} and target {tuple(target.shape)} must be of one shape")
+    if sample_weights is not None and tuple(sample_weights.shape) != tuple(prediction.shape[:-1]):
+        shape = tuple(prediction.shape[:-1])
+        raise InputError(f"{name}: sample_weights {tuple(sample_weights.shape)}; the rows need {shape}")
+
+
+def _check_binary(logits: Array, target: Array, sample_weights: Array = None, *, normaliser: Any) -> None:
+    _check_rows("binary_cross_entropy", logits, target, sample_weights)
+
+
+@op(examples=_examples_binary, bound=_bound_binary, accumulates={"value": add}, check=_check_binary)
+def binary_cross_entropy(
+    logits: Array, target: Array, sample_weights: Array | None = None, *, normaliser: Any
+) -> Loss:
+    """value = sum v (max(l, 0) - l t + log(1 + e^-|l|)) / normaliser;  dlogits = v (sigmoid(l) - t) / normaliser.
+
+    logits and target (..., K) of one dtype, target in [0, 1]; sample_weights v (...) or None. Each output is a question of
+    its own.
+    """
+    xp = namespace(logits)
+    v = 1 if sample_weights is None else xp.expand_dims(sample_weights, axis=-1)
+    positive = xp.where(logits < 0, xp.zeros_like(logits), logits)
+    surprise = positive - logits * target + xp.log1p(xp.exp(-xp.abs(logits)))
+    return Loss(_total(surprise * v) / normaliser, (activate(logits, "sigmoid") - target) * v / normaliser)
+
+
+def _examples_squared(rng: Any, dtype: str) -> Iterator[Example]:
+    p, t = ((rng.standard_normal((7, 2)) * 3).astype(dtype) for _ in range(2))
+    yield Example("plain", (p, t), {"normaliser": 14})
+    yield Example("weighted", (p, t, rng.random(7).astype(dtype)), {"normaliser": np.asarray([3.0], dtype)})
+
+
+def _bound_squared(u: float, prediction: Array, target: Array, sample_weights: Array = None, *, normaliser: Any) -> Loss:
+    weight = 1 if sample_weights is None else sample_weights[..., None]
+    size = np.abs(prediction) + np.abs(target)
+    return Loss(10 * u * (size**2 * weight / normaliser).sum().reshape(1), 10 * u * size * weight / normaliser)
+
+
+def _check_squared(prediction: Array, target: Array, sample_weights: Array = None, *, normaliser: Any) -> None:
+    _check_rows("mean_squared_error", prediction, target, sample_weights)
+
+
+@op(examples=_examples_squared, bound=_bound_squared, accumulates={"value": add}, check=_check_squared)
+def mean_squared_error(
+    prediction: Array, target: Array, sample_weights: Array | None = None, *, normaliser: Any
+) -> Loss:
+    """value = sum v (p - t)^2 / normaliser;  gradient = 2 v (p - t) / normaliser. p, t (..., K); v (...) or None."""
+    xp = namespace(prediction)
+    v = 1 if sample_weights is None else xp.expand_dims(sample_weights, axis=-1)
+    error = prediction - target
+    return Loss(_total(error**2 * v) / normaliser, error * v * 2 / normaliser)
