@@ -1,7 +1,7 @@
-"""The quantile function of the standard normal distribution and the logarithm it needs: the same bits on every machine.
+"""The quantile function of the normal distribution and the logarithm it needs: the same bits on every machine.
 
-A library's log may differ in its last bit between machines and versions. Here everything is built from + - * / sqrt, which IEEE
-754 rounds in one way only, and from frexp, which is exact.
+A library's log may differ in its last bit between machines and versions. Here everything is built from + - * / sqrt,
+which IEEE 754 rounds in one way only, and from frexp, which is exact.
 """
 
 import numpy as np
@@ -87,9 +87,9 @@ _FAR_TAIL = (
 def log(x: Float64) -> Float64:
     """Natural logarithm of positive finite float64 numbers, less than 1 ulp off.
 
-    x = 2**e (1 + f) with sqrt(1/2) <= 1 + f < sqrt(2); s = f / (2 + f); then log(1 + f) = 2 atanh(s)
-    = f - (f^2 / 2 - s (f^2 / 2 + R)) with R = 2/3 s^2 + 2/5 s^4 + ... + 2/23 s^22, where |s| < 0.172 leaves the rest of the
-    series below 2**-62. f enters unrounded, so numbers near 1 keep their digits.
+    x = 2**e (1 + f) with sqrt(1/2) <= 1 + f < sqrt(2); s = f / (2 + f); then log(1 + f) = 2 atanh(s) = f - (f^2 / 2 -
+    s (f^2 / 2 + R)) with R = 2/3 s^2 + 2/5 s^4 + ... + 2/23 s^22, where |s| < 0.172 leaves the rest of the series
+    below 2**-62. f enters unrounded, so numbers near 1 keep their digits.
     """
     fraction, exponent = np.frexp(x)
     small = fraction < _SQRT_HALF
@@ -104,8 +104,9 @@ def log(x: Float64) -> Float64:
 def normal_quantile(p: Float64) -> Float64:
     """The z with P(Z <= z) = p for a standard normal Z and 0 < p < 1, float64, to about 1 part in 10**16.
 
-    Algorithm AS 241, PPND16 (Wichura, "The percentage points of the normal distribution", Applied Statistics 37, 1988,
-    477-484): with q = p - 1/2 a rational function of 0.425**2 - q^2 where |q| <= 0.425, else of sqrt(-log(min(p, 1 - p))).
+    Algorithm AS 241, PPND16 (Wichura, "The percentage points of the normal distribution", Applied Statistics 37,
+    1988, 477-484): with q = p - 1/2 a rational function of 0.425**2 - q^2 where |q| <= 0.425, else of
+    sqrt(-log(min(p, 1 - p))).
     """
     q = p - 0.5
     z = q * _rational(_CENTRE, 0.180625 - q * q)

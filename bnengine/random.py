@@ -1,8 +1,8 @@
 """Random numbers with nothing hidden: every bit is a function of a seed, a purpose and a position.
 
-The generator is Philox 4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011): ten
-rounds of a keyed bijection of a counter of four 32-bit words. It has no state to save, and it gives the same bits with every
-array library and on every device.
+The generator is Philox 4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011):
+ten rounds of a keyed bijection of a counter of four 32-bit words. It has no state to save, and it gives the same bits
+with every array library and on every device.
 
 The counters are shared out so that no two uses ever meet:
 
@@ -29,8 +29,8 @@ from bnengine.errors import InputError
 from bnengine.quantile import normal_quantile
 
 _MASK = 0xFFFFFFFF
-# The multipliers 0xD2511F53 and 0xCD9E8D57 less 2**32. Both lie in the upper half of 32 bits, so |multiplier * word| stays
-# below 2**62: the product fits int64, and 2**32 * word is put back by adding the word to the upper half.
+# The multipliers 0xD2511F53 and 0xCD9E8D57 less 2**32. Both lie in the upper half of 32 bits, so |multiplier * word|
+# stays below 2**62: the product fits int64, and 2**32 * word is put back by adding the word to the upper half.
 _MULTIPLIER_0 = 0xD2511F53 - 2**32
 _MULTIPLIER_1 = 0xCD9E8D57 - 2**32
 _WEYL_0 = 0x9E3779B9
@@ -48,9 +48,10 @@ def philox(
     One round maps (c0, c1, c2, c3) to (hi(M1 c2) ^ c1 ^ k0, lo(M1 c2), hi(M0 c0) ^ c3 ^ k1, lo(M0 c0)) with
     M0 = 0xD2511F53, M1 = 0xCD9E8D57; between rounds k0 grows by 0x9E3779B9 and k1 by 0xBB67AE85 modulo 2**32.
 
-    ``counter``: four words in [0, 2**32), each an int64 array of any library or an int; shapes broadcast, and words of a
-    smaller shape make the first rounds cheaper. ``key``: two ints in [0, 2**32). Returns four words in [0, 2**32) of the
-    broadcast shape, int64 (ints when all counters are ints). Nothing overflows int64. The words are not checked here.
+    ``counter``: four words in [0, 2**32), each an int64 array of any library or an int; shapes broadcast, and words
+    of a smaller shape make the first rounds cheaper. ``key``: two ints in [0, 2**32). Returns four words in [0,
+    2**32) of the broadcast shape, int64 (ints when all counters are ints). Nothing overflows int64. The words are not
+    checked here.
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key
@@ -75,14 +76,14 @@ def keep_mask(
 ) -> Array:
     """Which activations dropout keeps: True with probability 1 - rate, at a resolution of 2**-32.
 
-    Feature j of sample s is kept where word j % 4 of philox((j // 4, s, step, layer), seed) >= round(rate * 2**32): it
-    depends on the sample's index in the data set and never on its place in the batch, so batch size, order and device change
-    nothing.
+    Feature j of sample s is kept where word j % 4 of philox((j // 4, s, step, layer), seed) >= round(rate * 2**32):
+    it depends on the sample's index in the data set and never on its place in the batch, so batch size, order and
+    device change nothing.
 
     ``samples``: int64 (m,) on ``device``, in [0, 2**32); ``step``: int or int64 (1,) on ``device``, in [0, 2**32);
-    ``layer`` in [0, 2**31); ``seed`` in [0, 2**64); ``rate`` in [0, 1). Returns bool (m, features). InputError for anything
-    else; the range of samples and of a step in an array is checked where the array lies in the host's memory, since to read
-    a device's array would make the host wait (there the low 32 bits count).
+    ``layer`` in [0, 2**31); ``seed`` in [0, 2**64); ``rate`` in [0, 1). Returns bool (m, features). InputError for
+    anything else; the range of samples and of a step in an array is checked where the array lies in the host's
+    memory, since to read a device's array would make the host wait (there the low 32 bits count).
     """
     key = split_seed(seed)
     layer = _whole("dropout: the layer's number", layer, 2**31)
@@ -92,7 +93,7 @@ def keep_mask(
         raise InputError(f"dropout: features is {features}; give at least 1")
     if samples.ndim != 1 or samples.dtype != xp.int64:
         raise InputError(
-            f"dropout: samples is {samples.dtype} of shape {tuple(samples.shape)}; give the int64 (m,) indices of the samples"
+            f"dropout: samples is {samples.dtype} of shape {tuple(samples.shape)}; give int64 indices of shape (m,)"
         )
     threshold = round(rate * 2**32)
     blocks = xp.arange((features + 3) // 4, dtype=xp.int64, device=device)
@@ -125,14 +126,14 @@ def _words(xp: Any, name: str, values: Array) -> Array:
 class Stream:
     """A sequence of random numbers, given by (seed, purpose) and read from ``position`` on, on the host.
 
-    ``seed``: int in [0, 2**64). ``purpose``: strings and ints that say what the numbers are for, such as
-    ``Stream(7, "weights", 3)``. Other purposes give other, independent sequences. Block b of the sequence is
-    philox((b low, b high, purpose low, purpose high), seed), four words; ``position`` is the number of the next block and all
-    there is to save and restore. Every draw starts at a new block, so a draw of 3 and one of 3 is not a draw of 6.
+    ``seed``: int in [0, 2**64). ``purpose``: strings and ints that say what the numbers are for, such as ``Stream(7,
+    "weights", 3)``. Other purposes give other, independent sequences. Block b of the sequence is philox((b low, b
+    high, purpose low, purpose high), seed), four words; ``position`` is the number of the next block and all there is
+    to save and restore. Every draw starts at a new block, so a draw of 3 and one of 3 is not a draw of 6.
 
-    The purpose's 63 bits are the first 8 bytes, little-endian and with the top bit set, of BLAKE2b (digest_size 8) over its
-    parts in order, each as b"s" or b"i", the number of bytes that follow as 8 bytes little-endian, and the string's UTF-8
-    or the int's decimal digits.
+    The purpose's 63 bits are the first 8 bytes, little-endian and with the top bit set, of BLAKE2b (digest_size 8)
+    over its parts in order, each as b"s" or b"i", the number of bytes that follow as 8 bytes little-endian, and the
+    string's UTF-8 or the int's decimal digits.
 
     All values come from integer bits by + - * / sqrt and exact scaling: the same on every machine with IEEE arithmetic.
     """
@@ -167,10 +168,12 @@ class Stream:
     def integers(self, low: int, high: int, shape: int | tuple[int, ...] = ()) -> npt.NDArray[np.int64]:
         """Integers in [low, high), all equally likely, int64; InputError unless low < high and high - low <= 2**63.
 
-        Random bits cut to the fewest that hold high - low - 1; what lies above is drawn again from the following blocks.
+        Random bits cut to the fewest that hold high - low - 1; what lies above is drawn again from the following
+        blocks.
         """
+        low, high = operator.index(low), operator.index(high)
         span = high - low
-        if not (0 < span <= 2**63 and -(2**63) <= low and high <= 2**63):
+        if not (0 < span <= 2**63 and low >= -(2**63) and high <= 2**63):
             raise InputError(f"Stream.integers({low}, {high}): give low < high, both int64 and at most 2**63 apart")
         mask = (1 << (span - 1).bit_length()) - 1
         values = self._fill(shape, np.int64, _int63)
@@ -186,8 +189,8 @@ class Stream:
     def permutation(self, n: int) -> npt.NDArray[np.int64]:
         """The numbers 0 ... n - 1 in random order, int64; InputError unless 0 <= n <= 2**32.
 
-        They are sorted by random keys of 63 bits. Two equal keys (chance below n**2 / 2**64) keep their order, which does no
-        harm because the sort is stable: the result is the same everywhere.
+        They are sorted by random keys of 63 bits. Two equal keys (chance below n**2 / 2**64) keep their order, which
+        does no harm because the sort is stable: the result is the same everywhere.
         """
         if not 0 <= n <= 2**32:
             raise InputError(f"Stream.permutation({n}): give 0 <= n <= 2**32")
@@ -207,7 +210,7 @@ class Stream:
         return values
 
     def _draw(self, blocks: int) -> Iterator[npt.NDArray[np.int64]]:
-        """The next ``blocks`` blocks in chunks, each as pairs of words (2, 2 * chunk); position moves past them at once."""
+        """The next ``blocks`` blocks in chunks, as pairs of words (2, 2 * chunk); position moves past all at once."""
         first = self.position
         self.position = first + blocks
         for start in range(first, first + blocks, _CHUNK):
