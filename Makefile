@@ -1,0 +1,97 @@
+# Everything runs in .venv, which is made on first use: only Python 3.11 or later (with venv) and make are needed.
+# Each installation leaves a stamp in .venv, so that the second call goes straight to work.
+
+PYTHON ?= python3
+VENV   ?= .venv
+GPU    ?= 1
+ARGS   ?=
+# More options for pip where the peers are installed, such as the index with PyTorch's CPU wheels.
+PEERS_PIP ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+
+.PHONY: help demo demo-gpu test lint format types peers peers-install wheel wheel-check cuda-extra clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo         train a batch-normalised network on handwritten digits (GPU=0: without CuPy)"
+	@echo "make test         run the tests (ARGS='-k norm' goes to pytest)"
+	@echo "make lint         format check and lint;  make format rewrites the files"
+	@echo "make types        check the types"
+	@echo "make peers        compare with PyTorch, which is installed first (PEERS_PIP: more options for pip)"
+	@echo "make wheel        build dist/*.whl and dist/*.tar.gz;  make wheel-check tries them outside the checkout"
+	@echo "make clean        remove .venv and what was built; runs/ stays"
+	@echo "PYTHON=python3.12 takes another interpreter, VENV=folder another environment"
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "bnengine needs Python 3.11 or later; $(PYTHON) is `$(PYTHON) --version 2>&1`. Try: make PYTHON=python3.11 ..."; exit 1; }
+	@echo "making $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.made pyproject.toml
+	@echo "installing bnengine and matplotlib (about 60 MB to download)"
+	@$(PIP) --editable '.[plot]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.made pyproject.toml
+	@echo "installing bnengine and what its tests need (about 100 MB to download)"
+	@$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/.peers: $(VENV)/.test
+	@echo "installing PyTorch (about 200 MB for its CPU wheel, several GB with CUDA)"
+	@$(PIP) $(PEERS_PIP) --editable '.[test,peers]'
+	@touch $@
+
+# The extra for the CUDA version that the driver offers: nothing without a driver.
+cuda-extra:
+	@command -v nvidia-smi >/dev/null 2>&1 || exit 0; \
+	major=`nvidia-smi 2>/dev/null | sed -n 's/.*CUDA[A-Za-z ]*Version: *\([0-9][0-9]*\).*/\1/p' | head -n 1`; \
+	if [ "$${major:-0}" -ge 13 ]; then echo cuda13; elif [ "$${major:-0}" -eq 12 ]; then echo cuda12; fi
+
+demo-gpu: $(VENV)/.demo
+	@extra=''; if [ "$(GPU)" != 0 ]; then extra=`$(MAKE) --silent --no-print-directory cuda-extra`; fi; \
+	if [ "$(GPU)" = 0 ]; then echo "GPU=0: CuPy is left out"; \
+	elif [ -z "$$extra" ]; then echo "no NVIDIA driver with CUDA 12 or 13 was found: the demo runs on NumPy"; \
+	elif [ ! "$(VENV)/.$$extra" -nt pyproject.toml ]; then \
+	    echo "an NVIDIA driver was found: installing CuPy ('.[$$extra]', about 1.9 GB; 'make demo GPU=0' leaves it out)"; \
+	    $(PIP) --editable ".[plot,$$extra]" && touch "$(VENV)/.$$extra"; \
+	fi
+
+demo: demo-gpu
+	@n=1; while [ -e runs/digits-$$n ]; do n=$$((n + 1)); done; \
+	echo "bnengine train digits --seed 0 --out runs/digits-$$n"; \
+	$(BIN)/bnengine train digits --seed 0 --out runs/digits-$$n
+
+test: $(VENV)/.test
+	@$(BIN)/python -m pytest -m "not gpu and not peers" $(ARGS)
+
+lint: $(VENV)/.test
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+
+format: $(VENV)/.test
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+types: $(VENV)/.test
+	@$(BIN)/mypy
+
+peers-install: $(VENV)/.peers
+
+peers: peers-install
+	@$(BIN)/python -m pytest -m peers tests/peers $(ARGS)
+
+wheel: $(VENV)/.made
+	@$(PIP) build
+	@$(BIN)/python -m build --outdir dist .
+
+wheel-check: $(VENV)/.made
+	@$(BIN)/python -m tests.packaging.wheel_check
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find bnengine tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
