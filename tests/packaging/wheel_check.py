@@ -1,4 +1,4 @@
-"""Build the sdist, the wheel from the sdist, and use the wheel outside the checkout: `python -m tests.packaging.wheel_check`.
+"""Build the sdist, the wheel from the sdist, and use the wheel outside the checkout: `make wheel-check`.
 
 Needs only the standard library; everything is installed into environments of its own, in a temporary folder.
 """
