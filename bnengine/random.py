@@ -23,10 +23,11 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
+from array_api_compat import device as device_of
 
-from bnengine._typing import Array
-from bnengine.errors import InputError
-from bnengine.quantile import normal_quantile
+from ._typing import Array
+from .errors import InputError
+from .quantile import normal_quantile
 
 _MASK = 0xFFFFFFFF
 # The multipliers 0xD2511F53 and 0xCD9E8D57 less 2**32. Both lie in the upper half of 32 bits, so |multiplier * word|
@@ -80,10 +81,10 @@ def keep_mask(
     it depends on the sample's index in the data set and never on its place in the batch, so batch size, order and
     device change nothing.
 
-    ``samples``: int64 (m,) on ``device``, in [0, 2**32); ``step``: int or int64 (1,) on ``device``, in [0, 2**32);
-    ``layer`` in [0, 2**31); ``seed`` in [0, 2**64); ``rate`` in [0, 1). Returns bool (m, features). InputError for
-    anything else; the range of samples and of a step in an array is checked where the array lies in the host's
-    memory, since to read a device's array would make the host wait (there the low 32 bits count).
+    ``samples``: int64 (m,) on ``device`` (None: wherever samples are), in [0, 2**32); ``step``: int or int64 (1,) on
+    ``device``, in [0, 2**32); ``layer`` in [0, 2**31); ``seed`` in [0, 2**64); ``rate`` in [0, 1). Returns bool (m,
+    features). InputError for anything else; the range of samples and of a step in an array is checked where the array
+    lies in the host's memory, since to read a device's array would make the host wait (there the low 32 bits count).
     """
     key = split_seed(seed)
     layer = _whole("dropout: the layer's number", layer, 2**31)
@@ -96,7 +97,7 @@ def keep_mask(
             f"dropout: samples is {samples.dtype} of shape {tuple(samples.shape)}; give int64 indices of shape (m,)"
         )
     threshold = round(rate * 2**32)
-    blocks = xp.arange((features + 3) // 4, dtype=xp.int64, device=device)
+    blocks = xp.arange((features + 3) // 4, dtype=xp.int64, device=device_of(samples) if device is None else device)
     rows = _words(xp, "samples", samples)
     words = philox((blocks[None, :], rows[:, None], _step_word(xp, step), layer), key)
     kept = xp.stack([word >= threshold for word in words], axis=-1)
