@@ -46,14 +46,16 @@ $(VENV)/.peers: $(VENV)/.test
 	@$(PIP) $(PEERS_PIP) --editable '.[test,peers]'
 	@touch $@
 
-# The extra for the CUDA version that the driver offers: nothing without a driver.
+# Prints the extra for the CUDA version that the driver offers; nothing without a driver.
+CUDA_EXTRA = major=`command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi 2>/dev/null | \
+    sed -n 's/.*CUDA[A-Za-z ]*Version: *\([0-9][0-9]*\).*/\1/p' | head -n 1`; \
+    if [ "$${major:-0}" -ge 13 ]; then echo cuda13; elif [ "$${major:-0}" -eq 12 ]; then echo cuda12; fi
+
 cuda-extra:
-	@command -v nvidia-smi >/dev/null 2>&1 || exit 0; \
-	major=`nvidia-smi 2>/dev/null | sed -n 's/.*CUDA[A-Za-z ]*Version: *\([0-9][0-9]*\).*/\1/p' | head -n 1`; \
-	if [ "$${major:-0}" -ge 13 ]; then echo cuda13; elif [ "$${major:-0}" -eq 12 ]; then echo cuda12; fi
+	@$(CUDA_EXTRA)
 
 demo-gpu: $(VENV)/.demo
-	@extra=''; if [ "$(GPU)" != 0 ]; then extra=`$(MAKE) --silent --no-print-directory cuda-extra`; fi; \
+	@extra=$$($(CUDA_EXTRA)); \
 	if [ "$(GPU)" = 0 ]; then echo "GPU=0: CuPy is left out"; \
 	elif [ -z "$$extra" ]; then echo "no NVIDIA driver with CUDA 12 or 13 was found: the demo runs on NumPy"; \
 	elif [ ! "$(VENV)/.$$extra" -nt pyproject.toml ]; then \
