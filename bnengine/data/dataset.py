@@ -1,0 +1,110 @@
+"""A data set as it lies in the user's files: raw inputs, raw targets, and what the files say about them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bnengine._typing import Array
+from bnengine.data.checks import as_numpy, check_finite, check_inputs, check_targets, row_and_feature, text_labels
+from bnengine.errors import DataError
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset:
+    """Raw data, checked when it is made: one row of `x`, and of `y` where there are targets, for each sample.
+
+    Attributes:
+        x: (samples, features) or (samples, height, width, ...), of any real, integer or bool dtype; it may be a
+            memory-mapped file, which is read in chunks and never loaded whole.
+        y: (samples,) labels (strings, integers with gaps, bools) or (samples,) or (samples, targets) real numbers;
+            None where the data have no targets.
+        name: what messages call the data: the file, or "digits".
+        classes: every label there is, in order, where the source says so; else None, and the training rows tell.
+        validation: indices of the rows that the source sets apart for validation; None where it does not.
+        columns: the names of the features, where the source has names.
+        target: the name of the target column, where the source has names.
+
+    Raises:
+        DataError: empty arrays, a wrong dtype, different numbers of rows, NaN or infinity; the message names the place.
+    """
+
+    x: Array
+    y: Array | None = None
+    name: str = "data"
+    classes: tuple[str | int | float | bool, ...] | None = None
+    validation: Array | None = None
+    columns: tuple[str, ...] | None = None
+    target: str | None = None
+
+    def __post_init__(self) -> None:
+        x = as_numpy(self.x, self.name, "x")
+        check_inputs(x, self.name)
+        check_finite(x, self.name, row_and_feature("x"))
+        object.__setattr__(self, "x", x)
+        if self.y is not None:
+            y = text_labels(as_numpy(self.y, self.name, "y"), self.name)
+            check_targets(y, x.shape[0], self.name)
+            check_finite(y, self.name, row_and_feature("y"))
+            object.__setattr__(self, "y", y)
+        if self.columns is not None and len(self.columns) != x.shape[-1]:
+            raise DataError(f"{self.name}: {len(self.columns)} column names for {x.shape[-1]} features")
+        if self.validation is not None:
+            rows = check_indices(self.validation, x.shape[0], f"{self.name}: validation")
+            object.__setattr__(self, "validation", rows)
+
+    def __len__(self) -> int:
+        return int(self.x.shape[0])
+
+    def __repr__(self) -> str:
+        y = "no targets" if self.y is None else f"y {self.y.shape} {self.y.dtype}"
+        return f"Dataset({self.name!r}, x {self.x.shape} {self.x.dtype}, {y})"
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """The shape of one sample, as in the files."""
+        return tuple(int(n) for n in self.x.shape[1:])
+
+
+def check_indices(indices: Array, rows: int, what: str) -> Array:
+    """Indices of rows as int64, each in 0 ... rows - 1.
+
+    Raises:
+        DataError: not a one-dimensional array of integers, or an index outside the data.
+    """
+    found = np.asarray(indices)
+    if found.ndim != 1 or (found.dtype.kind not in "iu" and found.size):
+        raise DataError(f"{what}: indices must be a one-dimensional array of integers, not {found.dtype} {found.shape}")
+    if found.size and (found.min() < 0 or found.max() >= rows):
+        outside = int(found[(found < 0) | (found >= rows)][0])
+        raise DataError(f"{what}: index {outside} is outside the data's {rows} rows (0 to {rows - 1})")
+    return found.astype(np.int64)
+
+
+def joined(train: Dataset, valid: Dataset, name: str) -> Dataset:
+    """One data set out of a training part and a validation part: the rows of the second are its `validation` rows.
+
+    Raises:
+        DataError: the samples of the two parts differ in shape or dtype, or only one of them has targets.
+    """
+    if train.sample_shape != valid.sample_shape or train.x.dtype != valid.x.dtype:
+        raise DataError(
+            f"{name}: the training part's samples are {train.sample_shape} {train.x.dtype}, "
+            f"the validation part's {valid.sample_shape} {valid.x.dtype}; they must be of one kind"
+        )
+    if train.y is None or valid.y is None:
+        if train.y is not None or valid.y is not None:
+            raise DataError(f"{name}: only one of the training and the validation part has targets")
+        y = None
+    elif train.y.shape[1:] != valid.y.shape[1:] or (train.y.dtype.kind == "U") != (valid.y.dtype.kind == "U"):
+        raise DataError(
+            f"{name}: the training part's targets are {train.y.shape[1:]} {train.y.dtype} a row, "
+            f"the validation part's {valid.y.shape[1:]} {valid.y.dtype}; they must be of one kind"
+        )
+    else:
+        y = np.concatenate([train.y, valid.y])
+    return Dataset(
+        x=np.concatenate([train.x, valid.x]),
+        y=y,
+        name=name,
+        validation=np.arange(len(train), len(train) + len(valid), dtype=np.int64),
+    )

@@ -1,0 +1,121 @@
+"""The user's class labels and the codes 0 ... k - 1 that a network is trained on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bnengine._typing import Array
+from bnengine.errors import DataError, InputError
+
+_KINDS = {"U": "strings", "i": "integers", "u": "integers", "b": "bools", "f": "whole numbers"}
+
+
+def _shown(labels: Array) -> str:
+    """At most eight labels, as a message shows them."""
+    shown = ", ".join(repr(label) for label in labels[:8].tolist())
+    return shown + (f" ... ({len(labels)} in all)" if len(labels) > 8 else "")
+
+
+def label_column(y: Array, name: str, rows: Array | None = None) -> Array:
+    """Targets as one column of labels, (m,); `rows` (m,) are the numbers a message gives them.
+
+    Raises:
+        DataError: several columns (one-hot codes), or real numbers that are not whole.
+    """
+    column = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+    if column.ndim != 1:
+        raise DataError(
+            f"{name}: y has shape {y.shape}; class labels are one column, (samples,): "
+            f"from one-hot codes y.argmax(axis=1), or train a regression"
+        )
+    if column.dtype.kind == "f":
+        whole = np.floor(column) == column
+        if not whole.all():
+            first = int(np.argmin(whole))
+            raise DataError(
+                f"{name}: y, row {_number(first, rows)} is {float(column[first])!r}; class labels are "
+                f"strings, whole numbers or bools: "
+                f"for real targets train a regression (loss mean squared error)"
+            )
+    return column
+
+
+def _number(position: int, rows: Array | None) -> int:
+    return position if rows is None else int(rows[position])
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """The classes of a data set: `values` are the distinct labels in order, the code of values[i] is i."""
+
+    values: Array
+
+    @classmethod
+    def fit(
+        cls, y: Array, classes: tuple[str | int | float | bool, ...] | None, name: str, rows: Array | None = None
+    ) -> "Labels":
+        """The classes a source names, or those that occur in `y` (m,), sorted; `rows` (m,) are the rows' numbers.
+
+        Raises:
+            DataError: targets that are not labels, or a single class.
+        """
+        column = label_column(y, name, rows)
+        values = np.unique(column if classes is None else np.asarray(classes))
+        if len(values) < 2:
+            raise DataError(
+                f"{name}: every training row has the label {values[0].item()!r}; "
+                f"a classification needs at least two classes"
+            )
+        return cls(values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def codes(self, y: Array, name: str, rows: Array | None = None) -> Array:
+        """The codes (m,), int64, of labels (m,); `rows` (m,) are the numbers a message gives them.
+
+        Raises:
+            DataError: a label that training has not seen, or labels of another kind.
+        """
+        column = label_column(np.asarray(y), name, rows)
+        text = self.values.dtype.kind == "U"
+        if (column.dtype.kind == "U") != text:
+            raise DataError(
+                f"{name}: the labels are {_KINDS[column.dtype.kind]} ({_shown(np.unique(column))}), the model's "
+                f"{_KINDS[self.values.dtype.kind]} ({_shown(self.values)}); give labels of the model's kind"
+            )
+        if self.values.dtype.kind == "b":
+            known, wanted = self.values.astype(np.int64), column.astype(np.float64)
+        else:
+            known, wanted = self.values, column
+        codes = np.minimum(np.searchsorted(known, wanted), len(known) - 1).astype(np.int64)
+        wrong = known[codes] != wanted
+        if wrong.any():
+            first = int(np.argmax(wrong))
+            raise DataError(
+                f"{name}: y, row {_number(first, rows)} has the label {column[first].item()!r}, which is not among the "
+                f"model's classes: {_shown(self.values)}"
+            )
+        return codes
+
+    def labels(self, codes: Array) -> Array:
+        """The user's labels for codes of any shape.
+
+        Raises:
+            InputError: a code outside 0 ... k - 1.
+        """
+        found = np.asarray(codes)
+        if found.dtype.kind not in "iu" or (found.size and (found.min() < 0 or found.max() >= len(self.values))):
+            raise InputError(f"labels: codes must be integers from 0 to {len(self.values) - 1}, not {codes!r}")
+        return self.values[found]
+
+    def to_json(self) -> dict[str, Any]:
+        """The labels as JSON values; Python's numbers and strings keep every bit there."""
+        return {"dtype": self.values.dtype.str, "values": self.values.tolist()}
+
+    @classmethod
+    def from_json(cls, state: Mapping[str, Any]) -> "Labels":
+        """The labels out of `to_json`."""
+        return cls(np.asarray(state["values"], dtype=np.dtype(state["dtype"])))

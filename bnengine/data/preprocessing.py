@@ -1,0 +1,347 @@
+"""What turns raw data into a network's numbers and back, fitted on the training rows; it travels with the model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from bnengine._typing import Array, DType
+from bnengine.data.checks import as_numpy, check_inputs, text_labels, width_of
+from bnengine.data.dataset import Dataset, check_indices
+from bnengine.data.labels import Labels
+from bnengine.data.statistics import feature_moments, largest
+from bnengine.errors import CheckpointError, DataError, InputError
+
+SCALINGS = ("auto", "centre", "standardize", "unit", "none")
+TASKS = ("classification", "regression")
+_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Preprocessing:
+    """`x_net = (x - mean) * inv_scale`, in float64 and rounded once; labels as codes; real targets standardised.
+
+    Attributes:
+        task: "classification" or "regression".
+        scaling: how `mean` and `inv_scale` came about; never "auto":
+            "centre": each feature's mean is taken off, and all are divided by one standard deviation (for images);
+            "standardize": each feature's mean is taken off, and it is divided by its own standard deviation
+            (for tables); a feature that is constant in training gives 0 for every value;
+            "unit": integers are divided by the largest magnitude in training;
+            "none": the values as they are.
+        input_shape: of one raw sample; the network gets its features in one row, (m, features), in C order.
+        input_dtype: of the raw training data.
+        mean, inv_scale: (features,) float64. A variance is the biased one, 1/m sum (x - mean)^2.
+        classes: the labels and their codes (classification), else None.
+        target_mean, target_scale: (targets,) float64 (regression), else None: `(y - target_mean) / target_scale`.
+        target_shape: of one raw target, () or (targets,).
+        parts: (rows,) uint8, the split: 1 for a training row, 2 for a validation row, 0 for a row of neither.
+        columns, target: names of the features and of the target column, where the data have them.
+    """
+
+    task: str
+    scaling: str
+    input_shape: tuple[int, ...]
+    input_dtype: str
+    mean: Array
+    inv_scale: Array
+    classes: Labels | None
+    target_mean: Array | None
+    target_scale: Array | None
+    target_shape: tuple[int, ...]
+    parts: Array
+    columns: tuple[str, ...] | None = None
+    target: str | None = None
+
+    @classmethod
+    def fit(
+        cls,
+        dataset: Dataset,
+        indices: Array | None = None,
+        *,
+        valid: Array | None = None,
+        scaling: str = "auto",
+        task: str = "classification",
+    ) -> "Preprocessing":
+        """The preprocessing of a data set, from the training rows `indices` (None: every row), in chunks.
+
+        Args:
+            dataset: raw data with targets; x may be a memory-mapped file larger than memory.
+            indices: the training rows; nothing else is looked at.
+            valid: the validation rows, only recorded as part of the split.
+            scaling: one of "auto", "centre", "standardize", "unit", "none"; "auto" is "centre" for images (samples of
+                two or more axes, or bytes) and "standardize" for tables.
+            task: "classification" or "regression".
+
+        Raises:
+            InputError: an unknown scaling or task, or "unit" for real numbers.
+            DataError: no targets, no training rows, a single class, or targets that do not suit the task.
+        """
+        _one_of("scaling", scaling, SCALINGS)
+        _one_of("task", task, TASKS)
+        if dataset.y is None:
+            raise DataError(f"{dataset.name}: there are no targets y; training needs them")
+        every = np.arange(len(dataset), dtype=np.int64)
+        rows = every if indices is None else check_indices(indices, len(dataset), f"{dataset.name}: training rows")
+        if len(rows) == 0:
+            raise DataError(f"{dataset.name}: there are no training rows; preprocessing is fitted on them")
+        parts = np.zeros(len(dataset), dtype=np.uint8)
+        if valid is not None:
+            parts[check_indices(valid, len(dataset), f"{dataset.name}: validation rows")] = 2
+        parts[rows] = 1
+        scaling = _resolved(scaling, dataset.x)
+        mean, inv_scale = _scales(dataset, rows, scaling)
+        y = np.asarray(dataset.y[rows])
+        classes = Labels.fit(y, dataset.classes, dataset.name, rows) if task == "classification" else None
+        target_mean, target_scale = (None, None) if classes is not None else _target_scales(y, rows, dataset.name)
+        return cls(
+            task=task,
+            scaling=scaling,
+            input_shape=dataset.sample_shape,
+            input_dtype=str(dataset.x.dtype),
+            mean=mean,
+            inv_scale=inv_scale,
+            classes=classes,
+            target_mean=target_mean,
+            target_scale=target_scale,
+            target_shape=tuple(int(n) for n in dataset.y.shape[1:]),
+            parts=parts,
+            columns=dataset.columns,
+            target=dataset.target,
+        )
+
+    def __repr__(self) -> str:
+        outputs = f"{len(self.classes)} classes" if self.classes is not None else f"{self.outputs} targets"
+        return f"Preprocessing({self.task}, {self.scaling}, samples {self.input_shape}, {outputs})"
+
+    @property
+    def features(self) -> int:
+        """How many features a network gets for each sample."""
+        return len(self.mean)
+
+    @property
+    def outputs(self) -> int:
+        """How many outputs a network needs: the classes, or the targets of a row."""
+        if self.classes is not None:
+            return len(self.classes)
+        assert self.target_mean is not None
+        return len(self.target_mean)
+
+    @property
+    def train_indices(self) -> Array:
+        """The rows that trained, rising, int64."""
+        return np.flatnonzero(self.parts == 1).astype(np.int64)
+
+    @property
+    def valid_indices(self) -> Array:
+        """The rows that validated, rising, int64."""
+        return np.flatnonzero(self.parts == 2).astype(np.int64)
+
+    def check_shape(self, x: Array, name: str = "data") -> None:
+        """Samples have the shape that was trained on, or its features in one row.
+
+        Raises:
+            DataError: another dtype, shape or number of features.
+        """
+        check_inputs(x, name)
+        if x.shape[1:] in (self.input_shape, (self.features,)):
+            return
+        raise DataError(
+            f"{name}: the samples have shape {tuple(x.shape[1:])}, {width_of(x)} features; the model was trained on "
+            f"samples of shape {self.input_shape}, {self.features} features"
+        )
+
+    def inputs(self, x: Array, dtype: DType = "float32", *, name: str = "data", rows: Array | None = None) -> Array:
+        """Raw samples (m, ...) as a network's input (m, features) of a floating dtype.
+
+        `name` is what messages call the data, and `rows` (m,) are the numbers they give the samples.
+
+        Raises:
+            DataError: another shape than in training, or a value that is not finite, before or after scaling.
+        """
+        raw = as_numpy(x, name, "x")
+        if len(raw):
+            self.check_shape(raw, name)
+        flat = raw.reshape(len(raw), self.features)
+        with np.errstate(over="ignore", invalid="ignore"):
+            if self.scaling == "none":
+                scaled = flat.astype(dtype)
+            else:
+                wide = np.subtract(flat, self.mean, dtype=np.float64, casting="unsafe")
+                scaled = np.multiply(wide, self.inv_scale, out=wide).astype(dtype)
+        finite = np.isfinite(scaled)
+        if not finite.all():
+            row, feature = (int(i) for i in np.argwhere(~finite)[0])
+            number = row if rows is None else int(rows[row])
+            raise DataError(
+                f"{name}: x, row {number}, feature {self._feature_name(feature)} is {flat[row, feature]!s} and gives "
+                f"{scaled[row, feature]!s} in {scaled.dtype}; every value must be finite"
+            )
+        return scaled
+
+    def targets(self, y: Array, dtype: DType = "float32", *, name: str = "data", rows: Array | None = None) -> Array:
+        """Raw targets as int64 codes (m,) of the classes, or standardised (m, targets) of a floating dtype.
+
+        Raises:
+            DataError: a label that training has not seen, or another number of targets.
+        """
+        raw = text_labels(as_numpy(y, name, "y"), name)
+        if self.classes is not None:
+            return self.classes.codes(raw, name, rows=rows)
+        if raw.dtype.kind not in "biuf" or tuple(raw.shape[1:]) != self.target_shape:
+            raise DataError(
+                f"{name}: y has dtype {raw.dtype} and {raw.shape[1:]} values a row; the model was trained on real "
+                f"numbers, {self.target_shape} a row"
+            )
+        wide = raw.reshape(len(raw), self.outputs).astype(np.float64)
+        scaled: Array = ((wide - self.target_mean) / self.target_scale).astype(dtype)
+        return scaled
+
+    def labels(self, codes: Array) -> Array:
+        """The user's labels of codes 0 ... k - 1 of any shape, in the dtype they came in.
+
+        Raises:
+            InputError: a regression has no labels; a code outside the classes.
+        """
+        if self.classes is None:
+            raise InputError("Preprocessing.labels: a regression has no labels; use values(predictions)")
+        return self.classes.labels(codes)
+
+    def values(self, predictions: Array) -> Array:
+        """Predictions (m, targets) in the units of the raw targets, float64, of the raw targets' shape.
+
+        Raises:
+            InputError: a classification has no real targets; another number of targets.
+        """
+        if self.target_mean is None or self.target_scale is None:
+            raise InputError("Preprocessing.values: a classification has labels; use labels(codes)")
+        found = np.asarray(predictions, dtype=np.float64)
+        if found.ndim != 2 or found.shape[1] != self.outputs:
+            raise InputError(
+                f"Preprocessing.values: predictions have shape {found.shape}; (samples, {self.outputs}) is needed"
+            )
+        restored: Array = found * self.target_scale + self.target_mean
+        return restored.reshape(len(found), *self.target_shape)
+
+    def aligned(self, dataset: Dataset) -> Dataset:
+        """The data set with its named columns in the order of training; unchanged where either has no names.
+
+        Raises:
+            DataError: a column of training is missing, or one is there that training has not seen.
+        """
+        if self.columns is None or dataset.columns is None or dataset.columns == self.columns:
+            return dataset
+        missing = [c for c in self.columns if c not in dataset.columns]
+        unknown = [c for c in dataset.columns if c not in self.columns]
+        if missing or unknown:
+            raise DataError(
+                f"{dataset.name}: the columns differ from the ones the model was trained on: "
+                f"missing {missing}, unknown {unknown}"
+            )
+        positions = [dataset.columns.index(c) for c in self.columns]
+        return replace(dataset, x=dataset.x[:, positions], columns=self.columns)
+
+    def to_state(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Everything as JSON values and as arrays; `from_state` gives back the same bits."""
+        values = {
+            "version": _VERSION,
+            "task": self.task,
+            "scaling": self.scaling,
+            "input_shape": list(self.input_shape),
+            "input_dtype": self.input_dtype,
+            "target_shape": list(self.target_shape),
+            "classes": None if self.classes is None else self.classes.to_json(),
+            "columns": None if self.columns is None else list(self.columns),
+            "target": self.target,
+        }
+        arrays = {"mean": self.mean, "inv_scale": self.inv_scale, "parts": self.parts}
+        if self.target_mean is not None and self.target_scale is not None:
+            arrays |= {"target_mean": self.target_mean, "target_scale": self.target_scale}
+        return values, arrays
+
+    @classmethod
+    def from_state(cls, values: Mapping[str, Any], arrays: Mapping[str, Array]) -> "Preprocessing":
+        """The preprocessing out of `to_state`.
+
+        Raises:
+            CheckpointError: another version, or a part that is missing.
+        """
+        if values.get("version") != _VERSION:
+            raise CheckpointError(
+                f"preprocessing: the state has version {values.get('version')!r}; this bnengine reads {_VERSION}"
+            )
+        try:
+            columns, classes = values["columns"], values["classes"]
+            return cls(
+                task=values["task"],
+                scaling=values["scaling"],
+                input_shape=tuple(values["input_shape"]),
+                input_dtype=values["input_dtype"],
+                mean=np.asarray(arrays["mean"], dtype=np.float64),
+                inv_scale=np.asarray(arrays["inv_scale"], dtype=np.float64),
+                classes=None if classes is None else Labels.from_json(classes),
+                target_mean=arrays["target_mean"] if classes is None else None,
+                target_scale=arrays["target_scale"] if classes is None else None,
+                target_shape=tuple(values["target_shape"]),
+                parts=np.asarray(arrays["parts"], dtype=np.uint8),
+                columns=None if columns is None else tuple(columns),
+                target=values["target"],
+            )
+        except KeyError as missing:
+            raise CheckpointError(f"preprocessing: the state lacks {missing}; it was not written by to_state") from None
+
+    def _feature_name(self, feature: int) -> str:
+        if self.columns is not None:
+            return repr(self.columns[feature])
+        place = tuple(int(i) for i in np.unravel_index(feature, self.input_shape))
+        return str(place[0] if len(place) == 1 else place)
+
+
+def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InputError(f"Preprocessing: {what} is {value!r}; it must be one of {', '.join(known)}")
+
+
+def _resolved(scaling: str, x: Array) -> str:
+    """The scaling that is meant by "auto" for these data."""
+    if scaling == "unit" and x.dtype.kind == "f":
+        raise InputError(
+            f"Preprocessing: scaling 'unit' divides integers by their largest value, and x is {x.dtype}; "
+            f"for real numbers use 'centre' or 'standardize'"
+        )
+    if scaling != "auto":
+        return scaling
+    return "centre" if x.ndim > 2 or x.dtype == np.uint8 else "standardize"
+
+
+def _scales(dataset: Dataset, rows: Array, scaling: str) -> tuple[Array, Array]:
+    """mean and inv_scale, (features,) float64 each."""
+    width = width_of(dataset.x)
+    if scaling == "none":
+        return np.zeros(width), np.ones(width)
+    if scaling == "unit":
+        return np.zeros(width), np.full(width, 1.0 / (largest(dataset.x, rows) or 1.0))
+    moments = feature_moments(dataset.x, rows, dataset.name)
+    variance = moments.squares / moments.rows
+    if scaling == "centre":
+        variance = np.full(width, variance.mean())
+    return moments.mean, _inverse(np.sqrt(variance))
+
+
+def _inverse(std: Array) -> Array:
+    """1 / std, and 0 where there is no spread, or one too small to divide by."""
+    usable = std >= np.finfo(np.float64).tiny
+    return np.where(usable, 1.0 / np.where(usable, std, 1.0), 0.0)
+
+
+def _target_scales(y: Array, rows: Array, name: str) -> tuple[Array, Array]:
+    """Mean and standard deviation of real targets, (targets,) float64; 1 for a constant target."""
+    if y.dtype.kind == "U":
+        raise DataError(
+            f"{name}: y, row {int(rows[0])} is {str(y.ravel()[0])!r}; a regression needs real numbers: "
+            f"for labels train a classification"
+        )
+    moments = feature_moments(y.reshape(len(y), -1), np.arange(len(y)), name)
+    std = np.sqrt(moments.squares / moments.rows)
+    return moments.mean, np.where(std >= np.finfo(np.float64).tiny, std, 1.0)
