@@ -8,7 +8,7 @@ same seed gives the same values on every backend.
 
 from dataclasses import dataclass
 from math import isfinite, prod, sqrt
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -125,15 +125,18 @@ _BY_NAME: dict[str, type[He | Glorot | Orthogonal | Zeros | Ones]] = {
     "zeros": Zeros,
     "ones": Ones,
 }
+_ALL: dict[str, Any] = {cls.__name__: cls for cls in (He, Glorot, Orthogonal, Normal, Constant, Zeros, Ones)}
 _NEEDS_A_NUMBER = {"normal": "Normal(std=0.01)", "constant": "Constant(0.5)"}
 
 
-def get_initializer(name_or_object: str | Initializer) -> Initializer:
-    """The initializer of a name ("he", "glorot", "orthogonal", "zeros", "ones"), or the given object itself.
+def get_initializer(name_or_object: str | dict[str, Any] | Initializer) -> Initializer:
+    """The initializer of a name ("he", "glorot", "orthogonal", "zeros", "ones") or of a configuration, or the object itself.
 
     InputError for another name, for a class in place of an object, and for anything that cannot be called.
     """
     given = name_or_object
+    if isinstance(given, dict):
+        return from_config(given)
     if isinstance(given, str):
         if given in _BY_NAME:
             return _BY_NAME[given]()
@@ -157,3 +160,23 @@ def _fans(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
 def _check_finite(name: str, what: str, value: float) -> None:
     if not isinstance(value, (int, float)) or not isfinite(value):
         raise InputError(f"{name}: {what} is {value!r}; give a finite number")
+
+
+def config_of(initializer: Initializer) -> dict[str, Any]:
+    """JSON values that `from_config` makes the same initializer of; InputError for one that is not of this module."""
+    if type(initializer) not in _ALL.values():
+        raise InputError(
+            f"initializer: {initializer!r} is not one of {', '.join(_ALL)}, so a network with it cannot be saved by its "
+            "configuration; save its state_dict() instead"
+        )
+    return {"type": type(initializer).__name__, **vars(initializer)}
+
+
+def from_config(config: dict[str, Any]) -> Initializer:
+    """The initializer that `config_of` described."""
+    options = dict(config)
+    kind = options.pop("type", None)
+    if kind not in _ALL:
+        raise InputError(f"initializer: there is no {kind!r}; choose from {', '.join(_ALL)}")
+    made: Initializer = _ALL[kind](**options)
+    return made
