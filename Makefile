@@ -60,7 +60,8 @@ demo-gpu: $(VENV)/.demo
 	elif [ -z "$$extra" ]; then echo "no NVIDIA driver with CUDA 12 or 13 was found: the demo runs on NumPy"; \
 	elif [ ! "$(VENV)/.$$extra" -nt pyproject.toml ]; then \
 	    echo "an NVIDIA driver was found: installing CuPy ('.[$$extra]', about 1.9 GB; 'make demo GPU=0' leaves it out)"; \
-	    $(PIP) --editable ".[plot,$$extra]" && touch "$(VENV)/.$$extra"; \
+	    $(PIP) --editable ".[plot,$$extra]" || { echo "CuPy could not be installed; 'make demo GPU=0' runs on NumPy"; exit 1; }; \
+	    touch "$(VENV)/.$$extra"; \
 	fi
 
 demo: demo-gpu

@@ -1,0 +1,157 @@
+"""What holds the house together: who imports whom, how long a file is, what lies at the top, what an import loads."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import bnengine
+from tests.support import ROOT, missing
+
+PACKAGE = ROOT / "bnengine"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+TOP_LEVEL = {
+    *("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", ".gitignore"),
+    *("bnengine", "kernels", "tests", "examples", ".ci"),
+}
+LINES = 400
+HEAVY = {"torch", "cupy", "jax", "array_api_strict", "matplotlib", "rich", "click", "safetensors", "tomli_w", "PIL"}
+
+
+def label(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def room(module: str) -> str:
+    """The folder or file right under bnengine that a dotted module name lies in; "" for other packages."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "bnengine" and len(parts) > 1 else ""
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The dotted names of all that a file imports, anywhere in it, by a statement or by import_module("...")."""
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = [*package[: len(package) + 1 - node.level]] if node.level else []
+            base += [node.module] if node.module else []
+            yield from (".".join([*base, alias.name]) for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
+            yield from (a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str))
+
+
+def imported_rooms(folder: str) -> dict[str, set[str]]:
+    """For each file in a folder of the package: the rooms of the package that it imports from."""
+    files = [path for path in MODULES if path.relative_to(PACKAGE).parts[0] == folder]
+    assert files, f"there is no bnengine/{folder}"
+    return {label(path): {room(name) for name in imports(path)} - {""} for path in files}
+
+
+def test_imports_are_read_in_every_form(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.test_repository.ROOT", tmp_path)
+    path = tmp_path / "bnengine" / "layers" / "x.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        "import a.b as c\nfrom .. import ops\nfrom ..ops.loss import f\nfrom . import base\nfrom bnengine import g\n"
+        "def h():\n    import importlib\n    importlib.import_module('cupy.cuda')\n"
+    )
+    expected = {"a.b", "bnengine.ops", "bnengine.ops.loss.f", "bnengine.layers.base", "bnengine.g"}
+    assert set(imports(path)) == expected | {"importlib", "cupy.cuda"}
+
+
+def test_ops_import_nothing_that_lies_above_them():
+    allowed = {"ops", "_typing", "errors", "namespaces", "random", "memory"}  # memory: for its type only
+    for name, rooms in imported_rooms("ops").items():
+        assert rooms <= allowed, f"{name} imports from {sorted(rooms - allowed)}"
+
+
+def test_layers_import_only_what_lies_below_them():
+    allowed = {
+        "layers",
+        "ops",
+        "memory",
+        "flat",
+        "backend",
+        "initializers",
+        "random",
+        "namespaces",
+        "errors",
+        "_typing",
+    }
+    for name, rooms in imported_rooms("layers").items():
+        assert rooms <= allowed, f"{name} imports from {sorted(rooms - allowed)}"
+
+
+@pytest.mark.parametrize("folder", ["data"])
+def test_data_knows_no_network(folder):
+    forbidden = {"layers", "ops", "network", "training", "optimizers", "losses", "fused"}
+    for name, rooms in imported_rooms(folder).items():
+        assert not rooms & forbidden, f"{name} imports from {sorted(rooms & forbidden)}"
+
+
+def test_only_the_backend_and_the_cuda_launches_import_cupy():
+    for path in MODULES:
+        names = {name for name in imports(path) if name.split(".")[0] == "cupy" or "array_api_compat.cupy" in name}
+        home = label(path) == "bnengine/backend.py" or label(path).startswith("bnengine/fused/cuda/")
+        assert home or not names, f"{label(path)} imports {sorted(names)}"
+
+
+def test_no_room_but_ops_names_a_fused_version():
+    for path in MODULES:
+        if path.relative_to(PACKAGE).parts[0] in ("ops", "fused"):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        texts = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+        named = {t for t in texts | set(imports(path)) if t.startswith(("bnengine.fused", ".fused", "fused."))}
+        assert not named, f"{label(path)} names {sorted(named)}"
+
+
+def test_files_are_short():
+    files = [path for folder in ("bnengine", "tests", "examples", "kernels") for path in (ROOT / folder).rglob("*.*")]
+    texts = [path for path in files if path.suffix in (".py", ".cu", ".cpp", ".h")]
+    lengths = {label(path): path.read_text(encoding="utf-8").count("\n") for path in texts}
+    long = {name: n for name, n in lengths.items() if n > LINES}
+    assert not long, f"over {LINES} lines: {long}"
+
+
+def test_nothing_else_lies_at_the_top():
+    try:
+        done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        missing("git", f"this is no git checkout ({error})")
+    strangers = {line.partition("/")[0] for line in done.stdout.splitlines()} - TOP_LEVEL
+    assert not strangers
+
+
+def test_every_public_name_is_there_and_says_what_it_is():
+    needed = (
+        "get_backend available_backends Sequential Dense BatchNorm Activation Dropout Residual SGD RMSprop Adam AdamW"
+    )
+    assert {*needed.split(), "Trainer", "load", "save", "load_digits", "ops"} <= set(bnengine.__all__)
+    for name in bnengine.__all__:
+        value = getattr(bnengine, name)
+        if callable(value) or inspect.ismodule(value):
+            assert inspect.getdoc(value), f"bnengine.{name} has no docstring"
+        if inspect.isclass(value):
+            own = {n: v for n, v in vars(value).items() if not n.startswith("_") and callable(v)}
+            silent = [n for n in own if not inspect.getdoc(getattr(value, n))]
+            assert not silent, f"bnengine.{name}: no docstring on {silent}"
+
+
+def test_every_module_says_what_it_is_for():
+    silent = [label(p) for p in MODULES if p.stat().st_size and not ast.get_docstring(ast.parse(p.read_text("utf-8")))]
+    assert not silent
+
+
+def test_importing_bnengine_loads_no_other_library_than_numpy():
+    code = "import sys, bnengine; print(*sorted({m.partition('.')[0] for m in sys.modules}))"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "numpy" in loaded
+    assert not loaded & HEAVY, f"import bnengine loads {sorted(loaded & HEAVY)}"
