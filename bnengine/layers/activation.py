@@ -1,0 +1,38 @@
+"""Activation: an element-wise g(x)."""
+
+from typing import Any
+
+from .. import ops
+from .._typing import Array
+from ..flat import Flat
+from ..ops import Into
+from ..ops.pointwise import check_activation
+from .base import Dx, Layer, Pass, Pullback
+
+
+class Activation(Layer):
+    """y = g(x): "identity", "relu", "leaky_relu" (with `slope`), "sigmoid", "tanh" or "gelu" (z Phi(z), exact).
+
+    Directly behind a Dense or BatchNorm it becomes part of that layer's op, which gives the same numbers in fewer passes.
+    """
+
+    def __init__(self, kind: str, *, slope: float = 0.01) -> None:
+        check_activation("Activation", kind, slope)
+        self.kind, self.slope = kind, slope
+
+    def __repr__(self) -> str:
+        return f"Activation({self.kind!r})"
+
+    def config(self) -> dict[str, Any]:
+        return {"kind": self.kind, "slope": self.slope}
+
+    def forward(self, x: Array, run: Pass) -> tuple[Array, Pullback]:
+        options = {"kind": self.kind, "slope": self.slope, "memory": run.memory}
+        y = ops.activation(x, **options)
+
+        def pullback(dy: Array, grads: Flat, *, dx: Dx = True) -> Array:
+            if dx is False:
+                return None
+            return ops.activation_backward(dy, x, y, into={"out": dx} if isinstance(dx, Into) else None, **options)
+
+        return y, pullback

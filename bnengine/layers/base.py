@@ -1,0 +1,130 @@
+"""What every layer is: parameters, the ops it calls, a forward that returns the way back."""
+
+from collections.abc import Iterable
+from copy import copy
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+from .. import ops
+from .._typing import Array
+from ..errors import InputError
+from ..flat import Flat, Handle
+from ..memory import Fresh
+from ..ops import Into
+
+Dx = bool | Into
+
+
+class Pullback(Protocol):
+    """From the gradient of the output to that of the input; gradients of parameters go into `grads`.
+
+    dx True: returned as a new array; False: not computed; Into: stored there, or added to what is there. Neither dy nor
+    the layer's input is overwritten.
+    """
+
+    def __call__(self, dy: Array, grads: Flat, *, dx: Dx = True) -> Array: ...
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward pass: its mode, where outputs live, where proposals of statistics go, what dropout is keyed by."""
+
+    training: bool
+    memory: Fresh
+    proposals: Flat
+    seed: int
+    step: Array
+    samples: Array
+
+
+class Layer:
+    """Parameters and the ops that they enter. A layer holds handles, its network the numbers; forward changes neither."""
+
+    label = ""  # "BatchNorm(100), layer 1": what error messages start with; the network sets it
+
+    def handles(self) -> dict[str, Handle]:
+        """The layer's parameters and statistics by their names."""
+        return {}
+
+    def parts(self) -> "Iterable[Layer]":
+        """The layers inside this one, for names and configuration."""
+        return ()
+
+    def features(self, inputs: int | None) -> int | None:
+        """The width of the output for an input of that width, None for unknown; an error where they do not fit."""
+        return inputs
+
+    def followed_by(self, after: "Layer") -> "tuple[Layer, Layer | None]":
+        """(this layer, the next or None) once they are neighbours: settled when a network is built."""
+        return self, after
+
+    def config(self) -> dict[str, Any]:
+        """The arguments that build this layer again, as JSON values."""
+        raise InputError(
+            f"{type(self).__name__}: the layer has no config(), so a network with it cannot be saved; give it one, and register "
+            "the class with bnengine.layers.register"
+        )
+
+    def forward(self, x: Array, run: Pass) -> tuple[Array, Pullback]:
+        """(output, pullback)."""
+        raise NotImplementedError
+
+    def changed(self, **changes: Any) -> Self:
+        """A shallow copy: the same parameters, settled differently."""
+        layer = copy(self)
+        vars(layer).update(changes)
+        return layer
+
+    @property
+    def name(self) -> str:
+        """How error messages call the layer."""
+        return self.label or repr(self)
+
+
+def positive(owner: str, **sizes: int) -> None:
+    """Refuse sizes that are not whole numbers from 1 up."""
+    for name, value in sizes.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InputError(f"{owner}: {name} {value!r} is not a whole number from 1 up")
+
+
+def fits(owner: str, expected: int, given: int | None) -> None:
+    """Refuse an input of another width than the layer was made for."""
+    if given is not None and given != expected:
+        raise InputError(f"{owner}: the input has {given} features, the layer was made for {expected}; change one of the two")
+
+
+def chain(layers: Iterable[Layer], x: Array, run: Pass) -> tuple[Array, Pullback]:
+    """Loop forward; the pullback is the loop reversed."""
+    pulls: list[Pullback] = []
+    for layer in layers:
+        x, pull = layer.forward(x, run)
+        pulls.append(pull)
+
+    def pullback(dy: Array, grads: Flat, *, dx: Dx = True) -> Array:
+        if not pulls:
+            return deliver(dy, dx, run.memory)
+        for i in reversed(range(len(pulls))):
+            dy = pulls[i](dy, grads, dx=dx if i == 0 else True)
+        return dy
+
+    return x, pullback
+
+
+def deliver(gradient: Array, dx: Dx, memory: Fresh) -> Array:
+    """A gradient that is ready, where it was asked for: the array itself, nothing, or stored in a destination."""
+    if not isinstance(dx, Into):
+        return gradient if dx else None
+    return ops.activation_backward(gradient, gradient, gradient, kind="identity", memory=memory, into={"out": dx})
+
+
+def settle(layers: Iterable[Layer]) -> list[Layer]:
+    """Let each layer meet its neighbour, once."""
+    settled: list[Layer] = []
+    for given in layers:
+        layer: Layer | None = given
+        if settled:
+            settled[-1], layer = settled[-1].followed_by(given)
+        if layer is not None:
+            settled.append(layer)
+    return settled

@@ -1,0 +1,73 @@
+"""Dense: y = x W + b."""
+
+from typing import Any, Literal
+
+from .. import ops
+from .._typing import Array
+from ..errors import InputError
+from ..flat import Flat, Handle, Parameter
+from ..initializers import Initializer, config_of, get_initializer
+from ..ops import Into
+from ..ops.pointwise import NEEDS_INPUT
+from .activation import Activation
+from .base import Dx, Layer, Pass, Pullback, fits, positive
+from .batch_norm import BatchNorm
+
+
+class Dense(Layer):
+    """y = x W + b; x (..., inputs), W (inputs, outputs), b (outputs,), y (..., outputs).
+
+    `bias`: "auto" has one unless a BatchNorm follows directly, which would subtract it again (mean(x W + b) = mean(x W) + b,
+    so x W + b - mean is free of b); an activation in between keeps it, and so does a dropout. True keeps it in any case, and
+    the network's summary reports it. False has none. `weights`: an initializer or its name ("he", "glorot", "orthogonal").
+    An activation that follows becomes part of the same op.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        bias: bool | Literal["auto"] = "auto",
+        weights: Initializer | str | dict[str, Any] = "he",
+    ) -> None:
+        positive("Dense", inputs=inputs, outputs=outputs)
+        if bias not in (True, False, "auto"):
+            raise InputError(f"Dense({inputs}, {outputs}): bias {bias!r} is not 'auto', True or False")
+        self.inputs, self.outputs, self.bias = inputs, outputs, bias
+        self.W = Parameter((inputs, outputs), get_initializer(weights))
+        self.b = Parameter((outputs,), decays=False) if bias else None
+        self.activation, self.slope = "identity", 0.01
+
+    def __repr__(self) -> str:
+        return f"Dense({self.inputs}, {self.outputs})"
+
+    def handles(self) -> dict[str, Handle]:
+        return {"W": self.W} if self.b is None else {"W": self.W, "b": self.b}
+
+    def features(self, inputs: int | None) -> int:
+        fits(self.name, self.inputs, inputs)
+        return self.outputs
+
+    def config(self) -> dict[str, Any]:
+        weights = config_of(self.W.initializer)
+        return {"inputs": self.inputs, "outputs": self.outputs, "bias": self.bias, "weights": weights}
+
+    def followed_by(self, after: Layer) -> tuple[Layer, Layer | None]:
+        if self.activation == "identity":
+            if isinstance(after, BatchNorm) and self.bias == "auto":
+                return self.changed(b=None), after
+            if isinstance(after, Activation) and after.kind not in NEEDS_INPUT:
+                return self.changed(activation=after.kind, slope=after.slope), None
+        return self, after
+
+    def forward(self, x: Array, run: Pass) -> tuple[Array, Pullback]:
+        options = {"activation": self.activation, "slope": self.slope, "memory": run.memory}
+        W, b = self.W, self.b
+        y = ops.affine(x, W.value, None if b is None else b.value, **options)
+
+        def pullback(dy: Array, grads: Flat, *, dx: Dx = True) -> Array:
+            into = grads.into(dW=W, db=b) | ({"dx": dx} if isinstance(dx, Into) else {})
+            return ops.affine_backward(dy, x, W.value, y, input_gradient=bool(dx), into=into, **options).dx
+
+        return y, pullback

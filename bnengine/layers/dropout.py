@@ -1,0 +1,46 @@
+"""Dropout: values set to zero at random in training."""
+
+from typing import Any
+
+from .. import ops
+from .._typing import Array
+from ..errors import InputError
+from ..flat import Flat
+from ..ops import Into
+from .base import Dx, Layer, Pass, Pullback, chain
+
+
+class Dropout(Layer):
+    """In training y = x / (1 - rate) with probability 1 - rate, else 0; otherwise y = x. `rate` in [0, 1).
+
+    The mask depends on the network's seed, the step, this layer's place, the sample's index in the data set and the feature,
+    so it is the same on every backend, however a batch is split or ordered. Directly before a BatchNorm it makes the training
+    statistics differ from the evaluation's: put it behind.
+    """
+
+    index = 0  # its place among the network's dropouts, set when one is built
+
+    def __init__(self, rate: float) -> None:
+        if not 0 <= rate < 1:
+            raise InputError(f"Dropout: rate {rate!r} is not in [0, 1); it is the share of values set to zero")
+        self.rate = float(rate)
+
+    def __repr__(self) -> str:
+        return f"Dropout({self.rate:g})"
+
+    def config(self) -> dict[str, Any]:
+        return {"rate": self.rate}
+
+    def forward(self, x: Array, run: Pass) -> tuple[Array, Pullback]:
+        if not run.training:
+            return chain((), x, run)
+        options = {"rate": self.rate, "memory": run.memory}
+        y, keep = ops.dropout(x, run.step, run.samples, seed=run.seed, layer=self.index, **options)
+
+        def pullback(dy: Array, grads: Flat, *, dx: Dx = True) -> Array:
+            if dx is False:
+                return None
+            return ops.dropout_backward(dy, keep, into={"out": dx} if isinstance(dx, Into) else None, **options)
+
+        return y, pullback
+

@@ -1,0 +1,377 @@
+"""Sequential: settles its layers, owns the flat buffers, runs the chain forward and back."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
+from typing import Any, Literal, Self
+
+import numpy as np
+
+
+from ._typing import Array, DType
+from .backend import Backend, get_backend
+from .errors import InputError
+from .flat import Flat, Handle, Parameter, Statistics, size
+from .layers import BatchNorm, Dense, Dropout, Layer, Pass, Pullback, Residual, build, chain, config_of, settle, walk
+from .layers.base import Dx
+from .memory import Choice, Fresh
+from .random import Stream
+
+Freezable = Literal["statistics", "affine", "normalization", "parameters"]
+
+
+class Forward:
+    """The output of a forward pass, the statistics it proposes, and the way back, once."""
+
+    def __init__(self, output: Array, pullback: Pullback, proposals: Flat) -> None:
+        self.output, self.proposals = output, proposals
+        self._pullback: Pullback | None = pullback
+
+    def pullback(self, dy: Array, grads: Flat, *, dx: Dx = True) -> Array:
+        """The gradient of the input, from that of the output; the parameters' gradients go into `grads`. It runs once."""
+        if self._pullback is None:
+            raise InputError("pullback: it ran already, and what it needs is released; run forward again")
+        pull, self._pullback = self._pullback, None
+        return pull(dy, grads, dx=dx)
+
+
+class Sequential:
+    """Layers one after the other, their numbers in one buffer of a backend.
+
+    `backend`: a name or Backend, None for the environment's or "auto"; `dtype` "float32" or "float64"; `seed` draws the
+    weights on the host in float64 and rounds them, so that every backend starts from the same bits. Built once: each layer
+    is checked against its neighbour's width and settled with it (`Layer.followed_by`).
+    """
+
+    def __init__(
+        self, *layers: Layer, backend: str | Backend | None = None, dtype: str = "float32", seed: int = 0
+    ) -> None:
+        if not layers:
+            raise InputError("Sequential(): no layers; give at least one")
+        for layer in layers:
+            if not isinstance(layer, Layer):
+                raise InputError(f"Sequential: {layer!r} is not a layer; give objects such as Dense(64, 100)")
+        if dtype not in ("float32", "float64"):
+            raise InputError(f"Sequential: dtype {dtype!r} is not 'float32' or 'float64'")
+        self.backend = get_backend(backend)
+        self.given, self.dtype, self.seed = layers, dtype, seed
+        self.layers = settle(_labelled(layers, "", count()))
+        self.inputs, self.outputs = _widths(self.layers)
+        self._names = _names(layers)
+        used = _used(self.layers)
+        self.cancelled = [name for name, h in self._names.items() if h not in used]
+        self._names = {name: h for name, h in self._names.items() if h in used}
+        self._allocate()
+        self.reset()
+
+    # -- buffers --------------------------------------------------------------------------------------------------------
+
+    def _allocate(self) -> None:
+        xp, device = self.backend.xp, self.backend.device
+        for name, handle in self._names.items():
+            if handle.value is not None:
+                raise InputError(f"Sequential: {name} belongs to another network already; make new layers, or load its state")
+        parameters = sorted((h for h in self._names.values() if isinstance(h, Parameter)), key=lambda h: not h.decays)
+        statistics = [h for h in self._names.values() if isinstance(h, Statistics)]
+        own, double = self.backend.dtype(self.dtype), self.backend.dtype("float64")
+        self.parameters = Flat.zeros(xp, parameters, own, itemsize=4 if self.dtype == "float32" else 8, device=device)
+        self.statistics = Flat.zeros(xp, statistics, double, itemsize=8, device=device)
+        if not statistics:
+            self.statistics = Flat(xp.zeros((3, 0), dtype=double, device=device), {})
+        offsets = self.parameters.offsets
+        undecayed = [offsets[h] for h in parameters if not h.decays]
+        self.border = min(undecayed) if undecayed else self.parameters.array.shape[0]
+        self.decay, self.unbiased = self._commit_rules()
+        for handle in (*parameters, *statistics):
+            handle.value = (self.parameters if isinstance(handle, Parameter) else self.statistics)[handle]
+        self._collected = not statistics
+
+    def _commit_rules(self) -> tuple[Array, Array]:
+        """Each channel's decay (-1: exact merge) and whether its running variance is unbiased."""
+        decay = np.ones(self.statistics.array.shape[1])
+        unbiased = np.ones(self.statistics.array.shape[1], bool)
+        for handle, a in self.statistics.offsets.items():
+            assert isinstance(handle, Statistics)
+            decay[a : a + size(handle)] = -1.0 if handle.decay is None else handle.decay
+            unbiased[a : a + size(handle)] = handle.unbiased
+        return self.backend.asarray(decay, copy=True), self.backend.asarray(unbiased, copy=True)
+
+    def reset(self, seed: int | None = None) -> None:
+        """Draw the parameters again and forget the statistics: mean 0, var 1, count 0."""
+        self.seed = self.seed if seed is None else seed
+        for name, handle in self._names.items():
+            if isinstance(handle, Parameter):
+                drawn = handle.initializer(Stream(self.seed, "parameters", name), handle.shape)
+                handle.value[...] = self.backend.asarray(drawn, self.dtype)
+        self.reset_statistics()
+
+    def reset_statistics(self) -> None:
+        """Running statistics as before any training: mean 0, var 1, count 0."""
+        self.statistics.array[...] = 0
+        self.statistics.array[2, :] = 1
+        self._collected = not self.statistics.offsets
+
+    # -- running --------------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        x: Array,
+        *,
+        training: bool,
+        memory: Fresh | None = None,
+        proposals: Flat | None = None,
+        samples: Array | None = None,
+        step: Array | None = None,
+    ) -> Forward:
+        """The output for x (..., features) and the way back; parameters and running statistics stay as they are.
+
+        `training` normalises by the batch and drops out, else by the running statistics. The batch's moments go into
+        `proposals` (made here if not given). `samples` (m,) int64: indices in the data set, and `step` (1,): what dropout is
+        keyed by; 0, 1, ... and 0 if not given. x may be of any library and floating dtype; it is brought to the network's.
+        """
+        x = self.asarray(x)
+        if not training:
+            self._require_statistics()
+        xp, device = self.backend.xp, self.backend.device
+        if proposals is None:
+            proposals = self.statistics.like()
+        if samples is None:
+            samples = xp.arange(x.shape[0], dtype=xp.int64, device=device)
+        if step is None:
+            step = xp.zeros((1,), dtype=xp.int64, device=device)
+        run = Pass(training, memory or Fresh(), proposals, self.seed, step, samples)
+        y, pullback = chain(self.layers, x, run)
+        return Forward(y, pullback, proposals)
+
+    def predict(self, x: Any, *, batch_size: int = 4096) -> Array:
+        """The output in evaluation mode, in batches of at most `batch_size` rows, as one array of the backend."""
+        if batch_size < 1:
+            raise InputError(f"predict: batch_size {batch_size!r} is not a whole number from 1 up")
+        rows = len(x)
+        if rows <= batch_size:
+            return self.forward(x, training=False).output
+        parts = [self.forward(x[a : a + batch_size], training=False).output for a in range(0, rows, batch_size)]
+        return self.backend.xp.concat(parts, axis=0)
+
+    def gradients(self) -> Flat:
+        """A zeroed buffer for the gradients of all parameters: what `pullback` writes into."""
+        return self.parameters.like()
+
+    def asarray(self, x: Any) -> Array:
+        """x in the network's library and dtype, checked: floating, at least one row, as many features as the first layer."""
+        host = x if hasattr(x, "dtype") else np.asarray(x)
+        kind = str(host.dtype).split(".")[-1]
+        if not kind.startswith(("float", "bfloat")):
+            raise InputError(
+                f"Sequential: the input is {kind}, the network computes in {self.dtype}; scale integers to floating numbers "
+                f"(x / 255, say), or let a Preprocessing do it"
+            )
+        if host.ndim < 2 or host.shape[0] == 0:
+            raise InputError(f"Sequential: the input has shape {tuple(host.shape)}; give (rows, ..., features), one row or more")
+        if self.inputs is not None and host.shape[-1] != self.inputs:
+            raise InputError(
+                f"{self.layers[0].name}: the input has {host.shape[-1]} features, the layer was made for {self.inputs}; "
+                f"give an array of shape (rows, {self.inputs})"
+            )
+        return self.backend.asarray(x, self.dtype)
+
+    def _require_statistics(self) -> None:
+        """Evaluating by statistics that nobody collected is a silent error elsewhere; here it names the layer."""
+        if self._collected:
+            return
+        counts = self.backend.to_numpy(self.statistics.array[0, :])
+        for name, handle in self._names.items():
+            if isinstance(handle, Statistics) and counts[self.statistics.offsets[handle]] == 0:
+                raise InputError(
+                    f"BatchNorm({handle.shape[0]}), layer {name.rsplit('.', 1)[0]}: no statistics were collected yet, so there "
+                    "is nothing to evaluate by; train first, load a trained state, or call forward(x, training=True)"
+                )
+        self._collected = True
+
+    # -- names, state, freezing -----------------------------------------------------------------------------------------
+
+    def named_parameters(self) -> dict[str, Array]:
+        """The parameters by name ("0.W", "1.gamma"), as views: writing into one changes the network."""
+        return {name: h.value for name, h in self._names.items() if isinstance(h, Parameter)}
+
+    def named_statistics(self) -> dict[str, Array]:
+        """The running statistics by name ("1.statistics"), each (3, C) float64 = (count, mean, var), as views."""
+        return {name: h.value for name, h in self._names.items() if isinstance(h, Statistics)}
+
+    def named_handles(self) -> dict[str, Handle]:
+        """The handles behind the names: what `Flat` is indexed by."""
+        return dict(self._names)
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Parameters and statistics as new NumPy arrays; statistics as "1.running_count", "1.running_mean", "1.running_var"."""
+        return self.export(self.parameters, self.statistics)
+
+    def export(self, parameters: Flat, statistics: Flat) -> dict[str, np.ndarray]:
+        """Buffers of this network's layout as named NumPy arrays."""
+        state: dict[str, np.ndarray] = {}
+        for name, handle in self._names.items():
+            if isinstance(handle, Parameter):
+                state[name] = self.backend.to_numpy(parameters[handle], copy=True)
+            else:
+                rows = self.backend.to_numpy(statistics[handle], copy=True)
+                state.update({key: rows[i].copy() for i, key in enumerate(_running(name))})
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave; a missing, unknown or misshapen entry is an error, and nothing is changed then."""
+        self.import_into(state, self.parameters, self.statistics)
+        self._collected = not self.statistics.offsets
+
+    def import_into(self, state: Mapping[str, Any], parameters: Flat, statistics: Flat) -> None:
+        """Named arrays into buffers of this network's layout, all or nothing."""
+        expected: dict[str, tuple[Array, tuple[int, ...]]] = {}
+        for name, handle in self._names.items():
+            if isinstance(handle, Parameter):
+                expected[name] = (parameters[handle], handle.shape)
+            else:
+                expected.update({k: (statistics[handle][i, :], handle.shape) for i, k in enumerate(_running(name))})
+        missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+        if missing or unknown:
+            raise InputError(
+                f"load_state_dict: missing {', '.join(missing) or 'nothing'}; unknown {', '.join(unknown) or 'nothing'}; "
+                "the network must have the layers of the one that was saved"
+            )
+        for name, (_, shape) in expected.items():
+            if tuple(np.shape(state[name])) != shape:
+                raise InputError(f"load_state_dict: {name} has shape {tuple(np.shape(state[name]))}; this network needs {shape}")
+        arrays = {name: self.backend.asarray(state[name], str(np.dtype(_dtype(view)))) for name, (view, _) in expected.items()}
+        for name, (view, _) in expected.items():
+            view[...] = arrays[name]
+
+    def freeze(self, what: Freezable, *names: str) -> None:
+        """Freeze by name until `thaw`: "statistics" (running statistics stay), "affine" (gamma and beta stay),
+        "normalization" (training normalises by running statistics too), or "parameters" (those named stay).
+
+        `names`: of layers ("1") or parameters ("0.W"); none for all.
+        """
+        self._freeze(what, names, True)
+
+    def thaw(self, what: Freezable, *names: str) -> None:
+        """Undo `freeze`."""
+        self._freeze(what, names, False)
+
+    def _freeze(self, what: Freezable, names: tuple[str, ...], frozen: bool) -> None:
+        if what not in ("statistics", "affine", "normalization", "parameters"):
+            raise InputError(f"freeze: no kind {what!r}; choose 'statistics', 'affine', 'normalization' or 'parameters'")
+        chosen = [h for n, h in self._names.items() if not names or n in names or n.rsplit(".", 1)[0] in names]
+        unknown = [n for n in names if n not in self._names and n not in {k.rsplit(".", 1)[0] for k in self._names}]
+        if unknown:
+            raise InputError(f"freeze: no layer or parameter {unknown[0]!r}; there are {', '.join(self._names)}")
+        for name, handle in self._names.items():
+            if handle not in chosen:
+                continue
+            if isinstance(handle, Statistics):
+                if what == "statistics":
+                    handle.frozen = frozen
+                elif what == "normalization":
+                    handle.normalises = frozen
+            elif what == "parameters" or (what == "affine" and name.rsplit(".", 1)[1] in ("gamma", "beta")):
+                handle.frozen = frozen
+
+    def frozen(self) -> dict[str, list[str]]:
+        """What is frozen now: names of parameters and of statistics, by kind."""
+        parameters = [n for n, h in self._names.items() if isinstance(h, Parameter) and h.frozen]
+        statistics = [n for n, h in self._names.items() if isinstance(h, Statistics) and h.frozen]
+        normalises = [n for n, h in self._names.items() if isinstance(h, Statistics) and h.normalises]
+        return {"parameters": parameters, "statistics": statistics, "normalization": normalises}
+
+    def config(self) -> dict[str, Any]:
+        """JSON values that `from_config` builds the same network of; what is frozen is part of it."""
+        return {"layers": config_of(self.given), "dtype": self.dtype, "seed": self.seed, "frozen": self.frozen()}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *, backend: str | Backend | None = None) -> Self:
+        """The network that `config` described, with its drawn weights."""
+        network = cls(*build(config["layers"]), backend=backend, dtype=config["dtype"], seed=config["seed"])
+        kinds: tuple[Freezable, ...] = ("parameters", "statistics", "normalization")
+        for kind in kinds:
+            if names := config.get("frozen", {}).get(kind):
+                network.freeze(kind, *names)
+        return network
+
+    # -- reports --------------------------------------------------------------------------------------------------------
+
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers are trained."""
+        return sum(size(h) for h in self._names.values() if isinstance(h, Parameter))
+
+    @property
+    def cancelled_biases(self) -> int:
+        """How many bias values were left out because a BatchNorm directly behind would subtract them."""
+        every = _names(self.given)
+        return sum(size(every[name]) for name in self.cancelled)
+
+    def explain_dispatch(self, rows: int = 2) -> list[Choice]:
+        """Which version of each op a training pass takes, and why not a fused one: found by running one on zeros."""
+        memory = Fresh()
+        x = self.backend.xp.zeros((rows, self.inputs or 1), dtype=self.backend.dtype(self.dtype), device=self.backend.device)
+        forward = self.forward(x, training=True, memory=memory)
+        forward.pullback(self.backend.xp.zeros_like(forward.output), self.gradients(), dx=False)
+        return memory.explain()
+
+    def summary(self) -> str:
+        """A table of the layers: output width, parameters, statistics; cancelled biases and bytes beneath it."""
+        from .summary import summary
+
+        return summary(self)
+
+    def __repr__(self) -> str:
+        return f"Sequential({', '.join(map(repr, self.given))})"
+
+
+def _labelled(layers: Iterable[Layer], prefix: str, dropouts: "count[int]") -> Iterator[Layer]:
+    """Copies that know their place, for error messages and for dropout's key."""
+    for i, layer in enumerate(layers):
+        made = layer.changed(label=f"{layer!r}, layer {prefix}{i}")
+        if isinstance(made, Residual):
+            made.arrange(tuple(_labelled(made.given, f"{prefix}{i}.", dropouts)))
+        if isinstance(made, Dropout):
+            made.index = next(dropouts)
+        yield made
+
+
+def _widths(layers: Iterable[Layer]) -> tuple[int | None, int | None]:
+    """(features of the input, of the output), each layer checked against the one before."""
+    width: int | None = None
+    inputs: int | None = None
+    for layer in layers:
+        before, width = width, layer.features(width)
+        if inputs is None and before is None:
+            inputs = layer.inputs if isinstance(layer, Dense) else width if isinstance(layer, BatchNorm) else _inner(layer)
+    return inputs, width
+
+
+def _inner(layer: Layer) -> int | None:
+    return _widths(layer.parts())[0] if isinstance(layer, Residual) else None
+
+
+def _names(layers: Iterable[Layer]) -> dict[str, Handle]:
+    """Handles by name; one used twice has its first name."""
+    names: dict[Handle, str] = {}
+    for place, layer in walk(layers):
+        for attribute, handle in layer.handles().items():
+            names.setdefault(handle, f"{place}.{attribute}")
+    return {name: handle for handle, name in names.items()}
+
+
+def _used(layers: Iterable[Layer]) -> set[Handle]:
+    used: set[Handle] = set()
+    for layer in layers:
+        used.update(layer.handles().values())
+        if isinstance(layer, Residual):
+            used |= _used([*layer.body, layer.last])
+    return used
+
+
+def _running(name: str) -> tuple[str, str, str]:
+    place = name.removesuffix("statistics")
+    return f"{place}running_count", f"{place}running_mean", f"{place}running_var"
+
+
+def _dtype(view: Array) -> str:
+    return str(view.dtype).split(".")[-1]

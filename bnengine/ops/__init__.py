@@ -1,0 +1,41 @@
+"""The maths: every op with its reference, its derivative and its contract."""
+
+from ._op import REGISTRY, Example, Into, Op, op, using
+from .batch_norm import batch_normalization, commit, merge, moments, normalize, normalize_backward
+from .dense import affine, affine_backward
+from .dropout import dropout, dropout_backward
+from .loss import binary_cross_entropy, mean_squared_error, softmax_cross_entropy, total_weight
+from .pointwise import activation, activation_backward, total
+from .update import adam, advance, average, judge, rmsprop, sgd
+
+__all__ = [
+    "REGISTRY",
+    "Example",
+    "Into",
+    "Op",
+    "activation",
+    "activation_backward",
+    "adam",
+    "advance",
+    "affine",
+    "affine_backward",
+    "average",
+    "batch_normalization",
+    "binary_cross_entropy",
+    "commit",
+    "dropout",
+    "dropout_backward",
+    "judge",
+    "mean_squared_error",
+    "merge",
+    "moments",
+    "normalize",
+    "normalize_backward",
+    "op",
+    "rmsprop",
+    "sgd",
+    "softmax_cross_entropy",
+    "total",
+    "total_weight",
+    "using",
+]

@@ -1,0 +1,300 @@
+"""What ends an optimizer step: judge it, update the flat buffers, count it.
+
+Every rule is `where(ok, new, old)`: a skipped step is data, not a branch, and leaves every bit as it was. `table` holds the
+scalars that change from step to step, a row a step, and `counters` says which row is next; both live with the parameters.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._typing import Array
+from ..namespaces import namespace
+from ._op import Example, op
+
+STEPS, ROW, SKIPPED, IN_A_ROW, LONGEST = range(5)
+Ranges = tuple[tuple[int, int], ...]
+
+
+class Verdict(NamedTuple):
+    """ok (1,) bool: loss, gradients and proposals are finite; norm (1,) float64; factor (1,): what clips the gradients."""
+
+    ok: Array
+    norm: Array
+    factor: Array
+
+
+def _examples_judge(rng: Any, dtype: str) -> Iterator[Example]:
+    loss, gradients, proposals = rng.random(1).astype(dtype), rng.standard_normal(50).astype(dtype), rng.random((1, 3, 4))
+    yield Example("clipped", (loss, gradients, proposals), {"clip": 1.0})
+    yield Example("below the clip", (loss, gradients, proposals), {"clip": 1e3})
+    yield Example("not clipped", (loss, gradients, proposals))
+    yield Example("no statistics", (loss, gradients, np.zeros((1, 3, 0))))
+
+
+def _bound_judge(u: float, loss: Array, gradients: Array, proposals: Array, *, clip: float | None = None) -> Verdict:
+    return Verdict(0, 10 * 2.0**-53 * np.abs(gradients).sum(), 10 * u)
+
+
+@op(examples=_examples_judge, bound=_bound_judge)
+def judge(loss: Array, gradients: Array, proposals: Array, *, clip: float | None = None) -> Verdict:
+    """ok = all finite;  norm = |gradients|_2;  factor = min(1, clip / norm).
+
+    loss (1,); gradients flat; proposals (..., 3, C). The norm is taken in float64, where float32 gradients cannot overflow it.
+    """
+    xp = namespace(gradients)
+    wide = xp.astype(gradients, xp.float64)
+    norm = xp.reshape(xp.sqrt(xp.sum(wide * wide)), (1,))
+    finite = xp.isfinite(norm) & xp.isfinite(loss) & xp.all(xp.isfinite(proposals))
+    factor = xp.ones_like(norm)
+    if clip is not None:
+        factor = clip / xp.where(norm > clip, norm, xp.full_like(norm, clip))
+    return Verdict(finite, norm, xp.astype(factor, gradients.dtype))
+
+
+def _examples_advance(rng: Any, dtype: str) -> Iterator[Example]:
+    for ok in (True, False):
+        yield Example(f"ok {ok}", (np.asarray([7, 3, 2, 1, 1]), np.asarray([ok])))
+
+
+def _bound_advance(u: float, counters: Array, ok: Array) -> Array:
+    return 0
+
+
+@op(examples=_examples_advance, bound=_bound_advance)
+def advance(counters: Array, ok: Array) -> Array:
+    """counters (5,) int64 = (steps, row of the table, skipped, skipped in a row, longest such run), after one more step."""
+    xp = namespace(counters)
+    good = xp.astype(ok, counters.dtype)
+    in_a_row = (counters[IN_A_ROW : IN_A_ROW + 1] + 1) * (1 - good)
+    longest = counters[LONGEST:]
+    longest = xp.where(in_a_row > longest, in_a_row, longest)
+    return xp.concat([counters[:SKIPPED] + good, counters[SKIPPED:IN_A_ROW] + (1 - good), in_a_row, longest])
+
+
+def _scalars(table: Array, counters: Array) -> list[Array]:
+    """The row of the table that is next, as arrays of shape (1,); behind its end the last row stays."""
+    xp = namespace(table)
+    last = xp.full_like(counters[ROW : ROW + 1], table.shape[0] - 1)
+    row = counters[ROW : ROW + 1]
+    row = xp.take(table, xp.where(row < last, row, last), axis=0)
+    return [row[:, i] for i in range(table.shape[1])]
+
+
+def _inside(ranges: Ranges, like: Array) -> Array:
+    """Which elements of a flat buffer lie in one of the ranges [a, b)."""
+    xp = namespace(like)
+    position = xp.arange(like.shape[0])
+    inside = xp.zeros(like.shape, dtype=xp.bool)
+    for a, b in ranges:
+        inside = inside | ((position >= a) & (position < b))
+    return inside
+
+
+class _Common(NamedTuple):
+    """What the rules share: gradients (clipped, with L2 decay), the learning rate and the other scalars, where to change."""
+
+    g: Array
+    scalars: list[Array]
+    changes: Array
+
+
+def _begin(
+    p: Array, g: Array, table: Array, counters: Array, ok: Array, factor: Array, border: int, weight_decay: float, frozen: Ranges
+) -> _Common:
+    g = g * factor
+    if weight_decay:
+        g = g + _decayed(p, border, weight_decay)
+    return _Common(g, _scalars(table, counters), ok & ~_inside(frozen, p) if frozen else ok)
+
+
+def _decayed(p: Array, border: int, weight_decay: float) -> Array:
+    """weight_decay p on [0, border), 0 behind it: gamma, beta and biases are not decayed."""
+    xp = namespace(p)
+    return xp.where(xp.arange(p.shape[0]) < border, p * weight_decay, xp.zeros_like(p))
+
+
+def _settled(changes: Array, news: tuple[Array | None, ...], olds: tuple[Array | None, ...]) -> list[Array | None]:
+    """Each new array where `changes`, else the old one; a slot that the variant does not have stays None."""
+    xp = namespace(changes)
+    return [None if old is None else xp.where(changes, new, old) for new, old in zip(news, olds, strict=True)]
+
+
+def _flat(rng: Any, dtype: str, slots: int, columns: int) -> tuple[Any, ...]:
+    arrays = [rng.standard_normal(50).astype(dtype) for _ in range(2)]
+    states = [np.abs(rng.standard_normal(50)).astype(dtype) + 1 for _ in range(slots)]
+    table = (rng.random((3, columns)) * 0.9 + 0.1).astype(dtype)
+    return (*arrays, *states, table, np.asarray([9, 1, 0, 0, 0]), np.asarray([True]), rng.random(1).astype(dtype))
+
+
+def _cases(rng: Any, dtype: str, slots: int, columns: int, variants: dict[str, dict[str, Any]]) -> Iterator[Example]:
+    for label, options in variants.items():
+        absent = options.pop("absent", ())
+        args = tuple(None if i in absent else a for i, a in enumerate(_flat(rng, dtype, slots, columns)))
+        yield Example(label, args, {"border": 30, **options})
+    skipped = list(_flat(rng, dtype, slots, columns))
+    skipped[1][3], skipped[-2] = np.nan, np.asarray([False])
+    yield Example("skipped", tuple(skipped), {"border": 30})
+
+
+class SgdState(NamedTuple):
+    """Parameters after a step, and the velocity, None without momentum."""
+
+    parameters: Array
+    velocity: Array | None
+
+
+def _examples_sgd(rng: Any, dtype: str) -> Iterator[Example]:
+    yield from _cases(rng, dtype, 1, 1, {
+        "plain": {"absent": (2,)}, "momentum": {"momentum": 0.9}, "Nesterov": {"momentum": 0.9, "nesterov": True},
+        "weight decay": {"absent": (2,), "weight_decay": 0.1}, "frozen": {"momentum": 0.9, "frozen": ((3, 9), (40, 50))},
+    })  # fmt: skip
+
+
+def _bound_sgd(u: float, p: Array, g: Array, velocity: Array, table: Array, *_: Any, **options: Any) -> SgdState:
+    size = np.abs(g) + np.abs(p) * options.get("weight_decay", 0.0)
+    v = size if velocity is None else np.abs(velocity) + size
+    return SgdState(10 * u * (np.abs(p) + table.max() * (v + size)), None if velocity is None else 10 * u * v)
+
+
+@op(examples=_examples_sgd, bound=_bound_sgd)
+def sgd(
+    parameters: Array, gradients: Array, velocity: Array | None,
+    table: Array, counters: Array, ok: Array, factor: Array, *,
+    border: int, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0, frozen: Ranges = (),
+) -> SgdState:  # fmt: skip
+    """v <- momentum v + g;  p <- p - lr v, or with Nesterov p - lr (g + momentum v).
+
+    g is clipped by `factor`, with weight_decay p added on [0, border). Flat buffers (n,); table rows (lr,); ranges of `frozen`
+    keep their parameters and state. Polyak (1964); Nesterov in the form of Sutskever et al. (2013).
+    """
+    g, (lr,), changes = _begin(parameters, gradients, table, counters, ok, factor, border, weight_decay, frozen)
+    v = g if velocity is None else velocity * momentum + g
+    new = parameters - lr * (g + momentum * v if nesterov else v)
+    return SgdState(*_settled(changes, (new, v), (parameters, velocity)))
+
+
+class RmspropState(NamedTuple):
+    """Parameters and mean square after a step; mean, None if not centred; velocity, None without momentum."""
+
+    parameters: Array
+    square: Array
+    mean: Array | None
+    velocity: Array | None
+
+
+def _examples_rmsprop(rng: Any, dtype: str) -> Iterator[Example]:
+    for example in _cases(rng, dtype, 3, 1, {
+        "plain": {"absent": (3, 4)}, "centred": {"absent": (4,)}, "momentum": {"absent": (3,), "momentum": 0.9},
+        "eps inside": {"absent": (3, 4), "eps_inside": True, "eps": 1e-3},
+        "centred, inside, momentum": {"eps_inside": True, "eps": 1e-3, "momentum": 0.9},
+        "weight decay": {"absent": (3, 4), "weight_decay": 0.1},
+    }):  # fmt: skip
+        p, g, square, mean, *rest = example.args  # a mean square well above the mean's square, as it is in a training
+        yield example._replace(args=(p, g, square + 4, None if mean is None else mean / 4, *rest))
+
+
+def _bound_rmsprop(
+    u: float, p: Array, g: Array, square: Array, mean: Array, velocity: Array, table: Array, *_: Any, **options: Any
+) -> RmspropState:
+    size = np.abs(g) + np.abs(p) * options.get("weight_decay", 0.0)
+    floor = np.sqrt(0.5 * square)  # the examples keep the centred variance above half the mean square
+    v = (0 if velocity is None else np.abs(velocity)) + size / floor * 2
+    new_mean = None if mean is None else 10 * u * (np.abs(mean) + size)
+    new_v = None if velocity is None else 10 * u * v
+    return RmspropState(10 * u * (np.abs(p) + table.max() * v), 10 * u * (square + size**2), new_mean, new_v)
+
+
+@op(examples=_examples_rmsprop, bound=_bound_rmsprop)
+def rmsprop(
+    parameters: Array, gradients: Array, square: Array, mean: Array | None, velocity: Array | None,
+    table: Array, counters: Array, ok: Array, factor: Array, *,
+    border: int, rho: float = 0.99, eps: float = 1e-8, eps_inside: bool = False,
+    momentum: float = 0.0, weight_decay: float = 0.0, frozen: Ranges = (),
+) -> RmspropState:  # fmt: skip
+    """s <- rho s + (1 - rho) g^2;  v <- momentum v + g / (sqrt(s) + eps);  p <- p - lr v.
+
+    `eps_inside`: the divisor is sqrt(s + eps). With a `mean` (centred): mu <- rho mu + (1 - rho) g, and s - mu^2 takes the
+    place of s in the divisor. Table rows (lr,); the rest as in `sgd`. Tieleman and Hinton (2012), lecture 6.5; centred: Graves (2013), eq. 38 on.
+    """
+    xp = namespace(parameters)
+    g, (lr,), changes = _begin(parameters, gradients, table, counters, ok, factor, border, weight_decay, frozen)
+    new_square = square * rho + g * g * (1 - rho)
+    new_mean = None if mean is None else mean * rho + g * (1 - rho)
+    spread = new_square if new_mean is None else new_square - new_mean * new_mean
+    spread = xp.where(spread > 0, spread, xp.zeros_like(spread))  # rounding can leave a difference below 0
+    divisor = xp.sqrt(spread + eps) if eps_inside else xp.sqrt(spread) + eps
+    v = g / divisor if velocity is None else velocity * momentum + g / divisor
+    news, olds = (parameters - lr * v, new_square, new_mean, v), (parameters, square, mean, velocity)
+    return RmspropState(*_settled(changes, news, olds))
+
+
+class AdamState(NamedTuple):
+    """Parameters, first and second moment after a step; the largest second moment, None without AMSGrad."""
+
+    parameters: Array
+    m: Array
+    v: Array
+    largest: Array | None
+
+
+def _examples_adam(rng: Any, dtype: str) -> Iterator[Example]:
+    yield from _cases(rng, dtype, 3, 3, {
+        "plain": {"absent": (4,)}, "AMSGrad": {}, "L2": {"absent": (4,), "weight_decay": 0.1},
+        "decoupled": {"absent": (4,), "weight_decay": 0.1, "decoupled": True}, "frozen": {"frozen": ((0, 7),)},
+    })  # fmt: skip
+
+
+def _bound_adam(u: float, p: Array, g: Array, m: Array, v: Array, largest: Array, table: Array, *_: Any, **options: Any) -> Any:
+    decay = options.get("weight_decay", 0.0)
+    size, lr = np.abs(g) + np.abs(p) * decay, table[:, 0].max()
+    c1, c2 = table[:, 1].min(), table[:, 2].max()
+    move = (np.abs(m) + size) / c1 / np.sqrt(v * 0.9 / c2)
+    second = 10 * u * (v + size**2)
+    moved = 20 * u * (np.abs(p) + lr * (move + decay * np.abs(p)))
+    most = None if largest is None else second + 10 * u * largest
+    return AdamState(moved, 10 * u * (np.abs(m) + size), second, most)
+
+
+@op(examples=_examples_adam, bound=_bound_adam)
+def adam(
+    parameters: Array, gradients: Array, m: Array, v: Array, largest: Array | None,
+    table: Array, counters: Array, ok: Array, factor: Array, *,
+    border: int, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8,
+    weight_decay: float = 0.0, decoupled: bool = False, frozen: Ranges = (),
+) -> AdamState:  # fmt: skip
+    """m <- beta1 m + (1 - beta1) g;  v <- beta2 v + (1 - beta2) g^2;  p <- p - lr (m/c1) / (sqrt(v/c2) + eps).
+
+    Table rows (lr, c1, c2) with c = 1 - beta^t, or 1 without bias correction. With `largest` (AMSGrad) the largest v so
+    far takes v's place in the divisor. `decoupled`: weight decay shrinks p by lr weight_decay p instead of entering g. The rest as in `sgd`.
+    Kingma and Ba (2015), Algorithm 1; Reddi et al. (2018); Loshchilov and Hutter (2019).
+    """
+    xp = namespace(parameters)
+    l2 = 0.0 if decoupled else weight_decay
+    g, (lr, c1, c2), changes = _begin(parameters, gradients, table, counters, ok, factor, border, l2, frozen)
+    new_m = m * beta1 + g * (1 - beta1)
+    new_v = v * beta2 + g * g * (1 - beta2)
+    new_largest = None if largest is None else xp.where(new_v > largest, new_v, largest)
+    move = new_m / c1 / (xp.sqrt((new_v if new_largest is None else new_largest) / c2) + eps)
+    if decoupled and weight_decay:
+        move = move + _decayed(parameters, border, weight_decay)
+    news, olds = (parameters - lr * move, new_m, new_v, new_largest), (parameters, m, v, largest)
+    return AdamState(*_settled(changes, news, olds))
+
+
+def _examples_average(rng: Any, dtype: str) -> Iterator[Example]:
+    for ok in (True, False):
+        a, b = (rng.standard_normal(20).astype(dtype) for _ in range(2))
+        yield Example(f"ok {ok}", (a, b, np.asarray([ok])), {"decay": 0.99})
+
+
+def _bound_average(u: float, averaged: Array, values: Array, ok: Array, *, decay: float) -> Array:
+    return 10 * u * (np.abs(averaged) + np.abs(values))
+
+
+@op(examples=_examples_average, bound=_bound_average)
+def average(averaged: Array, values: Array, ok: Array, *, decay: float) -> Array:
+    """a <- decay a + (1 - decay) values, where ok: the exponential average of the weights, or of the statistics."""
+    xp = namespace(averaged)
+    return xp.where(ok, averaged * decay + values * (1 - decay), averaged)
