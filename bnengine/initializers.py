@@ -6,7 +6,7 @@ outputs times the axes before the last two. Weights are drawn in float64 and rou
 same seed gives the same values on every backend.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import isfinite, prod, sqrt
 from typing import Any, Protocol, runtime_checkable
 
@@ -130,9 +130,9 @@ _NEEDS_A_NUMBER = {"normal": "Normal(std=0.01)", "constant": "Constant(0.5)"}
 
 
 def get_initializer(name_or_object: str | dict[str, Any] | Initializer) -> Initializer:
-    """The initializer of a name ("he", "glorot", "orthogonal", "zeros", "ones") or of a configuration, or the object itself.
+    """The initializer of a name ("he", "glorot", "orthogonal", "zeros", "ones") or configuration, or the object itself.
 
-    InputError for another name, for a class in place of an object, and for anything that cannot be called.
+    A configuration is what `config_of` returns. InputError for another name, for a class in place of an object, and for anything that cannot be called.
     """
     given = name_or_object
     if isinstance(given, dict):
@@ -150,6 +150,29 @@ def get_initializer(name_or_object: str | dict[str, Any] | Initializer) -> Initi
     return given
 
 
+def config_of(initializer: Initializer) -> dict[str, Any]:
+    """JSON values that `from_config` makes the same initializer of; InputError for one that is not of this module."""
+    if type(initializer) not in _ALL.values():
+        raise InputError(
+            f"initializer: {initializer!r} is not one of {', '.join(_ALL)}, so a network with it cannot be saved by "
+            "its configuration; save its state_dict() instead"
+        )
+    return {"type": type(initializer).__name__, **vars(initializer)}
+
+
+def from_config(config: dict[str, Any]) -> Initializer:
+    """The initializer that `config_of` described; InputError for another type and for options it does not have."""
+    options = dict(config)
+    kind = options.pop("type", None)
+    if kind not in _ALL:
+        raise InputError(f"initializer: there is no {kind!r}; choose from {', '.join(_ALL)}")
+    names = [field.name for field in fields(_ALL[kind])]
+    if set(options) - set(names) or (kind in ("Normal", "Constant") and not options):
+        raise InputError(f"initializer: {kind} takes ({', '.join(names)}), not ({', '.join(options)})")
+    made: Initializer = _ALL[kind](**options)
+    return made
+
+
 def _fans(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
     """fan_in and fan_out of a weight whose last axis holds the outputs."""
     if len(shape) < 2 or min(shape) < 1:
@@ -160,23 +183,3 @@ def _fans(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
 def _check_finite(name: str, what: str, value: float) -> None:
     if not isinstance(value, (int, float)) or not isfinite(value):
         raise InputError(f"{name}: {what} is {value!r}; give a finite number")
-
-
-def config_of(initializer: Initializer) -> dict[str, Any]:
-    """JSON values that `from_config` makes the same initializer of; InputError for one that is not of this module."""
-    if type(initializer) not in _ALL.values():
-        raise InputError(
-            f"initializer: {initializer!r} is not one of {', '.join(_ALL)}, so a network with it cannot be saved by its "
-            "configuration; save its state_dict() instead"
-        )
-    return {"type": type(initializer).__name__, **vars(initializer)}
-
-
-def from_config(config: dict[str, Any]) -> Initializer:
-    """The initializer that `config_of` described."""
-    options = dict(config)
-    kind = options.pop("type", None)
-    if kind not in _ALL:
-        raise InputError(f"initializer: there is no {kind!r}; choose from {', '.join(_ALL)}")
-    made: Initializer = _ALL[kind](**options)
-    return made

@@ -1,13 +1,25 @@
 """Moments, bounds and orthogonality of initial weights, and that the same stream gives the same bits."""
 
 import dataclasses
+import json
 import math
 
 import numpy as np
 import pytest
 
 from bnengine.errors import InputError
-from bnengine.initializers import Constant, Glorot, He, Normal, Ones, Orthogonal, Zeros, get_initializer
+from bnengine.initializers import (
+    Constant,
+    Glorot,
+    He,
+    Normal,
+    Ones,
+    Orthogonal,
+    Zeros,
+    config_of,
+    from_config,
+    get_initializer,
+)
 from bnengine.random import Stream
 
 DRAWING = [He(), Glorot(), Orthogonal(), Normal(0.1)]
@@ -140,3 +152,29 @@ def test_initializers_cannot_be_changed(initializer):
     for field in dataclasses.fields(initializer):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(initializer, field.name, 2.0)
+
+
+@pytest.mark.parametrize("initializer", [*DRAWING, Orthogonal(0.5), Zeros(), Ones(), Constant(3)])
+def test_a_configuration_survives_json(initializer):
+    config = json.loads(json.dumps(config_of(initializer)))
+    assert from_config(config) == initializer
+    assert get_initializer(config) == initializer
+
+
+def test_an_initializer_of_the_users_own_has_no_configuration():
+    with pytest.raises(InputError, match=r"cannot be saved by its configuration; save its state_dict\(\) instead"):
+        config_of(lambda _stream, shape: np.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({}, "there is no None; choose from He"),
+        ({"type": "Xavier"}, "there is no 'Xavier'"),
+        ({"type": "He", "std": 1.0}, r"He takes \(\), not \(std\)"),
+        ({"type": "Normal"}, r"Normal takes \(std\), not \(\)"),
+    ],
+)
+def test_a_configuration_of_something_else_is_refused(config, message):
+    with pytest.raises(InputError, match=message):
+        from_config(config)
