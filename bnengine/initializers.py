@@ -132,7 +132,8 @@ _NEEDS_A_NUMBER = {"normal": "Normal(std=0.01)", "constant": "Constant(0.5)"}
 def get_initializer(name_or_object: str | dict[str, Any] | Initializer) -> Initializer:
     """The initializer of a name ("he", "glorot", "orthogonal", "zeros", "ones") or configuration, or the object itself.
 
-    A configuration is what `config_of` returns. InputError for another name, for a class in place of an object, and for anything that cannot be called.
+    A configuration is what `config_of` returns. InputError for another name, for a class in place of an object, and for
+    anything that cannot be called.
     """
     given = name_or_object
     if isinstance(given, dict):
