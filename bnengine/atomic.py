@@ -1,0 +1,139 @@
+"""Replace a file so that its path always holds a complete version, the old or the new, whatever stops the program."""
+
+import errno
+import hashlib
+import os
+import re
+import secrets
+import stat
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+
+if sys.platform != "win32":
+    import fcntl
+
+_PIECE = 16 << 20  # bytes a single os.write is given, so that Ctrl-C is heard between two of them
+
+
+class NotFlushedError(OSError):
+    """The new file is in place and complete, but its folder could not be flushed: a power failure may bring the old one back."""
+
+
+def resolve(path: str | os.PathLike[str]) -> str:
+    """The file that writing to `path` changes: links are followed. OSError if it is a folder, a device or a loop of links."""
+    target = os.path.realpath(os.fsdecode(path))
+    if os.path.islink(target):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), target)
+    if os.path.isdir(target):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise OSError(errno.EINVAL, "not a regular file", target)
+    return target
+
+
+def replace_file(path: str | os.PathLike[str], chunks: Iterable[bytes | memoryview]) -> None:
+    """Make `chunks` the content of the file at `path` in one step.
+
+    A temporary file in the same folder is written, flushed to the disk and renamed over the old one; then the folder is flushed.
+    A link is followed and stays a link; an existing file's permissions are kept. Raises OSError: the old file is untouched
+    and the temporary one gone, except for `NotFlushedError`, which comes after the new file took its place.
+    """
+    target = resolve(path)
+    folder, name = os.path.split(target)
+    remove_leftovers(target)
+    folder_descriptor = None if sys.platform == "win32" else os.open(folder, os.O_RDONLY)
+    try:
+        _write_and_rename(target, os.path.join(folder, _temporary_prefix(name)), chunks)
+        if folder_descriptor is not None:
+            _flush_folder(folder_descriptor, folder)
+    finally:
+        if folder_descriptor is not None:
+            os.close(folder_descriptor)
+
+
+def remove_leftovers(path: str | os.PathLike[str]) -> None:
+    """Delete the temporary files that killed processes left beside `path`; one that a living process still writes is kept.
+
+    A writer holds a lock on its temporary file, and the system releases it when the writer dies: a lock to be had is a writer gone.
+    """
+    folder, name = os.path.split(os.path.realpath(os.fsdecode(path)))
+    pattern = re.compile(re.escape(_temporary_prefix(name)) + r"\d+-[0-9a-f]{16}\.tmp")
+    for entry in os.listdir(folder):
+        if pattern.fullmatch(entry):
+            # A left-over that another process has just removed, or that may not be removed, does not hinder the write.
+            with suppress(OSError):
+                _remove_if_abandoned(os.path.join(folder, entry))
+
+
+def _temporary_prefix(name: str) -> str:
+    # A digest in place of the name: of one length however long the name is, and no other file's.
+    return f".bnengine-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}-"
+
+
+def _write_and_rename(target: str, prefix: str, chunks: Iterable[bytes | memoryview]) -> None:
+    mode = stat.S_IMODE(os.stat(target).st_mode) if os.path.exists(target) else None
+    temporary = f"{prefix}{os.getpid()}-{secrets.token_hex(8)}.tmp"
+    descriptor = -1
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(temporary, flags, 0o666 if mode is None else mode)
+        _lock(descriptor)
+        if mode is not None:
+            os.chmod(temporary, mode)  # the umask may have taken bits away
+        for chunk in chunks:
+            _write_all(descriptor, memoryview(chunk))
+        os.fsync(descriptor)
+        if (
+            sys.platform == "win32"
+        ):  # an open file cannot be renamed there; elsewhere the lock is held until the name is right
+            os.close(descriptor)
+            descriptor = -1
+        os.replace(temporary, target)
+    except BaseException:
+        with suppress(OSError):  # gone already, or the disk is: the error under way says more
+            os.unlink(temporary)
+        raise
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _write_all(descriptor: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(descriptor, data[:_PIECE]) :]
+
+
+def _flush_folder(descriptor: int, folder: str) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some file systems know no flush of a folder and say so: there the rename is as durable as they make it.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise NotFlushedError(error.errno, error.strerror, folder) from error
+
+
+def _lock(descriptor: int) -> bool:
+    """Whether the file is now locked for this descriptor; False where another holds it or the file system has no locks."""
+    if sys.platform == "win32":
+        return True  # an open file cannot be deleted there, which is all the lock is for
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _remove_if_abandoned(temporary: str) -> None:
+    descriptor = os.open(temporary, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+    try:
+        abandoned = _lock(descriptor)
+    finally:
+        if sys.platform == "win32":
+            os.close(descriptor)
+    try:
+        if abandoned:
+            os.unlink(temporary)
+    finally:
+        if sys.platform != "win32":
+            os.close(descriptor)
