@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import array_api_compat
-import array_api_compat.numpy
 import numpy as np
 
 from ._typing import Array, DType
@@ -168,7 +167,8 @@ Probe = tuple[BackendReport, Backend | None]
 
 
 def _numpy_backend(why: str) -> Backend:
-    return Backend("numpy", array_api_compat.numpy, "cpu", why)
+    # Not at the top: it loads all of NumPy's submodules, testing and f2py too, and takes twice as long as NumPy itself.
+    return Backend("numpy", importlib.import_module("array_api_compat.numpy"), "cpu", why)
 
 
 def _probe_numpy(_index: int) -> Probe:
