@@ -17,11 +17,11 @@ _PIECE = 16 << 20  # bytes a single os.write is given, so that Ctrl-C is heard b
 
 
 class NotFlushedError(OSError):
-    """The new file is in place and complete, but its folder could not be flushed: a power failure may bring the old one back."""
+    """The new file is in place and complete, but its folder was not flushed: a power failure may bring the old one back."""
 
 
 def resolve(path: str | os.PathLike[str]) -> str:
-    """The file that writing to `path` changes: links are followed. OSError if it is a folder, a device or a loop of links."""
+    """The file that writing to `path` changes, links followed. OSError if it is a folder, a device or a loop of links."""
     target = os.path.realpath(os.fsdecode(path))
     if os.path.islink(target):
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), target)
@@ -35,9 +35,9 @@ def resolve(path: str | os.PathLike[str]) -> str:
 def replace_file(path: str | os.PathLike[str], chunks: Iterable[bytes | memoryview]) -> None:
     """Make `chunks` the content of the file at `path` in one step.
 
-    A temporary file in the same folder is written, flushed to the disk and renamed over the old one; then the folder is flushed.
-    A link is followed and stays a link; an existing file's permissions are kept. Raises OSError: the old file is untouched
-    and the temporary one gone, except for `NotFlushedError`, which comes after the new file took its place.
+    A temporary file in the same folder is written, flushed to the disk and renamed over the old one; then the folder is
+    flushed. A link is followed and stays a link; an existing file's permissions are kept. Raises OSError: the old file
+    is untouched and the temporary one gone, except for `NotFlushedError`, which comes after the new file took its place.
     """
     target = resolve(path)
     folder, name = os.path.split(target)
@@ -53,9 +53,10 @@ def replace_file(path: str | os.PathLike[str], chunks: Iterable[bytes | memoryvi
 
 
 def remove_leftovers(path: str | os.PathLike[str]) -> None:
-    """Delete the temporary files that killed processes left beside `path`; one that a living process still writes is kept.
+    """Delete the temporary files that killed processes left beside `path`; one that a living process writes is kept.
 
-    A writer holds a lock on its temporary file, and the system releases it when the writer dies: a lock to be had is a writer gone.
+    A writer holds a lock on its temporary file, and the system releases it when the writer dies: whoever can take the
+    lock knows that the writer is gone.
     """
     folder, name = os.path.split(os.path.realpath(os.fsdecode(path)))
     pattern = re.compile(re.escape(_temporary_prefix(name)) + r"\d+-[0-9a-f]{16}\.tmp")
@@ -114,7 +115,7 @@ def _flush_folder(descriptor: int, folder: str) -> None:
 
 
 def _lock(descriptor: int) -> bool:
-    """Whether the file is now locked for this descriptor; False where another holds it or the file system has no locks."""
+    """Whether this descriptor now holds the lock; False where another holds it or the file system has no locks."""
     if sys.platform == "win32":
         return True  # an open file cannot be deleted there, which is all the lock is for
     try:

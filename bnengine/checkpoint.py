@@ -1,15 +1,15 @@
-"""Checkpoints: named arrays and JSON in one safetensors file, replaced in one step and checked byte for byte. No pickle.
+"""Checkpoints: named arrays and JSON in one safetensors file, replaced in one step and checked byte for byte.
 
-The file is plain safetensors, readable by that package: 8 bytes with the header's length, a JSON header, the arrays' bytes.
+The file is plain safetensors, which that package reads: 8 bytes with the header's length, a JSON header, the arrays' bytes.
 Its `__metadata__` has one key, `bnengine`, holding sorted JSON without spaces, so that equal state gives equal bytes::
 
     {"file_sha256": ..., "format": "bnengine", "metadata": ..., "sha256": {tensor name: ...}, "version": 1}
 
-`file_sha256` is the SHA-256 of the whole file with its own 64 digits set to "0". It stands first, hence at a fixed place, in
-this and in every later version: damage is told from novelty. `sha256` then tells which array is damaged.
+`file_sha256` is the SHA-256 of the whole file with its own 64 digits set to "0". It stands first, hence at a fixed
+place, in this and in every later version: damage is told from novelty. `sha256` then tells which array is damaged.
 
 The bytes are laid out here, not by the safetensors package: it needs the whole file in memory once more, saves strided
-arrays wrongly without a word, and where memory runs out it aborts the process, or hangs, in place of raising MemoryError.
+arrays wrongly without a word, and where memory runs out it aborts the process, or hangs, without any MemoryError.
 """
 
 import errno
@@ -52,23 +52,23 @@ class _DamagedError(ValueError):
     """The bytes are no checkpoint; the message is the reason, without the path."""
 
 
-# --- Writing -------------------------------------------------------------------------------------------------------------
+# --- Writing ---
 
 
 def write(path: str | os.PathLike[str], tensors: Mapping[str, Array], metadata: Mapping[str, Any]) -> None:
-    """Replace the file at `path` by a checkpoint of `tensors` and `metadata`, in one step: it holds the old or the new, never a part.
+    """Replace the file at `path` by a checkpoint of `tensors` and `metadata`, in one step: all of it or nothing.
 
-    `tensors`: NumPy arrays of any shape and memory order, of bool, integer or floating dtypes up to 64 bits; they are not
-    changed. `metadata`: None, bool, int, finite float, str, and lists, tuples (read back as lists) and mappings with str keys of
-    these. Equal state gives equal bytes. Raises CheckpointError, the old file being intact, if an array or a value cannot
-    be stored, the disk is full, or the path cannot be written.
+    `tensors`: NumPy arrays of any shape and memory order, of bool, integer or floating dtypes up to 64 bits; they are
+    not changed. `metadata`: None, bool, int, finite float, str, and lists, tuples (read back as lists) and mappings
+    with str keys of these. Equal state gives equal bytes. Raises CheckpointError, the old file being intact, if an
+    array or a value cannot be stored, the disk is full, or the path cannot be written.
     """
     where = f"checkpoint.write({os.fspath(path)!r})"
     try:
         replace_file(path, _encode(tensors, metadata, where))  # encoded before the disk is touched
     except NotFlushedError as error:
         raise CheckpointError(
-            f"{where}: the new checkpoint is in place, but its folder could not be flushed to the disk ({error.strerror}): "
+            f"{where}: the new checkpoint is in place, but its folder could not be flushed ({error.strerror}): "
             "a power failure now may bring the old one back; check the disk and write again"
         ) from error
     except (OSError, ValueError, MemoryError) as error:
@@ -122,7 +122,7 @@ def _little_endian(name: object, value: object, where: str) -> Array:
             f"{where}: the tensor name {name!r} holds half a surrogate pair; use valid Unicode"
         ) from None
     if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
-        raise CheckpointError(f"{where}: tensor {name!r} is a {type(value).__name__}; give a NumPy array")
+        raise CheckpointError(f"{where}: tensor {name!r} is a {type(value).__name__}; give np.asarray of it")
     dtype = value.dtype.newbyteorder("<")
     if dtype not in _CODES:
         known = ", ".join(np.dtype(d).name for d in _DTYPES.values())
@@ -175,14 +175,14 @@ def _json(document: object, where: str) -> str:
         raise CheckpointError(f"{where}: metadata cannot be stored as JSON: {error}") from error
 
 
-# --- Reading -------------------------------------------------------------------------------------------------------------
+# --- Reading ---
 
 
 def read(path: str | os.PathLike[str]) -> Contents:
-    """The whole content of the checkpoint at `path`, every byte checked; an older format is migrated. Arrays are fresh and writable.
+    """The content of the checkpoint at `path`, every byte checked; an older format is migrated.
 
-    Raises CheckpointError if the file is missing, empty, truncated, damaged in any byte, of a foreign or a newer format,
-    or larger than the memory that is free.
+    The arrays are fresh, writable and of the machine's byte order. Raises CheckpointError if the file is missing, empty,
+    truncated, damaged in any byte, of a foreign or a newer format, or larger than the memory that is free.
     """
     where = f"checkpoint.read({os.fspath(path)!r})"
     try:
@@ -333,7 +333,7 @@ def _tensor(data: bytes, header: dict[str, Any], name: str) -> Array:
     return flat.astype(dtype.newbyteorder("=")).reshape(header[name]["shape"])
 
 
-# --- Older formats -------------------------------------------------------------------------------------------------------
+# --- Older formats ---
 
 
 def _from_version_0(old: Contents) -> Contents:
@@ -349,16 +349,16 @@ def _from_version_0(old: Contents) -> Contents:
 MIGRATIONS: dict[int, Callable[[Contents], Contents]] = {0: _from_version_0}
 
 
-# --- Reasons -------------------------------------------------------------------------------------------------------------
+# --- Reasons ---
 
 _CURES = {
     errno.ENOENT: "its folder does not exist; create it first",
     errno.ENOTDIR: "a part of the path is a file, not a folder; check the path",
     errno.EISDIR: "this is a folder; name a file in it",
     errno.ENOSPC: "the disk is full; free some space or name a file on another disk",
-    errno.EFBIG: "the file is larger than this process or disk allows; raise the limit (ulimit -f) or name another disk",
+    errno.EFBIG: "the file is larger than the process or the disk allows; raise ulimit -f or name another disk",
     errno.EACCES: "permission denied; change the permissions of file and folder, or name another folder",
-    errno.EPERM: "the operation is not permitted; change the permissions of file and folder, or name another folder",
+    errno.EPERM: "not permitted; change the permissions of file and folder, or name another folder",
     errno.EROFS: "the disk is mounted read-only; name a file on another disk",
     errno.ELOOP: "a loop of symbolic links; name the file itself",
     getattr(errno, "EDQUOT", errno.ENOSPC): "the disk quota is used up; free some space or name a file on another disk",
