@@ -4,7 +4,7 @@ from ._op import REGISTRY, Example, Into, Op, op, using
 from .batch_norm import batch_normalization, commit, merge, moments, normalize, normalize_backward
 from .dense import affine, affine_backward
 from .dropout import dropout, dropout_backward
-from .loss import binary_cross_entropy, mean_squared_error, softmax_cross_entropy, total_weight
+from .loss import binary_cross_entropy, mean_squared_error, softmax_cross_entropy
 from .pointwise import activation, activation_backward, total
 from .update import adam, advance, average, judge, rmsprop, sgd
 
@@ -36,6 +36,5 @@ __all__ = [
     "sgd",
     "softmax_cross_entropy",
     "total",
-    "total_weight",
     "using",
 ]

@@ -124,26 +124,6 @@ def softmax_cross_entropy(
     return Loss(_total(surprise) / normaliser, dlogits)
 
 
-def _examples_weight(rng: Any, dtype: str) -> Iterator[Example]:
-    codes, weights = rng.integers(0, 4, 7), rng.random(7).astype(dtype)
-    yield Example("both", (weights, codes, rng.random(4).astype(dtype)))
-    yield Example("samples", (weights,))
-
-
-def _bound_weight(u: float, sample_weights: Array, target: Array = None, class_weights: Array = None) -> Array:
-    largest = 1 if class_weights is None else class_weights.max()
-    return 10 * u * np.abs(sample_weights).sum().reshape(1) * largest
-
-
-@op(examples=_examples_weight, bound=_bound_weight, accumulates={"out": add})
-def total_weight(sample_weights: Array, target: Array | None = None, class_weights: Array | None = None) -> Array:
-    """sum_i v_i c_{t_i}, shape (1,): what a weighted mean divides by. sample_weights v (...); target (...) integers."""
-    xp = namespace(sample_weights)
-    if target is None or class_weights is None:
-        return _total(sample_weights)
-    return _total(sample_weights * xp.reshape(xp.take(class_weights, xp.reshape(target, (-1,))), sample_weights.shape))
-
-
 def _examples_binary(rng: Any, dtype: str) -> Iterator[Example]:
     logits = (rng.standard_normal((7, 2)) * 3).astype(dtype)
     logits[0] = [90.0, -90.0]

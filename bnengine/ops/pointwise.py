@@ -14,7 +14,7 @@ from .._typing import Array
 from ..errors import InputError
 from ..namespaces import namespace
 from ._op import Example, op
-from .special import erf
+from .special import erf, erf_derivative
 
 ACTIVATIONS = ("identity", "relu", "leaky_relu", "sigmoid", "tanh", "gelu")
 NEEDS_INPUT = ("gelu",)
@@ -68,7 +68,7 @@ def normal_cdf(z: Array) -> Array:
 
 def normal_density(z: Array) -> Array:
     """phi(z) = exp(-z^2 / 2) / sqrt(2 pi)."""
-    return namespace(z).exp(z * z * -0.5) * (2 * np.pi) ** -0.5
+    return erf_derivative(z * 0.5**0.5) * 8**-0.5
 
 
 def activation_bound(u: float, error: Array, y: Array, kind: str, slope: float, z: Array = 0.0) -> Array:
