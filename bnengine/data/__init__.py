@@ -3,6 +3,8 @@
 from bnengine.data.batches import ArraySource, Batch, Source, groups, order
 from bnengine.data.dataset import Dataset
 from bnengine.data.digits import load_digits
+from bnengine.data.iterables import IterableSource
+from bnengine.data.loading import load
 from bnengine.data.preprocessing import Preprocessing
 from bnengine.data.splitting import split, split_dataset
 
@@ -10,9 +12,11 @@ __all__ = [
     "ArraySource",
     "Batch",
     "Dataset",
+    "IterableSource",
     "Preprocessing",
     "Source",
     "groups",
+    "load",
     "load_digits",
     "order",
     "split",

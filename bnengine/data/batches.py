@@ -5,7 +5,15 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from bnengine._typing import Array, DType
-from bnengine.data.checks import as_numpy, check_finite, check_inputs, check_targets, row_and_feature, text_labels
+from bnengine.data.checks import (
+    as_numpy,
+    check_finite,
+    check_inputs,
+    check_targets,
+    chunks,
+    row_and_feature,
+    text_labels,
+)
 from bnengine.data.dataset import check_indices
 from bnengine.data.preprocessing import Preprocessing
 from bnengine.errors import DataError, InputError
@@ -117,6 +125,8 @@ class ArraySource:
         self._weights = None if weights is None else check_weights(weights, n, name).astype(self.dtype)
         self._indices = None if indices is None else check_indices(indices, n, f"{name}: indices")
         self.rows: int = n if self._indices is None else len(self._indices)
+        if preprocessing is not None:
+            self._check_labels(preprocessing)
 
     def take(self, positions: Array) -> Batch:
         """The samples at `positions` (m,), each in 0 ... rows - 1, in that order.
@@ -134,6 +144,14 @@ class ArraySource:
             x = self.preprocessing.inputs(x, self.dtype, name=self.name, rows=samples)
             y = y if y is None else self.preprocessing.targets(y, self.dtype, name=self.name, rows=samples)
         return Batch(x, y, None if self._weights is None else self._weights[samples], samples)
+
+    def _check_labels(self, preprocessing: Preprocessing) -> None:
+        """A label that training has not seen is found before the first batch, not in the middle of an epoch."""
+        if self._y is None or preprocessing.classes is None:
+            return
+        for part in chunks(self.rows, 1):
+            rows = np.arange(part.start, part.stop) if self._indices is None else self._indices[part]
+            preprocessing.classes.codes(self._y[rows], self.name, rows)
 
     def _check_ready(self) -> None:
         check_ready(self._x, self._y, self.name)

@@ -1,4 +1,4 @@
-"""What every array of a data set must be: usable, not empty, finite; walked in chunks, so that no file is loaded whole."""
+"""What every array of a data set must be: usable, not empty, finite; looked at in chunks, never loaded whole."""
 
 from collections.abc import Callable, Iterator
 

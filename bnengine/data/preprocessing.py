@@ -195,7 +195,12 @@ class Preprocessing:
                 f"numbers, {self.target_shape} a row"
             )
         wide = raw.reshape(len(raw), self.outputs).astype(np.float64)
-        scaled: Array = ((wide - self.target_mean) / self.target_scale).astype(dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled: Array = ((wide - self.target_mean) / self.target_scale).astype(dtype)
+        if not np.isfinite(scaled).all():
+            row = int(np.argwhere(~np.isfinite(scaled))[0, 0])
+            number = row if rows is None else int(rows[row])
+            raise DataError(f"{name}: y, row {number} is {raw[row]!s}; every target must be a finite number")
         return scaled
 
     def labels(self, codes: Array) -> Array:

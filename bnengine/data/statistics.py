@@ -10,7 +10,7 @@ from bnengine.errors import DataError
 
 
 class Moments(NamedTuple):
-    """rows: how many were seen; mean (features,) and squares (features,), the sums of squared deviations from it, float64."""
+    """How many rows were seen; mean and squares (sums of squared deviations from it), (features,) float64 each."""
 
     rows: int
     mean: Array

@@ -1,0 +1,158 @@
+"""IDX files, the format of MNIST and Fashion-MNIST: a folder of them, plain or compressed by gzip."""
+
+import gzip
+import io
+import math
+import re
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from bnengine._typing import Array
+from bnengine.data.dataset import Dataset, joined
+from bnengine.errors import DataError
+
+_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+_NAME = re.compile(r"(?P<prefix>.*?)(?P<part>train|t10k|test)-(?P<kind>images|labels)[-.]idx\d-ubyte(?P<gz>\.gz)?")
+_PIECE = 1 << 20
+Stream = io.BufferedReader | gzip.GzipFile
+
+
+def read_idx(path: Path) -> Array:
+    """The array in an IDX file, in the machine's byte order; gzip is recognised by its content, not by the name.
+
+    The file is a magic number (0, 0, type, axes), one big-endian 32-bit length for each axis, and the values.
+
+    Raises:
+        DataError: not an IDX file, or one with fewer or more bytes than its header promises.
+    """
+    try:
+        with path.open("rb") as file:
+            compressed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path, "rb") if compressed else path.open("rb") as stream:
+            return _read(stream, path)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as reason:
+        raise DataError(f"{path}: the compressed file is truncated or damaged ({reason}); fetch it again") from reason
+    except OSError as reason:
+        raise DataError(f"{path}: cannot be read ({reason})") from reason
+
+
+def _read(stream: Stream, path: Path) -> Array:
+    magic = _exactly(stream, 4, path, 0, "the magic number")
+    if magic[:2] != b"\0\0" or magic[2] not in _TYPES or magic[3] == 0:
+        raise DataError(
+            f"{path}: byte 0: the magic number is 0x{magic.hex()}; an IDX file starts with 0x0000, a type "
+            f"(0x08, 0x09, 0x0b to 0x0e) and the number of axes"
+        )
+    axes = magic[3]
+    shape = struct.unpack(f">{axes}I", _exactly(stream, 4 * axes, path, 4, f"the {axes} lengths of the axes"))
+    dtype = np.dtype(_TYPES[magic[2]])
+    start, size = 4 + 4 * axes, math.prod(shape) * dtype.itemsize
+    content = _up_to(stream, size + 1)
+    if len(content) < size:
+        row_bytes = size // shape[0]
+        raise DataError(
+            f"{path}: truncated at byte {start + len(content)}, in row {len(content) // row_bytes}: the header "
+            f"promises shape {shape} {dtype.newbyteorder('=')}, {size} bytes after byte {start}; fetch the file again"
+        )
+    if len(content) > size:
+        raise DataError(
+            f"{path}: byte {start + size}: there are more bytes than the header's shape {shape} takes; "
+            f"the header or the file is wrong"
+        )
+    return np.frombuffer(content, dtype=dtype).reshape(shape).astype(dtype.newbyteorder("="))
+
+
+def _up_to(stream: Stream, size: int) -> bytearray:
+    """At most `size` bytes, in pieces, so that a header's wild promise takes no memory."""
+    content = bytearray()
+    while len(content) < size and (piece := stream.read(min(_PIECE, size - len(content)))):
+        content += piece
+    return content
+
+
+def _exactly(stream: Stream, size: int, path: Path, start: int, what: str) -> bytes:
+    content = bytes(_up_to(stream, size))
+    if len(content) < size:
+        raise DataError(f"{path}: truncated at byte {start + len(content)}: the file ends in {what}")
+    return content
+
+
+def is_idx_name(name: str) -> bool:
+    """Whether a file is called as MNIST's files are: [prefix]train|t10k|test-images|labels-idxN-ubyte[.gz]."""
+    return _NAME.fullmatch(name) is not None
+
+
+def load_idx(path: Path, *, need_targets: bool = True) -> Dataset:
+    """A folder of IDX files under MNIST's names, or one part of it by the name of its images file.
+
+    Where a folder has a training part (train-*) and a test part (t10k-* or test-*), the test part's rows follow the
+    training part's and are the data set's `validation` rows. Of a plain file and its .gz the plain one is read.
+
+    Args:
+        path: the folder, or an images file.
+        need_targets: whether missing labels are an error; else `y` is None.
+
+    Raises:
+        DataError: files missing, damaged or of different counts; the message names the file and the byte.
+    """
+    if path.is_dir():
+        parts = _parts(path)
+    else:
+        name = _NAME.fullmatch(path.name)
+        assert name is not None
+        if name["kind"] != "images":
+            raise DataError(f"{path}: this is a file of labels; name the images file, or the folder of both")
+        labels = {k: v for k, v in _parts(path.parent, name["prefix"])[name["part"]].items() if k == "labels"}
+        parts = {name["part"]: {"images": path, **labels}}
+    loaded = {part: _load_part(path, part, found, need_targets) for part, found in parts.items()}
+    train, tests = loaded.get("train"), [data for part, data in loaded.items() if part != "train"]
+    if len(tests) > 1:
+        raise DataError(f"{path}: there are both t10k-* and test-* files; keep one of them")
+    if train is not None and tests:
+        return joined(train, tests[0], str(path))
+    return train if train is not None else tests[0]
+
+
+def _parts(folder: Path, prefix: str | None = None) -> dict[str, dict[str, Path]]:
+    """{"train" | "t10k" | "test": {"images" | "labels": file}} of one prefix."""
+    found: dict[str, dict[str, dict[str, Path]]] = {}
+    for path in sorted(folder.iterdir()):
+        # Sorted, a plain file comes before its .gz, and the first is kept.
+        if name := _NAME.fullmatch(path.name):
+            found.setdefault(name["prefix"], {}).setdefault(name["part"], {}).setdefault(name["kind"], path)
+    if prefix is not None:
+        return found[prefix]
+    if not found:
+        raise DataError(
+            f"{folder}: no IDX files here; they are called train-images-idx3-ubyte and train-labels-idx1-ubyte, "
+            f"or t10k-..., plain or .gz"
+        )
+    if len(found) > 1:
+        raise DataError(f"{folder}: files of several data sets ({', '.join(sorted(found))}); give each its own folder")
+    return next(iter(found.values()))
+
+
+def _load_part(path: Path, part: str, files: dict[str, Path], need_targets: bool) -> Dataset:
+    if "images" not in files:
+        raise DataError(f"{path}: {files['labels'].name} has no images file {part}-images-idx3-ubyte beside it")
+    x = read_idx(files["images"])
+    if x.ndim < 2:
+        raise DataError(
+            f"{files['images']}: byte 3: the file has {x.ndim} axis; images have at least two, (samples, features)"
+        )
+    if "labels" not in files:
+        if need_targets:
+            raise DataError(f"{path}: {files['images'].name} has no labels file {part}-labels-idx1-ubyte beside it")
+        return Dataset(x=x, name=str(files["images"]))
+    y = read_idx(files["labels"])
+    if y.ndim != 1:
+        raise DataError(f"{files['labels']}: byte 3: the file has {y.ndim} axes; labels have one, (samples,)")
+    if len(x) != len(y):
+        raise DataError(
+            f"{files['labels']}: {len(y)} labels for the {len(x)} images of {files['images'].name}; "
+            f"the two files do not belong together"
+        )
+    return Dataset(x=x, y=y.astype(np.int64) if y.dtype.kind in "iu" else y, name=str(path))

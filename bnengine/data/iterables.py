@@ -1,0 +1,119 @@
+"""Batches out of any Python iterable: a list, a generator function, another library's loader."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from bnengine._typing import Array, DType
+from bnengine.data.batches import Batch, check_ready, check_weights, narrowed, ready_targets
+from bnengine.data.checks import as_numpy, check_finite, check_inputs, check_targets, row_and_feature, text_labels
+from bnengine.data.preprocessing import Preprocessing
+from bnengine.errors import DataError, InputError
+
+
+class IterableSource:
+    """Batches (x, y) or (x, y, weights) in the order an iterable gives them; each is checked as it comes.
+
+    `samples` are the positions within the epoch, so they mean the same in every epoch only if the order does.
+
+    Args:
+        factory: what to iterate over anew in each epoch, or a callable without arguments that returns it.
+        preprocessing: turns raw rows into the network's numbers.
+        dtype: of the network, "float32" or "float64".
+        name: what messages call the data.
+
+    Raises:
+        InputError: something that is neither iterable nor callable.
+    """
+
+    rows: int | None = None
+
+    def __init__(
+        self,
+        factory: Callable[[], Iterable[Any]] | Iterable[Any],
+        preprocessing: Preprocessing | None = None,
+        dtype: DType = "float32",
+        name: str = "batches",
+    ) -> None:
+        if not callable(factory) and not isinstance(factory, Iterable):
+            raise InputError(f"IterableSource: {factory!r} is neither an iterable nor a callable that returns one")
+        self.name = name
+        self.dtype = np.dtype(dtype)
+        self.preprocessing = preprocessing
+        self._factory = factory
+        self._spent: Iterator[Any] | None = None
+
+    def take(self, positions: Array) -> Batch:
+        """Not to be had: an iterable knows no positions.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            f"{self.name}: rows {np.asarray(positions)[:3].tolist()} ... were asked for by position, and an iterable "
+            f"gives batches in its own order only; use batches(), or arrays for shuffling"
+        )
+
+    def batches(self, *, skip: int = 0) -> Iterator[Batch]:
+        """One epoch; the first `skip` batches are passed over, which is how a run continues within an epoch.
+
+        Raises:
+            DataError: an iterator that an earlier epoch used up, no batch at all, or a batch of a wrong shape, dtype or
+                length, or with NaN; the message names the number of the batch.
+        """
+        iterator = self._again()
+        first, shape, count = 0, None, 0
+        for count, item in enumerate(iterator, start=1):
+            place = f"{self.name}: batch {count - 1}"
+            x, y, weights = _unpacked(item, place)
+            if shape is not None and x.shape[1:] != shape:
+                raise DataError(f"{place}: samples of shape {x.shape[1:]}; the first batch had {shape}")
+            shape = x.shape[1:]
+            samples = np.arange(first, first + len(x), dtype=np.int64)
+            first += len(x)
+            if count > skip:
+                yield self._batch(x, y, weights, samples, place)
+        if count == 0:
+            raise DataError(f"{self.name}: the iterable gave no batch; a generator can be walked once only: {_CURE}")
+
+    def _again(self) -> Iterator[Any]:
+        if callable(self._factory):
+            found = self._factory()
+            if not isinstance(found, Iterable):
+                raise DataError(f"{self.name}: the callable returned a {type(found).__name__}, which is not iterable")
+        else:
+            found = self._factory
+        iterator = iter(found)
+        if iterator is found and iterator is self._spent:
+            raise DataError(
+                f"{self.name}: the {type(iterator).__name__} was used up by the epoch before and gives nothing more: "
+                f"{_CURE}"
+            )
+        self._spent = iterator
+        return iterator
+
+    def _batch(self, x: Array, y: Array, weights: Array | None, samples: Array, place: str) -> Batch:
+        rows = np.arange(len(x))
+        if weights is not None:
+            weights = check_weights(weights, len(x), place).astype(self.dtype)
+        if self.preprocessing is not None:
+            inputs = self.preprocessing.inputs(x, self.dtype, name=place, rows=rows)
+            return Batch(inputs, self.preprocessing.targets(y, self.dtype, name=place, rows=rows), weights, samples)
+        check_ready(x, y, place)
+        return Batch(narrowed(x, self.dtype, place, rows), ready_targets(y, self.dtype), weights, samples)
+
+
+_CURE = "give a list, or a function that returns a fresh generator"
+
+
+def _unpacked(item: Any, place: str) -> tuple[Array, Array, Array | None]:
+    """x, y and weights of one item, checked."""
+    if not isinstance(item, Sequence) or isinstance(item, str) or len(item) not in (2, 3):
+        raise DataError(f"{place}: a {type(item).__name__}; each batch must be (x, y) or (x, y, weights)")
+    x, y = as_numpy(item[0], place, "x"), text_labels(as_numpy(item[1], place, "y"), place)
+    check_inputs(x, place)
+    check_targets(y, len(x), place)
+    check_finite(x, place, row_and_feature("x"))
+    check_finite(y, place, row_and_feature("y"))
+    return x, y, item[2] if len(item) == 3 else None

@@ -1,0 +1,157 @@
+"""CSV files: a header, columns of numbers, and a target column by its name."""
+
+import csv
+import math
+import re
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from bnengine._typing import Array
+from bnengine.data.dataset import Dataset
+from bnengine.errors import DataError
+
+_INTEGER = re.compile(r"-?(0|[1-9]\d*)", re.ASCII)
+_PADDED = re.compile(r"[+-]?0\d+", re.ASCII)
+
+
+def load_csv(path: Path, *, target: str | None = None, need_targets: bool = True) -> Dataset:
+    """A comma-separated file in UTF-8 with a header; every column but the target is a feature, float64.
+
+    Fields may be quoted; blank lines are left out. Targets are int64 where all are written as integers, float64 where
+    all are numbers, else strings ("007" is a string: as a number it would lose its zeros).
+
+    Args:
+        path: the file.
+        target: the name of the target column.
+        need_targets: whether a file without that column is an error; else `y` is None.
+
+    Raises:
+        DataError: no header, no such target, a missing value, or one that is no number, by its line and column.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return _read(_lines(file, path), path, target, need_targets)
+    except UnicodeDecodeError as reason:
+        raise DataError(f"{path}: not UTF-8 text ({reason}); save the file as UTF-8") from reason
+    except OSError as reason:
+        raise DataError(f"{path}: cannot be read ({reason})") from reason
+
+
+def _read(lines: Iterator[tuple[int, list[str]]], path: Path, target: str | None, need_targets: bool) -> Dataset:
+    header = _header(lines, path)
+    at = _target_position(header, path, target, need_targets)
+    columns = tuple(name for i, name in enumerate(header) if i != at)
+    values, numbers, labels = array("d"), array("q"), []
+    for number, fields in lines:
+        if len(fields) != len(header):
+            raise DataError(f"{path}: line {number} has {len(fields)} fields, the header {len(header)}")
+        if at is not None:
+            labels.append(fields.pop(at))
+        values.extend(_numbers(fields, path, number, columns))
+        numbers.append(number)
+    if not numbers:
+        raise DataError(f"{path}: there are no rows below the header")
+    x = np.frombuffer(values, dtype=np.float64).reshape(len(numbers), len(columns))
+    y = None if at is None else _targets(labels, numbers, path, header[at])
+    return Dataset(x=x, y=y, name=str(path), columns=columns, target=target)
+
+
+def _lines(file: TextIO, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The number of the line each record ends on, and its fields."""
+    reader = csv.reader(file, skipinitialspace=True, strict=True)
+    while True:
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as reason:
+            raise DataError(f"{path}: line {reader.line_num}: {reason}") from reason
+        if fields:
+            yield reader.line_num, fields
+
+
+def _header(lines: Iterator[tuple[int, list[str]]], path: Path) -> list[str]:
+    number, fields = next(lines, (0, []))
+    if not fields:
+        raise DataError(f"{path}: the file is empty; it needs a header line and rows below it")
+    header = [name.strip() for name in fields]
+    for i, name in enumerate(header):
+        if not name:
+            raise DataError(f"{path}: line {number}: column {i + 1} has no name")
+        if name in header[:i]:
+            raise DataError(
+                f"{path}: line {number}: two columns are called {name!r}; {_cure(header, 'give each its own name')}"
+            )
+    return header
+
+
+def _target_position(header: list[str], path: Path, target: str | None, need_targets: bool) -> int | None:
+    shown = ", ".join(map(repr, header[:12])) + (f" ... ({len(header)} in all)" if len(header) > 12 else "")
+    if target is None:
+        if need_targets:
+            raise DataError(f"{path}: name the target column (target='...'); the columns are {shown}")
+        return None
+    if target not in header:
+        if not need_targets:
+            return None
+        raise DataError(
+            f"{path}: there is no target column {target!r}; the columns are {shown}; {_cure(header, 'name one of them')}"
+        )
+    if len(header) == 1:
+        raise DataError(f"{path}: there is no column beside the target {target!r}; fields are separated by commas")
+    return header.index(target)
+
+
+def _cure(header: list[str], ordinary: str) -> str:
+    if all(_is_number(name) for name in header):
+        return "the first line must be a header of column names, and this one holds only numbers"
+    return "fields must be separated by commas" if len(header) == 1 else ordinary
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return "_" not in text
+
+
+def _numbers(fields: list[str], path: Path, line: int, columns: tuple[str, ...]) -> list[float]:
+    try:
+        found = [float(field) for field in fields]
+    except ValueError:
+        found = [math.nan]
+    # float() takes "1_000" for a number; in a table it is a slip.
+    if math.isfinite(sum(found)) and "_" not in "".join(fields):
+        return found
+    for name, field in zip(columns, fields, strict=True):
+        place = f"{path}: line {line}, column {name!r}"
+        if field.strip() == "" or field.strip().lower() in ("nan", "+nan", "-nan"):
+            shown = "missing" if field.strip() == "" else repr(field)
+            raise DataError(f"{place}: the value is {shown}; fill it in or leave the row out")
+        if not _is_number(field):
+            raise DataError(f"{place}: {field!r} is not a number; features must be numbers")
+        if not math.isfinite(float(field)):
+            raise DataError(f"{place}: the value is {field!r}; every value must be a finite number")
+    return found
+
+
+def _targets(labels: list[str], numbers: "array[int]", path: Path, target: str) -> Array:
+    for text, line in zip(labels, numbers, strict=True):
+        if text.strip() == "":
+            raise DataError(f"{path}: line {line}, column {target!r}: the target is missing; leave the row out")
+    if all(_INTEGER.fullmatch(text) for text in labels) and all(abs(int(text)) < 2**63 for text in labels):
+        return np.asarray([int(text) for text in labels], dtype=np.int64)
+    if any(not _is_number(text) or _PADDED.fullmatch(text) for text in labels):
+        return np.asarray(labels, dtype=np.str_)
+    found = np.asarray([float(text) for text in labels])
+    if not np.isfinite(found).all():
+        row = int(np.argmin(np.isfinite(found)))
+        raise DataError(
+            f"{path}: line {numbers[row]}, column {target!r}: the target is {labels[row]!r}; leave the row out"
+        )
+    return found
