@@ -11,12 +11,13 @@ PEERS_PIP ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
-.PHONY: help demo demo-gpu test lint format types peers peers-install wheel wheel-check cuda-extra clean
+.PHONY: help demo demo-gpu test gpu lint format types peers peers-install wheel wheel-check cuda-extra clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo         train a batch-normalised network on handwritten digits (GPU=0: without CuPy)"
 	@echo "make test         run the tests (ARGS='-k norm' goes to pytest)"
+	@echo "make gpu          run the tests that need a GPU and CuPy, which it installs"
 	@echo "make lint         format check and lint;  make format rewrites the files"
 	@echo "make types        check the types"
 	@echo "make peers        compare with PyTorch, which is installed first (PEERS_PIP: more options for pip)"
@@ -71,6 +72,9 @@ demo: demo-gpu
 
 test: $(VENV)/.test
 	@$(BIN)/python -m pytest -m "not gpu and not peers" $(ARGS)
+
+gpu: $(VENV)/.test demo-gpu
+	@BNENGINE_REQUIRE=cupy $(BIN)/python -m pytest -m gpu $(ARGS)
 
 lint: $(VENV)/.test
 	@$(BIN)/ruff format --check .

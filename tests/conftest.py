@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from bnengine.backend import Backend, get_backend
+from bnengine.errors import BackendError
+from tests.support import missing
 from tests.support import require as _require
 
 
@@ -21,15 +23,18 @@ def require() -> Any:
     return _require
 
 
-@pytest.fixture(params=["numpy", "array_api_strict", "torch"])
+@pytest.fixture(params=["numpy", "array_api_strict", "torch", pytest.param("cupy", marks=pytest.mark.gpu)])
 def backend(request: pytest.FixtureRequest) -> Backend:
-    """Each array library that runs on a CPU."""
+    """Each array library that can be used here; CuPy only where the tests marked `gpu` are asked for."""
     if request.param != "numpy":
         _require(request.param)
-    return get_backend(request.param)
+    try:
+        return get_backend(request.param)
+    except BackendError as error:
+        missing(request.param, str(error))
 
 
 @pytest.fixture
 def xp(backend: Backend) -> Any:
-    """The namespace of each array library that runs on a CPU."""
+    """The namespace of each array library that can be used here."""
     return backend.xp

@@ -3,7 +3,7 @@
 import importlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -16,7 +16,7 @@ def required() -> set[str]:
     return {name.strip() for name in os.environ.get("BNENGINE_REQUIRE", "").split(",") if name.strip()}
 
 
-def missing(name: str, reason: str) -> None:
+def missing(name: str, reason: str) -> NoReturn:
     """Skip the test and print why, or fail it where BNENGINE_REQUIRE has `name`."""
     if name in required():
         pytest.fail(f"BNENGINE_REQUIRE names {name!r}, but {reason}", pytrace=False)
@@ -32,4 +32,4 @@ def require(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        return missing(name, f"{name} is not installed ({error})")
+        missing(name, f"{name} is not installed ({error})")
