@@ -181,10 +181,14 @@ def _probe_cupy(index: int) -> Probe:
     try:
         cupy = importlib.import_module("cupy")
     except ImportError as error:
-        return _unusable("cupy", None, f"CuPy cannot be imported ({_brief(error)})", _CUPY_EXTRAS)
+        return _unusable("cupy", None, _not_imported(error, "cupy"), _CUPY_EXTRAS)
     version = _version(cupy)
+    cure = f"check that nvidia-smi works and that CuPy fits its CUDA version: {_CUPY_EXTRAS}"
     try:
         count = int(cupy.cuda.runtime.getDeviceCount())
+    except Exception as error:  # CuPy has many classes for a missing driver, compiler or library, some of them private.
+        return _unusable("cupy", version, f"CuPy finds no driver or no GPU ({_brief(error)})", cure)
+    try:
         if index >= count:
             reason = f"there is no GPU number {index}: CuPy sees {count}, numbered from 0"
             return _unusable("cupy", version, reason, "take a smaller number, or use the backend numpy")
@@ -193,12 +197,11 @@ def _probe_cupy(index: int) -> Probe:
             x = cupy.arange(8, dtype=cupy.float32)
             answer = float((x * 2).sum())
             label = f"{_gpu_name(cupy, index)} (GPU {index} of {count})"
-    except Exception as error:  # CuPy has many classes for a missing driver, compiler or library, some of them private.
-        cure = f"check that nvidia-smi works and that CuPy fits its CUDA version: {_CUPY_EXTRAS}"
+    except Exception as error:  # As above.
         return _unusable("cupy", version, f"a small computation on the GPU failed ({_brief(error)})", cure)
     if answer != 56.0:
         reason = f"a small computation on the GPU gave {answer:g} instead of 56"
-        return _unusable("cupy", version, reason, f"check the GPU and its driver; {_CUPY_EXTRAS}")
+        return _unusable("cupy", version, reason, cure)
     report = BackendReport("cupy", version, label, True, "a small computation gave the right answer")
     return report, Backend("cupy", importlib.import_module("array_api_compat.cupy"), device, report.reason)
 
@@ -222,8 +225,10 @@ def _probe_witness(name: str, load: Callable[[], tuple[Any, Any]], cure: str) ->
     try:
         xp, device = load()
         answer = float(xp.sum(xp.arange(8, dtype=xp.float32, device=device) * 2))
+    except ImportError as error:
+        return _unusable(name, None, _not_imported(error, name), cure)
     except Exception as error:  # Whatever a broken installation raises is the reason to show.
-        return _unusable(name, None, f"it cannot be imported and run ({_brief(error)})", cure)
+        return _unusable(name, None, f"a small computation failed ({_brief(error)})", cure)
     version = _version(importlib.import_module(name))
     if answer != 56.0:
         return _unusable(name, version, f"a small computation gave {answer:g} instead of 56", cure)
@@ -246,6 +251,12 @@ def _unusable(name: str, version: str | None, reason: str, cure: str) -> Probe:
 def _brief(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
+
+
+def _not_imported(error: ImportError, name: str) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name == name:
+        return f"{name} is not installed"
+    return f"{name} cannot be imported ({_brief(error)})"
 
 
 def _version(module: Any) -> str:

@@ -87,8 +87,11 @@ def test_auto_takes_cupy_after_the_launch_gave_the_right_answer_and_says_so(inst
 
 
 BROKEN = {
-    "is not installed": (None, "cannot be imported"),
-    "finds no driver": ({"driver": RuntimeError("cudaErrorInsufficientDriver: too old")}, "InsufficientDriver"),
+    "is not installed": (None, "cupy is not installed"),
+    "finds no driver": (
+        {"driver": RuntimeError("cudaErrorInsufficientDriver: too old")},
+        "finds no driver or no GPU (RuntimeError: cuda",
+    ),
     "cannot compile": ({"launch": RuntimeError("libnvrtc not found\nand more")}, "libnvrtc not found"),
     "computes nonsense": ({"scale": 0.5}, "gave 28 instead of 56"),
     "gives not a number": ({"scale": float("nan")}, "gave nan instead of 56"),
@@ -182,9 +185,29 @@ def test_an_unusable_backend_in_the_environment_variable_is_an_error_that_names_
 @pytest.mark.parametrize("name", ["torch", "array_api_strict"])
 def test_a_witness_that_is_not_installed_is_an_error_with_the_cure(name, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setitem(sys.modules, "array_api_compat.torch", None)
-    with pytest.raises(BackendError, match=f"'{name}' cannot be used: it cannot be imported .*cure: pip install"):
+    monkeypatch.delitem(sys.modules, "array_api_compat.torch", raising=False)
+    with pytest.raises(BackendError, match=f"'{name}' cannot be used: {name} is not installed; cure: pip install"):
         get_backend(name)
+
+
+@pytest.mark.parametrize("names", [["array_api_strict"], ["array_api_compat.cupy", "cupy"]])
+def test_a_library_that_breaks_while_it_is_imported_is_reported_with_its_own_words(names, monkeypatch, tmp_path):
+    for name in names:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    (tmp_path / f"{names[-1]}.py").write_text("raise ImportError('libcudart.so.99: cannot open shared object file')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    report = {r.name: r for r in available_backends()}[names[-1]]
+    assert (
+        report.reason
+        == f"{names[-1]} cannot be imported (ImportError: libcudart.so.99: cannot open shared object file)"
+    )
+
+
+def test_a_witness_that_computes_nonsense_is_reported(monkeypatch, require):
+    strict = require("array_api_strict")
+    monkeypatch.setattr(strict, "sum", lambda _x: strict.asarray(3.0))
+    report = {r.name: r for r in available_backends()}["array_api_strict"]
+    assert (report.usable, report.reason) == (False, "a small computation gave 3 instead of 56")
 
 
 def test_a_backend_is_handed_on_as_it_is_and_cannot_be_changed(backend):
