@@ -17,11 +17,11 @@ _PIECE = 16 << 20  # bytes a single os.write is given, so that Ctrl-C is heard b
 
 
 class NotFlushedError(OSError):
-    """The new file is in place and complete, but its folder was not flushed: a power failure may bring the old one back."""
+    """The new file is in place and complete, but its folder was not flushed: power failing now may undo it."""
 
 
 def resolve(path: str | os.PathLike[str]) -> str:
-    """The file that writing to `path` changes, links followed. OSError if it is a folder, a device or a loop of links."""
+    """The file that writing to `path` changes, links followed. OSError for a folder, a device or a loop of links."""
     target = os.path.realpath(os.fsdecode(path))
     if os.path.islink(target):
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), target)
@@ -36,8 +36,8 @@ def replace_file(path: str | os.PathLike[str], chunks: Iterable[bytes | memoryvi
     """Make `chunks` the content of the file at `path` in one step.
 
     A temporary file in the same folder is written, flushed to the disk and renamed over the old one; then the folder is
-    flushed. A link is followed and stays a link; an existing file's permissions are kept. Raises OSError: the old file
-    is untouched and the temporary one gone, except for `NotFlushedError`, which comes after the new file took its place.
+    flushed. A link is followed and stays a link; an existing file's permissions are kept. Raises OSError, the old file
+    being untouched and the temporary one gone, and `NotFlushedError` if it comes after the new file took its place.
     """
     target = resolve(path)
     folder, name = os.path.split(target)

@@ -1,6 +1,6 @@
 """Checkpoints: named arrays and JSON in one safetensors file, replaced in one step and checked byte for byte.
 
-The file is plain safetensors, which that package reads: 8 bytes with the header's length, a JSON header, the arrays' bytes.
+The file is plain safetensors, readable by that package: the header's length in 8 bytes, a JSON header, the arrays.
 Its `__metadata__` has one key, `bnengine`, holding sorted JSON without spaces, so that equal state gives equal bytes::
 
     {"file_sha256": ..., "format": "bnengine", "metadata": ..., "sha256": {tensor name: ...}, "version": 1}
@@ -181,8 +181,8 @@ def _json(document: object, where: str) -> str:
 def read(path: str | os.PathLike[str]) -> Contents:
     """The content of the checkpoint at `path`, every byte checked; an older format is migrated.
 
-    The arrays are fresh, writable and of the machine's byte order. Raises CheckpointError if the file is missing, empty,
-    truncated, damaged in any byte, of a foreign or a newer format, or larger than the memory that is free.
+    The arrays are fresh, writable and of the machine's byte order. Raises CheckpointError if the file is missing,
+    empty, truncated, damaged in any byte, of a foreign or a newer format, or larger than the memory that is free.
     """
     where = f"checkpoint.read({os.fspath(path)!r})"
     try:

@@ -1,0 +1,410 @@
+"""The file at the path is always the complete old one or the complete new one, whatever fails or kills the writer."""
+
+import errno
+import os
+import random
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bnengine import atomic, checkpoint
+from bnengine.errors import CheckpointError
+from tests.support import ROOT, missing
+
+OLD = {"w": np.arange(5000.0)}
+NEW = {"w": -np.arange(5000.0)}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A checkpoint of OLD, alone in its folder."""
+    path = tmp_path / "run" / "model.safetensors"
+    path.parent.mkdir()
+    checkpoint.write(path, OLD, {"epoch": 1})
+    return path
+
+
+def files(path: Path) -> list[str]:
+    return sorted(entry.name for entry in path.parent.iterdir())
+
+
+def epoch(path: Path) -> int:
+    """Which of the two the path holds; fails if it is neither, whole."""
+    tensors, metadata = checkpoint.read(path)
+    np.testing.assert_array_equal(tensors["w"], (OLD if metadata["epoch"] == 1 else NEW)["w"])
+    return int(metadata["epoch"])
+
+
+def failing(call: Callable[..., Any], error: BaseException, *, at: int = 1) -> Callable[..., Any]:
+    """`call`, which raises `error` the `at`-th time."""
+    calls = iter(range(1, 1000))
+
+    def fail(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == at:
+            raise error
+        return call(*arguments, **options)
+
+    return fail
+
+
+def half_written(descriptor: int, data: Any, write: Callable[..., int] = os.write) -> int:
+    """An os.write that takes a part of what it is given, as the system may."""
+    return write(descriptor, data[: max(1, len(data) // 2)])
+
+
+ERRORS = [
+    OSError(errno.ENOSPC, "No space left on device"),
+    OSError(errno.EROFS, "Read-only file system"),
+    PermissionError(errno.EACCES, "Permission denied"),
+    OSError(errno.EIO, "Input/output error"),
+    MemoryError(),
+    KeyboardInterrupt(),
+    SystemExit(3),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=repr)
+@pytest.mark.parametrize(
+    ("step", "at"),
+    # The first os.open and the second os.fsync are the folder's.
+    [("listdir", 1), ("open", 1), ("open", 2), ("chmod", 1), ("write", 1), ("write", 2), ("fsync", 1), ("replace", 1)],
+)
+def test_a_failure_at_any_step_leaves_the_old_file_and_no_other(
+    path: Path, monkeypatch: pytest.MonkeyPatch, step: str, at: int, error: BaseException
+) -> None:
+    before = path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", half_written)
+        patch.setattr(os, step, failing(getattr(os, step), error, at=at))
+        expected = CheckpointError if isinstance(error, Exception) else type(error)
+        with pytest.raises(expected) as caught:
+            checkpoint.write(path, NEW, {"epoch": 2})
+
+    assert path.read_bytes() == before
+    assert files(path) == [path.name]
+    if expected is CheckpointError:
+        assert str(caught.value).startswith(f"checkpoint.write({str(path)!r}): ")
+        assert str(caught.value).endswith("; the old checkpoint is intact")
+    checkpoint.write(path, NEW, {"epoch": 2})
+    assert epoch(path) == 2
+
+
+def test_the_steps_come_in_the_order_that_makes_them_safe(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+
+    def noted(name: str) -> Callable[..., Any]:
+        call = getattr(os, name)
+
+        def note(*arguments: Any, **options: Any) -> Any:
+            first = arguments[0]
+            kind = ""
+            if isinstance(first, int):
+                kind = " folder" if stat.S_ISDIR(os.fstat(first).st_mode) else " file"
+            if steps[-1:] != [name + kind]:
+                steps.append(name + kind)
+            return call(*arguments, **options)
+
+        return note
+
+    for name in ("write", "fsync", "replace"):
+        monkeypatch.setattr(os, name, noted(name))
+    checkpoint.write(path, NEW, {"epoch": 2})
+
+    assert steps == ["write file", "fsync file", "replace", "fsync folder"]
+
+
+def test_a_system_that_writes_in_small_pieces_writes_everything(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "write", half_written)
+    checkpoint.write(path, NEW, {"epoch": 2})
+    assert epoch(path) == 2
+
+
+def test_a_folder_that_cannot_be_flushed_is_reported_with_the_new_file_in_place(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing(os.fsync, OSError(errno.EIO, "Input/output error"), at=2))
+        with pytest.raises(CheckpointError, match=r"the new checkpoint is in place, .* \(Input/output error\)"):
+            checkpoint.write(path, NEW, {"epoch": 2})
+    assert epoch(path) == 2
+    assert files(path) == [path.name]
+
+
+def test_a_file_system_without_a_flush_of_folders_is_no_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", failing(os.fsync, OSError(errno.EINVAL, "Invalid argument"), at=2))
+    checkpoint.write(path, NEW, {"epoch": 2})
+    assert epoch(path) == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (errno.ENOSPC, "the disk is full; free some space"),
+        (errno.EDQUOT, "the disk quota is used up"),
+        (errno.EROFS, "the disk is mounted read-only"),
+        (errno.EACCES, "permission denied"),
+        (errno.EIO, "Input/output error; check the path and the disk"),
+    ],
+)
+def test_the_reason_comes_with_its_cure(path: Path, monkeypatch: pytest.MonkeyPatch, code: int, reason: str) -> None:
+    monkeypatch.setattr(os, "fsync", failing(os.fsync, OSError(code, os.strerror(code))))
+    with pytest.raises(CheckpointError, match=f"{reason}.*; the old checkpoint is intact"):
+        checkpoint.write(path, NEW, {"epoch": 2})
+
+
+def test_a_path_that_cannot_be_written_is_an_error_with_its_cure(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    before = sorted(tmp_path.iterdir())
+    for name, reason in {
+        "none/model": "its folder does not exist; create it first; nothing was written",
+        "": "this is a folder; name a file in it",
+        "file/model": "a part of the path is a file",
+        "loop": "a loop of symbolic links",
+        "pipe": "not a regular file",
+        "\0": "null byte",
+        "x" * 300: "name too long",
+    }.items():
+        with pytest.raises(CheckpointError, match=f"(?i){reason}"):
+            checkpoint.write(os.path.join(tmp_path, name), NEW, {})
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_name_as_long_as_the_system_allows_can_be_written(tmp_path: Path) -> None:
+    checkpoint.write(tmp_path / ("x" * 255), NEW, {"epoch": 2})
+    assert epoch(tmp_path / ("x" * 255)) == 2
+
+
+def test_a_relative_path_is_taken_from_the_current_folder(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parent)
+    checkpoint.write(path.name, NEW, {"epoch": 2})
+    assert epoch(path) == 2
+
+
+def test_writing_through_a_link_changes_the_file_it_names(path: Path, tmp_path: Path) -> None:
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "first").symlink_to(path)
+    (links / "second").symlink_to("first")
+    (links / "folder").symlink_to(path.parent)
+    checkpoint.write(links / "second", NEW, {"epoch": 2})
+
+    assert epoch(path) == 2
+    assert (links / "second").is_symlink()
+    assert (links / "first").is_symlink()
+    assert sorted(os.listdir(links)) == ["first", "folder", "second"]
+
+    checkpoint.write(links / "folder" / path.name, OLD, {"epoch": 1})
+    assert epoch(path) == 1
+    (links / "dangling").symlink_to(path.parent / "fresh")
+    checkpoint.write(links / "dangling", NEW, {"epoch": 2})
+    assert epoch(path.parent / "fresh") == 2
+
+
+@pytest.fixture
+def umask() -> Iterator[int]:
+    """A umask unlike the usual one."""
+    old = os.umask(0o027)
+    yield 0o027
+    os.umask(old)
+
+
+def test_permissions_are_the_umasks_for_a_new_file_and_kept_for_an_old_one(path: Path, umask: int) -> None:
+    checkpoint.write(path.parent / "new", NEW, {})
+    assert stat.S_IMODE((path.parent / "new").stat().st_mode) == 0o666 & ~umask
+    for mode in (0o600, 0o664, 0o444):
+        path.chmod(mode)
+        checkpoint.write(path, NEW, {"epoch": 2})
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+# A child writes both checkpoints in turn, for ever, slowly enough to be met at any step; or kills itself at one.
+WRITER = """
+import os, signal, sys, time
+import numpy as np
+from bnengine import checkpoint
+
+path, step, at = sys.argv[1], sys.argv[2], int(sys.argv[3])
+
+def slow(name):
+    call, calls = getattr(os, name), iter(range(1, 10**9))
+    def patched(first, *rest):
+        if name == step and next(calls) == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.001)
+        if name == "write":
+            rest = (rest[0][:2000],)
+        return call(first, *rest)
+    return patched
+
+for name in ("open", "write", "fsync", "replace", "close"):
+    setattr(os, name, slow(name))
+print("ready", flush=True)
+while True:
+    checkpoint.write(path, {"w": -np.arange(5000.0)}, {"epoch": 2})
+    checkpoint.write(path, {"w": np.arange(5000.0)}, {"epoch": 1})
+"""
+
+
+def start(path: Path, step: str = "none", at: int = 0) -> subprocess.Popen[bytes]:
+    child = subprocess.Popen([sys.executable, "-c", WRITER, path, step, str(at)], cwd=ROOT, stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"ready\n"
+    return child
+
+
+def wait_for_death(child: subprocess.Popen[bytes]) -> None:
+    with child:
+        assert child.wait(timeout=60) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("step", "at", "expected", "left"),
+    # The first os.open and the second os.fsync and os.close are the folder's.
+    [
+        ("open", 2, 1, 0),
+        ("write", 1, 1, 1),
+        ("write", 10, 1, 1),
+        ("fsync", 1, 1, 1),
+        ("replace", 1, 1, 1),
+        ("fsync", 2, 2, 0),
+        ("close", 2, 2, 0),
+    ],
+)
+def test_a_kill_at_a_step_leaves_one_whole_file_and_the_next_write_clears_up(
+    path: Path, step: str, at: int, expected: int, left: int
+) -> None:
+    wait_for_death(start(path, step, at))
+    assert epoch(path) == expected
+    assert len(files(path)) == 1 + left
+
+    checkpoint.write(path, NEW, {"epoch": 2})
+    assert files(path) == [path.name]
+    assert epoch(path) == 2
+
+
+def test_kills_at_random_moments_leave_one_whole_file(path: Path) -> None:
+    moments = random.Random(0)
+    for _ in range(8):
+        child = start(path)
+        time.sleep(moments.uniform(0, 0.1))
+        child.kill()
+        wait_for_death(child)
+        assert epoch(path) in (1, 2)
+        assert len(files(path)) <= 2
+    checkpoint.write(path, NEW, {"epoch": 2})
+    assert files(path) == [path.name]
+
+
+def test_the_temporary_file_of_a_living_writer_is_kept_and_its_write_succeeds(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync = os.fsync
+    seen: list[list[str]] = []
+
+    def other_writer(descriptor: int) -> None:
+        monkeypatch.setattr(os, "fsync", fsync)
+        checkpoint.write(path, OLD, {"epoch": 1})
+        seen.append(files(path))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", other_writer)
+    checkpoint.write(path, NEW, {"epoch": 2})
+
+    assert [len(names) for names in seen] == [2]
+    assert epoch(path) == 2
+    assert files(path) == [path.name]
+
+
+def test_only_left_overs_of_this_very_file_are_removed(path: Path) -> None:
+    prefix = atomic._temporary_prefix(path.name)
+    kept = [
+        atomic._temporary_prefix("other.safetensors") + "12-0123456789abcdef.tmp",
+        prefix + "12-0123456789abcdef.tmp.bak",
+        prefix + "12-0123456789ABCDEF.tmp",
+        prefix + "x-0123456789abcdef.tmp",
+        "model.safetensors.tmp",
+    ]
+    gone = [prefix + "12-0123456789abcdef.tmp", prefix + "4194304-fedcba9876543210.tmp"]
+    for name in kept + gone:
+        (path.parent / name).touch()
+    link = prefix + "13-0123456789abcdef.tmp"
+    (path.parent / link).symlink_to(path)
+
+    checkpoint.write(path, NEW, {"epoch": 2})
+    assert files(path) == sorted([*kept, link, path.name])
+    assert epoch(path) == 2
+
+
+LIMITED = """
+import resource, signal, sys
+import numpy as np
+from bnengine import checkpoint
+from bnengine.errors import CheckpointError
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000,) * 2)
+try:
+    checkpoint.write(sys.argv[1], {"w": -np.arange(5000.0)}, {"epoch": 2})
+except CheckpointError as error:
+    print(error)
+"""
+
+MOUNTED = """
+import os, subprocess, sys
+import numpy as np
+from bnengine import checkpoint
+from bnengine.errors import CheckpointError
+
+folder = sys.argv[1]
+path = os.path.join(folder, "model")
+checkpoint.write(path, {"w": np.arange(5000.0)}, {"epoch": 1})
+for command in ("true", "mount -o remount,ro,size=64k none " + folder):
+    subprocess.run(command.split(), check=True)
+    try:
+        checkpoint.write(path, {"w": -np.arange(5000.0)}, {"epoch": 2})
+    except CheckpointError as error:
+        print(error)
+    assert checkpoint.read(path).metadata == {"epoch": 1}
+    assert os.listdir(folder) == ["model"]
+"""
+
+
+def test_a_limit_on_the_size_of_files_is_an_error_and_the_old_file_stays(path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, path], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "raise ulimit -f or name another disk; the old checkpoint is intact" in done.stdout
+    assert epoch(path) == 1
+    assert files(path) == [path.name]
+
+
+def test_a_full_disk_and_one_mounted_read_only_are_errors_and_the_old_file_stays(tmp_path: Path) -> None:
+    # In a mount namespace of its own, hence seen by no other process and gone with this one.
+    mount = 'mount -t tmpfs -o size=64k none "$1"'
+    spaces = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    try:
+        tried = subprocess.run(
+            [*spaces, mount, "sh", tmp_path], capture_output=True, text=True, timeout=60, check=False
+        )
+    except FileNotFoundError:
+        missing("linux", "there is no unshare command to mount a small disk with")
+    if tried.returncode:
+        missing("linux", f"a small disk cannot be mounted here: {tried.stderr.strip()}")
+    done = subprocess.run(
+        [*spaces, f'{mount} && exec "$2" -c "$3" "$1"', "sh", tmp_path, sys.executable, MOUNTED],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    full, read_only = done.stdout.splitlines()
+    assert "the disk is full; free some space or name a file on another disk; the old checkpoint is intact" in full
+    assert "the disk is mounted read-only" in read_only
