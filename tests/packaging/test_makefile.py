@@ -1,0 +1,98 @@
+"""What `make demo` finds out about the machine before it installs anything."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT, missing
+
+
+@pytest.fixture
+def driver(tmp_path, monkeypatch):
+    """Puts an nvidia-smi on the path that prints `text` and exits with `status`."""
+    if shutil.which("make") is None:
+        missing("make", "make is not installed")
+    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "GPU", "PYTHON", "VENV", "ARGS"):
+        monkeypatch.delenv(name, raising=False)  # what an outer make was told is not for this one
+
+    def put(text: str, status: int = 0) -> None:
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\nexit {status}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    return put
+
+
+def make(*arguments: str, cwd: Path = ROOT) -> str:
+    done = subprocess.run(["make", "--silent", *arguments], cwd=cwd, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+HEADER = "| NVIDIA-SMI 580.65    Driver Version: 580.65    CUDA Version: {} |\n| GPU  Name  Version: 99 |"
+
+
+@pytest.mark.parametrize(
+    ("version", "extra"), [("13.0", "cuda13"), ("14.2", "cuda13"), ("12.8", "cuda12"), ("11.8", ""), ("N/A", "")]
+)
+def test_the_extra_follows_the_drivers_cuda_version(driver, version, extra):
+    driver(HEADER.format(version))
+    assert make("cuda-extra") == extra
+
+
+def test_a_driver_that_fails_gives_no_extra(driver):
+    driver("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.", status=9)
+    assert make("cuda-extra") == ""
+
+
+@pytest.fixture
+def checkout(tmp_path, driver):  # noqa: ARG001 -- make must be there
+    """A folder with the Makefile and an environment that counts as installed; its programs only say their names."""
+    folder = tmp_path / "checkout"
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    shutil.copy(ROOT / "Makefile", folder)
+    (folder / "pyproject.toml").touch()
+    for name in ("python", "bnengine"):
+        program = folder / ".venv" / "bin" / name
+        program.write_text(f'#!/bin/sh\necho "{name} $*"\n')
+        program.chmod(0o755)
+    for stamp in (".made", ".demo"):
+        (folder / ".venv" / stamp).touch()
+    return folder
+
+
+def test_the_demo_says_the_size_of_cupy_before_it_installs_it_once(driver, checkout):
+    driver(HEADER.format("13.0"))
+    first, second = make("demo", cwd=checkout).splitlines(), make("demo", cwd=checkout).splitlines()
+    assert "1.9 GB" in first[0]
+    assert first[1].startswith("python -m pip")
+    assert first[1].endswith("install --editable .[plot,cuda13]")
+    assert first[-1] == "bnengine train digits --seed 0 --out runs/digits-1"
+    assert not [line for line in second if "pip" in line]
+
+
+def test_the_demo_leaves_cupy_out_where_it_is_told_to(driver, checkout):
+    driver(HEADER.format("13.0"))
+    lines = make("demo", "GPU=0", cwd=checkout).splitlines()
+    assert lines[0] == "GPU=0: CuPy is left out"
+    assert not [line for line in lines if "pip" in line]
+
+
+def test_every_demo_has_a_folder_of_its_own(checkout):
+    for n in (1, 2):
+        assert make("demo", "GPU=0", cwd=checkout).endswith(f"--out runs/digits-{n}")
+        (checkout / "runs" / f"digits-{n}").mkdir(parents=True)
+
+
+def test_a_python_that_is_too_old_is_an_error_that_says_so(tmp_path, checkout):
+    (checkout / ".venv" / ".made").unlink()
+    old = tmp_path / "old-python"
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "Python 3.9.1" || exit 1\n')
+    old.chmod(0o755)
+    done = subprocess.run(["make", "demo", f"PYTHON={old}"], cwd=checkout, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "needs Python 3.11 or later" in done.stdout
+    assert "Python 3.9.1" in done.stdout
