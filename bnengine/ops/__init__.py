@@ -4,9 +4,9 @@ from ._op import REGISTRY, Example, Into, Op, op, using
 from .batch_norm import batch_normalization, commit, merge, moments, normalize, normalize_backward
 from .dense import affine, affine_backward
 from .dropout import dropout, dropout_backward
-from .loss import binary_cross_entropy, mean_squared_error, softmax_cross_entropy
+from .loss import binary_cross_entropy, hits, mean_squared_error, softmax_cross_entropy
 from .pointwise import activation, activation_backward, total
-from .update import adam, advance, average, judge, rmsprop, sgd
+from .update import adam, advance, average, judge, rmsprop, sgd, tally
 
 __all__ = [
     "REGISTRY",
@@ -25,6 +25,7 @@ __all__ = [
     "commit",
     "dropout",
     "dropout_backward",
+    "hits",
     "judge",
     "mean_squared_error",
     "merge",
@@ -35,6 +36,7 @@ __all__ = [
     "rmsprop",
     "sgd",
     "softmax_cross_entropy",
+    "tally",
     "total",
     "using",
 ]

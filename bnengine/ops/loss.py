@@ -191,3 +191,34 @@ def mean_squared_error(
     v = 1 if sample_weights is None else xp.expand_dims(sample_weights, axis=-1)
     error = prediction - target
     return Loss(_total(error**2 * v) / normaliser, error * v * 2 / normaliser)
+
+
+def _examples_hits(rng: Any, dtype: str) -> Iterator[Example]:
+    logits, codes = (rng.standard_normal((9, 4)) * 3).astype(dtype), rng.integers(0, 4, 9)
+    codes[:4] = logits[:4].argmax(-1)
+    logits[8, 1] = np.nan
+    yield Example("classes", (logits, codes))
+    yield Example("probabilities", (logits, rng.dirichlet(np.ones(4), 9).astype(dtype)))
+    yield Example("yes or no", (logits[:, :1], (rng.random((9, 1)) < 0.5).astype(dtype)))
+
+
+def _bound_hits(u: float, output: Array, target: Array) -> Array:
+    return 0
+
+
+@op(examples=_examples_hits, bound=_bound_hits, accumulates={"out": add})
+def hits(output: Array, target: Array) -> Array:
+    """How many rows are classified right, (1,) float64: the largest logit is the target's, or its most probable class.
+
+    output (..., K), target (...) integers or (..., K) probabilities; with K = 1 a logit above 0 says 1 and is right where the
+    target is above 1/2. A row with a NaN is wrong.
+    """
+    xp = namespace(output)
+    if output.shape[-1] == 1 and not xp.isdtype(target.dtype, "integral"):
+        right = ((output > 0) == (target > 0.5)) & ~xp.isnan(output)
+    else:
+        if not xp.isdtype(target.dtype, "integral"):
+            target = xp.argmax(target, axis=-1)
+        finite = ~xp.any(xp.isnan(output), axis=-1)
+        right = (xp.argmax(output, axis=-1) == target) & finite
+    return xp.reshape(xp.sum(xp.astype(right, xp.float64)), (1,))

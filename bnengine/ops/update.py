@@ -73,6 +73,25 @@ def advance(counters: Array, ok: Array) -> Array:
     return xp.concat([counters[:SKIPPED] + good, counters[SKIPPED:IN_A_ROW] + (1 - good), in_a_row, longest])
 
 
+def _examples_tally(rng: Any, dtype: str) -> Iterator[Example]:
+    for ok in (True, False):
+        arrays = rng.random(4), rng.random(1).astype(dtype), rng.random(1).astype(dtype), rng.random(1), np.asarray([ok])
+        yield Example(f"ok {ok}", arrays, {"rows": 7})
+
+
+def _bound_tally(u: float, sums: Array, value: Array, normaliser: Array, hits: Array, ok: Array, *, rows: int) -> Array:
+    return 10 * 2.0**-53 * (np.abs(sums) + np.abs(value * normaliser) + np.abs(normaliser) + hits + rows)
+
+
+@op(examples=_examples_tally, bound=_bound_tally)
+def tally(sums: Array, value: Array, normaliser: Array, hits: Array, ok: Array, *, rows: int) -> Array:
+    """sums (4,) float64 = (loss times its divisor, divisor, rows classified right, rows) of an epoch so far, where ok."""
+    xp = namespace(sums)
+    value, normaliser = (xp.astype(a, xp.float64) for a in (value, normaliser))
+    new = xp.concat([value * normaliser, normaliser, hits, xp.full_like(normaliser, rows)])
+    return xp.where(ok, sums + new, sums)
+
+
 def _scalars(table: Array, counters: Array) -> list[Array]:
     """The row of the table that is next, as arrays of shape (1,); behind its end the last row stays."""
     xp = namespace(table)

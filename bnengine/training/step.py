@@ -59,6 +59,14 @@ class Report(NamedTuple):
     longest_skip: int
 
 
+class Totals(NamedTuple):
+    """What the host reads of an epoch: mean loss and share of rows classified right (None where that has no meaning)."""
+
+    loss: float
+    accuracy: float | None
+    rows: int
+
+
 class Micro(NamedTuple):
     """A micro-batch on the backend."""
 
@@ -101,6 +109,8 @@ class Step:
             name: network.parameters.like() if present else None for name, present in optimizer.slots().items()
         }
         self.counters = xp.zeros((5,), dtype=xp.int64, device=device)
+        self.sums = xp.zeros((4,), dtype=xp.float64, device=device)
+        self.hits = xp.zeros((1,), dtype=xp.float64, device=device)
         self.value = xp.zeros((1,), dtype=dtype, device=device)
         self.verdict = ops.judge(self.value, self.gradients.array, self.proposals[0].array)
         self.outputs = network.outputs or 1
@@ -181,6 +191,8 @@ class Step:
             for averaged, values in zip(self.averaged, (parameters, running), strict=True):
                 a = averaged.array
                 ops.average(a, values, ok, decay=self.average.decay, memory=memory, into={"out": Into(a)})
+        rows = sum(micro.x.shape[0] for micro in micros)
+        ops.tally(self.sums, self.value, normaliser, self.hits, ok, rows=rows, memory=memory, into={"out": Into(self.sums)})
         ops.advance(counters, ok, memory=memory, into={"out": Into(counters)})
 
     def _gradients_of(self, i: int, micro: Micro, normaliser: Array) -> None:
@@ -194,6 +206,8 @@ class Step:
         )
         into = {"value": Into(self.value, adds=i > 0)}
         loss = self.loss(forward.output, micro.target, micro.weights, self.constants, normaliser, memory=self.memory, into=into)
+        if self.loss.task == "classification":
+            ops.hits(forward.output, micro.target, memory=self.memory, into={"out": Into(self.hits, adds=i > 0)})
         forward.pullback(loss.dlogits, self.gradients, dx=False)
 
     def _finish_proposals(self, micros: int) -> list[Flat]:
@@ -211,6 +225,16 @@ class Step:
 
     # -- what the host reads ----------------------------------------------------------------------------------------
 
+    def start_epoch(self) -> None:
+        """Forget the sums of the epoch before."""
+        self.sums[...] = 0
+
+    def totals(self) -> Totals:
+        """Means over the epoch's successful steps: a read that waits for the device."""
+        loss, weight, hits, rows = (float(s) for s in self.backend.to_numpy(self.sums))
+        accuracy = hits / rows if rows and self.loss.task == "classification" else None
+        return Totals(loss / weight if weight else float("nan"), accuracy, int(rows))
+
     def report(self) -> Report:
         """Loss, norm and counters of the last step: a read that waits for the device."""
         read = self.backend.to_numpy
@@ -222,7 +246,7 @@ class Step:
     def state_dict(self) -> dict[str, np.ndarray]:
         """Optimizer state, counters and averages as named NumPy arrays: what resuming needs beside the network's own."""
         network = self.network
-        state = {"counters": self.backend.to_numpy(self.counters, copy=True)}
+        state = {name: self.backend.to_numpy(a, copy=True) for name, a in (("counters", self.counters), ("sums", self.sums))}
         for slot, flat in self.slots.items():
             if flat is not None:
                 named = network.export(flat, network.statistics)
@@ -242,6 +266,7 @@ class Step:
             if np.shape(state[name]) != array.shape:
                 raise InputError(f"Step.load_state_dict: {name} has shape {np.shape(state[name])}; needed is {array.shape}")
         self.counters[...] = self.backend.asarray(state["counters"], "int64")
+        self.sums[...] = self.backend.asarray(state["sums"], "float64")
         for slot, flat in self.slots.items():
             if flat is not None:
                 for name, handle in self.network.named_handles().items():
