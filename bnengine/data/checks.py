@@ -40,7 +40,7 @@ def as_numpy(value: Array, name: str, what: str) -> Array:
         return np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as reason:
         raise DataError(
-            f"{name}: {what} is a {type(value).__name__} that NumPy cannot read ({reason}); "
+            f"{name}: {what}, of type {type(value).__name__}, cannot be read by NumPy ({reason}); "
             f"data sets live in main memory: give a NumPy array"
         ) from reason
 
@@ -69,11 +69,13 @@ def text_labels(y: Array, name: str) -> Array:
     Raises:
         DataError: an object array that holds anything but strings, or bytes that are not UTF-8.
     """
+    if y.dtype.kind == "T":
+        y = y.astype(object)
     if y.dtype.kind == "O":
         for row, value in enumerate(y.ravel()):
             if not isinstance(value, str):
                 raise DataError(
-                    f"{name}: y has dtype object and row {row} holds {value!r}, a {type(value).__name__}; "
+                    f"{name}: y has dtype object and row {row} holds {value!r}, of type {type(value).__name__}; "
                     f"labels are strings, integers or bools, targets real numbers"
                 )
         return y.astype(np.str_)
@@ -82,9 +84,11 @@ def text_labels(y: Array, name: str) -> Array:
             try:
                 value.decode("utf-8")
             except UnicodeDecodeError as reason:
-                raise DataError(f"{name}: the label of row {row}, {value!r}, is not UTF-8 text ({reason})") from reason
+                raise DataError(
+                    f"{name}: the label of row {row}, {bytes(value)!r}, is not UTF-8 text ({reason})"
+                ) from reason
         return np.char.decode(y, "utf-8")
-    return y.astype(np.str_) if y.dtype.kind == "T" else y
+    return y
 
 
 def check_targets(y: Array, rows: int, name: str) -> None:

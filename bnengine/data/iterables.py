@@ -81,7 +81,7 @@ class IterableSource:
         if callable(self._factory):
             found = self._factory()
             if not isinstance(found, Iterable):
-                raise DataError(f"{self.name}: the callable returned a {type(found).__name__}, which is not iterable")
+                raise DataError(f"{self.name}: the callable returned {found!r}, which is not iterable")
         else:
             found = self._factory
         iterator = iter(found)
@@ -110,7 +110,7 @@ _CURE = "give a list, or a function that returns a fresh generator"
 def _unpacked(item: Any, place: str) -> tuple[Array, Array, Array | None]:
     """x, y and weights of one item, checked."""
     if not isinstance(item, Sequence) or isinstance(item, str) or len(item) not in (2, 3):
-        raise DataError(f"{place}: a {type(item).__name__}; each batch must be (x, y) or (x, y, weights)")
+        raise DataError(f"{place}: it is of type {type(item).__name__}; each batch must be (x, y) or (x, y, weights)")
     x, y = as_numpy(item[0], place, "x"), text_labels(as_numpy(item[1], place, "y"), place)
     check_inputs(x, place)
     check_targets(y, len(x), place)

@@ -99,7 +99,8 @@ def _target_position(header: list[str], path: Path, target: str | None, need_tar
         if not need_targets:
             return None
         raise DataError(
-            f"{path}: there is no target column {target!r}; the columns are {shown}; {_cure(header, 'name one of them')}"
+            f"{path}: there is no target column {target!r}; the columns are {shown}; "
+            f"{_cure(header, 'name one of them')}"
         )
     if len(header) == 1:
         raise DataError(f"{path}: there is no column beside the target {target!r}; fields are separated by commas")
