@@ -78,12 +78,13 @@ def _write_and_rename(target: str, prefix: str, chunks: Iterable[bytes | memoryv
     descriptor = -1
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        descriptor = os.open(temporary, flags, 0o666 if mode is None else mode)
+        # Its owner may write it even if the file is read-only: a left-over must be opened to learn whether it is one.
+        descriptor = os.open(temporary, flags, 0o666 if mode is None else mode | 0o600)
         _lock(descriptor)
-        if mode is not None:
-            os.chmod(temporary, mode)  # the umask may have taken bits away
         for chunk in chunks:
             _write_all(descriptor, memoryview(chunk))
+        if mode is not None:
+            os.chmod(temporary, mode)
         os.fsync(descriptor)
         if (
             sys.platform == "win32"

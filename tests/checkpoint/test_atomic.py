@@ -227,6 +227,24 @@ def test_permissions_are_the_umasks_for_a_new_file_and_kept_for_an_old_one(path:
         assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
+def test_a_private_file_is_never_open_to_others_and_a_read_only_one_can_be_cleared_up(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes: list[int] = []
+    write = os.write
+
+    def noted(descriptor: int, data: Any) -> int:
+        modes.append(stat.S_IMODE(os.fstat(descriptor).st_mode))
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", noted)
+    for mode, expected in ((0o600, 0o600), (0o400, 0o600), (0o444, 0o644)):
+        modes.clear()
+        path.chmod(mode)
+        checkpoint.write(path, NEW, {"epoch": 2})
+        assert set(modes) == {expected}
+
+
 # A child writes both checkpoints in turn, for ever, slowly enough to be met at any step; or kills itself at one.
 WRITER = """
 import os, signal, sys, time

@@ -122,6 +122,16 @@ def test_the_data_begin_at_a_multiple_of_64_bytes(tmp_path: Path) -> None:
         assert (8 + int.from_bytes((tmp_path / "a").read_bytes()[:8], "little")) % 64 == 0
 
 
+def test_every_array_begins_at_a_multiple_of_its_item_size(tmp_path: Path) -> None:
+    tensors = {"a": np.ones(3, bool), "b": np.ones(3), "c": np.ones(1, "f2"), "d": np.ones(3, "f4")}
+    checkpoint.write(tmp_path / "a", tensors, {})
+    data = (tmp_path / "a").read_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+
+    for name, array in tensors.items():
+        assert header[name]["data_offsets"][0] % array.itemsize == 0
+
+
 def test_numbers_and_text_of_subclasses_become_plain_and_tuples_become_lists(tmp_path: Path) -> None:
     class Level(enum.IntEnum):
         HIGH = 3
