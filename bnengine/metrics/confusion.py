@@ -1,0 +1,212 @@
+"""Which class is taken for which, and what that means for each class."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from .._typing import Array
+from ..errors import InputError
+from .base import read_classes
+from .exact import ExactSum, rounded
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_WIDEST = 20  # classes whose counts a table shows; above that it shows the figures of each class only
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class's figures: precision tp/(tp + fp), recall tp/(tp + fn), F1 2 tp/(2 tp + fp + fn), support tp + fn."""
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    support: float
+
+
+@dataclass(frozen=True)
+class ClassReport:
+    """The figures of every class, their plain mean (macro), their mean by support (weighted) and the accuracy."""
+
+    classes: tuple[ClassRow, ...]
+    macro: ClassRow
+    weighted: ClassRow
+    accuracy: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return asdict(self)
+
+
+class ConfusionMatrix:
+    """Counts of rows by true class (down) and predicted class (across), by weight where weights are given.
+
+    A row's prediction is its largest output, the first of equal ones; one logit, (m, 1) or (m,), says class 1 where
+    it is above 0, and needs classes=2. A row with an output that is not finite has no predicted class: it is counted
+    in `not_finite`, (classes,), and is wrong. InputError for shapes or targets that do not fit.
+    """
+
+    name: ClassVar[str] = "confusion"
+    higher_is_better: ClassVar[bool] = True
+
+    def __init__(self, classes: int) -> None:
+        if isinstance(classes, bool) or not isinstance(classes, int) or classes < 2:
+            raise InputError(f"ConfusionMatrix: classes is {classes!r}; give a whole number from 2")
+        self.classes = classes
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget every row."""
+        self._counts = np.zeros((self.classes, self.classes + 1), np.int64)  # the last column: no prediction
+        self._weights: dict[int, ExactSum] = {}  # by place in the flattened counts
+
+    def update(self, outputs: Array, targets: Array, weights: Array | None = None) -> None:
+        """Take in a batch."""
+        scores, codes, v = read_classes("ConfusionMatrix", outputs, targets, weights)
+        if scores.shape[1] != self.classes:
+            found = scores.shape[1]
+            raise InputError(f"ConfusionMatrix({self.classes}): the outputs have {found} classes; give as many")
+        predicted = np.where(np.isnan(scores[:, 0]), self.classes, np.argmax(scores, axis=-1))
+        places = codes * (self.classes + 1) + predicted
+        if v is None:
+            self._counts += np.bincount(places, minlength=self._counts.size).reshape(self._counts.shape)
+            return
+        for place in np.unique(places).tolist():
+            self._weights.setdefault(place, ExactSum()).add(v[places == place])
+
+    def merge(self, other: Self) -> None:
+        """Take in all that another matrix of as many classes has gathered."""
+        if other.classes != self.classes:
+            raise InputError(f"ConfusionMatrix({self.classes}): cannot merge with one of {other.classes} classes")
+        self._counts += other._counts
+        for place, total in other._weights.items():
+            self._weights.setdefault(place, ExactSum()).merge(total)
+
+    def _cells(self) -> Array:
+        if not self._weights:
+            return self._counts
+        cells = self._counts.astype(np.float64).ravel()
+        for place, total in self._weights.items():
+            cells[place] = rounded(total.fraction() + int(self._counts.flat[place]))
+        return cells.reshape(self._counts.shape)
+
+    @property
+    def matrix(self) -> Array:
+        """Counts (classes, classes), true class down, predicted across: int64, or float64 once weights were given."""
+        return self._cells()[:, :-1].copy()
+
+    @property
+    def not_finite(self) -> Array:
+        """Rows of each class, (classes,), whose outputs were not all finite."""
+        return self._cells()[:, -1].copy()
+
+    def value(self) -> float:
+        """The accuracy; InputError before any row of a weight above 0."""
+        cells = self._cells()
+        total = float(cells.sum())
+        if total == 0:
+            raise InputError("ConfusionMatrix: no rows with a weight above 0 were given; update it with a batch first")
+        return float(np.trace(cells)) / total
+
+    def report(self, labels: Sequence[Any] | None = None) -> ClassReport:
+        """Precision, recall, F1 and support of every class; 0/0 counts as 0, as in scikit-learn.
+
+        `labels` are the classes' names in the order of their codes. InputError for another number of them, or before
+        any row.
+        """
+        accuracy, names, cells = self.value(), self._names(labels), self._cells()
+        hits, support = np.diagonal(cells), cells.sum(axis=1)
+        called = cells[:, :-1].sum(axis=0)
+        figures = np.stack([_ratio(hits, called), _ratio(hits, support), _ratio(2 * hits, called + support)])
+        total = support.sum()
+        rows = tuple(_row(*given) for given in zip(names, figures.T, support, strict=True))
+        macro = _row("macro", figures.mean(axis=1), total)
+        return ClassReport(rows, macro, _row("weighted", figures @ support / total, total), accuracy)
+
+    def confusions(self, limit: int = 10, labels: Sequence[Any] | None = None) -> list[tuple[str, str, float]]:
+        """The most frequent mistakes, (true label, predicted label, count), the most frequent first."""
+        names, matrix = self._names(labels), self.matrix
+        np.fill_diagonal(matrix, 0)
+        order = np.argsort(-matrix, axis=None, kind="stable")[: max(limit, 0)]
+        pairs = [divmod(int(place), self.classes) for place in order]
+        return [(names[i], names[j], matrix[i, j].item()) for i, j in pairs if matrix[i, j] > 0]
+
+    def table(self, labels: Sequence[Any] | None = None) -> "Table":
+        """The counts (up to 20 classes) with each class's figures, as a table of rich."""
+        from rich.table import Table
+        from rich.text import Text
+
+        heads, rows = self._cells_of_text(labels)
+        table = Table(box=None, padding=(0, 1), header_style="bold")
+        for head in heads:
+            table.add_column(Text(head), justify="left" if head == heads[0] else "right", no_wrap=True)
+        for number, row in enumerate(rows):
+            cells = [Text(cell, style=self._style(number, place, cell)) for place, cell in enumerate(row)]
+            table.add_row(*cells, end_section=number == self.classes - 1)
+        return table
+
+    def text(self, labels: Sequence[Any] | None = None) -> str:
+        """The same table as plain text, one line a class."""
+        heads, rows = self._cells_of_text(labels)
+        first, *widths = (max(map(len, column)) for column in zip(heads, *rows, strict=True))
+        lines = []
+        for row in [heads, *rows]:
+            cells = (cell.rjust(width) for cell, width in zip(row[1:], widths, strict=True))
+            lines.append("  ".join([row[0].ljust(first), *cells]))
+        return "\n".join(lines)
+
+    def _style(self, row: int, place: int, cell: str) -> str:
+        if not self._shows_counts() or row >= self.classes or not 1 <= place <= self._columns():
+            return "bold" if place == 0 else ""
+        if place == row + 1:
+            return "bold green"
+        return "dim" if cell == "·" else "red"
+
+    def _shows_counts(self) -> bool:
+        return self.classes <= _WIDEST
+
+    def _columns(self) -> int:
+        return self.classes + bool(self.not_finite.any()) if self._shows_counts() else 0
+
+    def _cells_of_text(self, labels: Sequence[Any] | None) -> tuple[list[str], list[list[str]]]:
+        report, cells = self.report(labels), self._cells()
+        names = [row.label for row in report.classes]
+        counts = [*names, "not finite"][: self._columns()]
+        figures = ["precision", "recall", "F1", "rows"]
+        heads = ["true \\ predicted" if counts else "class", *counts, *figures]
+        rows = []
+        for number, row in enumerate(report.classes):
+            shown = ["·" if c == 0 else _number(c) for c in cells[number, : len(counts)].tolist()]
+            rows.append([row.label, *shown, *_figures(row)])
+        blank = [""] * len(counts)
+        rows += [[row.label, *blank, *_figures(row)] for row in (report.macro, report.weighted)]
+        rows.append(["accuracy", *blank, "", "", f"{report.accuracy:.4f}", _number(report.macro.support)])
+        return heads, rows
+
+    def _names(self, labels: Sequence[Any] | None) -> list[str]:
+        names = [str(label) for label in (range(self.classes) if labels is None else labels)]
+        if len(names) != self.classes:
+            raise InputError(f"ConfusionMatrix({self.classes}): {len(names)} labels; give one for each class")
+        return names
+
+
+def _row(label: str, figures: Array, support: Array) -> ClassRow:
+    precision, recall, f1 = figures.tolist()
+    return ClassRow(label, precision, recall, f1, support.item())
+
+
+def _ratio(above: Array, below: Array) -> Array:
+    """above / below in float64, 0 where both are 0."""
+    return np.divide(above, below, out=np.zeros(len(above)), where=below != 0)
+
+
+def _number(count: float) -> str:
+    return f"{count:,}" if isinstance(count, int) else f"{count:,.6g}"
+
+
+def _figures(row: ClassRow) -> list[str]:
+    return [f"{row.precision:.4f}", f"{row.recall:.4f}", f"{row.f1:.4f}", _number(row.support)]

@@ -1,0 +1,221 @@
+"""Accuracy, top-k and the confusion matrix: hand-worked figures, ties, non-finite outputs, batches in any cut."""
+
+import io
+
+import numpy as np
+import pytest
+
+from bnengine.errors import InputError
+from bnengine.metrics import Accuracy, ConfusionMatrix, Metric, TopK
+
+# Largest outputs: 1, 0, 2, 0 (a tie with 2). True classes: 1, 2, 2, 0.
+OUTPUTS = np.array([[0.1, 0.7, 0.2], [0.5, 0.1, 0.4], [0.0, 0.1, 0.9], [0.4, 0.2, 0.4]], np.float32)
+TARGETS = np.array([1, 2, 2, 0])
+
+
+def filled(metric, *batch):
+    metric.update(*batch)
+    return metric
+
+
+def test_accuracy_counts_the_rows_whose_largest_output_is_their_class():
+    assert filled(Accuracy(), OUTPUTS, TARGETS).value() == 0.75
+
+
+def test_accuracy_weighs_rows():
+    weights = np.array([1.0, 2.0, 0.5, 0.5])
+    assert filled(Accuracy(), OUTPUTS, TARGETS, weights).value() == 0.5
+    assert filled(ConfusionMatrix(3), OUTPUTS, TARGETS, weights).value() == 0.5
+
+
+def test_of_equal_outputs_the_first_is_the_answer():
+    tie = np.ones((1, 3))
+    assert filled(Accuracy(), tie, [0]).value() == 1
+    assert filled(Accuracy(), tie, [1]).value() == 0
+    assert [filled(TopK(2), tie, [c]).value() for c in range(3)] == [1, 1, 0]
+
+
+def test_targets_may_be_probabilities_one_logit_or_sequences():
+    assert filled(Accuracy(), OUTPUTS, np.eye(3)[TARGETS]).value() == 0.75
+    assert filled(Accuracy(), OUTPUTS.reshape(2, 2, 3), TARGETS.reshape(2, 2)).value() == 0.75
+    logits, yes = np.array([2.0, -1.0, 0.0, 3.0]), np.array([1, 1, 0, 1])
+    for outputs in (logits, logits[:, None]):
+        for targets in (yes, yes[:, None], yes.astype(np.float32), yes.astype(bool)):
+            assert filled(Accuracy(), outputs, targets).value() == 0.75
+            assert filled(ConfusionMatrix(2), outputs, targets).matrix.tolist() == [[1, 0], [1, 2]]
+
+
+def test_each_output_may_be_a_question_of_its_own():
+    metric = filled(Accuracy(each_output=True), [[1.0, -1.0], [1.0, 1.0]], [[1, 0], [0, 1]])
+    assert metric.value() == 0.75
+    weighted = filled(Accuracy(each_output=True), [[1.0, -1.0], [1.0, 1.0]], [[1, 0], [0, 1]], [1.0, 3.0])
+    assert weighted.value() == 5 / 8
+
+
+def test_top_k_counts_the_rows_whose_class_is_among_the_k_largest():
+    assert filled(TopK(2), OUTPUTS, TARGETS).value() == 1.0
+    assert filled(TopK(2), OUTPUTS, [0, 1, 0, 1]).value() == 0.0
+    assert TopK(2).name == "top_2_accuracy"
+
+
+def test_top_1_is_the_accuracy(rng):
+    outputs, targets = rng.integers(0, 4, (200, 6)).astype(float), rng.integers(0, 6, 200)
+    assert filled(TopK(1), outputs, targets).value() == filled(Accuracy(), outputs, targets).value()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_row_with_an_output_that_is_not_finite_is_wrong(bad):
+    outputs = OUTPUTS.copy()
+    outputs[0, 1] = bad  # of class 1, where +inf would otherwise be right
+    assert filled(Accuracy(), outputs, TARGETS).value() == 0.5
+    assert filled(TopK(2), outputs, TARGETS).value() == 0.75
+    matrix = filled(ConfusionMatrix(3), outputs, TARGETS)
+    assert matrix.value() == 0.5
+    assert matrix.not_finite.tolist() == [0, 1, 0]
+    row = matrix.report().classes[1]
+    assert (row.recall, row.support) == (0, 1)
+    assert "not finite" in matrix.text()
+
+
+def test_a_row_of_weight_zero_counts_for_nothing_even_if_it_is_not_finite():
+    outputs = np.concatenate([OUTPUTS, np.full((1, 3), np.nan, np.float32)])
+    for metric in (Accuracy(), TopK(1), ConfusionMatrix(3)):
+        assert filled(metric, outputs, [*TARGETS, 0], [1, 1, 1, 1, 0]).value() == 0.75
+
+
+@pytest.mark.parametrize("make", [Accuracy, lambda: TopK(2), lambda: ConfusionMatrix(5)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_batches_in_any_cut_and_order_give_the_same_bits(rng, make, weighted):
+    outputs, targets = rng.standard_normal((97, 5)), rng.integers(0, 5, 97)
+    weights = rng.random(97) * 10.0 ** rng.integers(-20, 20, 97) if weighted else None
+    whole = filled(make(), outputs, targets, weights)
+    merged, streamed = make(), make()
+    for rows in reversed(np.split(np.arange(97), [1, 4, 50, 50, 96])):
+        part = (outputs[rows], targets[rows], None if weights is None else weights[rows])
+        merged.merge(filled(make(), *part))
+        streamed.update(*part)
+    assert whole.value() == merged.value() == streamed.value()
+    if isinstance(whole, ConfusionMatrix):
+        assert np.array_equal(whole.matrix, merged.matrix)
+
+
+@pytest.mark.parametrize("metric", [Accuracy(), TopK(1), ConfusionMatrix(3)])
+def test_a_reset_forgets_and_no_rows_have_no_value(metric):
+    assert isinstance(metric, Metric)
+    filled(metric, OUTPUTS, TARGETS)
+    metric.reset()
+    metric.update(OUTPUTS[:0], TARGETS[:0])
+    with pytest.raises(InputError, match="no rows"):
+        metric.value()
+
+
+@pytest.mark.parametrize(
+    ("outputs", "targets", "weights", "message"),
+    [
+        (OUTPUTS, [0, 1], None, "targets are int64 of shape"),
+        (OUTPUTS, [0, 1, 2, 3], None, "targets from 0 to 3; they must be 0 to 2"),
+        (OUTPUTS, [0, 1, 2, -1], None, "targets from -1 to 2"),
+        (OUTPUTS, [0.0, 1.0, 2.0, 0.0], None, "give integer classes"),
+        (OUTPUTS, np.full((4, 3), np.nan), None, "target of row 0 is not finite"),
+        (OUTPUTS, TARGETS, [1.0], "weights are float64 of shape"),
+        (OUTPUTS, TARGETS, [1, 1, -1, 1], "weight of row 2 is -1.0"),
+        (OUTPUTS, TARGETS, [1, np.nan, 1, 1], "weight of row 1 is nan"),
+        (np.array([["a"]]), [0], None, "give real numbers"),
+        (np.array([0.5]), [2], None, "they must be 0 to 1"),
+        (np.array([0.5]), [np.nan], None, "they must be 0 to 1"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(outputs, targets, weights, message):
+    with pytest.raises(InputError, match=message):
+        Accuracy().update(outputs, targets, weights)
+
+
+def test_metrics_made_otherwise_do_not_merge():
+    with pytest.raises(InputError, match="top_2_accuracy: cannot merge with top_1_accuracy"):
+        TopK(2).merge(TopK(1))
+    with pytest.raises(InputError, match="cannot merge"):
+        ConfusionMatrix(3).merge(ConfusionMatrix(2))
+
+
+@pytest.mark.parametrize("k", [0, -1, 1.5, True])
+def test_k_is_a_whole_number_from_one(k):
+    with pytest.raises(InputError, match="TopK: k is"):
+        TopK(k)
+
+
+def test_a_k_that_makes_every_answer_right_is_an_error():
+    with pytest.raises(InputError, match="choose a k below 3"):
+        TopK(3).update(OUTPUTS, TARGETS)
+
+
+def matrix_of(counts):
+    """A confusion matrix with the given counts."""
+    counts = np.asarray(counts)
+    true, predicted = np.indices(counts.shape)
+    repeats = counts.ravel()
+    outputs = np.eye(len(counts))[np.repeat(predicted.ravel(), repeats)]
+    return filled(ConfusionMatrix(len(counts)), outputs, np.repeat(true.ravel(), repeats))
+
+
+def test_the_report_has_the_figures_worked_by_hand():
+    matrix = matrix_of([[8, 2, 0], [1, 3, 0], [1, 0, 5]])
+    assert matrix.matrix.tolist() == [[8, 2, 0], [1, 3, 0], [1, 0, 5]]
+    report = matrix.report(["cat", "dog", "eel"])
+    cat, dog, eel = report.classes
+    assert (cat.label, cat.precision, cat.recall, cat.f1, cat.support) == ("cat", 8 / 10, 8 / 10, 16 / 20, 10)
+    assert (dog.precision, dog.recall, dog.f1, dog.support) == (3 / 5, 3 / 4, 6 / 9, 4)
+    assert (eel.precision, eel.recall, eel.f1, eel.support) == (1, 5 / 6, 10 / 11, 6)
+    assert report.accuracy == 16 / 20
+    assert report.macro.precision == pytest.approx(2.4 / 3, rel=1e-15)
+    assert report.weighted.recall == pytest.approx(16 / 20, rel=1e-15)
+    assert report.weighted.f1 == pytest.approx((0.8 * 10 + 2 / 3 * 4 + 10 / 11 * 6) / 20, rel=1e-15)
+    assert report.to_dict()["classes"][1]["label"] == "dog"
+
+
+def test_a_class_that_never_occurs_has_zero_for_zero_over_zero():
+    row = matrix_of([[2, 0], [0, 0]]).report().classes[1]
+    assert (row.precision, row.recall, row.f1, row.support) == (0, 0, 0, 0)
+
+
+def test_the_most_frequent_mistakes_come_first():
+    matrix = matrix_of([[8, 2, 0], [1, 3, 0], [4, 0, 5]])
+    assert matrix.confusions(2, "abc") == [("c", "a", 4), ("a", "b", 2)]
+    assert len(matrix.confusions()) == 3
+
+
+def test_the_text_shows_counts_and_figures():
+    lines = matrix_of([[1200, 2], [1, 3]]).text(["no", "yes"]).splitlines()
+    assert lines[0].split() == ["true", "\\", "predicted", "no", "yes", "precision", "recall", "F1", "rows"]
+    assert lines[1].split() == ["no", "1,200", "2", "0.9992", "0.9983", "0.9988", "1,202"]
+    assert lines[-1].split() == ["accuracy", "0.9975", "1,206"]
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_the_text_of_many_classes_shows_the_figures_only():
+    lines = matrix_of(np.eye(21, dtype=int)).text().splitlines()
+    assert lines[0].split() == ["class", "precision", "recall", "F1", "rows"]
+    assert len(lines) == 1 + 21 + 3
+
+
+def test_the_table_takes_labels_as_they_are(require):
+    out = require("rich.console").Console(width=120, file=io.StringIO())
+    out.print(matrix_of([[5, 1], [0, 0]]).table(["[red]", "b"]))
+    text = out.file.getvalue()
+    assert "[red]" in text
+    assert text.splitlines()[1].split() == ["[red]", "5", "1", "1.0000", "0.8333", "0.9091", "6"]
+
+
+def test_labels_are_as_many_as_classes():
+    with pytest.raises(InputError, match="1 labels; give one for each class"):
+        matrix_of([[1, 0], [0, 1]]).report(["a"])
+
+
+@pytest.mark.parametrize("classes", [1, 0, 2.0, True])
+def test_a_matrix_has_two_classes_or_more(classes):
+    with pytest.raises(InputError, match="classes is"):
+        ConfusionMatrix(classes)
+
+
+def test_a_matrix_refuses_outputs_of_another_width():
+    with pytest.raises(InputError, match="the outputs have 3 classes"):
+        ConfusionMatrix(4).update(OUTPUTS, TARGETS)
