@@ -1,6 +1,7 @@
 """Dropout, with a mask that depends on what is dropped and not on where it stands in the batch."""
 
 from collections.abc import Iterator
+from math import prod
 from operator import add
 from typing import Any, NamedTuple
 
@@ -47,7 +48,7 @@ def dropout(x: Array, step: Array, samples: Array, *, seed: int, layer: int, rat
     order and size of the batch. x (m, ...); step (1,) int64; samples (m,) int64; keep bool like x.
     """
     xp = namespace(x)
-    features = x.size // x.shape[0] if x.shape[0] else 0
+    features = prod(x.shape[1:])
     keep = keep_mask(xp, seed=seed, layer=layer, step=step, samples=samples, features=features, rate=rate)
     keep = xp.reshape(keep, x.shape)
     return Dropped(xp.where(keep, x / (1 - rate), xp.zeros_like(x)), keep)
