@@ -1,6 +1,6 @@
 """The handwritten digits that come with the package; source and licence are in digits.txt beside this file."""
 
-from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 
@@ -13,5 +13,5 @@ def load_digits() -> Dataset:
     Source: UCI "Optical Recognition of Handwritten Digits", E. Alpaydin and C. Kaynak, 1998, CC BY 4.0,
     doi:10.24432/C50P49; the test part of that set.
     """
-    with files("bnengine.data").joinpath("digits.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+    with np.load(Path(__file__).with_name("digits.npz"), allow_pickle=False) as arrays:
         return Dataset(x=arrays["x"], y=arrays["y"].astype(np.int64), name="digits", classes=tuple(range(10)))

@@ -52,10 +52,10 @@ class IterableSource:
         """
         raise InputError(
             f"{self.name}: rows {np.asarray(positions)[:3].tolist()} ... were asked for by position, and an iterable "
-            f"gives batches in its own order only; use batches(), or arrays for shuffling"
+            f"gives batches in its own order only; use epoch(), or arrays for shuffling"
         )
 
-    def batches(self, *, skip: int = 0) -> Iterator[Batch]:
+    def epoch(self, *, skip: int = 0) -> Iterator[Batch]:
         """One epoch; the first `skip` batches are passed over, which is how a run continues within an epoch.
 
         Raises:

@@ -5,9 +5,6 @@ from pathlib import Path
 
 from bnengine.data.dataset import Dataset
 from bnengine.data.digits import load_digits
-from bnengine.data.idx import is_idx_name, load_idx
-from bnengine.data.npy import load_npy, load_npz
-from bnengine.data.tables import load_csv
 from bnengine.errors import DataError
 
 
@@ -24,6 +21,11 @@ def load(spec: str | os.PathLike[str] | Dataset, *, target: str | None = None, n
     Raises:
         DataError: no such file, an unknown kind, or damaged data; the message names file and place.
     """
+    # Imported here: with them come csv, gzip, tokenize and zipfile, which `import bnengine` need not wait for.
+    from bnengine.data.idx import is_idx_name, load_idx
+    from bnengine.data.npy import load_npy, load_npz
+    from bnengine.data.tables import load_csv
+
     if isinstance(spec, Dataset):
         return spec
     text = os.fspath(spec)

@@ -21,7 +21,7 @@ def test_every_epoch_iterates_anew_and_counts_its_samples(factory: Any) -> None:
     source = IterableSource(factory)
     assert source.rows is None
     for _ in range(2):
-        batches = list(source.batches())
+        batches = list(source.epoch())
         assert [b.samples.tolist() for b in batches] == [[0, 1, 2, 3], [4, 5]]
         np.testing.assert_array_equal(np.concatenate([b.x for b in batches]), X.astype(np.float32))
         assert [b.y.tolist() for b in batches] == [[0, 1, 0, 1], [1, 0]]
@@ -29,15 +29,15 @@ def test_every_epoch_iterates_anew_and_counts_its_samples(factory: Any) -> None:
 
 
 def test_batches_passed_over_are_counted() -> None:
-    (batch,) = IterableSource(PAIRS).batches(skip=1)
+    (batch,) = IterableSource(PAIRS).epoch(skip=1)
     assert batch.samples.tolist() == [4, 5]
-    assert list(IterableSource(PAIRS).batches(skip=2)) == []
+    assert list(IterableSource(PAIRS).epoch(skip=2)) == []
 
 
 def test_weights_and_preprocessing_go_along() -> None:
     preprocessing = Preprocessing.fit(Dataset(X, np.array(["a", "b"])[Y]))
     source = IterableSource([(X, np.array(["a", "b"])[Y], np.arange(6))], preprocessing, "float64")
-    (batch,) = source.batches()
+    (batch,) = source.epoch()
     np.testing.assert_allclose(batch.x.std(axis=0), 1.0, rtol=1e-12)
     assert batch.y.tolist() == Y.tolist()
     assert (batch.weights.dtype, batch.weights.tolist()) == (np.float64, [0, 1, 2, 3, 4, 5])
@@ -45,21 +45,21 @@ def test_weights_and_preprocessing_go_along() -> None:
 
 def test_an_iterator_that_is_used_up_is_named_in_its_second_epoch() -> None:
     source = IterableSource(generator(), name="mine")
-    assert len(list(source.batches())) == 2
+    assert len(list(source.epoch())) == 2
     with pytest.raises(
         DataError, match=r"mine: the generator was used up by the epoch before .* returns a fresh generator"
     ):
-        next(source.batches())
+        next(source.epoch())
     once = generator()
     source = IterableSource(lambda: once, name="mine")
-    assert len(list(source.batches())) == 2
+    assert len(list(source.epoch())) == 2
     with pytest.raises(DataError, match="mine: the generator was used up"):
-        next(source.batches())
+        next(source.epoch())
 
 
 def test_no_batch_at_all_is_named() -> None:
     with pytest.raises(DataError, match="mine: the iterable gave no batch"):
-        list(IterableSource([], name="mine").batches())
+        list(IterableSource([], name="mine").epoch())
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_no_batch_at_all_is_named() -> None:
     ],
 )
 def test_a_faulty_batch_is_named_by_its_number(second: Any, message: str) -> None:
-    batches = IterableSource([PAIRS[0], second], name="mine").batches()
+    batches = IterableSource([PAIRS[0], second], name="mine").epoch()
     next(batches)
     with pytest.raises(DataError, match=f"^mine: batch 1: {message}"):
         next(batches)
@@ -91,4 +91,4 @@ def test_an_iterable_has_no_positions() -> None:
     with pytest.raises(InputError, match="IterableSource: 3 is neither an iterable nor a callable"):
         IterableSource(3)
     with pytest.raises(DataError, match="mine: the callable returned 3, which is not iterable"):
-        next(IterableSource(lambda: 3, name="mine").batches())
+        next(IterableSource(lambda: 3, name="mine").epoch())
