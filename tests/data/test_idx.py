@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -18,6 +18,7 @@ TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 TEST = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
+@settings(deadline=None)  # A busy machine is no failure.
 @given(
     array=hnp.arrays(st.sampled_from(sorted(IDX_CODES)), hnp.array_shapes(max_dims=4, max_side=5)),
     compressed=st.booleans(),

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -21,6 +21,7 @@ class Opened:
         return (Path.touch, (Path("unpickled"),))
 
 
+@settings(deadline=None)  # A busy machine is no failure.
 @given(data=st.data(), mapped=st.booleans(), fortran=st.booleans())
 def test_every_pair_of_arrays_comes_back(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, mapped: bool, fortran: bool

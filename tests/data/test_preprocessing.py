@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -205,6 +205,7 @@ def test_a_constant_target_comes_back_exactly() -> None:
 scalings = st.sampled_from(["centre", "standardize", "none", "auto"])
 
 
+@settings(deadline=None)  # A busy machine is no failure.
 @given(
     x=hnp.arrays("float64", st.tuples(st.integers(3, 6), st.integers(1, 4)), elements=st.floats(-1e100, 1e100)),
     labels=st.lists(st.text(max_size=5), min_size=2, max_size=3, unique=True),

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnengine.data import load
@@ -19,6 +19,7 @@ def table(tmp_path: Path, text: str) -> Path:
     return path
 
 
+@settings(deadline=None)  # A busy machine is no failure.
 @given(
     rows=st.lists(st.tuples(finite, finite, words), min_size=1, max_size=8),
     names=st.lists(words, min_size=3, max_size=3, unique=True),
