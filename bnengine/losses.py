@@ -4,7 +4,7 @@ A loss checks targets and weighs a step on the host, where the data come from, a
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,6 +27,19 @@ class LossFunction:
     def targets(self, y: Any, outputs: int) -> np.ndarray:
         """Targets of one batch as a NumPy array, checked against the width of the network's output."""
         raise NotImplementedError
+
+    def weights(self, weights: np.ndarray | None, targets: np.ndarray) -> np.ndarray | None:
+        """The samples' weights (m,) as one for each row of the targets (m, ...), checked; None for none."""
+        if weights is None:
+            return None
+        weights = np.asarray(weights)
+        rows = targets.shape if targets.dtype.kind == "i" else targets.shape[:-1]
+        if weights.shape != rows[:1]:
+            raise InputError(
+                f"{type(self).__name__}: weights have shape {weights.shape}, the targets {targets.shape}; give one weight a "
+                f"sample, ({rows[0]},)"
+            )
+        return np.broadcast_to(weights.reshape(-1, *[1] * (len(rows) - 1)), rows)
 
     def total(self, targets: np.ndarray, weights: np.ndarray | None, outputs: int) -> float:
         """What a batch adds to the divisor of the mean: its rows, or their total weight, times the terms of a row."""
@@ -87,12 +100,12 @@ class SoftmaxCrossEntropy(LossFunction):
         return y
 
     def total(self, targets: np.ndarray, weights: np.ndarray | None, outputs: int) -> float:
-        if targets.dtype.kind == "f":
-            targets = targets[..., 0]
-            classes = np.ones(targets.shape)
+        weights = self.weights(weights, targets)
+        if targets.dtype.kind == "f" or self.class_weights is None:
+            classes = np.ones(targets.shape[:-1] if targets.dtype.kind == "f" else targets.shape)
         else:
-            classes = np.ones(targets.shape) if self.class_weights is None else np.asarray(self.class_weights)[targets]
-        return float(np.sum(classes if weights is None else (classes.T * weights.T).T))
+            classes = np.asarray(self.class_weights)[targets]
+        return float(np.sum(classes if weights is None else classes * weights))
 
     def constants(self, outputs: int) -> np.ndarray | None:
         if self.class_weights is None:
@@ -125,7 +138,8 @@ class _ElementWise(LossFunction):
         return y.astype(np.float64, copy=False) if y.dtype.kind != "f" else y
 
     def total(self, targets: np.ndarray, weights: np.ndarray | None, outputs: int) -> float:
-        return float(targets.size) if weights is None else float(np.sum(weights)) * outputs
+        weights = self.weights(weights, targets)
+        return float(targets.size) if weights is None else float(np.sum(weights, dtype=np.float64)) * outputs
 
 
 @dataclass(frozen=True)
@@ -173,4 +187,7 @@ def get_loss(given: str | dict[str, Any] | LossFunction) -> LossFunction:
     name = options.pop("name", None)
     if name not in LOSSES:
         raise InputError(f"loss: no loss {name!r}; choose one of {', '.join(LOSSES)}")
+    known = [field.name for field in fields(LOSSES[name])]
+    if unknown := sorted(options.keys() - set(known)):
+        raise InputError(f"loss: {name} has no option {unknown[0]!r}; it takes {', '.join(known) or 'none'}")
     return LOSSES[name](**options)

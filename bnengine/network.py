@@ -9,10 +9,11 @@ import numpy as np
 
 from ._typing import Array, DType
 from .backend import Backend, get_backend
+from .data import Preprocessing
 from .errors import InputError
 from .flat import Flat, Handle, Parameter, Statistics, size
-from .layers import BatchNorm, Dense, Dropout, Layer, Pass, Pullback, Residual, build, chain, config_of, settle, walk
-from .layers.base import Dx
+from .layers import Dropout, Layer, Pass, Pullback, Residual, build, chain, config_of, settle, walk
+from .layers.base import Dx, widths
 from .memory import Choice, Fresh
 from .random import Stream
 
@@ -54,8 +55,9 @@ class Sequential:
             raise InputError(f"Sequential: dtype {dtype!r} is not 'float32' or 'float64'")
         self.backend = get_backend(backend)
         self.given, self.dtype, self.seed = layers, dtype, seed
+        self.preprocessing: Preprocessing | None = None  # set by training, saved along: what raw data goes through
         self.layers = settle(_labelled(layers, "", count()))
-        self.inputs, self.outputs = _widths(self.layers)
+        self.inputs, self.outputs = widths(self.layers, None)
         self._names = _names(layers)
         used = _used(self.layers)
         self.cancelled = [name for name, h in self._names.items() if h not in used]
@@ -121,12 +123,13 @@ class Sequential:
         proposals: Flat | None = None,
         samples: Array | None = None,
         step: Array | None = None,
+        dropout: bool = True,
     ) -> Forward:
         """The output for x (..., features) and the way back; parameters and running statistics stay as they are.
 
         `training` normalises by the batch and drops out, else by the running statistics. The batch's moments go into
         `proposals` (made here if not given). `samples` (m,) int64: indices in the data set, and `step` (1,): what dropout is
-        keyed by; 0, 1, ... and 0 if not given. x may be of any library and floating dtype; it is brought to the network's.
+        keyed by; 0, 1, ... and 0 if not given; `dropout` False leaves it out of a training pass. x may be of any library and floating dtype; it is brought to the network's.
         """
         x = self.asarray(x)
         if not training:
@@ -136,20 +139,24 @@ class Sequential:
             proposals = self.statistics.like()
         if samples is None:
             samples = xp.arange(x.shape[0], dtype=xp.int64, device=device)
+        elif tuple(samples.shape) != (x.shape[0],):
+            raise InputError(f"Sequential: {tuple(samples.shape)} sample indices for {x.shape[0]} rows; give one a row")
         if step is None:
             step = xp.zeros((1,), dtype=xp.int64, device=device)
-        run = Pass(training, memory or Fresh(), proposals, self.seed, step, samples)
+        samples, step = self.backend.asarray(samples, "int64"), self.backend.asarray(step, "int64")
+        run = Pass(training, memory or Fresh(), proposals, self.seed, step, samples, dropout)
         y, pullback = chain(self.layers, x, run)
         return Forward(y, pullback, proposals)
 
     def predict(self, x: Any, *, batch_size: int = 4096) -> Array:
         """The output in evaluation mode, in batches of at most `batch_size` rows, as one array of the backend."""
-        if batch_size < 1:
+        if not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"predict: batch_size {batch_size!r} is not a whole number from 1 up")
-        rows = len(x)
+        x = x if hasattr(x, "shape") else np.asarray(x)
+        rows = x.shape[0] if x.ndim else 0
         if rows <= batch_size:
             return self.forward(x, training=False).output
-        parts = [self.forward(x[a : a + batch_size], training=False).output for a in range(0, rows, batch_size)]
+        parts = [self.forward(x[a : a + batch_size, ...], training=False).output for a in range(0, rows, batch_size)]
         return self.backend.xp.concat(parts, axis=0)
 
     def gradients(self) -> Flat:
@@ -246,7 +253,7 @@ class Sequential:
         """Freeze by name until `thaw`: "statistics" (running statistics stay), "affine" (gamma and beta stay),
         "normalization" (training normalises by running statistics too), or "parameters" (those named stay).
 
-        `names`: of layers ("1") or parameters ("0.W"); none for all.
+        `names`: of layers ("1", with the layers inside) or parameters ("0.W"); none for all.
         """
         self._freeze(what, names, True)
 
@@ -257,19 +264,16 @@ class Sequential:
     def _freeze(self, what: Freezable, names: tuple[str, ...], frozen: bool) -> None:
         if what not in ("statistics", "affine", "normalization", "parameters"):
             raise InputError(f"freeze: no kind {what!r}; choose 'statistics', 'affine', 'normalization' or 'parameters'")
-        chosen = [h for n, h in self._names.items() if not names or n in names or n.rsplit(".", 1)[0] in names]
-        unknown = [n for n in names if n not in self._names and n not in {k.rsplit(".", 1)[0] for k in self._names}]
-        if unknown:
-            raise InputError(f"freeze: no layer or parameter {unknown[0]!r}; there are {', '.join(self._names)}")
-        for name, handle in self._names.items():
-            if handle not in chosen:
+        able = {n: h for n, h in self._names.items() if _can_freeze(what, n, h)}
+        for given in names:
+            if not any(_lies_in(name, given) for name in able):
+                raise InputError(f"freeze: no layer or parameter {given!r} that has {what}; there are {', '.join(able) or 'none'}")
+        for name, handle in able.items():
+            if names and not any(_lies_in(name, given) for given in names):
                 continue
-            if isinstance(handle, Statistics):
-                if what == "statistics":
-                    handle.frozen = frozen
-                elif what == "normalization":
-                    handle.normalises = frozen
-            elif what == "parameters" or (what == "affine" and name.rsplit(".", 1)[1] in ("gamma", "beta")):
+            if isinstance(handle, Statistics) and what == "normalization":
+                handle.normalises = frozen
+            else:
                 handle.frozen = frozen
 
     def frozen(self) -> dict[str, list[str]]:
@@ -335,21 +339,6 @@ def _labelled(layers: Iterable[Layer], prefix: str, dropouts: "count[int]") -> I
         yield made
 
 
-def _widths(layers: Iterable[Layer]) -> tuple[int | None, int | None]:
-    """(features of the input, of the output), each layer checked against the one before."""
-    width: int | None = None
-    inputs: int | None = None
-    for layer in layers:
-        before, width = width, layer.features(width)
-        if inputs is None and before is None:
-            inputs = layer.inputs if isinstance(layer, Dense) else width if isinstance(layer, BatchNorm) else _inner(layer)
-    return inputs, width
-
-
-def _inner(layer: Layer) -> int | None:
-    return _widths(layer.parts())[0] if isinstance(layer, Residual) else None
-
-
 def _names(layers: Iterable[Layer]) -> dict[str, Handle]:
     """Handles by name; one used twice has its first name."""
     names: dict[Handle, str] = {}
@@ -357,6 +346,18 @@ def _names(layers: Iterable[Layer]) -> dict[str, Handle]:
         for attribute, handle in layer.handles().items():
             names.setdefault(handle, f"{place}.{attribute}")
     return {name: handle for handle, name in names.items()}
+
+
+def _can_freeze(what: Freezable, name: str, handle: Handle) -> bool:
+    """Whether a freeze of that kind concerns the handle."""
+    if isinstance(handle, Statistics):
+        return what in ("statistics", "normalization")
+    return what == "parameters" or (what == "affine" and name.rsplit(".", 1)[1] in ("gamma", "beta"))
+
+
+def _lies_in(name: str, given: str) -> bool:
+    """Whether `given` is the name of a handle or of a layer that it lies in, at any depth."""
+    return name == given or name.startswith(f"{given}.")
 
 
 def _used(layers: Iterable[Layer]) -> set[Handle]:

@@ -4,7 +4,7 @@ A learning rate is not among them: it comes from a schedule. Weight decay applie
 out of it (they lie behind the border in the flat buffer).
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 from . import ops
@@ -154,4 +154,7 @@ def get_optimizer(given: str | dict[str, Any] | Optimizer) -> Optimizer:
     name = options.pop("name", None)
     if name not in OPTIMIZERS:
         raise InputError(f"optimizer: no optimizer {name!r}; choose one of {', '.join(OPTIMIZERS)}")
+    known = [field.name for field in fields(OPTIMIZERS[name])]
+    if unknown := sorted(options.keys() - set(known)):
+        raise InputError(f"optimizer: {name} has no option {unknown[0]!r}; it takes {', '.join(known)}")
     return OPTIMIZERS[name](**options)

@@ -1,9 +1,11 @@
 """The table that `Sequential.summary` prints."""
 
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from .flat import Parameter, size
-from .layers import walk
+from .flat import Handle, Parameter, size
+from .layers import BatchNorm, Dense, Layer, Residual, walk
 
 if TYPE_CHECKING:
     from .network import Sequential
@@ -37,7 +39,7 @@ def _totals(network: "Sequential") -> list[str]:
     parameters, statistics = network.parameters.array, network.statistics.array
     itemsize = 4 if network.dtype == "float32" else 8
     held = parameters.shape[0] * itemsize + statistics.shape[0] * statistics.shape[1] * 8
-    kept = [name for name in network.named_parameters() if name.endswith(".b") and _before_batch_norm(network, name)]
+    kept = [name for name, handle in network.named_handles().items() if handle in set(_cancelled_anyway(network.layers))]
     lines = [
         f"{network.parameter_count:,} parameters in {network.dtype} on {network.backend.name}, {held:,} bytes with statistics",
         f"{network.cancelled_biases:,} biases left out: the BatchNorm behind subtracts them ({', '.join(network.cancelled)})"
@@ -49,9 +51,11 @@ def _totals(network: "Sequential") -> list[str]:
     return lines
 
 
-def _before_batch_norm(network: "Sequential", name: str) -> bool:
-    from .layers import BatchNorm
-
-    places = list(walk(network.given))
-    index = next(i for i, (place, _) in enumerate(places) if place == name.rsplit(".", 1)[0])
-    return index + 1 < len(places) and isinstance(places[index + 1][1], BatchNorm)
+def _cancelled_anyway(layers: Sequence[Layer]) -> Iterator[Handle]:
+    """The biases that a BatchNorm directly behind subtracts, in layers that have met their neighbours."""
+    for layer, after in pairwise(layers):
+        if isinstance(layer, Dense) and layer.b and layer.activation == "identity" and isinstance(after, BatchNorm):
+            yield layer.b
+    for layer in layers:
+        if isinstance(layer, Residual):
+            yield from _cancelled_anyway([*layer.body, layer.last])

@@ -35,6 +35,7 @@ class Pass:
     seed: int
     step: Array
     samples: Array
+    drops: bool = True
 
 
 class Layer:
@@ -53,6 +54,15 @@ class Layer:
     def features(self, inputs: int | None) -> int | None:
         """The width of the output for an input of that width, None for unknown; an error where they do not fit."""
         return inputs
+
+    def takes(self) -> int | None:
+        """The width that the input must have, None for any."""
+        return None
+
+    @property
+    def keeps_width(self) -> bool:
+        """Whether the output is as wide as the input, for every width."""
+        return type(self).features is Layer.features
 
     def followed_by(self, after: "Layer") -> "tuple[Layer, Layer | None]":
         """(this layer, the next or None) once they are neighbours: settled when a network is built."""
@@ -92,6 +102,20 @@ def fits(owner: str, expected: int, given: int | None) -> None:
     """Refuse an input of another width than the layer was made for."""
     if given is not None and given != expected:
         raise InputError(f"{owner}: the input has {given} features, the layer was made for {expected}; change one of the two")
+
+
+def widths(layers: Iterable[Layer], inputs: int | None) -> tuple[int | None, int | None]:
+    """(features of the input, of the output), each layer checked against the one before; None for unknown.
+
+    An unknown width is told by the first layer that needs one, as long as those before it keep the width.
+    """
+    width, told = inputs, inputs is not None
+    for layer in layers:
+        if not told:
+            inputs = width = layer.takes()
+            told = inputs is not None or not layer.keeps_width
+        width = layer.features(width)
+    return inputs, width
 
 
 def chain(layers: Iterable[Layer], x: Array, run: Pass) -> tuple[Array, Pullback]:

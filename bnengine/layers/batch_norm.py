@@ -106,6 +106,9 @@ class BatchNorm(Layer):
         own: dict[str, Handle | None] = {"gamma": self.gamma, "beta": self.beta, "statistics": self.statistics}
         return {name: h for name, h in own.items() if h is not None}
 
+    def takes(self) -> int:
+        return self.channels
+
     def features(self, inputs: int | None) -> int:
         fits(self.name, self.channels, inputs)
         return self.channels

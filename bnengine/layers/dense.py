@@ -45,6 +45,9 @@ class Dense(Layer):
     def handles(self) -> dict[str, Handle]:
         return {"W": self.W} if self.b is None else {"W": self.W, "b": self.b}
 
+    def takes(self) -> int:
+        return self.inputs
+
     def features(self, inputs: int | None) -> int:
         fits(self.name, self.inputs, inputs)
         return self.outputs

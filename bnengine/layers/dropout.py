@@ -32,7 +32,7 @@ class Dropout(Layer):
         return {"rate": self.rate}
 
     def forward(self, x: Array, run: Pass) -> tuple[Array, Pullback]:
-        if not run.training:
+        if not (run.training and run.drops):
             return chain((), x, run)
         options = {"rate": self.rate, "memory": run.memory}
         y, keep = ops.dropout(x, run.step, run.samples, seed=run.seed, layer=self.index, **options)

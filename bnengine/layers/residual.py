@@ -8,7 +8,7 @@ from ..errors import InputError
 from ..flat import Flat
 from ..ops import Into
 from .activation import Activation
-from .base import Dx, Layer, Pass, Pullback, chain, deliver, settle
+from .base import Dx, Layer, Pass, Pullback, chain, deliver, settle, widths
 from .batch_norm import BatchNorm
 
 
@@ -17,6 +17,8 @@ class Residual(Layer):
 
     Where the body ends in a BatchNorm, the sum, and an activation behind it, are part of that BatchNorm's op.
     """
+
+    keeps_width = True
 
     def __init__(self, *body: Layer) -> None:
         if not body:
@@ -36,10 +38,11 @@ class Residual(Layer):
     def parts(self) -> Iterable[Layer]:
         return self.given
 
+    def takes(self) -> int | None:
+        return widths(self.given, None)[0]
+
     def features(self, inputs: int | None) -> int | None:
-        width = inputs
-        for layer in self.given:
-            width = layer.features(width)
+        inputs, width = widths(self.given, inputs)
         if inputs is not None and width is not None and width != inputs:
             raise InputError(f"{self.name}: the body makes {width} features of {inputs}; both ways must have one width")
         return width

@@ -1,12 +1,15 @@
 """Which layer was the first to go non-finite."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from .._typing import Array
+from ..backend import Backend
 from ..data import Batch
-from ..layers import Pass
+from ..flat import Parameter, Statistics
+from ..layers import Layer, Pass, Residual
 from ..memory import Fresh
 from .step import Step
 
@@ -35,10 +38,10 @@ def _forward(step: Step, micro: Any, batch: Batch) -> str:
     run = Pass(True, memory, network.statistics.like(), network.seed, step.counters[:1], micro.samples)
     x, pulls = micro.x, []
     for layer in network.layers:
+        if found := _inside(layer, x, run, backend):
+            return found
         x, pull = layer.forward(x, run)
         pulls.append((layer, pull))
-        if found := _broken(backend.to_numpy(x)):
-            return f"the output of {layer.name} holds {found}"
     total = backend.asarray(np.asarray([step.total([batch])]), network.dtype)
     value, dy = step.loss(x, micro.target, micro.weights, step.constants, total)
     if found := _broken(backend.to_numpy(value)):
@@ -46,12 +49,40 @@ def _forward(step: Step, micro: Any, batch: Batch) -> str:
     grads = network.gradients()
     for i, (layer, pull) in reversed(list(enumerate(pulls))):
         dy = pull(dy, grads, dx=i > 0)
-        for handle in layer.handles().values():
-            if handle in grads.offsets and (found := _broken(backend.to_numpy(grads[handle]))):
-                return f"a gradient of {layer.name} holds {found}"
+        for name, handle in _parameters(layer):
+            if found := _broken(backend.to_numpy(grads[handle])):
+                return f"a gradient of {name} holds {found}"
         if i and (found := _broken(backend.to_numpy(dy))):
             return f"the gradient behind {layer.name} holds {found}"
+    with np.errstate(over="ignore"):
+        if not np.isfinite(np.sum(backend.to_numpy(grads.array).astype(np.float64) ** 2)):
+            return "the gradients are finite, but their norm is not"
     return "nothing that can be seen again: the step was finite this time"
+
+
+def _inside(layer: Layer, x: Array, run: Pass, backend: Backend) -> str:
+    """What is not finite in a layer's output or batch statistics, told of the innermost layer; "" for nothing."""
+    if isinstance(layer, Residual):
+        h = x
+        for part in layer.body if layer.sums else (*layer.body, layer.last):
+            if found := _inside(part, h, run, backend):
+                return found
+            h, _ = part.forward(h, run)
+    statistics = [h for h in layer.handles().values() if isinstance(h, Statistics)]
+    run = replace(run, proposals=run.proposals.like())
+    y, _ = layer.forward(x, run)
+    for handle in statistics:
+        if found := _broken(backend.to_numpy(run.proposals[handle])):
+            return f"the batch statistics of {layer.name} hold {found} of (count, mean, var)"
+    found = _broken(backend.to_numpy(y))
+    return found and f"the output of {layer.name} holds {found}"
+
+
+def _parameters(layer: Layer) -> list[tuple[str, Parameter]]:
+    """(layer's name, handle) of what is trained in a layer, those inside a residual too."""
+    inner = (*layer.body, layer.last) if isinstance(layer, Residual) else ()
+    own = [(layer.name, h) for h in layer.handles().values() if isinstance(h, Parameter)]
+    return own + [found for part in inner for found in _parameters(part)]
 
 
 def _broken(array: Array) -> str:

@@ -140,11 +140,18 @@ class Step:
         """A batch on the backend, its targets checked by the loss."""
         backend, dtype = self.backend, self.network.dtype
         target = self.loss.targets(batch.y, self.outputs)
+        weights = self.loss.weights(batch.weights, target)
+        x, samples = self.network.asarray(batch.x), np.asarray(batch.samples)
+        if not target.shape[:1] == samples.shape == (x.shape[0],):
+            raise InputError(
+                f"Step: {x.shape[0]} rows of input, targets of shape {target.shape}, sample indices of shape {samples.shape}; "
+                "give one target and one index a row"
+            )
         return Micro(
-            self.network.asarray(batch.x),
+            x,
             backend.asarray(target, "int64" if target.dtype.kind == "i" else dtype),
-            None if batch.weights is None else backend.asarray(batch.weights, dtype),
-            backend.asarray(batch.samples, "int64"),
+            None if weights is None else backend.asarray(weights, dtype),
+            backend.asarray(samples, "int64"),
         )
 
     def total(self, batches: Sequence[Batch]) -> float:
@@ -204,6 +211,12 @@ class Step:
         forward = self.network.forward(
             micro.x, training=True, memory=self.memory, proposals=proposals, samples=micro.samples, step=self.counters[:1]
         )
+        rows = forward.output.shape[: micro.target.ndim]
+        if tuple(micro.target.shape) != tuple(rows):
+            raise InputError(
+                f"Step: targets of shape {tuple(micro.target.shape)} for an output of shape {tuple(forward.output.shape)}; give "
+                "a class for each row, or a value for each output"
+            )
         into = {"value": Into(self.value, adds=i > 0)}
         loss = self.loss(forward.output, micro.target, micro.weights, self.constants, normaliser, memory=self.memory, into=into)
         if self.loss.task == "classification":
@@ -265,13 +278,14 @@ class Step:
         for name, array in expected.items():
             if np.shape(state[name]) != array.shape:
                 raise InputError(f"Step.load_state_dict: {name} has shape {np.shape(state[name])}; needed is {array.shape}")
-        self.counters[...] = self.backend.asarray(state["counters"], "int64")
-        self.sums[...] = self.backend.asarray(state["sums"], "float64")
+        asarray, dtype = self.backend.asarray, self.network.dtype
+        new = [(self.counters, asarray(state["counters"], "int64")), (self.sums, asarray(state["sums"], "float64"))]
+        handles = [(n, h) for n, h in self.network.named_handles().items() if isinstance(h, Parameter)]
         for slot, flat in self.slots.items():
             if flat is not None:
-                for name, handle in self.network.named_handles().items():
-                    if isinstance(handle, Parameter):
-                        flat[handle][...] = self.backend.asarray(state[f"optimizer.{slot}.{name}"], self.network.dtype)
+                new += [(flat[h], asarray(state[f"optimizer.{slot}.{name}"], dtype)) for name, h in handles]
         if self.averaged is not None:
             averaged = {k.removeprefix("average."): v for k, v in state.items() if k.startswith("average.")}
             self.network.import_into(averaged, *self.averaged)
+        for view, array in new:
+            view[...] = array
