@@ -121,6 +121,8 @@ class Op(Generic[R]):
         values: dict[str, Any] = {"out": result} if single else result._asdict()  # type: ignore[attr-defined]
         for field, (array, adds) in into.items():
             new = values[field]
+            if new is None:
+                raise InputError(f"{self.name}: this call has no output {field!r} that could go into a destination")
             array[...] = self.accumulates[field](array, new) if adds else new
             values[field] = array
         stored: R = values["out"] if single else type(result)(**values)

@@ -1,0 +1,323 @@
+"""Every op once more, from the formulas of its docstring, plainly and in NumPy's longest floating type."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+LONG = np.longdouble
+MASK = 0xFFFFFFFF
+
+
+def long(value: Any) -> Any:
+    """Floating arrays in the longest type; everything else as it is."""
+    return value.astype(LONG) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
+
+
+def rows(x):
+    return x.reshape(-1, x.shape[-1])
+
+
+def value_of(z, kind, slope=0.01):
+    if kind == "gelu":
+        return z * cdf(z)
+    rules = {
+        "identity": lambda t: t,
+        "relu": lambda t: np.maximum(t, 0),
+        "leaky_relu": lambda t: np.where(t >= 0, t, slope * t),
+        "sigmoid": lambda t: 1 / (1 + np.exp(-t)),
+        "tanh": lambda t: np.sinh(t) / np.cosh(t),
+    }
+    return rules[kind](z)
+
+
+def cdf(z):
+    return np.asarray([math.erfc(-float(t) / math.sqrt(2)) / 2 for t in z.ravel()], LONG).reshape(z.shape)
+
+
+def slope_of(kind, slope, y, z):
+    """g'(z): from the output y, from z for gelu."""
+    if kind == "gelu":
+        return cdf(z) + z * np.exp(-z * z / 2) / np.sqrt(2 * LONG(math.pi))
+    rules = {
+        "identity": lambda t: np.ones_like(t),
+        "relu": lambda t: (t > 0) * LONG(1),
+        "leaky_relu": lambda t: np.where(t > 0, LONG(1), LONG(slope)),
+        "sigmoid": lambda t: t * (1 - t),
+        "tanh": lambda t: 1 - t**2,
+    }
+    return rules[kind](y)
+
+
+# -- pointwise, dense ---------------------------------------------------------------------------------------------------
+
+
+def activation(x, *, kind, slope=0.01):
+    return {"out": value_of(x, kind, slope)}
+
+
+def activation_backward(dy, x, y, *, kind, slope=0.01):
+    return {"out": dy * slope_of(kind, slope, y, x)}
+
+
+def total(a, b):
+    return {"out": a + b}
+
+
+def affine(x, W, b=None, *, activation="identity", slope=0.01):
+    z = np.einsum("...i,io->...o", x, W)
+    return {"out": value_of(z if b is None else z + b, activation, slope)}
+
+
+def affine_backward(dy, x, W, y, *, activation="identity", slope=0.01, input_gradient=True):
+    dz = dy * slope_of(activation, slope, y, None)
+    dx = np.einsum("...o,io->...i", dz, W) if input_gradient else None
+    return {"dx": dx, "dW": np.einsum("ri,ro->io", rows(x), rows(dz)), "db": rows(dz).sum(0)}
+
+
+# -- batch normalisation ------------------------------------------------------------------------------------------------
+
+
+def moments(x):
+    x = rows(x)
+    n = x.shape[0]
+    mean = sum(x) / n
+    batch = np.stack([np.full_like(mean, n), mean, sum((x - mean) ** 2) / n])
+    return {"batch": batch, "proposal": batch}
+
+
+def merge(a, b):
+    merged = np.array(a)
+    for c in range(a.shape[1]):
+        na, nb = a[0, c], b[0, c]
+        if na + nb == 0 or nb == 0:
+            continue
+        mean = (na * a[1, c] + nb * b[1, c]) / (na + nb)
+        var = (na * (a[2, c] + (a[1, c] - mean) ** 2) + nb * (b[2, c] + (b[1, c] - mean) ** 2)) / (na + nb)
+        merged[:, c] = na + nb, mean, var
+    return {"out": merged}
+
+
+def commit(running, proposal, ok, decay, unbiased):
+    new = np.array(running)
+    for c in range(running.shape[1]):
+        n, mean, var = proposal[:, c]
+        if not ok[0] or n == 0:
+            continue
+        if decay[c] == -1:
+            new[:, c] = merge(running[:, [c]], proposal[:, [c]])["out"][:, 0]
+            continue
+        if unbiased[c] and n > 1:
+            var = var * n / (n - 1)
+        new[0, c] = running[0, c] + n
+        new[1, c] = decay[c] * running[1, c] + (1 - decay[c]) * mean
+        new[2, c] = decay[c] * running[2, c] + (1 - decay[c]) * var
+    return {"out": new}
+
+
+def normalize(x, statistics, gamma, beta, add=None, *, eps=1e-5, activation="identity", slope=0.01):
+    return {"out": value_of(sum_of(x, statistics, gamma, beta, add, eps), activation, slope)}
+
+
+def sum_of(x, statistics, gamma, beta, add, eps):
+    z = (x - statistics[1]) / np.sqrt(statistics[2] + eps)
+    z = z if gamma is None else gamma * z
+    z = z if beta is None else z + beta
+    return z if add is None else z + add
+
+
+def normalize_backward(
+    dy, x, y, statistics, gamma, beta, add=None, *, eps=1e-5, activation="identity", slope=0.01, batch_statistics=True
+):
+    dz = dy * slope_of(activation, slope, y, sum_of(x, statistics, gamma, beta, add, eps))
+    inv_std = 1 / np.sqrt(statistics[2] + eps)
+    x_norm = (x - statistics[1]) * inv_std
+    dx_norm = dz if gamma is None else dz * gamma
+    if batch_statistics:  # through x itself, through the variance and through the mean
+        axes = tuple(range(x.ndim - 1))
+        m = x.size // x.shape[-1]
+        dvar = -0.5 * (dx_norm * x_norm).sum(axes) * inv_std**2
+        dmean = -dx_norm.sum(axes) * inv_std
+        dx = dx_norm * inv_std + dvar * 2 * (x - statistics[1]) / m + dmean / m
+    else:
+        dx = dx_norm * inv_std
+    return {
+        "dx": dx,
+        "dadd": None if add is None else dz,
+        "dgamma": None if gamma is None else rows(dz * x_norm).sum(0),
+        "dbeta": None if beta is None else rows(dz).sum(0),
+    }
+
+
+# -- dropout ------------------------------------------------------------------------------------------------------------
+
+
+def philox(counter, key):
+    """Philox 4x32-10 of Salmon et al. (2011), on Python's integers."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        p0, p1 = 0xD2511F53 * c0, 0xCD9E8D57 * c2
+        c0, c1, c2, c3 = (p1 >> 32) ^ c1 ^ k0, p1 & MASK, (p0 >> 32) ^ c3 ^ k1, p0 & MASK
+        k0, k1 = (k0 + 0x9E3779B9) & MASK, (k1 + 0xBB67AE85) & MASK
+    return c0, c1, c2, c3
+
+
+def keep(seed, layer, step, samples, features, rate):
+    key = seed & MASK, seed >> 32
+    words = [[philox((j // 4, int(s), step, layer), key)[j % 4] for j in range(features)] for s in samples]
+    return np.asarray(words) / 2**32 >= rate
+
+
+def dropout(x, step, samples, *, seed, layer, rate):
+    mask = keep(seed, layer, int(step[0]), samples, math.prod(x.shape[1:]), rate).reshape(x.shape)
+    return {"out": mask * x / (1 - LONG(rate)), "keep": mask}
+
+
+def dropout_backward(dy, keep, *, rate):
+    return {"out": keep * dy / (1 - LONG(rate))}
+
+
+# -- losses -------------------------------------------------------------------------------------------------------------
+
+
+def softmax_cross_entropy(logits, target, class_weights=None, sample_weights=None, *, normaliser, label_smoothing=0.0):
+    classes = logits.shape[-1]
+    t = np.eye(classes, dtype=LONG)[target] if target.dtype.kind == "i" else target
+    t = (1 - LONG(label_smoothing)) * t + LONG(label_smoothing) / classes
+    c = np.ones(classes) if class_weights is None else class_weights
+    v = np.ones(logits.shape[:-1]) if sample_weights is None else sample_weights
+    top = logits.max(-1, keepdims=True)
+    log_q = logits - top - np.log(np.exp(logits - top).sum(-1, keepdims=True))
+    value = -(v[..., None] * c * t * log_q).sum() / normaliser
+    dlogits = v[..., None] * (np.exp(log_q) * (c * t).sum(-1, keepdims=True) - c * t) / normaliser
+    return {"value": value.reshape(1), "dlogits": dlogits}
+
+
+def binary_cross_entropy(logits, target, sample_weights=None, *, normaliser):
+    v = 1 if sample_weights is None else sample_weights[..., None]
+    surprise = target * np.logaddexp(0, -logits) + (1 - target) * np.logaddexp(0, logits)
+    return {
+        "value": (v * surprise).sum().reshape(1) / normaliser,
+        "dlogits": v * (1 / (1 + np.exp(-logits)) - target) / normaliser,
+    }
+
+
+def mean_squared_error(prediction, target, sample_weights=None, *, normaliser):
+    v = 1 if sample_weights is None else sample_weights[..., None]
+    error = prediction - target
+    return {"value": (v * error * error).sum().reshape(1) / normaliser, "dlogits": 2 * v * error / normaliser}
+
+
+# -- the end of a step --------------------------------------------------------------------------------------------------
+
+
+def judge(loss, gradients, proposals, *, clip=None):
+    finite = all(math.isfinite(v) for a in (loss, gradients, proposals) for v in a.ravel())
+    norm = np.sqrt((gradients**2).sum()).reshape(1)
+    factor = np.ones(1) if clip is None or norm[0] <= clip else clip / norm
+    return {"ok": np.asarray([finite]), "norm": norm, "factor": factor}
+
+
+def advance(counters, ok):
+    steps, row, skipped, in_a_row, longest = counters.tolist()
+    if ok[0]:
+        return {"out": np.asarray([steps + 1, row + 1, skipped, 0, longest])}
+    return {"out": np.asarray([steps, row, skipped + 1, in_a_row + 1, max(longest, in_a_row + 1)])}
+
+
+def one_by_one(rule, parameters, slots, counters, table, ok, factor, g, border, weight_decay, frozen):
+    """Each element on its own: `rule(p, g, slots, scalars, decay of this element)` gives p and the slots anew."""
+    scalars = table[min(int(counters[1]), len(table) - 1)]
+    news = [np.array(parameters), *(None if s is None else np.array(s) for s in slots)]
+    for i in range(parameters.size):
+        if not ok[0] or any(a <= i < b for a, b in frozen):
+            continue
+        decay = weight_decay if i < border else 0.0
+        changed = rule(parameters[i], g[i] * factor[0], [None if s is None else s[i] for s in slots], scalars, decay)
+        for new, value in zip(news, changed, strict=True):
+            if new is not None:
+                new[i] = value
+    return news
+
+
+def sgd(
+    parameters, gradients, velocity, table, counters, ok, factor, *,
+    border, momentum=0.0, nesterov=False, weight_decay=0.0, frozen=(),
+):  # fmt: skip
+    def rule(p, g, slots, scalars, decay):
+        g = g + decay * p
+        v = g if slots[0] is None else momentum * slots[0] + g
+        return p - scalars[0] * (g + momentum * v if nesterov else v), v
+
+    news = one_by_one(
+        rule, parameters, [velocity], counters, table, ok, factor, gradients, border, weight_decay, frozen
+    )
+    return dict(zip(("parameters", "velocity"), news, strict=True))
+
+
+def rmsprop(
+    parameters, gradients, square, mean, velocity, table, counters, ok, factor, *,
+    border, rho=0.99, eps=1e-8, eps_inside=False, momentum=0.0, weight_decay=0.0, frozen=(),
+):  # fmt: skip
+    def rule(p, g, slots, scalars, decay):
+        g = g + decay * p
+        s = rho * slots[0] + (1 - LONG(rho)) * g**2
+        mu = 0 if slots[1] is None else rho * slots[1] + (1 - LONG(rho)) * g
+        divisor = np.sqrt(s - mu**2 + eps) if eps_inside else np.sqrt(s - mu**2) + eps
+        v = g / divisor + (0 if slots[2] is None else momentum * slots[2])
+        return p - scalars[0] * v, s, mu, v
+
+    slots = [square, mean, velocity]
+    news = one_by_one(rule, parameters, slots, counters, table, ok, factor, gradients, border, weight_decay, frozen)
+    return dict(zip(("parameters", "square", "mean", "velocity"), news, strict=True))
+
+
+def adam(
+    parameters, gradients, m, v, largest, table, counters, ok, factor, *,
+    border, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, decoupled=False, frozen=(),
+):  # fmt: skip
+    def rule(p, g, slots, scalars, decay):
+        lr, c1, c2 = scalars
+        g = g if decoupled else g + decay * p
+        first = beta1 * slots[0] + (1 - LONG(beta1)) * g
+        second = beta2 * slots[1] + (1 - LONG(beta2)) * g**2
+        most = second if slots[2] is None else max(second, slots[2])
+        move = (first / c1) / (np.sqrt(most / c2) + eps)
+        return p - lr * (move + decay * p if decoupled else move), first, second, most
+
+    slots = [m, v, largest]
+    news = one_by_one(rule, parameters, slots, counters, table, ok, factor, gradients, border, weight_decay, frozen)
+    return dict(zip(("parameters", "m", "v", "largest"), news, strict=True))
+
+
+def average(averaged, values, ok, *, decay):
+    return {"out": decay * averaged + (1 - LONG(decay)) * values if ok[0] else averaged}
+
+
+def tally(sums, value, normaliser, hits, ok, *, rows):
+    new = np.asarray([value[0] * normaliser[0], normaliser[0], hits[0], rows])
+    return {"out": sums + new if ok[0] else sums}
+
+
+def hits(output, target):
+    right = 0
+    for scores, wanted in zip(rows(output), target.reshape(-1, *target.shape[output.ndim - 1 :]), strict=True):
+        if any(math.isnan(s) for s in scores):
+            continue
+        if len(scores) == 1 and target.dtype.kind == "f":
+            right += (scores[0] > 0) == (wanted[0] > 0.5)
+        else:
+            wanted = wanted if target.dtype.kind == "i" else list(wanted).index(max(wanted))
+            right += list(scores).index(max(scores)) == wanted
+    return {"out": np.asarray([right])}
+
+
+ORACLES = {
+    f.__name__: f
+    for f in (
+        activation, activation_backward, adam, advance, affine, affine_backward, average, binary_cross_entropy, commit,
+        dropout, dropout_backward, hits, judge, mean_squared_error, merge, moments, normalize, normalize_backward, rmsprop,
+        sgd, softmax_cross_entropy, tally, total,
+    )
+}  # fmt: skip

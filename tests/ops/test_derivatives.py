@@ -1,0 +1,133 @@
+"""Every way back against differences of the way there, along random directions, in float64 to 1e-7."""
+
+import numpy as np
+import pytest
+
+from bnengine import ops
+from bnengine.ops.pointwise import ACTIVATIONS
+
+RELATIVE = 1e-7
+STEP = 2e-3
+
+
+def slope_along(function, arrays, directions):
+    """d/dt of the sum of function(arrays + t directions), by differences of sixth order."""
+
+    def at(t):
+        return function(*(None if a is None else a + t * d for a, d in zip(arrays, directions, strict=True)))
+
+    pairs = ((45 / 60, 1), (-9 / 60, 2), (1 / 60, 3))
+    return sum(weight * (at(k * STEP) - at(-k * STEP)) for weight, k in pairs) / STEP
+
+
+def assert_gradients(function, arrays, gradients, rng):
+    """Each gradient on its own, and all together, along three directions."""
+    there = [i for i, a in enumerate(arrays) if a is not None]
+    assert [g is not None for g in gradients] == [a is not None for a in arrays]
+    for chosen in [*([i] for i in there), there]:
+        for _ in range(3):
+            directions = [rng.standard_normal(a.shape) if i in chosen else 0.0 for i, a in enumerate(arrays)]
+            expected = slope_along(function, arrays, directions)
+            got = sum(float(np.sum(gradients[i] * directions[i])) for i in chosen)
+            scale = np.sqrt(sum(float(np.sum((gradients[i] * directions[i]) ** 2)) for i in chosen))
+            assert abs(got - expected) <= RELATIVE * max(abs(expected), scale), (chosen, got, expected)
+
+
+def far_from_kinks(draw, of):
+    """Inputs whose sums lie further from 0 than the differences reach, so that no kink falls between them."""
+    for _ in range(200):
+        drawn = draw()
+        if np.min(np.abs(of(*drawn))) > 12 * STEP:
+            return drawn
+    raise AssertionError("no draw stayed clear of the kinks")
+
+
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_activation_backward(kind, rng):
+    x = rng.uniform(0.1, 3, (4, 5)) * rng.choice([-1, 1], (4, 5))
+    dy = rng.standard_normal(x.shape)
+    options = {"kind": kind, "slope": 0.2}
+    y = ops.activation(x, **options)
+    dx = ops.activation_backward(dy, x, y, **options)
+    assert dx is not dy
+    assert_gradients(lambda x: np.sum(dy * ops.activation(x, **options)), [x], [dx], rng)
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (2, 3, 4)])
+@pytest.mark.parametrize("kind", [k for k in ACTIVATIONS if k != "gelu"])
+def test_affine_backward(kind, shape, rng):
+    def draw():
+        return rng.standard_normal(shape), rng.standard_normal((4, 3)), rng.standard_normal(3)
+
+    x, W, b = far_from_kinks(draw, lambda x, W, b: x @ W + b) if "relu" in kind else draw()
+    options = {"activation": kind, "slope": 0.2}
+    y = ops.affine(x, W, b, **options)
+    dy = rng.standard_normal(y.shape)
+    gradients = ops.affine_backward(dy, x, W, y, **options)
+    assert_gradients(lambda *given: np.sum(dy * ops.affine(*given, **options)), [x, W, b], list(gradients), rng)
+
+
+@pytest.mark.parametrize(("gamma", "beta", "add"), [(1, 1, 1), (1, 1, 0), (0, 1, 0), (1, 0, 1), (0, 0, 0), (0, 0, 1)])
+@pytest.mark.parametrize("own", [True, False], ids=["batch statistics", "fixed statistics"])
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_normalize_backward(kind, own, gamma, beta, add, rng):
+    shape = (2, 3, 4)
+    fixed = np.asarray([[9.0] * 4, [0.3, -1.0, 2.0, 0.0], [0.5, 2.0, 1.0, 3.0]])
+
+    def statistics(x):
+        return ops.moments(x).batch if own else fixed
+
+    def draw():
+        return (
+            2 * rng.standard_normal(shape) + 1,
+            1 + rng.random(4) if gamma else None,
+            rng.standard_normal(4) if beta else None,
+            rng.standard_normal(shape) if add else None,
+        )
+
+    options = {"activation": kind, "slope": 0.2, "eps": 0.01}
+
+    def forward(x, *rest):
+        return ops.normalize(x, statistics(x), *rest, **options)
+
+    def before(x, *rest):
+        return ops.normalize(x, statistics(x), *rest, eps=0.01)
+
+    x, g, b, a = far_from_kinks(draw, before) if "relu" in kind else draw()
+    y = forward(x, g, b, a)
+    dy = rng.standard_normal(shape)
+    found = ops.normalize_backward(dy, x, y, statistics(x), g, b, a, batch_statistics=own, **options)
+    gradients = [found.dx, found.dgamma, found.dbeta, found.dadd]
+    assert found.dadd is not dy
+    assert_gradients(lambda *given: np.sum(dy * forward(*given)), [x, g, b, a], gradients, rng)
+
+
+def test_dropout_backward(rng):
+    step, samples = np.asarray([3]), np.arange(4)
+    options = {"seed": 1, "layer": 0, "rate": 0.4}
+    x, dy = rng.standard_normal((4, 6)), rng.standard_normal((4, 6))
+    keep = ops.dropout(x, step, samples, **options).keep
+    dx = ops.dropout_backward(dy, keep, rate=0.4)
+    assert_gradients(lambda x: np.sum(dy * ops.dropout(x, step, samples, **options).out), [x], [dx], rng)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("class_weights", [False, True])
+@pytest.mark.parametrize("sample_weights", [False, True])
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_softmax_cross_entropy(probabilities, sample_weights, class_weights, smoothing, rng):
+    logits = rng.standard_normal((2, 3, 4))
+    target = rng.dirichlet(np.ones(4), (2, 3)) if probabilities else rng.integers(0, 4, (2, 3))
+    given = target, rng.random(4) if class_weights else None, rng.random((2, 3)) if sample_weights else None
+    options = {"normaliser": 2.5, "label_smoothing": smoothing}
+    dlogits = ops.softmax_cross_entropy(logits, *given, **options).dlogits
+    assert_gradients(lambda x: ops.softmax_cross_entropy(x, *given, **options).value[0], [logits], [dlogits], rng)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("loss", [ops.binary_cross_entropy, ops.mean_squared_error])
+def test_the_losses_of_single_outputs(loss, weighted, rng):
+    prediction = rng.uniform(0.1, 2, (5, 3)) * rng.choice([-1, 1], (5, 3))
+    target, weights = rng.random((5, 3)), rng.random(5) if weighted else None
+    gradient = loss(prediction, target, weights, normaliser=7).dlogits
+    assert_gradients(lambda x: loss(x, target, weights, normaliser=7).value[0], [prediction], [gradient], rng)
