@@ -1,0 +1,73 @@
+"""bnengine: train batch-normalised networks on the arrays you have.
+
+One body of layer, network and optimizer code over the array API standard: NumPy arrays on a CPU, CuPy arrays on a GPU, any
+other array-API library as a witness.
+
+    import bnengine as bn
+
+    digits = bn.load_digits()
+    network = bn.Sequential(bn.Dense(64, 100), bn.BatchNorm(100), bn.Activation("relu"), bn.Dense(100, 10))
+"""
+
+from . import data, layers, losses, metrics, ops, optimizers, schedules
+from ._version import __version__
+from .backend import Backend, available_backends, get_backend
+from .data import ArraySource, IterableSource, Preprocessing, load_digits
+from .errors import BackendError, CheckpointError, DataError, InputError, TrainingFailed
+from .inference import Predictions, predict
+from .initializers import Glorot, He, Normal, Orthogonal
+from .layers import Activation, BatchNorm, Dense, Dropout, Residual
+from .losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
+from .network import Sequential
+from .optimizers import SGD, Adam, AdamW, RMSprop
+from .saving import load, save
+from .training import Average, Callback, Checkpointing, EarlyStopping, Trainer
+
+__all__ = [
+    "SGD",
+    "Activation",
+    "Adam",
+    "AdamW",
+    "ArraySource",
+    "Average",
+    "Backend",
+    "BackendError",
+    "BatchNorm",
+    "BinaryCrossEntropy",
+    "Callback",
+    "CheckpointError",
+    "Checkpointing",
+    "DataError",
+    "Dense",
+    "Dropout",
+    "EarlyStopping",
+    "Glorot",
+    "He",
+    "InputError",
+    "IterableSource",
+    "MeanSquaredError",
+    "Normal",
+    "Orthogonal",
+    "Predictions",
+    "Preprocessing",
+    "RMSprop",
+    "Residual",
+    "Sequential",
+    "SoftmaxCrossEntropy",
+    "Trainer",
+    "TrainingFailed",
+    "__version__",
+    "available_backends",
+    "data",
+    "get_backend",
+    "layers",
+    "load",
+    "load_digits",
+    "losses",
+    "metrics",
+    "ops",
+    "optimizers",
+    "predict",
+    "save",
+    "schedules",
+]

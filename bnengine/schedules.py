@@ -24,8 +24,8 @@ class Schedule(Protocol):
     def for_steps(self, first: int, count: int) -> list[float]:
         """The rates of `count` successful steps from `first`."""
 
-    def resolved(self, total_steps: int) -> "Schedule":
-        """The same schedule for a run of `total_steps`, where it was left open; otherwise itself."""
+    def resolved(self, total_steps: int | None) -> "Schedule":
+        """The same schedule for a run of `total_steps` (None: unknown), where it was left open; otherwise itself."""
 
     def config(self) -> dict[str, Any]:
         """JSON values without None that `from_spec(**config)` makes the same schedule of."""
@@ -60,9 +60,9 @@ class _Schedule:
         _whole(type(self).__name__, "count", count, 0)
         return [self.rate(step) for step in range(first, first + count)]
 
-    def resolved(self, total_steps: int) -> Self:
-        """The schedule for a run of `total_steps`; itself, where the length makes no difference or is set."""
-        _whole(type(self).__name__, "total_steps", total_steps, 1)
+    def resolved(self, total_steps: int | None) -> Self:
+        """The schedule for a run of `total_steps`; itself, where the length makes no difference, is set or unknown."""
+        _total(type(self).__name__, total_steps)
         return self
 
     def config(self) -> dict[str, Any]:
@@ -78,16 +78,14 @@ class _Timed(_Schedule):
 
     total_steps: int | None
 
-    def resolved(self, total_steps: int) -> Self:
-        """The same for a run of `total_steps`, if its own was None; InputError unless that is a whole number from 1."""
-        _whole(type(self).__name__, "total_steps", total_steps, 1)
+    def resolved(self, total_steps: int | None) -> Self:
+        """The same for a run of `total_steps`, if its own was None; InputError for a number that is not whole and from 1."""
+        _total(type(self).__name__, total_steps)
         return self if self.total_steps is not None else replace(self, total_steps=total_steps)  # type: ignore[type-var]
 
     def _length(self) -> int:
         if self.total_steps is None:
-            raise InputError(
-                f"{type(self).__name__}: total_steps is not set; give it, or take resolved(total_steps)"
-            )
+            raise InputError(f"{type(self).__name__}: total_steps is not set; give it, or take resolved(total_steps)")
         return self.total_steps
 
 
@@ -219,8 +217,10 @@ class WarmUp(_Schedule):
             return self.schedule.rate(step - self.steps)
         return _line(self.start, self.schedule.rate(0), (step + 1) / self.steps)
 
-    def resolved(self, total_steps: int) -> "WarmUp":
-        _whole("WarmUp", "total_steps", total_steps, 1)
+    def resolved(self, total_steps: int | None) -> "WarmUp":
+        _total("WarmUp", total_steps)
+        if total_steps is None:
+            return self
         if total_steps <= self.steps:
             raise InputError(
                 f"WarmUp: {self.steps} steps of warm-up fill the run of {total_steps}; take fewer, or train longer"
@@ -255,7 +255,7 @@ class Plateau(_Schedule):
     """Multiplies the rate by `factor` when a validation metric has not improved for more than `patience` observations.
 
     An observation improves on the best one if it is lower by more than threshold * |best| (higher for
-    best="highest"); one that is not finite never does. After each drop the count begins again; the rate never falls below
+    best="highest"); one that is not finite never does. After each drop the count begins again; no rate falls below
     `minimum`. The rate, the best value and the count are the state, which `state_dict` gives and nothing but
     `observe` and `load_state_dict` changes.
     """

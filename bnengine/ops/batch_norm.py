@@ -21,7 +21,15 @@ from .._typing import Array
 from ..errors import InputError
 from ..namespaces import namespace
 from ._op import Example, op
-from .pointwise import ACTIVATIONS, activate, activation_bound, check_activation, derivative
+from .pointwise import (
+    ACTIVATIONS,
+    activate,
+    activation_bound,
+    check_activation,
+    check_alike,
+    check_floating,
+    derivative,
+)
 
 
 def rows_of(x: Array) -> tuple[int, ...]:
@@ -44,7 +52,21 @@ def _bound_merge(u: float, a: Array, b: Array) -> Array:
     return 10 * 2.0**-53 * size
 
 
-@op(examples=_examples_merge, bound=_bound_merge)
+def _check_statistics(owner: str, **statistics: Array) -> None:
+    check_alike(owner, **statistics)
+    for name, a in statistics.items():
+        if a.ndim != 2 or a.shape[0] != 3 or a.dtype != namespace(a).float64:
+            given = f"{a.dtype} of shape {tuple(a.shape)}"
+            raise InputError(
+                f"{owner}: {name} is {given}; statistics are float64 (3, channels): count, mean, biased variance"
+            )
+
+
+def _check_merge(a: Array, b: Array) -> None:
+    _check_statistics("merge", a=a, b=b)
+
+
+@op(examples=_examples_merge, bound=_bound_merge, check=_check_merge)
 def merge(a: Array, b: Array) -> Array:
     """Statistics of the union of two samples, exactly as if all rows had been seen at once.
 
@@ -91,7 +113,9 @@ def _bound_moments(u: float, x: Array) -> Moments:
 
 def _check_moments(x: Array) -> None:
     if x.ndim < 2 or prod(x.shape) == 0:
-        raise InputError(f"moments: shape {tuple(x.shape)} has no rows of channels; give (rows, channels), both at least 1")
+        raise InputError(
+            f"moments: shape {tuple(x.shape)} has no rows of channels; give (rows, channels), both at least 1"
+        )
 
 
 @op(examples=_examples_moments, bound=_bound_moments, accumulates={"proposal": merge.reference}, check=_check_moments)
@@ -128,7 +152,18 @@ def _bound_commit(u: float, running: Array, proposal: Array, ok: Array, decay: A
     return _bound_merge(u, running, 2 * proposal)
 
 
-@op(examples=_examples_commit, bound=_bound_commit)
+def _check_commit(running: Array, proposal: Array, ok: Array, decay: Array, unbiased: Array) -> None:
+    _check_statistics("commit", running=running, proposal=proposal)
+    for name, array, shape in (
+        ("ok", ok, (1,)),
+        ("decay", decay, running.shape[1:]),
+        ("unbiased", unbiased, running.shape[1:]),
+    ):
+        if tuple(array.shape) != tuple(shape):
+            raise InputError(f"commit: {name} has shape {tuple(array.shape)}; it must be {tuple(shape)}")
+
+
+@op(examples=_examples_commit, bound=_bound_commit, check=_check_commit)
 def commit(running: Array, proposal: Array, ok: Array, decay: Array, unbiased: Array) -> Array:
     """Running statistics after one optimizer step; where `ok` is false or the proposal's count is 0, the old ones, bit for bit.
 
@@ -170,7 +205,9 @@ def _examples_normalize(rng: Any, dtype: str) -> Iterator[Example]:
     for kind in ACTIVATIONS:
         x = draw(9, 4) * 2 + 30
         yield Example(
-            f"{kind}, add", (x, moments.reference(x).batch, draw(4), draw(4), draw(9, 4)), {"activation": kind, "slope": 0.2}
+            f"{kind}, add",
+            (x, moments.reference(x).batch, draw(4), draw(4), draw(9, 4)),
+            {"activation": kind, "slope": 0.2},
         )
     for label, (x,), _ in _examples_moments(rng, dtype):
         c = x.shape[-1]
@@ -200,10 +237,18 @@ def _bound_normalize(
 
 
 def _check_normalize(
-    x: Array, statistics: Array, gamma: Array, beta: Array, add: Array = None, **options: Any
+    x: Array,
+    statistics: Array,
+    gamma: Array,
+    beta: Array,
+    add: Array = None,
+    *,
+    owner: str = "normalize",
+    **options: Any,
 ) -> None:
-    check_activation("normalize", options.get("activation", "identity"), options.get("slope", 0.01))
-    _check_eps(options.get("eps", 1e-5))
+    check_activation(owner, options.get("activation", "identity"), options.get("slope", 0.01))
+    _check_eps(owner, options.get("eps", 1e-5))
+    check_floating(owner, x=x, gamma=gamma, beta=beta, add=add)
     channels = (x.shape[-1],) if x.ndim else ()
     for name, array, shape in (
         ("statistics", statistics, (3, *channels)),
@@ -212,12 +257,14 @@ def _check_normalize(
         ("add", add, tuple(x.shape)),
     ):
         if array is not None and tuple(array.shape) != shape:
-            raise InputError(f"normalize: {name} has shape {tuple(array.shape)}; x {tuple(x.shape)} needs {shape}")
+            raise InputError(f"{owner}: {name} has shape {tuple(array.shape)}; x {tuple(x.shape)} needs {shape}")
+    if statistics.dtype != namespace(statistics).float64:
+        raise InputError(f"{owner}: statistics are {statistics.dtype}; they are float64 for every dtype of x")
 
 
-def _check_eps(eps: float) -> None:
+def _check_eps(owner: str, eps: float) -> None:
     if not 0 <= eps < float("inf"):
-        raise InputError(f"normalize: eps {eps!r} is not a finite number from 0 up; 1e-5 is usual")
+        raise InputError(f"{owner}: eps {eps!r} is not a finite number from 0 up; 1e-5 is usual")
 
 
 @op(examples=_examples_normalize, bound=_bound_normalize, check=_check_normalize)
@@ -262,7 +309,15 @@ def _examples_backward(rng: Any, dtype: str) -> Iterator[Example]:
 
 
 def _bound_backward(
-    u: float, dy: Array, x: Array, y: Array, statistics: Array, gamma: Array, beta: Array, add: Array = None, **options: Any
+    u: float,
+    dy: Array,
+    x: Array,
+    y: Array,
+    statistics: Array,
+    gamma: Array,
+    beta: Array,
+    add: Array = None,
+    **options: Any,
 ) -> NormalizeGradients:
     kind, slope, eps = (options.get(k, d) for k, d in (("activation", "identity"), ("slope", 0.01), ("eps", 1e-5)))
     d, inv_std = centred(x.astype(np.float64), statistics, eps)
@@ -279,7 +334,20 @@ def _bound_backward(
     return NormalizeGradients(10 * u * dx, dadd, None if gamma is None else dg, None if beta is None else db)
 
 
-@op(examples=_examples_backward, bound=_bound_backward, accumulates={"dx": plus, "dgamma": plus, "dbeta": plus})
+def _check_backward(
+    dy: Array, x: Array, y: Array, statistics: Array, gamma: Array, beta: Array, add: Array = None, **options: Any
+) -> None:
+    check_floating("normalize_backward", dy=dy, x=x, y=y)
+    check_alike("normalize_backward", dy=dy, x=x, y=y)
+    _check_normalize(x, statistics, gamma, beta, add, owner="normalize_backward", **options)
+
+
+@op(
+    examples=_examples_backward,
+    bound=_bound_backward,
+    accumulates={"dx": plus, "dgamma": plus, "dbeta": plus},
+    check=_check_backward,
+)
 def normalize_backward(
     dy: Array,
     x: Array,

@@ -10,7 +10,16 @@ from .._typing import Array
 from ..errors import InputError
 from ..namespaces import namespace
 from ._op import Example, op
-from .pointwise import ACTIVATIONS, NEEDS_INPUT, activate, activation_bound, check_activation, derivative
+from .pointwise import (
+    ACTIVATIONS,
+    NEEDS_INPUT,
+    activate,
+    activation_bound,
+    check_activation,
+    check_alike,
+    check_floating,
+    derivative,
+)
 
 
 def _examples(rng: Any, dtype: str) -> Iterator[Example]:
@@ -35,8 +44,11 @@ def _bound(
 
 def _check(x: Array, W: Array, b: Array = None, *, activation: str = "identity", slope: float = 0.01) -> None:
     check_activation("affine", activation, slope)
+    check_floating("affine", x=x, W=W, b=b)
     if W.ndim != 2 or x.ndim < 2 or x.shape[-1] != W.shape[0]:
-        raise InputError(f"affine: x {tuple(x.shape)} and W {tuple(W.shape)} do not fit; x (..., inputs), W (inputs, outputs)")
+        raise InputError(
+            f"affine: x {tuple(x.shape)} and W {tuple(W.shape)} do not fit; x (..., inputs), W (inputs, outputs)"
+        )
     if b is not None and tuple(b.shape) != (W.shape[1],):
         raise InputError(f"affine: b has shape {tuple(b.shape)}; W {tuple(W.shape)} needs ({W.shape[1]},)")
 
@@ -76,6 +88,13 @@ def _bound_backward(u: float, dy: Array, x: Array, W: Array, y: Array, **options
 def _check_backward(dy: Array, x: Array, W: Array, y: Array, **options: Any) -> None:
     kind = options.get("activation", "identity")
     check_activation("affine_backward", kind, options.get("slope", 0.01))
+    check_floating("affine_backward", dy=dy, x=x, W=W, y=y)
+    check_alike("affine_backward", dy=dy, y=y)
+    if W.ndim != 2 or tuple(dy.shape) != (*x.shape[:-1], W.shape[1]) or x.shape[-1] != W.shape[0]:
+        shapes = f"dy {tuple(dy.shape)}, x {tuple(x.shape)} and W {tuple(W.shape)}"
+        raise InputError(
+            f"affine_backward: {shapes} do not fit; dy (..., outputs), x (..., inputs), W (inputs, outputs)"
+        )
     if kind in NEEDS_INPUT:
         raise InputError(f"affine_backward: {kind} cannot be told from y; apply it with `activation` behind an affine")
 

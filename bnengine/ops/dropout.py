@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..namespaces import namespace
 from ..random import keep_mask
 from ._op import Example, op
+from .pointwise import check_alike, check_floating
 
 
 class Dropped(NamedTuple):
@@ -33,11 +34,18 @@ def _bound(u: float, x: Array, step: Array, samples: Array, **options: Any) -> D
     return Dropped(10 * u * np.abs(x) / (1 - options["rate"]), np.zeros(x.shape))
 
 
-def _check(x: Array, step: Array, samples: Array, *, seed: int, layer: int, rate: float) -> None:
+def _check_rate(owner: str, rate: float) -> None:
     if not 0 <= rate < 1:
-        raise InputError(f"dropout: rate {rate!r} is not in [0, 1); it is the share of values set to zero")
+        raise InputError(f"{owner}: rate {rate!r} is not in [0, 1); it is the share of values set to zero")
+
+
+def _check(x: Array, step: Array, samples: Array, *, seed: int, layer: int, rate: float) -> None:
+    _check_rate("dropout", rate)
+    check_floating("dropout", x=x)
     if tuple(samples.shape) != tuple(x.shape[:1]):
-        raise InputError(f"dropout: {tuple(samples.shape)} sample indices for an input {tuple(x.shape)}; give one a row")
+        raise InputError(
+            f"dropout: {tuple(samples.shape)} sample indices for an input {tuple(x.shape)}; give one a row"
+        )
 
 
 @op(examples=_examples, bound=_bound, check=_check)
@@ -62,7 +70,13 @@ def _bound_backward(u: float, dy: Array, keep: Array, *, rate: float) -> Array:
     return 10 * u * np.abs(dy) / (1 - rate)
 
 
-@op(examples=_examples_backward, bound=_bound_backward, accumulates={"out": add})
+def _check_backward(dy: Array, keep: Array, *, rate: float) -> None:
+    _check_rate("dropout_backward", rate)
+    check_floating("dropout_backward", dy=dy)
+    check_alike("dropout_backward", dy=dy, keep=keep)
+
+
+@op(examples=_examples_backward, bound=_bound_backward, accumulates={"out": add}, check=_check_backward)
 def dropout_backward(dy: Array, keep: Array, *, rate: float) -> Array:
     """dx = dy / (1 - rate) where kept, else 0; dx may be added into a destination."""
     xp = namespace(dy)

@@ -5,6 +5,7 @@ micro-batches add up to the large batch's. It is a number or an array of shape (
 """
 
 from collections.abc import Iterator
+from math import prod
 from operator import add
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from .._typing import Array
 from ..errors import InputError
 from ..namespaces import namespace
 from ._op import Example, op
-from .pointwise import activate
+from .pointwise import activate, check_floating
 
 
 class Loss(NamedTuple):
@@ -79,7 +80,13 @@ def _check_softmax(
     label_smoothing: float = 0.0,
 ) -> None:
     xp = namespace(logits)
-    name, rows, classes = "softmax_cross_entropy", tuple(logits.shape[:-1]), logits.shape[-1]
+    name, rows = "softmax_cross_entropy", tuple(logits.shape[:-1])
+    if logits.ndim < 2 or prod(logits.shape) == 0:
+        raise InputError(
+            f"{name}: logits {tuple(logits.shape)} have no rows of classes; give (..., classes), all at least 1"
+        )
+    classes = logits.shape[-1]
+    check_floating(name, logits=logits, class_weights=class_weights, sample_weights=sample_weights)
     if not 0 <= label_smoothing < 1:
         raise InputError(f"{name}: label_smoothing {label_smoothing!r} is not in [0, 1)")
     if xp.isdtype(target.dtype, "integral"):
@@ -87,9 +94,13 @@ def _check_softmax(
             raise InputError(f"{name}: integer targets {tuple(target.shape)} do not fit logits {tuple(logits.shape)}")
         low, high = int(xp.min(target)), int(xp.max(target))
         if low < 0 or high >= classes:
-            raise InputError(f"{name}: targets from {low} to {high} for {classes} classes; they must be 0 to {classes - 1}")
-    elif tuple(target.shape) != tuple(logits.shape):
-        raise InputError(f"{name}: probabilities {tuple(target.shape)} do not fit logits {tuple(logits.shape)}")
+            raise InputError(
+                f"{name}: targets from {low} to {high} for {classes} classes; they must be 0 to {classes - 1}"
+            )
+    else:
+        check_floating(name, logits=logits, target=target)
+        if tuple(target.shape) != tuple(logits.shape):
+            raise InputError(f"{name}: probabilities {tuple(target.shape)} do not fit logits {tuple(logits.shape)}")
     if class_weights is not None and tuple(class_weights.shape) != (classes,):
         raise InputError(f"{name}: class_weights {tuple(class_weights.shape)}; {classes} classes need ({classes},)")
     if sample_weights is not None and tuple(sample_weights.shape) != rows:
@@ -139,8 +150,15 @@ def _bound_binary(u: float, logits: Array, target: Array, sample_weights: Array 
 
 
 def _check_rows(name: str, prediction: Array, target: Array, sample_weights: Array | None) -> None:
+    check_floating(name, prediction=prediction, target=target, sample_weights=sample_weights)
+    if prediction.ndim < 2 or prod(prediction.shape) == 0:
+        raise InputError(
+            f"{name}: prediction {tuple(prediction.shape)} has no rows; give (..., outputs), all at least 1"
+        )
     if tuple(prediction.shape) != tuple(target.shape):
-        raise InputError(f"{name}: prediction {tuple(prediction.shape)} and target {tuple(target.shape)} must be of one shape")
+        raise InputError(
+            f"{name}: prediction {tuple(prediction.shape)} and target {tuple(target.shape)} must be of one shape"
+        )
     if sample_weights is not None and tuple(sample_weights.shape) != tuple(prediction.shape[:-1]):
         shape = tuple(prediction.shape[:-1])
         raise InputError(f"{name}: sample_weights {tuple(sample_weights.shape)}; the rows need {shape}")
@@ -151,9 +169,7 @@ def _check_binary(logits: Array, target: Array, sample_weights: Array = None, *,
 
 
 @op(examples=_examples_binary, bound=_bound_binary, accumulates={"value": add}, check=_check_binary)
-def binary_cross_entropy(
-    logits: Array, target: Array, sample_weights: Array | None = None, *, normaliser: Any
-) -> Loss:
+def binary_cross_entropy(logits: Array, target: Array, sample_weights: Array | None = None, *, normaliser: Any) -> Loss:
     """value = sum v (max(l, 0) - l t + log(1 + e^-|l|)) / normaliser;  dlogits = v (sigmoid(l) - t) / normaliser.
 
     logits and target (..., K) of one dtype, target in [0, 1]; sample_weights v (...) or None. Each output is a question of
@@ -172,7 +188,9 @@ def _examples_squared(rng: Any, dtype: str) -> Iterator[Example]:
     yield Example("weighted", (p, t, rng.random(7).astype(dtype)), {"normaliser": np.asarray([3.0], dtype)})
 
 
-def _bound_squared(u: float, prediction: Array, target: Array, sample_weights: Array = None, *, normaliser: Any) -> Loss:
+def _bound_squared(
+    u: float, prediction: Array, target: Array, sample_weights: Array = None, *, normaliser: Any
+) -> Loss:
     weight = 1 if sample_weights is None else sample_weights[..., None]
     size = np.abs(prediction) + np.abs(target)
     return Loss(10 * u * (size**2 * weight / normaliser).sum().reshape(1), 10 * u * size * weight / normaliser)

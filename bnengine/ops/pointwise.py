@@ -28,6 +28,27 @@ def check_activation(owner: str, kind: str, slope: float) -> None:
         raise InputError(f"{owner}: slope {slope!r} is not a finite number from 0 up; leaky_relu uses 0.01 by default")
 
 
+def check_floating(owner: str, **arrays: Array | None) -> None:
+    """Refuse integers, whose mean or gradient would be rounded to an integer without a word, and mixed dtypes."""
+    given = {name: a for name, a in arrays.items() if a is not None}
+    first = next(iter(given))
+    for name, a in given.items():
+        if not namespace(a).isdtype(a.dtype, "real floating"):
+            raise InputError(f"{owner}: {name} is {a.dtype}; give float32 or float64")
+        if a.dtype != given[first].dtype:
+            raise InputError(
+                f"{owner}: {name} is {a.dtype} and {first} is {given[first].dtype}; bring both to one dtype"
+            )
+
+
+def check_alike(owner: str, **arrays: Array | None) -> None:
+    """Refuse arrays that are not all of one shape: broadcasting would hide a mistake."""
+    given = {name: tuple(a.shape) for name, a in arrays.items() if a is not None}
+    if len(set(given.values())) > 1:
+        shapes = ", ".join(f"{name} {shape}" for name, shape in given.items())
+        raise InputError(f"{owner}: {shapes} must be of one shape")
+
+
 def activate(z: Array, kind: str, slope: float = 0.01) -> Array:
     """g(z): identity z; relu max(z, 0); leaky_relu z or slope z; sigmoid 1/(1+e^-z); tanh; gelu z Phi(z). NaN passes through."""
     xp = namespace(z)
@@ -97,6 +118,7 @@ def _bound(u: float, x: Array, *, kind: str, slope: float = 0.01) -> Array:
 
 def _check(x: Array, *, kind: str, slope: float = 0.01) -> None:
     check_activation("activation", kind, slope)
+    check_floating("activation", x=x)
 
 
 @op(examples=_examples, bound=_bound, check=_check)
@@ -118,6 +140,8 @@ def _bound_backward(u: float, dy: Array, x: Array, y: Array, *, kind: str, slope
 
 def _check_backward(dy: Array, x: Array, y: Array, *, kind: str, slope: float = 0.01) -> None:
     check_activation("activation_backward", kind, slope)
+    check_floating("activation_backward", dy=dy, x=x, y=y)
+    check_alike("activation_backward", dy=dy, x=x, y=y)
 
 
 @op(examples=_examples_backward, bound=_bound_backward, accumulates={"out": add}, check=_check_backward)
@@ -136,7 +160,12 @@ def _bound_total(u: float, a: Array, b: Array) -> Array:
     return 10 * u * (np.abs(a) + np.abs(b))
 
 
-@op(examples=_examples_total, bound=_bound_total, accumulates={"out": add})
+def _check_total(a: Array, b: Array) -> None:
+    check_floating("total", a=a, b=b)
+    check_alike("total", a=a, b=b)
+
+
+@op(examples=_examples_total, bound=_bound_total, accumulates={"out": add}, check=_check_total)
 def total(a: Array, b: Array) -> Array:
     """y = a + b, both of one shape: a residual's sum where no other op takes it over, and of its gradient's two ways."""
     return a + b

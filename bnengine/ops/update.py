@@ -26,7 +26,11 @@ class Verdict(NamedTuple):
 
 
 def _examples_judge(rng: Any, dtype: str) -> Iterator[Example]:
-    loss, gradients, proposals = rng.random(1).astype(dtype), rng.standard_normal(50).astype(dtype), rng.random((1, 3, 4))
+    loss, gradients, proposals = (
+        rng.random(1).astype(dtype),
+        rng.standard_normal(50).astype(dtype),
+        rng.random((1, 3, 4)),
+    )
     yield Example("clipped", (loss, gradients, proposals), {"clip": 1.0})
     yield Example("below the clip", (loss, gradients, proposals), {"clip": 1e3})
     yield Example("not clipped", (loss, gradients, proposals))
@@ -75,7 +79,13 @@ def advance(counters: Array, ok: Array) -> Array:
 
 def _examples_tally(rng: Any, dtype: str) -> Iterator[Example]:
     for ok in (True, False):
-        arrays = rng.random(4), rng.random(1).astype(dtype), rng.random(1).astype(dtype), rng.random(1), np.asarray([ok])
+        arrays = (
+            rng.random(4),
+            rng.random(1).astype(dtype),
+            rng.random(1).astype(dtype),
+            rng.random(1),
+            np.asarray([ok]),
+        )
         yield Example(f"ok {ok}", arrays, {"rows": 7})
 
 
@@ -120,7 +130,15 @@ class _Common(NamedTuple):
 
 
 def _begin(
-    p: Array, g: Array, table: Array, counters: Array, ok: Array, factor: Array, border: int, weight_decay: float, frozen: Ranges
+    p: Array,
+    g: Array,
+    table: Array,
+    counters: Array,
+    ok: Array,
+    factor: Array,
+    border: int,
+    weight_decay: float,
+    frozen: Ranges,
 ) -> _Common:
     g = g * factor
     if weight_decay:
@@ -265,7 +283,9 @@ def _examples_adam(rng: Any, dtype: str) -> Iterator[Example]:
     })  # fmt: skip
 
 
-def _bound_adam(u: float, p: Array, g: Array, m: Array, v: Array, largest: Array, table: Array, *_: Any, **options: Any) -> Any:
+def _bound_adam(
+    u: float, p: Array, g: Array, m: Array, v: Array, largest: Array, table: Array, *_: Any, **options: Any
+) -> Any:
     decay = options.get("weight_decay", 0.0)
     size, lr = np.abs(g) + np.abs(p) * decay, table[:, 0].max()
     c1, c2 = table[:, 1].min(), table[:, 2].max()

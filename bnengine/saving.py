@@ -1,0 +1,86 @@
+"""Save and load networks and trainings as one checkpoint each: what a tensor is called, what the metadata holds."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from . import checkpoint
+from ._version import __version__
+from .backend import Backend
+from .data import Preprocessing
+from .errors import CheckpointError
+from .network import Sequential
+
+if TYPE_CHECKING:
+    from .training.trainer import Trainer
+
+MODEL = "model.safetensors"
+KIND = "bnengine model"
+Weights = Literal["auto", "raw", "average"]
+
+
+class Saved(NamedTuple):
+    """What a checkpoint holds: the network's configuration and state, preprocessing, and a training's arrays and values."""
+
+    config: dict[str, Any]
+    state: dict[str, np.ndarray]
+    preprocessing: Preprocessing | None
+    arrays: dict[str, np.ndarray]
+    training: dict[str, Any] | None
+
+
+def save(path: Any, network: Sequential, *, trainer: "Trainer | None" = None) -> None:
+    """Write `network` to `path`, a file or a run folder; with `trainer`, all that resuming needs too.
+
+    Parameters, running statistics, configuration and the preprocessing of raw data are written atomically as safetensors.
+    Equal states give equal bytes. Raises CheckpointError, the old file intact.
+    """
+    tensors = {f"network.{name}": array for name, array in network.state_dict().items()}
+    metadata: dict[str, Any] = {"kind": KIND, "bnengine": __version__, "network": network.config()}
+    if network.preprocessing is not None:
+        values, arrays = network.preprocessing.to_state()
+        metadata["preprocessing"] = values
+        tensors |= {f"preprocessing.{name}": array for name, array in arrays.items()}
+    if trainer is not None:
+        arrays, metadata["training"] = trainer.state()
+        tensors |= {f"training.{name}": array for name, array in arrays.items()}
+    checkpoint.write(file_of(path), tensors, metadata)
+
+
+def read(path: Any) -> Saved:
+    """What a checkpoint holds, checked byte for byte; Raises CheckpointError."""
+    file = file_of(path)
+    tensors, metadata = checkpoint.read(file)
+    if metadata.get("kind") != KIND:
+        raise CheckpointError(f"{file}: a checkpoint of {metadata.get('kind')!r}, not of a network; give a model.safetensors")
+    parts: dict[str, dict[str, np.ndarray]] = {"network": {}, "preprocessing": {}, "training": {}}
+    for name, array in tensors.items():
+        part, rest = name.split(".", 1)
+        parts[part][rest] = array
+    values = metadata.get("preprocessing")
+    preprocessing = None if values is None else Preprocessing.from_state(values, parts["preprocessing"])
+    return Saved(metadata["network"], parts["network"], preprocessing, parts["training"], metadata.get("training"))
+
+
+def load(path: Any, *, backend: str | Backend | None = None, weights: Weights = "auto") -> Sequential:
+    """The network that `save` or a training wrote to `path`, a file or a run folder, on `backend`.
+
+    `weights`: "raw", the trained ones; "average", the averaged ones of a training that kept an average; "auto", the averaged
+    ones if there are any. `network.preprocessing` is what raw data must go through (`predict` of this module does).
+    """
+    saved = read(path)
+    network = Sequential.from_config(saved.config, backend=backend)
+    prefix = "step.average."
+    averaged = {k.removeprefix(prefix): v for k, v in saved.arrays.items() if k.startswith(prefix)}
+    if weights == "average" and not averaged:
+        raise CheckpointError(f"{file_of(path)}: no average of the weights was kept; load it with weights='raw'")
+    network.load_state_dict(averaged if averaged and weights != "raw" else saved.state)
+    network.preprocessing = saved.preprocessing
+    return network
+
+
+def file_of(path: Any) -> Path:
+    """The model file of a run folder, or the file itself."""
+    path = Path(path)
+    return path / MODEL if path.is_dir() else path

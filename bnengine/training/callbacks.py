@@ -1,0 +1,131 @@
+"""Callbacks: what happens between the steps of a training, without being part of it."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+Record = dict[str, Any]
+
+
+class Callback:
+    """Override what is needed; `trainer.stop(reason)` ends the training after the epoch. State that must survive a resumption
+    goes through `state_dict` (JSON values) and `tensors` (NumPy arrays)."""
+
+    name = ""
+
+    def fit_begins(self, trainer: "Trainer") -> None:
+        """Before the first epoch, or the first after a resumption."""
+
+    def epoch_begins(self, trainer: "Trainer", epoch: int) -> None:
+        """Before the first step of an epoch, counted from 0."""
+
+    def step_ends(self, trainer: "Trainer") -> None:
+        """After each optimizer step; reading from the device here costs time."""
+
+    def epoch_ends(self, trainer: "Trainer", record: Record) -> None:
+        """After validation; `record` is the epoch's line of metrics."""
+
+    def fit_ends(self, trainer: "Trainer") -> None:
+        """After the last epoch, also when training was stopped early."""
+
+    def interrupted(self, trainer: "Trainer") -> None:
+        """Ctrl-C came; the step before it is complete."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON values to resume with."""
+        return {}
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Arrays to resume with."""
+        return {}
+
+    def load(self, state: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+        """Take both over."""
+
+
+class EarlyStopping(Callback):
+    """Stop when `metric` has not improved by more than `margin` for `patience` epochs.
+
+    With `restore_best` the network ends with the best epoch's weights *and* running statistics. A metric whose name ends in
+    "accuracy" is better when higher, others when lower; `higher_is_better` decides otherwise.
+    """
+
+    name = "early_stopping"
+
+    def __init__(
+        self,
+        patience: int = 5,
+        *,
+        metric: str = "valid_loss",
+        margin: float = 0.0,
+        restore_best: bool = True,
+        higher_is_better: bool | None = None,
+    ) -> None:
+        if patience < 1:
+            raise InputError(f"EarlyStopping: patience {patience!r} is not a whole number of epochs from 1 up")
+        if not 0 <= margin < float("inf"):
+            raise InputError(f"EarlyStopping: margin {margin!r} is not a finite number from 0 up")
+        self.patience, self.metric, self.margin, self.restore_best = patience, metric, margin, restore_best
+        self.higher = metric.endswith("accuracy") if higher_is_better is None else higher_is_better
+        self.best: float | None = None
+        self.best_epoch = -1
+        self.waited = 0
+        self._best_state: dict[str, np.ndarray] = {}
+
+    def epoch_ends(self, trainer: "Trainer", record: Record) -> None:
+        if self.metric not in record:
+            known = ", ".join(k for k, v in record.items() if isinstance(v, float))
+            raise InputError(f"EarlyStopping: no metric {self.metric!r}; there are {known} (validation needs validation data)")
+        value = float(record[self.metric])
+        gain = 0.0 if self.best is None else (value - self.best) * (1 if self.higher else -1)
+        if self.best is None or gain > self.margin:
+            self.best, self.best_epoch, self.waited = value, record["epoch"], 0
+            if self.restore_best:
+                self._best_state = trainer.network.state_dict()
+            return
+        self.waited += 1
+        if self.waited >= self.patience:
+            trainer.stop(f"{self.metric} has not improved for {self.waited} epochs; best {self.best:.4g} at {self.best_epoch}")
+
+    def fit_ends(self, trainer: "Trainer") -> None:
+        if self._best_state:
+            trainer.network.load_state_dict(self._best_state)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "best_epoch": self.best_epoch, "waited": self.waited}
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        return dict(self._best_state)
+
+    def load(self, state: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+        self.best, self.best_epoch, self.waited = state["best"], state["best_epoch"], state["waited"]
+        self._best_state = dict(tensors)
+
+
+class Checkpointing(Callback):
+    """Save the trainer to `path` after every epoch, every `every_steps` optimizer steps (0: only epochs), and at Ctrl-C."""
+
+    name = "checkpointing"
+
+    def __init__(self, path: Any, *, every_steps: int = 0) -> None:
+        if every_steps < 0:
+            raise InputError(f"Checkpointing: every_steps {every_steps!r} is not a whole number from 0 up")
+        self.path, self.every_steps = path, every_steps
+
+    def step_ends(self, trainer: "Trainer") -> None:
+        if self.every_steps and trainer.group % self.every_steps == 0:
+            trainer.save(self.path)
+
+    def epoch_ends(self, trainer: "Trainer", record: Record) -> None:
+        trainer.save(self.path)
+
+    def fit_ends(self, trainer: "Trainer") -> None:
+        trainer.save(self.path)
+
+    def interrupted(self, trainer: "Trainer") -> None:
+        trainer.save(self.path)

@@ -1,0 +1,69 @@
+"""Evaluate a network on a source of batches: loss and metrics, by the running statistics."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ..data import Batch, IterableSource, Source, groups
+from ..errors import InputError
+from ..losses import LossFunction
+from ..memory import Fresh
+from ..metrics import Accuracy, MeanAbsoluteError, Metric
+from ..network import Sequential
+
+
+def default_metrics(loss: LossFunction) -> list[Metric]:
+    """Accuracy for classification, the mean absolute error for regression."""
+    return [Accuracy()] if loss.task == "classification" else [MeanAbsoluteError()]
+
+
+def batches_of(source: Source, batch_size: int, *, last: str = "keep") -> Iterator[Batch]:
+    """Every sample once, in the source's order."""
+    if isinstance(source, IterableSource):
+        yield from source.epoch()
+    elif source.rows is not None:
+        for rows in groups(source.rows, batch_size, last=last):
+            yield source.take(np.arange(rows.start, rows.stop))
+    else:
+        raise InputError("evaluate: the source has no rows and cannot be walked; give arrays, a Source or an IterableSource")
+
+
+def evaluate(
+    network: Sequential,
+    loss: LossFunction,
+    source: Source,
+    *,
+    batch_size: int = 1024,
+    metrics: Sequence[Metric] | None = None,
+) -> dict[str, float]:
+    """{"loss": ..., and each metric's name: its value}, all in evaluation mode: nothing of the network changes.
+
+    `metrics` are reset first and hold their details afterwards (a confusion matrix, say); None for the usual one.
+    """
+    metrics = default_metrics(loss) if metrics is None else metrics
+    for metric in metrics:
+        metric.reset()
+    backend, outputs, memory = network.backend, network.outputs or 1, Fresh()
+    constants = loss.constants(outputs)
+    constants = None if constants is None else backend.asarray(constants, network.dtype)
+    value = weight = 0.0
+    with np.errstate(all="ignore"):
+        for batch in batches_of(source, batch_size):
+            if batch.y is None:
+                raise InputError("evaluate: the data has no targets; use predict")
+            target = loss.targets(batch.y, outputs)
+            total = loss.total(target, batch.weights, outputs)
+            if total == 0:
+                continue
+            forward = network.forward(batch.x, training=False, memory=memory)
+            device_target = backend.asarray(target, "int64" if target.dtype.kind == "i" else network.dtype)
+            weights = None if batch.weights is None else backend.asarray(batch.weights, network.dtype)
+            normaliser = backend.asarray(np.asarray([total]), network.dtype)
+            part = loss(forward.output, device_target, weights, constants, normaliser, memory=memory).value
+            value, weight = value + float(backend.to_numpy(part)[0]) * total, weight + total
+            host = backend.to_numpy(forward.output)
+            for metric in metrics:
+                metric.update(host, target, batch.weights)
+    if weight == 0:
+        raise InputError("evaluate: the data has no rows, or only rows of weight 0")
+    return {"loss": value / weight} | {metric.name: float(metric.value()) for metric in metrics}

@@ -1,0 +1,209 @@
+"""What a training shows while it runs: a bar for each epoch, a plain line for each epoch, or nothing.
+
+Results go to standard output, so progress goes to standard error unless another stream is given.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TextIO
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+Mode = Literal["auto", "bar", "plain", "quiet"]
+
+
+class Progress(Protocol):
+    """What a training loop tells its spectators. Leaving a `with` block stops it, whatever happened inside."""
+
+    def start(self, epochs: int, groups_per_epoch: int | None) -> None:
+        """Training begins: how many epochs, and how many steps in each (None: unknown)."""
+
+    def epoch(self, index: int) -> None:
+        """Epoch `index`, counted from 0, begins."""
+
+    def advance(self, groups_done: int, loss: float, rate: float, samples_per_second: float) -> None:
+        """So many steps of this epoch are done in all, with the latest loss, learning rate and speed."""
+
+    def end_epoch(self, record: Mapping[str, Any]) -> None:
+        """The epoch and its validation are over: its line of metrics."""
+
+    def message(self, text: str) -> None:
+        """Say something that the user should see, on a line of its own."""
+
+    def stop(self) -> None:
+        """Give the terminal back as it was; a second call does nothing."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def progress(mode: Mode = "auto", stream: TextIO | None = None) -> Progress:
+    """The display for a mode, on `stream` (standard error where that is None).
+
+    "bar": a live bar an epoch. "plain": one line an epoch, for pipes and logs. "quiet": nothing. "auto": "bar" if the
+    stream is a terminal that can move its cursor, else "plain". InputError for another mode.
+    """
+    stream = sys.stderr if stream is None else stream
+    if mode == "auto":
+        mode = "bar" if stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown") else "plain"
+    if mode == "bar":
+        return _Bar(stream)
+    if mode == "plain":
+        return _Plain(stream)
+    if mode == "quiet":
+        return _Quiet()
+    raise InputError(f"progress: there is no mode {mode!r}; choose 'auto', 'bar', 'plain' or 'quiet'")
+
+
+class _Quiet:
+    """Shows nothing; what the others share."""
+
+    def start(self, epochs: int, groups_per_epoch: int | None) -> None: ...
+
+    def epoch(self, index: int) -> None: ...
+
+    def advance(self, groups_done: int, loss: float, rate: float, samples_per_second: float) -> None: ...
+
+    def end_epoch(self, record: Mapping[str, Any]) -> None: ...
+
+    def message(self, text: str) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+class _Plain(_Quiet):
+    """One line an epoch, written at once."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._epochs, self._index = stream, 0, 0
+
+    def start(self, epochs: int, groups_per_epoch: int | None) -> None:
+        self._epochs = epochs
+
+    def epoch(self, index: int) -> None:
+        self._index = index
+
+    def end_epoch(self, record: Mapping[str, Any]) -> None:
+        parts = [_place(self._index, self._epochs), *_results(record)]
+        if "learning_rate" in record:
+            parts.append(f"rate {record['learning_rate']:.3g}")
+        if "samples_per_second" in record:
+            parts.append(f"{record['samples_per_second']:,.0f} samples/s")
+        if "seconds" in record:
+            parts.append(f"{record['seconds']:.1f} s")
+        if record.get("skipped_steps"):
+            parts.append(f"skipped steps {record['skipped_steps']}")
+        self.message("  ".join(parts))
+
+    def message(self, text: str) -> None:
+        self._stream.write(text + "\n")
+        self._stream.flush()
+
+
+class _Bar(_Quiet):
+    """A live line for the running epoch; a finished epoch's line stays above it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._epochs = 0
+        self._groups: int | None = None
+        self._rich: RichProgress | None = None
+        self._task: TaskID | None = None
+
+    def start(self, epochs: int, groups_per_epoch: int | None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as RichProgress
+        from rich.table import Column
+
+        self.stop()
+        self._epochs, self._groups = epochs, groups_per_epoch
+        console = Console(file=self._stream, force_terminal=True, highlight=False)
+        bar = 24 if console.width >= 110 else 12 if console.width >= 88 else 6
+        self._rich = RichProgress(
+            TextColumn("{task.fields[place]}", markup=False),
+            BarColumn(bar_width=bar, complete_style="cyan", finished_style="green"),
+            TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
+            console=console,
+            transient=True,
+            redirect_stdout=False,
+        )
+
+    def epoch(self, index: int) -> None:
+        """Show an empty bar, ahead of the epoch's first step."""
+        if self._rich is None:
+            return
+        place = _place(index, self._epochs)
+        if self._task is not None:
+            self._rich.remove_task(self._task)
+        self._task = self._rich.add_task("", total=self._groups, place=place, text="")
+        self._rich.start()
+
+    def advance(self, groups_done: int, loss: float, rate: float, samples_per_second: float) -> None:
+        if self._rich is None or self._task is None:
+            return
+        steps = "" if self._groups else f"step {groups_done:,}  "
+        text = f"{steps}{samples_per_second:>9,.0f} samples/s  loss {loss:.4f}  rate {rate:.3g}"
+        self._rich.update(self._task, completed=groups_done, text=text)
+
+    def end_epoch(self, record: Mapping[str, Any]) -> None:
+        if self._rich is None or self._task is None:
+            return
+        parts = list(_results(record))
+        if "samples_per_second" in record:
+            parts.insert(0, f"{record['samples_per_second']:>9,.0f} samples/s")
+        if "learning_rate" in record:
+            parts.append(f"rate {record['learning_rate']:.3g}")
+        if record.get("skipped_steps"):
+            parts.append(f"skipped {record['skipped_steps']}")
+        done = self._groups or 1
+        self._rich.update(self._task, total=done, completed=done, text="  ".join(parts))
+        line = self._rich.make_tasks_table(self._rich.tasks)
+        self._rich.remove_task(self._task)
+        self._task = None
+        self._rich.console.print(line)
+
+    def message(self, text: str) -> None:
+        if self._rich is None:
+            self._stream.write(text + "\n")
+            self._stream.flush()
+        else:
+            self._rich.console.print(text, markup=False)
+
+    def stop(self) -> None:
+        if self._rich is not None:
+            self._rich.stop()
+        self._rich = self._task = None
+
+
+def _place(index: int, epochs: int) -> str:
+    return f"epoch {index + 1:>{len(str(epochs))}}/{epochs}"
+
+
+def _results(record: Mapping[str, Any]) -> list[str]:
+    """What an epoch has reached: the validation's figures where there are any, and the training loss."""
+    shown = [f"loss {record['train_loss']:.4f}"] if "train_loss" in record else []
+    names = [name for name in record if name.startswith("valid_")]
+    if not names:
+        names = [name for name in record if name.startswith("train_") and name != "train_loss"]
+    for name in names:
+        label = name.replace("valid_loss", "valid loss").removeprefix("valid_").removeprefix("train_").replace("_", " ")
+        shown.append(f"{label} {record[name]:.4f}")
+    return shown

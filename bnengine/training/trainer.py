@@ -1,0 +1,290 @@
+"""Trainer: epochs of training steps over a source of data, with validation, callbacks and exact resumption."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from math import ceil
+from time import perf_counter
+from typing import Any, Literal
+
+import numpy as np
+
+from ..data import ArraySource, Batch, IterableSource, Preprocessing, Source, groups, order
+from ..errors import InputError, TrainingFailed
+from ..losses import LossFunction, get_loss
+from ..metrics import Metric
+from ..network import Sequential
+from ..optimizers import Optimizer, get_optimizer
+from ..schedules import Constant, Observer, Schedule
+from .averaging import averaged_weights, refresh
+from .callbacks import Callback, Record
+from .diagnosis import first_non_finite
+from .evaluation import evaluate
+from .footprint import estimate
+from .interrupts import deferred_interrupt
+from .progress import Progress, progress
+from .step import Average, Report, Step
+
+SKIPS_ALLOWED = 10
+READ_EVERY = 50  # steps between host reads where a read waits for a device
+
+
+class Trainer:
+    """Trains a network: `fit`, `evaluate`, `save`; the state between two steps is all there is to resume from.
+
+    `optimizer` and `loss`: objects, names or configurations. `learning_rate`: a number or a schedule. `clip_norm`: the
+    largest global norm of the gradients. `accumulate`: micro-batches to a step. `statistics`, `average`: see `Step`.
+    `progress`: "auto", "bar", "plain" or "quiet".
+    """
+
+    def __init__(
+        self,
+        network: Sequential,
+        optimizer: Optimizer | str | dict[str, Any] = "adam",
+        *,
+        loss: LossFunction | str | dict[str, Any] = "softmax_cross_entropy",
+        learning_rate: float | Schedule = 1e-3,
+        clip_norm: float | None = None,
+        accumulate: int = 1,
+        statistics: Literal["merged", "per_micro_batch"] = "merged",
+        average: Average | None = None,
+        callbacks: Sequence[Callback] = (),
+        progress: Literal["auto", "bar", "plain", "quiet"] = "auto",
+    ) -> None:
+        if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
+            raise InputError(f"Trainer: accumulate {accumulate!r} is not a whole number of micro-batches from 1 up")
+        self.network, self.loss, self.optimizer = network, get_loss(loss), get_optimizer(optimizer)
+        self.schedule: Schedule = Constant(learning_rate) if isinstance(learning_rate, (int, float)) else learning_rate
+        self.accumulate, self.callbacks, self.mode = accumulate, list(callbacks), progress
+        self.step = Step(
+            network, self.optimizer, self.loss, clip_norm=clip_norm, statistics=statistics, average=average
+        )
+        self.epoch = 0  # the epoch that runs, or that comes next
+        self.group = 0  # steps of it that are done
+        self.history: list[Record] = []
+        self.stopping = ""
+        self.batch_size = 0
+        self._resolved = False
+
+    # -- fit ----------------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        train: Any,
+        *,
+        epochs: int,
+        batch_size: int = 64,
+        validation: Any = None,
+        metrics: Sequence[Metric] | None = None,
+    ) -> list[Record]:
+        """Train until `epochs` epochs are done, and return the records of all of them.
+
+        `train`, `validation`: a Source, a pair (x, y) or triple (x, y, weights) of arrays, or a callable that returns an
+        iterable of such batches. `batch_size`: rows of a micro-batch. Called again with more epochs, it goes on. The order of
+        the rows is given by the network's seed and the epoch. Ctrl-C ends it cleanly after the running step. Raises
+        TrainingFailed when ten steps in a row are not finite, naming the first layer at fault.
+        """
+        source, valid = as_source(train, self.network.dtype, "train"), as_source(validation, self.network.dtype, "validation")
+        if source is None:
+            raise InputError("fit: there is no training data; give a Source, or arrays (x, y)")
+        if epochs < 0 or batch_size < 1:
+            raise InputError(f"fit: epochs {epochs!r} and batch_size {batch_size!r} must be at least 0 and 1")
+        if isinstance(source, (ArraySource, IterableSource)) and source.preprocessing is not None:
+            self.network.preprocessing = source.preprocessing
+        self.batch_size, self.stopping = batch_size, ""
+        steps = self.steps_per_epoch(source)
+        self._resolve(steps, epochs)
+        shown = progress(self.mode)
+        shown.start(epochs, steps)
+        try:
+            with deferred_interrupt() as interrupted:
+                self._each("fit_begins")
+                while self.epoch < epochs and not self.stopping:
+                    self._epoch(source, valid, shown, interrupted, metrics)
+                if self.stopping:
+                    shown.message(f"stopped: {self.stopping}")
+                self._each("fit_ends")
+        finally:
+            shown.stop()
+        return self.history
+
+    def stop(self, reason: str) -> None:
+        """Ask `fit` to end after this epoch."""
+        self.stopping = reason
+
+    def steps_per_epoch(self, source: Source) -> int | None:
+        """Optimizer steps of an epoch, None where the source does not say how long it is."""
+        if source.rows is None:
+            return None
+        return ceil(len(groups(source.rows, self.batch_size)) / self.accumulate)
+
+    def _resolve(self, steps: int | None, epochs: int) -> None:
+        """Give a schedule that spans the training its length."""
+        if steps is not None and not self._resolved:
+            self.schedule = self.schedule.resolved(max(1, steps * epochs))
+            self._resolved = True
+
+    def _each(self, event: str, *args: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, event)(self, *args)
+
+    def _epoch(self, source: Source, valid: Source | None, shown: Progress, interrupted: Any, metrics: Any) -> None:
+        steps = self.steps_per_epoch(source)
+        shown.epoch(self.epoch)
+        if self.group == 0:
+            self.step.start_epoch()
+        self._each("epoch_begins", self.epoch)
+        report = self.step.report()
+        self.step.schedule(self.schedule.for_steps(report.steps, max(1, (steps or 1) - self.group)))
+        started, rows, skipped = perf_counter(), 0, report.skipped
+        for batches in self._steps(source):
+            if steps is None:
+                self.step.schedule([self.schedule.rate(self.step.report().steps)])
+            self._run(batches)
+            self.group += 1
+            rows += sum(len(batch.x) for batch in batches)
+            if self._reads():
+                report = self._watch(batches, shown, skipped)
+                skipped = report.skipped
+                seconds = perf_counter() - started
+                shown.advance(self.group, report.loss, self.schedule.rate(report.steps), rows / max(seconds, 1e-9))
+            self._each("step_ends")
+            if interrupted():
+                self._each("interrupted")
+                raise KeyboardInterrupt
+        self._end_epoch(source, valid, shown, metrics, perf_counter() - started, rows)
+
+    def _end_epoch(self, source: Source, valid: Source | None, shown: Progress, metrics: Any, seconds: float, rows: int) -> None:
+        report, totals = self._watch(None, shown, None), self.step.totals()
+        refresh(self.step, source, self.batch_size)
+        record: Record = {
+            "epoch": self.epoch,
+            "steps": report.steps,
+            "learning_rate": self.schedule.rate(max(report.steps - 1, 0)),
+            "train_loss": totals.loss,
+        }
+        if totals.accuracy is not None:
+            record["train_accuracy"] = totals.accuracy
+        if valid is not None:
+            measured = self.evaluate(valid, metrics=metrics)
+            record |= {f"valid_{name}": value for name, value in measured.items()}
+        record |= {"gradient_norm": report.norm, "skipped_steps": report.skipped}
+        if isinstance(self.schedule, Observer):
+            self.schedule.observe(record.get("valid_loss", totals.loss))
+        record |= {"seconds": seconds, "samples_per_second": rows / max(seconds, 1e-9)}
+        self.history.append(record)
+        self.epoch, self.group = self.epoch + 1, 0
+        self._each("epoch_ends", record)
+        shown.end_epoch(record)
+
+    def _steps(self, source: Source) -> Iterator[list[Batch]]:
+        """The micro-batches of each step that is still to be done in this epoch."""
+        done, k = self.group * self.accumulate, self.accumulate
+        if isinstance(source, IterableSource):
+            batches = source.epoch(skip=done)
+            while group := list(islice(batches, k)):
+                yield group
+            return
+        assert source.rows is not None
+        positions = order(source.rows, seed=self.network.seed, epoch=self.epoch)
+        micro = groups(source.rows, self.batch_size)
+        for i in range(done, len(micro), k):
+            yield [source.take(positions[rows]) for rows in micro[i : i + k]]
+
+    def _run(self, batches: list[Batch]) -> None:
+        try:
+            self.step(batches)
+        except MemoryError as error:
+            rows = max(len(batch.x) for batch in batches)
+            raise TrainingFailed(
+                f"fit: out of memory in a batch of {rows} rows, which needs about {estimate(self.network, rows)}; take a smaller "
+                f"batch size and accumulate more micro-batches (accumulate={2 * self.accumulate} halves it)"
+            ) from error
+
+    def _reads(self) -> bool:
+        return self.network.backend.name != "cupy" or self.group % READ_EVERY == 0
+
+    def _watch(self, batches: list[Batch] | None, shown: Progress, skipped: int | None) -> Report:
+        """Read the counters; say when steps were skipped, give up after ten in a row."""
+        report = self.step.report()
+        if skipped is not None and report.skipped > skipped:
+            shown.message(f"step {report.steps + report.skipped} of the training was not finite and was skipped: nothing changed")
+        if report.longest_skip >= SKIPS_ALLOWED:
+            where = self._find_fault(batches) if batches else "it cannot be told which batch it was"
+            raise TrainingFailed(
+                f"fit: {report.longest_skip} steps in a row were not finite; {where}. The network is as it was before them: lower "
+                "the learning rate, clip the gradients (clip_norm), or look at the data"
+            )
+        return report
+
+    def _find_fault(self, batches: list[Batch]) -> str:
+        found = [first_non_finite(self.step, batch) for batch in batches]
+        return next((text for text in found if not text.startswith("nothing")), found[0])
+
+    # -- evaluate -----------------------------------------------------------------------------------------------------
+
+    def evaluate(
+        self, data: Any, *, batch_size: int = 1024, metrics: Sequence[Metric] | None = None
+    ) -> dict[str, float]:
+        """Loss and metrics in evaluation mode, with the averaged weights where an `Average` is kept."""
+        source = as_source(data, self.network.dtype, "evaluate")
+        if source is None:
+            raise InputError("evaluate: there is no data; give a Source, or arrays (x, y)")
+        with averaged_weights(self.step):
+            return evaluate(self.network, self.loss, source, batch_size=batch_size, metrics=metrics)
+
+    # -- state --------------------------------------------------------------------------------------------------------
+
+    def save(self, path: Any) -> None:
+        """Write network, optimizer, counters, position, schedule, callbacks' state and preprocessing as one checkpoint."""
+        from ..saving import save
+
+        save(path, self.network, trainer=self)
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """(arrays, JSON values): all that `load_state` needs beside the network's own state. Times are left out, so that equal
+        trainings have equal states."""
+        arrays = {f"step.{name}": array for name, array in self.step.state_dict().items()}
+        for callback in self.callbacks:
+            arrays |= {f"callback.{callback.name}.{name}": array for name, array in callback.tensors().items()}
+        values = {
+            "epoch": self.epoch,
+            "group": self.group,
+            "stopping": self.stopping,
+            "history": [{k: v for k, v in r.items() if k not in ("seconds", "samples_per_second")} for r in self.history],
+            "loss": self.loss.config(),
+            "optimizer": self.optimizer.config(),
+            "schedule": self.schedule.state_dict() if isinstance(self.schedule, Observer) else {},
+            "callbacks": {c.name: c.state_dict() for c in self.callbacks if c.name},
+        }
+        return arrays, values
+
+    def load_state(self, arrays: dict[str, np.ndarray], values: dict[str, Any]) -> None:
+        """Go on where `state` was taken; the trainer must have been made with the same arguments."""
+        for what, mine in (("loss", self.loss.config()), ("optimizer", self.optimizer.config())):
+            if values[what] != _as_json(mine):
+                raise InputError(f"Trainer: the state was saved with {what} {values[what]}; this trainer has {_as_json(mine)}")
+        self.step.load_state_dict({k.removeprefix("step."): v for k, v in arrays.items() if k.startswith("step.")})
+        for callback in self.callbacks:
+            prefix = f"callback.{callback.name}."
+            own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+            callback.load(values["callbacks"].get(callback.name, callback.state_dict()), own)
+        if isinstance(self.schedule, Observer):
+            self.schedule.load_state_dict(values["schedule"])
+        self.epoch, self.group, self.history = values["epoch"], values["group"], list(values["history"])
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _as_json(v) for k, v in value.items()}
+    return [_as_json(v) for v in value] if isinstance(value, (tuple, list)) else value
+
+
+def as_source(data: Any, dtype: str, name: str, preprocessing: Preprocessing | None = None) -> Source | None:
+    """A Source of what a user gives: one already, (x, y), (x, y, weights), or a callable that returns an iterable of batches."""
+    if data is None or (hasattr(data, "take") and hasattr(data, "rows")):
+        return data  # type: ignore[no-any-return]
+    if isinstance(data, tuple) and len(data) in (2, 3):
+        x, y, *weights = data
+        return ArraySource(x, y, *weights, preprocessing=preprocessing, dtype=dtype, name=name)
+    return IterableSource(data, preprocessing, dtype, name)
+
