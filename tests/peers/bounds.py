@@ -1,4 +1,4 @@
-"""How far two correct computations may differ, from the inputs: K u times the sum of the absolute terms of each formula.
+"""How far two correct computations may differ: K u times the sum of the absolute terms of each formula.
 
 K = 20 stands for both sides' 10. Where a value that is rounded enters the next formula, its error is carried on.
 """
@@ -70,8 +70,8 @@ def normalised(
 ) -> Normalised:  # fmt: skip
     """y = g(gamma (x - mean) inv_std + beta), x (..., C), dz = dy g'.
 
-    The mean is known to 2^-53 |mean| at best, which is 2^-53 |mean| inv_std of x_norm; it enters the variance once more,
-    hence the factor `share` on everything that x_norm or inv_std enters.
+    The mean is known to 2^-53 |mean| at best, which is 2^-53 |mean| inv_std of x_norm; it enters the variance once
+    more, hence the factor `share` on everything that x_norm or inv_std enters.
     """
     rows, m = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
     inv = 1 / np.sqrt(var + eps)

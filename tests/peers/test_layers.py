@@ -18,7 +18,7 @@ from tests.peers import bounds
 from tests.peers.bounds import U, assert_within
 from tests.peers.twin import Twin, array
 
-pytestmark = pytest.mark.peers
+pytestmark = [pytest.mark.peers, pytest.mark.usefixtures("torch")]
 KINDS = ("identity", "relu", "leaky_relu", "sigmoid", "tanh", "gelu")
 DTYPES = ("float64", "float32")
 shapes = st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple)
@@ -75,9 +75,7 @@ def off_the_kink(z: np.ndarray, dtype: str, kind: str) -> bool:
 @pytest.mark.parametrize("kind", KINDS)
 @given(lead=shapes, inputs=widths, outputs=widths, seed=seeds)
 @few
-def test_dense_is_linear(
-    torch: Any, kind: str, dtype: str, lead: tuple[int, ...], inputs: int, outputs: int, seed: int
-) -> None:
+def test_dense_is_linear(kind: str, dtype: str, lead: tuple[int, ...], inputs: int, outputs: int, seed: int) -> None:
     network = Sequential(bn.Dense(inputs, outputs), bn.Activation(kind, slope=0.2), dtype=dtype)
     scatter(network, seed)
     x = normal(seed + 1, (*lead, inputs), dtype)
@@ -91,7 +89,7 @@ def test_dense_is_linear(
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_activation_on_its_own(torch: Any, kind: str, dtype: str) -> None:
+def test_every_activation_on_its_own(kind: str, dtype: str) -> None:
     layer = bn.Activation(kind, slope=0.2)
     network = Sequential(bn.Dropout(0.0), layer, dtype=dtype)  # nothing that the activation could become part of
     x = normal(3, (40, 30), dtype, scale=4)
@@ -105,7 +103,7 @@ def test_every_activation_on_its_own(torch: Any, kind: str, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_dense_layer_with_or_without_a_bias(torch: Any, bias: bool) -> None:
+def test_a_dense_layer_with_or_without_a_bias(bias: bool) -> None:
     network = Sequential(bn.Dense(5, 3, bias=bias), dtype="float64")
     scatter(network, 0)
     x = normal(1, (7, 5), "float64")
@@ -137,7 +135,7 @@ def affine_bounds(network: Sequential, bound: bounds.Normalised) -> dict[str, np
 @given(lead=shapes, channels=widths, gamma=st.booleans(), beta=st.booleans(), seed=seeds)
 @few
 def test_batch_norm_in_training(
-    torch: Any, kind: str, dtype: str, lead: tuple[int, ...], channels: int, gamma: bool, beta: bool, seed: int
+    kind: str, dtype: str, lead: tuple[int, ...], channels: int, gamma: bool, beta: bool, seed: int
 ) -> None:
     assume(np.prod(lead) > 1)
     layer = bn.BatchNorm(channels, gamma=gamma, beta=beta)
@@ -166,7 +164,7 @@ def test_batch_norm_in_training(
 @given(lead=shapes, channels=widths, gamma=st.booleans(), beta=st.booleans(), seed=seeds)
 @few
 def test_batch_norm_in_evaluation(
-    torch: Any, dtype: str, lead: tuple[int, ...], channels: int, gamma: bool, beta: bool, seed: int
+    dtype: str, lead: tuple[int, ...], channels: int, gamma: bool, beta: bool, seed: int
 ) -> None:
     network = Sequential(bn.BatchNorm(channels, gamma=gamma, beta=beta), dtype=dtype)
     scatter(network, seed)
@@ -246,7 +244,7 @@ def test_an_exact_merge_and_torch_s_cumulative_average(torch: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_dropout_with_our_mask(torch: Any, dtype: str) -> None:
+def test_dropout_with_our_mask(dtype: str) -> None:
     network = Sequential(bn.Dropout(0.3), dtype=dtype, seed=5)
     x = normal(0, (50, 20), dtype)
     keep = dropout(np.ones_like(x), np.zeros(1, np.int64), np.arange(50), seed=5, layer=0, rate=0.3).keep
@@ -290,9 +288,9 @@ def composed(dtype: str) -> dict[str, Sequential]:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", list(composed("float64")))
-def test_whole_networks(torch: Any, name: str, training: bool, dtype: str) -> None:
-    """A rounding anywhere acts as a relative change of some value by u, or of the terms of a sum by u each; what such changes
-    do to each result is measured on the twin, in float64, with changes of 1e-6."""
+def test_whole_networks(name: str, training: bool, dtype: str) -> None:
+    """A rounding acts as a relative change of a value, or of each term of a sum, by u; what such changes do to each result
+    is measured on the twin, in float64, with changes of 1e-6."""
     network = composed(dtype)[name]
     rng = np.random.default_rng(7)
     for view in network.named_parameters().values():
@@ -312,7 +310,7 @@ def test_whole_networks(torch: Any, name: str, training: bool, dtype: str) -> No
 
 
 def sensitivity(twin: Twin, network: Sequential, x: np.ndarray, dy: np.ndarray, training: bool) -> dict[str, float]:
-    """The largest change of each result over relative changes of inputs, parameters and outputs of layers, per unit of change."""
+    """The largest change of each result, per unit of relative change of inputs, parameters and outputs of layers."""
     results = []
     rng, state, delta = np.random.default_rng(0), network.state_dict(), 1e-6
 
