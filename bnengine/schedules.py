@@ -79,9 +79,10 @@ class _Timed(_Schedule):
     total_steps: int | None
 
     def resolved(self, total_steps: int | None) -> Self:
-        """The same for a run of `total_steps`, if its own was None; InputError for a number that is not whole and from 1."""
+        """The same for a run of `total_steps`, if its own was None; InputError unless whole and from 1, or None."""
         _total(type(self).__name__, total_steps)
-        return self if self.total_steps is not None else replace(self, total_steps=total_steps)  # type: ignore[type-var]
+        return self if self.total_steps is not None else replace(self, total_steps=total_steps)  # type:
+        ignore[type - var]
 
     def _length(self) -> int:
         if self.total_steps is None:
@@ -120,7 +121,7 @@ class Step(_Schedule):
             raise InputError(f"Step: factor is {self.factor!r}; give a number from 0 to 1, for the rate is to fall")
 
     def rate(self, step: int) -> float:
-        return self.learning_rate * float(self.factor) ** (step // self.every)
+        return float(self.learning_rate) * float(self.factor) ** int(step // self.every)
 
 
 @dataclass(frozen=True)
@@ -364,11 +365,11 @@ def get_schedule(given: float | Schedule) -> Schedule:
 
 
 def _line(a: float, b: float, share: float) -> float:
-    return b if share == 1 else a + (b - a) * share
+    return float(b if share == 1 else a + (b - a) * share)
 
 
 def _cosine(a: float, b: float, share: float) -> float:
-    return b + (a - b) / 2 * (1 + cos(pi * share))
+    return float(b + (a - b) / 2 * (1 + cos(pi * share)))
 
 
 def _number(owner: str, what: str, value: Any, least: float) -> None:

@@ -94,7 +94,7 @@ class _Plain(_Quiet):
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._epochs, self._index = stream, 0, 0
 
-    def start(self, epochs: int, groups_per_epoch: int | None) -> None:
+    def start(self, epochs: int, groups_per_epoch: int | None) -> None:  # noqa: ARG002
         self._epochs = epochs
 
     def epoch(self, index: int) -> None:
@@ -126,21 +126,21 @@ class _Bar(_Quiet):
         self._groups: int | None = None
         self._rich: RichProgress | None = None
         self._task: TaskID | None = None
+        self._place, self._width = "", 0
 
     def start(self, epochs: int, groups_per_epoch: int | None) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as RichProgress
-        from rich.table import Column
 
         self.stop()
         self._epochs, self._groups = epochs, groups_per_epoch
         console = Console(file=self._stream, force_terminal=True, highlight=False)
-        bar = 24 if console.width >= 110 else 12 if console.width >= 88 else 6
+        self._width = 24 if console.width >= 120 else 12 if console.width >= 100 else 6
         self._rich = RichProgress(
             TextColumn("{task.fields[place]}", markup=False),
-            BarColumn(bar_width=bar, complete_style="cyan", finished_style="green"),
-            TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
+            BarColumn(bar_width=self._width, complete_style="cyan", finished_style="cyan"),
+            TextColumn("{task.fields[text]}", markup=False),
             console=console,
             transient=True,
             redirect_stdout=False,
@@ -150,35 +150,48 @@ class _Bar(_Quiet):
         """Show an empty bar, ahead of the epoch's first step."""
         if self._rich is None:
             return
-        place = _place(index, self._epochs)
+        self._place = _place(index, self._epochs)
         if self._task is not None:
             self._rich.remove_task(self._task)
-        self._task = self._rich.add_task("", total=self._groups, place=place, text="")
+        self._task = self._rich.add_task("", total=self._groups, place=self._place, text="")
         self._rich.start()
 
     def advance(self, groups_done: int, loss: float, rate: float, samples_per_second: float) -> None:
         if self._rich is None or self._task is None:
             return
-        steps = "" if self._groups else f"step {groups_done:,}  "
-        text = f"{steps}{samples_per_second:>9,.0f} samples/s  loss {loss:.4f}  rate {rate:.3g}"
-        self._rich.update(self._task, completed=groups_done, text=text)
+        parts = [f"loss {loss:.4f}", self._speed(samples_per_second), f"rate {rate:.3g}"]
+        if self._groups is None:
+            parts.insert(0, f"step {groups_done:,}")
+        self._rich.update(self._task, completed=groups_done, text=self._fitted(parts))
 
     def end_epoch(self, record: Mapping[str, Any]) -> None:
         if self._rich is None or self._task is None:
             return
+        from rich.text import Text
+
         parts = list(_results(record))
-        if "samples_per_second" in record:
-            parts.insert(0, f"{record['samples_per_second']:>9,.0f} samples/s")
-        if "learning_rate" in record:
-            parts.append(f"rate {record['learning_rate']:.3g}")
         if record.get("skipped_steps"):
             parts.append(f"skipped {record['skipped_steps']}")
-        done = self._groups or 1
-        self._rich.update(self._task, total=done, completed=done, text="  ".join(parts))
-        line = self._rich.make_tasks_table(self._rich.tasks)
+        if "samples_per_second" in record:
+            parts.append(self._speed(record["samples_per_second"]))
+        if "learning_rate" in record:
+            parts.append(f"rate {record['learning_rate']:.3g}")
+        bar = ("-" if self._rich.console.options.ascii_only else "━") * self._width
+        line = Text.assemble(f"{self._place} ", (bar, "green"), f" {self._fitted(parts)}", no_wrap=True)
         self._rich.remove_task(self._task)
         self._task = None
         self._rich.console.print(line)
+
+    def _speed(self, samples_per_second: float) -> str:
+        return f"{samples_per_second:,.0f}{' samples' if self._width > 6 else ''}/s"
+
+    def _fitted(self, parts: list[str]) -> str:
+        """As many parts, from the first, as fit on one line of the terminal behind the bar."""
+        assert self._rich is not None
+        room = self._rich.console.width - len(self._place) - self._width - 2
+        while len("  ".join(parts)) > room and len(parts) > 1:
+            parts = parts[:-1]
+        return "  ".join(parts)[: max(room, 0)]
 
     def message(self, text: str) -> None:
         if self._rich is None:
