@@ -6,8 +6,9 @@ The derivation, examples in rows, for one layer with z = a W + b over m examples
     (2) sigma^2 = 1/m sum (z - mu)^2              (5) a_next  = g(z_tilde)
     (3) z_norm  = (z - mu) / sqrt(sigma^2 + eps)
 
-With mu = a_mean W + b, z - mu = (a - a_mean) W: any b cancels, so the parameters of such a layer are W, gamma and beta, the
-last two of shape (n,). At inference the running mean and variance of the training data take the batch's place.
+With mu = a_mean W + b, z - mu = (a - a_mean) W: any b cancels, so the parameters of such a layer are W, gamma and
+beta, the last two of shape (n,). At inference the running mean and variance of the training data take the batch's
+place.
 """
 
 from collections.abc import Callable
@@ -34,12 +35,13 @@ CONVENTIONS: dict[str, tuple[str, float, float, Literal["unbiased", "biased"]]] 
 
 
 class BatchNorm(Layer):
-    """y = gamma (x - mean) / sqrt(var + eps) + beta; x (..., channels), every axis but the last is a row (equations 1 to 4).
+    """y = gamma (x - mean) / sqrt(var + eps) + beta; x (..., channels), every axis but the last is a row (equations 1
+    to 4).
 
-    In training mean and var (biased) are the batch's own; otherwise the running ones. `decay` is the share of the old value
-    that a step keeps: running <- decay running + (1 - decay) batch; None merges all batches exactly, without forgetting.
-    `variance` is what the running variance takes: "unbiased" (times m/(m - 1), the 2015 paper) or "biased" (Keras, Flax);
-    an exact merge keeps the biased variance of all rows seen. `gamma` and `beta` False switch one off (1 and 0).
+    In training mean and var (biased) are the batch's own; otherwise the running ones. `decay` is the share of the old
+    value that a step keeps: running <- decay running + (1 - decay) batch; None merges all batches exactly, without
+    forgetting. `variance` is what the running variance takes: "unbiased" (times m/(m - 1), the 2015 paper) or "biased" (Keras,
+    Flax); an exact merge keeps the biased variance of all rows seen. `gamma` and `beta` False switch one off (1 and 0).
     `one_value` says what happens in training when a channel has a single value, which has no variance: "raise", or
     "running": normalise by the running statistics and propose none.
 
@@ -61,7 +63,9 @@ class BatchNorm(Layer):
         positive("BatchNorm", channels=channels)
         owner = f"BatchNorm({channels})"
         if decay is not None and not 0 <= decay < 1:
-            raise InputError(f"{owner}: decay {decay!r} is not in [0, 1); it is the share of the old value kept, 0.9 is usual")
+            raise InputError(
+                f"{owner}: decay {decay!r} is not in [0, 1); it is the share of the old value kept, 0.9 is usual"
+            )
         if not 0 < eps < float("inf"):
             raise InputError(f"{owner}: eps {eps!r} is not a finite number above 0; 1e-5 is usual")
         if variance not in ("unbiased", "biased"):
@@ -76,7 +80,13 @@ class BatchNorm(Layer):
 
     @classmethod
     def from_convention(
-        cls, name: str, channels: int, *, momentum: float | None | Literal["default"] = "default", eps: float | None = None, **options: Any
+        cls,
+        name: str,
+        channels: int,
+        *,
+        momentum: float | Literal["default"] | None = "default",
+        eps: float | None = None,
+        **options: Any,
     ) -> Self:  # fmt: skip
         """The layer that another framework's arguments mean.
 
@@ -85,18 +95,27 @@ class BatchNorm(Layer):
         | "torch" (`torch.nn.BatchNorm1d`; None: exact merge) | the share of the new value | 0.1 | 1e-5 | unbiased |
         | "keras" (`keras.layers.BatchNormalization`, 3) | the share of the old value | 0.99 | 1e-3 | biased |
         | "flax" (`flax.linen.BatchNorm`) | the share of the old value | 0.99 | 1e-5 | biased |
-        | "tf" (`tf.compat.v1.layers.batch_normalization`, fused) | the share of the old value | 0.99 | 1e-3 | unbiased |
-        | "chainer" (`chainer.links.BatchNormalization`'s `decay`) | the share of the old value | 0.9 | 2e-5 | unbiased |
+        | "tf" (`tf.compat.v1.layers`, fused) | the share of the old value | 0.99 | 1e-3 | unbiased |
+        | "chainer" (`decay` of its link) | the share of the old value | 0.9 | 2e-5 | unbiased |
         """
         if name not in CONVENTIONS:
-            raise InputError(f"BatchNorm.from_convention: no convention {name!r}; choose one of {', '.join(CONVENTIONS)}")
+            raise InputError(
+                f"BatchNorm.from_convention: no convention {name!r}; choose one of {', '.join(CONVENTIONS)}"
+            )
         share, usual, usual_eps, variance = CONVENTIONS[name]
         value = usual if momentum == "default" else momentum
         if value is None and name != "torch":
             raise InputError(f"BatchNorm.from_convention: momentum None has no meaning in {name!r}; give a number")
         if value is not None and not 0 <= value <= 1:
-            raise InputError(f"BatchNorm.from_convention: momentum {value!r} is not in [0, 1]; {name} uses {usual} by default")
+            raise InputError(
+                f"BatchNorm.from_convention: momentum {value!r} is not in [0, 1]; {name} uses {usual} by default"
+            )
         decay = None if value is None else 1 - value if share == "new" else value
+        if decay == 1:
+            raise InputError(
+                f"BatchNorm.from_convention: momentum {value!r} of {name} never changes the running statistics; "
+                "freeze them instead, network.freeze('statistics')"
+            )
         return cls(channels, decay=decay, eps=usual_eps if eps is None else eps, variance=variance, **options)
 
     def __repr__(self) -> str:
@@ -154,8 +173,8 @@ class BatchNorm(Layer):
             if self.one_value == "running":
                 return running, False
             raise InputError(
-                f"{self.name}: one value per channel in training, input {tuple(x.shape)}, has no variance; use a batch of two "
-                "or more, let the last batch join the one before, or set one_value='running'"
+                f"{self.name}: one value per channel in training, input {tuple(x.shape)}, has no variance; use a "
+                "batch of two or more, let the last batch join the one before, or set one_value='running'"
             )
         batch = ops.moments(x, memory=run.memory, into=run.proposals.into(proposal=self.statistics)).batch
         return (running, False) if by_running else (batch, True)

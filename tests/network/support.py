@@ -1,0 +1,73 @@
+"""What tests of layers, networks and steps share: steps that are ready to run, batches, and every bit of their state."""
+
+from typing import Any
+
+import numpy as np
+
+from bnengine.data import Batch
+from bnengine.layers import BatchNorm
+from bnengine.losses import LossFunction, MeanSquaredError
+from bnengine.network import Sequential
+from bnengine.optimizers import SGD, Optimizer
+from bnengine.training.step import Step
+
+U = 2.0**-53
+
+
+def batch(x: Any, y: Any, *, first: int = 0, weights: Any = None) -> Batch:
+    """Rows as a batch; the samples are numbered from `first`."""
+    return Batch(x, y, weights, np.arange(first, first + len(x), dtype=np.int64))
+
+
+def cut(whole: Batch, *ends: int) -> list[Batch]:
+    """A batch cut into micro-batches in front of the given rows."""
+    edges = [0, *ends, len(whole.x)]
+    return [
+        Batch(*(None if part is None else part[a:b] for part in whole)) for a, b in zip(edges[:-1], edges[1:], strict=True)
+    ]
+
+
+def step_of(
+    network: Sequential,
+    optimizer: Optimizer | None = None,
+    loss: LossFunction | None = None,
+    *,
+    rate: float = 0.1,
+    **options: Any,
+) -> Step:
+    """A step with a learning rate that stays the same."""
+    step = Step(network, optimizer or SGD(), loss or MeanSquaredError(), **options)
+    step.schedule([rate])
+    return step
+
+
+def bits(step: Step) -> dict[str, bytes]:
+    """Every bit of parameters, running statistics, the optimizer's state and the averages: all but the counters."""
+    network = step.network
+    arrays = {"parameters": network.parameters.array, "statistics": network.statistics.array}
+    arrays |= {name: flat.array for name, flat in step.slots.items() if flat is not None}
+    if step.averaged is not None:
+        arrays |= {f"averaged {i}": flat.array for i, flat in enumerate(step.averaged)}
+    return {name: network.backend.to_numpy(array).tobytes() for name, array in arrays.items()}
+
+
+def network_bits(network: Sequential) -> tuple[bytes, bytes]:
+    """Every bit of parameters and running statistics."""
+    read = network.backend.to_numpy
+    return read(network.parameters.array).tobytes(), read(network.statistics.array).tobytes()
+
+
+def statistics_of(x: Any) -> np.ndarray:
+    """(count, mean, biased variance) of the columns of x, by their definitions in float64."""
+    rows = np.asarray(x, np.float64).reshape(-1, np.shape(x)[-1])
+    return np.stack([np.full(rows.shape[1], len(rows)), rows.mean(0), rows.var(0)])
+
+
+def only(layer: BatchNorm, **options: Any) -> Sequential:
+    """A network of one layer, in float64."""
+    return Sequential(layer, backend="numpy", dtype="float64", **options)
+
+
+def running(network: Sequential, name: str = "0.statistics") -> np.ndarray:
+    """A copy of a layer's running (count, mean, var)."""
+    return network.backend.to_numpy(network.named_statistics()[name], copy=True)
