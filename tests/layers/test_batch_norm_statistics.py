@@ -1,0 +1,283 @@
+"""What becomes of running statistics: the commit's rules, layers used twice, the three freezes."""
+
+import numpy as np
+import pytest
+
+from bnengine.errors import InputError
+from bnengine.layers import BatchNorm, Dense
+from bnengine.losses import MeanSquaredError
+from bnengine.network import Sequential
+from bnengine.optimizers import SGD, Adam, AdamW
+from bnengine.training.step import Step
+from tests.network.support import batch, bits, only, running, statistics_of, step_of
+
+
+def trained(layer, parts, **options):
+    """A network of that layer after a step on each of the parts."""
+    network = only(layer)
+    step = step_of(network, rate=0.0, **options)
+    for x in parts:
+        step([batch(x, np.zeros_like(x))])
+    return network
+
+
+def test_running_statistics_begin_at_mean_0_var_1_count_0():
+    np.testing.assert_array_equal(running(only(BatchNorm(2))), [[0, 0], [0, 0], [1, 1]])
+
+
+@pytest.mark.parametrize(("variance", "factor"), [("unbiased", 4 / 3), ("biased", 1.0)])
+@pytest.mark.parametrize("decay", [0.9, 0.5, 0.0])
+def test_a_step_keeps_the_share_decay_of_the_old_value(decay, variance, factor):
+    parts = [np.asarray([[1.0], [2.0], [3.0], [6.0]]), np.asarray([[0.0], [0.0], [4.0], [4.0]])]  # vars 3.5 and 4
+    network = trained(BatchNorm(1, decay=decay, variance=variance), parts)
+    mean = decay * (1 - decay) * 3 + (1 - decay) * 2
+    var = decay * (decay * 1 + (1 - decay) * 3.5 * factor) + (1 - decay) * 4 * factor
+    np.testing.assert_allclose(running(network)[:, 0], [8, mean, var], rtol=1e-15)
+
+
+def test_of_two_rows_the_unbiased_variance_is_twice_the_biased():
+    network = trained(BatchNorm(1, decay=0.0), [np.asarray([[1.0], [3.0]])])
+    np.testing.assert_array_equal(running(network)[:, 0], [2.0, 2.0, 2.0])
+
+
+@pytest.mark.parametrize("variance", ["unbiased", "biased"])
+def test_without_decay_batches_of_any_size_merge_to_the_statistics_of_all_rows(rng, variance):
+    parts = [rng.standard_normal((m, 3)) * 2 + 100 for m in (5, 2, 11, 3)]
+    network = trained(BatchNorm(3, decay=None, variance=variance), parts)
+    np.testing.assert_allclose(running(network), statistics_of(np.concatenate(parts)), rtol=1e-13)
+
+
+def test_each_channel_of_each_layer_has_its_own_rule(rng):
+    layers = [BatchNorm(3, decay=0.5), BatchNorm(3, decay=None), BatchNorm(3, decay=0.9, variance="biased")]
+    network = Sequential(*layers, backend="numpy", dtype="float64")
+    parts = [rng.standard_normal((m, 3)) for m in (4, 6)]
+    step = step_of(network, rate=0.0)
+    expected = [running(network, f"{i}.statistics") for i in range(3)]
+    for x in parts:
+        step([batch(x, np.zeros_like(x))])
+        m = len(x)
+        for i in range(3):
+            _, mean, var = s = statistics_of(x)
+            if i == 1:
+                n = expected[1][0] + m
+                d = mean - expected[1][1]
+                v = (expected[1][0] * expected[1][2] + m * var) / n + d**2 * expected[1][0] * m / n**2
+                expected[1] = np.stack([n, expected[1][1] + d * m / n, v]) if expected[1][0, 0] else s
+            else:
+                decay, factor = ((0.5, m / (m - 1)), None, (0.9, 1.0))[i]
+                old = expected[i]
+                expected[i] = np.stack([
+                    old[0] + m, decay * old[1] + (1 - decay) * mean, decay * old[2] + (1 - decay) * var * factor
+                ])  # fmt: skip
+            x = (x - mean) / np.sqrt(var + 1e-5)
+    for i in range(3):
+        np.testing.assert_allclose(running(network, f"{i}.statistics"), expected[i], rtol=1e-9, atol=1e-12)
+
+
+def test_statistics_are_double_whatever_the_network_computes_in(rng):
+    network = Sequential(BatchNorm(3), backend="numpy", dtype="float32")
+    assert running(network).dtype == np.float64
+    x = (1e6 + rng.standard_normal((64, 3))).astype(np.float32)
+    forward = network.forward(x, training=True)
+    np.testing.assert_allclose(forward.proposals.array[:, :3], statistics_of(x), rtol=1e-12)
+
+
+# -- a layer that stands twice ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decay", [0.5, None])
+def test_a_layer_used_twice_merges_its_proposals_and_commits_once(rng, decay):
+    shared = BatchNorm(3, decay=decay)
+    network = Sequential(shared, Dense(3, 3, bias=False), shared, backend="numpy", dtype="float64")
+    assert list(network.named_statistics()) == ["0.statistics"]
+    x = rng.standard_normal((6, 3)) + 2
+    hidden = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5) @ network.named_parameters()["1.W"]
+    seen = statistics_of(np.concatenate([x, hidden]))
+    forward = network.forward(x, training=True)
+    np.testing.assert_allclose(forward.proposals.array[:, :3], seen, rtol=1e-12)
+    step_of(network, rate=0.0)([batch(x, np.zeros((6, 3)))])
+    if decay is not None:
+        seen = np.stack([seen[0], 0.5 * seen[1], 0.5 + 0.5 * seen[2] * 12 / 11])
+    np.testing.assert_allclose(running(network), seen, rtol=1e-12)
+
+
+def test_a_layer_used_twice_adds_its_gradients(rng):
+    shared, apart = BatchNorm(3), [BatchNorm(3), BatchNorm(3)]
+    x, dy = rng.standard_normal((6, 3)), rng.standard_normal((6, 3))
+    grads = []
+    for first, second in ((shared, shared), apart):
+        network = Sequential(first, Dense(3, 3, bias=False), second, backend="numpy", dtype="float64")
+        network.named_parameters()["1.W"][...] = np.arange(9.0).reshape(3, 3) % 4
+        flat = network.gradients()
+        network.forward(x, training=True).pullback(dy, flat)
+        grads.append({name: flat[h] for name, h in network.named_handles().items() if h in flat.offsets})
+    for name in ("gamma", "beta"):
+        np.testing.assert_allclose(grads[0][f"0.{name}"], grads[1][f"0.{name}"] + grads[1][f"2.{name}"], rtol=1e-14)
+    np.testing.assert_allclose(grads[0]["1.W"], grads[1]["1.W"], rtol=1e-14)
+
+
+# -- freezing -----------------------------------------------------------------------------------------------------------
+
+
+def ready(rng, optimizer=None, **options):
+    """A network with collected statistics, its step and a batch."""
+    network = Sequential(Dense(3, 4), BatchNorm(4, **options), Dense(4, 2), backend="numpy", dtype="float64")
+    step = step_of(network, optimizer)
+    given = batch(rng.standard_normal((8, 3)), rng.standard_normal((8, 2)))
+    step([given])
+    return network, step, given
+
+
+@pytest.mark.parametrize("decay", [0.9, None])
+def test_frozen_statistics_stay_bit_for_bit_until_thawed(rng, decay):
+    network, step, given = ready(rng, decay=decay)
+    network.freeze("statistics")
+    before = network.statistics.array.tobytes()
+    weights = network.parameters.array.copy()
+    for _ in range(3):
+        step([given])
+    assert network.statistics.array.tobytes() == before
+    assert (network.parameters.array != weights).any()  # the rest trains on
+    network.thaw("statistics")
+    step([given])
+    assert network.statistics.array.tobytes() != before
+    assert running(network, "1.statistics")[0, 0] == 16
+
+
+def test_with_frozen_statistics_training_still_normalises_by_the_batch(rng):
+    network, _, given = ready(rng)
+    free = network.forward(given.x, training=True)
+    network.freeze("statistics")
+    frozen = network.forward(given.x, training=True)
+    np.testing.assert_array_equal(free.output, frozen.output)
+    np.testing.assert_array_equal(frozen.proposals.array, np.zeros_like(frozen.proposals.array))
+
+
+def test_frozen_normalization_makes_training_what_evaluation_is(rng):
+    network, _, given = ready(rng)
+    assert (network.forward(given.x, training=True).output != network.predict(given.x)).all()
+    network.freeze("normalization")
+    np.testing.assert_array_equal(network.forward(given.x, training=True).output, network.predict(given.x))
+    network.thaw("normalization")
+    assert (network.forward(given.x, training=True).output != network.predict(given.x)).all()
+
+
+@pytest.mark.parametrize("statistics", [False, True])
+def test_with_frozen_normalization_the_way_back_takes_statistics_as_constants(rng, statistics):
+    network = only(BatchNorm(3))
+    x, dy = rng.standard_normal((5, 3)) + 1, rng.standard_normal((5, 3))
+    step_of(network)([batch(x, dy)])
+    network.freeze("normalization")
+    if statistics:
+        network.freeze("statistics")
+    _, mean, var = running(network)
+    inv_std = 1 / np.sqrt(var + 1e-5)
+    grads = network.gradients()
+    dx = network.forward(x, training=True).pullback(dy, grads)
+    handles = network.named_handles()
+    np.testing.assert_allclose(dx, dy * network.named_parameters()["0.gamma"] * inv_std, rtol=1e-14)
+    np.testing.assert_allclose(grads[handles["0.gamma"]], (dy * (x - mean) * inv_std).sum(0), rtol=1e-12)
+    np.testing.assert_allclose(grads[handles["0.beta"]], dy.sum(0), rtol=1e-13)
+
+
+def test_frozen_normalization_alone_goes_on_collecting_statistics(rng):
+    network, step, given = ready(rng)
+    network.freeze("normalization")
+    before = running(network, "1.statistics")
+    hidden = given.x @ network.named_parameters()["0.W"]
+    step([given])
+    count, mean, var = statistics_of(hidden)
+    expected = [before[0] + count, 0.9 * before[1] + 0.1 * mean, 0.9 * before[2] + 0.1 * var * 8 / 7]
+    np.testing.assert_allclose(running(network, "1.statistics"), expected, rtol=1e-12)
+
+
+def test_with_both_frozen_one_row_is_enough(rng):
+    network, step, given = ready(rng)
+    network.freeze("normalization")
+    with pytest.raises(InputError, match="one value per channel"):  # it would have to be a statistic
+        network.forward(given.x[:1], training=True)
+    network.freeze("statistics")
+    np.testing.assert_allclose(network.forward(given.x[:1], training=True).output, network.predict(given.x)[:1], rtol=1e-14)
+    step([batch(given.x[:1], given.y[:1])])
+    assert step.report().ok
+
+
+@pytest.mark.parametrize("optimizer", [SGD(momentum=0.9, weight_decay=0.1), Adam(weight_decay=0.1), AdamW()], ids=lambda o: o.name)
+def test_frozen_gamma_and_beta_stay_bit_for_bit_under_momentum_and_decay(rng, optimizer):
+    network, step, given = ready(rng, optimizer)
+    step([given])  # there is momentum in them now
+    network.freeze("affine")
+    names = ("1.gamma", "1.beta")
+    before = {n: network.named_parameters()[n].tobytes() for n in names}
+    state = {k: v.tobytes() for k, v in step.state_dict().items() if k.endswith((".gamma", ".beta"))}
+    weights = network.named_parameters()["0.W"].copy()
+    for _ in range(3):
+        step([given])
+    assert {n: network.named_parameters()[n].tobytes() for n in names} == before
+    assert {k: step.state_dict()[k].tobytes() for k in state} == state
+    assert (network.named_parameters()["0.W"] != weights).all()
+    network.thaw("affine")
+    step([given])
+    assert all(network.named_parameters()[n].tobytes() != before[n] for n in names)
+
+
+def test_each_freeze_leaves_the_other_two_alone(rng):
+    network, _, _ = ready(rng)
+    layer = network.given[1]
+    for what, expected in (
+        ("statistics", (True, False, False, False)),
+        ("normalization", (False, True, False, False)),
+        ("affine", (False, False, True, True)),
+    ):
+        network.freeze(what)
+        state = (layer.statistics.frozen, layer.statistics.normalises, layer.gamma.frozen, layer.beta.frozen)
+        assert state == expected
+        network.thaw(what)
+        assert network.frozen() == {"parameters": [], "statistics": [], "normalization": []}
+
+
+def test_statistics_freeze_by_layer(rng):
+    network = Sequential(BatchNorm(3), BatchNorm(3), backend="numpy", dtype="float64")
+    network.freeze("statistics", "1")
+    step_of(network)([batch(rng.standard_normal((4, 3)), np.zeros((4, 3)))])
+    assert running(network)[0, 0] == 4
+    np.testing.assert_array_equal(running(network, "1.statistics"), [[0] * 3, [0] * 3, [1] * 3])
+
+
+def test_a_freeze_and_a_thaw_leave_no_trace(rng):
+    networks = []
+    for freeze in (False, True):
+        network, step, given = ready(np.random.default_rng(3), Adam())
+        if freeze:
+            for what in ("statistics", "normalization", "affine", "parameters"):
+                network.freeze(what)
+            step.network.forward(given.x, training=True)
+            for what in ("statistics", "normalization", "affine", "parameters"):
+                network.thaw(what)
+        step([given])
+        networks.append(bits(step))
+    assert networks[0] == networks[1]
+
+
+def test_with_everything_frozen_a_step_changes_no_bit(rng):
+    network, step, given = ready(rng, AdamW())
+    for what in ("statistics", "parameters"):
+        network.freeze(what)
+    before = bits(step)
+    step([given])
+    assert bits(step) == before
+    assert step.report().steps == 2
+
+
+def test_a_step_made_while_frozen_trains_what_is_thawed_later(rng):
+    network = only(BatchNorm(2))
+    network.freeze("parameters")
+    step = Step(network, SGD(), MeanSquaredError())
+    step.schedule([0.1])
+    given = batch(rng.standard_normal((4, 2)), np.ones((4, 2)))
+    step([given])
+    np.testing.assert_array_equal(network.named_parameters()["0.beta"], [0, 0])
+    network.thaw("parameters", "0.beta")
+    step([given])
+    assert (network.named_parameters()["0.beta"] != 0).all()
+    np.testing.assert_array_equal(network.named_parameters()["0.gamma"], [1, 1])
