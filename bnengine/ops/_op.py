@@ -53,8 +53,8 @@ def current_mode() -> Mode:
 class Op(Generic[R]):
     """A named computation with a reference in pure array API and, perhaps, fused versions that must agree with it.
 
-    `reference(*args, **options)` is the readable truth; `op(*args, memory=, into=, **options)` takes the fused version where
-    library and dtype allow it. `into` sends single outputs to given arrays: `{"dW": Into(array, adds=True)}`.
+    `reference(*args, **options)` is the readable truth; `op(*args, memory=, into=, **options)` takes the fused version
+    where library and dtype allow it. `into` sends single outputs to given arrays: `{"dW": Into(array, adds=True)}`.
     """
 
     def __init__(
@@ -138,8 +138,9 @@ def op(
 ) -> Callable[[Callable[..., R]], Op[R]]:
     """Register a reference as an op, with its contract.
 
-    `fused`: "module:launcher" of each fused version, tried in this order. `examples(rng, dtype)` makes inputs, ordinary and
-    nasty. `bound(u, *args, **options)` is the allowed error of each output, computed from the inputs, u the unit of rounding.
+    `fused`: "module:launcher" of each fused version, tried in this order. `examples(rng, dtype)` makes inputs,
+    ordinary and nasty. `bound(u, *args, **options)` is the allowed error of each output, computed from the inputs, u
+    the unit of rounding.
     `accumulates`: {output: rule} for the outputs that may be combined with what a destination holds. `check` refuses a
     user's bad arguments.
     """

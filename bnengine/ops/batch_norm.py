@@ -5,9 +5,9 @@ For m rows x of a mini-batch, per channel (a channel is a column: the last axis;
     mean  = 1/m sum x                      var = 1/m sum (x - mean)^2
     x_norm = (x - mean) / sqrt(var + eps)  y   = gamma x_norm + beta
 
-Statistics have one form everywhere: a float64 array of three rows (count, mean, biased var), a column a channel. A batch's
-moments, the proposal of an optimizer step and the running statistics all have it, so a network's are one (3, C) buffer, and
-two of them merge by Chan, Golub and LeVeque (1979). Count 0 means "nothing seen" and changes nothing.
+Statistics have one form everywhere: a float64 array of three rows (count, mean, biased var), a column a channel. A
+batch's moments, the proposal of an optimizer step and the running statistics all have it, so a network's are one (3,
+C) buffer, and two of them merge by Chan, Golub and LeVeque (1979). Count 0 means "nothing seen" and changes nothing.
 """
 
 from collections.abc import Iterator
@@ -37,11 +37,11 @@ def rows_of(x: Array) -> tuple[int, ...]:
     return tuple(range(x.ndim - 1))
 
 
-# -- statistics ---------------------------------------------------------------------------------------------------------
+# -- statistics
 
 
 def _examples_merge(rng: Any, dtype: str) -> Iterator[Example]:
-    a, b = (np.abs(rng.standard_normal((3, 6))) + [[4.0], [0.0], [0.0]] for _ in range(2))
+    a, b = (np.abs(rng.standard_normal((3, 6))) + np.asarray([[4.0], [0.0], [0.0]]) for _ in range(2))
     a[0, 0] = b[0, 1] = a[0, 2] = b[0, 2] = 0.0
     yield Example("some empty", (a, b))
 
@@ -122,9 +122,10 @@ def _check_moments(x: Array) -> None:
 def moments(x: Array) -> Moments:
     """Count, mean and biased variance of each channel of x, shape (..., C), as float64 (3, C).
 
-    About a pivot p = fl(mean x):  s = mean(x - p);  mean = p + s;  var = mean((x - p - s)^2). The correction s takes out what
-    the rounding of p left (Chan, Golub, LeVeque 1983), so neither a large mean nor an outlier costs digits, and a constant
-    channel has its own value as mean. A destination of `proposal` is merged into; `batch` is always this batch's own.
+    About a pivot p = fl(mean x):  s = mean(x - p);  mean = p + s;  var = mean((x - p - s)^2). The correction s takes
+    out what the rounding of p left (Chan, Golub, LeVeque 1983), so neither a large mean nor an outlier costs digits,
+    and a constant channel has its own value as mean. A destination of `proposal` is merged into; `batch` is always
+    this batch's own.
     """
     xp = namespace(x)
     rows = rows_of(x)
@@ -139,7 +140,7 @@ def moments(x: Array) -> Moments:
 
 
 def _examples_commit(rng: Any, dtype: str) -> Iterator[Example]:
-    running, proposal = (np.abs(rng.standard_normal((3, 6))) + [[4.0], [0.0], [0.0]] for _ in range(2))
+    running, proposal = (np.abs(rng.standard_normal((3, 6))) + np.asarray([[4.0], [0.0], [0.0]]) for _ in range(2))
     proposal[0, 0] = running[0, 1] = 0.0
     proposal[0, 2] = 1.0
     decay = np.asarray([0.9, 0.9, 0.5, 0.0, -1.0, -1.0])
@@ -165,11 +166,14 @@ def _check_commit(running: Array, proposal: Array, ok: Array, decay: Array, unbi
 
 @op(examples=_examples_commit, bound=_bound_commit, check=_check_commit)
 def commit(running: Array, proposal: Array, ok: Array, decay: Array, unbiased: Array) -> Array:
-    """Running statistics after one optimizer step; where `ok` is false or the proposal's count is 0, the old ones, bit for bit.
+    """Running statistics after one optimizer step; where `ok` is false or the proposal's count is 0, the old ones, bit
+    for bit.
 
-    mean <- decay mean + (1 - decay) mean_batch;  var <- decay var + (1 - decay) var_batch m/(m - 1);  count <- count + m.
+    mean <- decay mean + (1 - decay) mean_batch;  var <- decay var + (1 - decay) var_batch m/(m - 1);  count <- count +
+    m.
     `unbiased` (C,) bool: the factor m/(m - 1) of the 2015 paper (Algorithm 2, step 10), or the biased variance itself.
-    `decay` (C,) float64: the share of the old value kept; -1: the batches are merged exactly by `merge`, without forgetting.
+    `decay` (C,) float64: the share of the old value kept; -1: the batches are merged exactly by `merge`, without
+    forgetting.
     """
     xp = namespace(running)
     n = proposal[0, :]
@@ -181,7 +185,7 @@ def commit(running: Array, proposal: Array, ok: Array, decay: Array, unbiased: A
     return xp.where(ok & (n > 0), new, running)
 
 
-# -- normalisation ------------------------------------------------------------------------------------------------------
+# -- normalisation
 
 
 def centred(x: Array, statistics: Array, eps: float) -> tuple[Array, Array]:
@@ -281,9 +285,9 @@ def normalize(
 ) -> Array:
     """y = g(((x - hi) - lo) inv_std gamma + beta + add), with mean = hi + lo and inv_std = 1/sqrt(var + eps).
 
-    x (..., C); statistics (3, C) float64; gamma, beta (C,) or None for 1 and 0; add like x or None; y like x. The sum is
-    never folded into a x + b: with |mean|/std up to 1e6 in float32 the error stays within 10 u |y| + 10 u |gamma|, and a
-    constant channel gives exactly g(beta).
+    x (..., C); statistics (3, C) float64; gamma, beta (C,) or None for 1 and 0; add like x or None; y like x. The sum
+    is never folded into a x + b: with |mean|/std up to 1e6 in float32 the error stays within 10 u |y| + 10 u |gamma|,
+    and a constant channel gives exactly g(beta).
     """
     d, inv_std = centred(x, statistics, eps)
     return activate(_affine_part(d * inv_std, gamma, beta, add), activation, slope)
@@ -365,9 +369,9 @@ def normalize_backward(
     """With dz = dy g'(z), x_norm = (x - mean) inv_std, and m rows to a channel:
 
     dbeta = sum dz;  dgamma = sum dz x_norm;  dadd = dz;
-    dx = gamma inv_std (dz - dbeta/m - x_norm dgamma/m), as mean and var are functions of x (Ioffe and Szegedy 2015, section
-    3); with `batch_statistics` false they are constants and dx = gamma inv_std dz. Shapes as in `normalize`; y = its output.
-    dx, dgamma, dbeta may be added into destinations. dadd is a new array.
+    dx = gamma inv_std (dz - dbeta/m - x_norm dgamma/m), as mean and var are functions of x (Ioffe and Szegedy 2015,
+    section 3); with `batch_statistics` false they are constants and dx = gamma inv_std dz. Shapes as in `normalize`; y
+    = its output. dx, dgamma, dbeta may be added into destinations. dadd is a new array.
     """
     xp = namespace(x)
     rows, m = rows_of(x), prod(x.shape[:-1])

@@ -55,7 +55,7 @@ def _check(x: Array, W: Array, b: Array = None, *, activation: str = "identity",
 
 @op(examples=_examples, bound=_bound, check=_check)
 def affine(x: Array, W: Array, b: Array | None = None, *, activation: str = "identity", slope: float = 0.01) -> Array:
-    """y = g(x W + b); x (..., inputs), W (inputs, outputs), b (outputs,) or None, y (..., outputs), all of one dtype."""
+    """y = g(x W + b); x (..., inputs), W (inputs, outputs), b (outputs,) or None, y (..., outputs), of one dtype."""
     z = x @ W
     return activate(z if b is None else z + b, activation, slope)
 
@@ -74,8 +74,8 @@ def _examples_backward(rng: Any, dtype: str) -> Iterator[Example]:
             continue
         y = affine.reference(*args, **options)
         yield Example(label, (rng.standard_normal(y.shape).astype(dtype), args[0], args[1], y), options)
-    yield Example("no dx", (np.ones((4, 2), dtype), np.ones((4, 3), dtype), np.ones((3, 2), dtype), np.ones((4, 2), dtype)),
-                  {"input_gradient": False})  # fmt: skip
+    dy, x, W = np.ones((4, 2), dtype), np.ones((4, 3), dtype), np.ones((3, 2), dtype)
+    yield Example("no dx", (dy, x, W, x @ W), {"input_gradient": False})
 
 
 def _bound_backward(u: float, dy: Array, x: Array, W: Array, y: Array, **options: Any) -> AffineGradients:

@@ -52,8 +52,8 @@ def _check(x: Array, step: Array, samples: Array, *, seed: int, layer: int, rate
 def dropout(x: Array, step: Array, samples: Array, *, seed: int, layer: int, rate: float) -> Dropped:
     """y = x / (1 - rate) where kept, else 0; each value is kept with probability 1 - rate (Srivastava et al. 2014).
 
-    The mask is Philox of (seed, layer, step, sample's index in the data set, feature): the same on every library, for every
-    order and size of the batch. x (m, ...); step (1,) int64; samples (m,) int64; keep bool like x.
+    The mask is Philox of (seed, layer, step, sample's index in the data set, feature): the same on every library, for
+    every order and size of the batch. x (m, ...); step (1,) int64; samples (m,) int64; keep bool like x.
     """
     xp = namespace(x)
     features = prod(x.shape[1:])

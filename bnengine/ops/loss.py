@@ -1,7 +1,7 @@
 """Losses: the value and the gradient of the network's output in one pass.
 
-`normaliser` divides both: the number of rows, or their total weight, of the *whole* optimizer step, so that the gradients of
-micro-batches add up to the large batch's. It is a number or an array of shape (1,).
+`normaliser` divides both: the number of rows, or their total weight, of the *whole* optimizer step, so that the
+gradients of micro-batches add up to the large batch's. It is a number or an array of shape (1,).
 """
 
 from collections.abc import Iterator
@@ -120,8 +120,8 @@ def softmax_cross_entropy(
     """value = -sum_i v_i sum_k c_k t_ik log q_ik / normaliser, with q = softmax(logits) and t the (smoothed) targets.
 
     dlogits = v (q sum_k c_k t_k - c t) / normaliser. logits (..., K); target (...) integers from 0 to K - 1 or (..., K)
-    probabilities; class_weights c (K,), sample_weights v (...) or None for ones. The largest logit is subtracted first, so
-    nothing overflows. Smoothing as in Szegedy et al. (2016), section 7.
+    probabilities; class_weights c (K,), sample_weights v (...) or None for ones. The largest logit is subtracted
+    first, so nothing overflows. Smoothing as in Szegedy et al. (2016), section 7.
     """
     xp = namespace(logits)
     s = logits - xp.max(logits, axis=-1, keepdims=True)
@@ -172,8 +172,8 @@ def _check_binary(logits: Array, target: Array, sample_weights: Array = None, *,
 def binary_cross_entropy(logits: Array, target: Array, sample_weights: Array | None = None, *, normaliser: Any) -> Loss:
     """value = sum v (max(l, 0) - l t + log(1 + e^-|l|)) / normaliser;  dlogits = v (sigmoid(l) - t) / normaliser.
 
-    logits and target (..., K) of one dtype, target in [0, 1]; sample_weights v (...) or None. Each output is a question of
-    its own.
+    logits and target (..., K) of one dtype, target in [0, 1]; sample_weights v (...) or None. Each output is a
+    question of its own.
     """
     xp = namespace(logits)
     v = 1 if sample_weights is None else xp.expand_dims(sample_weights, axis=-1)
@@ -228,8 +228,8 @@ def _bound_hits(u: float, output: Array, target: Array) -> Array:
 def hits(output: Array, target: Array) -> Array:
     """How many rows are classified right, (1,) float64: the largest logit is the target's, or its most probable class.
 
-    output (..., K), target (...) integers or (..., K) probabilities; with K = 1 a logit above 0 says 1 and is right where the
-    target is above 1/2. A row with a NaN is wrong.
+    output (..., K), target (...) integers or (..., K) probabilities; with K = 1 a logit above 0 says 1 and is right
+    where the target is above 1/2. A row with a NaN is wrong.
     """
     xp = namespace(output)
     if output.shape[-1] == 1 and not xp.isdtype(target.dtype, "integral"):

@@ -1,7 +1,7 @@
 """Activations: the value of each, its derivative beneath it, and the ops that apply one on its own.
 
-Relu, leaky relu, sigmoid and tanh tell their derivative from their *output* y, so nothing else is kept and a rounding of z
-cannot flip a mask; gelu needs its input z. Inside `affine` and `normalize` the same two functions follow the sum.
+Relu, leaky relu, sigmoid and tanh tell their derivative from their *output* y, so nothing else is kept and a rounding
+of z cannot flip a mask; gelu needs its input z. Inside `affine` and `normalize` the same two functions follow the sum.
 """
 
 from collections.abc import Iterator
@@ -50,7 +50,9 @@ def check_alike(owner: str, **arrays: Array | None) -> None:
 
 
 def activate(z: Array, kind: str, slope: float = 0.01) -> Array:
-    """g(z): identity z; relu max(z, 0); leaky_relu z or slope z; sigmoid 1/(1+e^-z); tanh; gelu z Phi(z). NaN passes through."""
+    """g(z): identity z; relu max(z, 0); leaky_relu z or slope z; sigmoid 1/(1+e^-z); tanh; gelu z Phi(z). NaN passes
+    through.
+    """
     xp = namespace(z)
     if kind == "relu":
         return xp.where(z < 0, xp.zeros_like(z), z)
@@ -123,7 +125,9 @@ def _check(x: Array, *, kind: str, slope: float = 0.01) -> None:
 
 @op(examples=_examples, bound=_bound, check=_check)
 def activation(x: Array, *, kind: str, slope: float = 0.01) -> Array:
-    """y = g(x), element by element; x of any shape, floating; y like x. Gelu as in Hendrycks and Gimpel (2016), exact form."""
+    """y = g(x), element by element; x of any shape, floating; y like x. Gelu as in Hendrycks and Gimpel (2016), exact
+    form.
+    """
     return activate(x, kind, slope)
 
 
@@ -146,7 +150,9 @@ def _check_backward(dy: Array, x: Array, y: Array, *, kind: str, slope: float = 
 
 @op(examples=_examples_backward, bound=_bound_backward, accumulates={"out": add}, check=_check_backward)
 def activation_backward(dy: Array, x: Array, y: Array, *, kind: str, slope: float = 0.01) -> Array:
-    """dx = dy g'(x), with y = g(x); all of one shape; dx may be added into a destination. A new array, never dy itself."""
+    """dx = dy g'(x), with y = g(x); all of one shape; dx may be added into a destination. A new array, never dy
+    itself.
+    """
     if kind == "identity":
         return namespace(dy).asarray(dy, copy=True)
     return derivative(dy, y, kind, slope, x)
@@ -167,5 +173,5 @@ def _check_total(a: Array, b: Array) -> None:
 
 @op(examples=_examples_total, bound=_bound_total, accumulates={"out": add}, check=_check_total)
 def total(a: Array, b: Array) -> Array:
-    """y = a + b, both of one shape: a residual's sum where no other op takes it over, and of its gradient's two ways."""
+    """y = a + b, both of one shape: a residual's sum where no other op takes it over, and its gradient's."""
     return a + b

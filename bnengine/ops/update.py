@@ -1,7 +1,8 @@
 """What ends an optimizer step: judge it, update the flat buffers, count it.
 
-Every rule is `where(ok, new, old)`: a skipped step is data, not a branch, and leaves every bit as it was. `table` holds the
-scalars that change from step to step, a row a step, and `counters` says which row is next; both live with the parameters.
+Every rule is `where(ok, new, old)`: a skipped step is data, not a branch, and leaves every bit as it was. `table`
+holds the scalars that change from step to step, a row a step, and `counters` says which row is next; both live with
+the parameters.
 """
 
 from collections.abc import Iterator
@@ -18,7 +19,9 @@ Ranges = tuple[tuple[int, int], ...]
 
 
 class Verdict(NamedTuple):
-    """ok (1,) bool: loss, gradients and proposals are finite; norm (1,) float64; factor (1,): what clips the gradients."""
+    """ok (1,) bool: loss, gradients and proposals are finite; norm (1,) float64; factor (1,): what clips the
+    gradients.
+    """
 
     ok: Array
     norm: Array
@@ -45,7 +48,8 @@ def _bound_judge(u: float, loss: Array, gradients: Array, proposals: Array, *, c
 def judge(loss: Array, gradients: Array, proposals: Array, *, clip: float | None = None) -> Verdict:
     """ok = all finite;  norm = |gradients|_2;  factor = min(1, clip / norm).
 
-    loss (1,); gradients flat; proposals (..., 3, C). The norm is taken in float64, where float32 gradients cannot overflow it.
+    loss (1,); gradients flat; proposals (..., 3, C). The norm is taken in float64, where float32 gradients cannot
+    overflow it.
     """
     xp = namespace(gradients)
     wide = xp.astype(gradients, xp.float64)
@@ -68,7 +72,9 @@ def _bound_advance(u: float, counters: Array, ok: Array) -> Array:
 
 @op(examples=_examples_advance, bound=_bound_advance)
 def advance(counters: Array, ok: Array) -> Array:
-    """counters (5,) int64 = (steps, row of the table, skipped, skipped in a row, longest such run), after one more step."""
+    """counters (5,) int64 = (steps, row of the table, skipped, skipped in a row, longest such run), after one more
+    step.
+    """
     xp = namespace(counters)
     good = xp.astype(ok, counters.dtype)
     in_a_row = (counters[IN_A_ROW : IN_A_ROW + 1] + 1) * (1 - good)
@@ -95,7 +101,7 @@ def _bound_tally(u: float, sums: Array, value: Array, normaliser: Array, hits: A
 
 @op(examples=_examples_tally, bound=_bound_tally)
 def tally(sums: Array, value: Array, normaliser: Array, hits: Array, ok: Array, *, rows: int) -> Array:
-    """sums (4,) float64 = (loss times its divisor, divisor, rows classified right, rows) of an epoch so far, where ok."""
+    """sums (4,) float64 = (loss times its divisor, divisor, rows right, rows) of an epoch so far, where ok."""
     xp = namespace(sums)
     value, normaliser = (xp.astype(a, xp.float64) for a in (value, normaliser))
     new = xp.concat([value * normaliser, normaliser, hits, xp.full_like(normaliser, rows)])
@@ -122,7 +128,9 @@ def _inside(ranges: Ranges, like: Array) -> Array:
 
 
 class _Common(NamedTuple):
-    """What the rules share: gradients (clipped, with L2 decay), the learning rate and the other scalars, where to change."""
+    """What the rules share: gradients (clipped, with L2 decay), the learning rate and the other scalars, where to
+    change.
+    """
 
     g: Array
     scalars: list[Array]
@@ -185,7 +193,8 @@ class SgdState(NamedTuple):
 def _examples_sgd(rng: Any, dtype: str) -> Iterator[Example]:
     yield from _cases(rng, dtype, 1, 1, {
         "plain": {"absent": (2,)}, "momentum": {"momentum": 0.9}, "Nesterov": {"momentum": 0.9, "nesterov": True},
-        "weight decay": {"absent": (2,), "weight_decay": 0.1}, "frozen": {"momentum": 0.9, "frozen": ((3, 9), (40, 50))},
+        "weight decay": {"absent": (2,), "weight_decay": 0.1},
+        "frozen": {"momentum": 0.9, "frozen": ((3, 9), (40, 50))},
     })  # fmt: skip
 
 
@@ -203,8 +212,8 @@ def sgd(
 ) -> SgdState:  # fmt: skip
     """v <- momentum v + g;  p <- p - lr v, or with Nesterov p - lr (g + momentum v).
 
-    g is clipped by `factor`, with weight_decay p added on [0, border). Flat buffers (n,); table rows (lr,); ranges of `frozen`
-    keep their parameters and state. Polyak (1964); Nesterov in the form of Sutskever et al. (2013).
+    g is clipped by `factor`, with weight_decay p added on [0, border). Flat buffers (n,); table rows (lr,); ranges of
+    `frozen` keep their parameters and state. Polyak (1964); Nesterov in the form of Sutskever et al. (2013).
     """
     g, (lr,), changes = _begin(parameters, gradients, table, counters, ok, factor, border, weight_decay, frozen)
     v = g if velocity is None else velocity * momentum + g
@@ -252,8 +261,9 @@ def rmsprop(
 ) -> RmspropState:  # fmt: skip
     """s <- rho s + (1 - rho) g^2;  v <- momentum v + g / (sqrt(s) + eps);  p <- p - lr v.
 
-    `eps_inside`: the divisor is sqrt(s + eps). With a `mean` (centred): mu <- rho mu + (1 - rho) g, and s - mu^2 takes the
-    place of s in the divisor. Table rows (lr,); the rest as in `sgd`. Tieleman and Hinton (2012), lecture 6.5; centred: Graves (2013), eq. 38 on.
+    `eps_inside`: the divisor is sqrt(s + eps). With a `mean` (centred): mu <- rho mu + (1 - rho) g, and s - mu^2 takes
+    the place of s in the divisor. Table rows (lr,); the rest as in `sgd`. Tieleman and Hinton (2012), lecture 6.5;
+    centred: Graves (2013), eq. 38 on.
     """
     xp = namespace(parameters)
     g, (lr,), changes = _begin(parameters, gradients, table, counters, ok, factor, border, weight_decay, frozen)
@@ -306,8 +316,8 @@ def adam(
     """m <- beta1 m + (1 - beta1) g;  v <- beta2 v + (1 - beta2) g^2;  p <- p - lr (m/c1) / (sqrt(v/c2) + eps).
 
     Table rows (lr, c1, c2) with c = 1 - beta^t, or 1 without bias correction. With `largest` (AMSGrad) the largest v so
-    far takes v's place in the divisor. `decoupled`: weight decay shrinks p by lr weight_decay p instead of entering g. The rest as in `sgd`.
-    Kingma and Ba (2015), Algorithm 1; Reddi et al. (2018); Loshchilov and Hutter (2019).
+    far takes v's place in the divisor. `decoupled`: weight decay shrinks p by lr weight_decay p instead of entering g.
+    The rest as in `sgd`. Kingma and Ba (2015), Algorithm 1; Reddi et al. (2018); Loshchilov and Hutter (2019).
     """
     xp = namespace(parameters)
     l2 = 0.0 if decoupled else weight_decay
