@@ -6,7 +6,7 @@ A skipped step is no step: its rate is used again. A schedule with `total_steps=
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from math import cos, isfinite, pi
 from numbers import Integral, Real
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
@@ -67,27 +67,10 @@ class _Schedule:
 
     def config(self) -> dict[str, Any]:
         """JSON values without None that `from_spec(**config)` makes the same schedule of."""
-        first, *rest = [f.name for f in fields(self) if f.init]  # type: ignore[arg-type]
+        first, *rest = inspect.signature(type(self)).parameters
         options = {name: getattr(self, name) for name in rest}
         given = {name: value for name, value in options.items() if value is not None}
         return {"name": self.name, "rate": getattr(self, first), **given}
-
-
-class _Timed(_Schedule):
-    """A schedule that needs to know the length of the run."""
-
-    total_steps: int | None
-
-    def resolved(self, total_steps: int | None) -> Self:
-        """The same for a run of `total_steps`, if its own was None; InputError unless whole and from 1, or None."""
-        _total(type(self).__name__, total_steps)
-        return self if self.total_steps is not None else replace(self, total_steps=total_steps)  # type:
-        ignore[type - var]
-
-    def _length(self) -> int:
-        if self.total_steps is None:
-            raise InputError(f"{type(self).__name__}: total_steps is not set; give it, or take resolved(total_steps)")
-        return self.total_steps
 
 
 @dataclass(frozen=True)
@@ -125,7 +108,7 @@ class Step(_Schedule):
 
 
 @dataclass(frozen=True)
-class Cosine(_Timed):
+class Cosine(_Schedule):
     """Half a cosine from learning_rate at step 0 to `floor` at step total_steps, and `floor` ever after.
 
     floor + (learning_rate - floor) (1 + cos(pi step / total_steps)) / 2. Source: Loshchilov, Hutter, "SGDR: stochastic
@@ -147,13 +130,17 @@ class Cosine(_Timed):
                 f"Cosine: floor {self.floor!r} is above the learning rate {self.learning_rate!r}; give a lower one"
             )
 
+    def resolved(self, total_steps: int | None) -> Self:
+        _total(type(self).__name__, total_steps)
+        return self if self.total_steps is not None else replace(self, total_steps=total_steps)
+
     def rate(self, step: int) -> float:
-        total = self._length()
+        total = _known(type(self).__name__, self.total_steps)
         return _cosine(self.learning_rate, self.floor, min(step, total) / total)
 
 
 @dataclass(frozen=True)
-class OneCycle(_Timed):
+class OneCycle(_Schedule):
     """Up from peak/divisor to peak, then down to peak/divisor/final_divisor at the last step, total_steps - 1.
 
     The rise ends at step rise * total_steps - 1 (a real number). Both ways are half a cosine, or straight lines for
@@ -183,8 +170,12 @@ class OneCycle(_Timed):
         if self.anneal not in ("cosine", "linear"):
             raise InputError(f"OneCycle: anneal is {self.anneal!r}; choose 'cosine' or 'linear'")
 
+    def resolved(self, total_steps: int | None) -> Self:
+        _total(type(self).__name__, total_steps)
+        return self if self.total_steps is not None else replace(self, total_steps=total_steps)
+
     def rate(self, step: int) -> float:
-        total = self._length()
+        total = _known(type(self).__name__, self.total_steps)
         curve = _cosine if self.anneal == "cosine" else _line
         low, top, last = self.peak / self.divisor, max(self.rise * total - 1, 0.0), total - 1
         if step < top:
@@ -385,3 +376,9 @@ def _whole(owner: str, what: str, value: Any, least: int) -> None:
 def _total(owner: str, value: int | None) -> None:
     if value is not None:
         _whole(owner, "total_steps", value, 1)
+
+
+def _known(owner: str, total_steps: int | None) -> int:
+    if total_steps is None:
+        raise InputError(f"{owner}: total_steps is not set; give it, or take resolved(total_steps)")
+    return total_steps

@@ -19,8 +19,8 @@ def _read(name: str, outputs: Array, targets: Array, weights: Array | None) -> t
     targets = targets[:, None] if targets.ndim == 1 and outputs.shape[-1] == 1 else targets
     if targets.shape != outputs.shape or targets.dtype.kind not in "fiub":
         raise InputError(
-            f"{name}: targets are {targets.dtype} of shape {targets.shape}; "
-            f"outputs of shape {outputs.shape} need numbers of the same shape"
+            f"{name}: targets are {targets.dtype} of shape {targets.shape}; outputs of shape {outputs.shape} need "
+            "numbers of the same shape"
         )
     v = read_weights(name, weights, outputs.shape[:-1])
     v = np.ones(outputs[..., 0].size) if v is None else v
