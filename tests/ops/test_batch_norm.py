@@ -1,0 +1,424 @@
+"""Batch normalisation against values worked by hand, and on inputs that cancel, vanish, overflow or are missing."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bnengine import ops
+from bnengine.errors import InputError
+
+U32, U64 = 2.0**-24, 2.0**-53
+YES, NO = np.asarray([True]), np.asarray([False])
+
+
+def column(*values):
+    """Statistics of one channel: count, mean, biased variance."""
+    return np.asarray(values, np.float64).reshape(3, 1)
+
+
+# -- moments ------------------------------------------------------------------------------------------------------------
+
+
+def test_moments_are_count_mean_and_biased_variance_of_each_column():
+    batch = ops.moments(np.asarray([[1.0, 10.0], [2.0, 10.0], [6.0, 40.0]])).batch
+    assert batch.tolist() == [[3, 3], [3, 20], [14 / 3, 200]]
+
+
+def test_one_row_has_no_variance_and_two_rows_a_quarter_of_their_squared_distance():
+    assert ops.moments(np.asarray([[5.0, -1.0]])).batch.tolist() == [[1, 1], [5, -1], [0, 0]]
+    assert ops.moments(np.asarray([[1.0], [5.0]])).batch.tolist() == [[2], [3], [4]]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_all_axes_but_the_last_are_rows(rng, dtype):
+    x = rng.standard_normal((2, 3, 4, 5)).astype(dtype)
+    flat = ops.moments(x.reshape(-1, 5)).batch
+    np.testing.assert_allclose(ops.moments(x).batch, flat, rtol=1e-14, atol=1e-15)
+    statistics, gamma, beta = flat, rng.standard_normal(5).astype(dtype), rng.standard_normal(5).astype(dtype)
+    y = ops.normalize(x, statistics, gamma, beta)
+    np.testing.assert_array_equal(y.reshape(-1, 5), ops.normalize(x.reshape(-1, 5), statistics, gamma, beta))
+    dy = rng.standard_normal(x.shape).astype(dtype)
+    deep = ops.normalize_backward(dy, x, y, statistics, gamma, beta)
+    wide = (a.reshape(-1, 5) for a in (dy, x, y))
+    for a, b in zip(deep, ops.normalize_backward(*wide, statistics, gamma, beta), strict=True):
+        if a is not None:
+            np.testing.assert_allclose(a.reshape(b.shape), b, rtol=2e-6 if dtype == "float32" else 1e-14, atol=1e-6)
+
+
+@pytest.mark.parametrize("mean", [1e6, -1e6, 1e8])
+def test_a_large_mean_costs_the_variance_nothing(rng, mean):
+    x = (mean + np.arange(64.0) - 32).reshape(-1, 1)
+    count, found, var = ops.moments(x).batch[:, 0]
+    assert count == 64
+    assert found == mean - 0.5
+    assert var == pytest.approx((64**2 - 1) / 12, rel=1e-14)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_outlier_in_the_first_row_costs_the_other_rows_nothing(dtype):
+    x = np.asarray([1e6, 1.0, 2.0, 3.0], dtype).reshape(-1, 1)
+    _, mean, var = ops.moments(x).batch[:, 0]
+    exact = 1000006 / 4
+    assert mean == exact
+    assert var == pytest.approx(sum((v - exact) ** 2 for v in (1e6, 1, 2, 3)) / 4, rel=1e-15)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_subnormal_inputs_have_their_mean(dtype):
+    tiny = np.finfo(dtype).smallest_subnormal
+    _, mean, var = ops.moments(np.asarray([[4], [8]], dtype) * tiny).batch[:, 0]
+    assert mean == 6 * np.float64(tiny)
+    assert var == (2 * np.float64(tiny)) ** 2
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("row", [0, 3, 6])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_row_that_is_not_finite_shows_in_the_statistics_of_its_channel_and_in_no_other(rng, value, row, dtype):
+    x = rng.standard_normal((7, 3)).astype(dtype)
+    clean = ops.moments(x).batch
+    x[row, 1] = value
+    with np.errstate(invalid="ignore"):
+        batch = ops.moments(x).batch
+        y = ops.normalize(x, batch, None, None)
+    assert not np.isfinite(batch[1:, 1]).any()
+    assert np.isnan(y[row, 1])
+    assert not np.isfinite(y[:, 1]).any()
+    np.testing.assert_allclose(batch[:, [0, 2]], clean[:, [0, 2]], rtol=1e-15)
+    assert np.isfinite(y[:, [0, 2]]).all()
+
+
+def test_batch_and_proposal_part_where_the_proposal_goes_into_a_destination(rng):
+    x = rng.standard_normal((6, 2))
+    proposals = ops.moments(x[:2]).batch.copy()
+    found = ops.moments(x[2:], into={"proposal": ops.Into(proposals, adds=True)})
+    assert found.proposal is proposals
+    np.testing.assert_array_equal(found.batch, ops.moments(x[2:]).batch)
+    np.testing.assert_allclose(proposals, ops.moments(x).batch, rtol=1e-14)
+
+
+# -- merge --------------------------------------------------------------------------------------------------------------
+
+
+def test_two_samples_merge_to_the_statistics_of_their_union():
+    # {1, 3} and {4, 6, 8}: mean 22/5, mean square 126/5.
+    merged = ops.merge(column(2, 2, 1), column(3, 6, 8 / 3))
+    np.testing.assert_allclose(merged, column(5, 4.4, 126 / 5 - 4.4**2), rtol=1e-15)
+
+
+def test_an_empty_sample_changes_nothing_whatever_it_holds():
+    some, empty = column(3, 0.1, 0.7), column(0, 1e100, np.nan)
+    np.testing.assert_array_equal(ops.merge(some, empty), some)
+    np.testing.assert_array_equal(ops.merge(empty, some), some)
+    np.testing.assert_array_equal(ops.merge(column(0, 0, 1), column(0, 5, 5)), column(0, 0, 1))
+
+
+def test_channels_merge_each_with_its_own_counts():
+    a = np.asarray([[2.0, 0.0, 5.0], [2.0, 9.0, 1.0], [1.0, 9.0, 4.0]])
+    b = np.asarray([[3.0, 4.0, 0.0], [6.0, 1.0, 7.0], [8 / 3, 2.0, 7.0]])
+    np.testing.assert_allclose(ops.merge(a, b), [[5, 4, 5], [4.4, 1, 1], [126 / 5 - 4.4**2, 2, 4]], rtol=1e-15)
+
+
+def test_statistics_that_are_not_finite_stay_so_in_the_union():
+    with np.errstate(invalid="ignore"):
+        for bad in (column(2, np.nan, np.nan), column(2, np.inf, np.nan)):
+            assert not np.isfinite(ops.merge(bad, column(2, 1, 1))[1:]).any()
+            assert not np.isfinite(ops.merge(column(2, 1, 1), bad)[1:]).any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    values=st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=40),
+    offset=st.sampled_from([0.0, 1e6]),
+    cuts=st.lists(st.integers(0, 40), max_size=6),
+    order=st.randoms(use_true_random=False),
+)
+def test_the_parts_of_any_split_merge_to_the_whole_in_any_order(values, offset, cuts, order):
+    x = np.asarray(values).reshape(-1, 1) + offset
+    edges = [0, *sorted(min(c, len(x)) for c in cuts), len(x)]
+    parts = [
+        ops.moments(x[a:b]).batch if b > a else column(0, 0, 1) for a, b in zip(edges[:-1], edges[1:], strict=True)
+    ]
+    order.shuffle(parts)
+    merged = parts[0]
+    for part in parts[1:]:
+        merged = ops.merge(merged, part)
+    whole, longest = ops.moments(x).batch, x.astype(np.longdouble)
+    assert merged[0, 0] == len(x)
+    largest = float(np.abs(longest).max())
+    for found in (merged, whole):
+        assert abs(found[1, 0] - longest.mean()) <= 10 * len(parts) * U64 * largest
+        # Means are off by at most u |x|, in the square of a distance between means of at most twice the deviation.
+        spread = float(np.abs(longest - longest.mean()).max())
+        allowed = 10 * len(parts) * U64 * (4 * spread**2 + 2 * spread * largest) + (20 * U64 * largest) ** 2
+        assert abs(found[2, 0] - longest.var()) <= allowed
+        assert found[2, 0] >= 0
+
+
+# -- commit -------------------------------------------------------------------------------------------------------------
+
+
+def committed(running, proposal, decay, unbiased, ok=YES):
+    channels = running.shape[1]
+    return ops.commit(running, proposal, ok, np.full(channels, decay), np.full(channels, unbiased))
+
+
+def test_running_statistics_take_the_unbiased_variance_or_the_biased_one():
+    running, proposal = column(10, 1, 4), column(5, 3, 8)
+    # 0.75 1 + 0.25 3; 0.75 4 + 0.25 8 5/4, or 8 itself.
+    np.testing.assert_array_equal(committed(running, proposal, 0.75, True), column(15, 1.5, 5.5))
+    np.testing.assert_array_equal(committed(running, proposal, 0.75, False), column(15, 1.5, 5.0))
+
+
+def test_the_first_commit_starts_from_mean_0_and_variance_1():
+    np.testing.assert_array_equal(committed(column(0, 0, 1), column(2, 4, 1), 0.5, True), column(2, 2, 0.5 + 0.5 * 2))
+
+
+def test_three_commits_decay_one_after_the_other():
+    running = column(0, 0, 1)
+    mean, var = 0.0, 1.0
+    for n, batch_mean, batch_var in ((4, 2.0, 3.0), (8, -1.0, 0.5), (3, 10.0, 7.0)):
+        running = committed(running, column(n, batch_mean, batch_var), 0.9, True)
+        mean, var = 0.9 * mean + 0.1 * batch_mean, 0.9 * var + 0.1 * batch_var * n / (n - 1)
+    np.testing.assert_allclose(running, column(15, mean, var), rtol=1e-14)
+
+
+def test_a_batch_of_one_row_has_no_unbiased_variance_and_takes_the_biased():
+    np.testing.assert_array_equal(committed(column(4, 0, 2), column(1, 2, 0), 0.5, True), column(5, 1, 1))
+
+
+def test_decay_minus_one_merges_exactly_and_keeps_the_variance_biased():
+    running, proposal = column(2, 2, 1), column(3, 6, 8 / 3)
+    for unbiased in (True, False):
+        merged = committed(running, proposal, -1.0, unbiased)
+        np.testing.assert_allclose(merged, column(5, 4.4, 126 / 5 - 4.4**2), rtol=1e-15)
+    np.testing.assert_array_equal(committed(column(0, 0, 1), proposal, -1.0, False), proposal)
+
+
+def test_decay_0_takes_the_batch_alone():
+    np.testing.assert_array_equal(committed(column(9, 7, 7), column(4, 1, 3), 0.0, False), column(13, 1, 3))
+
+
+def test_each_channel_follows_its_own_rule():
+    running, proposal = np.repeat(column(2, 2, 1), 4, axis=1), np.repeat(column(3, 6, 8 / 3), 4, axis=1)
+    proposal[0, 3] = 0
+    decay, unbiased = np.asarray([0.5, 0.5, -1.0, 0.5]), np.asarray([True, False, True, True])
+    found = ops.commit(running, proposal, YES, decay, unbiased)
+    np.testing.assert_allclose(found[0], [5, 5, 5, 2])
+    np.testing.assert_allclose(found[1], [4, 4, 4.4, 2], rtol=1e-15)
+    np.testing.assert_allclose(found[2], [2.5, (1 + 8 / 3) / 2, 126 / 5 - 4.4**2, 1], rtol=1e-15)
+
+
+@pytest.mark.parametrize("decay", [0.9, 0.0, -1.0])
+@pytest.mark.parametrize("proposal", [column(4, 1, 3), column(4, np.nan, np.inf)])
+def test_a_skipped_step_leaves_every_bit(decay, proposal):
+    running = column(3, 0.1, 0.7)
+    with np.errstate(invalid="ignore"):
+        assert committed(running, proposal, decay, True, ok=NO).tobytes() == running.tobytes()
+
+
+@pytest.mark.parametrize("decay", [0.9, 0.0, -1.0])
+def test_a_proposal_of_count_0_leaves_every_bit(decay):
+    running = column(3, 0.1, 0.7)
+    for nothing in (column(0, 5, 5), column(0, np.nan, np.nan)):
+        assert committed(running, nothing, decay, True).tobytes() == running.tobytes()
+
+
+# -- normalize ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_worked_by_hand():
+    x = np.asarray([[1.0], [3.0]])  # mean 2, var 1; eps 3 makes the divisor 2
+    y = ops.normalize(x, ops.moments(x).batch, np.asarray([10.0]), np.asarray([1.0]), eps=3.0)
+    assert y.tolist() == [[-4.0], [6.0]]
+    added = ops.normalize(x, ops.moments(x).batch, None, None, np.asarray([[0.25], [-1.0]]), eps=3.0, activation="relu")
+    assert added.tolist() == [[0.0], [0.0]]
+    leaky = ops.normalize(x, column(2, 2, 1), None, None, eps=3.0, activation="leaky_relu", slope=0.5)
+    assert leaky.tolist() == [[-0.25], [0.5]]
+
+
+def test_eps_is_1e_5_and_stands_under_the_root():
+    x = np.asarray([[1.0], [-1.0]])
+    assert ops.normalize(x, column(2, 0, 0), None, None)[0, 0] == pytest.approx(math.sqrt(1e5), rel=1e-14)
+
+
+def test_the_gradients_of_a_batch_worked_by_hand():
+    # mean 2, var 1, eps 3: x_norm = -1/2, 1/2. dz = (1, 3): dbeta 4, dgamma 1; dx = 10/2 (dz - 2 - x_norm/2).
+    x, dy, gamma, beta = np.asarray([[1.0], [3.0]]), np.asarray([[1.0], [3.0]]), np.asarray([10.0]), np.asarray([1.0])
+    statistics = ops.moments(x).batch
+    y = ops.normalize(x, statistics, gamma, beta, eps=3.0)
+    found = ops.normalize_backward(dy, x, y, statistics, gamma, beta, eps=3.0)
+    assert found.dx.tolist() == [[-3.75], [3.75]]
+    assert (found.dgamma.tolist(), found.dbeta.tolist(), found.dadd) == ([1.0], [4.0], None)
+    fixed = ops.normalize_backward(dy, x, y, statistics, gamma, beta, eps=3.0, batch_statistics=False)
+    assert fixed.dx.tolist() == [[5.0], [15.0]]
+    assert (fixed.dgamma.tolist(), fixed.dbeta.tolist()) == ([1.0], [4.0])
+    bare = ops.normalize_backward(dy, x, y, statistics, None, None, dy, eps=3.0)
+    assert bare.dx.tolist() == [[-0.375], [0.375]]
+    assert (bare.dgamma, bare.dbeta) == (None, None)
+    np.testing.assert_array_equal(bare.dadd, dy)
+    assert bare.dadd is not dy
+
+
+def naive(x, gamma, beta):
+    """Two passes in float32, as most write it."""
+    mean = x.mean(axis=0, dtype=np.float32)
+    var = ((x - mean) ** 2).mean(axis=0, dtype=np.float32)
+    return (x - mean) / np.sqrt(var + np.float32(1e-5)) * gamma + beta
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("rows", [2, 37, 512, 4096])
+def test_float32_with_a_mean_of_a_million_deviations_keeps_its_digits(rng, rows, sign):
+    x = (sign * 1e6 + rng.standard_normal((rows, 8))).astype(np.float32)
+    gamma, beta = rng.standard_normal(8).astype(np.float32), rng.standard_normal(8).astype(np.float32)
+    wide = x.astype(np.longdouble)
+    exact = (wide - wide.mean(0)) / np.sqrt(wide.var(0) + np.longdouble(1e-5)) * gamma + beta
+    y = ops.normalize(x, ops.moments(x).batch, gamma, beta)
+    assert y.dtype == np.float32
+    assert np.all(np.abs(y - exact) <= 10 * U32 * np.abs(exact) + 10 * U32 * np.abs(gamma))
+    if rows > 2:
+        assert np.max(np.abs(naive(x, gamma, beta) - exact)) > 1e-3
+
+
+def test_float32_keeps_its_digits_at_every_mean_up_to_a_million(rng):
+    for ratio in (0.0, 1.0, 1e2, 1e4, 1e6):
+        for std in (1e-2, 1.0, 1e3):
+            x = (std * (ratio + rng.standard_normal((64, 6)))).astype(np.float32)
+            wide = x.astype(np.longdouble)
+            exact = (wide - wide.mean(0)) / np.sqrt(wide.var(0) + np.longdouble(1e-5))
+            y = ops.normalize(x, ops.moments(x).batch, None, None)
+            assert np.all(np.abs(y - exact) <= 10 * U32 * np.abs(exact) + 10 * U32), (ratio, std)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 7, 10, 63, 64, 65, 100, 1000, 4099])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("value", [0.1, 1e6 / 3, -7e-5, 0.0, 3e-40])
+def test_a_constant_channel_gives_exactly_beta(dtype, rows, value):
+    x = np.full((rows, 2), value, dtype)
+    batch = ops.moments(x).batch
+    np.testing.assert_array_equal(batch[1], x[0].astype(np.float64))
+    gamma, beta = np.asarray([2.0, -1e3], dtype), np.asarray([0.3, -0.7], dtype)
+    np.testing.assert_array_equal(ops.normalize(x, batch, gamma, beta), np.broadcast_to(beta, x.shape))
+    np.testing.assert_array_equal(ops.normalize(x, batch, None, None), np.zeros_like(x))
+
+
+def test_a_first_row_far_off_leaves_the_other_rows_their_digits(rng):
+    x = rng.standard_normal((256, 4)).astype(np.float32)
+    x[0] = 1e6
+    wide = x.astype(np.longdouble)
+    exact = (wide - wide.mean(0)) / np.sqrt(wide.var(0) + np.longdouble(1e-5))
+    y = ops.normalize(x, ops.moments(x).batch, None, None)
+    assert np.all(np.abs(y - exact) <= 10 * U32 * np.abs(exact) + 10 * U32)
+
+
+def test_the_order_of_memory_and_strides_change_nothing(rng):
+    x = rng.standard_normal((8, 6)).astype(np.float32)
+    wide = np.repeat(x, 2, axis=1)[:, ::2]
+    for other in (np.asfortranarray(x), wide, x[::-1].copy()[::-1]):
+        np.testing.assert_allclose(ops.moments(other).batch, ops.moments(x).batch, rtol=1e-15, atol=1e-17)
+        statistics = ops.moments(x).batch
+        np.testing.assert_array_equal(
+            ops.normalize(other, statistics, None, None), ops.normalize(x, statistics, None, None)
+        )
+
+
+def test_batch_normalization_is_the_formula_of_tf_nn_in_its_order_of_arguments(rng):
+    """tf.nn.batch_normalization(x, mean, variance, offset, scale, variance_epsilon): the offset stands before the scale."""
+    x, mean = rng.standard_normal((5, 3)), rng.standard_normal(3)
+    var, beta, gamma = rng.random(3), rng.standard_normal(3), rng.standard_normal(3)
+    expected = gamma * (x - mean) / np.sqrt(var + 0.25) + beta
+    np.testing.assert_allclose(ops.batch_normalization(x, mean, var, beta, gamma, 0.25), expected, rtol=1e-13)
+    bare = ops.batch_normalization(x, mean, var, None, None, 0.25)
+    np.testing.assert_allclose(bare, (x - mean) / np.sqrt(var + 0.25), rtol=1e-13)
+    narrow = ops.batch_normalization(*(a.astype(np.float32) for a in (x, mean, var, beta, gamma)), 0.25)
+    assert narrow.dtype == np.float32
+    np.testing.assert_allclose(narrow, expected, rtol=1e-5, atol=1e-6)
+    assert ops.batch_normalization(np.asarray([[3.0]]), *np.asarray([[1.0], [3.0], [5.0], [7.0]]), 1.0).tolist() == [
+        [12]
+    ]
+
+
+# -- errors -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (0, 3), (3, 0), (2, 0, 3)])
+def test_moments_of_nothing_are_an_error(shape):
+    with pytest.raises(InputError) as error:
+        ops.moments(np.zeros(shape))
+    text = f"moments: shape {shape} has no rows of channels; give (rows, channels), both at least 1"
+    assert str(error.value) == text
+
+
+X, S, V = np.zeros((4, 3)), np.zeros((3, 3)), np.ones(3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "text"),
+    [
+        ({"statistics": np.zeros((3, 4))}, {}, "statistics has shape (3, 4); x (4, 3) needs (3, 3)"),
+        ({"statistics": np.zeros((2, 3))}, {}, "statistics has shape (2, 3); x (4, 3) needs (3, 3)"),
+        ({"statistics": S.astype(np.float32)}, {}, "statistics are float32; they are float64 for every dtype of x"),
+        ({"gamma": np.ones(4)}, {}, "gamma has shape (4,); x (4, 3) needs (3,)"),
+        ({"beta": np.ones((1, 3))}, {}, "beta has shape (1, 3); x (4, 3) needs (3,)"),
+        ({"add": np.ones((4, 1))}, {}, "add has shape (4, 1); x (4, 3) needs (4, 3)"),
+        ({"x": X.astype(np.int64)}, {}, "x is int64; give float32 or float64"),
+        ({"x": X.astype(np.float32)}, {}, "gamma is float64 and x is float32; bring both to one dtype"),
+        ({"beta": V.astype(np.float32)}, {}, "beta is float32 and x is float64; bring both to one dtype"),
+        ({"add": X.astype(np.float32)}, {}, "add is float32 and x is float64; bring both to one dtype"),
+        ({}, {"eps": -1e-5}, "eps -1e-05 is not a finite number from 0 up; 1e-5 is usual"),
+        ({}, {"eps": math.inf}, "eps inf is not a finite number from 0 up; 1e-5 is usual"),
+        ({}, {"eps": math.nan}, "eps nan is not a finite number from 0 up; 1e-5 is usual"),
+        (
+            {},
+            {"activation": "swish"},
+            "no activation 'swish'; choose one of identity, relu, leaky_relu, sigmoid, tanh, gelu",
+        ),
+        ({}, {"slope": -0.1}, "slope -0.1 is not a finite number from 0 up; leaky_relu uses 0.01 by default"),
+    ],
+)
+def test_misshapen_arguments_are_errors_that_echo_them(changes, options, text):
+    given = {"x": X, "statistics": S, "gamma": V, "beta": V, "add": None} | changes
+    with pytest.raises(InputError) as error:
+        ops.normalize(*given.values(), **options)
+    assert str(error.value) == f"normalize: {text}"
+    with pytest.raises(InputError) as error:
+        ops.normalize_backward(given["x"], given["x"], given["x"], *list(given.values())[1:], **options)
+    assert str(error.value).replace("dy is int64", "x is int64") == f"normalize_backward: {text}"
+
+
+def test_eps_0_is_allowed():
+    assert ops.normalize(np.asarray([[3.0]]), column(1, 1, 4), None, None, eps=0.0).tolist() == [[1.0]]
+
+
+def test_the_gradient_must_have_the_shape_and_dtype_of_the_output():
+    with pytest.raises(
+        InputError, match=r"^normalize_backward: dy \(1, 3\), x \(4, 3\), y \(4, 3\) must be of one shape$"
+    ):
+        ops.normalize_backward(X[:1], X, X, S, V, V)
+    with pytest.raises(
+        InputError, match=r"^normalize_backward: x is float64 and dy is float32; bring both to one dtype$"
+    ):
+        ops.normalize_backward(X.astype(np.float32), X, X, S, V, V)
+
+
+def test_statistics_of_another_form_are_errors():
+    with pytest.raises(InputError, match=r"^merge: a \(3, 2\), b \(3, 3\) must be of one shape$"):
+        ops.merge(np.zeros((3, 2)), S)
+    with pytest.raises(
+        InputError, match=r"^merge: a is float64 of shape \(2, 3\); statistics are float64 \(3, channels\)"
+    ):
+        ops.merge(S[:2], S[:2])
+    with pytest.raises(InputError, match=r"^merge: a is float64 of shape \(3,\); "):
+        ops.merge(S[0], S[0])
+    with pytest.raises(InputError, match=r"^commit: proposal is float32 of shape \(3, 3\); "):
+        ops.commit(S, S.astype(np.float32), YES, V, V > 0)
+    with pytest.raises(InputError, match=r"^commit: decay has shape \(2,\); it must be \(3,\)$"):
+        ops.commit(S, S, YES, V[:2], V > 0)
+    with pytest.raises(InputError, match=r"^commit: unbiased has shape \(1,\); it must be \(3,\)$"):
+        ops.commit(S, S, YES, V, YES)
+    with pytest.raises(InputError, match=r"^commit: ok has shape \(3,\); it must be \(1,\)$"):
+        ops.commit(S, S, V > 0, V, V > 0)
