@@ -1,7 +1,7 @@
 """bnengine: train batch-normalised networks on the arrays you have.
 
-One body of layer, network and optimizer code over the array API standard: NumPy arrays on a CPU, CuPy arrays on a GPU, any
-other array-API library as a witness.
+One body of layer, network and optimizer code over the array API standard: NumPy arrays on a CPU, CuPy arrays on a GPU,
+any other array-API library as a witness.
 
     import bnengine as bn
 

@@ -306,8 +306,8 @@ def _host(x: Any) -> "np.ndarray[Any, Any]":
     except Exception as error:  # Each library has its own words for memory or a dtype that it cannot hand on.
         kind = f"{type(x).__module__}.{type(x).__name__}"
         raise InputError(
-            f"asarray: {kind} cannot be read as an array ({_brief(error)}); "
-            "give a NumPy array, a rectangular list of numbers, or an array with DLPack in float32 or float64"
+            f"asarray: {kind} cannot be read as an array ({_brief(error)}); give a NumPy array, a rectangular list of "
+            "numbers, or an array with DLPack in float32 or float64"
         ) from error
 
 

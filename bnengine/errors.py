@@ -2,7 +2,9 @@
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used: the message starts with the layer, op or command, echoes the value, names the cure."""
+    """Something the user gave cannot be used: the message starts with the layer, op or command, echoes the value,
+    names the cure.
+    """
 
 
 class BackendError(InputError):
@@ -10,7 +12,9 @@ class BackendError(InputError):
 
 
 class DataError(InputError):
-    """A data file or array is truncated, mislabelled, empty or of the wrong kind: the message names the file and the place."""
+    """A data file or array is truncated, mislabelled, empty or of the wrong kind: the message names the file and the
+    place.
+    """
 
 
 class CheckpointError(InputError):

@@ -62,7 +62,9 @@ class Flat:
     @classmethod
     def zeros(cls, xp: Any, handles: Iterable[Handle], dtype: DType, *, itemsize: int, device: Any = None) -> "Flat":
         """A zeroed buffer for `handles` in their order, each at an offset of whole cache lines."""
-        step, offsets, total, leading = ALIGNMENT // itemsize, {}, 0, ()
+        step, total = ALIGNMENT // itemsize, 0
+        offsets: dict[Handle, int] = {}
+        leading: tuple[int, ...] = ()
         for handle in handles:
             offsets[handle], total, leading = total, total + -(-size(handle) // step) * step, handle.leading
         flat = cls(xp.zeros((*leading, total), dtype=dtype, device=device), offsets)
@@ -77,8 +79,8 @@ class Flat:
         expected = sum(size(h) * (h.leading[0] if h.leading else 1) for h in self.offsets)
         if int(xp.sum(xp.astype(self.array, xp.float64))) != expected:
             raise BackendError(
-                f"Flat: in {xp.__name__} a write through a slice does not show in its array, so parameters cannot share one "
-                "buffer; use NumPy, CuPy or PyTorch"
+                f"Flat: in {xp.__name__} a write through a slice does not show in its array, so parameters cannot "
+                "share one buffer; use NumPy, CuPy or PyTorch"
             )
         self.array[...] = 0
 
@@ -101,7 +103,9 @@ class Flat:
         self._written.clear()
 
     def into(self, **handles: Handle | None) -> dict[str, Into]:
-        """Destinations for an op's results, `grads.into(dW=self.W, db=self.b)`: write first, add ever after. Frozen: none."""
+        """Destinations for an op's results, `grads.into(dW=self.W, db=self.b)`: write first, add ever after. Frozen:
+        none.
+        """
         wanted = {field: h for field, h in handles.items() if h is not None and not h.frozen}
         destinations = {field: Into(self._views[h], h in self._written) for field, h in wanted.items()}
         self._written.update(wanted.values())

@@ -21,8 +21,8 @@ def predict(network: Sequential, x: Any, *, batch_size: int = 1024) -> Predictio
     """Predict from raw data: scaled as the training data were, run in evaluation mode, and told in the user's terms.
 
     x: (m, ...) as the training data's samples, of any real dtype; NumPy arrays come out. The network must carry its
-    preprocessing (one that `load` or a training gave does); without one, `network.predict` takes ready features. A single
-    output for two classes is a logit of the second one. Raises InputError or DataError.
+    preprocessing (one that `load` or a training gave does); without one, `network.predict` takes ready features. A
+    single output for two classes is a logit of the second one. Raises InputError or DataError.
     """
     preprocessing = network.preprocessing
     if preprocessing is None:
@@ -40,7 +40,9 @@ def predict(network: Sequential, x: Any, *, batch_size: int = 1024) -> Predictio
     logits = np.concatenate(outputs).astype(np.float64)
     if preprocessing.task == "regression":
         return Predictions(None, None, preprocessing.values(logits))
-    probabilities = softmax(np.concatenate([np.zeros_like(logits), logits], axis=-1) if logits.shape[-1] == 1 else logits)
+    probabilities = softmax(
+        np.concatenate([np.zeros_like(logits), logits], axis=-1) if logits.shape[-1] == 1 else logits
+    )
     return Predictions(preprocessing.labels(np.argmax(probabilities, axis=-1)), probabilities, None)
 
 

@@ -24,7 +24,7 @@ class LossFunction:
     name: ClassVar[str] = ""
     task: ClassVar[str] = ""
 
-    def targets(self, y: Any, outputs: int) -> np.ndarray:
+    def targets(self, y: Any, outputs: int) -> Array:
         """Targets of one batch as a NumPy array, checked against the width of the network's output."""
         raise NotImplementedError
 
@@ -36,12 +36,12 @@ class LossFunction:
         rows = targets.shape if targets.dtype.kind == "i" else targets.shape[:-1]
         if weights.shape != rows[:1]:
             raise InputError(
-                f"{type(self).__name__}: weights have shape {weights.shape}, the targets {targets.shape}; give one weight a "
-                f"sample, ({rows[0]},)"
+                f"{type(self).__name__}: weights have shape {weights.shape}, the targets {targets.shape}; give one "
+                f"weight a sample, ({rows[0]},)"
             )
         return np.broadcast_to(weights.reshape(-1, *[1] * (len(rows) - 1)), rows)
 
-    def total(self, targets: np.ndarray, weights: np.ndarray | None, outputs: int) -> float:
+    def total(self, targets: Array, weights: Array | None, outputs: int) -> float:
         """What a batch adds to the divisor of the mean: its rows, or their total weight, times the terms of a row."""
         raise NotImplementedError
 
@@ -65,8 +65,8 @@ class LossFunction:
 class SoftmaxCrossEntropy(LossFunction):
     """-log softmax(logits)[target], averaged; targets are integers (m, ...) or probabilities (m, ..., classes).
 
-    `label_smoothing` s replaces the target t by (1 - s) t + s/classes. `class_weights` weigh each class; with integer targets
-    the mean is over the weights of the rows' classes, with probabilities over the rows.
+    `label_smoothing` s replaces the target t by (1 - s) t + s/classes. `class_weights` weigh each class; with integer
+    targets the mean is over the weights of the rows' classes, with probabilities over the rows.
     """
 
     label_smoothing: float = 0.0
@@ -80,26 +80,28 @@ class SoftmaxCrossEntropy(LossFunction):
         if self.class_weights is not None:
             weights = tuple(float(w) for w in self.class_weights)
             if not weights or not all(0 <= w < float("inf") for w in weights) or sum(weights) == 0:
-                raise InputError(f"SoftmaxCrossEntropy: class_weights {weights!r} must be finite, 0 or more, one above 0")
+                raise InputError(
+                    f"SoftmaxCrossEntropy: class_weights {weights!r} must be finite, 0 or more, one above 0"
+                )
             object.__setattr__(self, "class_weights", weights)
 
-    def targets(self, y: Any, outputs: int) -> np.ndarray:
+    def targets(self, y: Any, outputs: int) -> Array:
         y = np.asarray(y)
         if y.dtype.kind in "iu":
             if y.size and (y.min() < 0 or y.max() >= outputs):
                 raise InputError(
-                    f"SoftmaxCrossEntropy: targets from {y.min()} to {y.max()} for {outputs} outputs; they must be 0 to "
-                    f"{outputs - 1}: give the last layer more outputs, or encode the labels"
+                    f"SoftmaxCrossEntropy: targets from {y.min()} to {y.max()} for {outputs} outputs; they must be 0 "
+                    f"to {outputs - 1}: give the last layer more outputs, or encode the labels"
                 )
             return y.astype(np.int64, copy=False)
         if y.dtype.kind != "f" or y.ndim < 2 or y.shape[-1] != outputs:
             raise InputError(
-                f"SoftmaxCrossEntropy: targets are {y.dtype} of shape {y.shape} for {outputs} outputs; give integer classes, or "
-                "probabilities of all classes"
+                f"SoftmaxCrossEntropy: targets are {y.dtype} of shape {y.shape} for {outputs} outputs; give integer "
+                "classes, or probabilities of all classes"
             )
         return y
 
-    def total(self, targets: np.ndarray, weights: np.ndarray | None, outputs: int) -> float:
+    def total(self, targets: Array, weights: Array | None, outputs: int) -> float:
         weights = self.weights(weights, targets)
         if targets.dtype.kind == "f" or self.class_weights is None:
             classes = np.ones(targets.shape[:-1] if targets.dtype.kind == "f" else targets.shape)
@@ -111,7 +113,9 @@ class SoftmaxCrossEntropy(LossFunction):
         if self.class_weights is None:
             return None
         if len(self.class_weights) != outputs:
-            raise InputError(f"SoftmaxCrossEntropy: {len(self.class_weights)} class_weights for {outputs} outputs; give one each")
+            raise InputError(
+                f"SoftmaxCrossEntropy: {len(self.class_weights)} class_weights for {outputs} outputs; give one each"
+            )
         return np.asarray(self.class_weights)
 
     def __call__(
@@ -126,30 +130,32 @@ class SoftmaxCrossEntropy(LossFunction):
 class _ElementWise(LossFunction):
     """Losses whose targets are numbers, one for each output; the mean is over rows and outputs."""
 
-    def targets(self, y: Any, outputs: int) -> np.ndarray:
+    def targets(self, y: Any, outputs: int) -> Array:
         y = np.asarray(y)
         if y.ndim == 1 and outputs == 1:
             y = y[:, None]
         if y.dtype.kind not in "fiub" or y.ndim < 2 or y.shape[-1] != outputs:
             raise InputError(
-                f"{type(self).__name__}: targets are {y.dtype} of shape {y.shape} for {outputs} outputs; give numbers of shape "
-                f"(rows, {outputs})"
+                f"{type(self).__name__}: targets are {y.dtype} of shape {y.shape} for {outputs} outputs; give numbers "
+                f"of shape (rows, {outputs})"
             )
         return y.astype(np.float64, copy=False) if y.dtype.kind != "f" else y
 
-    def total(self, targets: np.ndarray, weights: np.ndarray | None, outputs: int) -> float:
+    def total(self, targets: Array, weights: Array | None, outputs: int) -> float:
         weights = self.weights(weights, targets)
         return float(targets.size) if weights is None else float(np.sum(weights, dtype=np.float64)) * outputs
 
 
 @dataclass(frozen=True)
 class BinaryCrossEntropy(_ElementWise):
-    """-t log sigmoid(l) - (1 - t) log(1 - sigmoid(l)) of each logit l, averaged over rows and outputs; targets in [0, 1]."""
+    """-t log sigmoid(l) - (1 - t) log(1 - sigmoid(l)) of each logit l, averaged over rows and outputs; targets in [0,
+    1].
+    """
 
     name: ClassVar[str] = "binary_cross_entropy"
     task: ClassVar[str] = "classification"
 
-    def targets(self, y: Any, outputs: int) -> np.ndarray:
+    def targets(self, y: Any, outputs: int) -> Array:
         y = super().targets(y, outputs)
         if y.size and not (y.min() >= 0 and y.max() <= 1):
             raise InputError(f"BinaryCrossEntropy: targets from {y.min()} to {y.max()}; they must be in [0, 1]")
@@ -176,11 +182,15 @@ class MeanSquaredError(_ElementWise):
         return ops.mean_squared_error(output, target, weights, normaliser=normaliser, memory=memory, into=into)
 
 
-LOSSES: dict[str, type[LossFunction]] = {cls.name: cls for cls in (SoftmaxCrossEntropy, BinaryCrossEntropy, MeanSquaredError)}
+LOSSES: dict[str, type[LossFunction]] = {
+    cls.name: cls for cls in (SoftmaxCrossEntropy, BinaryCrossEntropy, MeanSquaredError)
+}
 
 
 def get_loss(given: str | dict[str, Any] | LossFunction) -> LossFunction:
-    """The loss of a name ("softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error") or configuration, or itself."""
+    """The loss of a name ("softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error") or configuration, or
+    itself.
+    """
     if isinstance(given, LossFunction):
         return given
     options = {"name": given} if isinstance(given, str) else dict(given)

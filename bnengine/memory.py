@@ -27,7 +27,9 @@ class Fresh:
         self._choices: list[Choice] = []
 
     def launcher(self, op: Op[Any], args: tuple[Any, ...]) -> Callable[..., Any] | None:
-        """The fused version of `op` for arrays like the first argument, None for the reference: settled at first sight."""
+        """The fused version of `op` for arrays like the first argument, None for the reference: settled at first
+        sight.
+        """
         x = args[0]
         key = op.name, type(x), getattr(x, "dtype", None)
         if key not in self._launchers:

@@ -6,8 +6,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-
-from ._typing import Array, DType
+from ._typing import Array
 from .backend import Backend, get_backend
 from .data import Preprocessing
 from .errors import InputError
@@ -28,7 +27,7 @@ class Forward:
         self._pullback: Pullback | None = pullback
 
     def pullback(self, dy: Array, grads: Flat, *, dx: Dx = True) -> Array:
-        """The gradient of the input, from that of the output; the parameters' gradients go into `grads`. It runs once."""
+        """The gradient of the input from that of the output; the parameters' gradients go into `grads`. Once only."""
         if self._pullback is None:
             raise InputError("pullback: it ran already, and what it needs is released; run forward again")
         pull, self._pullback = self._pullback, None
@@ -39,8 +38,8 @@ class Sequential:
     """Layers one after the other, their numbers in one buffer of a backend.
 
     `backend`: a name or Backend, None for the environment's or "auto"; `dtype` "float32" or "float64"; `seed` draws the
-    weights on the host in float64 and rounds them, so that every backend starts from the same bits. Built once: each layer
-    is checked against its neighbour's width and settled with it (`Layer.followed_by`).
+    weights on the host in float64 and rounds them, so that every backend starts from the same bits. Built once: each
+    layer is checked against its neighbour's width and settled with it (`Layer.followed_by`).
     """
 
     def __init__(
@@ -65,13 +64,15 @@ class Sequential:
         self._allocate()
         self.reset()
 
-    # -- buffers --------------------------------------------------------------------------------------------------------
+    # -- buffers
 
     def _allocate(self) -> None:
         xp, device = self.backend.xp, self.backend.device
         for name, handle in self._names.items():
             if handle.value is not None:
-                raise InputError(f"Sequential: {name} belongs to another network already; make new layers, or load its state")
+                raise InputError(
+                    f"Sequential: {name} belongs to another network already; make new layers, or load its state"
+                )
         parameters = sorted((h for h in self._names.values() if isinstance(h, Parameter)), key=lambda h: not h.decays)
         statistics = [h for h in self._names.values() if isinstance(h, Statistics)]
         own, double = self.backend.dtype(self.dtype), self.backend.dtype("float64")
@@ -83,7 +84,7 @@ class Sequential:
         undecayed = [offsets[h] for h in parameters if not h.decays]
         self.border = min(undecayed) if undecayed else self.parameters.array.shape[0]
         self.decay, self.unbiased = self._commit_rules()
-        for handle in (*parameters, *statistics):
+        for handle in self._names.values():
             handle.value = (self.parameters if isinstance(handle, Parameter) else self.statistics)[handle]
         self._collected = not statistics
 
@@ -112,7 +113,7 @@ class Sequential:
         self.statistics.array[2, :] = 1
         self._collected = not self.statistics.offsets
 
-    # -- running --------------------------------------------------------------------------------------------------------
+    # -- running
 
     def forward(
         self,
@@ -128,8 +129,9 @@ class Sequential:
         """The output for x (..., features) and the way back; parameters and running statistics stay as they are.
 
         `training` normalises by the batch and drops out, else by the running statistics. The batch's moments go into
-        `proposals` (made here if not given). `samples` (m,) int64: indices in the data set, and `step` (1,): what dropout is
-        keyed by; 0, 1, ... and 0 if not given; `dropout` False leaves it out of a training pass. x may be of any library and floating dtype; it is brought to the network's.
+        `proposals` (made here if not given). `samples` (m,) int64: indices in the data set, and `step` (1,): what
+        dropout is keyed by; 0, 1, ... and 0 if not given; `dropout` False leaves it out of a training pass. x may be
+        of any library and floating dtype; it is brought to the network's.
         """
         x = self.asarray(x)
         if not training:
@@ -164,20 +166,24 @@ class Sequential:
         return self.parameters.like()
 
     def asarray(self, x: Any) -> Array:
-        """x in the network's library and dtype, checked: floating, at least one row, as many features as the first layer."""
+        """x in the network's library and dtype, checked: floating, at least one row, as many features as the first
+        layer.
+        """
         host = x if hasattr(x, "dtype") else np.asarray(x)
         kind = str(host.dtype).split(".")[-1]
         if not kind.startswith(("float", "bfloat")):
             raise InputError(
-                f"Sequential: the input is {kind}, the network computes in {self.dtype}; scale integers to floating numbers "
-                f"(x / 255, say), or let a Preprocessing do it"
+                f"Sequential: the input is {kind}, the network computes in {self.dtype}; scale integers to floating "
+                "numbers (x / 255, say), or let a Preprocessing do it"
             )
         if host.ndim < 2 or host.shape[0] == 0:
-            raise InputError(f"Sequential: the input has shape {tuple(host.shape)}; give (rows, ..., features), one row or more")
+            raise InputError(
+                f"Sequential: the input has shape {tuple(host.shape)}; give (rows, ..., features), one row or more"
+            )
         if self.inputs is not None and host.shape[-1] != self.inputs:
             raise InputError(
-                f"{self.layers[0].name}: the input has {host.shape[-1]} features, the layer was made for {self.inputs}; "
-                f"give an array of shape (rows, {self.inputs})"
+                f"{self.layers[0].name}: the input has {host.shape[-1]} features, the layer was made for "
+                f"{self.inputs}; give an array of shape (rows, {self.inputs})"
             )
         return self.backend.asarray(x, self.dtype)
 
@@ -189,12 +195,13 @@ class Sequential:
         for name, handle in self._names.items():
             if isinstance(handle, Statistics) and counts[self.statistics.offsets[handle]] == 0:
                 raise InputError(
-                    f"BatchNorm({handle.shape[0]}), layer {name.rsplit('.', 1)[0]}: no statistics were collected yet, so there "
-                    "is nothing to evaluate by; train first, load a trained state, or call forward(x, training=True)"
+                    f"BatchNorm({handle.shape[0]}), layer {name.rsplit('.', 1)[0]}: no statistics were collected yet, "
+                    "so there is nothing to evaluate by; train first, load a trained state, or call forward(x, "
+                    "training=True)"
                 )
         self._collected = True
 
-    # -- names, state, freezing -----------------------------------------------------------------------------------------
+    # -- names, state, freezing
 
     def named_parameters(self) -> dict[str, Array]:
         """The parameters by name ("0.W", "1.gamma"), as views: writing into one changes the network."""
@@ -209,7 +216,9 @@ class Sequential:
         return dict(self._names)
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Parameters and statistics as new NumPy arrays; statistics as "1.running_count", "1.running_mean", "1.running_var"."""
+        """Parameters and statistics as new NumPy arrays; statistics as "1.running_count", "1.running_mean",
+        "1.running_var".
+        """
         return self.export(self.parameters, self.statistics)
 
     def export(self, parameters: Flat, statistics: Flat) -> dict[str, np.ndarray]:
@@ -224,7 +233,9 @@ class Sequential:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` gave; a missing, unknown or misshapen entry is an error, and nothing is changed then."""
+        """Take over what `state_dict` gave; a missing, unknown or misshapen entry is an error, and nothing is changed
+        then.
+        """
         self.import_into(state, self.parameters, self.statistics)
         self._collected = not self.statistics.offsets
 
@@ -239,13 +250,17 @@ class Sequential:
         missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
         if missing or unknown:
             raise InputError(
-                f"load_state_dict: missing {', '.join(missing) or 'nothing'}; unknown {', '.join(unknown) or 'nothing'}; "
-                "the network must have the layers of the one that was saved"
+                f"load_state_dict: missing {', '.join(missing) or 'nothing'}; unknown "
+                f"{', '.join(unknown) or 'nothing'}; the network must have the layers of the one that was saved"
             )
         for name, (_, shape) in expected.items():
             if tuple(np.shape(state[name])) != shape:
-                raise InputError(f"load_state_dict: {name} has shape {tuple(np.shape(state[name]))}; this network needs {shape}")
-        arrays = {name: self.backend.asarray(state[name], str(np.dtype(_dtype(view)))) for name, (view, _) in expected.items()}
+                raise InputError(
+                    f"load_state_dict: {name} has shape {tuple(np.shape(state[name]))}; this network needs {shape}"
+                )
+        arrays = {
+            name: self.backend.asarray(state[name], str(np.dtype(_dtype(view)))) for name, (view, _) in expected.items()
+        }
         for name, (view, _) in expected.items():
             view[...] = arrays[name]
 
@@ -263,11 +278,15 @@ class Sequential:
 
     def _freeze(self, what: Freezable, names: tuple[str, ...], frozen: bool) -> None:
         if what not in ("statistics", "affine", "normalization", "parameters"):
-            raise InputError(f"freeze: no kind {what!r}; choose 'statistics', 'affine', 'normalization' or 'parameters'")
+            raise InputError(
+                f"freeze: no kind {what!r}; choose 'statistics', 'affine', 'normalization' or 'parameters'"
+            )
         able = {n: h for n, h in self._names.items() if _can_freeze(what, n, h)}
         for given in names:
             if not any(_lies_in(name, given) for name in able):
-                raise InputError(f"freeze: no layer or parameter {given!r} that has {what}; there are {', '.join(able) or 'none'}")
+                raise InputError(
+                    f"freeze: no layer or parameter {given!r} that has {what}; there are {', '.join(able) or 'none'}"
+                )
         for name, handle in able.items():
             if names and not any(_lies_in(name, given) for given in names):
                 continue
@@ -297,7 +316,7 @@ class Sequential:
                 network.freeze(kind, *names)
         return network
 
-    # -- reports --------------------------------------------------------------------------------------------------------
+    # -- reports
 
     @property
     def parameter_count(self) -> int:
@@ -313,7 +332,9 @@ class Sequential:
     def explain_dispatch(self, rows: int = 2) -> list[Choice]:
         """Which version of each op a training pass takes, and why not a fused one: found by running one on zeros."""
         memory = Fresh()
-        x = self.backend.xp.zeros((rows, self.inputs or 1), dtype=self.backend.dtype(self.dtype), device=self.backend.device)
+        x = self.backend.xp.zeros(
+            (rows, self.inputs or 1), dtype=self.backend.dtype(self.dtype), device=self.backend.device
+        )
         forward = self.forward(x, training=True, memory=memory)
         forward.pullback(self.backend.xp.zeros_like(forward.output), self.gradients(), dx=False)
         return memory.explain()

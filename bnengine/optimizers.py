@@ -1,7 +1,7 @@
 """Optimizers: hyperparameters, the slots of state they need, the scalars that change with the step, the op they call.
 
-A learning rate is not among them: it comes from a schedule. Weight decay applies to the weights; gamma, beta and biases stay
-out of it (they lie behind the border in the flat buffer).
+A learning rate is not among them: it comes from a schedule. Weight decay applies to the weights; gamma, beta and
+biases stay out of it (they lie behind the border in the flat buffer).
 """
 
 from dataclasses import asdict, dataclass, fields
@@ -36,7 +36,9 @@ class Optimizer:
         return {"name": self.name, **asdict(self)}
 
 
-def _check(owner: str, *, shares: dict[str, float] | None = None, positive: dict[str, float] | None = None, weight_decay: float) -> None:
+def _check(
+    owner: str, *, shares: dict[str, float] | None = None, positive: dict[str, float] | None = None, weight_decay: float
+) -> None:
     for name, value in (shares or {}).items():
         if not 0 <= value < 1:
             raise InputError(f"{owner}: {name} {value!r} is not in [0, 1); it is the share of the old value kept")
@@ -89,7 +91,9 @@ class RMSprop(Optimizer):
         shares = {"rho": self.rho, "momentum": self.momentum}
         _check("RMSprop", shares=shares, positive={"eps": self.eps}, weight_decay=self.weight_decay)
         if self.eps_placement not in ("outside", "inside"):
-            raise InputError(f"RMSprop: eps_placement {self.eps_placement!r} is not 'outside' or 'inside' of the square root")
+            raise InputError(
+                f"RMSprop: eps_placement {self.eps_placement!r} is not 'outside' or 'inside' of the square root"
+            )
 
     def slots(self) -> dict[str, bool]:
         return {"square": True, "mean": self.centred, "velocity": self.momentum > 0}
@@ -104,7 +108,8 @@ class RMSprop(Optimizer):
 class Adam(Optimizer):
     """m <- beta1 m + (1 - beta1) g;  v <- beta2 v + (1 - beta2) g^2;  p <- p - lr (m/c1) / (sqrt(v/c2) + eps).
 
-    c = 1 - beta^t, or 1 with `bias_correction` False. `amsgrad` divides by the largest v so far. `weight_decay` enters g (L2).
+    c = 1 - beta^t, or 1 with `bias_correction` False. `amsgrad` divides by the largest v so far. `weight_decay` enters
+    g (L2).
     """
 
     beta1: float = 0.9

@@ -21,7 +21,9 @@ Weights = Literal["auto", "raw", "average"]
 
 
 class Saved(NamedTuple):
-    """What a checkpoint holds: the network's configuration and state, preprocessing, and a training's arrays and values."""
+    """What a checkpoint holds: the network's configuration and state, preprocessing, and a training's arrays and
+    values.
+    """
 
     config: dict[str, Any]
     state: dict[str, np.ndarray]
@@ -33,8 +35,8 @@ class Saved(NamedTuple):
 def save(path: Any, network: Sequential, *, trainer: "Trainer | None" = None) -> None:
     """Write `network` to `path`, a file or a run folder; with `trainer`, all that resuming needs too.
 
-    Parameters, running statistics, configuration and the preprocessing of raw data are written atomically as safetensors.
-    Equal states give equal bytes. Raises CheckpointError, the old file intact.
+    Parameters, running statistics, configuration and the preprocessing of raw data are written atomically as
+    safetensors. Equal states give equal bytes. Raises CheckpointError, the old file intact.
     """
     tensors = {f"network.{name}": array for name, array in network.state_dict().items()}
     metadata: dict[str, Any] = {"kind": KIND, "bnengine": __version__, "network": network.config()}
@@ -53,7 +55,9 @@ def read(path: Any) -> Saved:
     file = file_of(path)
     tensors, metadata = checkpoint.read(file)
     if metadata.get("kind") != KIND:
-        raise CheckpointError(f"{file}: a checkpoint of {metadata.get('kind')!r}, not of a network; give a model.safetensors")
+        raise CheckpointError(
+            f"{file}: a checkpoint of {metadata.get('kind')!r}, not of a network; give a model.safetensors"
+        )
     parts: dict[str, dict[str, np.ndarray]] = {"network": {}, "preprocessing": {}, "training": {}}
     for name, array in tensors.items():
         part, rest = name.split(".", 1)
@@ -66,8 +70,9 @@ def read(path: Any) -> Saved:
 def load(path: Any, *, backend: str | Backend | None = None, weights: Weights = "auto") -> Sequential:
     """The network that `save` or a training wrote to `path`, a file or a run folder, on `backend`.
 
-    `weights`: "raw", the trained ones; "average", the averaged ones of a training that kept an average; "auto", the averaged
-    ones if there are any. `network.preprocessing` is what raw data must go through (`predict` of this module does).
+    `weights`: "raw", the trained ones; "average", the averaged ones of a training that kept an average; "auto", the
+    averaged ones if there are any. `network.preprocessing` is what raw data must go through (`predict` of this module
+    does).
     """
     saved = read(path)
     network = Sequential.from_config(saved.config, backend=backend)
@@ -82,5 +87,5 @@ def load(path: Any, *, backend: str | Backend | None = None, weights: Weights = 
 
 def file_of(path: Any) -> Path:
     """The model file of a run folder, or the file itself."""
-    path = Path(path)
-    return path / MODEL if path.is_dir() else path
+    given = Path(path)
+    return given / MODEL if given.is_dir() else given

@@ -32,17 +32,24 @@ def summary(network: "Sequential") -> str:
 
 
 def _aligned(row: tuple[str, ...], widths: list[int]) -> list[str]:
-    return [cell.ljust(width) if i < 2 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
+    return [
+        cell.ljust(width) if i < 2 else cell.rjust(width)
+        for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
 
 
 def _totals(network: "Sequential") -> list[str]:
     parameters, statistics = network.parameters.array, network.statistics.array
     itemsize = 4 if network.dtype == "float32" else 8
     held = parameters.shape[0] * itemsize + statistics.shape[0] * statistics.shape[1] * 8
-    kept = [name for name, handle in network.named_handles().items() if handle in set(_cancelled_anyway(network.layers))]
+    kept = [
+        name for name, handle in network.named_handles().items() if handle in set(_cancelled_anyway(network.layers))
+    ]
     lines = [
-        f"{network.parameter_count:,} parameters in {network.dtype} on {network.backend.name}, {held:,} bytes with statistics",
-        f"{network.cancelled_biases:,} biases left out: the BatchNorm behind subtracts them ({', '.join(network.cancelled)})"
+        f"{network.parameter_count:,} parameters in {network.dtype} on {network.backend.name}, {held:,} bytes with "
+        "statistics",
+        f"{network.cancelled_biases:,} biases left out: the BatchNorm behind subtracts them "
+        f"({', '.join(network.cancelled)})"
         if network.cancelled
         else "no biases cancelled",
     ]

@@ -35,9 +35,8 @@ def label_column(y: Array, name: str, rows: Array | None = None) -> Array:
         if not whole.all():
             first = int(np.argmin(whole))
             raise DataError(
-                f"{name}: y, row {_number(first, rows)} is {float(column[first])!r}; class labels are "
-                f"strings, whole numbers or bools: "
-                f"for real targets train a regression (loss mean squared error)"
+                f"{name}: y, row {_number(first, rows)} is {float(column[first])!r}; class labels are strings, whole "
+                "numbers or bools: for real targets train a regression (loss mean squared error)"
             )
     return column
 
@@ -65,8 +64,8 @@ class Labels:
         values = np.unique(column if classes is None else np.asarray(classes))
         if len(values) < 2:
             raise DataError(
-                f"{name}: every training row has the label {values[0].item()!r}; "
-                f"a classification needs at least two classes"
+                f"{name}: every training row has the label {values[0].item()!r}; a classification needs at least two "
+                "classes"
             )
         return cls(values)
 

@@ -68,7 +68,9 @@ def _build(configs: list[dict[str, Any]], prefix: str, made: dict[str, Layer]) -
             elif kind in _LAYERS:
                 layer = _LAYERS[kind](**options)
             else:
-                raise InputError(f"layers: no layer called {kind!r}; import the module that registers it before loading")
+                raise InputError(
+                    f"layers: no layer called {kind!r}; import the module that registers it before loading"
+                )
         made[place] = layer
         layers.append(layer)
     return layers

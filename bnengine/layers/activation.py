@@ -13,7 +13,8 @@ from .base import Dx, Layer, Pass, Pullback
 class Activation(Layer):
     """y = g(x): "identity", "relu", "leaky_relu" (with `slope`), "sigmoid", "tanh" or "gelu" (z Phi(z), exact).
 
-    Directly behind a Dense or BatchNorm it becomes part of that layer's op, which gives the same numbers in fewer passes.
+    Directly behind a Dense or BatchNorm it becomes part of that layer's op, which gives the same numbers in fewer
+    passes.
     """
 
     def __init__(self, kind: str, *, slope: float = 0.01) -> None:
@@ -27,7 +28,7 @@ class Activation(Layer):
         return {"kind": self.kind, "slope": self.slope}
 
     def forward(self, x: Array, run: Pass) -> tuple[Array, Pullback]:
-        options = {"kind": self.kind, "slope": self.slope, "memory": run.memory}
+        options: dict[str, Any] = {"kind": self.kind, "slope": self.slope, "memory": run.memory}
         y = ops.activation(x, **options)
 
         def pullback(dy: Array, grads: Flat, *, dx: Dx = True) -> Array:

@@ -39,7 +39,7 @@ class Pass:
 
 
 class Layer:
-    """Parameters and the ops that they enter. A layer holds handles, its network the numbers; forward changes neither."""
+    """Parameters and the ops that they enter. A layer holds handles, its network the numbers; forward changes none."""
 
     label = ""  # "BatchNorm(100), layer 1": what error messages start with; the network sets it
 
@@ -71,8 +71,8 @@ class Layer:
     def config(self) -> dict[str, Any]:
         """The arguments that build this layer again, as JSON values."""
         raise InputError(
-            f"{type(self).__name__}: the layer has no config(), so a network with it cannot be saved; give it one, and register "
-            "the class with bnengine.layers.register"
+            f"{type(self).__name__}: the layer has no config(), so a network with it cannot be saved; give it one, "
+            "and register the class with bnengine.layers.register"
         )
 
     def forward(self, x: Array, run: Pass) -> tuple[Array, Pullback]:
@@ -101,7 +101,9 @@ def positive(owner: str, **sizes: int) -> None:
 def fits(owner: str, expected: int, given: int | None) -> None:
     """Refuse an input of another width than the layer was made for."""
     if given is not None and given != expected:
-        raise InputError(f"{owner}: the input has {given} features, the layer was made for {expected}; change one of the two")
+        raise InputError(
+            f"{owner}: the input has {given} features, the layer was made for {expected}; change one of the two"
+        )
 
 
 def widths(layers: Iterable[Layer], inputs: int | None) -> tuple[int | None, int | None]:

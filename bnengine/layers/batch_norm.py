@@ -35,15 +35,17 @@ CONVENTIONS: dict[str, tuple[str, float, float, Literal["unbiased", "biased"]]] 
 
 
 class BatchNorm(Layer):
-    """y = gamma (x - mean) / sqrt(var + eps) + beta; x (..., channels), every axis but the last is a row (equations 1
-    to 4).
+    """y = gamma (x - mean) / sqrt(var + eps) + beta, for x of shape (..., channels): all axes but the last are rows.
 
-    In training mean and var (biased) are the batch's own; otherwise the running ones. `decay` is the share of the old
-    value that a step keeps: running <- decay running + (1 - decay) batch; None merges all batches exactly, without
-    forgetting. `variance` is what the running variance takes: "unbiased" (times m/(m - 1), the 2015 paper) or "biased" (Keras,
-    Flax); an exact merge keeps the biased variance of all rows seen. `gamma` and `beta` False switch one off (1 and 0).
-    `one_value` says what happens in training when a channel has a single value, which has no variance: "raise", or
-    "running": normalise by the running statistics and propose none.
+    In training, mean and var (biased) are the batch's own; otherwise the running ones.
+
+    - `decay`: the share of the old value that a step keeps, running <- decay running + (1 - decay) batch; None merges
+      all batches exactly, without forgetting.
+    - `variance`: what the running variance takes, "unbiased" (times m/(m - 1), the 2015 paper) or "biased" (Keras,
+      Flax); an exact merge keeps the biased variance of all rows seen.
+    - `gamma`, `beta`: False switches one off (1 and 0).
+    - `one_value`: what training does when a channel has a single value, which has no variance: "raise", or "running",
+      which normalises by the running statistics and proposes none.
 
     Forward changes nothing: the running statistics change when a training step commits, once per successful step.
     Ioffe and Szegedy (2015).
@@ -153,7 +155,12 @@ class BatchNorm(Layer):
         """(g(normalised x + add), pullback): the pullback returns the gradients of x and of `add`."""
         statistics, own = self._statistics(x, run)
         gamma, beta = (None if h is None else h.value for h in (self.gamma, self.beta))
-        options = {"eps": self.eps, "activation": self.activation, "slope": self.slope, "memory": run.memory}
+        options: dict[str, Any] = {
+            "eps": self.eps,
+            "activation": self.activation,
+            "slope": self.slope,
+            "memory": run.memory,
+        }
         y = ops.normalize(x, statistics, gamma, beta, add, **options)
 
         def pullback(dy: Array, grads: Flat, *, dx: Dx = True) -> tuple[Array, Array]:

@@ -13,9 +13,9 @@ from .base import Dx, Layer, Pass, Pullback, chain
 class Dropout(Layer):
     """In training y = x / (1 - rate) with probability 1 - rate, else 0; otherwise y = x. `rate` in [0, 1).
 
-    The mask depends on the network's seed, the step, this layer's place, the sample's index in the data set and the feature,
-    so it is the same on every backend, however a batch is split or ordered. Directly before a BatchNorm it makes the training
-    statistics differ from the evaluation's: put it behind.
+    The mask depends on the network's seed, the step, this layer's place, the sample's index in the data set and the
+    feature, so it is the same on every backend, however a batch is split or ordered. Directly before a BatchNorm it
+    makes the training statistics differ from the evaluation's: put it behind.
     """
 
     index = 0  # its place among the network's dropouts, set when one is built
@@ -34,7 +34,7 @@ class Dropout(Layer):
     def forward(self, x: Array, run: Pass) -> tuple[Array, Pullback]:
         if not (run.training and run.drops):
             return chain((), x, run)
-        options = {"rate": self.rate, "memory": run.memory}
+        options: dict[str, Any] = {"rate": self.rate, "memory": run.memory}
         y, keep = ops.dropout(x, run.step, run.samples, seed=run.seed, layer=self.index, **options)
 
         def pullback(dy: Array, grads: Flat, *, dx: Dx = True) -> Array:
@@ -43,4 +43,3 @@ class Dropout(Layer):
             return ops.dropout_backward(dy, keep, into={"out": dx} if isinstance(dx, Into) else None, **options)
 
         return y, pullback
-

@@ -14,7 +14,9 @@ from .step import Step
 
 @contextmanager
 def averaged_weights(step: Step) -> Iterator[None]:
-    """Inside, the network has the averaged weights and statistics, if the step keeps an `Average`; afterwards its own, bit for bit."""
+    """Inside, the network has the averaged weights and statistics, if the step keeps an `Average`; afterwards its own,
+    bit for bit.
+    """
     if step.averaged is None:
         yield
         return
@@ -37,10 +39,11 @@ def refresh(step: Step, source: Source, batch_size: int) -> None:
 
 
 def recomputed_statistics(network: Sequential, source: Source, batch_size: int) -> Array:
-    """(3, C): each channel's count, mean and variance over a pass of training-mode forwards without dropout, merged exactly.
+    """(3, C): each channel's count, mean and variance over a pass of training-mode forwards without dropout, merged
+    exactly.
 
-    Each layer sees inputs normalised by batches, so with batches of the training's size these are the statistics that training
-    itself saw, for the weights as they are. Channels whose statistics are frozen keep the running ones.
+    Each layer sees inputs normalised by batches, so with batches of the training's size these are the statistics that
+    training itself saw, for the weights as they are. Channels whose statistics are frozen keep the running ones.
     """
     proposals = network.statistics.like()
     proposals.start()

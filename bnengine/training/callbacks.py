@@ -13,8 +13,8 @@ Record = dict[str, Any]
 
 
 class Callback:
-    """Override what is needed; `trainer.stop(reason)` ends the training after the epoch. State that must survive a resumption
-    goes through `state_dict` (JSON values) and `tensors` (NumPy arrays)."""
+    """Override what is needed; `trainer.stop(reason)` ends the training after the epoch. State that must survive a
+    resumption goes through `state_dict` (JSON values) and `tensors` (NumPy arrays)."""
 
     name = ""
 
@@ -51,8 +51,8 @@ class Callback:
 class EarlyStopping(Callback):
     """Stop when `metric` has not improved by more than `margin` for `patience` epochs.
 
-    With `restore_best` the network ends with the best epoch's weights *and* running statistics. A metric whose name ends in
-    "accuracy" is better when higher, others when lower; `higher_is_better` decides otherwise.
+    With `restore_best` the network ends with the best epoch's weights *and* running statistics. A metric whose name
+    ends in "accuracy" is better when higher, others when lower; `higher_is_better` decides otherwise.
     """
 
     name = "early_stopping"
@@ -80,7 +80,9 @@ class EarlyStopping(Callback):
     def epoch_ends(self, trainer: "Trainer", record: Record) -> None:
         if self.metric not in record:
             known = ", ".join(k for k, v in record.items() if isinstance(v, float))
-            raise InputError(f"EarlyStopping: no metric {self.metric!r}; there are {known} (validation needs validation data)")
+            raise InputError(
+                f"EarlyStopping: no metric {self.metric!r}; there are {known} (validation needs validation data)"
+            )
         value = float(record[self.metric])
         gain = 0.0 if self.best is None else (value - self.best) * (1 if self.higher else -1)
         if self.best is None or gain > self.margin:
@@ -90,7 +92,9 @@ class EarlyStopping(Callback):
             return
         self.waited += 1
         if self.waited >= self.patience:
-            trainer.stop(f"{self.metric} has not improved for {self.waited} epochs; best {self.best:.4g} at {self.best_epoch}")
+            trainer.stop(
+                f"{self.metric} has not improved for {self.waited} epochs; best {self.best:.4g} at {self.best_epoch}"
+            )
 
     def fit_ends(self, trainer: "Trainer") -> None:
         if self._best_state:
@@ -108,7 +112,9 @@ class EarlyStopping(Callback):
 
 
 class Checkpointing(Callback):
-    """Save the trainer to `path` after every epoch, every `every_steps` optimizer steps (0: only epochs), and at Ctrl-C."""
+    """Save the trainer to `path` after every epoch, every `every_steps` optimizer steps (0: only epochs), and at
+    Ctrl-C.
+    """
 
     name = "checkpointing"
 

@@ -15,7 +15,8 @@ from .step import Step
 
 
 def first_non_finite(step: Step, batch: Batch) -> str:
-    """Run a batch once more, layer by layer, and say in words where the first inf or NaN appears: input, layer, loss, gradient.
+    """Run a batch once more, layer by layer, and say in words where the first inf or NaN appears: input, layer, loss,
+    gradient.
 
     Nothing is changed: a skipped step left parameters, state and counters as they were when it began.
     """

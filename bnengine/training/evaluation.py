@@ -25,7 +25,9 @@ def batches_of(source: Source, batch_size: int, *, last: str = "keep") -> Iterat
         for rows in groups(source.rows, batch_size, last=last):
             yield source.take(np.arange(rows.start, rows.stop))
     else:
-        raise InputError("evaluate: the source has no rows and cannot be walked; give arrays, a Source or an IterableSource")
+        raise InputError(
+            "evaluate: the source has no rows and cannot be walked; give arrays, a Source or an IterableSource"
+        )
 
 
 def evaluate(

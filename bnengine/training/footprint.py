@@ -5,14 +5,16 @@ from ..network import Sequential
 
 
 def estimate(network: Sequential, rows: int) -> str:
-    """About how many bytes a training step of `rows` rows holds at once: each layer's output and its gradient, the working
-    copies of batch normalisation in float64, and four buffers of parameters. As text with a unit."""
+    """About how many bytes a training step of `rows` rows holds at once: each layer's output and its gradient, the
+    working copies of batch normalisation in float64, and four buffers of parameters. As text with a unit."""
     itemsize = 4 if network.dtype == "float32" else 8
     width, values = network.inputs or 0, network.inputs or 0
     for _, layer in walk(network.given):
         width = layer.features(width) or width
         values += width
-    size = rows * values * (2 * itemsize) + rows * (network.inputs or width) * 8 + 4 * network.parameter_count * itemsize
+    size: float = (
+        rows * values * (2 * itemsize) + rows * (network.inputs or width) * 8 + 4 * network.parameter_count * itemsize
+    )
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if size < 1024 or unit == "GiB":
             return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"

@@ -16,7 +16,7 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
     """
     asked = False
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    def handle(_number: int, _frame: FrameType | None) -> None:
         nonlocal asked
         if asked:
             raise KeyboardInterrupt

@@ -6,8 +6,8 @@
     commit -> where(ok, new, old) for the running statistics, here and nowhere else
     advance -> the counters
 
-A step that is not ok changes parameters, state and statistics by no bit and is counted. The lines are straight: what varies
-is data.
+A step that is not ok changes parameters, state and statistics by no bit and is counted. The lines are straight: what
+varies is data.
 """
 
 from collections.abc import Sequence
@@ -33,8 +33,8 @@ from ..optimizers import Optimizer
 class Average:
     """An exponential average of the weights: a <- decay a + (1 - decay) w after each successful step.
 
-    `statistics`: "averaged" with the same decay, or "recomputed" from the training data for the averaged weights before each
-    evaluation (what averaged weights really see; one more pass). Polyak and Juditsky (1992).
+    `statistics`: "averaged" with the same decay, or "recomputed" from the training data for the averaged weights
+    before each evaluation (what averaged weights really see; one more pass). Polyak and Juditsky (1992).
     """
 
     decay: float = 0.999
@@ -60,7 +60,7 @@ class Report(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """What the host reads of an epoch: mean loss and share of rows classified right (None where that has no meaning)."""
+    """What the host reads of an epoch: mean loss and share of rows classified right (None: no classes)."""
 
     loss: float
     accuracy: float | None
@@ -79,9 +79,9 @@ class Micro(NamedTuple):
 class Step:
     """The training step of a network: calling it with the micro-batches of one step runs it.
 
-    `clip_norm`: gradients are scaled so that their global norm is at most this; None for never. `statistics`: proposals of the
-    micro-batches are "merged" exactly into one update, or committed one after the other, "per_micro_batch", as other
-    frameworks do. `average`: an `Average` of the weights, kept beside them.
+    `clip_norm`: gradients are scaled so that their global norm is at most this; None for never. `statistics`:
+    proposals of the micro-batches are "merged" exactly into one update, or committed one after the other,
+    "per_micro_batch", as other frameworks do. `average`: an `Average` of the weights, kept beside them.
     """
 
     def __init__(
@@ -132,7 +132,9 @@ class Step:
         t = int(self.backend.to_numpy(self.counters)[STEPS])
         rows = np.asarray([self.optimizer.row(rate, t + 1 + i) for i, rate in enumerate(rates)], dtype=np.float64)
         if not (rows.ndim == 2 and np.all(np.isfinite(rows)) and np.all(rows[:, 0] >= 0)):
-            raise InputError(f"Step: learning rates {list(rates)[:4]!r} ... must be finite, from 0 up, and at least one")
+            raise InputError(
+                f"Step: learning rates {list(rates)[:4]!r} ... must be finite, from 0 up, and at least one"
+            )
         self.table = self.backend.asarray(rows, self.network.dtype, copy=True)
         self.counters[ROW] = 0
 
@@ -144,8 +146,8 @@ class Step:
         x, samples = self.network.asarray(batch.x), np.asarray(batch.samples)
         if not target.shape[:1] == samples.shape == (x.shape[0],):
             raise InputError(
-                f"Step: {x.shape[0]} rows of input, targets of shape {target.shape}, sample indices of shape {samples.shape}; "
-                "give one target and one index a row"
+                f"Step: {x.shape[0]} rows of input, targets of shape {target.shape}, sample indices of shape "
+                f"{samples.shape}; give one target and one index a row"
             )
         return Micro(
             x,
@@ -159,12 +161,16 @@ class Step:
         return sum(self.loss.total(self.loss.targets(b.y, self.outputs), b.weights, self.outputs) for b in batches)
 
     def __call__(self, batches: Sequence[Batch]) -> None:
-        """One optimizer step over the micro-batches: their gradients are those of one large batch, their statistics merged."""
+        """One optimizer step over the micro-batches: their gradients are those of one large batch, their statistics
+        merged.
+        """
         if not batches:
             raise InputError("Step: no micro-batches; give at least one")
         total = self.total(batches)
         if not 0 < total < float("inf"):
-            raise InputError(f"Step: the weights of the step sum to {total!r}; they must be finite and sum to more than 0")
+            raise InputError(
+                f"Step: the weights of the step sum to {total!r}; they must be finite and sum to more than 0"
+            )
         normaliser = self.backend.asarray(np.asarray([total]), self.network.dtype)
         with np.errstate(all="ignore"):  # what is not finite is data here, and judged
             self.run([self.upload(batch) for batch in batches], normaliser)
@@ -184,7 +190,9 @@ class Step:
         )
         parameters = network.parameters.array
         state = {name: None if flat is None else flat.array for name, flat in self.slots.items()}
-        into = {"parameters": Into(parameters)} | {name: Into(array) for name, array in state.items() if array is not None}
+        into = {"parameters": Into(parameters)} | {
+            name: Into(array) for name, array in state.items() if array is not None
+        }
         self.optimizer.op(
             parameters, self.gradients.array, *state.values(), self.table, counters, ok, factor,
             border=network.border, frozen=self._frozen(), **self.optimizer.options(), memory=memory, into=into,
@@ -199,7 +207,9 @@ class Step:
                 a = averaged.array
                 ops.average(a, values, ok, decay=self.average.decay, memory=memory, into={"out": Into(a)})
         rows = sum(micro.x.shape[0] for micro in micros)
-        ops.tally(self.sums, self.value, normaliser, self.hits, ok, rows=rows, memory=memory, into={"out": Into(self.sums)})
+        ops.tally(
+            self.sums, self.value, normaliser, self.hits, ok, rows=rows, memory=memory, into={"out": Into(self.sums)}
+        )
         ops.advance(counters, ok, memory=memory, into={"out": Into(counters)})
 
     def _gradients_of(self, i: int, micro: Micro, normaliser: Array) -> None:
@@ -209,16 +219,23 @@ class Step:
         if proposals is not self.proposals[0] or i == 0:
             proposals.start()
         forward = self.network.forward(
-            micro.x, training=True, memory=self.memory, proposals=proposals, samples=micro.samples, step=self.counters[:1]
+            micro.x,
+            training=True,
+            memory=self.memory,
+            proposals=proposals,
+            samples=micro.samples,
+            step=self.counters[:1],
         )
         rows = forward.output.shape[: micro.target.ndim]
         if tuple(micro.target.shape) != tuple(rows):
             raise InputError(
-                f"Step: targets of shape {tuple(micro.target.shape)} for an output of shape {tuple(forward.output.shape)}; give "
-                "a class for each row, or a value for each output"
+                f"Step: targets of shape {tuple(micro.target.shape)} for an output of shape "
+                f"{tuple(forward.output.shape)}; give a class for each row, or a value for each output"
             )
         into = {"value": Into(self.value, adds=i > 0)}
-        loss = self.loss(forward.output, micro.target, micro.weights, self.constants, normaliser, memory=self.memory, into=into)
+        loss = self.loss(
+            forward.output, micro.target, micro.weights, self.constants, normaliser, memory=self.memory, into=into
+        )
         if self.loss.task == "classification":
             ops.hits(forward.output, micro.target, memory=self.memory, into={"out": Into(self.hits, adds=i > 0)})
         forward.pullback(loss.dlogits, self.gradients, dx=False)
@@ -257,9 +274,11 @@ class Step:
         return Report(float(loss), float(norm), bool(ok), *counts)
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Optimizer state, counters and averages as named NumPy arrays: what resuming needs beside the network's own."""
+        """Optimizer state, counters and averages as named NumPy arrays: what resuming needs beside the network."""
         network = self.network
-        state = {name: self.backend.to_numpy(a, copy=True) for name, a in (("counters", self.counters), ("sums", self.sums))}
+        state = {
+            name: self.backend.to_numpy(a, copy=True) for name, a in (("counters", self.counters), ("sums", self.sums))
+        }
         for slot, flat in self.slots.items():
             if flat is not None:
                 named = network.export(flat, network.statistics)
@@ -269,15 +288,20 @@ class Step:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave; a missing, unknown or misshapen entry is an error, and nothing is changed then."""
+        """Take over what `state_dict` gave; a missing, unknown or misshapen entry is an error, and nothing is changed
+        then.
+        """
         expected = self.state_dict()
         if wrong := sorted(expected.keys() ^ state.keys()):
             raise InputError(
-                f"Step.load_state_dict: {', '.join(wrong[:4])} missing or unknown; the optimizer must be the one that was saved"
+                f"Step.load_state_dict: {', '.join(wrong[:4])} missing or unknown; the optimizer must be the one "
+                "that was saved"
             )
         for name, array in expected.items():
             if np.shape(state[name]) != array.shape:
-                raise InputError(f"Step.load_state_dict: {name} has shape {np.shape(state[name])}; needed is {array.shape}")
+                raise InputError(
+                    f"Step.load_state_dict: {name} has shape {np.shape(state[name])}; needed is {array.shape}"
+                )
         asarray, dtype = self.backend.asarray, self.network.dtype
         new = [(self.counters, asarray(state["counters"], "int64")), (self.sums, asarray(state["sums"], "float64"))]
         handles = [(n, h) for n, h in self.network.named_handles().items() if isinstance(h, Parameter)]

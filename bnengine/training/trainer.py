@@ -78,12 +78,15 @@ class Trainer:
     ) -> list[Record]:
         """Train until `epochs` epochs are done, and return the records of all of them.
 
-        `train`, `validation`: a Source, a pair (x, y) or triple (x, y, weights) of arrays, or a callable that returns an
-        iterable of such batches. `batch_size`: rows of a micro-batch. Called again with more epochs, it goes on. The order of
-        the rows is given by the network's seed and the epoch. Ctrl-C ends it cleanly after the running step. Raises
-        TrainingFailed when ten steps in a row are not finite, naming the first layer at fault.
+        `train`, `validation`: a Source, a pair (x, y) or triple (x, y, weights) of arrays, or a callable that returns
+        an iterable of such batches. `batch_size`: rows of a micro-batch. Called again with more epochs, it goes on.
+        The order of the rows is given by the network's seed and the epoch. Ctrl-C ends it cleanly after the running
+        step. Raises TrainingFailed when ten steps in a row are not finite, naming the first layer at fault.
         """
-        source, valid = as_source(train, self.network.dtype, "train"), as_source(validation, self.network.dtype, "validation")
+        source, valid = (
+            as_source(train, self.network.dtype, "train"),
+            as_source(validation, self.network.dtype, "validation"),
+        )
         if source is None:
             raise InputError("fit: there is no training data; give a Source, or arrays (x, y)")
         if epochs < 0 or batch_size < 1:
@@ -153,7 +156,9 @@ class Trainer:
                 raise KeyboardInterrupt
         self._end_epoch(source, valid, shown, metrics, perf_counter() - started, rows)
 
-    def _end_epoch(self, source: Source, valid: Source | None, shown: Progress, metrics: Any, seconds: float, rows: int) -> None:
+    def _end_epoch(
+        self, source: Source, valid: Source | None, shown: Progress, metrics: Any, seconds: float, rows: int
+    ) -> None:
         report, totals = self._watch(None, shown, None), self.step.totals()
         refresh(self.step, source, self.batch_size)
         record: Record = {
@@ -196,8 +201,9 @@ class Trainer:
         except MemoryError as error:
             rows = max(len(batch.x) for batch in batches)
             raise TrainingFailed(
-                f"fit: out of memory in a batch of {rows} rows, which needs about {estimate(self.network, rows)}; take a smaller "
-                f"batch size and accumulate more micro-batches (accumulate={2 * self.accumulate} halves it)"
+                f"fit: out of memory in a batch of {rows} rows, which needs about {estimate(self.network, rows)}; "
+                f"take a smaller batch size and accumulate more micro-batches (accumulate={2 * self.accumulate} "
+                "halves it)"
             ) from error
 
     def _reads(self) -> bool:
@@ -207,12 +213,14 @@ class Trainer:
         """Read the counters; say when steps were skipped, give up after ten in a row."""
         report = self.step.report()
         if skipped is not None and report.skipped > skipped:
-            shown.message(f"step {report.steps + report.skipped} of the training was not finite and was skipped: nothing changed")
+            shown.message(
+                f"step {report.steps + report.skipped} of the training was not finite and was skipped: nothing changed"
+            )
         if report.longest_skip >= SKIPS_ALLOWED:
             where = self._find_fault(batches) if batches else "it cannot be told which batch it was"
             raise TrainingFailed(
-                f"fit: {report.longest_skip} steps in a row were not finite; {where}. The network is as it was before them: lower "
-                "the learning rate, clip the gradients (clip_norm), or look at the data"
+                f"fit: {report.longest_skip} steps in a row were not finite; {where}. The network is as it was before "
+                "them: lower the learning rate, clip the gradients (clip_norm), or look at the data"
             )
         return report
 
@@ -235,14 +243,16 @@ class Trainer:
     # -- state --------------------------------------------------------------------------------------------------------
 
     def save(self, path: Any) -> None:
-        """Write network, optimizer, counters, position, schedule, callbacks' state and preprocessing as one checkpoint."""
+        """Write network, optimizer, counters, position, schedule, callbacks' state and preprocessing as one
+        checkpoint.
+        """
         from ..saving import save
 
         save(path, self.network, trainer=self)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """(arrays, JSON values): all that `load_state` needs beside the network's own state. Times are left out, so that equal
-        trainings have equal states."""
+        """(arrays, JSON values): all that `load_state` needs beside the network's own state. Times are left out, so
+        that equal trainings have equal states."""
         arrays = {f"step.{name}": array for name, array in self.step.state_dict().items()}
         for callback in self.callbacks:
             arrays |= {f"callback.{callback.name}.{name}": array for name, array in callback.tensors().items()}
@@ -250,7 +260,9 @@ class Trainer:
             "epoch": self.epoch,
             "group": self.group,
             "stopping": self.stopping,
-            "history": [{k: v for k, v in r.items() if k not in ("seconds", "samples_per_second")} for r in self.history],
+            "history": [
+                {k: v for k, v in r.items() if k not in ("seconds", "samples_per_second")} for r in self.history
+            ],
             "loss": self.loss.config(),
             "optimizer": self.optimizer.config(),
             "schedule": self.schedule.state_dict() if isinstance(self.schedule, Observer) else {},
@@ -262,7 +274,9 @@ class Trainer:
         """Go on where `state` was taken; the trainer must have been made with the same arguments."""
         for what, mine in (("loss", self.loss.config()), ("optimizer", self.optimizer.config())):
             if values[what] != _as_json(mine):
-                raise InputError(f"Trainer: the state was saved with {what} {values[what]}; this trainer has {_as_json(mine)}")
+                raise InputError(
+                    f"Trainer: the state was saved with {what} {values[what]}; this trainer has {_as_json(mine)}"
+                )
         self.step.load_state_dict({k.removeprefix("step."): v for k, v in arrays.items() if k.startswith("step.")})
         for callback in self.callbacks:
             prefix = f"callback.{callback.name}."
@@ -280,11 +294,12 @@ def _as_json(value: Any) -> Any:
 
 
 def as_source(data: Any, dtype: str, name: str, preprocessing: Preprocessing | None = None) -> Source | None:
-    """A Source of what a user gives: one already, (x, y), (x, y, weights), or a callable that returns an iterable of batches."""
+    """A Source of what a user gives: one already, (x, y), (x, y, weights), or a callable that returns an iterable of
+    batches.
+    """
     if data is None or (hasattr(data, "take") and hasattr(data, "rows")):
         return data  # type: ignore[no-any-return]
     if isinstance(data, tuple) and len(data) in (2, 3):
-        x, y, *weights = data
-        return ArraySource(x, y, *weights, preprocessing=preprocessing, dtype=dtype, name=name)
+        x, y, weights = data if len(data) == 3 else (*data, None)
+        return ArraySource(x, y, weights, preprocessing, dtype=dtype, name=name)
     return IterableSource(data, preprocessing, dtype, name)
-
