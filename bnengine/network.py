@@ -1,6 +1,6 @@
 """Sequential: settles its layers, owns the flat buffers, runs the chain forward and back."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from itertools import count
 from typing import Any, Literal, Self
 
@@ -11,7 +11,7 @@ from .backend import Backend, get_backend
 from .data import Preprocessing
 from .errors import InputError
 from .flat import Flat, Handle, Parameter, Statistics, size
-from .layers import Dropout, Layer, Pass, Pullback, Residual, build, chain, config_of, settle, walk
+from .layers import Layer, Pass, Pullback, build, chain, config_of, labelled, named_handles, settle, used_handles
 from .layers.base import Dx, widths
 from .memory import Choice, Fresh
 from .random import Stream
@@ -55,10 +55,10 @@ class Sequential:
         self.backend = get_backend(backend)
         self.given, self.dtype, self.seed = layers, dtype, seed
         self.preprocessing: Preprocessing | None = None  # set by training, saved along: what raw data goes through
-        self.layers = settle(_labelled(layers, "", count()))
+        self.layers = settle(labelled(layers, "", count()))
         self.inputs, self.outputs = widths(self.layers, None)
-        self._names = _names(layers)
-        used = _used(self.layers)
+        self._names = named_handles(layers)
+        used = used_handles(self.layers)
         self.cancelled = [name for name, h in self._names.items() if h not in used]
         self._names = {name: h for name, h in self._names.items() if h in used}
         self._allocate()
@@ -326,7 +326,7 @@ class Sequential:
     @property
     def cancelled_biases(self) -> int:
         """How many bias values were left out because a BatchNorm directly behind would subtract them."""
-        every = _names(self.given)
+        every = named_handles(self.given)
         return sum(size(every[name]) for name in self.cancelled)
 
     def explain_dispatch(self, rows: int = 2) -> list[Choice]:
@@ -349,26 +349,6 @@ class Sequential:
         return f"Sequential({', '.join(map(repr, self.given))})"
 
 
-def _labelled(layers: Iterable[Layer], prefix: str, dropouts: "count[int]") -> Iterator[Layer]:
-    """Copies that know their place, for error messages and for dropout's key."""
-    for i, layer in enumerate(layers):
-        made = layer.changed(label=f"{layer!r}, layer {prefix}{i}")
-        if isinstance(made, Residual):
-            made.arrange(tuple(_labelled(made.given, f"{prefix}{i}.", dropouts)))
-        if isinstance(made, Dropout):
-            made.index = next(dropouts)
-        yield made
-
-
-def _names(layers: Iterable[Layer]) -> dict[str, Handle]:
-    """Handles by name; one used twice has its first name."""
-    names: dict[Handle, str] = {}
-    for place, layer in walk(layers):
-        for attribute, handle in layer.handles().items():
-            names.setdefault(handle, f"{place}.{attribute}")
-    return {name: handle for handle, name in names.items()}
-
-
 def _can_freeze(what: Freezable, name: str, handle: Handle) -> bool:
     """Whether a freeze of that kind concerns the handle."""
     if isinstance(handle, Statistics):
@@ -379,15 +359,6 @@ def _can_freeze(what: Freezable, name: str, handle: Handle) -> bool:
 def _lies_in(name: str, given: str) -> bool:
     """Whether `given` is the name of a handle or of a layer that it lies in, at any depth."""
     return name == given or name.startswith(f"{given}.")
-
-
-def _used(layers: Iterable[Layer]) -> set[Handle]:
-    used: set[Handle] = set()
-    for layer in layers:
-        used.update(layer.handles().values())
-        if isinstance(layer, Residual):
-            used |= _used([*layer.body, layer.last])
-    return used
 
 
 def _running(name: str) -> tuple[str, str, str]:

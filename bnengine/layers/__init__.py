@@ -1,80 +1,12 @@
 """Layers: their parameters and the ops that they call."""
 
-from collections.abc import Iterable, Iterator
-from typing import Any
-
-from ..errors import InputError
 from .activation import Activation
 from .base import Layer, Pass, Pullback, chain, settle
 from .batch_norm import BatchNorm
 from .dense import Dense
 from .dropout import Dropout
 from .residual import Residual
-
-_LAYERS: dict[str, type[Layer]] = {}
-
-
-def register(cls: type[Layer]) -> type[Layer]:
-    """Make a layer's class known by its name, so that networks with it can be loaded; usable as a decorator."""
-    _LAYERS[cls.__name__] = cls
-    return cls
-
-
-for _cls in (Dense, BatchNorm, Activation, Dropout):
-    register(_cls)
-
-
-def walk(layers: Iterable[Layer], prefix: str = "") -> Iterator[tuple[str, Layer]]:
-    """(place, layer) of every layer, those inside others too: "0", "1", "1.0", ..."""
-    for i, layer in enumerate(layers):
-        yield f"{prefix}{i}", layer
-        yield from walk(layer.parts(), f"{prefix}{i}.")
-
-
-def config_of(layers: Iterable[Layer]) -> list[dict[str, Any]]:
-    """JSON values that build the layers again; a layer that stands twice is written once and referred to."""
-    return _config_of(layers, "", {})
-
-
-def _config_of(layers: Iterable[Layer], prefix: str, seen: dict[int, str]) -> list[dict[str, Any]]:
-    configs: list[dict[str, Any]] = []
-    for i, layer in enumerate(layers):
-        place = f"{prefix}{i}"
-        if id(layer) in seen:
-            configs.append({"same_as": seen[id(layer)]})
-        elif isinstance(layer, Residual):
-            configs.append({"type": "Residual", "body": _config_of(layer.given, f"{place}.", seen)})
-        else:
-            configs.append({"type": type(layer).__name__, **layer.config()})
-        seen.setdefault(id(layer), place)
-    return configs
-
-
-def build(configs: list[dict[str, Any]]) -> list[Layer]:
-    """The layers that `config_of` described."""
-    return _build(configs, "", {})
-
-
-def _build(configs: list[dict[str, Any]], prefix: str, made: dict[str, Layer]) -> list[Layer]:
-    layers = []
-    for i, config in enumerate(configs):
-        options, place = dict(config), f"{prefix}{i}"
-        if "same_as" in options:
-            layer = made[options["same_as"]]
-        else:
-            kind = options.pop("type", None)
-            if kind == "Residual":
-                layer = Residual(*_build(options["body"], f"{place}.", made))
-            elif kind in _LAYERS:
-                layer = _LAYERS[kind](**options)
-            else:
-                raise InputError(
-                    f"layers: no layer called {kind!r}; import the module that registers it before loading"
-                )
-        made[place] = layer
-        layers.append(layer)
-    return layers
-
+from .structure import build, config_of, labelled, named_handles, register, used_handles, walk
 
 __all__ = [
     "Activation",
@@ -88,7 +20,10 @@ __all__ = [
     "build",
     "chain",
     "config_of",
+    "labelled",
+    "named_handles",
     "register",
     "settle",
+    "used_handles",
     "walk",
 ]

@@ -180,6 +180,7 @@ class _Bar(_Quiet):
         line = Text.assemble(f"{self._place} ", (bar, "green"), f" {self._fitted(parts)}", no_wrap=True)
         self._rich.remove_task(self._task)
         self._task = None
+        self._rich.refresh()  # else the line would be printed above the running bar as it was drawn last
         self._rich.console.print(line)
 
     def _speed(self, samples_per_second: float) -> str:
