@@ -6,6 +6,7 @@ the parameters.
 """
 
 from collections.abc import Iterator
+from math import sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,15 +47,17 @@ def _bound_judge(u: float, loss: Array, gradients: Array, proposals: Array, *, c
 
 @op(examples=_examples_judge, bound=_bound_judge)
 def judge(loss: Array, gradients: Array, proposals: Array, *, clip: float | None = None) -> Verdict:
-    """ok = all finite;  norm = |gradients|_2;  factor = min(1, clip / norm).
+    """ok = all finite, and the clipped norm's square too;  norm = |gradients|_2;  factor = min(1, clip / norm).
 
     loss (1,); gradients flat; proposals (..., 3, C). The norm is taken in float64, where float32 gradients cannot
-    overflow it.
+    overflow it; but Adam and RMSprop keep squares in the gradients' dtype, and an infinite one never goes away.
     """
     xp = namespace(gradients)
     wide = xp.astype(gradients, xp.float64)
     norm = xp.reshape(xp.sqrt(xp.sum(wide * wide)), (1,))
-    finite = xp.isfinite(norm) & xp.isfinite(loss) & xp.all(xp.isfinite(proposals))
+    largest = sqrt(xp.finfo(gradients.dtype).max)
+    usable = norm <= largest if clip is None or clip > largest else xp.isfinite(norm)
+    finite = usable & xp.isfinite(loss) & xp.all(xp.isfinite(proposals))
     factor = xp.ones_like(norm)
     if clip is not None:
         factor = clip / xp.where(norm > clip, norm, xp.full_like(norm, clip))

@@ -226,8 +226,8 @@ class Step:
             samples=micro.samples,
             step=self.counters[:1],
         )
-        rows = forward.output.shape[: micro.target.ndim]
-        if tuple(micro.target.shape) != tuple(rows):
+        classes = self.backend.xp.isdtype(micro.target.dtype, "integral")
+        if tuple(micro.target.shape) != tuple(forward.output.shape[:-1] if classes else forward.output.shape):
             raise InputError(
                 f"Step: targets of shape {tuple(micro.target.shape)} for an output of shape "
                 f"{tuple(forward.output.shape)}; give a class for each row, or a value for each output"
