@@ -137,6 +137,13 @@ class Step:
             )
         self.table = self.backend.asarray(rows, self.network.dtype, copy=True)
         self.counters[ROW] = 0
+        self.rates, self.called = list(rates), 0
+
+    def _prolong(self) -> None:
+        """More rows at the last rate, before the table can end: Adam's other scalars change where the rate stays."""
+        row = int(self.backend.to_numpy(self.counters)[ROW])
+        rest = self.rates[min(row, len(self.rates) - 1) :]
+        self.schedule([*rest, *[rest[-1]] * max(64, len(self.rates))])
 
     def upload(self, batch: Batch) -> Micro:
         """A batch on the backend, its targets checked by the loss."""
@@ -172,6 +179,9 @@ class Step:
                 f"Step: the weights of the step sum to {total!r}; they must be finite and sum to more than 0"
             )
         normaliser = self.backend.asarray(np.asarray([total]), self.network.dtype)
+        if self.called >= len(self.rates):
+            self._prolong()
+        self.called += 1
         with np.errstate(all="ignore"):  # what is not finite is data here, and judged
             self.run([self.upload(batch) for batch in batches], normaliser)
 
@@ -313,3 +323,4 @@ class Step:
             self.network.import_into(averaged, *self.averaged)
         for view, array in new:
             view[...] = array
+        self.called = len(self.rates)  # the table was made for another step count: the next step makes it anew

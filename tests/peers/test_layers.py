@@ -289,8 +289,8 @@ def composed(dtype: str) -> dict[str, Sequential]:
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", list(composed("float64")))
 def test_whole_networks(name: str, training: bool, dtype: str) -> None:
-    """A rounding acts as a relative change of a value, or of each term of a sum, by u; what such changes do to each result
-    is measured on the twin, in float64, with changes of 1e-6."""
+    """A rounding acts as a relative change of a value, or of each term of a sum, by u; what such changes do to each
+    result is measured on the twin, in float64, with changes of 1e-6."""
     network = composed(dtype)[name]
     rng = np.random.default_rng(7)
     for view in network.named_parameters().values():
