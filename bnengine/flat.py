@@ -111,6 +111,11 @@ class Flat:
         self._written.update(wanted.values())
         return destinations
 
+    def put(self, handle: Handle, value: Array) -> None:
+        """Store a gradient that a layer computed without an op, by the same rule: write first, add ever after."""
+        for array, adds in self.into(value=handle).values():
+            array[...] = array + value if adds else value
+
     def finish(self) -> None:
         """Zeros where nothing was written since `start`: what a frozen or unused handle contributes."""
         for handle in self.offsets:

@@ -9,7 +9,7 @@ from . import checkpoint
 from ._version import __version__
 from .backend import Backend
 from .data import Preprocessing
-from .errors import CheckpointError
+from .errors import CheckpointError, InputError
 from .network import Sequential
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ def load(path: Any, *, backend: str | Backend | None = None, weights: Weights = 
     averaged ones if there are any. `network.preprocessing` is what raw data must go through (`predict` of this module
     does).
     """
+    if weights not in ("auto", "raw", "average"):
+        raise InputError(f"load: weights {weights!r} is not 'auto', 'raw' or 'average'")
     saved = read(path)
     network = Sequential.from_config(saved.config, backend=backend)
     prefix = "step.average."

@@ -52,7 +52,9 @@ def split(y_or_n: Array | int, *, fraction: float = 0.2, seed: int, stratify: bo
     return np.flatnonzero(~chosen).astype(np.int64), np.flatnonzero(chosen).astype(np.int64)
 
 
-def split_dataset(data: Dataset, *, fraction: float = 0.2, seed: int, task: str) -> tuple[Array, Array]:
+def split_dataset(
+    data: Dataset, *, fraction: float = 0.2, seed: int, task: str = "classification"
+) -> tuple[Array, Array]:
     """Training and validation rows of a data set: the ones its source sets apart, else drawn by `split`.
 
     Classification divides each class by itself, regression all rows at once.

@@ -1,7 +1,7 @@
 """Layers: their parameters and the ops that they call."""
 
 from .activation import Activation
-from .base import Layer, Pass, Pullback, chain, settle
+from .base import Layer, Pass, Pullback, chain, deliver, settle
 from .batch_norm import BatchNorm
 from .dense import Dense
 from .dropout import Dropout
@@ -20,6 +20,7 @@ __all__ = [
     "build",
     "chain",
     "config_of",
+    "deliver",
     "labelled",
     "named_handles",
     "register",

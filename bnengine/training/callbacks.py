@@ -1,5 +1,6 @@
 """Callbacks: what happens between the steps of a training, without being part of it."""
 
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,13 +11,15 @@ if TYPE_CHECKING:
     from .trainer import Trainer
 
 Record = dict[str, Any]
+_AVERAGE = "average."
 
 
 class Callback:
     """Override what is needed; `trainer.stop(reason)` ends the training after the epoch. State that must survive a
     resumption goes through `state_dict` (JSON values) and `tensors` (NumPy arrays)."""
 
-    name = ""
+    name = ""  # what a checkpoint calls its state; needed only if there is any
+    saves = False  # whether its turn comes after all others', whose state it writes down
 
     def fit_begins(self, trainer: "Trainer") -> None:
         """Before the first epoch, or the first after a resumption."""
@@ -84,21 +87,24 @@ class EarlyStopping(Callback):
                 f"EarlyStopping: no metric {self.metric!r}; there are {known} (validation needs validation data)"
             )
         value = float(record[self.metric])
-        gain = 0.0 if self.best is None else (value - self.best) * (1 if self.higher else -1)
-        if self.best is None or gain > self.margin:
+        if self._improves(value):
             self.best, self.best_epoch, self.waited = value, record["epoch"], 0
             if self.restore_best:
-                self._best_state = trainer.network.state_dict()
+                self._best_state = _weights(trainer)
             return
         self.waited += 1
         if self.waited >= self.patience:
-            trainer.stop(
-                f"{self.metric} has not improved for {self.waited} epochs; best {self.best:.4g} at {self.best_epoch}"
-            )
+            best = "it never was a number" if self.best is None else f"best {self.best:.4g} at {self.best_epoch}"
+            trainer.stop(f"{self.metric} has not improved for {self.waited} epochs; {best}")
+
+    def _improves(self, value: float) -> bool:
+        if isnan(value) or self.best is None:
+            return not isnan(value)
+        return (value - self.best) * (1 if self.higher else -1) > self.margin
 
     def fit_ends(self, trainer: "Trainer") -> None:
         if self._best_state:
-            trainer.network.load_state_dict(self._best_state)
+            _restore(trainer, self._best_state)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_epoch": self.best_epoch, "waited": self.waited}
@@ -111,12 +117,27 @@ class EarlyStopping(Callback):
         self._best_state = dict(tensors)
 
 
+def _weights(trainer: "Trainer") -> dict[str, np.ndarray]:
+    """The network's parameters and statistics, and their averages, which are what validation looked at."""
+    step = trainer.step
+    averages = {} if step.averaged is None else trainer.network.export(*step.averaged)
+    return trainer.network.state_dict() | {f"{_AVERAGE}{name}": array for name, array in averages.items()}
+
+
+def _restore(trainer: "Trainer", state: dict[str, np.ndarray]) -> None:
+    averages = {name.removeprefix(_AVERAGE): array for name, array in state.items() if name.startswith(_AVERAGE)}
+    if trainer.step.averaged is not None:
+        trainer.network.import_into(averages, *trainer.step.averaged)
+    trainer.network.load_state_dict({name: a for name, a in state.items() if not name.startswith(_AVERAGE)})
+
+
 class Checkpointing(Callback):
     """Save the trainer to `path` after every epoch, every `every_steps` optimizer steps (0: only epochs), and at
     Ctrl-C.
     """
 
     name = "checkpointing"
+    saves = True
 
     def __init__(self, path: Any, *, every_steps: int = 0) -> None:
         if every_steps < 0:

@@ -5,14 +5,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
     """Inside, a first Ctrl-C only makes the given function return True; a second one raises KeyboardInterrupt at once.
 
-    Outside the main thread Python allows no signal handlers; there it never returns True.
+    Where Ctrl-C is ignored already, or is not Python's to handle, and outside the main thread, where Python allows no
+    signal handlers, it never returns True.
     """
     asked = False
 
@@ -22,10 +22,11 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked = True
 
-    if threading.current_thread() is not threading.main_thread():
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before in (None, signal.SIG_IGN):
         yield lambda: False
         return
-    before: Any = signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGINT, handle)
     try:
         yield lambda: asked
     finally:

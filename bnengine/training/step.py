@@ -269,6 +269,10 @@ class Step:
         """Forget the sums of the epoch before."""
         self.sums[...] = 0
 
+    def forget_skips(self) -> None:
+        """Begin a new count of the steps skipped in a row."""
+        self.counters[IN_A_ROW:] = 0
+
     def totals(self) -> Totals:
         """Means over the epoch's successful steps: a read that waits for the device."""
         loss, weight, hits, rows = (float(s) for s in self.backend.to_numpy(self.sums))
@@ -286,9 +290,9 @@ class Step:
     def state_dict(self) -> dict[str, np.ndarray]:
         """Optimizer state, counters and averages as named NumPy arrays: what resuming needs beside the network."""
         network = self.network
-        state = {
-            name: self.backend.to_numpy(a, copy=True) for name, a in (("counters", self.counters), ("sums", self.sums))
-        }
+        held = {"counters": self.counters, "sums": self.sums, "norm": self.verdict.norm}
+        state = {name: self.backend.to_numpy(array, copy=True) for name, array in held.items()}
+        state["counters"][ROW] = 0  # a place in the table of rates, which `schedule` gives anew
         for slot, flat in self.slots.items():
             if flat is not None:
                 named = network.export(flat, network.statistics)
@@ -313,7 +317,11 @@ class Step:
                     f"Step.load_state_dict: {name} has shape {np.shape(state[name])}; needed is {array.shape}"
                 )
         asarray, dtype = self.backend.asarray, self.network.dtype
-        new = [(self.counters, asarray(state["counters"], "int64")), (self.sums, asarray(state["sums"], "float64"))]
+        new = [(self.counters, asarray(state["counters"], "int64"))]
+        new += [
+            (array, asarray(state[name], "float64"))
+            for name, array in (("sums", self.sums), ("norm", self.verdict.norm))
+        ]
         handles = [(n, h) for n, h in self.network.named_handles().items() if isinstance(h, Parameter)]
         for slot, flat in self.slots.items():
             if flat is not None:

@@ -1,20 +1,22 @@
 """Trainer: epochs of training steps over a source of data, with validation, callbacks and exact resumption."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
-from math import ceil
+from math import ceil, isfinite
+from numbers import Integral
 from time import perf_counter
 from typing import Any, Literal
 
 import numpy as np
 
 from ..data import ArraySource, Batch, IterableSource, Preprocessing, Source, groups, order
-from ..errors import InputError, TrainingFailed
+from ..errors import CheckpointError, InputError, TrainingFailed
 from ..losses import LossFunction, get_loss
 from ..metrics import Metric
 from ..network import Sequential
 from ..optimizers import Optimizer, get_optimizer
-from ..schedules import Constant, Observer, Schedule
+from ..schedules import Observer, Schedule, get_schedule
 from .averaging import averaged_weights, refresh
 from .callbacks import Callback, Record
 from .diagnosis import first_non_finite
@@ -53,7 +55,7 @@ class Trainer:
         if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
             raise InputError(f"Trainer: accumulate {accumulate!r} is not a whole number of micro-batches from 1 up")
         self.network, self.loss, self.optimizer = network, get_loss(loss), get_optimizer(optimizer)
-        self.schedule: Schedule = Constant(learning_rate) if isinstance(learning_rate, (int, float)) else learning_rate
+        self.schedule: Schedule = get_schedule(learning_rate)
         self.accumulate, self.callbacks, self.mode = accumulate, list(callbacks), progress
         self.step = Step(
             network, self.optimizer, self.loss, clip_norm=clip_norm, statistics=statistics, average=average
@@ -63,7 +65,7 @@ class Trainer:
         self.history: list[Record] = []
         self.stopping = ""
         self.batch_size = 0
-        self._resolved = False
+        self._resolved = self._loaded = False
 
     # -- fit ----------------------------------------------------------------------------------------------------------
 
@@ -81,7 +83,8 @@ class Trainer:
         `train`, `validation`: a Source, a pair (x, y) or triple (x, y, weights) of arrays, or a callable that returns
         an iterable of such batches. `batch_size`: rows of a micro-batch. Called again with more epochs, it goes on.
         The order of the rows is given by the network's seed and the epoch. Ctrl-C ends it cleanly after the running
-        step. Raises TrainingFailed when ten steps in a row are not finite, naming the first layer at fault.
+        step. A training that had stopped early when its state was loaded stays stopped; a second call goes on. Raises
+        TrainingFailed when ten steps in a row are not finite, naming the first layer at fault.
         """
         source, valid = (
             as_source(train, self.network.dtype, "train"),
@@ -89,11 +92,10 @@ class Trainer:
         )
         if source is None:
             raise InputError("fit: there is no training data; give a Source, or arrays (x, y)")
-        if epochs < 0 or batch_size < 1:
-            raise InputError(f"fit: epochs {epochs!r} and batch_size {batch_size!r} must be at least 0 and 1")
+        self._check(epochs, batch_size, source, valid)
         if isinstance(source, (ArraySource, IterableSource)) and source.preprocessing is not None:
             self.network.preprocessing = source.preprocessing
-        self.batch_size, self.stopping = batch_size, ""
+        self.batch_size, self.stopping, self._loaded = batch_size, self.stopping if self._loaded else "", False
         steps = self.steps_per_epoch(source)
         self._resolve(steps, epochs)
         shown = progress(self.mode)
@@ -106,6 +108,7 @@ class Trainer:
                 if self.stopping:
                     shown.message(f"stopped: {self.stopping}")
                 self._each("fit_ends")
+                self._heed(interrupted)
         finally:
             shown.stop()
         return self.history
@@ -113,6 +116,18 @@ class Trainer:
     def stop(self, reason: str) -> None:
         """Ask `fit` to end after this epoch."""
         self.stopping = reason
+
+    def _check(self, epochs: int, batch_size: int, source: Source, valid: Source | None) -> None:
+        for name, value, least in (("epochs", epochs, 0), ("batch_size", batch_size, 1)):
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+                raise InputError(f"fit: {name} {value!r} is not a whole number from {least} up")
+        if valid is not None and valid.rows == 0:
+            raise InputError("fit: the validation data has no rows; give some, or validation=None")
+        if self.group and source.rows is not None and batch_size != self.batch_size:
+            raise InputError(
+                f"fit: the training stands within an epoch of batches of {self.batch_size} rows, and batch_size "
+                f"{batch_size} would repeat rows or leave some out; give batch_size={self.batch_size}"
+            )
 
     def steps_per_epoch(self, source: Source) -> int | None:
         """Optimizer steps of an epoch, None where the source does not say how long it is."""
@@ -122,13 +137,18 @@ class Trainer:
 
     def _resolve(self, steps: int | None, epochs: int) -> None:
         """Give a schedule that spans the training its length."""
-        if steps is not None and not self._resolved:
-            self.schedule = self.schedule.resolved(max(1, steps * epochs))
+        if steps is not None and epochs and not self._resolved:
+            self.schedule = self.schedule.resolved(steps * epochs)
             self._resolved = True
 
     def _each(self, event: str, *args: Any) -> None:
-        for callback in self.callbacks:
+        for callback in sorted(self.callbacks, key=lambda c: c.saves):
             getattr(callback, event)(self, *args)
+
+    def _heed(self, interrupted: Callable[[], bool]) -> None:
+        if interrupted():
+            self._each("interrupted")
+            raise KeyboardInterrupt
 
     def _epoch(self, source: Source, valid: Source | None, shown: Progress, interrupted: Any, metrics: Any) -> None:
         steps = self.steps_per_epoch(source)
@@ -151,15 +171,21 @@ class Trainer:
                 seconds = perf_counter() - started
                 shown.advance(self.group, report.loss, self.schedule.rate(report.steps), rows / max(seconds, 1e-9))
             self._each("step_ends")
-            if interrupted():
-                self._each("interrupted")
-                raise KeyboardInterrupt
-        self._end_epoch(source, valid, shown, metrics, perf_counter() - started, rows)
+            self._heed(interrupted)
+        self._end_epoch(source, valid, shown, metrics, perf_counter() - started, rows, skipped)
+        self._heed(interrupted)
 
     def _end_epoch(
-        self, source: Source, valid: Source | None, shown: Progress, metrics: Any, seconds: float, rows: int
+        self,
+        source: Source,
+        valid: Source | None,
+        shown: Progress,
+        metrics: Any,
+        seconds: float,
+        rows: int,
+        skipped: int,
     ) -> None:
-        report, totals = self._watch(None, shown, None), self.step.totals()
+        report, totals = self._watch(None, shown, skipped), self.step.totals()
         refresh(self.step, source, self.batch_size)
         record: Record = {
             "epoch": self.epoch,
@@ -193,13 +219,20 @@ class Trainer:
         positions = order(source.rows, seed=self.network.seed, epoch=self.epoch)
         micro = groups(source.rows, self.batch_size)
         for i in range(done, len(micro), k):
-            yield [source.take(positions[rows]) for rows in micro[i : i + k]]
+            with self._memory(max(rows.stop - rows.start for rows in micro[i : i + k])):
+                batches = [source.take(positions[rows]) for rows in micro[i : i + k]]
+            yield batches
 
     def _run(self, batches: list[Batch]) -> None:
-        try:
+        with self._memory(max(len(batch.x) for batch in batches)):
             self.step(batches)
+
+    @contextmanager
+    def _memory(self, rows: int) -> Iterator[None]:
+        """Inside, running out of memory is told with what a batch of `rows` rows needs, and the cure."""
+        try:
+            yield
         except MemoryError as error:
-            rows = max(len(batch.x) for batch in batches)
             raise TrainingFailed(
                 f"fit: out of memory in a batch of {rows} rows, which needs about {estimate(self.network, rows)}; "
                 f"take a smaller batch size and accumulate more micro-batches (accumulate={2 * self.accumulate} "
@@ -209,14 +242,18 @@ class Trainer:
     def _reads(self) -> bool:
         return self.network.backend.name != "cupy" or self.group % READ_EVERY == 0
 
-    def _watch(self, batches: list[Batch] | None, shown: Progress, skipped: int | None) -> Report:
+    def _watch(self, batches: list[Batch] | None, shown: Progress, skipped: int) -> Report:
         """Read the counters; say when steps were skipped, give up after ten in a row."""
         report = self.step.report()
-        if skipped is not None and report.skipped > skipped:
+        new, last = report.skipped - skipped, report.steps + report.skipped
+        if new == 1 and not report.ok:
+            shown.message(f"step {last} of the training was not finite and was skipped: nothing changed")
+        elif new:
             shown.message(
-                f"step {report.steps + report.skipped} of the training was not finite and was skipped: nothing changed"
+                f"{new} of the steps up to step {last} of the training were not finite and were skipped: nothing changed"
             )
         if report.longest_skip >= SKIPS_ALLOWED:
+            self.step.forget_skips()  # whoever catches the error and cures its cause can go on
             where = self._find_fault(batches) if batches else "it cannot be told which batch it was"
             raise TrainingFailed(
                 f"fit: {report.longest_skip} steps in a row were not finite; {where}. The network is as it was before "
@@ -250,29 +287,61 @@ class Trainer:
 
         save(path, self.network, trainer=self)
 
+    def resume(self, path: Any) -> None:
+        """Take over network and training from a checkpoint that `save` wrote; `fit` then goes on bit for bit where it stood.
+
+        The trainer must have been made with the same arguments, and `fit` must get the same data. Raises CheckpointError.
+        """
+        from ..saving import read
+
+        saved = read(path)
+        if saved.training is None:
+            raise CheckpointError(f"{path}: holds a network without a training; use bnengine.load")
+        if saved.config["layers"] != self.network.config()["layers"]:
+            raise CheckpointError(f"{path}: holds another network; make the trainer with the layers that were saved")
+        self.load_state(saved.arrays, saved.training)
+        self.network.load_state_dict(saved.state)
+        self.network.preprocessing = saved.preprocessing
+
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """(arrays, JSON values): all that `load_state` needs beside the network's own state. Times are left out, so
         that equal trainings have equal states."""
         arrays = {f"step.{name}": array for name, array in self.step.state_dict().items()}
+        callbacks: dict[str, Any] = {}
         for callback in self.callbacks:
-            arrays |= {f"callback.{callback.name}.{name}": array for name, array in callback.tensors().items()}
+            own, tensors = callback.state_dict(), callback.tensors()
+            if not (own or tensors):
+                continue
+            if not callback.name or callback.name in callbacks:
+                raise InputError(
+                    f"Trainer: the state of a {type(callback).__name__} called {callback.name!r} cannot be kept; give "
+                    "it a `name` that no other callback has"
+                )
+            callbacks[callback.name] = own
+            arrays |= {f"callback.{callback.name}.{name}": array for name, array in tensors.items()}
         values = {
             "epoch": self.epoch,
             "group": self.group,
+            "batch_size": self.batch_size,
+            "accumulate": self.accumulate,
             "stopping": self.stopping,
             "history": [
-                {k: v for k, v in r.items() if k not in ("seconds", "samples_per_second")} for r in self.history
+                {k: _written(v) for k, v in r.items() if k not in ("seconds", "samples_per_second")}
+                for r in self.history
             ],
             "loss": self.loss.config(),
             "optimizer": self.optimizer.config(),
             "schedule": self.schedule.state_dict() if isinstance(self.schedule, Observer) else {},
-            "callbacks": {c.name: c.state_dict() for c in self.callbacks if c.name},
+            "callbacks": _written(callbacks),
         }
         return arrays, values
 
     def load_state(self, arrays: dict[str, np.ndarray], values: dict[str, Any]) -> None:
         """Go on where `state` was taken; the trainer must have been made with the same arguments."""
-        for what, mine in (("loss", self.loss.config()), ("optimizer", self.optimizer.config())):
+        own_values = {"loss": self.loss.config(), "optimizer": self.optimizer.config()}
+        if values["group"]:  # within an epoch the position counts steps of so many micro-batches
+            own_values["accumulate"] = self.accumulate
+        for what, mine in own_values.items():
             if values[what] != _as_json(mine):
                 raise InputError(
                     f"Trainer: the state was saved with {what} {values[what]}; this trainer has {_as_json(mine)}"
@@ -281,16 +350,31 @@ class Trainer:
         for callback in self.callbacks:
             prefix = f"callback.{callback.name}."
             own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-            callback.load(values["callbacks"].get(callback.name, callback.state_dict()), own)
+            callback.load(_read(values["callbacks"]).get(callback.name, callback.state_dict()), own)
         if isinstance(self.schedule, Observer):
             self.schedule.load_state_dict(values["schedule"])
-        self.epoch, self.group, self.history = values["epoch"], values["group"], list(values["history"])
+        self.epoch, self.group, self.batch_size = values["epoch"], values["group"], values["batch_size"]
+        self.history, self.stopping, self._loaded = _read(values["history"]), values["stopping"], True
 
 
 def _as_json(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _as_json(v) for k, v in value.items()}
     return [_as_json(v) for v in value] if isinstance(value, (tuple, list)) else value
+
+
+def _written(value: Any) -> Any:
+    """`value` with inf and NaN, which JSON lacks, as {"float": "inf"}: what a skipped step or epoch leaves in records."""
+    if isinstance(value, dict):
+        return {k: _written(v) for k, v in value.items()}
+    return {"float": str(value)} if isinstance(value, float) and not isfinite(value) else value
+
+
+def _read(value: Any) -> Any:
+    """What `_written` was given."""
+    if isinstance(value, dict):
+        return float(value["float"]) if value.keys() == {"float"} else {k: _read(v) for k, v in value.items()}
+    return [_read(v) for v in value] if isinstance(value, list) else value
 
 
 def as_source(data: Any, dtype: str, name: str, preprocessing: Preprocessing | None = None) -> Source | None:

@@ -1,0 +1,5 @@
+"""`python -m bnengine` is `bnengine`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,208 @@
+"""What a training is set up by: one table of settings for the command line, config.toml and the code."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields, replace
+from math import inf, isfinite
+from typing import Any, NamedTuple, Self
+
+from ..errors import InputError
+
+MADE_BY = "made_by"
+
+
+class Kind(NamedTuple):
+    """How a value is written and what it must be: `read` takes the command line's text, `keep` a value of TOML."""
+
+    metavar: str
+    wanted: str
+    read: Callable[[str], Any]
+    keep: Callable[[Any], Any]
+
+    def of_text(self, text: str) -> Any:
+        """The value that a text means; ValueError with the reason."""
+        try:
+            return self.keep(self.read(text))
+        except ValueError:
+            raise ValueError(f"{text!r} is not {self.wanted}") from None
+
+    def of_toml(self, value: Any) -> Any:
+        """The value as it is kept; ValueError with the reason."""
+        try:
+            return self.keep(value)
+        except ValueError:
+            raise ValueError(f"{value!r} is not {self.wanted}") from None
+
+
+def whole(least: int) -> Kind:
+    """Whole numbers from `least` up."""
+
+    def keep(value: Any) -> int:
+        if type(value) is not int or value < least:
+            raise ValueError
+        return value
+
+    return Kind("N", f"a whole number from {least} up", int, keep)
+
+
+def number(least: float, below: float = inf, *, zero: bool = True) -> Kind:
+    """Finite real numbers with least <= value < below; `zero` False leaves `least` itself out."""
+
+    def keep(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
+            raise ValueError
+        if not (least <= value < below) or (value == least and not zero):
+            raise ValueError
+        return float(value)
+
+    bounds = f"from {least:g} up" if zero else f"above {least:g}"
+    return Kind("X", f"a number {bounds}" + ("" if below == inf else f" and below {below:g}"), float, keep)
+
+
+def choice(*names: str) -> Kind:
+    """One of some words."""
+
+    def keep(value: Any) -> str:
+        if value not in names:
+            raise ValueError
+        return str(value)
+
+    return Kind("|".join(names), f"one of {', '.join(names)}", str, keep)
+
+
+def text(metavar: str) -> Kind:
+    """Any text."""
+
+    def keep(value: Any) -> str:
+        if not isinstance(value, str):
+            raise ValueError
+        return value
+
+    return Kind(metavar, "a text", str, keep)
+
+
+def widths() -> Kind:
+    """The widths of the hidden layers: "100,100", or "none"."""
+
+    def read(given: str) -> list[int]:
+        return [] if given == "none" else [int(part) for part in given.split(",")]
+
+    def keep(value: Any) -> tuple[int, ...]:
+        if not isinstance(value, (list, tuple)) or any(type(n) is not int or n < 1 for n in value):
+            raise ValueError
+        return tuple(value)
+
+    return Kind("N,N", "a list of widths from 1 up such as 100,100, or none", read, keep)
+
+
+def share_or(word: str) -> Kind:
+    """A number from 0 up and below 1, or one word."""
+    share = number(0, 1)
+
+    def read(given: str) -> float | str:
+        return given if given == word else float(given)
+
+    def keep(value: Any) -> float | str:
+        return word if value == word else float(share.keep(value))
+
+    return Kind(f"X|{word}", f"{share.wanted}, or {word}", read, keep)
+
+
+def setting(default: Any, section: str, kind: Kind, told: str, *, shown: str | None = None) -> Any:
+    """A field of `Settings`: its table in config.toml, what it may be, its line in the help, its default as shown there."""
+    if shown is None:
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    return field(default=default, metadata={"section": section, "kind": kind, "help": told, "shown": shown})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting of a training; None: still to be settled, by the data or by another setting."""
+
+    path: str = setting("", "data", text("PATH"), "", shown="")
+    target: str = setting("", "data", text("COLUMN"), "the column of a .csv file that is to be predicted", shown="")
+    validation: float = setting(0.2, "data", number(0, 1), "share of the rows set apart for validation, unless the data do it")  # fmt: skip
+    scaling: str = setting(
+        "auto", "data", choice("auto", "centre", "standardize", "unit", "none"),
+        "how features are scaled: auto is centre for images, standardize for tables",
+    )  # fmt: skip
+    hidden: tuple[int, ...] = setting((100, 100), "network", widths(), "widths of the hidden layers, or none")
+    norm: str = setting(
+        "batch", "network", choice("batch", "normalize-only", "none"),
+        "batch normalisation of each hidden layer; normalize-only leaves out gamma and beta",
+    )  # fmt: skip
+    bn_decay: float | str = setting(
+        0.9, "network", share_or("exact"), "share of the old running statistics that a step keeps; exact: merge all"
+    )
+    activation: str = setting("relu", "network", choice("relu", "leaky_relu", "sigmoid", "tanh", "gelu"), "of the hidden layers")  # fmt: skip
+    dropout: float = setting(0.0, "network", number(0, 1), "share of the hidden values set to zero in training")
+    dtype: str = setting("float32", "network", choice("float32", "float64"), "what the network computes in")
+    loss: str = setting(
+        "auto", "training", choice("auto", "softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error"),
+        "auto: mean_squared_error (a regression) for targets with fractions or several columns, else softmax_cross_entropy",
+    )  # fmt: skip
+    label_smoothing: float = setting(0.0, "training", number(0, 1), "of softmax_cross_entropy")
+    optimizer: str = setting("adam", "training", choice("adam", "adamw", "sgd", "rmsprop"), "the rule of the update")
+    momentum: float = setting(0.0, "training", number(0, 1), "of sgd and rmsprop")
+    weight_decay: float | None = setting(None, "training", number(0), "of the weights, not of gamma, beta and biases", shown="0.01 for adamw, else 0")  # fmt: skip
+    learning_rate: float | None = setting(None, "training", number(0), "the peak of one-cycle, else the first one", shown="0.1 for sgd, else 0.005")  # fmt: skip
+    schedule: str = setting(
+        "one-cycle", "training", choice("one-cycle", "constant", "cosine", "step", "plateau"), "of the learning rate"
+    )
+    warm_up: int = setting(0, "training", whole(0), "steps in which the learning rate rises before its schedule begins")
+    drop_every: int = setting(10, "training", whole(1), "epochs between drops of step; epochs without gain before one of plateau")  # fmt: skip
+    drop_factor: float = setting(0.1, "training", number(0, 1), "what a drop of step or plateau multiplies by")
+    clip_norm: float = setting(0.0, "training", number(0), "the largest norm of the gradients; 0: not clipped")
+    accumulate: int = setting(1, "training", whole(1), "batches to an optimizer step")
+    batch_size: int = setting(64, "training", whole(1), "rows of a batch")
+    epochs: int = setting(20, "training", whole(1), "passes over the training rows")
+    early_stopping: int = setting(0, "training", whole(0), "stop after so many epochs without a lower validation loss; 0: never")  # fmt: skip
+    average: float = setting(0.0, "training", number(0, 1), "decay of an average of the weights, used instead of them; 0: none")  # fmt: skip
+    seed: int = setting(0, "run", whole(0), "of the split, the weights, the order of the rows and dropout")
+    backend: str | None = setting(None, "run", text("NAME"), "auto, numpy, cupy, cupy:1, torch or array_api_strict", shown="BNENGINE_BACKEND or auto")  # fmt: skip
+    checkpoint_every: int = setting(0, "run", whole(0), "steps between checkpoints, beside the one after each epoch")
+
+    @classmethod
+    def from_tables(cls, tables: Mapping[str, Any], where: str) -> Self:
+        """The settings of a config.toml; InputError for unknown keys and wrong values, naming them."""
+        known = table()
+        given: dict[str, Any] = {}
+        for section, values in tables.items():
+            names = [name for name, one in known.items() if one.metadata["section"] == section]
+            if section == MADE_BY:
+                continue
+            if not names or not isinstance(values, Mapping):
+                sections = dict.fromkeys(one.metadata["section"] for one in known.values())
+                raise InputError(
+                    f"{where}: there is no table [{section}]; there are {', '.join(sections)} and {MADE_BY}"
+                )
+            for name, value in values.items():
+                if name not in names:
+                    raise InputError(f"{where}: [{section}] has no key {name!r}; it takes {', '.join(names)}")
+                try:
+                    given[name] = known[name].metadata["kind"].of_toml(value)
+                except ValueError as reason:
+                    raise InputError(f"{where}: [{section}] {name}: {reason}") from None
+        return cls(**given)
+
+    def tables(self) -> dict[str, dict[str, Any]]:
+        """The settings as the tables of a config.toml; those that are None are left out."""
+        found: dict[str, dict[str, Any]] = {}
+        for name, one in table().items():
+            value = getattr(self, name)
+            if value is not None:
+                found.setdefault(one.metadata["section"], {})[name] = list(value) if isinstance(value, tuple) else value
+        return found
+
+    def changed(self, **given: Any) -> Self:
+        """The settings with some of them replaced."""
+        return replace(self, **given)
+
+
+def table() -> "dict[str, Field[Any]]":
+    """Every setting by its name."""
+    return {one.name: one for one in fields(Settings)}
+
+
+def flag(name: str) -> str:
+    """How a setting is called on the command line."""
+    return "--" + name.replace("_", "-")

@@ -1,0 +1,165 @@
+"""The picture of a training: loss and accuracy (or another metric) of training and validation over the epochs."""
+
+import os
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from .._typing import Array
+from ..atomic import replace_file
+from ..errors import InputError
+
+# Okabe and Ito's blue and vermilion differ for every kind of colour vision; the dashes differ on grey paper too.
+_TRAIN, _VALID = ("Training", "#0072B2", (0, (5, 1.6))), ("Validation", "#D55E00", "-")
+_INK, _GREY, _LIGHT = "#1f2428", "#6a737d", "#e4e7ea"
+_LOWER_IS_BETTER = ("loss", "error")
+_HINT = "install it with: pip install 'bnengine[plot]'"
+
+
+def draw(records: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], title: str = "") -> None:
+    """Write a PNG with two panels, the loss and the first other metric, over the epochs counted from 1.
+
+    Args:
+        records: one mapping an epoch with "train_loss", and "valid_loss", "train_accuracy", "valid_accuracy" or another
+            metric's "train_..." and "valid_..." where there are any; "epoch", counted from 0, where it is given. A
+            value that is missing, None or not finite leaves a gap.
+        path: the PNG, replaced in one step: it holds the old picture or the new one, whatever stops the program.
+        title: a line above the panels.
+
+    Raises:
+        InputError: matplotlib is not installed, or there is no record with a figure to draw.
+        OSError: the file cannot be written.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError(f"curves: matplotlib cannot be imported ({error}); {_HINT}") from error
+    metrics = _metrics(records)
+    figure = Figure(figsize=(5.2 * len(metrics) + 0.4, 4.0), dpi=150, facecolor="white")
+    FigureCanvasAgg(figure)
+    epochs = np.asarray([float(r.get("epoch", i)) + 1 for i, r in enumerate(records)])
+    panels = figure.subplots(1, len(metrics), squeeze=False)[0]
+    width = figure.get_figwidth()
+    top = 0.80 if title else 0.88
+    figure.subplots_adjust(left=0.72 / width, right=1 - 0.98 / width, bottom=0.135, top=top, wspace=0.46)
+    for panel, metric in zip(panels, metrics, strict=True):
+        _panel(panel, epochs, metric, [_values(records, f"{part}_{metric}") for part in ("train", "valid")])
+    figure.text(0.72 / width, 0.94, title, fontsize=12.5, weight="bold", color=_INK, va="center", parse_math=False)
+    picture = BytesIO()
+    figure.savefig(picture, format="png", metadata={"Software": "bnengine"})
+    replace_file(path, [picture.getvalue()])
+
+
+def _metrics(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of the panels: the loss, and the first other metric that any record has a figure of."""
+    names: dict[str, None] = {}
+    for record in records:
+        for key, value in record.items():
+            part, _, name = key.partition("_")
+            if part in ("train", "valid") and name and _finite(value):
+                names[name] = None
+    others = [name for name in names if name != "loss"]
+    others.sort(key=lambda name: name != "accuracy")
+    found = [name for name in ("loss", *others[:1]) if name in names]
+    if not found:
+        raise InputError(
+            f"curves: none of the {len(records)} records has a finite train_loss or valid_loss; train first"
+        )
+    return found
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and isfinite(value)
+
+
+def _values(records: Sequence[Mapping[str, Any]], name: str) -> Array:
+    return np.asarray([float(r[name]) if _finite(r.get(name)) else np.nan for r in records])
+
+
+def _panel(panel: Any, epochs: Array, metric: str, curves: list[Array]) -> None:
+    percent = metric.endswith("accuracy")
+    curves = [100 * values if percent else values for values in curves]
+    drawn = [
+        (style, values) for style, values in zip((_TRAIN, _VALID), curves, strict=True) if np.isfinite(values).any()
+    ]
+    for number, ((_, colour, dashes), values) in enumerate(drawn):
+        few = {"marker": "o", "markersize": 4} if np.isfinite(values).sum() < 12 else {}
+        panel.plot(epochs, values, color=colour, linestyle=dashes, linewidth=1.9, zorder=3 + number, **few)
+    _scale(panel, metric, np.concatenate([values[np.isfinite(values)] for _, values in drawn]))
+    _axes(panel, epochs, metric, percent)
+    if np.isfinite(curves[1]).any():
+        _best(panel, epochs, curves[1], metric, percent)
+    _labels(panel, epochs, drawn)
+
+
+def _scale(panel: Any, metric: str, values: Array) -> None:
+    """Logarithmic for a loss that spans much; for an accuracy, close enough to see where the curves end."""
+    low, high = float(values.min()), float(values.max())
+    if metric.endswith("accuracy"):
+        low = float(np.quantile(values, 0.1)) if len(values) >= 10 else low
+        room = max((high - low) * 0.12, 0.5)
+        panel.set_ylim(max(low - room, 0.0), min(high + room, 100 + room / 3))
+    elif low > 0 and high / low > 8:
+        panel.set_yscale("log")
+        panel.set_ylim(low / 1.25, high * 1.25)
+    else:
+        room = max((high - low) * 0.1, 1e-3 * abs(high), 1e-12)
+        panel.set_ylim(low - room, high + room)
+
+
+def _axes(panel: Any, epochs: Array, metric: str, percent: bool) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+    first, last = float(epochs.min()), float(epochs.max())
+    room = max((last - first) * 0.02, 0.5 if first == last else 0.0)
+    panel.set_xlim(first - room, last + room)
+    panel.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    if panel.get_yscale() == "log":
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.yaxis.set_minor_formatter(NullFormatter())
+        panel.yaxis.set_minor_locator(LogLocator(subs=()))
+    else:
+        panel.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
+    unit = " %" if percent else ""
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.6g}{unit}"))
+    heading = metric.replace("_", " ").capitalize() + (" (log scale)" if panel.get_yscale() == "log" else "")
+    panel.set_title(heading, loc="left", fontsize=11, color=_INK, pad=10)
+    panel.set_xlabel("Epoch", fontsize=9.5, color=_GREY)
+    panel.grid(axis="y", color=_LIGHT, linewidth=0.8)
+    panel.set_axisbelow(True)
+    panel.tick_params(which="both", length=0, labelsize=9, labelcolor=_GREY, pad=5)
+    for side in ("left", "right", "top"):
+        panel.spines[side].set_visible(False)
+    panel.spines["bottom"].set_color("#b6bcc2")
+
+
+def _best(panel: Any, epochs: Array, values: Array, metric: str, percent: bool) -> None:
+    """A ring around the best validation figure, and its value and epoch at the panel's upper right."""
+    lower = metric.endswith(_LOWER_IS_BETTER)
+    place = int(np.nanargmin(values) if lower else np.nanargmax(values))
+    figure = f"{values[place]:.2f} %" if percent else f"{values[place]:.4g}"
+    ring = {"marker": "o", "markersize": 9, "markerfacecolor": "white", "markeredgecolor": _VALID[1]}
+    panel.plot(epochs[place], values[place], **ring, markeredgewidth=1.9, zorder=9, clip_on=False)
+    text = f"○ best {figure}, epoch {epochs[place]:.0f}"
+    above = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "va": "baseline"}
+    panel.annotate(text, (1, 1), (0, 10), **above, fontsize=9, color=_VALID[1])  # in line with the panel's heading
+
+
+def _labels(panel: Any, epochs: Array, drawn: list[tuple[tuple[str, str, Any], Array]]) -> None:
+    """Each curve's name at its end, pushed apart where two curves end close together."""
+    to_axes = panel.transData + panel.transAxes.inverted()
+    ends: list[tuple[float, str, str]] = []
+    for (name, colour, _), values in drawn:
+        last = int(np.flatnonzero(np.isfinite(values))[-1])
+        height = float(to_axes.transform((epochs[last], values[last]))[1])
+        ends.append((min(max(height, 0.0), 1.0), name, colour))
+    ends.sort(key=lambda end: end[0])
+    if len(ends) == 2 and ends[1][0] - ends[0][0] < 0.075:
+        middle = (ends[0][0] + ends[1][0]) / 2
+        ends = [(middle + side * 0.0375, *end[1:]) for side, end in zip((-1, 1), ends, strict=True)]
+    for height, name, colour in ends:
+        panel.text(1.02, height, name, transform=panel.transAxes, color=colour, fontsize=9.5, va="center", ha="left")
