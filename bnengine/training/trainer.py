@@ -220,8 +220,8 @@ class Trainer:
         micro = groups(source.rows, self.batch_size)
         for i in range(done, len(micro), k):
             with self._memory(max(rows.stop - rows.start for rows in micro[i : i + k])):
-                batches = [source.take(positions[rows]) for rows in micro[i : i + k]]
-            yield batches
+                taken = [source.take(positions[rows]) for rows in micro[i : i + k]]
+            yield taken
 
     def _run(self, batches: list[Batch]) -> None:
         with self._memory(max(len(batch.x) for batch in batches)):
@@ -250,7 +250,8 @@ class Trainer:
             shown.message(f"step {last} of the training was not finite and was skipped: nothing changed")
         elif new:
             shown.message(
-                f"{new} of the steps up to step {last} of the training were not finite and were skipped: nothing changed"
+                f"{new} of the steps up to step {last} of the training were not finite and were skipped: "
+                "nothing changed"
             )
         if report.longest_skip >= SKIPS_ALLOWED:
             self.step.forget_skips()  # whoever catches the error and cures its cause can go on
@@ -288,9 +289,11 @@ class Trainer:
         save(path, self.network, trainer=self)
 
     def resume(self, path: Any) -> None:
-        """Take over network and training from a checkpoint that `save` wrote; `fit` then goes on bit for bit where it stood.
+        """Take over network and training from a checkpoint that `save` wrote; `fit` then goes on where it stood, bit
+        for bit.
 
-        The trainer must have been made with the same arguments, and `fit` must get the same data. Raises CheckpointError.
+        The trainer must have been made with the same arguments, and `fit` must get the same data. Raises
+        CheckpointError.
         """
         from ..saving import read
 
@@ -338,7 +341,7 @@ class Trainer:
 
     def load_state(self, arrays: dict[str, np.ndarray], values: dict[str, Any]) -> None:
         """Go on where `state` was taken; the trainer must have been made with the same arguments."""
-        own_values = {"loss": self.loss.config(), "optimizer": self.optimizer.config()}
+        own_values: dict[str, Any] = {"loss": self.loss.config(), "optimizer": self.optimizer.config()}
         if values["group"]:  # within an epoch the position counts steps of so many micro-batches
             own_values["accumulate"] = self.accumulate
         for what, mine in own_values.items():
@@ -364,7 +367,7 @@ def _as_json(value: Any) -> Any:
 
 
 def _written(value: Any) -> Any:
-    """`value` with inf and NaN, which JSON lacks, as {"float": "inf"}: what a skipped step or epoch leaves in records."""
+    """`value` with inf and NaN, which JSON lacks and a skipped step leaves in a record, as {"float": "inf"}."""
     if isinstance(value, dict):
         return {k: _written(v) for k, v in value.items()}
     return {"float": str(value)} if isinstance(value, float) and not isfinite(value) else value
