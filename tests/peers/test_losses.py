@@ -26,6 +26,7 @@ def ours(loss: LossFunction, output: np.ndarray, y: np.ndarray, weights: np.ndar
     target = loss.targets(y, outputs)
     constants = loss.constants(outputs)
     total = np.asarray([loss.total(target, weights, outputs)], dtype)
+    weights = loss.weights(weights, target)
     target = target if target.dtype.kind == "i" else target.astype(dtype)
     weights, constants = (None if a is None else a.astype(dtype) for a in (weights, constants))
     value, gradient = loss(output, target, weights, constants, total)
@@ -57,7 +58,7 @@ class Case:
         # What the network's dtype holds is the target: the rounding of the input is nobody's error.
         self.probabilities = rng.dirichlet(np.ones(classes), lead).astype(dtype)
         self.class_weights = (rng.random(classes) + 0.1).astype(dtype)
-        self.weights = (rng.random(lead) + 0.1).astype(dtype)
+        self.weights = (rng.random(lead[0]) + 0.1).astype(dtype)
         self.spread = 1 + np.abs(self.logits.astype(np.float64)).max(axis=-1)
 
 
@@ -71,7 +72,7 @@ def test_softmax_cross_entropy(
     torch: Any, kind: str, weighted: bool, smoothing: float, dtype: str,
     lead: tuple[int, ...], classes: int, scale: float, seed: int,
 ) -> None:  # fmt: skip
-    """PyTorch's mean, too, is over the weights of the rows' classes for integers, and over the rows for probabilities."""
+    """PyTorch's mean, too, is over the weights of the rows' classes for integers, over the rows for probabilities."""
     case = Case(lead, classes, scale, seed, dtype)
     chosen = tuple(float(c) for c in case.class_weights) if weighted else None
     y = case.codes if kind == "integers" else case.probabilities
@@ -101,17 +102,18 @@ def test_sample_weights_weigh_the_rows_of_the_mean(
     y = case.codes if kind == "integers" else case.probabilities
     found = ours(SoftmaxCrossEntropy(0.2, chosen), case.logits, y, case.weights)
 
-    leaf, v = wide(torch, case.logits), torch.tensor(case.weights.astype(np.float64))
+    v = np.ones(lead) * case.weights.astype(np.float64).reshape(-1, *[1] * (len(lead) - 1))
+    leaf, wv = wide(torch, case.logits), torch.tensor(v)
     target = torch.tensor(y) if kind == "integers" else torch.tensor(y.astype(np.float64)).movedim(-1, 1)
     weight = None if chosen is None else torch.tensor(chosen, dtype=torch.float64)
     each = torch.nn.functional.cross_entropy(
         leaf.movedim(-1, 1), target, weight=weight, label_smoothing=0.2, reduction="none"
     )
-    divisor = v * weight[torch.tensor(case.codes)] if weight is not None and kind == "integers" else v
+    divisor = wv * weight[torch.tensor(case.codes)] if weight is not None and kind == "integers" else wv
     total = float(divisor.sum())
     largest = 1.0 if chosen is None else max(chosen)
-    terms = largest * case.spread * case.weights / total
-    compare(U[dtype], found, (each * v).sum() / total, leaf, terms.sum(), terms[..., None] + 0 * case.logits)
+    terms = largest * case.spread * v / total
+    compare(U[dtype], found, (each * wv).sum() / total, leaf, terms.sum(), terms[..., None] + 0 * case.logits)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
