@@ -34,10 +34,10 @@ class Kind(NamedTuple):
 
 
 def whole(least: int) -> Kind:
-    """Whole numbers from `least` up."""
+    """Whole numbers from `least` up, below 2^63 as TOML has it."""
 
     def keep(value: Any) -> int:
-        if type(value) is not int or value < least:
+        if type(value) is not int or not least <= value < 2**63:
             raise ValueError
         return value
 

@@ -1,0 +1,172 @@
+"""From settings to a network, a trainer and its data."""
+
+import os
+from math import ceil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..backend import Backend, get_backend
+from ..data import ArraySource, Dataset, Preprocessing, groups, load, split_dataset
+from ..errors import InputError
+from ..layers import Activation, BatchNorm, Dense, Dropout, Layer
+from ..losses import LossFunction, SoftmaxCrossEntropy, get_loss
+from ..network import Sequential
+from ..optimizers import Optimizer, get_optimizer
+from ..schedules import Schedule, from_spec
+from ..training import Average, Callback, Checkpointing, EarlyStopping, Trainer
+from .settings import Settings, flag
+
+BUILT_IN = ("digits",)
+
+
+class Training(NamedTuple):
+    """A training that is set up: every setting settled, the network drawn, the data at hand."""
+
+    settings: Settings
+    dataset: Dataset
+    preprocessing: Preprocessing
+    network: Sequential
+    train: ArraySource
+    valid: ArraySource | None
+
+
+def set_up(settings: Settings, *, fitted: Preprocessing | None = None) -> Training:
+    """Load the data, settle the settings and build the network; `fitted`: the preprocessing of a run that goes on.
+
+    Raises InputError or DataError.
+    """
+    backend = get_backend(settings.backend)
+    dataset = load(settings.path, target=settings.target or None)
+    settings = settled(settings, dataset, backend)
+    task = get_loss(settings.loss).task
+    rows, valid_rows = split_dataset(dataset, fraction=settings.validation, seed=settings.seed, task=task)
+    preprocessing = Preprocessing.fit(dataset, rows, valid=valid_rows, scaling=settings.scaling, task=task)
+    if fitted is not None:
+        check_unchanged(preprocessing, fitted, settings.path)
+        preprocessing = fitted
+    network = Sequential(
+        *layers_of(settings, preprocessing), backend=backend, dtype=settings.dtype, seed=settings.seed
+    )
+    network.preprocessing = preprocessing
+    shared = {"preprocessing": preprocessing, "dtype": settings.dtype, "name": dataset.name}
+    train = ArraySource(dataset.x, dataset.y, indices=rows, **shared)
+    valid = ArraySource(dataset.x, dataset.y, indices=valid_rows, **shared) if len(valid_rows) else None
+    if settings.early_stopping and valid is None:
+        raise InputError("train: --early-stopping watches the validation loss, and --validation 0 leaves nothing to validate")
+    return Training(settings, dataset, preprocessing, network, train, valid)
+
+
+def settled(settings: Settings, dataset: Dataset, backend: Backend) -> Settings:
+    """The settings with none left open: what config.toml holds."""
+    path = settings.path if settings.path in BUILT_IN else os.path.abspath(settings.path)
+    loss = settings.loss if settings.loss != "auto" else loss_of(dataset)
+    weight_decay = settings.weight_decay if settings.weight_decay is not None else 0.01 * (settings.optimizer == "adamw")
+    rate = settings.learning_rate if settings.learning_rate is not None else {"sgd": 0.1}.get(settings.optimizer, 0.005)
+    name = settings.backend if settings.backend and settings.backend.startswith("cupy:") else backend.name
+    return settings.changed(path=path, loss=loss, weight_decay=weight_decay, learning_rate=rate, backend=name)
+
+
+def loss_of(dataset: Dataset) -> str:
+    """A regression for real targets with fractions or several columns, else a classification."""
+    y = dataset.y
+    if y is None or y.dtype.kind != "f":
+        return "softmax_cross_entropy"
+    several = y.ndim == 2 and y.shape[1] > 1
+    return "mean_squared_error" if several or bool(np.any(np.floor(y) != y)) else "softmax_cross_entropy"
+
+
+def layers_of(settings: Settings, preprocessing: Preprocessing) -> list[Layer]:
+    """[Dense, BatchNorm, Activation, Dropout] for each hidden width, and the last Dense."""
+    width, outputs = preprocessing.features, preprocessing.outputs
+    if settings.loss == "binary_cross_entropy":
+        if outputs != 2:
+            raise InputError(f"train: --loss binary_cross_entropy is for 2 classes, the data have {outputs}; take softmax_cross_entropy")
+        outputs = 1
+    layers: list[Layer] = []
+    weights = "glorot" if settings.activation in ("sigmoid", "tanh") else "he"
+    affine = settings.norm == "batch"
+    decay = None if isinstance(settings.bn_decay, str) else settings.bn_decay
+    for hidden in settings.hidden:
+        layers.append(Dense(width, hidden, weights=weights))
+        if settings.norm != "none":
+            layers.append(BatchNorm(hidden, decay=decay, gamma=affine, beta=affine))
+        layers.append(Activation(settings.activation))
+        if settings.dropout:
+            layers.append(Dropout(settings.dropout))
+        width = hidden
+    return [*layers, Dense(width, outputs, weights=weights)]
+
+
+def trainer_of(training: Training, *, callbacks: list[Callback], model: Path, progress: Any) -> Trainer:
+    """The trainer of a training; it saves to `model`."""
+    settings = training.settings
+    every: list[Callback] = list(callbacks)
+    if settings.early_stopping:
+        every.append(EarlyStopping(settings.early_stopping))
+    every.append(Checkpointing(model, every_steps=settings.checkpoint_every))
+    return Trainer(
+        training.network,
+        optimizer_of(settings),
+        loss=loss_function(settings),
+        learning_rate=schedule_of(settings, steps_per_epoch(training)),
+        clip_norm=settings.clip_norm or None,
+        accumulate=settings.accumulate,
+        average=Average(settings.average) if settings.average else None,
+        callbacks=every,
+        progress=progress,
+    )
+
+
+def steps_per_epoch(training: Training) -> int:
+    """Optimizer steps of an epoch."""
+    return ceil(len(groups(training.train.rows, training.settings.batch_size)) / training.settings.accumulate)
+
+
+def loss_function(settings: Settings) -> LossFunction:
+    """The loss; InputError for an option that it does not have."""
+    if settings.loss == SoftmaxCrossEntropy.name:
+        return SoftmaxCrossEntropy(label_smoothing=settings.label_smoothing)
+    _only(settings, "label_smoothing", "loss", SoftmaxCrossEntropy.name)
+    return get_loss(settings.loss)
+
+
+def optimizer_of(settings: Settings) -> Optimizer:
+    """The optimizer; InputError for an option that it does not have."""
+    options: dict[str, Any] = {"name": settings.optimizer, "weight_decay": settings.weight_decay}
+    if settings.optimizer in ("sgd", "rmsprop"):
+        options["momentum"] = settings.momentum
+    else:
+        _only(settings, "momentum", "optimizer", "sgd or rmsprop")
+    return get_optimizer(options)
+
+
+def schedule_of(settings: Settings, steps: int) -> Schedule:
+    """The schedule of the learning rate; `steps` of them are an epoch."""
+    assert settings.learning_rate is not None
+    options: dict[str, Any] = {}
+    if settings.schedule == "step":
+        options = {"every": settings.drop_every * steps, "factor": settings.drop_factor}
+    elif settings.schedule == "plateau":
+        options = {"patience": settings.drop_every, "factor": settings.drop_factor}
+    return from_spec(settings.schedule, rate=settings.learning_rate, warm_up=settings.warm_up, **options)
+
+
+def check_unchanged(now: Preprocessing, then: Preprocessing, path: str) -> None:
+    """InputError unless the data are those that the run was trained on, as far as their preprocessing tells."""
+    (values, arrays), (values_then, arrays_then) = now.to_state(), then.to_state()
+    alike = values == values_then and arrays.keys() == arrays_then.keys()
+    alike = alike and np.array_equal(arrays["parts"], arrays_then["parts"])
+    if alike and all(np.allclose(arrays[name], arrays_then[name], rtol=1e-9) for name in arrays):
+        return
+    raise InputError(
+        f"train: the data at {path} are not those that the run was trained on: {len(then.parts)} samples, {then!r} then, "
+        f"{len(now.parts)}, {now!r} now; put the old data back, or begin a new run"
+    )
+
+
+def _only(settings: Settings, name: str, of: str, owner: str) -> None:
+    value = getattr(settings, name)
+    if value:
+        raise InputError(f"train: {flag(name)} {value:g} is for {flag(of)} {owner}, not for {getattr(settings, of)}; leave it out")

@@ -1,0 +1,84 @@
+"""What the commands say about a training in a few lines."""
+
+from pathlib import Path
+from typing import Any
+
+from ..data import Preprocessing
+from ..network import Sequential
+from .assembly import Training, steps_per_epoch
+from .settings import Settings
+
+_NORMS = {"batch": ", batch norm", "normalize-only": ", batch norm without gamma and beta", "none": ""}
+
+
+def header_lines(training: Training, folder: Path) -> list[str]:
+    """Backend and why, data, network with what batch norm cancels, training, and where it is kept."""
+    network, settings, backend = training.network, training.settings, training.network.backend
+    return [
+        f"backend   {backend.name} {backend.version} ({backend.why})",
+        f"data      {data_line(training)}",
+        f"network   {network_line(network, settings)}",
+        f"training  {training_line(training)}",
+        f"run       {folder}",
+    ]
+
+
+def data_line(training: Training) -> str:
+    """Such as "digits: 1,438 samples of 8 x 8 to train, 359 to validate; 10 classes; centre"."""
+    preprocessing, dataset = training.preprocessing, training.dataset
+    valid = 0 if training.valid is None else training.valid.rows
+    own = ", as the files have it" if dataset.validation is not None else ""
+    shape = " x ".join(map(str, preprocessing.input_shape))
+    of = f"of {shape}" if len(preprocessing.input_shape) > 1 else f"of {shape} features"
+    return (
+        f"{dataset.name}: {training.train.rows:,} samples {of} to train, {valid:,} to validate{own}; {task_of(preprocessing)}; "
+        f"scaling {preprocessing.scaling}"
+    )
+
+
+def task_of(preprocessing: Preprocessing) -> str:
+    """Such as "10 classes", or "regression of 2 targets"."""
+    if preprocessing.classes is not None:
+        return f"{len(preprocessing.classes)} classes"
+    return "regression" if preprocessing.outputs == 1 else f"regression of {preprocessing.outputs} targets"
+
+
+def network_line(network: Sequential, settings: Settings) -> str:
+    """Such as "64-100-100-10, batch norm, relu: 17,510 parameters in float32; 200 biases left out ..."."""
+    widths = "-".join(map(str, (network.inputs, *settings.hidden, network.outputs)))
+    dropout = f", dropout {settings.dropout:g}" if settings.dropout else ""
+    hidden = f"{_NORMS[settings.norm]}, {settings.activation}{dropout}" if settings.hidden else ""
+    count = network.cancelled_biases
+    cancelled = f"; {count:,} biases left out, as batch norm would cancel them" if count else ""
+    return f"{widths}{hidden}: {network.parameter_count:,} parameters in {network.dtype}{cancelled}"
+
+
+def training_line(training: Training) -> str:
+    """Such as "adam, one-cycle at 0.005, 20 epochs of 23 steps, batches of 64, seed 0"."""
+    settings = training.settings
+    accumulated = f" x {settings.accumulate}" if settings.accumulate > 1 else ""
+    return (
+        f"{settings.loss}, {settings.optimizer}, {settings.schedule} learning rate {settings.learning_rate:g}, "
+        f"{settings.epochs} epochs of {steps_per_epoch(training)} steps, batches of {settings.batch_size}{accumulated}, "
+        f"seed {settings.seed}"
+    )
+
+
+def finish_lines(result: dict[str, Any], records: list[dict[str, Any]]) -> list[str]:
+    """What came out."""
+    figures = []
+    if result["valid_accuracy"] is not None:
+        best = max((r for r in records if r.get("valid_accuracy") is not None), key=lambda r: r["valid_accuracy"])
+        figures.append(
+            f"validation accuracy {result['valid_accuracy']:.4f} (best {best['valid_accuracy']:.4f} in epoch {best['epoch'] + 1})"
+        )
+    figures += [
+        f"{name} loss {result[key]:.4g}"
+        for name, key in (("validation", "valid_loss"), ("training", "train_loss"))
+        if result[key] is not None
+    ]
+    rate = f", {result['samples_per_second']:,.0f} samples/s" if result["samples_per_second"] else ""
+    skipped = f", {result['skipped_steps']} of them skipped" if result["skipped_steps"] else ""
+    done = f"{result['steps']:,} steps{skipped} in {result['seconds']:.1f} s{rate}"
+    out = result["out"]
+    return [f"result    {', '.join(figures)}", f"          {done}", f"          bnengine evaluate {out} validation"]

@@ -1,0 +1,251 @@
+"""`bnengine train`: a new run, or one that goes on."""
+
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .. import saving
+from ..errors import InputError, TrainingFailed
+from ..runs import RunFolder, check_free, check_run, plain, read_config, read_metrics
+from ..training import Callback, Trainer
+from ..training.callbacks import Record
+from .app import INTERRUPTED, TERMINATED, Interrupted
+from .assembly import BUILT_IN, Training, set_up, trainer_of
+from .describe import finish_lines, header_lines
+from .options import SettingsCommand, setting_options
+from .settings import Settings, flag
+
+BESIDE_RESUME = ("backend",)
+
+
+class MetricsLog(Callback):
+    """One line an epoch in the run's metrics.jsonl, before the checkpoint of that epoch."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+
+    def epoch_ends(self, trainer: Trainer, record: Record) -> None:  # noqa: ARG002
+        self.run.append(record)
+
+
+@click.command("train", cls=SettingsCommand)
+@click.argument("data", required=False)
+@setting_options
+@click.option("--config", type=click.Path(dir_okay=False), metavar="FILE", help="Take settings from a config.toml; options given beside it count more.")  # fmt: skip
+@click.option("--out", metavar="DIR", help="The new folder of the run.  [runs/NAME-1, or the next free number]")
+@click.option("--resume", metavar="DIR", help="Go on with the run in DIR; needs nothing else.")
+@click.option("--no-plot", is_flag=True, help="Draw no curves.png.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors (and the result, with --json).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object to standard output, all else to standard error.")  # fmt: skip
+def command(
+    data: str | None, config: str | None, out: str | None, resume: str | None, no_plot: bool, quiet: bool, as_json: bool,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Train a network on DATA and keep it in a folder.
+
+    DATA is digits (1,797 handwritten digits that come with bnengine), a .csv file with a header (name its --target),
+    an .npz file with x and y, an x.npy with y.npy beside it, or a folder of IDX files such as MNIST's.
+
+    \b
+      bnengine train digits
+      bnengine train flowers.csv --target species --hidden 32 --epochs 50
+      bnengine train digits --config runs/digits-1/config.toml --seed 1
+      bnengine train --resume runs/digits-1
+
+    The folder gets config.toml (every setting: --config takes it), metrics.jsonl (a line an epoch), model.safetensors
+    (the network with the scaling of the data and the labels; what evaluate and predict take) and curves.png. Ctrl-C
+    saves the training between two steps.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    say = _speaker(quiet, as_json)
+    with _terminable() as terminated:
+        if resume is not None:
+            _nothing_beside_resume(given, {"DATA": data, "--config": config, "--out": out})
+            result = _resume(Path(resume), given, not no_plot, quiet, say, terminated)
+        else:
+            result = _new(_settings(data, config, given), out, not no_plot, quiet, say, terminated)
+    if as_json:
+        click.echo(json.dumps(plain(result), allow_nan=False))
+
+
+Say = Callable[[str], None]
+
+
+def _speaker(quiet: bool, as_json: bool) -> Say:
+    return (lambda line: None) if quiet else (lambda line: click.echo(line, err=as_json))
+
+
+def _settings(data: str | None, config: str | None, given: dict[str, Any]) -> Settings:
+    settings = Settings()
+    if config is not None:
+        settings = Settings.from_tables(read_config(Path(config), "train: --config"), config)
+    settings = settings.changed(**given, **({} if data is None else {"path": data}))
+    if not settings.path:
+        raise InputError(
+            "train: there is no data to train on; try bnengine train digits, or give a .csv, .npz or x.npy file or a folder of "
+            "IDX files (bnengine train --help has examples)"
+        )
+    return settings
+
+
+def _nothing_beside_resume(given: dict[str, Any], others: dict[str, str | None]) -> None:
+    """A run goes on as it was set up: what would change the training cannot be given again."""
+    named = [name for name, value in others.items() if value is not None]
+    named += [flag(name) for name in given if name not in BESIDE_RESUME]
+    if named:
+        raise InputError(
+            f"train: {', '.join(named)} cannot be given beside --resume, which takes everything from the run's config.toml; "
+            "leave it out, or begin a new run with --config"
+        )
+
+
+def _new(settings: Settings, out: str | None, plot: bool, quiet: bool, say: Say, terminated: Callable[[], bool]) -> dict[str, Any]:
+    if out is not None:
+        check_free(Path(out))
+    training = set_up(settings)
+    run = RunFolder.create(out, _name(settings.path))
+    try:
+        run.write_config(training.settings.tables())
+        return _fit(run, training, None, plot, quiet, say, terminated)
+    except InputError:
+        run.discard()
+        raise
+    finally:
+        run.close()
+
+
+def _name(path: str) -> str:
+    """What a run on these data is called."""
+    return path if path in BUILT_IN else Path(path).resolve().stem or "data"
+
+
+def _resume(folder: Path, given: dict[str, Any], plot: bool, quiet: bool, say: Say, terminated: Callable[[], bool]) -> dict[str, Any]:
+    check_run(folder, "train: --resume")
+    run = RunFolder.open(folder)
+    try:
+        settings = Settings.from_tables(read_config(run.config, "train: --resume"), str(run.config)).changed(**given)
+        saved = saving.read(run.model) if run.model.exists() else None
+        if saved is not None and saved.training is None:
+            raise InputError(f"train: --resume {folder}: {run.model} holds a network without its training; begin a new run")
+        training = set_up(settings, fitted=None if saved is None else saved.preprocessing)
+        return _fit(run, training, saved, plot, quiet, say, terminated)
+    finally:
+        run.close()
+
+
+def _fit(
+    run: RunFolder, training: Training, saved: saving.Saved | None, plot: bool, quiet: bool, say: Say, terminated: Callable[[], bool]
+) -> dict[str, Any]:  # fmt: skip
+    settings = training.settings
+    trainer = trainer_of(training, callbacks=[MetricsLog(run)], model=run.model, progress="quiet" if quiet else "auto")
+    epochs = settings.epochs
+    if saved is not None:
+        epochs = _restore(trainer, training, saved, epochs)
+    run.rewind(trainer.history)
+    for line in header_lines(training, run.folder):
+        say(line)
+    if saved is not None:
+        say(_where_it_goes_on(trainer, epochs, settings.epochs))
+    try:
+        trainer.fit(training.train, epochs=epochs, batch_size=settings.batch_size, validation=training.valid)
+    except KeyboardInterrupt:
+        raise Interrupted(_interrupted(run, trainer), TERMINATED if terminated() else INTERRUPTED) from None
+    except TrainingFailed as error:
+        raise TrainingFailed(f"train: {error}; the run is in {run.folder}") from error
+    records = read_metrics(run.folder)
+    if plot:
+        _plot(run, records, say)
+    result = _result(run, training, trainer, records)
+    for line in finish_lines(result, records):
+        say(line)
+    return result
+
+
+def _restore(trainer: Trainer, training: Training, saved: saving.Saved, epochs: int) -> int:
+    """Put the trainer where the checkpoint was taken; the number of epochs that this run is to have."""
+    assert saved.training is not None
+    if saved.config != json.loads(json.dumps(training.network.config())):
+        raise InputError(
+            "train: --resume: the config.toml describes another network than the checkpoint holds; put it back as it was, or "
+            "begin a new run with --config"
+        )
+    training.network.load_state_dict(saved.state)
+    trainer.load_state(saved.arrays, saved.training)
+    return trainer.epoch if saved.training["stopping"] else epochs
+
+
+def _where_it_goes_on(trainer: Trainer, epochs: int, configured: int) -> str:
+    if trainer.epoch >= epochs:
+        early = "" if epochs == configured else f", stopped early of {configured}"
+        return f"resumed   the run is finished already: {trainer.epoch} epochs{early}; nothing is left to train"
+    step = f", behind step {trainer.group}" if trainer.group else ""
+    return f"resumed   in epoch {trainer.epoch + 1} of {epochs}{step}"
+
+
+def _interrupted(run: RunFolder, trainer: Trainer) -> str:
+    again = f"go on with: bnengine train --resume {run.folder}"
+    if not run.model.exists():
+        return f"train: interrupted before the first checkpoint; {again}"
+    step = f" behind step {trainer.group} of epoch {trainer.epoch + 1}"
+    return f"train: interrupted{step}; the checkpoint is {run.model}; {again}"
+
+
+@contextmanager
+def _terminable() -> Iterator[Callable[[], bool]]:
+    """Inside, SIGTERM does what Ctrl-C does; the function tells whether it came."""
+    came = False
+
+    def handle(number: int, frame: Any) -> None:  # noqa: ARG001
+        nonlocal came
+        came = True
+        signal.raise_signal(signal.SIGINT)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield lambda: came
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _plot(run: RunFolder, records: list[dict[str, Any]], say: Say) -> None:
+    try:
+        from ..training.curves import draw
+    except ImportError:
+        say("curves    not drawn: matplotlib is not installed; pip install 'bnengine[plot]', or give --no-plot")
+        return
+    draw(records, run.curves)
+
+
+def _result(run: RunFolder, training: Training, trainer: Trainer, records: list[dict[str, Any]]) -> dict[str, Any]:
+    """What --json prints."""
+    report, network = trainer.step.report(), training.network
+    last = records[-1] if records else {}
+    accuracies = [r["valid_accuracy"] for r in records if r.get("valid_accuracy") is not None]
+    seconds = [r["seconds"] for r in records if r.get("seconds") is not None]
+    rows = sum(r["seconds"] * r["samples_per_second"] for r in records if r.get("seconds") is not None)
+    return {
+        "backend": network.backend.name,
+        "epochs": trainer.epoch,
+        "steps": report.steps,
+        "train_loss": last.get("train_loss"),
+        "train_accuracy": last.get("train_accuracy"),
+        "valid_loss": last.get("valid_loss"),
+        "valid_accuracy": last.get("valid_accuracy"),
+        "best_valid_accuracy": max(accuracies, default=None),
+        "seconds": sum(seconds),
+        "samples_per_second": rows / sum(seconds) if sum(seconds) else None,
+        "parameters": network.parameter_count,
+        "cancelled_biases": network.cancelled_biases,
+        "skipped_steps": report.skipped,
+        "out": str(run.folder),
+    }
