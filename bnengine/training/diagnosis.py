@@ -69,12 +69,13 @@ def _inside(layer: Layer, x: Array, run: Pass, backend: Backend) -> str:
             if found := _inside(part, h, run, backend):
                 return found
             h, _ = part.forward(h, run)
-    statistics = [h for h in layer.handles().values() if isinstance(h, Statistics)]
+    normalised = layer.last if isinstance(layer, Residual) and layer.sums else layer
+    statistics = [h for h in normalised.handles().values() if isinstance(h, Statistics)]
     run = replace(run, proposals=run.proposals.like())
     y, _ = layer.forward(x, run)
     for handle in statistics:
         if found := _broken(backend.to_numpy(run.proposals[handle])):
-            return f"the batch statistics of {layer.name} hold {found} of (count, mean, var)"
+            return f"the batch statistics of {normalised.name} hold {found} of (count, mean, var)"
     found = _broken(backend.to_numpy(y))
     return found and f"the output of {layer.name} holds {found}"
 

@@ -101,6 +101,31 @@ def test_the_bias_correction_goes_on_counting_over_schedules(rng):
     assert results[0] == results[1]
 
 
+@pytest.mark.parametrize("given", [[0.1], [0.1] * 3, [0.1] * 150])
+def test_where_the_rate_stays_the_bias_correction_does_not(given):
+    """c = 1 - beta^t goes on changing behind the last rate; with gradients of +-1 the moves of Adam show it."""
+    steps = [step_of(line(), Adam(beta1=0.5, beta2=0.9)) for _ in range(2)]
+    steps[0].schedule(given)
+    steps[1].schedule([0.1] * 150)
+    nan = TWO._replace(x=TWO.x * np.nan)
+    for i in range(150):
+        for step in steps:
+            step([TWO if i % 10 else nan])
+    assert bits(steps[0]) == bits(steps[1])
+    assert steps[0].report().steps == 135
+
+
+def test_skips_in_a_row_can_be_forgotten():
+    step = step_of(line())
+    nan = TWO._replace(x=TWO.x * np.nan)
+    for one in (nan, nan, TWO, nan):
+        step([one])
+    step.forget_skips()
+    assert step.report()[3:] == (1, 3, 0, 0)
+    step([nan])
+    assert step.report()[3:] == (1, 4, 1, 1)
+
+
 @pytest.mark.parametrize("rates", [[], [0.1, float("nan")], [float("inf")], [-0.1], [0.1, -1e-9]])
 def test_a_learning_rate_that_is_negative_or_not_finite_is_an_error(rates):
     with pytest.raises(InputError, match=r"^Step: learning rates \[.* must be finite, from 0 up, and at least one"):
