@@ -102,7 +102,8 @@ def _scale(panel: Any, metric: str, values: Array) -> None:
     if metric.endswith("accuracy"):
         low = float(np.quantile(values, 0.1)) if len(values) >= 10 else low
         room = max((high - low) * 0.12, 0.5)
-        panel.set_ylim(max(low - room, 0.0), min(high + room, 100 + room / 3))
+        low = max(low - room, 0.0)
+        panel.set_ylim(low, min(high + room, 100 + 0.03 * (100 - low)))
     elif low > 0 and high / low > 8:
         panel.set_yscale("log")
         panel.set_ylim(low / 1.25, high * 1.25)
@@ -116,7 +117,7 @@ def _axes(panel: Any, epochs: Array, metric: str, percent: bool) -> None:
 
     first, last = float(epochs.min()), float(epochs.max())
     room = max((last - first) * 0.02, 0.5 if first == last else 0.0)
-    panel.set_xlim(first - room, last + room)
+    panel.set_xlim(first - min(room, 0.9), last + room)  # epochs begin at 1: no tick at 0
     panel.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     if panel.get_yscale() == "log":
         panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
