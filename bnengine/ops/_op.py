@@ -123,6 +123,9 @@ class Op(Generic[R]):
             new = values[field]
             if new is None:
                 raise InputError(f"{self.name}: this call has no output {field!r} that could go into a destination")
+            if array.shape != new.shape:
+                shapes = f"{tuple(array.shape)}, the output is {tuple(new.shape)}"
+                raise InputError(f"{self.name}: the destination of {field!r} is {shapes}; they must be alike")
             array[...] = self.accumulates[field](array, new) if adds else new
             values[field] = array
         stored: R = values["out"] if single else type(result)(**values)

@@ -49,7 +49,7 @@ def slope_of(kind, slope, y, z):
     return rules[kind](y)
 
 
-# -- pointwise, dense ---------------------------------------------------------------------------------------------------
+# -- pointwise, dense -------------------------------------------------------------------------------------------------
 
 
 def activation(x, *, kind, slope=0.01):
@@ -75,7 +75,7 @@ def affine_backward(dy, x, W, y, *, activation="identity", slope=0.01, input_gra
     return {"dx": dx, "dW": np.einsum("ri,ro->io", rows(x), rows(dz)), "db": rows(dz).sum(0)}
 
 
-# -- batch normalisation ------------------------------------------------------------------------------------------------
+# -- batch normalisation ----------------------------------------------------------------------------------------------
 
 
 def moments(x):
@@ -149,7 +149,7 @@ def normalize_backward(
     }
 
 
-# -- dropout ------------------------------------------------------------------------------------------------------------
+# -- dropout ----------------------------------------------------------------------------------------------------------
 
 
 def philox(counter, key):
@@ -178,7 +178,7 @@ def dropout_backward(dy, keep, *, rate):
     return {"out": keep * dy / (1 - LONG(rate))}
 
 
-# -- losses -------------------------------------------------------------------------------------------------------------
+# -- losses -----------------------------------------------------------------------------------------------------------
 
 
 def softmax_cross_entropy(logits, target, class_weights=None, sample_weights=None, *, normaliser, label_smoothing=0.0):
@@ -209,7 +209,7 @@ def mean_squared_error(prediction, target, sample_weights=None, *, normaliser):
     return {"value": (v * error * error).sum().reshape(1) / normaliser, "dlogits": 2 * v * error / normaliser}
 
 
-# -- the end of a step --------------------------------------------------------------------------------------------------
+# -- the end of a step ------------------------------------------------------------------------------------------------
 
 
 def judge(loss, gradients, proposals, *, clip=None):
@@ -317,7 +317,7 @@ ORACLES = {
     f.__name__: f
     for f in (
         activation, activation_backward, adam, advance, affine, affine_backward, average, binary_cross_entropy, commit,
-        dropout, dropout_backward, hits, judge, mean_squared_error, merge, moments, normalize, normalize_backward, rmsprop,
-        sgd, softmax_cross_entropy, tally, total,
+        dropout, dropout_backward, hits, judge, mean_squared_error, merge, moments, normalize, normalize_backward,
+        rmsprop, sgd, softmax_cross_entropy, tally, total,
     )
 }  # fmt: skip

@@ -1,6 +1,7 @@
 """Batch normalisation against values worked by hand, and on inputs that cancel, vanish, overflow or are missing."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnengine import ops
-from bnengine.errors import InputError
 
 U32, U64 = 2.0**-24, 2.0**-53
 YES, NO = np.asarray([True]), np.asarray([False])
@@ -19,7 +19,7 @@ def column(*values):
     return np.asarray(values, np.float64).reshape(3, 1)
 
 
-# -- moments ------------------------------------------------------------------------------------------------------------
+# -- moments ----------------------------------------------------------------------------------------------------------
 
 
 def test_moments_are_count_mean_and_biased_variance_of_each_column():
@@ -49,7 +49,7 @@ def test_all_axes_but_the_last_are_rows(rng, dtype):
 
 
 @pytest.mark.parametrize("mean", [1e6, -1e6, 1e8])
-def test_a_large_mean_costs_the_variance_nothing(rng, mean):
+def test_a_large_mean_costs_the_variance_nothing(mean):
     x = (mean + np.arange(64.0) - 32).reshape(-1, 1)
     count, found, var = ops.moments(x).batch[:, 0]
     assert count == 64
@@ -100,7 +100,7 @@ def test_batch_and_proposal_part_where_the_proposal_goes_into_a_destination(rng)
     np.testing.assert_allclose(proposals, ops.moments(x).batch, rtol=1e-14)
 
 
-# -- merge --------------------------------------------------------------------------------------------------------------
+# -- merge ------------------------------------------------------------------------------------------------------------
 
 
 def test_two_samples_merge_to_the_statistics_of_their_union():
@@ -139,9 +139,7 @@ def test_statistics_that_are_not_finite_stay_so_in_the_union():
 def test_the_parts_of_any_split_merge_to_the_whole_in_any_order(values, offset, cuts, order):
     x = np.asarray(values).reshape(-1, 1) + offset
     edges = [0, *sorted(min(c, len(x)) for c in cuts), len(x)]
-    parts = [
-        ops.moments(x[a:b]).batch if b > a else column(0, 0, 1) for a, b in zip(edges[:-1], edges[1:], strict=True)
-    ]
+    parts = [ops.moments(x[a:b]).batch if b > a else column(0, 0, 1) for a, b in pairwise(edges)]
     order.shuffle(parts)
     merged = parts[0]
     for part in parts[1:]:
@@ -150,7 +148,7 @@ def test_the_parts_of_any_split_merge_to_the_whole_in_any_order(values, offset, 
     assert merged[0, 0] == len(x)
     largest = float(np.abs(longest).max())
     for found in (merged, whole):
-        assert abs(found[1, 0] - longest.mean()) <= 10 * len(parts) * U64 * largest
+        assert abs(found[1, 0] - longest.mean()) <= 10 * len(parts) * U64 * largest + 5e-324
         # Means are off by at most u |x|, in the square of a distance between means of at most twice the deviation.
         spread = float(np.abs(longest - longest.mean()).max())
         allowed = 10 * len(parts) * U64 * (4 * spread**2 + 2 * spread * largest) + (20 * U64 * largest) ** 2
@@ -158,7 +156,7 @@ def test_the_parts_of_any_split_merge_to_the_whole_in_any_order(values, offset, 
         assert found[2, 0] >= 0
 
 
-# -- commit -------------------------------------------------------------------------------------------------------------
+# -- commit -----------------------------------------------------------------------------------------------------------
 
 
 def committed(running, proposal, decay, unbiased, ok=YES):
@@ -227,7 +225,7 @@ def test_a_proposal_of_count_0_leaves_every_bit(decay):
         assert committed(running, nothing, decay, True).tobytes() == running.tobytes()
 
 
-# -- normalize ----------------------------------------------------------------------------------------------------------
+# -- normalize --------------------------------------------------------------------------------------------------------
 
 
 def test_a_batch_worked_by_hand():
@@ -327,7 +325,7 @@ def test_the_order_of_memory_and_strides_change_nothing(rng):
 
 
 def test_batch_normalization_is_the_formula_of_tf_nn_in_its_order_of_arguments(rng):
-    """tf.nn.batch_normalization(x, mean, variance, offset, scale, variance_epsilon): the offset stands before the scale."""
+    """tf.nn.batch_normalization(x, mean, variance, offset, scale, variance_epsilon): the offset before the scale."""
     x, mean = rng.standard_normal((5, 3)), rng.standard_normal(3)
     var, beta, gamma = rng.random(3), rng.standard_normal(3), rng.standard_normal(3)
     expected = gamma * (x - mean) / np.sqrt(var + 0.25) + beta
@@ -340,85 +338,3 @@ def test_batch_normalization_is_the_formula_of_tf_nn_in_its_order_of_arguments(r
     assert ops.batch_normalization(np.asarray([[3.0]]), *np.asarray([[1.0], [3.0], [5.0], [7.0]]), 1.0).tolist() == [
         [12]
     ]
-
-
-# -- errors -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shape", [(), (3,), (0, 3), (3, 0), (2, 0, 3)])
-def test_moments_of_nothing_are_an_error(shape):
-    with pytest.raises(InputError) as error:
-        ops.moments(np.zeros(shape))
-    text = f"moments: shape {shape} has no rows of channels; give (rows, channels), both at least 1"
-    assert str(error.value) == text
-
-
-X, S, V = np.zeros((4, 3)), np.zeros((3, 3)), np.ones(3)
-
-
-@pytest.mark.parametrize(
-    ("changes", "options", "text"),
-    [
-        ({"statistics": np.zeros((3, 4))}, {}, "statistics has shape (3, 4); x (4, 3) needs (3, 3)"),
-        ({"statistics": np.zeros((2, 3))}, {}, "statistics has shape (2, 3); x (4, 3) needs (3, 3)"),
-        ({"statistics": S.astype(np.float32)}, {}, "statistics are float32; they are float64 for every dtype of x"),
-        ({"gamma": np.ones(4)}, {}, "gamma has shape (4,); x (4, 3) needs (3,)"),
-        ({"beta": np.ones((1, 3))}, {}, "beta has shape (1, 3); x (4, 3) needs (3,)"),
-        ({"add": np.ones((4, 1))}, {}, "add has shape (4, 1); x (4, 3) needs (4, 3)"),
-        ({"x": X.astype(np.int64)}, {}, "x is int64; give float32 or float64"),
-        ({"x": X.astype(np.float32)}, {}, "gamma is float64 and x is float32; bring both to one dtype"),
-        ({"beta": V.astype(np.float32)}, {}, "beta is float32 and x is float64; bring both to one dtype"),
-        ({"add": X.astype(np.float32)}, {}, "add is float32 and x is float64; bring both to one dtype"),
-        ({}, {"eps": -1e-5}, "eps -1e-05 is not a finite number from 0 up; 1e-5 is usual"),
-        ({}, {"eps": math.inf}, "eps inf is not a finite number from 0 up; 1e-5 is usual"),
-        ({}, {"eps": math.nan}, "eps nan is not a finite number from 0 up; 1e-5 is usual"),
-        (
-            {},
-            {"activation": "swish"},
-            "no activation 'swish'; choose one of identity, relu, leaky_relu, sigmoid, tanh, gelu",
-        ),
-        ({}, {"slope": -0.1}, "slope -0.1 is not a finite number from 0 up; leaky_relu uses 0.01 by default"),
-    ],
-)
-def test_misshapen_arguments_are_errors_that_echo_them(changes, options, text):
-    given = {"x": X, "statistics": S, "gamma": V, "beta": V, "add": None} | changes
-    with pytest.raises(InputError) as error:
-        ops.normalize(*given.values(), **options)
-    assert str(error.value) == f"normalize: {text}"
-    with pytest.raises(InputError) as error:
-        ops.normalize_backward(given["x"], given["x"], given["x"], *list(given.values())[1:], **options)
-    assert str(error.value).replace("dy is int64", "x is int64") == f"normalize_backward: {text}"
-
-
-def test_eps_0_is_allowed():
-    assert ops.normalize(np.asarray([[3.0]]), column(1, 1, 4), None, None, eps=0.0).tolist() == [[1.0]]
-
-
-def test_the_gradient_must_have_the_shape_and_dtype_of_the_output():
-    with pytest.raises(
-        InputError, match=r"^normalize_backward: dy \(1, 3\), x \(4, 3\), y \(4, 3\) must be of one shape$"
-    ):
-        ops.normalize_backward(X[:1], X, X, S, V, V)
-    with pytest.raises(
-        InputError, match=r"^normalize_backward: x is float64 and dy is float32; bring both to one dtype$"
-    ):
-        ops.normalize_backward(X.astype(np.float32), X, X, S, V, V)
-
-
-def test_statistics_of_another_form_are_errors():
-    with pytest.raises(InputError, match=r"^merge: a \(3, 2\), b \(3, 3\) must be of one shape$"):
-        ops.merge(np.zeros((3, 2)), S)
-    with pytest.raises(
-        InputError, match=r"^merge: a is float64 of shape \(2, 3\); statistics are float64 \(3, channels\)"
-    ):
-        ops.merge(S[:2], S[:2])
-    with pytest.raises(InputError, match=r"^merge: a is float64 of shape \(3,\); "):
-        ops.merge(S[0], S[0])
-    with pytest.raises(InputError, match=r"^commit: proposal is float32 of shape \(3, 3\); "):
-        ops.commit(S, S.astype(np.float32), YES, V, V > 0)
-    with pytest.raises(InputError, match=r"^commit: decay has shape \(2,\); it must be \(3,\)$"):
-        ops.commit(S, S, YES, V[:2], V > 0)
-    with pytest.raises(InputError, match=r"^commit: unbiased has shape \(1,\); it must be \(3,\)$"):
-        ops.commit(S, S, YES, V, YES)
-    with pytest.raises(InputError, match=r"^commit: ok has shape \(3,\); it must be \(1,\)$"):
-        ops.commit(S, S, V > 0, V, V > 0)

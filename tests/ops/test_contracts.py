@@ -1,4 +1,4 @@
-"""Every registered op keeps its contract: its bound, its dtypes, what it may add into, and that inputs stay as they are."""
+"""Every registered op keeps its contract: bounds, dtypes, what may be added into, inputs that stay as they are."""
 
 from typing import Any
 
@@ -206,7 +206,16 @@ def test_a_destination_for_an_output_that_is_not_there_is_an_error(name, field):
     np.testing.assert_array_equal(array, 1)
 
 
-# -- the same examples on other libraries -------------------------------------------------------------------------------
+@pytest.mark.parametrize("adds", [False, True])
+def test_a_destination_of_another_shape_is_an_error_and_not_broadcast(adds):
+    array = np.ones((2, 3))
+    with pytest.raises(InputError) as error:
+        REGISTRY["total"](np.ones(3), np.ones(3), into={"out": Into(array, adds)})
+    assert str(error.value) == "total: the destination of 'out' is (2, 3), the output is (3,); they must be alike"
+    np.testing.assert_array_equal(array, 1)
+
+
+# -- the same examples on other libraries -----------------------------------------------------------------------------
 
 
 @pytest.fixture(params=["array_api_strict", "torch", pytest.param("cupy", marks=pytest.mark.gpu)])

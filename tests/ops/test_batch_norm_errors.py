@@ -1,0 +1,92 @@
+"""What the ops of batch normalisation refuse, and in which words."""
+
+import math
+
+import numpy as np
+import pytest
+
+from bnengine import ops
+from bnengine.errors import InputError
+
+YES = np.asarray([True])
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (0, 3), (3, 0), (2, 0, 3)])
+def test_moments_of_nothing_are_an_error(shape):
+    with pytest.raises(InputError) as error:
+        ops.moments(np.zeros(shape))
+    text = f"moments: shape {shape} has no rows of channels; give (rows, channels), both at least 1"
+    assert str(error.value) == text
+
+
+X, S, V = np.zeros((4, 3)), np.zeros((3, 3)), np.ones(3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "text"),
+    [
+        ({"statistics": np.zeros((3, 4))}, {}, "statistics has shape (3, 4); x (4, 3) needs (3, 3)"),
+        ({"statistics": np.zeros((2, 3))}, {}, "statistics has shape (2, 3); x (4, 3) needs (3, 3)"),
+        ({"statistics": S.astype(np.float32)}, {}, "statistics are float32; they are float64 for every dtype of x"),
+        ({"gamma": np.ones(4)}, {}, "gamma has shape (4,); x (4, 3) needs (3,)"),
+        ({"beta": np.ones((1, 3))}, {}, "beta has shape (1, 3); x (4, 3) needs (3,)"),
+        ({"add": np.ones((4, 1))}, {}, "add has shape (4, 1); x (4, 3) needs (4, 3)"),
+        ({"x": X.astype(np.int64)}, {}, "x is int64; give float32 or float64"),
+        ({"x": X.astype(np.float32)}, {}, "gamma is float64 and x is float32; bring both to one dtype"),
+        ({"beta": V.astype(np.float32)}, {}, "beta is float32 and x is float64; bring both to one dtype"),
+        ({"add": X.astype(np.float32)}, {}, "add is float32 and x is float64; bring both to one dtype"),
+        ({}, {"eps": -1e-5}, "eps -1e-05 is not a finite number from 0 up; 1e-5 is usual"),
+        ({}, {"eps": math.inf}, "eps inf is not a finite number from 0 up; 1e-5 is usual"),
+        ({}, {"eps": math.nan}, "eps nan is not a finite number from 0 up; 1e-5 is usual"),
+        (
+            {},
+            {"activation": "swish"},
+            "no activation 'swish'; choose one of identity, relu, leaky_relu, sigmoid, tanh, gelu",
+        ),
+        ({}, {"slope": -0.1}, "slope -0.1 is not a finite number from 0 up; leaky_relu uses 0.01 by default"),
+    ],
+)
+def test_misshapen_arguments_are_errors_that_echo_them(changes, options, text):
+    given = {"x": X, "statistics": S, "gamma": V, "beta": V, "add": None} | changes
+    with pytest.raises(InputError) as error:
+        ops.normalize(*given.values(), **options)
+    assert str(error.value) == f"normalize: {text}"
+    with pytest.raises(InputError) as error:
+        ops.normalize_backward(given["x"], given["x"], given["x"], *list(given.values())[1:], **options)
+    assert str(error.value).replace("dy is int64", "x is int64") == f"normalize_backward: {text}"
+
+
+def test_eps_0_is_allowed():
+    assert ops.normalize(np.asarray([[3.0]]), np.asarray([[1.0], [1.0], [4.0]]), None, None, eps=0.0).tolist() == [
+        [1.0]
+    ]
+
+
+def test_the_gradient_must_have_the_shape_and_dtype_of_the_output():
+    with pytest.raises(
+        InputError, match=r"^normalize_backward: dy \(1, 3\), x \(4, 3\), y \(4, 3\) must be of one shape$"
+    ):
+        ops.normalize_backward(X[:1], X, X, S, V, V)
+    with pytest.raises(
+        InputError, match=r"^normalize_backward: x is float64 and dy is float32; bring both to one dtype$"
+    ):
+        ops.normalize_backward(X.astype(np.float32), X, X, S, V, V)
+
+
+def test_statistics_of_another_form_are_errors():
+    with pytest.raises(InputError, match=r"^merge: a \(3, 2\), b \(3, 3\) must be of one shape$"):
+        ops.merge(np.zeros((3, 2)), S)
+    with pytest.raises(
+        InputError, match=r"^merge: a is float64 of shape \(2, 3\); statistics are float64 \(3, channels\)"
+    ):
+        ops.merge(S[:2], S[:2])
+    with pytest.raises(InputError, match=r"^merge: a is float64 of shape \(3,\); "):
+        ops.merge(S[0], S[0])
+    with pytest.raises(InputError, match=r"^commit: proposal is float32 of shape \(3, 3\); "):
+        ops.commit(S, S.astype(np.float32), YES, V, V > 0)
+    with pytest.raises(InputError, match=r"^commit: decay has shape \(2,\); it must be \(3,\)$"):
+        ops.commit(S, S, YES, V[:2], V > 0)
+    with pytest.raises(InputError, match=r"^commit: unbiased has shape \(1,\); it must be \(3,\)$"):
+        ops.commit(S, S, YES, V, YES)
+    with pytest.raises(InputError, match=r"^commit: ok has shape \(3,\); it must be \(1,\)$"):
+        ops.commit(S, S, V > 0, V, V > 0)

@@ -1,0 +1,216 @@
+"""Activations, sums and affine maps against the math library and values worked by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from bnengine import ops
+from bnengine.errors import InputError
+
+POINTS = [-30.0, -3.0, -1.0, -0.5, -1e-9, 0.0, 1e-9, 0.25, 1.0, 2.5, 30.0]
+VALUES = {
+    "identity": lambda z: z,
+    "relu": lambda z: z if z > 0 else 0.0,
+    "leaky_relu": lambda z: z if z > 0 else 0.3 * z,
+    "sigmoid": lambda z: 1 / (1 + math.exp(-z)),
+    "tanh": math.tanh,
+    "gelu": lambda z: z * math.erfc(-z / math.sqrt(2)) / 2,
+}
+SLOPES = {
+    "identity": lambda _z: 1.0,
+    "relu": lambda z: 1.0 if z > 0 else 0.0,
+    "leaky_relu": lambda z: 1.0 if z > 0 else 0.3,
+    "sigmoid": lambda z: 1 / (2 + math.exp(z) + math.exp(-z)),
+    "tanh": lambda z: 1 / math.cosh(z) ** 2,
+    "gelu": lambda z: math.erfc(-z / math.sqrt(2)) / 2 + z * math.exp(-z * z / 2) / math.sqrt(2 * math.pi),
+}
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_the_value_of_each_activation(kind):
+    y = ops.activation(np.asarray(POINTS), kind=kind, slope=0.3)
+    # gelu at -30 is the difference of two numbers near 15.
+    np.testing.assert_allclose(y, [VALUES[kind](z) for z in POINTS], rtol=2e-15, atol=1e-14 if kind == "gelu" else 0)
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_the_slope_of_each_activation(kind):
+    x = np.asarray(POINTS)
+    dy = np.linspace(-2, 2, x.size)
+    y = ops.activation(x, kind=kind, slope=0.3)
+    dx = ops.activation_backward(dy, x, y, kind=kind, slope=0.3)
+    np.testing.assert_allclose(
+        dx, [d * SLOPES[kind](z) for d, z in zip(dy, POINTS, strict=True)], rtol=1e-13, atol=3e-15
+    )
+
+
+def test_the_slope_of_leaky_relu_is_a_hundredth_unless_told():
+    x = np.asarray([-2.0, 3.0])
+    y = ops.activation(x, kind="leaky_relu")
+    assert y.tolist() == [-0.02, 3.0]
+    assert ops.activation_backward(np.ones(2), x, y, kind="leaky_relu").tolist() == [0.01, 1.0]
+    assert ops.affine(x[:, None], np.ones((1, 1)), activation="leaky_relu")[:, 0].tolist() == [-0.02, 3.0]
+    found = ops.affine_backward(np.ones((2, 1)), x[:, None], np.ones((1, 1)), y[:, None], activation="leaky_relu")
+    assert found.dx[:, 0].tolist() == [0.01, 1.0]
+    statistics = np.asarray([[2.0], [0.0], [1.0]])
+    out = ops.normalize(x[:, None], statistics, None, None, activation="leaky_relu", eps=0.0)
+    assert out[:, 0].tolist() == [-0.02, 3.0]
+    back = ops.normalize_backward(
+        np.ones((2, 1)),
+        x[:, None],
+        out,
+        statistics,
+        None,
+        None,
+        activation="leaky_relu",
+        eps=0.0,
+        batch_statistics=False,
+    )
+    assert back.dx[:, 0].tolist() == [0.01, 1.0]
+
+
+@pytest.mark.parametrize("kind", VALUES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_infinities_have_their_limits_nan_passes_and_zero_keeps_its_sign(kind, dtype):
+    x = np.asarray([np.inf, -np.inf, np.nan, 0.0, -0.0], dtype)
+    with np.errstate(invalid="ignore"):
+        y = ops.activation(x, kind=kind, slope=0.3)
+    limits = {"relu": (np.inf, 0), "sigmoid": (1, 0), "tanh": (1, -1), "gelu": (np.inf, np.nan)}
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(y[:3], [*limits.get(kind, (np.inf, -np.inf)), np.nan])
+    if kind == "sigmoid":
+        assert y[3:].tolist() == [0.5, 0.5]
+    else:
+        assert y[3:].tolist() == [0, 0]
+        assert np.signbit(y[3:]).tolist() == [False, True]
+
+
+def test_sigmoid_keeps_the_digits_of_its_small_side():
+    x = np.asarray([-80.0, -700.0])
+    np.testing.assert_allclose(ops.activation(x, kind="sigmoid"), np.exp(x), rtol=1e-15)
+
+
+def test_the_gradient_of_identity_is_a_new_array():
+    dy = np.asarray([1.0, -2.0])
+    dx = ops.activation_backward(dy, dy, dy, kind="identity")
+    np.testing.assert_array_equal(dx, dy)
+    assert not np.shares_memory(dx, dy)
+
+
+def test_relu_lets_no_gradient_through_where_its_output_is_0():
+    x, dy = np.asarray([-0.0, 0.0, 1e-300]), np.ones(3)
+    y = ops.activation(x, kind="relu")
+    assert ops.activation_backward(dy, x, y, kind="relu").tolist() == [0, 0, 1]
+
+
+def test_total_is_the_sum():
+    assert ops.total(np.asarray([1.0, 2.0]), np.asarray([10.0, -2.0])).tolist() == [11, 0]
+
+
+def test_affine_worked_by_hand():
+    x, W, b = (
+        np.asarray([[1.0, 2.0], [-1.0, 0.0]]),
+        np.asarray([[3.0, 0.0, 1.0], [-1.0, 4.0, 2.0]]),
+        np.asarray([0.5, 0.0, -9.0]),
+    )
+    assert ops.affine(x, W).tolist() == [[1, 8, 5], [-3, 0, -1]]
+    assert ops.affine(x, W, b).tolist() == [[1.5, 8, -4], [-2.5, 0, -10]]
+    y = ops.affine(x, W, b, activation="relu")
+    assert y.tolist() == [[1.5, 8, 0], [0, 0, 0]]
+    dy = np.asarray([[2.0, -1.0, 7.0], [5.0, 5.0, 5.0]])
+    found = ops.affine_backward(dy, x, W, y, activation="relu")
+    assert found.dx.tolist() == [[6, -6], [0, 0]]
+    assert found.dW.tolist() == [[2, -1, 0], [4, -2, 0]]
+    assert found.db.tolist() == [2, -1, 0]
+    plain = ops.affine_backward(dy, x, W, y, input_gradient=False)
+    assert plain.dx is None
+    assert plain.dW.tolist() == [[-3, -6, 2], [4, -2, 14]]
+    assert plain.db.tolist() == [7, 4, 12]
+
+
+def test_the_gradients_of_bias_beta_and_gamma_are_summed_in_float64():
+    """Row after row adds 1 to 2**24: in float32 each of them would be lost."""
+    dy = np.ones((65, 1), np.float32)
+    dy[0] = 2.0**24
+    assert ops.affine_backward(dy, dy, np.ones((1, 1), np.float32), dy).db.tolist() == [2.0**24 + 64]
+    statistics = np.asarray([[65.0], [0.0], [1.0]])
+    ones = np.ones_like(dy)
+    one = np.ones(1, np.float32)
+    found = ops.normalize_backward(dy, ones, ones, statistics, one, one, eps=0.0)
+    assert (found.dbeta.tolist(), found.dgamma.tolist()) == ([2.0**24 + 64], [2.0**24 + 64])
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+X, W = np.zeros((4, 3)), np.zeros((3, 2))
+FORMS = "x (..., inputs), W (inputs, outputs)"
+Y = np.zeros((4, 2))
+CHOICES = "identity, relu, leaky_relu, sigmoid, tanh, gelu"
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: ops.activation(X, kind="Relu"), f"activation: no activation 'Relu'; choose one of {CHOICES}"),
+        (
+            lambda: ops.activation_backward(X, X, X, kind=""),
+            f"activation_backward: no activation ''; choose one of {CHOICES}",
+        ),
+        (lambda: ops.affine(X, W, activation="elu"), f"affine: no activation 'elu'; choose one of {CHOICES}"),
+        (
+            lambda: ops.affine_backward(Y, X, W, Y, activation="elu"),
+            f"affine_backward: no activation 'elu'; choose one of {CHOICES}",
+        ),
+        (
+            lambda: ops.activation(X, kind="leaky_relu", slope=math.inf),
+            "activation: slope inf is not a finite number from 0 up; leaky_relu uses 0.01 by default",
+        ),
+        (
+            lambda: ops.affine_backward(Y, X, W, Y, slope=-1.0),
+            "affine_backward: slope -1.0 is not a finite number from 0 up; leaky_relu uses 0.01 by default",
+        ),
+        (lambda: ops.activation(X > 0, kind="relu"), "activation: x is bool; give float32 or float64"),
+        (
+            lambda: ops.activation_backward(X, X, X[0], kind="relu"),
+            "activation_backward: dy (4, 3), x (4, 3), y (3,) must be of one shape",
+        ),
+        (
+            lambda: ops.activation_backward(X, X, X.astype(np.float32), kind="relu"),
+            "activation_backward: y is float32 and dy is float64; bring both to one dtype",
+        ),
+        (lambda: ops.total(X, W), "total: a (4, 3), b (3, 2) must be of one shape"),
+        (lambda: ops.total(X, X.astype(np.int64)), "total: b is int64; give float32 or float64"),
+        (lambda: ops.affine(X, W[:2]), "affine: x (4, 3) and W (2, 2) do not fit; " + FORMS),
+        (lambda: ops.affine(X[0], W), "affine: x (3,) and W (3, 2) do not fit; " + FORMS),
+        (lambda: ops.affine(X, W[:, 0]), "affine: x (4, 3) and W (3,) do not fit; " + FORMS),
+        (lambda: ops.affine(X, W, np.zeros(3)), "affine: b has shape (3,); W (3, 2) needs (2,)"),
+        (lambda: ops.affine(X, W.astype(np.float32)), "affine: W is float32 and x is float64; bring both to one dtype"),
+        (lambda: ops.affine(X.astype(np.int32), W), "affine: x is int32; give float32 or float64"),
+        (
+            lambda: ops.affine_backward(Y, X, W, Y, activation="gelu"),
+            "affine_backward: gelu cannot be told from y; apply it with `activation` behind an affine",
+        ),
+        (lambda: ops.affine_backward(Y, X, W, Y[:1]), "affine_backward: dy (4, 2), y (1, 2) must be of one shape"),
+        (
+            lambda: ops.affine_backward(X, X, W, X),
+            "affine_backward: dy (4, 3), x (4, 3) and W (3, 2) do not fit; dy (..., outputs), " + FORMS,
+        ),
+        (
+            lambda: ops.affine_backward(Y, Y, W, Y),
+            "affine_backward: dy (4, 2), x (4, 2) and W (3, 2) do not fit; dy (..., outputs), " + FORMS,
+        ),
+        (
+            lambda: ops.affine_backward(Y, X, W.astype(np.float32), Y),
+            "affine_backward: W is float32 and dy is float64; bring both to one dtype",
+        ),
+    ],
+)
+def test_what_cannot_be_used_is_an_error_that_echoes_it(call, text):
+    with pytest.raises(InputError) as error:
+        call()
+    assert str(error.value) == text
+
+
+def test_slope_0_is_allowed():
+    assert ops.activation(np.asarray([-1.0, 1.0]), kind="leaky_relu", slope=0.0).tolist() == [0, 1]

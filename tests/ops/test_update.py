@@ -1,0 +1,350 @@
+"""Optimizer rules step by step in plain Python numbers, the judge, the counters, and steps that change nothing."""
+
+import math
+
+import numpy as np
+import pytest
+
+from bnengine import ops
+
+YES, NO, ONE = np.asarray([True]), np.asarray([False]), np.ones(1)
+START, GRADIENTS = (1.0, -2.0, 0.5), ((0.5, -1.0, 2.0), (0.25, 3.0, -1.0), (-4.0, 0.125, 1.0), (1.0, 1.0, 0.0))
+RATES = (0.1, 0.05, 0.2, 0.01)
+
+
+def counters(row=0):
+    return np.asarray([row, row, 0, 0, 0])
+
+
+def run(op, slots, columns, **options):
+    """Four steps through a table of one row a step; the states after the last."""
+    state = [np.asarray(START), *(None if s is None else np.full(3, s) for s in slots)]
+    table = np.asarray(columns)
+    for t, g in enumerate(GRADIENTS):
+        state = list(op(state[0], np.asarray(g), *state[1:], table, counters(t), YES, ONE, **options))
+    return [None if s is None else s.tolist() for s in state]
+
+
+def by_hand(rule, slots):
+    """The same four steps for each parameter alone: rule(t, index, p, g, slots) -> p, slots."""
+    results = []
+    for i, p in enumerate(START):
+        state = list(slots)
+        for t, g in enumerate(GRADIENTS):
+            p, state = rule(t, i, p, g[i], state)
+        results.append((p, *state))
+    return [list(column) for column in zip(*results, strict=True)]
+
+
+def assert_states(found, expected):
+    for got, wanted in zip(found, expected, strict=True):
+        if got is not None:
+            np.testing.assert_allclose(got, wanted, rtol=1e-13)
+
+
+# -- sgd --------------------------------------------------------------------------------------------------------------
+
+
+def test_plain_descent():
+    found = run(ops.sgd, [None], [[r] for r in RATES], border=3)
+    assert found[1] is None
+    assert_states(found[:1], by_hand(lambda t, _i, p, g, s: (p - RATES[t] * g, s), []))
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_momentum(nesterov, decay):
+    def rule(t, i, p, g, s):
+        g = g + (decay * p if i < 2 else 0)
+        v = 0.8 * s[0] + g
+        return p - RATES[t] * (g + 0.8 * v if nesterov else v), [v]
+
+    options = {"momentum": 0.8, "nesterov": nesterov, "weight_decay": decay, "border": 2}
+    assert_states(run(ops.sgd, [0.0], [[r] for r in RATES], **options), by_hand(rule, [0.0]))
+
+
+# -- rmsprop ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("momentum", [None, 0.7])
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_rmsprop(inside, centred, momentum, decay):
+    def rule(t, i, p, g, s):
+        g = g + (decay * p if i < 1 else 0)
+        square, mean, v = s
+        square = 0.9 * square + 0.1 * g * g
+        mean = 0.9 * mean + 0.1 * g
+        spread = square - mean * mean if centred else square
+        move = g / (math.sqrt(spread + 0.01) if inside else math.sqrt(spread) + 0.01)
+        v = move if momentum is None else momentum * v + move
+        return p - RATES[t] * v, [square, mean, v]
+
+    slots = [0.0, 0.0 if centred else None, None if momentum is None else 0.0]
+    options = {"rho": 0.9, "eps": 0.01, "eps_inside": inside, "momentum": momentum or 0.0, "weight_decay": decay}
+    found = run(ops.rmsprop, slots, [[r] for r in RATES], border=1, **options)
+    assert [s is None for s in found] == [False, False, not centred, momentum is None]
+    assert_states(found, by_hand(rule, [0.0, 0.0, 0.0]))
+
+
+def test_a_centred_variance_that_rounding_leaves_below_0_counts_as_0():
+    mean = np.asarray([1.0])  # the mean's square is above the mean square: 0.81 + 0.1 - 1 < 0 without the floor
+    state = ops.rmsprop(
+        np.zeros(1), np.ones(1), np.asarray([0.9]), mean, None, np.ones((1, 1)), counters(), YES, ONE,
+        border=1, rho=0.9, eps=0.5,
+    )  # fmt: skip
+    np.testing.assert_allclose(state.parameters, [-2.0], rtol=1e-15)
+    np.testing.assert_allclose(state.square, [0.91], rtol=1e-15)
+
+
+def test_the_defaults_of_rmsprop_are_rho_99_and_eps_1e_8_outside():
+    state = ops.rmsprop(
+        np.zeros(1), np.ones(1), np.zeros(1), None, None, np.ones((1, 1)), counters(), YES, ONE, border=0
+    )
+    np.testing.assert_allclose(state.square, [0.01], rtol=1e-14)
+    assert state.parameters[0] == pytest.approx(-1 / (0.1 + 1e-8), rel=1e-14)
+    still = ops.rmsprop(np.zeros(1), ONE * 1e-8, ONE * 0, None, None, np.ones((1, 1)), counters(), YES, ONE, border=0)
+    assert still.parameters[0] == pytest.approx(-1e-8 / (1e-9 + 1e-8), rel=1e-13)
+
+
+# -- adam -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+@pytest.mark.parametrize("corrected", [False, True])
+@pytest.mark.parametrize(("decay", "decoupled"), [(0.0, False), (0.3, False), (0.3, True)])
+def test_adam(amsgrad, corrected, decay, decoupled):
+    def corrections(t):
+        return (1 - 0.8 ** (t + 1), 1 - 0.6 ** (t + 1)) if corrected else (1.0, 1.0)
+
+    def rule(t, i, p, g, s):
+        m, v, most = s
+        shrink = decay * p if i < 2 else 0
+        g = g if decoupled else g + shrink
+        m, v = 0.8 * m + 0.2 * g, 0.6 * v + 0.4 * g * g
+        most = max(most, v) if amsgrad else v
+        c1, c2 = corrections(t)
+        move = (m / c1) / (math.sqrt(most / c2) + 0.01)
+        return p - RATES[t] * (move + (shrink if decoupled else 0)), [m, v, most]
+
+    table = [[r, *corrections(t)] for t, r in enumerate(RATES)]
+    options = {"beta1": 0.8, "beta2": 0.6, "eps": 0.01, "weight_decay": decay, "decoupled": decoupled, "border": 2}
+    found = run(ops.adam, [0.0, 0.0, 0.0 if amsgrad else None], table, **options)
+    assert (found[3] is None) == (not amsgrad)
+    assert_states(found, by_hand(rule, [0.0, 0.0, 0.0]))
+
+
+def test_the_first_step_of_adam_is_the_learning_rate_against_the_sign():
+    """Kingma and Ba (2015), section 2.1; with the defaults 0.9, 0.999 and 1e-8."""
+    g = np.asarray([3.0, -1e-3])
+    table = np.asarray([[0.001, 0.1, 0.001]])
+    state = ops.adam(np.zeros(2), g, np.zeros(2), np.zeros(2), None, table, counters(), YES, ONE, border=2)
+    np.testing.assert_allclose(state.parameters, -0.001 * g / (np.abs(g) + 1e-8), rtol=1e-12)
+    np.testing.assert_allclose(state.m, 0.1 * g, rtol=1e-13)
+    np.testing.assert_allclose(state.v, 0.001 * g * g, rtol=1e-12)
+    small = ops.adam(ONE, ONE * 1e-8, ONE * 0, ONE * 0, None, np.ones((1, 3)), counters(), YES, ONE, border=0)
+    np.testing.assert_allclose(small.parameters, [1 - 1e-9 / (1e-8 * math.sqrt(0.001) + 1e-8)], rtol=1e-13)
+
+
+# -- what all rules share ---------------------------------------------------------------------------------------------
+
+RULES = {"sgd": (1, 1, {"momentum": 0.9}), "rmsprop": (3, 1, {"momentum": 0.9}), "adam": (3, 3, {})}
+
+
+def arguments(name, n=12, row=0, table_rows=1, ok=YES, factor=ONE):
+    rng = np.random.default_rng(7)
+    slots, columns, options = RULES[name]
+    p, g = rng.standard_normal(n), rng.standard_normal(n)
+    states = [np.abs(rng.standard_normal(n)) + 2 for _ in range(slots)]
+    table = np.cumsum(np.full((table_rows, columns), 0.1), axis=0)
+    return [p, g, *states, table, counters(row), ok, factor], dict(options)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_skipped_step_leaves_every_bit_even_of_nan_gradients(name):
+    args, options = arguments(name, ok=NO)
+    for value in (np.nan, np.inf, 0.5):
+        args[1][3] = value
+        args[-1] = np.asarray([np.nan])
+        with np.errstate(invalid="ignore"):
+            after = getattr(ops, name)(*args, border=5, weight_decay=0.1, **options)
+        for new, old in zip(after, (args[0], *args[2:-4]), strict=True):
+            assert new.tobytes() == old.tobytes()
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_frozen_ranges_keep_every_bit_of_parameters_and_state_and_the_rest_moves(name):
+    args, options = arguments(name)
+    free = getattr(ops, name)(*args, border=12, weight_decay=0.1, **options)
+    after = getattr(ops, name)(*args, border=12, weight_decay=0.1, frozen=((2, 4), (9, 10), (11, 12)), **options)
+    held = np.zeros(12, bool)
+    held[[2, 3, 9, 11]] = True
+    for field, new, old, unfrozen in zip(after._fields, after, (args[0], *args[2:-4]), free, strict=True):
+        np.testing.assert_array_equal(new[held], old[held])
+        np.testing.assert_array_equal(new[~held], unfrozen[~held])
+        if field != "largest":  # the largest second moment so far need not grow
+            assert np.all(new[~held] != old[~held])
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_decay_reaches_up_to_its_border_and_no_further(name, decoupled):
+    args, options = arguments(name)
+    if decoupled:
+        if name != "adam":
+            return
+        options["decoupled"] = True
+    plain = getattr(ops, name)(*args, border=5, **options).parameters
+    decayed = getattr(ops, name)(*args, border=5, weight_decay=0.1, **options).parameters
+    np.testing.assert_array_equal(decayed[5:], plain[5:])
+    assert np.all(decayed[:5] != plain[:5])
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_factor_scales_the_gradients_and_not_the_decay(name):
+    args, options = arguments(name)
+    scaled = [args[0], args[1] * 0.25, *args[2:]]
+    args[-1] = np.asarray([0.25])
+    for one, other in zip(
+        getattr(ops, name)(*args, border=5, weight_decay=0.1, **options),
+        getattr(ops, name)(*scaled, border=5, weight_decay=0.1, **options),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_behind_its_end_the_last_row_of_the_table_stays(name):
+    results = []
+    for row in (0, 1, 2, 3, 99):
+        args, options = arguments(name, row=row, table_rows=3)
+        results.append(getattr(ops, name)(*args, border=5, **options).parameters)
+    np.testing.assert_array_equal(results[2], results[3])
+    np.testing.assert_array_equal(results[2], results[4])
+    assert np.all(results[0] != results[1])
+    assert np.all(results[1] != results[2])
+
+
+def test_the_row_and_not_the_count_of_steps_chooses_the_learning_rate():
+    table = np.asarray([[1.0], [10.0], [100.0]])
+    found = [ops.sgd(np.zeros(1), ONE, None, table, np.asarray([0, r, 9, 9, 9]), YES, ONE, border=0) for r in range(4)]
+    assert [s.parameters[0] for s in found] == [-1, -10, -100, -100]
+
+
+# -- judge ------------------------------------------------------------------------------------------------------------
+
+G, P = np.asarray([3.0, 0.0, -4.0]), np.zeros((1, 3, 2))
+
+
+def test_a_finite_step_is_ok_and_has_its_norm():
+    verdict = ops.judge(ONE, G, P)
+    assert (verdict.ok.tolist(), verdict.norm.tolist(), verdict.factor.tolist()) == ([True], [5.0], [1.0])
+    assert verdict.norm.dtype == np.float64
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_anything_that_is_not_finite_spoils_the_step(bad, dtype):
+    loss, g, p = ONE.astype(dtype), G.astype(dtype), P.copy()
+    assert ops.judge(np.full(1, bad, dtype), g, p).ok.tolist() == [False]
+    for i in range(3):
+        spoiled = g.copy()
+        spoiled[i] = bad
+        verdict = ops.judge(loss, spoiled, p, clip=1.0)
+        assert verdict.ok.tolist() == [False]
+        assert not np.isfinite(verdict.norm).any()
+        for j in range(2):
+            statistics = p.copy()
+            statistics[0, i, j] = bad
+            assert ops.judge(loss, g, statistics).ok.tolist() == [False]
+
+
+@pytest.mark.parametrize(
+    ("clip", "factor"), [(None, 1.0), (2.5, 0.5), (5.0, 1.0), (math.nextafter(5, 9), 1.0), (10.0, 1.0), (1e300, 1.0)]
+)
+def test_clipping_begins_above_the_norm(clip, factor):
+    assert ops.judge(ONE, G, P, clip=clip).factor.tolist() == [factor]
+
+
+def test_clipping_just_below_the_norm():
+    clip = math.nextafter(5, 0)
+    assert ops.judge(ONE, G, P, clip=clip).factor.tolist() == [clip / 5]
+
+
+def test_no_gradient_at_all_is_not_clipped():
+    verdict = ops.judge(ONE, np.zeros(3), P, clip=1.0)
+    assert (verdict.ok.tolist(), verdict.norm.tolist(), verdict.factor.tolist()) == ([True], [0.0], [1.0])
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e-30])
+def test_float32_gradients_whose_squares_do_not_fit_float32_have_their_norm_and_are_clipped(scale):
+    g = np.asarray([3 * scale, 4 * scale], np.float32)
+    clip = min(scale, 1e10)
+    verdict = ops.judge(ONE.astype(np.float32), g, P, clip=clip)
+    assert verdict.ok.tolist() == [True]
+    np.testing.assert_allclose(verdict.norm, [5 * scale], rtol=1e-7)
+    assert verdict.factor.dtype == np.float32
+    np.testing.assert_allclose(verdict.factor, [clip / (5 * scale)], rtol=2e-7)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_gradients_whose_squares_would_overflow_an_optimizers_state_spoil_the_step(dtype):
+    """Adam and RMSprop would keep an infinite square for good; a clip below the largest root prevents that."""
+    root = math.sqrt(np.finfo(dtype).max)
+    below, above = (np.asarray([share * root], dtype) for share in (0.999, 1.001))
+    with np.errstate(over="ignore"):
+        assert ops.judge(ONE.astype(dtype), below, P).ok.tolist() == [True]
+        assert ops.judge(ONE.astype(dtype), above, P).ok.tolist() == [False]
+        assert ops.judge(ONE.astype(dtype), above, P, clip=2 * root).ok.tolist() == [False]
+        if dtype is np.float32:
+            assert ops.judge(ONE.astype(dtype), above, P, clip=root).ok.tolist() == [True]
+            assert ops.judge(ONE.astype(dtype), above, P, clip=1.0).ok.tolist() == [True]
+
+
+# -- counters, sums, averages -----------------------------------------------------------------------------------------
+
+
+def test_the_counters_follow_every_step():
+    now = np.asarray([0, 0, 0, 0, 0])
+    seen = []
+    for ok in (1, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0):
+        now = ops.advance(now, np.asarray([bool(ok)]))
+        seen.append(now.tolist())
+    assert now.dtype == np.int64
+    # steps, row, skipped, skipped in a row, longest run of skipped
+    assert seen == [
+        [1, 1, 0, 0, 0], [2, 2, 0, 0, 0], [2, 2, 1, 1, 1], [2, 2, 2, 2, 2], [2, 2, 3, 3, 3], [3, 3, 3, 0, 3],
+        [3, 3, 4, 1, 3], [4, 4, 4, 0, 3], [4, 4, 5, 1, 3], [4, 4, 6, 2, 3], [4, 4, 7, 3, 3], [4, 4, 8, 4, 4],
+    ]  # fmt: skip
+
+
+def test_the_row_counts_on_from_where_it_was_set():
+    assert ops.advance(np.asarray([100, 0, 5, 2, 7]), YES).tolist() == [101, 1, 5, 0, 7]
+    assert ops.advance(np.asarray([100, 8, 5, 2, 7]), NO).tolist() == [100, 8, 6, 3, 7]
+
+
+def test_an_epochs_sums_grow_where_the_step_was_ok():
+    sums = np.asarray([1.0, 2.0, 3.0, 4.0])
+    given = np.asarray([0.5]), np.asarray([8.0]), np.asarray([5.0])
+    assert ops.tally(sums, *given, YES, rows=9).tolist() == [5.0, 10.0, 8.0, 13.0]
+    with np.errstate(invalid="ignore"):
+        skipped = ops.tally(sums, np.asarray([np.nan]), *given[1:], NO, rows=9)
+    assert skipped.tobytes() == sums.tobytes()
+
+
+def test_an_epochs_sums_do_not_round_in_float32():
+    sums = np.asarray([2.0**24, 2.0**24, 2.0**24, 2.0**24])
+    one = np.ones(1, np.float32)
+    assert ops.tally(sums, one, one, np.ones(1), YES, rows=1).tolist() == [2.0**24 + 1] * 4
+
+
+def test_an_average_keeps_its_share_of_the_old():
+    old, new = np.asarray([1.0, -2.0]), np.asarray([3.0, 0.0])
+    assert ops.average(old, new, YES, decay=0.75).tolist() == [1.5, -1.5]
+    assert ops.average(old, new, YES, decay=0.0).tolist() == [3.0, 0.0]
+
+
+def test_an_average_of_a_skipped_step_keeps_every_bit():
+    old = np.asarray([0.1, -0.0, 1e-310])
+    assert ops.average(old, np.full(3, np.nan), NO, decay=0.9).tobytes() == old.tobytes()
