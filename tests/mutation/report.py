@@ -1,0 +1,88 @@
+"""What came out: the figures, the survivors with their reasons, results.json."""
+
+import hashlib
+import json
+import subprocess
+import tomllib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from .runner import Outcome
+
+HERE = Path(__file__).resolve().parent
+REASONS = HERE / "reasons.toml"
+RESULTS = HERE / "results.json"
+SHARE = 0.9
+
+
+def explain() -> dict[str, str]:
+    """Why mutants may survive, by id: written by hand."""
+    entries = tomllib.loads(REASONS.read_text(encoding="utf-8"))
+    return {name: " ".join(entry["reason"].split()) for name, entry in entries.items()}
+
+
+def figures(
+    outcomes: list[Outcome], texts: dict[str, str], root: Path, *, seed: int, of: int, reasons: dict[str, str]
+) -> dict[str, Any]:
+    """The result as JSON values."""
+    survivors = [o for o in outcomes if o.verdict == "survived"]
+    caught = len(outcomes) - len(survivors)
+    by_file: dict[str, dict[str, int]] = {}
+    by_operator: dict[str, dict[str, int]] = {}
+    for outcome in outcomes:
+        for table, key in ((by_file, outcome.mutant.path), (by_operator, outcome.mutant.operator)):
+            entry = table.setdefault(key, {"drawn": 0, "caught": 0})
+            entry["drawn"] += 1
+            entry["caught"] += outcome.verdict != "survived"
+    return {
+        "seed": seed,
+        "commit": _commit(root),
+        "sources_sha256": hashlib.sha256("\0".join(texts[path] for path in sorted(texts)).encode()).hexdigest(),
+        "mutants": of,
+        "drawn": len(outcomes),
+        "caught": caught,
+        "share": round(caught / len(outcomes), 4) if outcomes else 0.0,
+        "timed_out": [o.mutant.id for o in outcomes if o.verdict == "timed out"],
+        "caught_in_stage": dict(Counter(o.stage for o in outcomes if o.stage)),
+        "by_file": dict(sorted(by_file.items())),
+        "by_operator": dict(sorted(by_operator.items())),
+        "survivors": [
+            {
+                "id": o.mutant.id,
+                "file": o.mutant.path,
+                "line": o.mutant.line,
+                "scope": o.mutant.scope,
+                "operator": o.mutant.operator,
+                "diff": o.mutant.diff(texts[o.mutant.path]),
+                "reason": reasons.get(o.mutant.id),
+            }
+            for o in survivors
+        ],
+        "unexplained": [o.mutant.id for o in survivors if o.mutant.id not in reasons],
+    }
+
+
+def _commit(root: Path) -> str | None:
+    """The commit that is checked out, with + behind it where package or tests differ from it; None outside of git."""
+    try:
+        head, changed = (
+            subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", "bnengine", "tests"))
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + ("+" if changed else "")
+
+
+def save(result: dict[str, Any]) -> None:
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def print_summary(result: dict[str, Any]) -> None:
+    for survivor in result["survivors"]:
+        print(f"survived: {survivor['id']}  {survivor['file']}:{survivor['line']} {survivor['scope']}")
+        print(*("    " + line for line in survivor["diff"]), sep="\n")
+        print(f"    reason: {survivor['reason'] or 'NONE: write the missing test, or a reason into reasons.toml'}")
+    late = f", {len(result['timed_out'])} of them by the clock" if result["timed_out"] else ""
+    print(f"{result['caught']} of {result['drawn']} caught{late}: {result['share']:.1%} ({SHARE:.0%} are asked for)")
