@@ -23,6 +23,9 @@ class Residual(Layer):
     def __init__(self, *body: Layer) -> None:
         if not body:
             raise InputError("Residual(): the body is empty; give it at least one layer")
+        for layer in body:
+            if not isinstance(layer, Layer):
+                raise InputError(f"Residual: {layer!r} is not a layer; give objects such as Dense(64, 64)")
         self.arrange(body)
 
     def arrange(self, given: Iterable[Layer]) -> None:

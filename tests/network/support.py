@@ -71,3 +71,38 @@ def only(layer: BatchNorm, **options: Any) -> Sequential:
 def running(network: Sequential, name: str = "0.statistics") -> np.ndarray:
     """A copy of a layer's running (count, mean, var)."""
     return network.backend.to_numpy(network.named_statistics()[name], copy=True)
+
+
+def collected(network: Sequential, rng: np.random.Generator, shape: tuple[int, ...]) -> Sequential:
+    """The network with running statistics of some other data, so that it can be evaluated."""
+    for array in network.named_statistics().values():
+        count, mean, var = rng.integers(5, 9), rng.standard_normal(array.shape[1]), rng.random(array.shape[1]) + 0.5
+        array[...] = network.backend.asarray(np.stack([np.full_like(mean, count), mean, var]))
+    return network
+
+
+def slope_error(network: Sequential, x: np.ndarray, rng: np.random.Generator, *, training: bool) -> float:
+    """How far the pullback's slope along random directions is from the difference quotient, relative to its size.
+
+    The function is sum(c * output) with random c; the direction goes through all parameters and the input at once.
+    """
+    start = network.parameters.array.copy()
+    c = rng.standard_normal(network.forward(x, training=training).output.shape)
+    grads = network.gradients()
+    dx = network.forward(x, training=training).pullback(c, grads)
+    grads.finish()
+    worst = 0.0
+    for _ in range(5):
+        dp, du = rng.standard_normal(start.shape), rng.standard_normal(x.shape)
+
+        def value(h: float, dp: np.ndarray = dp, du: np.ndarray = du) -> float:
+            network.parameters.array[...] = start + h * dp
+            return float(np.sum(c * network.forward(x + h * du, training=training).output))
+
+        h = 1e-5
+        quotient = (8 * (value(h) - value(-h)) - (value(2 * h) - value(-2 * h))) / (12 * h)
+        slope = float(np.sum(grads.array * dp) + np.sum(dx * du))
+        size = float(np.sum(np.abs(grads.array * dp)) + np.sum(np.abs(dx * du)))
+        worst = max(worst, abs(slope - quotient) / size)
+    network.parameters.array[...] = start
+    return worst

@@ -1,0 +1,196 @@
+"""Dense: its product, its bias and when the bias is left out."""
+
+import numpy as np
+import pytest
+
+from bnengine.errors import InputError
+from bnengine.initializers import Glorot, He, Normal
+from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Residual
+from bnengine.network import Sequential
+from bnengine.optimizers import SGD
+from tests.network.support import batch, slope_error, step_of
+
+
+def network(*layers, **options):
+    return Sequential(*layers, backend="numpy", dtype="float64", **options)
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (1, 5), (2, 3, 5), (2, 1, 4, 5)])
+@pytest.mark.parametrize("bias", ["auto", True, False])
+def test_the_output_is_x_W_plus_b(rng, shape, bias):
+    net = network(Dense(5, 3, bias=bias))
+    parameters = net.named_parameters()
+    assert set(parameters) == ({"0.W", "0.b"} if bias else {"0.W"})
+    b = 0.0
+    if bias:
+        np.testing.assert_array_equal(parameters["0.b"], np.zeros(3))
+        parameters["0.b"][...] = b = rng.standard_normal(3)
+    x = rng.standard_normal(shape)
+    np.testing.assert_allclose(net.predict(x), np.einsum("...i,io->...o", x, parameters["0.W"]) + b, rtol=1e-13)
+
+
+@pytest.mark.parametrize("kind", ["relu", "leaky_relu", "sigmoid", "tanh"])
+def test_an_activation_behind_it_becomes_part_of_it_with_its_slope(rng, kind):
+    net = network(Dense(5, 3), Activation(kind, slope=0.3))
+    assert len(net.layers) == 1
+    apart = network(Activation(kind, slope=0.3))
+    x = rng.standard_normal((6, 5))
+    np.testing.assert_allclose(net.predict(x), apart.predict(x @ net.named_parameters()["0.W"]), rtol=1e-13)
+    assert slope_error(net, x, rng, training=True) < 1e-7
+
+
+def test_gelu_stays_a_layer_since_its_derivative_needs_the_input(rng):
+    net = network(Dense(5, 3), Activation("gelu"))
+    assert len(net.layers) == 2
+    assert slope_error(net, rng.standard_normal((6, 5)), rng, training=True) < 1e-7
+
+
+def test_a_second_activation_stays_a_layer(rng):
+    net = network(Dense(5, 3), Activation("tanh"), Activation("relu"))
+    assert len(net.layers) == 2
+    x = rng.standard_normal((6, 5))
+    np.testing.assert_allclose(net.predict(x), np.maximum(np.tanh(x @ net.named_parameters()["0.W"]), 0), rtol=1e-13)
+
+
+# -- the bias that batch normalisation cancels --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("layers", "kept"),
+    [
+        (lambda: (Dense(3, 4), BatchNorm(4)), False),
+        (lambda: (Dense(3, 4, bias=True), BatchNorm(4)), True),
+        (lambda: (Dense(3, 4, bias=False), BatchNorm(4)), False),
+        (lambda: (Dense(3, 4),), True),
+        (lambda: (Dense(3, 4), Activation("relu"), BatchNorm(4)), True),
+        (lambda: (Dense(3, 4), Activation("gelu"), BatchNorm(4)), True),
+        (lambda: (Dense(3, 4), Activation("identity"), BatchNorm(4)), False),
+        (lambda: (Dense(3, 4), Dropout(0.5), BatchNorm(4)), True),
+        (lambda: (Dense(3, 4), Residual(BatchNorm(4))), True),
+        (lambda: (Dense(3, 4), Dense(4, 4, bias=False), BatchNorm(4)), True),
+    ],
+)
+def test_only_a_bias_directly_before_a_batch_norm_is_left_out(layers, kept):
+    net = network(*layers())
+    assert ("0.b" in net.named_parameters()) == kept
+
+
+def test_inside_a_residual_the_bias_is_left_out_by_the_same_rule():
+    net = network(Residual(Dense(4, 4), BatchNorm(4), Activation("relu"), Dense(4, 4), BatchNorm(4)), Dense(4, 2))
+    assert net.cancelled == ["0.0.b", "0.3.b"]
+    assert net.cancelled_biases == 8
+    assert "1.b" in net.named_parameters()
+
+
+def test_a_dense_on_its_own_keeps_its_bias_after_a_network_left_it_out():
+    dense = Dense(3, 4)
+    network(dense, BatchNorm(4))
+    assert set(dense.handles()) == {"W", "b"}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_whether_the_bias_is_there_or_not_and_however_large_training_sees_no_difference(rng, dtype):
+    """x W + b loses up to u |b|, and the division by the standard deviation carries that on; nothing else may differ."""
+    u, x = np.finfo(dtype).eps / 2, rng.standard_normal((32, 5)).astype(dtype)
+    without = Sequential(Dense(5, 4), BatchNorm(4), backend="numpy", dtype=dtype)
+    kept = Sequential(Dense(5, 4, bias=True), BatchNorm(4), backend="numpy", dtype=dtype)
+    W = without.named_parameters()["0.W"]
+    np.testing.assert_array_equal(W, kept.named_parameters()["0.W"])
+    std = (x.astype(np.float64) @ W).std(0)
+    y = without.forward(x, training=True).output
+    for size in (0.0, 1.0, 1000.0):
+        kept.named_parameters()["0.b"][...] = size
+        product = np.abs(x).astype(np.float64) @ np.abs(W)
+        bound = 10 * u * (size + product.max(0)) / std + 10 * u * (np.abs(y) + 1)
+        assert np.all(np.abs(kept.forward(x, training=True).output - y) <= bound)
+
+
+def test_the_gradient_of_a_kept_bias_before_batch_norm_is_round_off(rng):
+    net = network(Dense(5, 4, bias=True), BatchNorm(4))
+    grads = net.gradients()
+    forward = net.forward(rng.standard_normal((32, 5)), training=True)
+    forward.pullback(rng.standard_normal((32, 4)), grads)
+    handles = net.named_handles()
+    assert np.abs(grads[handles["0.b"]]).max() < 1e-13
+    assert np.abs(grads[handles["0.W"]]).max() > 0.1
+
+
+def test_a_dense_used_once_before_a_batch_norm_and_once_not_has_its_bias_there_only(rng):
+    shared = Dense(4, 4)
+    net = network(shared, BatchNorm(4), shared)
+    parameters = net.named_parameters()
+    assert list(parameters) == ["0.W", "0.b", "1.gamma", "1.beta"]
+    assert (net.cancelled, net.cancelled_biases) == ([], 0)
+    parameters["0.b"][...] = [1e3, -1e3, 1.0, 2.0]
+    x = rng.standard_normal((8, 4))
+    h = x @ parameters["0.W"]
+    h = (h - h.mean(0)) / np.sqrt(h.var(0) + 1e-5)
+    np.testing.assert_allclose(net.forward(x, training=True).output, h @ parameters["0.W"] + parameters["0.b"], rtol=1e-12)
+    assert slope_error(net, x, rng, training=True) < 1e-7
+
+
+def test_a_dense_used_twice_adds_its_gradients(rng):
+    shared = Dense(4, 4)
+    net, apart = network(shared, Activation("tanh"), shared), network(Dense(4, 4), Activation("tanh"), Dense(4, 4))
+    for name in ("0", "2"):
+        apart.named_parameters()[f"{name}.W"][...] = net.named_parameters()["0.W"]
+    x, dy, grads = rng.standard_normal((6, 4)), rng.standard_normal((6, 4)), []
+    for one in (net, apart):
+        flat = one.gradients()
+        one.forward(x, training=True).pullback(dy, flat)
+        grads.append({n: flat[h] for n, h in one.named_handles().items()})
+    for field in ("W", "b"):
+        np.testing.assert_allclose(grads[0][f"0.{field}"], grads[1][f"0.{field}"] + grads[1][f"2.{field}"], rtol=1e-13)
+
+
+def test_weights_decay_and_biases_do_not():
+    layer = Dense(3, 4)
+    assert (layer.W.decays, layer.b.decays) == (True, False)
+
+
+# -- arguments ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "text"), [(0, 3, "inputs 0"), (3, -1, "outputs -1"), (3.0, 3, r"inputs 3\.0")])
+def test_sizes_are_whole_numbers_from_one_up(inputs, outputs, text):
+    with pytest.raises(InputError, match=rf"^Dense: {text} is not a whole number from 1 up"):
+        Dense(inputs, outputs)
+
+
+@pytest.mark.parametrize("bias", ["yes", None, 2])
+def test_bias_is_auto_true_or_false(bias):
+    with pytest.raises(InputError, match=r"^Dense\(3, 4\): bias .* is not 'auto', True or False"):
+        Dense(3, 4, bias=bias)
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [("he", He()), ("glorot", Glorot()), (Normal(0.5), Normal(0.5)), ({"type": "Normal", "std": 0.1}, Normal(0.1))],
+)
+def test_weights_are_drawn_as_named(weights, expected):
+    layer = Dense(3, 4, weights=weights)
+    assert layer.W.initializer == expected
+    again = Dense(**layer.config())
+    assert again.W.initializer == expected
+    assert again.config() == layer.config()
+
+
+def test_an_unknown_initializer_is_an_error():
+    with pytest.raises(InputError, match="no 'xavier'"):
+        Dense(3, 4, weights="xavier")
+
+
+def test_an_input_of_another_width_is_an_error_when_the_network_is_built():
+    with pytest.raises(InputError, match=r"^Dense\(5, 2\), layer 1: the input has 4 features, the layer was made for 5; "):
+        network(Dense(3, 4), Dense(5, 2))
+
+
+def test_weight_decay_leaves_biases_alone(rng):
+    net = network(Dense(3, 2))
+    net.named_parameters()["0.b"][...] = 5.0
+    x = np.zeros((4, 3))
+    before = net.named_parameters()["0.W"].copy()
+    step = step_of(net, SGD(weight_decay=0.5), rate=0.1)
+    step([batch(x, np.full((4, 2), 5.0))])  # output and target agree: no gradient but the decay
+    np.testing.assert_allclose(net.named_parameters()["0.W"], before * 0.95, rtol=1e-15)
+    np.testing.assert_array_equal(net.named_parameters()["0.b"], [5.0, 5.0])
