@@ -9,7 +9,7 @@ import numpy as np
 
 from ..backend import Backend, get_backend
 from ..data import ArraySource, Dataset, Preprocessing, groups, load, split_dataset
-from ..errors import InputError
+from ..errors import DataError, InputError
 from ..layers import Activation, BatchNorm, Dense, Dropout, Layer
 from ..losses import LossFunction, SoftmaxCrossEntropy, get_loss
 from ..network import Sequential
@@ -38,7 +38,7 @@ def set_up(settings: Settings, *, fitted: Preprocessing | None = None) -> Traini
     Raises InputError or DataError.
     """
     backend = get_backend(settings.backend)
-    dataset = load(settings.path, target=settings.target or None)
+    dataset = load_data(settings.path, settings.target or None)
     settings = settled(settings, dataset, backend)
     task = get_loss(settings.loss).task
     rows, valid_rows = split_dataset(dataset, fraction=settings.validation, seed=settings.seed, task=task)
@@ -56,6 +56,14 @@ def set_up(settings: Settings, *, fitted: Preprocessing | None = None) -> Traini
     if settings.early_stopping and valid is None:
         raise InputError("train: --early-stopping watches the validation loss, and --validation 0 leaves nothing to validate")
     return Training(settings, dataset, preprocessing, network, train, valid)
+
+
+def load_data(path: str, target: str | None, *, need_targets: bool = True) -> Dataset:
+    """The data that a user names; messages speak of --target, as the command line calls it."""
+    try:
+        return load(path, target=target, need_targets=need_targets)
+    except DataError as error:
+        raise DataError(str(error).replace("(target='...')", "(--target COLUMN)")) from error
 
 
 def settled(settings: Settings, dataset: Dataset, backend: Backend) -> Settings:

@@ -30,9 +30,13 @@ class MetricsLog(Callback):
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
+        self.saved = False  # whether the training was interrupted between two steps, and so saved
 
     def epoch_ends(self, trainer: Trainer, record: Record) -> None:  # noqa: ARG002
         self.run.append(record)
+
+    def interrupted(self, trainer: Trainer) -> None:  # noqa: ARG002
+        self.saved = True
 
 
 @click.command("train", cls=SettingsCommand)
@@ -143,57 +147,59 @@ def _resume(folder: Path, given: dict[str, Any], plot: bool, quiet: bool, say: S
 def _fit(
     run: RunFolder, training: Training, saved: saving.Saved | None, plot: bool, quiet: bool, say: Say, terminated: Callable[[], bool]
 ) -> dict[str, Any]:  # fmt: skip
-    settings = training.settings
-    trainer = trainer_of(training, callbacks=[MetricsLog(run)], model=run.model, progress="quiet" if quiet else "auto")
-    epochs = settings.epochs
+    settings, log = training.settings, MetricsLog(run)
+    trainer = trainer_of(training, callbacks=[log], model=run.model, progress="quiet" if quiet else "auto")
     if saved is not None:
-        epochs = _restore(trainer, training, saved, epochs)
+        _restore(trainer, training, saved)
     run.rewind(trainer.history)
+    finished = bool(trainer.stopping) or trainer.epoch >= settings.epochs
     for line in header_lines(training, run.folder):
         say(line)
     if saved is not None:
-        say(_where_it_goes_on(trainer, epochs, settings.epochs))
+        say(_where_it_goes_on(trainer, settings.epochs, finished))
     try:
-        trainer.fit(training.train, epochs=epochs, batch_size=settings.batch_size, validation=training.valid)
+        trainer.fit(training.train, epochs=settings.epochs, batch_size=settings.batch_size, validation=training.valid)
     except KeyboardInterrupt:
-        raise Interrupted(_interrupted(run, trainer), TERMINATED if terminated() else INTERRUPTED) from None
+        code = TERMINATED if terminated() else INTERRUPTED
+        raise Interrupted(_interrupted(run, trainer, log.saved), code) from None
     except TrainingFailed as error:
         raise TrainingFailed(f"train: {error}; the run is in {run.folder}") from error
     records = read_metrics(run.folder)
-    if plot:
-        _plot(run, records, say)
+    if plot and not (finished and run.curves.exists()):
+        _plot(run, records)
     result = _result(run, training, trainer, records)
     for line in finish_lines(result, records):
         say(line)
     return result
 
 
-def _restore(trainer: Trainer, training: Training, saved: saving.Saved, epochs: int) -> int:
-    """Put the trainer where the checkpoint was taken; the number of epochs that this run is to have."""
+def _restore(trainer: Trainer, training: Training, saved: saving.Saved) -> None:
+    """Put the trainer where the checkpoint was taken."""
     assert saved.training is not None
-    if saved.config != json.loads(json.dumps(training.network.config())):
+    if saved.config != training.network.config():
         raise InputError(
             "train: --resume: the config.toml describes another network than the checkpoint holds; put it back as it was, or "
             "begin a new run with --config"
         )
     training.network.load_state_dict(saved.state)
     trainer.load_state(saved.arrays, saved.training)
-    return trainer.epoch if saved.training["stopping"] else epochs
 
 
-def _where_it_goes_on(trainer: Trainer, epochs: int, configured: int) -> str:
-    if trainer.epoch >= epochs:
-        early = "" if epochs == configured else f", stopped early of {configured}"
-        return f"resumed   the run is finished already: {trainer.epoch} epochs{early}; nothing is left to train"
+def _where_it_goes_on(trainer: Trainer, epochs: int, finished: bool) -> str:
+    if finished:
+        early = f" ({trainer.stopping})" if trainer.stopping else ""
+        return f"resumed   the run is finished: {trainer.epoch} of {epochs} epochs{early}; nothing is left to train"
     step = f", behind step {trainer.group}" if trainer.group else ""
     return f"resumed   in epoch {trainer.epoch + 1} of {epochs}{step}"
 
 
-def _interrupted(run: RunFolder, trainer: Trainer) -> str:
+def _interrupted(run: RunFolder, trainer: Trainer, saved: bool) -> str:
     again = f"go on with: bnengine train --resume {run.folder}"
     if not run.model.exists():
         return f"train: interrupted before the first checkpoint; {again}"
-    step = f" behind step {trainer.group} of epoch {trainer.epoch + 1}"
+    if not saved:
+        return f"train: interrupted at once; the last checkpoint is {run.model}; {again}"
+    step = f" behind step {trainer.group} of epoch {trainer.epoch + 1}" if trainer.group else f" after epoch {trainer.epoch}"
     return f"train: interrupted{step}; the checkpoint is {run.model}; {again}"
 
 
@@ -205,7 +211,10 @@ def _terminable() -> Iterator[Callable[[], bool]]:
     def handle(number: int, frame: Any) -> None:  # noqa: ARG001
         nonlocal came
         came = True
-        signal.raise_signal(signal.SIGINT)
+        interrupt = signal.getsignal(signal.SIGINT)
+        if not callable(interrupt):  # Ctrl-C is ignored, as in a background job of a script: there is nobody to defer it
+            raise KeyboardInterrupt
+        interrupt(signal.SIGINT, frame)
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
@@ -217,13 +226,14 @@ def _terminable() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _plot(run: RunFolder, records: list[dict[str, Any]], say: Say) -> None:
+def _plot(run: RunFolder, records: list[dict[str, Any]]) -> None:
+    """Draw the curves; a training that is done does not fail for want of a picture."""
+    from ..training.curves import draw
+
     try:
-        from ..training.curves import draw
-    except ImportError:
-        say("curves    not drawn: matplotlib is not installed; pip install 'bnengine[plot]', or give --no-plot")
-        return
-    draw(records, run.curves)
+        draw(records, run.curves, run.folder.name)
+    except (InputError, OSError) as error:
+        click.echo(f"train: no {run.curves.name} was drawn: {error} (--no-plot leaves it out)", err=True)
 
 
 def _result(run: RunFolder, training: Training, trainer: Trainer, records: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,130 @@
+"""`bnengine evaluate`: how good a trained network is on data with known answers."""
+
+import json
+import sys
+from typing import Any
+
+import click
+import numpy as np
+
+from .. import saving
+from .._typing import Array
+from ..data import ArraySource, Dataset, groups
+from ..inference import predict
+from ..losses import LossFunction, get_loss
+from ..metrics import R2, Accuracy, ConfusionMatrix, MeanAbsoluteError, Metric, TopK
+from ..runs import plain
+from ..training.evaluation import evaluate
+from .models import Model, data_for, load_model
+
+TOP = 5
+ROWS_AT_ONCE = 1024
+
+
+@click.command("evaluate")
+@click.argument("run")
+@click.argument("data")
+@click.option("--target", metavar="COLUMN", help="The target column of a .csv file.  [as in training]")
+@click.option("--backend", metavar="NAME", help="auto, numpy, cupy, cupy:1, torch ...  [BNENGINE_BACKEND or auto]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(run: str, data: str, target: str | None, backend: str | None, as_json: bool) -> None:
+    """Measure the network of RUN on DATA.
+
+    RUN is the folder of a run or a model file. DATA is what train takes, raw: the scaling travels with the model; or
+    validation or train for those parts of the data that the run was trained with.
+
+    \b
+      bnengine evaluate runs/digits-1 validation
+      bnengine evaluate runs/flowers-1 more-flowers.csv --json
+
+    A classification shows loss, accuracy, each class's figures and which class was taken for which; a regression the
+    mean squared error, the mean absolute error and R2 in the units of the data.
+    """
+    model = load_model("evaluate", run, backend)
+    dataset, rows = data_for("evaluate", model, data, target, need_targets=True)
+    if model.preprocessing.classes is None:
+        result = _regression(model, dataset, rows)
+        matrix = None
+    else:
+        result, matrix = _classification(model, dataset, rows)
+    if as_json:
+        click.echo(json.dumps(plain(result), allow_nan=False))
+    else:
+        _show(model, result, matrix)
+
+
+def loss_of(model: Model) -> LossFunction:
+    """The loss that the network was trained with; the usual one for a network that was saved without its training."""
+    training = saving.read(model.file).training
+    if training is not None:
+        return get_loss(training["loss"])
+    if model.preprocessing.classes is None:
+        return get_loss("mean_squared_error")
+    return get_loss("binary_cross_entropy" if model.network.outputs == 1 else "softmax_cross_entropy")
+
+
+def _head(model: Model, dataset: Dataset, rows: Array | None) -> dict[str, Any]:
+    count = len(dataset) if rows is None else len(rows)
+    return {"backend": model.network.backend.name, "model": str(model.file), "data": dataset.name, "rows": count}
+
+
+def _measured(model: Model, dataset: Dataset, rows: Array | None, metrics: list[Metric]) -> dict[str, float]:
+    source = ArraySource(
+        dataset.x, dataset.y, preprocessing=model.preprocessing, indices=rows, dtype=model.network.dtype, name=dataset.name
+    )
+    return evaluate(model.network, loss_of(model), source, batch_size=ROWS_AT_ONCE, metrics=metrics)
+
+
+def _classification(model: Model, dataset: Dataset, rows: Array | None) -> tuple[dict[str, Any], ConfusionMatrix]:
+    classes = model.preprocessing.classes
+    assert classes is not None
+    matrix, labels = ConfusionMatrix(len(classes)), classes.values.tolist()
+    metrics: list[Metric] = [Accuracy(), *([TopK(TOP)] if len(classes) > TOP else []), matrix]
+    figures = _measured(model, dataset, rows, metrics)
+    del figures[matrix.name]  # the accuracy once more
+    report = matrix.report(labels).to_dict()
+    detail = {"classes": labels, "confusion_matrix": matrix.matrix.tolist(), "report": report}
+    return {**_head(model, dataset, rows), **figures, **detail}, matrix
+
+
+def _regression(model: Model, dataset: Dataset, rows: Array | None) -> dict[str, Any]:
+    """Figures in the user's units, and the loss, which is that of standardised targets."""
+    assert dataset.y is not None
+    figures = _measured(model, dataset, rows, [])
+    every = np.arange(len(dataset)) if rows is None else rows
+    squares, error, r2 = 0.0, MeanAbsoluteError(), R2()
+    for part in groups(len(every), ROWS_AT_ONCE, last="keep"):
+        values = predict(model.network, np.asarray(dataset.x[every[part]])).values
+        assert values is not None
+        found = values.reshape(len(values), -1)
+        known = np.asarray(dataset.y[every[part]], dtype=np.float64).reshape(found.shape)
+        squares += float(np.sum((found - known) ** 2))
+        error.update(found, known)
+        r2.update(found, known)
+    mean = squares / (len(every) * model.preprocessing.outputs)
+    merits = {"mean_squared_error": mean, error.name: error.value(), r2.name: r2.value()}
+    return {**_head(model, dataset, rows), **figures, **merits}
+
+
+_WORDS = {
+    "loss": "loss", "accuracy": "accuracy", f"top_{TOP}_accuracy": f"top-{TOP} accuracy",
+    "mean_squared_error": "mean squared error", "mean_absolute_error": "mean absolute error", "r2": "R2",
+}  # fmt: skip
+
+
+def _show(model: Model, result: dict[str, Any], matrix: ConfusionMatrix | None) -> None:
+    click.echo(f"{result['model']} on {result['rows']:,} rows of {result['data']}, on {result['backend']}")
+    for key, word in _WORDS.items():
+        if key in result:
+            unit = " (of standardised targets)" if key == "loss" and matrix is None else ""
+            click.echo(f"{word:<20} {result[key]:.6g}{unit}")
+    if matrix is None or model.preprocessing.classes is None:
+        return
+    labels = model.preprocessing.classes.values.tolist()
+    click.echo()
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(matrix.table(labels))
+    else:
+        click.echo(matrix.text(labels))
