@@ -300,8 +300,12 @@ class Trainer:
         saved = read(path)
         if saved.training is None:
             raise CheckpointError(f"{path}: holds a network without a training; use bnengine.load")
-        if saved.config["layers"] != self.network.config()["layers"]:
-            raise CheckpointError(f"{path}: holds another network; make the trainer with the layers that were saved")
+        mine = _as_json(self.network.config())
+        if differ := [what for what, value in saved.config.items() if value != mine[what]]:
+            raise CheckpointError(
+                f"{path}: holds a network of other {', '.join(differ)}: {saved.config[differ[0]]} where the trainer's "
+                f"has {mine[differ[0]]}; make it as it was saved"
+            )
         self.load_state(saved.arrays, saved.training)
         self.network.load_state_dict(saved.state)
         self.network.preprocessing = saved.preprocessing
