@@ -1,0 +1,280 @@
+"""What every layer promises: forward and pullback overwrite nothing, dx goes where it was asked for, a pullback runs once."""
+
+import numpy as np
+import pytest
+
+from bnengine.errors import InputError
+from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Layer, Residual, build, chain, config_of, register, walk
+from bnengine.network import Sequential
+from bnengine.ops import Into
+from tests.network.support import collected, slope_error
+
+LAYERS = {
+    "Dense": lambda: [Dense(4, 3)],
+    "Dense, relu": lambda: [Dense(4, 3), Activation("relu")],
+    "BatchNorm": lambda: [BatchNorm(4)],
+    "BatchNorm, gelu": lambda: [BatchNorm(4), Activation("gelu")],
+    "bare BatchNorm": lambda: [BatchNorm(4, gamma=False, beta=False)],
+    "identity": lambda: [Activation("identity")],
+    "gelu": lambda: [Activation("gelu")],
+    "Dropout": lambda: [Dropout(0.3)],
+    "Dropout of nothing": lambda: [Dropout(0.0)],
+    "Residual, summed in BatchNorm": lambda: [Residual(Dense(4, 4), BatchNorm(4))],
+    "Residual, summed apart": lambda: [Residual(Dense(4, 4))],
+    "Residual of a Dropout": lambda: [Residual(Dropout(0.3))],
+    "Residual of a Residual": lambda: [Residual(Residual(BatchNorm(4)), Dropout(0.3))],
+    "several": lambda: [Dropout(0.3), Dense(4, 4), BatchNorm(4), Activation("leaky_relu"), Dense(4, 2)],
+}
+MODES = pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+
+
+def ready(kind, rng, shape=(6, 4), dtype="float64"):
+    net = collected(Sequential(*LAYERS[kind](), backend="numpy", dtype=dtype), rng, shape)
+    x = rng.standard_normal(shape).astype(dtype)
+    return net, x, rng.standard_normal(net.forward(x, training=False).output.shape).astype(dtype)
+
+
+@MODES
+@pytest.mark.parametrize("kind", LAYERS)
+def test_dx_is_returned_left_out_stored_or_added(rng, kind, training):
+    net, x, dy = ready(kind, rng)
+    gradients = []
+
+    def pull(dx):
+        grads = net.gradients()
+        got = net.forward(x, training=training).pullback(dy, grads, dx=dx)
+        gradients.append(grads.array.copy())
+        return got
+
+    expected = np.asarray(pull(True)).copy()
+    assert expected.shape == x.shape
+    assert pull(False) is None
+    held = rng.standard_normal(x.shape)
+    before = held.copy()
+    assert pull(Into(held, adds=True)) is held
+    np.testing.assert_allclose(held, before + expected, rtol=1e-13, atol=1e-14)
+    assert pull(Into(held)) is held
+    np.testing.assert_array_equal(held, expected)
+    for other in gradients[1:]:
+        np.testing.assert_array_equal(other, gradients[0])
+
+
+@MODES
+@pytest.mark.parametrize("kind", LAYERS)
+def test_neither_input_nor_gradient_is_overwritten_and_both_may_be_read_only(rng, kind, training):
+    net, x, dy = ready(kind, rng)
+    x0, dy0 = x.copy(), dy.copy()
+    x.flags.writeable = dy.flags.writeable = False
+    parameters = net.parameters.array.tobytes()
+    forward = net.forward(x, training=training)
+    output = forward.output.copy()
+    grads = net.gradients()
+    forward.pullback(dy, grads)
+    np.testing.assert_array_equal(x, x0)
+    np.testing.assert_array_equal(dy, dy0)
+    np.testing.assert_array_equal(forward.output, output)
+    assert net.parameters.array.tobytes() == parameters
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_pullback_runs_once(rng, kind):
+    net, x, dy = ready(kind, rng)
+    forward = net.forward(x, training=True)
+    forward.pullback(dy, net.gradients())
+    with pytest.raises(InputError, match=r"^pullback: it ran already.*run forward again"):
+        forward.pullback(dy, net.gradients())
+
+
+@MODES
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("shape", [(6, 4), (3, 2, 4)])
+def test_the_way_back_has_the_slopes_of_the_way_there(rng, kind, shape, training):
+    net, x, _ = ready(kind, rng, shape)
+    assert slope_error(net, x, rng, training=training) < 1e-7
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_two_forwards_do_not_disturb_each_other(rng, kind):
+    """The way back of the first is what it would have been, whatever ran in between."""
+    net, x, dy = ready(kind, rng)
+    alone, between = net.gradients(), net.gradients()
+    dx = np.asarray(net.forward(x, training=True).pullback(dy, alone)).copy()
+    first = net.forward(x, training=True)
+    net.forward(x * 2 + 1, training=True).pullback(dy, net.gradients())
+    np.testing.assert_array_equal(first.pullback(dy, between), dx)
+    np.testing.assert_array_equal(alone.array, between.array)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", LAYERS)
+def test_outputs_and_gradients_have_the_dtype_of_the_network(rng, kind, dtype):
+    net, x, dy = ready(kind, rng, dtype=dtype)
+    forward = net.forward(x, training=True)
+    assert forward.output.dtype == np.dtype(dtype)
+    assert forward.pullback(dy, net.gradients()).dtype == np.dtype(dtype)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_config_and_build_give_a_network_with_the_same_output(rng, kind):
+    net, x, _ = ready(kind, rng)
+    again = Sequential(*build(config_of(net.given)), backend="numpy", dtype="float64")
+    again.load_state_dict(net.state_dict())
+    for training in (True, False):
+        ours, theirs = net.forward(x, training=training), again.forward(x, training=training)
+        np.testing.assert_array_equal(ours.output, theirs.output)
+
+
+# -- dropout ------------------------------------------------------------------------------------------------------------
+
+
+def test_dropout_keeps_and_scales_the_share_that_it_says(rng):
+    x = rng.standard_normal((400, 50)) + 3
+    y = Sequential(Dropout(0.25), backend="numpy", dtype="float64").forward(x, training=True).output
+    kept = y != 0
+    np.testing.assert_allclose(y[kept], x[kept] / 0.75, rtol=1e-15)
+    assert abs(kept.mean() - 0.75) < 5 * (0.75 * 0.25 / x.size) ** 0.5
+
+
+def test_dropout_does_nothing_in_evaluation_and_where_it_is_left_out(rng):
+    net, x = Sequential(Dropout(0.5), Dropout(0.9), backend="numpy", dtype="float64"), rng.standard_normal((5, 4))
+    np.testing.assert_array_equal(net.predict(x), x)
+    np.testing.assert_array_equal(net.forward(x, training=True, dropout=False).output, x)
+
+
+def test_a_mask_depends_on_seed_layer_step_sample_and_feature_and_on_no_place_in_the_batch(rng):
+    x = np.ones((6, 64))
+
+    def masks(seed=0, layers=1, **keys):
+        net = Sequential(*[Dropout(0.5) for _ in range(layers)], backend="numpy", dtype="float64", seed=seed)
+        return net.forward(x, training=True, **keys).output != 0
+
+    usual = masks()
+    np.testing.assert_array_equal(masks(samples=np.arange(6), step=np.asarray([0])), usual)
+    order = np.asarray([3, 1, 5, 0, 2, 4])
+    np.testing.assert_array_equal(masks(samples=order), usual[order])
+    for other in (masks(seed=1), masks(step=np.asarray([1])), masks(samples=np.arange(6) + 6)):
+        assert (other != usual).any(axis=1).all()
+    both = masks(layers=2)
+    assert not (both & ~usual).any()  # the first of two is keyed as the only one
+    assert abs(both.mean() - 0.25) < 0.1
+    assert (usual[:, 0] != usual[:, 1]).any()
+
+
+def test_dropouts_inside_residuals_and_a_dropout_used_twice_have_masks_of_their_own():
+    shared = Dropout(0.5)
+    net = Sequential(shared, Residual(Dropout(0.5)), shared, Residual(Residual(shared)), backend="numpy")
+    inner = net.layers[3].last.last
+    assert [net.layers[0].index, net.layers[1].last.index, net.layers[2].index, inner.index] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5, float("nan")])
+def test_a_rate_outside_0_to_1_is_an_error(rate):
+    with pytest.raises(InputError, match=rf"^Dropout: rate {rate} is not in \[0, 1\)"):
+        Dropout(rate)
+
+
+# -- activations --------------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_activation_or_slope_is_an_error():
+    with pytest.raises(InputError, match=r"^Activation: no activation 'swish'; choose one of identity, relu"):
+        Activation("swish")
+    with pytest.raises(InputError, match=r"^Activation: slope -0\.1"):
+        Activation("leaky_relu", slope=-0.1)
+
+
+@pytest.mark.parametrize("kind", ["identity", "relu", "leaky_relu", "sigmoid", "tanh", "gelu"])
+def test_a_nan_passes_through_every_activation(kind):
+    x = np.asarray([[np.nan, 1.0], [2.0, -3.0]])
+    net = Sequential(Activation(kind), backend="numpy", dtype="float64")
+    y = net.forward(x, training=True).output
+    assert np.isnan(y[0, 0])
+    assert np.isfinite(y.ravel()[1:]).all()
+
+
+# -- layers of one's own ------------------------------------------------------------------------------------------------
+
+
+@register
+class Scale(Layer):
+    """y = factor x, with a fixed factor."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def config(self):
+        return {"factor": self.factor}
+
+    def forward(self, x, run):
+        y, pull = chain([Activation("identity")], x, run)
+        return y * self.factor, lambda dy, grads, *, dx=True: pull(dy * self.factor, grads, dx=dx)
+
+
+class Doubled(Layer):
+    """x beside itself: a layer that changes the width, and cannot be saved."""
+
+    def features(self, inputs):
+        return None if inputs is None else 2 * inputs
+
+    def forward(self, x, run):
+        def pullback(dy, grads, *, dx=True):
+            half = x.shape[-1]
+            return dy[..., :half] + dy[..., half:] if dx is True else None
+
+        return np.concatenate([x, x], axis=-1), pullback
+
+
+def test_a_registered_layer_of_ones_own_is_built_again_from_its_configuration(rng):
+    net = Sequential(Dense(3, 3), Residual(Scale(2.5)), Scale(-1), backend="numpy", dtype="float64")
+    assert config_of(net.given)[2] == {"type": "Scale", "factor": -1}
+    again = Sequential.from_config(net.config(), backend="numpy")
+    x = rng.standard_normal((4, 3))
+    np.testing.assert_array_equal(again.predict(x), net.predict(x))
+    assert slope_error(net, x, rng, training=True) < 1e-7
+
+
+def test_an_unregistered_name_is_an_error_with_the_cure():
+    with pytest.raises(InputError, match=r"^layers: no layer called 'Conv'; import the module that registers it"):
+        build([{"type": "Conv", "channels": 3}])
+
+
+def test_a_layer_without_config_trains_but_is_not_saved(rng):
+    net = Sequential(Doubled(), Dense(6, 2), backend="numpy", dtype="float64")
+    assert net.predict(rng.standard_normal((4, 3))).shape == (4, 2)
+    assert (net.inputs, net.outputs) == (None, 2)
+    with pytest.raises(InputError, match=r"^Doubled: the layer has no config\(\).*register"):
+        net.config()
+
+
+def test_behind_a_layer_that_changes_the_width_the_next_is_checked():
+    with pytest.raises(InputError, match=r"^Dense\(5, 2\), layer 2: the input has 6 features"):
+        Sequential(Dense(4, 3), Doubled(), Dense(5, 2), backend="numpy")
+
+
+def test_a_layer_that_stands_twice_is_written_once():
+    shared, dropout = Dense(4, 4), Dropout(0.1)
+    layers = [shared, Residual(dropout, shared), Residual(BatchNorm(4)), dropout]
+    configs = config_of(layers)
+    assert configs[1] == {"type": "Residual", "body": [{"type": "Dropout", "rate": 0.1}, {"same_as": "0"}]}
+    assert configs[3] == {"same_as": "1.0"}
+    again = build(configs)
+    assert again[1].given[1] is again[0]
+    assert again[3] is again[1].given[0]
+    assert config_of(again) == configs
+
+
+def test_places_name_the_layers_inside_too():
+    layers = [Dense(4, 4), Residual(Dense(4, 4), Residual(BatchNorm(4)))]
+    assert [(place, repr(layer)) for place, layer in walk(layers)] == [
+        ("0", "Dense(4, 4)"),
+        ("1", "Residual(Dense(4, 4), Residual(BatchNorm(4)))"),
+        ("1.0", "Dense(4, 4)"),
+        ("1.1", "Residual(BatchNorm(4))"),
+        ("1.1.0", "BatchNorm(4)"),
+    ]
+
+
+def test_the_texts_of_the_layers():
+    assert repr(Activation("relu")) == "Activation('relu')"
+    assert repr(Dropout(0.25)) == "Dropout(0.25)"
+    assert Activation("leaky_relu", slope=0.2).config() == {"kind": "leaky_relu", "slope": 0.2}
