@@ -13,7 +13,7 @@ STEPS = 5  # to an epoch of 20 rows by 4
 
 
 class Moves(Callback):
-    """How far plain SGD moved the weights at each step, over its gradient: the rate that was used, 0 for a skipped step."""
+    """How far plain SGD moved the weights at each step, over its gradient: the rate, or 0 for a skipped step."""
 
     def __init__(self):
         self.rates, self.before = [], None

@@ -9,8 +9,8 @@ import pytest
 import bnengine as bn
 from bnengine.data import order
 from bnengine.errors import TrainingFailed
-from bnengine.training import EarlyStopping, Trainer
-from tests.training.support import After, Rows, blobs, net, network_bits, outcome, trainer
+from bnengine.training import Callback, EarlyStopping, Trainer
+from tests.training.support import Rows, blobs, net, network_bits, outcome, trainer
 
 
 def spoilt(at, value=nan, rows=60, batch=5):
@@ -85,7 +85,7 @@ def test_where_the_counters_are_read_rarely_skipped_steps_are_told_all_the_same(
 def test_nine_skipped_steps_in_a_row_are_borne_and_ten_are_not():
     t = trainer()
     assert t.fit(spoilt(range(9)), epochs=1, batch_size=5)[0]["skipped_steps"] == 9
-    with pytest.raises(TrainingFailed, match="^fit: 10 steps in a row were not finite; the input holds nan at"):
+    with pytest.raises(TrainingFailed, match=r"^fit: 10 steps in a row were not finite; the input holds nan at"):
         trainer().fit(spoilt(range(10)), epochs=1, batch_size=5)
 
 
@@ -119,14 +119,13 @@ def test_weights_that_are_nan_fail_with_their_name_and_nothing_else_changes():
 def test_an_exploding_learning_rate_fails_with_the_network_of_the_last_good_step():
     states = {}
 
-    def note(t, record=None):
-        if t.step.report().ok:
-            states["good"] = network_bits(t.network)
+    class Watch(Callback):
+        def step_ends(self, trainer):
+            if trainer.step.report().ok:
+                states["good"] = network_bits(trainer.network)
 
     network = bn.Sequential(bn.Dense(6, 8), bn.Activation("relu"), bn.Dense(8, 3), backend="numpy")
-    watch = After(1, note)
-    watch.step_ends = note
-    t = trainer(network, "sgd", learning_rate=1e25, callbacks=[watch])
+    t = trainer(network, "sgd", learning_rate=1e25, callbacks=[Watch()])
     with pytest.raises(TrainingFailed, match=r"10 steps in a row.*(parameter|output of|loss|gradient)"):
         t.fit(blobs(), epochs=4, batch_size=5)
     assert network_bits(t.network) == states["good"]
