@@ -30,10 +30,10 @@ _COMMENT = """\
 
 
 class RunFolder:
-    """A folder that holds one run, locked by the process that trains in it until `close` or its end, however it ends."""
+    """A folder that holds one run, locked by the process that trains in it until `close`, or until that process ends."""
 
-    def __init__(self, folder: Path, descriptor: int) -> None:
-        self.folder, self._descriptor = folder, descriptor
+    def __init__(self, folder: Path, descriptor: int, *, made: bool = False) -> None:
+        self.folder, self._descriptor, self._made = folder, descriptor, made
         self.config, self.metrics = folder / CONFIG, folder / METRICS
         self.model, self.curves = folder / MODEL, folder / CURVES
 
@@ -51,14 +51,17 @@ class RunFolder:
 
     @classmethod
     def _claimed(cls, folder: Path, *, fresh: bool) -> Self:
+        made = not folder.exists()
         try:
             folder.mkdir(parents=True, exist_ok=not fresh)
         except OSError as error:
             if fresh and isinstance(error, FileExistsError):
                 raise
             reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror
-            raise InputError(f"train: the folder {folder} cannot be made ({reason}); name another with --out") from error
-        run = cls(folder, _locked(folder))
+            raise InputError(
+                f"train: the folder {folder} cannot be made ({reason}); name another with --out"
+            ) from error
+        run = cls(folder, _locked(folder), made=made)
         try:
             check_free(folder)
         except InputError:
@@ -81,7 +84,9 @@ class RunFolder:
         try:
             replace_file(self.config, [content.encode()])
         except OSError as error:
-            raise CheckpointError(f"train: {self.config} cannot be written ({error.strerror}); name another --out") from error
+            raise CheckpointError(
+                f"train: {self.config} cannot be written ({error.strerror}); name another --out"
+            ) from error
 
     def discard(self) -> None:
         """Remove a run that came to nothing before its first checkpoint."""
@@ -90,7 +95,8 @@ class RunFolder:
         with suppress(OSError):
             for file in (self.config, self.metrics):
                 file.unlink(missing_ok=True)
-            self.folder.rmdir()
+            if self._made:
+                self.folder.rmdir()
 
     def close(self) -> None:
         """Let other processes have the folder."""
@@ -134,7 +140,9 @@ def check_free(folder: Path) -> None:
             "folder with --out"
         )
     if names:
-        raise InputError(f"train: {folder} is not empty (it holds {', '.join(names[:3])}); name another folder with --out")
+        raise InputError(
+            f"train: {folder} is not empty (it holds {', '.join(names[:3])}); name another folder with --out"
+        )
 
 
 def check_run(folder: Path, owner: str) -> None:
@@ -199,7 +207,9 @@ def _locked(folder: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise InputError(f"train: another process trains in {folder} at this moment; wait for it, or name another folder") from None
+        raise InputError(
+            f"train: another process trains in {folder} at this moment; wait for it, or name another folder"
+        ) from None
     except OSError:
         pass  # a file system without locks: the check of what the folder holds has to do
     return descriptor

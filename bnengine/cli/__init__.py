@@ -6,7 +6,7 @@ from typing import NoReturn
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line on `arguments` (None: the process's own) and exit: 0, 1 failed run, 2 mistake, 130 Ctrl-C."""
+    """Run the command line on `arguments` (None: the process's own) and exit: 0, 1 (failed run), 2 (mistake), 130."""
     try:
         from .app import cli
 

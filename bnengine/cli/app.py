@@ -35,7 +35,7 @@ class Commands(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; whatever a user or a run can do wrong ends here. A defect of the program keeps its traceback."""
+        """Run a command; whatever a user or a run does wrong ends here. A defect of the program keeps its traceback."""
         try:
             done = super().invoke(ctx)
             sys.stdout.flush()

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._typing import Array
 from ..backend import Backend, get_backend
 from ..data import ArraySource, Dataset, Preprocessing, groups, load, split_dataset
-from ..errors import DataError, InputError
+from ..errors import BackendError, DataError, InputError
 from ..layers import Activation, BatchNorm, Dense, Dropout, Layer
 from ..losses import LossFunction, SoftmaxCrossEntropy, get_loss
 from ..network import Sequential
@@ -37,7 +38,7 @@ def set_up(settings: Settings, *, fitted: Preprocessing | None = None) -> Traini
 
     Raises InputError or DataError.
     """
-    backend = get_backend(settings.backend)
+    backend = backend_of("train", settings.backend)
     dataset = load_data(settings.path, settings.target or None)
     settings = settled(settings, dataset, backend)
     task = get_loss(settings.loss).task
@@ -46,16 +47,32 @@ def set_up(settings: Settings, *, fitted: Preprocessing | None = None) -> Traini
     if fitted is not None:
         check_unchanged(preprocessing, fitted, settings.path)
         preprocessing = fitted
-    network = Sequential(
-        *layers_of(settings, preprocessing), backend=backend, dtype=settings.dtype, seed=settings.seed
-    )
+    network = Sequential(*layers_of(settings, preprocessing), backend=backend, dtype=settings.dtype, seed=settings.seed)
     network.preprocessing = preprocessing
-    shared = {"preprocessing": preprocessing, "dtype": settings.dtype, "name": dataset.name}
-    train = ArraySource(dataset.x, dataset.y, indices=rows, **shared)
-    valid = ArraySource(dataset.x, dataset.y, indices=valid_rows, **shared) if len(valid_rows) else None
+    train = source_of(dataset, preprocessing, rows, settings.dtype)
+    valid = source_of(dataset, preprocessing, valid_rows, settings.dtype) if len(valid_rows) else None
     if settings.early_stopping and valid is None:
-        raise InputError("train: --early-stopping watches the validation loss, and --validation 0 leaves nothing to validate")
+        raise InputError(
+            "train: --early-stopping watches the validation loss, and --validation 0 leaves nothing to validate"
+        )
     return Training(settings, dataset, preprocessing, network, train, valid)
+
+
+def source_of(dataset: Dataset, preprocessing: Preprocessing, rows: Array | None, dtype: str) -> ArraySource:
+    """Some rows of a data set, None for all, as a network of that dtype takes them."""
+    x, y, name = dataset.x, dataset.y, dataset.name
+    return ArraySource(x, y, preprocessing=preprocessing, indices=rows, dtype=dtype, name=name)
+
+
+def backend_of(command: str, name: str | None) -> Backend:
+    """The backend that a user names; messages speak of --backend, as the command line calls it."""
+    try:
+        return get_backend(name)
+    except BackendError as error:
+        text = str(error)
+        if text.startswith("get_backend: "):
+            text = f"{command}: --backend: {text.removeprefix('get_backend: ')}"
+        raise BackendError(text) from error
 
 
 def load_data(path: str, target: str | None, *, need_targets: bool = True) -> Dataset:
@@ -70,7 +87,9 @@ def settled(settings: Settings, dataset: Dataset, backend: Backend) -> Settings:
     """The settings with none left open: what config.toml holds."""
     path = settings.path if settings.path in BUILT_IN else os.path.abspath(settings.path)
     loss = settings.loss if settings.loss != "auto" else loss_of(dataset)
-    weight_decay = settings.weight_decay if settings.weight_decay is not None else 0.01 * (settings.optimizer == "adamw")
+    weight_decay = (
+        settings.weight_decay if settings.weight_decay is not None else 0.01 * (settings.optimizer == "adamw")
+    )
     rate = settings.learning_rate if settings.learning_rate is not None else {"sgd": 0.1}.get(settings.optimizer, 0.005)
     name = settings.backend if settings.backend and settings.backend.startswith("cupy:") else backend.name
     return settings.changed(path=path, loss=loss, weight_decay=weight_decay, learning_rate=rate, backend=name)
@@ -90,7 +109,10 @@ def layers_of(settings: Settings, preprocessing: Preprocessing) -> list[Layer]:
     width, outputs = preprocessing.features, preprocessing.outputs
     if settings.loss == "binary_cross_entropy":
         if outputs != 2:
-            raise InputError(f"train: --loss binary_cross_entropy is for 2 classes, the data have {outputs}; take softmax_cross_entropy")
+            raise InputError(
+                f"train: --loss binary_cross_entropy is for 2 classes, the data have {outputs}; "
+                "take softmax_cross_entropy"
+            )
         outputs = 1
     layers: list[Layer] = []
     weights = "glorot" if settings.activation in ("sigmoid", "tanh") else "he"
@@ -169,12 +191,14 @@ def check_unchanged(now: Preprocessing, then: Preprocessing, path: str) -> None:
     if alike and all(np.allclose(arrays[name], arrays_then[name], rtol=1e-9) for name in arrays):
         return
     raise InputError(
-        f"train: the data at {path} are not those that the run was trained on: {len(then.parts)} samples, {then!r} then, "
-        f"{len(now.parts)}, {now!r} now; put the old data back, or begin a new run"
+        f"train: the data at {path} are not those that the run was trained on: {len(then.parts)} samples, {then!r} "
+        f"then, {len(now.parts)}, {now!r} now; put the old data back, or begin a new run"
     )
 
 
 def _only(settings: Settings, name: str, of: str, owner: str) -> None:
     value = getattr(settings, name)
     if value:
-        raise InputError(f"train: {flag(name)} {value:g} is for {flag(of)} {owner}, not for {getattr(settings, of)}; leave it out")
+        raise InputError(
+            f"train: {flag(name)} {value:g} is for {flag(of)} {owner}, not for {getattr(settings, of)}; leave it out"
+        )

@@ -15,7 +15,7 @@ def header_lines(training: Training, folder: Path) -> list[str]:
     """Backend and why, data, network with what batch norm cancels, training, and where it is kept."""
     network, settings, backend = training.network, training.settings, training.network.backend
     return [
-        f"backend   {backend.name} {backend.version} ({backend.why})",
+        f"backend   {backend.name} {backend.version} ({backend.why.removesuffix(' (get_backend)')})",
         f"data      {data_line(training)}",
         f"network   {network_line(network, settings)}",
         f"training  {training_line(training)}",
@@ -31,8 +31,8 @@ def data_line(training: Training) -> str:
     shape = " x ".join(map(str, preprocessing.input_shape))
     of = f"of {shape}" if len(preprocessing.input_shape) > 1 else f"of {shape} features"
     return (
-        f"{dataset.name}: {training.train.rows:,} samples {of} to train, {valid:,} to validate{own}; {task_of(preprocessing)}; "
-        f"scaling {preprocessing.scaling}"
+        f"{dataset.name}: {training.train.rows:,} samples {of} to train, {valid:,} to validate{own}; "
+        f"{task_of(preprocessing)}; scaling {preprocessing.scaling}"
     )
 
 
@@ -59,26 +59,30 @@ def training_line(training: Training) -> str:
     accumulated = f" x {settings.accumulate}" if settings.accumulate > 1 else ""
     return (
         f"{settings.loss}, {settings.optimizer}, {settings.schedule} learning rate {settings.learning_rate:g}, "
-        f"{settings.epochs} epochs of {steps_per_epoch(training)} steps, batches of {settings.batch_size}{accumulated}, "
-        f"seed {settings.seed}"
+        f"{settings.epochs} epochs of {steps_per_epoch(training)} steps, "
+        f"batches of {settings.batch_size}{accumulated}, seed {settings.seed}"
     )
 
 
-def finish_lines(result: dict[str, Any], records: list[dict[str, Any]]) -> list[str]:
-    """What came out."""
+def finish_lines(result: dict[str, Any], records: list[dict[str, Any]], kept: dict[str, Any]) -> list[str]:
+    """What came out; `kept` is the record of the epoch whose weights the run ends with."""
     figures = []
     if result["valid_accuracy"] is not None:
         best = max((r for r in records if r.get("valid_accuracy") is not None), key=lambda r: r["valid_accuracy"])
-        figures.append(
-            f"validation accuracy {result['valid_accuracy']:.4f} (best {best['valid_accuracy']:.4f} in epoch {best['epoch'] + 1})"
-        )
+        where = f"(best {best['valid_accuracy']:.4f} in epoch {best['epoch'] + 1})"
+        figures.append(f"validation accuracy {result['valid_accuracy']:.4f} {where}")
     figures += [
         f"{name} loss {result[key]:.4g}"
         for name, key in (("validation", "valid_loss"), ("training", "train_loss"))
         if result[key] is not None
     ]
+    if records and kept is not records[-1]:
+        figures.append(f"of epoch {kept['epoch'] + 1}, whose weights are kept")
     rate = f", {result['samples_per_second']:,.0f} samples/s" if result["samples_per_second"] else ""
-    skipped = f", {result['skipped_steps']} of them skipped" if result["skipped_steps"] else ""
+    skipped = f" and {result['skipped_steps']:,} skipped ones" if result["skipped_steps"] else ""
     done = f"{result['steps']:,} steps{skipped} in {result['seconds']:.1f} s{rate}"
-    out = result["out"]
-    return [f"result    {', '.join(figures)}", f"          {done}", f"          bnengine evaluate {out} validation"]
+    return [
+        f"result    {', '.join(figures) or 'no figures'}",
+        f"          {done}",
+        f"          bnengine evaluate {result['out']} {'validation' if result['valid_loss'] is not None else 'train'}",
+    ]

@@ -9,12 +9,13 @@ import numpy as np
 
 from .. import saving
 from .._typing import Array
-from ..data import ArraySource, Dataset, groups
+from ..data import Dataset, groups
 from ..inference import predict
 from ..losses import LossFunction, get_loss
 from ..metrics import R2, Accuracy, ConfusionMatrix, MeanAbsoluteError, Metric, TopK
 from ..runs import plain
 from ..training.evaluation import evaluate
+from .assembly import source_of
 from .models import Model, data_for, load_model
 
 TOP = 5
@@ -69,9 +70,7 @@ def _head(model: Model, dataset: Dataset, rows: Array | None) -> dict[str, Any]:
 
 
 def _measured(model: Model, dataset: Dataset, rows: Array | None, metrics: list[Metric]) -> dict[str, float]:
-    source = ArraySource(
-        dataset.x, dataset.y, preprocessing=model.preprocessing, indices=rows, dtype=model.network.dtype, name=dataset.name
-    )
+    source = source_of(dataset, model.preprocessing, rows, model.network.dtype)
     return evaluate(model.network, loss_of(model), source, batch_size=ROWS_AT_ONCE, metrics=metrics)
 
 

@@ -52,7 +52,7 @@ def machine() -> dict[str, Any]:
     """What there is here, as JSON values."""
     try:
         chosen = get_backend()
-        auto = {"name": chosen.name, "why": chosen.why}
+        auto: dict[str, Any] = {"name": chosen.name, "why": chosen.why}
     except BackendError as error:
         auto = {"name": None, "why": str(error)}
     return {

@@ -9,7 +9,7 @@ from ..data import Dataset, Preprocessing
 from ..errors import InputError
 from ..network import Sequential
 from ..runs import CONFIG, read_config
-from .assembly import load_data
+from .assembly import backend_of, load_data
 from .settings import Settings
 
 PARTS = ("validation", "train")
@@ -32,11 +32,11 @@ def load_model(command: str, run: str, backend: str | None) -> Model:
     if not file.exists():
         told = "has not saved a checkpoint yet" if (path / CONFIG).exists() else f"is no run, it has no {saving.MODEL}"
         raise InputError(f"{command}: {run}: the folder {told}; give the folder of a run, such as runs/digits-1")
-    network = saving.load(file, backend=backend)
+    network = saving.load(file, backend=backend_of(command, backend))
     if network.preprocessing is None:
         raise InputError(
-            f"{command}: {run}: the model carries no preprocessing, so raw data cannot be put through it; use it from Python, "
-            "with network.predict(x) on ready features"
+            f"{command}: {run}: the model carries no preprocessing, so raw data cannot be put through it; use it from "
+            "Python, with network.predict(x) on ready features"
         )
     return Model(network, network.preprocessing, file)
 
@@ -51,7 +51,9 @@ def data_for(
     preprocessing = model.preprocessing
     if data in PARTS:
         if target is not None:
-            raise InputError(f"{command}: --target {target} cannot be given with {data}, the run's own data; leave it out")
+            raise InputError(
+                f"{command}: --target {target} cannot be given with {data}, the run's own data; leave it out"
+            )
         return _own_part(command, model, data)
     if Path(data).suffix.lower() == ".csv" and target is None:
         target = preprocessing.target
@@ -63,13 +65,16 @@ def data_for(
 def _own_part(command: str, model: Model, part: str) -> tuple[Dataset, Array]:
     config, preprocessing = model.file.parent / CONFIG, model.preprocessing
     if not config.is_file():
-        raise InputError(f"{command}: {part}: there is no {CONFIG} beside {model.file} to say which data it was trained on; name the data")
+        raise InputError(
+            f"{command}: {part}: there is no {CONFIG} beside {model.file} to say which data it was trained on; "
+            "name the data"
+        )
     settings = Settings.from_tables(read_config(config, command), str(config))
     dataset = load_data(settings.path, settings.target or None)
     if len(dataset) != len(preprocessing.parts):
         raise InputError(
-            f"{command}: {part}: {settings.path} has {len(dataset)} samples now and had {len(preprocessing.parts)} when the run "
-            "was trained; name the data"
+            f"{command}: {part}: {settings.path} has {len(dataset)} samples now and had {len(preprocessing.parts)} "
+            "when the run was trained; name the data"
         )
     rows = preprocessing.valid_indices if part == "validation" else preprocessing.train_indices
     if not len(rows):

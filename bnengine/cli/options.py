@@ -11,7 +11,7 @@ from .settings import Kind, flag, table
 TITLES = {"data": "Data", "network": "Network", "training": "Training", "run": "Machine and repeatability"}
 
 
-class SettingType(click.ParamType):
+class SettingType(click.ParamType[Any]):
     """What a setting may be, as click asks for it."""
 
     def __init__(self, kind: Kind) -> None:

@@ -45,22 +45,26 @@ def command(
         raise InputError(f"predict: -o {output}: the file is there already; name another, or replace it by --force")
     model = load_model("predict", run, backend)
     dataset, rows = data_for("predict", model, data, target, need_targets=False)
-    answers = predict(model.network, dataset.x if rows is None else np.asarray(dataset.x[rows]))
+    x = dataset.x if rows is None else np.asarray(dataset.x[rows])
+    answers = predict(model.network, x)
     write = csv_bytes if file.suffix.lower() == ".csv" else npz_bytes
     try:
         replace_file(file, [write(answers, model.preprocessing)])
     except OSError as error:
         raise InputError(f"predict: -o {output}: it cannot be written ({error.strerror}); name another file") from error
     if not quiet:
-        count = len(answers.labels if answers.labels is not None else answers.values)
-        click.echo(f"{count:,} answers of {model.file} in {file}")
+        click.echo(f"{len(x):,} answers of {model.file} in {file}")
 
 
 def npz_bytes(answers: Predictions, preprocessing: Preprocessing) -> bytes:
     """labels, probabilities and classes, or values, as an .npz file."""
     arrays: dict[str, Array] = {"values": answers.values}
     if preprocessing.classes is not None:
-        arrays = {"labels": answers.labels, "probabilities": answers.probabilities, "classes": preprocessing.classes.values}
+        arrays = {
+            "labels": answers.labels,
+            "probabilities": answers.probabilities,
+            "classes": preprocessing.classes.values,
+        }
     file = io.BytesIO()
     np.savez(file, **arrays)
     return file.getvalue()
@@ -71,11 +75,11 @@ def csv_bytes(answers: Predictions, preprocessing: Preprocessing) -> bytes:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     if preprocessing.classes is not None:
+        labels, probabilities = np.asarray(answers.labels).tolist(), np.asarray(answers.probabilities).tolist()
         writer.writerow(["label", *(f"probability_{label}" for label in preprocessing.classes.values.tolist())])
-        pairs = zip(answers.labels.tolist(), answers.probabilities.tolist(), strict=True)
-        writer.writerows([label, *probabilities] for label, probabilities in pairs)
+        writer.writerows([label, *shares] for label, shares in zip(labels, probabilities, strict=True))
     else:
         name, outputs = preprocessing.target or "value", preprocessing.outputs
         writer.writerow([name] if outputs == 1 else [f"{name}_{i}" for i in range(outputs)])
-        writer.writerows(answers.values.reshape(-1, outputs).tolist())
+        writer.writerows(np.asarray(answers.values).reshape(-1, outputs).tolist())
     return file.getvalue().encode()

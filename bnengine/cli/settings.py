@@ -108,57 +108,62 @@ def share_or(word: str) -> Kind:
 
 
 def setting(default: Any, section: str, kind: Kind, told: str, *, shown: str | None = None) -> Any:
-    """A field of `Settings`: its table in config.toml, what it may be, its line in the help, its default as shown there."""
+    """A field of `Settings`: its table in config.toml, what it may be, its line of help, its default as shown there."""
     if shown is None:
         shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
     return field(default=default, metadata={"section": section, "kind": kind, "help": told, "shown": shown})
+
+
+SCALINGS = choice("auto", "centre", "standardize", "unit", "none")
+NORMS = choice("batch", "normalize-only", "none")
+ACTIVATIONS = choice("relu", "leaky_relu", "sigmoid", "tanh", "gelu")
+LOSSES = choice("auto", "softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error")
+SCHEDULES = choice("one-cycle", "constant", "cosine", "step", "plateau")
+
+_LOSS = "auto: mean_squared_error for targets with fractions or several columns, else softmax_cross_entropy"
+_NORM = "batch normalisation of each hidden layer; normalize-only leaves out gamma and beta"
+_DECAY = "share of the old running statistics that a step keeps; exact: merge all"
+_VALIDATION = "share of the rows set apart for validation, unless the data do it"
+_DROP = "epochs between the drops of step; epochs without gain before one of plateau"
+_STOPPING = "stop after so many epochs without a lower validation loss, keep the best weights; 0: never"
+_AVERAGE = "decay of an average of the weights, which is used instead of them; 0: none"
+_RATE, _RATES = "the peak of one-cycle, else the first one", "0.1 for sgd, else 0.005"
+_WEIGHTS = "of the weights; gamma, beta and biases stay out of it"
+_BACKENDS = "auto, numpy, cupy, cupy:1, torch or array_api_strict"
 
 
 @dataclass(frozen=True)
 class Settings:
     """Every setting of a training; None: still to be settled, by the data or by another setting."""
 
-    path: str = setting("", "data", text("PATH"), "", shown="")
+    path: str = setting("", "data", text("PATH"), "the data", shown="")
     target: str = setting("", "data", text("COLUMN"), "the column of a .csv file that is to be predicted", shown="")
-    validation: float = setting(0.2, "data", number(0, 1), "share of the rows set apart for validation, unless the data do it")  # fmt: skip
-    scaling: str = setting(
-        "auto", "data", choice("auto", "centre", "standardize", "unit", "none"),
-        "how features are scaled: auto is centre for images, standardize for tables",
-    )  # fmt: skip
+    validation: float = setting(0.2, "data", number(0, 1), _VALIDATION)
+    scaling: str = setting("auto", "data", SCALINGS, "of features: auto is centre for images, standardize for tables")
     hidden: tuple[int, ...] = setting((100, 100), "network", widths(), "widths of the hidden layers, or none")
-    norm: str = setting(
-        "batch", "network", choice("batch", "normalize-only", "none"),
-        "batch normalisation of each hidden layer; normalize-only leaves out gamma and beta",
-    )  # fmt: skip
-    bn_decay: float | str = setting(
-        0.9, "network", share_or("exact"), "share of the old running statistics that a step keeps; exact: merge all"
-    )
-    activation: str = setting("relu", "network", choice("relu", "leaky_relu", "sigmoid", "tanh", "gelu"), "of the hidden layers")  # fmt: skip
+    norm: str = setting("batch", "network", NORMS, _NORM)
+    bn_decay: float | str = setting(0.9, "network", share_or("exact"), _DECAY)
+    activation: str = setting("relu", "network", ACTIVATIONS, "of the hidden layers")
     dropout: float = setting(0.0, "network", number(0, 1), "share of the hidden values set to zero in training")
     dtype: str = setting("float32", "network", choice("float32", "float64"), "what the network computes in")
-    loss: str = setting(
-        "auto", "training", choice("auto", "softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error"),
-        "auto: mean_squared_error (a regression) for targets with fractions or several columns, else softmax_cross_entropy",
-    )  # fmt: skip
+    loss: str = setting("auto", "training", LOSSES, _LOSS)
     label_smoothing: float = setting(0.0, "training", number(0, 1), "of softmax_cross_entropy")
     optimizer: str = setting("adam", "training", choice("adam", "adamw", "sgd", "rmsprop"), "the rule of the update")
     momentum: float = setting(0.0, "training", number(0, 1), "of sgd and rmsprop")
-    weight_decay: float | None = setting(None, "training", number(0), "of the weights, not of gamma, beta and biases", shown="0.01 for adamw, else 0")  # fmt: skip
-    learning_rate: float | None = setting(None, "training", number(0), "the peak of one-cycle, else the first one", shown="0.1 for sgd, else 0.005")  # fmt: skip
-    schedule: str = setting(
-        "one-cycle", "training", choice("one-cycle", "constant", "cosine", "step", "plateau"), "of the learning rate"
-    )
-    warm_up: int = setting(0, "training", whole(0), "steps in which the learning rate rises before its schedule begins")
-    drop_every: int = setting(10, "training", whole(1), "epochs between drops of step; epochs without gain before one of plateau")  # fmt: skip
+    weight_decay: float | None = setting(None, "training", number(0), _WEIGHTS, shown="0.01 for adamw, else 0")
+    learning_rate: float | None = setting(None, "training", number(0, zero=False), _RATE, shown=_RATES)
+    schedule: str = setting("one-cycle", "training", SCHEDULES, "of the learning rate")
+    warm_up: int = setting(0, "training", whole(0), "steps of a rising learning rate before its schedule begins")
+    drop_every: int = setting(10, "training", whole(1), _DROP)
     drop_factor: float = setting(0.1, "training", number(0, 1), "what a drop of step or plateau multiplies by")
     clip_norm: float = setting(0.0, "training", number(0), "the largest norm of the gradients; 0: not clipped")
     accumulate: int = setting(1, "training", whole(1), "batches to an optimizer step")
     batch_size: int = setting(64, "training", whole(1), "rows of a batch")
     epochs: int = setting(20, "training", whole(1), "passes over the training rows")
-    early_stopping: int = setting(0, "training", whole(0), "stop after so many epochs without a lower validation loss; 0: never")  # fmt: skip
-    average: float = setting(0.0, "training", number(0, 1), "decay of an average of the weights, used instead of them; 0: none")  # fmt: skip
+    early_stopping: int = setting(0, "training", whole(0), _STOPPING)
+    average: float = setting(0.0, "training", number(0, 1), _AVERAGE)
     seed: int = setting(0, "run", whole(0), "of the split, the weights, the order of the rows and dropout")
-    backend: str | None = setting(None, "run", text("NAME"), "auto, numpy, cupy, cupy:1, torch or array_api_strict", shown="BNENGINE_BACKEND or auto")  # fmt: skip
+    backend: str | None = setting(None, "run", text("NAME"), _BACKENDS, shown="BNENGINE_BACKEND or auto")
     checkpoint_every: int = setting(0, "run", whole(0), "steps between checkpoints, beside the one after each epoch")
 
     @classmethod

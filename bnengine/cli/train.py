@@ -2,19 +2,18 @@
 
 import json
 import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from .. import saving
 from ..errors import InputError, TrainingFailed
-from ..runs import RunFolder, check_free, check_run, plain, read_config, read_metrics
-from ..training import Callback, Trainer
+from ..runs import RunFolder, check_free, plain, read_config, read_metrics
+from ..training import Callback, EarlyStopping, Trainer
 from ..training.callbacks import Record
 from .app import INTERRUPTED, TERMINATED, Interrupted
 from .assembly import BUILT_IN, Training, set_up, trainer_of
@@ -39,19 +38,39 @@ class MetricsLog(Callback):
         self.saved = True
 
 
+class Manner(NamedTuple):
+    """How a training is run, which changes nothing of what comes out."""
+
+    plot: bool
+    quiet: bool
+    as_json: bool
+    terminated: Callable[[], bool]
+
+    def say(self, lines: Iterable[str]) -> None:
+        """Tell the user; where standard output is for JSON, on standard error."""
+        for line in () if self.quiet else lines:
+            click.echo(line, err=self.as_json)
+
+
 @click.command("train", cls=SettingsCommand)
 @click.argument("data", required=False)
 @setting_options
-@click.option("--config", type=click.Path(dir_okay=False), metavar="FILE", help="Take settings from a config.toml; options given beside it count more.")  # fmt: skip
+@click.option("--config", metavar="FILE", help="Take settings from a config.toml; options beside it count more.")
 @click.option("--out", metavar="DIR", help="The new folder of the run.  [runs/NAME-1, or the next free number]")
 @click.option("--resume", metavar="DIR", help="Go on with the run in DIR; needs nothing else.")
 @click.option("--no-plot", is_flag=True, help="Draw no curves.png.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors (and the result, with --json).")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object to standard output, all else to standard error.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; all else goes to standard error.")
 def command(
-    data: str | None, config: str | None, out: str | None, resume: str | None, no_plot: bool, quiet: bool, as_json: bool,
+    data: str | None,
+    config: str | None,
+    out: str | None,
+    resume: str | None,
+    no_plot: bool,
+    quiet: bool,
+    as_json: bool,
     **options: Any,
-) -> None:  # fmt: skip
+) -> None:
     """Train a network on DATA and keep it in a folder.
 
     DATA is digits (1,797 handwritten digits that come with bnengine), a .csv file with a header (name its --target),
@@ -68,22 +87,15 @@ def command(
     saves the training between two steps.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    say = _speaker(quiet, as_json)
     with _terminable() as terminated:
+        manner = Manner(not no_plot, quiet, as_json, terminated)
         if resume is not None:
             _nothing_beside_resume(given, {"DATA": data, "--config": config, "--out": out})
-            result = _resume(Path(resume), given, not no_plot, quiet, say, terminated)
+            result = _resume(Path(resume), given, manner)
         else:
-            result = _new(_settings(data, config, given), out, not no_plot, quiet, say, terminated)
+            result = _new(_settings(data, config, given), out, manner)
     if as_json:
         click.echo(json.dumps(plain(result), allow_nan=False))
-
-
-Say = Callable[[str], None]
-
-
-def _speaker(quiet: bool, as_json: bool) -> Say:
-    return (lambda line: None) if quiet else (lambda line: click.echo(line, err=as_json))
 
 
 def _settings(data: str | None, config: str | None, given: dict[str, Any]) -> Settings:
@@ -93,8 +105,8 @@ def _settings(data: str | None, config: str | None, given: dict[str, Any]) -> Se
     settings = settings.changed(**given, **({} if data is None else {"path": data}))
     if not settings.path:
         raise InputError(
-            "train: there is no data to train on; try bnengine train digits, or give a .csv, .npz or x.npy file or a folder of "
-            "IDX files (bnengine train --help has examples)"
+            "train: there is no data to train on; try bnengine train digits, or give a .csv, .npz or x.npy file or a "
+            "folder of IDX files (bnengine train --help has examples)"
         )
     return settings
 
@@ -105,19 +117,19 @@ def _nothing_beside_resume(given: dict[str, Any], others: dict[str, str | None])
     named += [flag(name) for name in given if name not in BESIDE_RESUME]
     if named:
         raise InputError(
-            f"train: {', '.join(named)} cannot be given beside --resume, which takes everything from the run's config.toml; "
-            "leave it out, or begin a new run with --config"
+            f"train: {', '.join(named)} cannot be given beside --resume, which takes everything from the run's "
+            "config.toml; leave it out, or begin a new run with --config"
         )
 
 
-def _new(settings: Settings, out: str | None, plot: bool, quiet: bool, say: Say, terminated: Callable[[], bool]) -> dict[str, Any]:
+def _new(settings: Settings, out: str | None, manner: Manner) -> dict[str, Any]:
     if out is not None:
         check_free(Path(out))
     training = set_up(settings)
     run = RunFolder.create(out, _name(settings.path))
     try:
         run.write_config(training.settings.tables())
-        return _fit(run, training, None, plot, quiet, say, terminated)
+        return _fit(run, training, None, manner)
     except InputError:
         run.discard()
         raise
@@ -130,46 +142,44 @@ def _name(path: str) -> str:
     return path if path in BUILT_IN else Path(path).resolve().stem or "data"
 
 
-def _resume(folder: Path, given: dict[str, Any], plot: bool, quiet: bool, say: Say, terminated: Callable[[], bool]) -> dict[str, Any]:
-    check_run(folder, "train: --resume")
+def _resume(folder: Path, given: dict[str, Any], manner: Manner) -> dict[str, Any]:
     run = RunFolder.open(folder)
     try:
         settings = Settings.from_tables(read_config(run.config, "train: --resume"), str(run.config)).changed(**given)
         saved = saving.read(run.model) if run.model.exists() else None
         if saved is not None and saved.training is None:
-            raise InputError(f"train: --resume {folder}: {run.model} holds a network without its training; begin a new run")
+            raise InputError(
+                f"train: --resume {folder}: {run.model} holds a network without its training; begin a new run"
+            )
         training = set_up(settings, fitted=None if saved is None else saved.preprocessing)
-        return _fit(run, training, saved, plot, quiet, say, terminated)
+        return _fit(run, training, saved, manner)
     finally:
         run.close()
 
 
-def _fit(
-    run: RunFolder, training: Training, saved: saving.Saved | None, plot: bool, quiet: bool, say: Say, terminated: Callable[[], bool]
-) -> dict[str, Any]:  # fmt: skip
+def _fit(run: RunFolder, training: Training, saved: saving.Saved | None, manner: Manner) -> dict[str, Any]:
     settings, log = training.settings, MetricsLog(run)
-    trainer = trainer_of(training, callbacks=[log], model=run.model, progress="quiet" if quiet else "auto")
+    trainer = trainer_of(training, callbacks=[log], model=run.model, progress="quiet" if manner.quiet else "auto")
     if saved is not None:
         _restore(trainer, training, saved)
     run.rewind(trainer.history)
     finished = bool(trainer.stopping) or trainer.epoch >= settings.epochs
-    for line in header_lines(training, run.folder):
-        say(line)
+    manner.say(header_lines(training, run.folder))
     if saved is not None:
-        say(_where_it_goes_on(trainer, settings.epochs, finished))
+        manner.say([_where_it_goes_on(trainer, settings.epochs, finished)])
     try:
         trainer.fit(training.train, epochs=settings.epochs, batch_size=settings.batch_size, validation=training.valid)
     except KeyboardInterrupt:
-        code = TERMINATED if terminated() else INTERRUPTED
+        code = TERMINATED if manner.terminated() else INTERRUPTED
         raise Interrupted(_interrupted(run, trainer, log.saved), code) from None
     except TrainingFailed as error:
         raise TrainingFailed(f"train: {error}; the run is in {run.folder}") from error
     records = read_metrics(run.folder)
-    if plot and not (finished and run.curves.exists()):
+    if manner.plot and not (finished and run.curves.exists()):
         _plot(run, records)
-    result = _result(run, training, trainer, records)
-    for line in finish_lines(result, records):
-        say(line)
+    kept = kept_record(trainer, records)
+    result = _result(run, training, trainer, records, kept)
+    manner.say(finish_lines(result, records, kept))
     return result
 
 
@@ -178,8 +188,8 @@ def _restore(trainer: Trainer, training: Training, saved: saving.Saved) -> None:
     assert saved.training is not None
     if saved.config != training.network.config():
         raise InputError(
-            "train: --resume: the config.toml describes another network than the checkpoint holds; put it back as it was, or "
-            "begin a new run with --config"
+            "train: --resume: the config.toml describes another network than the checkpoint holds; put it back as it "
+            "was, or begin a new run with --config"
         )
     training.network.load_state_dict(saved.state)
     trainer.load_state(saved.arrays, saved.training)
@@ -199,7 +209,11 @@ def _interrupted(run: RunFolder, trainer: Trainer, saved: bool) -> str:
         return f"train: interrupted before the first checkpoint; {again}"
     if not saved:
         return f"train: interrupted at once; the last checkpoint is {run.model}; {again}"
-    step = f" behind step {trainer.group} of epoch {trainer.epoch + 1}" if trainer.group else f" after epoch {trainer.epoch}"
+    step = (
+        f" behind step {trainer.group} of epoch {trainer.epoch + 1}"
+        if trainer.group
+        else f" after epoch {trainer.epoch}"
+    )
     return f"train: interrupted{step}; the checkpoint is {run.model}; {again}"
 
 
@@ -212,7 +226,9 @@ def _terminable() -> Iterator[Callable[[], bool]]:
         nonlocal came
         came = True
         interrupt = signal.getsignal(signal.SIGINT)
-        if not callable(interrupt):  # Ctrl-C is ignored, as in a background job of a script: there is nobody to defer it
+        if not callable(
+            interrupt
+        ):  # Ctrl-C is ignored, as in a background job of a script: there is nobody to defer it
             raise KeyboardInterrupt
         interrupt(signal.SIGINT, frame)
 
@@ -236,10 +252,18 @@ def _plot(run: RunFolder, records: list[dict[str, Any]]) -> None:
         click.echo(f"train: no {run.curves.name} was drawn: {error} (--no-plot leaves it out)", err=True)
 
 
-def _result(run: RunFolder, training: Training, trainer: Trainer, records: list[dict[str, Any]]) -> dict[str, Any]:
+def kept_record(trainer: Trainer, records: list[dict[str, Any]]) -> dict[str, Any]:
+    """The record of the weights that the run ends with: the last epoch's, or the best one's by early stopping."""
+    stopping = next((c for c in trainer.callbacks if isinstance(c, EarlyStopping)), None)
+    best = [r for r in records if stopping is not None and r.get("epoch") == stopping.best_epoch]
+    return (best or records or [{}])[-1]
+
+
+def _result(
+    run: RunFolder, training: Training, trainer: Trainer, records: list[dict[str, Any]], kept: dict[str, Any]
+) -> dict[str, Any]:
     """What --json prints."""
     report, network = trainer.step.report(), training.network
-    last = records[-1] if records else {}
     accuracies = [r["valid_accuracy"] for r in records if r.get("valid_accuracy") is not None]
     seconds = [r["seconds"] for r in records if r.get("seconds") is not None]
     rows = sum(r["seconds"] * r["samples_per_second"] for r in records if r.get("seconds") is not None)
@@ -247,10 +271,10 @@ def _result(run: RunFolder, training: Training, trainer: Trainer, records: list[
         "backend": network.backend.name,
         "epochs": trainer.epoch,
         "steps": report.steps,
-        "train_loss": last.get("train_loss"),
-        "train_accuracy": last.get("train_accuracy"),
-        "valid_loss": last.get("valid_loss"),
-        "valid_accuracy": last.get("valid_accuracy"),
+        "train_loss": kept.get("train_loss"),
+        "train_accuracy": kept.get("train_accuracy"),
+        "valid_loss": kept.get("valid_loss"),
+        "valid_accuracy": kept.get("valid_accuracy"),
         "best_valid_accuracy": max(accuracies, default=None),
         "seconds": sum(seconds),
         "samples_per_second": rows / sum(seconds) if sum(seconds) else None,
