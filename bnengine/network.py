@@ -155,10 +155,10 @@ class Sequential:
         if not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"predict: batch_size {batch_size!r} is not a whole number from 1 up")
         x = x if hasattr(x, "shape") else np.asarray(x)
-        rows = x.shape[0] if x.ndim else 0
+        rows = x.shape[0] if x.ndim > 1 else 0  # forward refuses the others
         if rows <= batch_size:
             return self.forward(x, training=False).output
-        parts = [self.forward(x[a : a + batch_size, ...], training=False).output for a in range(0, rows, batch_size)]
+        parts = [self.forward(x[a : min(a + batch_size, rows), ...], training=False).output for a in range(0, rows, batch_size)]
         return self.backend.xp.concat(parts, axis=0)
 
     def gradients(self) -> Flat:
@@ -170,11 +170,11 @@ class Sequential:
         layer.
         """
         host = x if hasattr(x, "dtype") else np.asarray(x)
-        kind = str(host.dtype).split(".")[-1]
+        kind = getattr(host.dtype, "name", str(host.dtype)).split(".")[-1]
         if not kind.startswith(("float", "bfloat")):
             raise InputError(
-                f"Sequential: the input is {kind}, the network computes in {self.dtype}; scale integers to floating "
-                "numbers (x / 255, say), or let a Preprocessing do it"
+                f"Sequential: the input is {str(host.dtype).split('.')[-1]}, the network computes in {self.dtype}; give "
+                "floating numbers, integers scaled (x / 255, say), or let a Preprocessing do it"
             )
         if host.ndim < 2 or host.shape[0] == 0:
             raise InputError(
