@@ -99,7 +99,8 @@ def _examples_tally(rng: Any, dtype: str) -> Iterator[Example]:
 
 
 def _bound_tally(u: float, sums: Array, value: Array, normaliser: Array, hits: Array, ok: Array, *, rows: int) -> Array:
-    return 10 * 2.0**-53 * (np.abs(sums) + np.abs(value * normaliser) + np.abs(normaliser) + hits + rows)
+    new = np.concatenate([value.astype(np.float64) * normaliser, normaliser, hits, [rows]])
+    return 10 * 2.0**-53 * (np.abs(sums) + np.abs(new))
 
 
 @op(examples=_examples_tally, bound=_bound_tally)

@@ -1,0 +1,273 @@
+"""The examples that every version of an op is tried on hold what they promise: the nasty inputs, and every option."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bnengine.ops import REGISTRY
+from bnengine.ops.pointwise import ACTIVATIONS
+
+DTYPES = ("float32", "float64")
+
+
+def examples(name: str, dtype: str = "float32") -> dict[str, Any]:
+    made = list(REGISTRY[name].examples(np.random.default_rng(0), dtype))
+    found = {e.label: e for e in made}
+    assert len(found) == len(made), "two examples have one label"
+    return found
+
+
+def floating(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind == "f"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_examples_are_of_the_dtype_that_was_asked_for_and_the_same_every_time(name, dtype):
+    for label, one in examples(name, dtype).items():
+        again = examples(name, dtype)[label]
+        for a, b in zip(one.args, again.args, strict=True):
+            assert (a is None) == (b is None)
+            assert a is None or a.tobytes() == b.tobytes()
+        if name in ("merge", "commit"):  # statistics are float64 throughout
+            assert one.args[0].dtype == np.float64
+        elif name == "tally":
+            assert [a.dtype for a in one.args[1:3]] == [dtype] * 2
+        elif name != "advance":
+            assert one.args[0].dtype == dtype
+
+
+def check_batches(found: dict[str, Any], dtype: str) -> None:
+    """The batches of `moments`, which `normalize` and its way back meet too."""
+    tiny = np.finfo(dtype).tiny
+    x = {label: e.args[0].astype(np.float64) for label, e in found.items()}
+    assert np.all(np.abs(x["ordinary"].mean(0)) > 5 * x["ordinary"].std(0))
+    assert x["image"].ndim == 4
+    far = x["mean 1e6, std 1"]
+    assert np.all((far.mean(0) / far.std(0) > 8e5) & (far.mean(0) / far.std(0) < 1.2e6))
+    assert len(far) > 64
+    outlier = x["first row an outlier"]
+    assert np.all(outlier[0] == 1e6)
+    assert np.all(np.abs(outlier[1:]) < 10)
+    assert len(np.unique(x["constant"])) == 1
+    assert x["constant"][0, 0] == np.asarray(0.1, dtype)
+    assert np.all((np.abs(x["subnormal"]) < tiny) & (x["subnormal"] != 0))
+    assert len(np.unique(x["subnormal"])) == x["subnormal"].size
+    assert x["two rows"].shape[0] == 2
+    for label in ("ordinary", "constant", "subnormal", "first row an outlier"):
+        assert x[label].shape[0] > 2
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_batches_have_large_means_outliers_constants_subnormals_and_two_rows(dtype):
+    check_batches(examples("moments", dtype), dtype)
+    found = examples("normalize", dtype)
+    check_batches(found, dtype)
+    assert {e.options.get("activation") for e in found.values()} >= set(ACTIVATIONS)
+    for kind in ACTIVATIONS:
+        example = found[f"{kind}, add"]
+        assert example.options == {"activation": kind, "slope": 0.2}
+        x, statistics, gamma, beta, add = example.args
+        assert add.shape == x.shape
+        assert len(gamma) == len(beta) == x.shape[1]
+        np.testing.assert_allclose(statistics[1], x.astype(np.float64).mean(0), rtol=1e-12)
+        # Both branches of the kinked activations are met.
+        y = REGISTRY["normalize"](*example.args, **{**example.options, "activation": "identity"})
+        assert (y > 0).any()
+        assert (y < 0).any()
+    assert found["neither gamma nor beta"].args[2:] == (None, None)
+    bare = found["no beta, other eps"]
+    assert (bare.args[2] is None, bare.args[3] is None, bare.options) == (False, True, {"eps": 0.1})
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_way_back_meets_what_the_way_there_met_with_both_kinds_of_statistics(dtype):
+    there, back = examples("normalize", dtype), examples("normalize_backward", dtype)
+    assert len(back) == 2 * len(there)
+    for label, example in there.items():
+        for own in (True, False):
+            other = back[f"{label}, batch statistics {own}"]
+            assert other.options == {**example.options, "batch_statistics": own}
+            assert len(other.args) == len(example.args) + 2
+            dy, _, y = other.args[:3]
+            assert dy.shape == y.shape
+            assert not np.array_equal(dy, y)
+
+
+def test_merging_meets_samples_that_are_empty_on_either_side_and_on_both():
+    ((a, b, *_),) = (e.args for e in examples("merge").values())
+    empty = set(zip((a[0] == 0).tolist(), (b[0] == 0).tolist(), strict=True))
+    assert empty == {(True, False), (False, True), (True, True), (False, False)}
+    assert np.all(a[2] > 0)
+    assert np.all(b[2] > 0)
+
+
+def test_committing_meets_every_rule_and_empty_sides():
+    found = examples("commit")
+    assert sorted(e.args[2].tolist() for e in found.values()) == [[False], [True]]
+    for running, proposal, _, decay, unbiased in (e.args for e in found.values()):
+        assert set(zip((decay < 0).tolist(), unbiased.tolist(), strict=True)) == {
+            (x, y) for x in (0, 1) for y in (0, 1)
+        }
+        assert {0.9, 0.5, 0.0, -1.0} == set(decay.tolist())
+        assert 0 in proposal[0]
+        assert 1 in proposal[0]
+        assert 0 in running[0]
+        assert np.sum(proposal[0] > 1) >= 4
+
+
+@pytest.mark.parametrize("name", ["activation", "activation_backward"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_activations_meet_both_signs_of_zero_far_values_and_subnormals(name, dtype):
+    found = examples(name, dtype)
+    assert set(found) == set(ACTIVATIONS)
+    for kind, example in found.items():
+        assert example.options == {"kind": kind, "slope": 0.2}
+        x = example.args[-2 if name == "activation_backward" else 0]
+        zeros = np.signbit(x[x == 0])
+        assert (zeros.any(), zeros.all()) == (True, False)
+        assert (x.min() <= -30, x.max() >= 30) == (True, True)
+        assert np.any((x != 0) & (np.abs(x) < np.finfo(dtype).tiny))
+        assert np.sum(x < 0) > 5
+        assert np.sum(x > 0) > 5
+
+
+def test_affine_meets_every_activation_no_bias_leading_axes_single_columns_and_fortran_order():
+    there, back = examples("affine"), examples("affine_backward")
+    for kind in ACTIVATIONS:
+        assert there[kind].options == {"activation": kind, "slope": 0.2}
+        assert (kind in back) == (kind != "gelu")
+        z = REGISTRY["affine"](*there[kind].args)
+        assert (z > 0).any()
+        assert (z < 0).any()
+    assert len(there["no bias"].args) == 2
+    assert there["leading axes"].args[0].ndim == 3
+    assert [a.shape for a in there["one row, one column"].args] == [(1, 5), (5, 1), (1,)]
+    fortran = there["Fortran order"].args[:2]
+    assert all(a.flags.f_contiguous and not a.flags.c_contiguous for a in fortran)
+    assert set(back) == set(there) - {"gelu"} | {"no dx"}
+    assert back["no dx"].options == {"input_gradient": False}
+
+
+def test_dropout_meets_images_large_indices_large_seeds_and_rate_0():
+    found = examples("dropout")
+    assert found["image"].args[0].ndim == 4
+    for example in found.values():
+        assert example.options["seed"] > 2**32
+        assert example.options["layer"] > 0
+        assert example.args[1][0] > 0
+        assert max(example.args[2]) >= 2**31
+        assert len(np.unique(example.args[2])) == len(example.args[0])
+    assert sorted({e.options["rate"] for e in found.values()}) == [0.0, 0.3]
+    dy, keep = examples("dropout_backward")["plain"].args
+    assert dy.shape == keep.shape
+    assert (keep.any(), keep.all()) == (True, False)
+    assert 0 < examples("dropout_backward")["plain"].options["rate"] < 1
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_losses_meet_weights_smoothing_soft_targets_and_far_logits(dtype):
+    found = examples("softmax_cross_entropy", dtype)
+    for example in found.values():
+        logits, target = example.args[:2]
+        assert target.shape == (logits.shape if target.dtype.kind == "f" else logits.shape[:-1])
+        assert target.dtype.kind == "i" or np.allclose(target.sum(-1), 1, atol=1e-6)
+        assert target.dtype.kind == "f" or set(target.ravel()) <= set(range(logits.shape[-1]))
+    assert np.abs(found["large logits"].args[0]).max() > 300
+    assert found["leading axes"].args[0].ndim == 3
+    for label, kind in (("weighted, smoothed", "i"), ("weighted probabilities", "f")):
+        example = found[label]
+        assert example.args[1].dtype.kind == kind
+        assert [a.shape for a in example.args[2:]] == [(4,), (7,)]
+        assert 0 < example.options["label_smoothing"] < 1
+        assert example.options["normaliser"].shape == (1,)
+        assert example.options["normaliser"].dtype == dtype
+    binary, squared = examples("binary_cross_entropy", dtype), examples("mean_squared_error", dtype)
+    logits, target = binary["plain"].args
+    assert (logits.max() >= 90, logits.min() <= -90, set(target.ravel())) == (True, True, {0.0, 1.0})
+    for found in (binary, squared):
+        assert set(found) == {"plain", "weighted"}
+        assert found["weighted"].args[2].shape == (7,)
+        assert found["weighted"].options["normaliser"].shape == (1,)
+        assert found["plain"].args[0].shape == found["plain"].args[1].shape
+
+
+def test_hits_meet_nan_ties_between_right_and_wrong_and_a_single_logit():
+    found = examples("hits")
+    for label, example in found.items():
+        output, target = example.args
+        right = REGISTRY["hits"](output, target)[0]
+        assert 0 < right < len(output), label
+    assert np.isnan(found["classes"].args[0]).any()
+    assert found["yes or no"].args[0].shape[1] == 1
+    assert set(found["yes or no"].args[1].ravel()) == {0.0, 1.0}
+
+
+def test_judge_meets_norms_above_and_below_the_clip_and_no_statistics():
+    found = examples("judge")
+    for label, above in (("clipped", True), ("below the clip", False)):
+        _, gradients, proposals = found[label].args
+        assert (np.linalg.norm(gradients) > found[label].options["clip"]) == above
+        assert proposals.size
+    assert found["not clipped"].options == {}
+    assert found["no statistics"].args[2].size == 0
+
+
+@pytest.mark.parametrize("name", ["advance", "tally", "average"])
+def test_both_verdicts_are_met(name):
+    oks = [e.args[{"advance": 1, "tally": 4, "average": 2}[name]].tolist() for e in examples(name).values()]
+    assert sorted(oks) == [[False], [True]]
+
+
+VARIANTS = {
+    "sgd": {
+        "plain": {}, "momentum": {"momentum": 0.9}, "Nesterov": {"momentum": 0.9, "nesterov": True},
+        "weight decay": {"weight_decay": 0.1}, "frozen": {"momentum": 0.9, "frozen": ((3, 9), (40, 50))}, "skipped": {},
+    },
+    "rmsprop": {
+        "plain": {}, "centred": {}, "momentum": {"momentum": 0.9}, "eps inside": {"eps_inside": True, "eps": 1e-3},
+        "centred, inside, momentum": {"eps_inside": True, "eps": 1e-3, "momentum": 0.9},
+        "weight decay": {"weight_decay": 0.1}, "skipped": {},
+    },
+    "adam": {
+        "plain": {}, "AMSGrad": {}, "L2": {"weight_decay": 0.1}, "decoupled": {"weight_decay": 0.1, "decoupled": True},
+        "frozen": {"frozen": ((0, 7),)}, "skipped": {},
+    },
+}  # fmt: skip
+# Which of the state's slots are there, after parameters and gradients.
+SLOTS = {
+    ("sgd", "plain"): "-", ("sgd", "weight decay"): "-",
+    ("rmsprop", "plain"): "s--", ("rmsprop", "centred"): "sm-", ("rmsprop", "momentum"): "s-v",
+    ("rmsprop", "eps inside"): "s--", ("rmsprop", "weight decay"): "s--",
+    ("adam", "plain"): "mv-", ("adam", "L2"): "mv-", ("adam", "decoupled"): "mv-",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_variant_of_an_optimizer_is_met_and_a_skipped_step_with_nan(name, dtype):
+    found = examples(name, dtype)
+    assert {label: e.options for label, e in found.items()} == {
+        label: {"border": 30, **options} for label, options in VARIANTS[name].items()
+    }
+    for label, example in found.items():
+        *arrays, table, counters, ok, factor = example.args
+        parameters, gradients, *slots = arrays
+        expected = SLOTS.get((name, label), "x" * len(slots))
+        assert [s is not None for s in slots] == [c != "-" for c in expected]
+        assert all(a.shape == (50,) and a.dtype == dtype for a in arrays if a is not None)
+        assert 0 < counters[1] < len(table) - 1
+        assert table.dtype == factor.dtype == dtype
+        assert np.all((table > 0.09) & (table < 1.01))
+        assert len(np.unique(table)) == table.size
+        assert 0 < factor[0] < 1
+        assert ok.tolist() == [label != "skipped"]
+        assert np.isnan(gradients).any() == (label == "skipped")
+        assert np.isfinite(parameters).all()
+        if name == "adam" and slots[2] is not None and label == "AMSGrad":
+            grown = REGISTRY["adam"](*example.args, **example.options).largest != slots[2]
+            assert grown.any()
+            assert not grown.all()
+        if name == "rmsprop" and slots[1] is not None:
+            assert np.all(slots[0] > 2 * slots[1] ** 2)
