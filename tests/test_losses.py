@@ -1,0 +1,199 @@
+"""Losses: what they take, what they divide by, and their values worked out apart; the ops themselves are tested in ops."""
+
+import json
+
+import numpy as np
+import pytest
+
+from bnengine.errors import InputError
+from bnengine.losses import LOSSES, BinaryCrossEntropy, LossFunction, MeanSquaredError, SoftmaxCrossEntropy, get_loss
+
+
+def mean(loss, output, y, weights=None):
+    """The loss of a batch as a step takes it."""
+    outputs = output.shape[-1]
+    target = loss.targets(y, outputs)
+    total = np.asarray([loss.total(target, weights, outputs)])
+    constants = loss.constants(outputs)
+    value, gradient = loss(output, target, loss.weights(weights, target), constants, total)
+    assert value.shape == (1,)
+    return float(value[0]), gradient
+
+
+def log_softmax(x):
+    return x - np.log(np.exp(x).sum(-1, keepdims=True))
+
+
+# -- softmax cross-entropy ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("class_weights", [None, (1.0, 0.0, 3.0)])
+@pytest.mark.parametrize("soft", [False, True])
+def test_softmax_cross_entropy_by_its_definition(rng, weighted, smoothing, class_weights, soft):
+    x = rng.standard_normal((6, 3)) * 2
+    y = rng.dirichlet(np.ones(3), 6) if soft else np.asarray([0, 1, 2, 2, 0, 2])
+    v = rng.random(6) if weighted else np.ones(6)
+    c = np.ones(3) if class_weights is None else np.asarray(class_weights)
+    t = y if soft else np.eye(3)[y]
+    rows = -(c * ((1 - smoothing) * t + smoothing / 3) * log_softmax(x)).sum(1)
+    divisor = v.sum() if soft else (v * c[y]).sum()
+    loss = SoftmaxCrossEntropy(label_smoothing=smoothing, class_weights=class_weights)
+    value, _ = mean(loss, x, y, v if weighted else None)
+    assert value == pytest.approx((v * rows).sum() / divisor, rel=1e-13)
+
+
+def test_of_equal_logits_it_is_the_logarithm_of_the_classes():
+    value, gradient = mean(SoftmaxCrossEntropy(), np.zeros((2, 4)), np.asarray([1, 3]))
+    assert value == pytest.approx(np.log(4), rel=1e-15)
+    np.testing.assert_allclose(gradient[0], np.asarray([0.25, -0.75, 0.25, 0.25]) / 2, rtol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8, np.int8])
+def test_integer_targets_of_any_kind_are_codes(dtype):
+    targets = SoftmaxCrossEntropy().targets(np.asarray([0, 2], dtype), 3)
+    assert targets.dtype == np.int64
+    assert SoftmaxCrossEntropy().targets([0, 2], 3).tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("y", "text"),
+    [
+        ([0, 3], r"targets from 0 to 3 for 3 outputs; they must be 0 to 2: give the last layer more outputs"),
+        ([-1, 0], r"targets from -1 to 0 for 3 outputs"),
+        (np.asarray([True, False]), r"targets are bool of shape \(2,\) for 3 outputs; give integer classes, or"),
+        (np.asarray(["a"]), r"targets are <U1"),
+        (np.asarray([0.0, 1.0]), r"targets are float64 of shape \(2,\)"),
+        (np.ones((2, 4)), r"targets are float64 of shape \(2, 4\)"),
+        (None, r"targets are object"),
+    ],
+)
+def test_targets_that_softmax_cannot_use_are_errors(y, text):
+    with pytest.raises(InputError, match=rf"^SoftmaxCrossEntropy: {text}"):
+        SoftmaxCrossEntropy().targets(y, 3)
+
+
+def test_the_last_class_and_no_rows_are_fine():
+    assert SoftmaxCrossEntropy().targets([2], 3).tolist() == [2]
+    assert SoftmaxCrossEntropy().targets(np.zeros(0, np.int64), 3).shape == (0,)
+    assert SoftmaxCrossEntropy().targets(np.ones((2, 3), np.float32), 3).dtype == np.float32
+
+
+def test_what_it_divides_by():
+    loss, weighted = SoftmaxCrossEntropy(), SoftmaxCrossEntropy(class_weights=(1.0, 2.0, 4.0))
+    codes, soft, v = np.asarray([0, 1, 2]), np.ones((3, 3)) / 3, np.asarray([1.0, 0.5, 0.25])
+    assert [loss.total(codes, None, 3), loss.total(codes, v, 3), loss.total(soft, None, 3), loss.total(soft, v, 3)] == [
+        3, 1.75, 3, 1.75,
+    ]  # fmt: skip
+    assert [weighted.total(codes, None, 3), weighted.total(codes, v, 3)] == [7.0, 3.0]
+    assert [weighted.total(soft, None, 3), weighted.total(soft, v, 3)] == [3.0, 1.75]
+    image = np.asarray([[0, 1], [2, 2], [0, 0]])
+    assert [loss.total(image, None, 3), loss.total(image, v, 3), weighted.total(image, v, 3)] == [6, 3.5, 3 + 4 + 0.5]
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0, float("nan")])
+def test_a_smoothing_outside_0_to_1_is_an_error(smoothing):
+    with pytest.raises(InputError, match=rf"^SoftmaxCrossEntropy: label_smoothing {smoothing} is not in \[0, 1\)"):
+        SoftmaxCrossEntropy(label_smoothing=smoothing)
+
+
+@pytest.mark.parametrize("weights", [(), (0.0, 0.0), (-1.0, 2.0), (float("inf"), 1.0), (float("nan"), 1.0)])
+def test_class_weights_that_weigh_nothing_are_an_error(weights):
+    with pytest.raises(InputError, match=r"^SoftmaxCrossEntropy: class_weights .* must be finite, 0 or more, one above 0"):
+        SoftmaxCrossEntropy(class_weights=weights)
+
+
+def test_class_weights_are_one_for_each_output():
+    with pytest.raises(InputError, match=r"^SoftmaxCrossEntropy: 2 class_weights for 3 outputs; give one each"):
+        SoftmaxCrossEntropy(class_weights=(1, 2)).constants(3)
+    np.testing.assert_array_equal(SoftmaxCrossEntropy(class_weights=[1, 2]).constants(2), [1.0, 2.0])
+    assert SoftmaxCrossEntropy().constants(3) is None
+
+
+# -- losses of numbers --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("shape", [(5, 1), (5, 3), (5, 2, 3)])
+def test_mean_squared_error_by_its_definition(rng, weighted, shape):
+    x, y, v = rng.standard_normal(shape), rng.standard_normal(shape), rng.random(5)
+    rows = ((x - y) ** 2).reshape(5, -1).mean(1)
+    value, gradient = mean(MeanSquaredError(), x, y, v if weighted else None)
+    assert value == pytest.approx((v * rows).sum() / v.sum() if weighted else rows.mean(), rel=1e-13)
+    assert gradient.shape == x.shape
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("shape", [(5, 1), (5, 3), (5, 2, 3)])
+def test_binary_cross_entropy_by_its_definition(rng, weighted, shape):
+    x, y, v = rng.standard_normal(shape), rng.random(shape), rng.random(5)
+    q = 1 / (1 + np.exp(-x))
+    rows = -(y * np.log(q) + (1 - y) * np.log(1 - q)).reshape(5, -1).mean(1)
+    value, _ = mean(BinaryCrossEntropy(), x, y, v if weighted else None)
+    assert value == pytest.approx((v * rows).sum() / v.sum() if weighted else rows.mean(), rel=1e-13)
+
+
+@pytest.mark.parametrize("loss", [MeanSquaredError(), BinaryCrossEntropy()], ids=lambda o: o.name)
+def test_targets_of_one_output_may_be_flat_and_integers_become_floats(loss):
+    for y in ([0, 1, 1], np.asarray([False, True, True]), np.asarray([0, 1, 1], np.uint8)):
+        targets = loss.targets(y, 1)
+        assert (targets.dtype, targets.tolist()) == (np.float64, [[0.0], [1.0], [1.0]])
+    assert loss.targets(np.zeros((2, 3), np.float32), 3).dtype == np.float32
+    assert loss.targets(np.zeros((0, 3)), 3).shape == (0, 3)
+
+
+@pytest.mark.parametrize("loss", [MeanSquaredError(), BinaryCrossEntropy()], ids=lambda o: o.name)
+@pytest.mark.parametrize(
+    ("y", "outputs", "text"),
+    [
+        (np.zeros(3), 2, r"targets are float64 of shape \(3,\) for 2 outputs; give numbers of shape \(rows, 2\)"),
+        (np.zeros((3, 2)), 1, r"targets are float64 of shape \(3, 2\) for 1 outputs"),
+        (np.asarray(["a", "b"]), 1, "targets are <U1"),
+        (np.asarray(1.0), 1, r"targets are float64 of shape \(\)"),
+    ],
+)
+def test_targets_that_are_no_numbers_of_the_outputs_are_errors(loss, y, outputs, text):
+    with pytest.raises(InputError, match=rf"^{type(loss).__name__}: {text}"):
+        loss.targets(y, outputs)
+
+
+@pytest.mark.parametrize("y", [[-0.1, 1.0], [0.0, 1.1], [0.0, float("nan")]])
+def test_binary_targets_lie_between_0_and_1(y):
+    with pytest.raises(InputError, match=r"^BinaryCrossEntropy: targets from .* to .*; they must be in \[0, 1\]"):
+        BinaryCrossEntropy().targets(y, 1)
+
+
+@pytest.mark.parametrize("weights", [np.ones(2), np.ones((3, 1)), 1.0])
+def test_weights_are_one_a_sample(weights):
+    for loss, y in ((SoftmaxCrossEntropy(), np.asarray([0, 1, 1])), (MeanSquaredError(), np.zeros((3, 2)))):
+        with pytest.raises(InputError, match=rf"^{type(loss).__name__}: weights have shape .*give one weight a sample, \(3,\)"):
+            loss.weights(weights, loss.targets(y, 2))
+
+
+# -- by name ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [SoftmaxCrossEntropy(), SoftmaxCrossEntropy(0.1, (1.0, 2.5)), BinaryCrossEntropy(), MeanSquaredError()],
+    ids=repr,
+)
+def test_a_configuration_gives_the_same_loss(loss):
+    assert get_loss(json.loads(json.dumps(loss.config()))) == loss
+    assert get_loss(loss) is loss
+
+
+def test_names_and_tasks():
+    assert {name: cls.task for name, cls in LOSSES.items()} == {
+        "softmax_cross_entropy": "classification", "binary_cross_entropy": "classification", "mean_squared_error": "regression",
+    }  # fmt: skip
+    for name, cls in LOSSES.items():
+        assert get_loss(name) == cls()
+        assert issubclass(cls, LossFunction)
+    with pytest.raises(InputError, match=r"^loss: no loss 'hinge'; choose one of softmax_cross_entropy, binary"):
+        get_loss("hinge")
+    with pytest.raises(InputError, match=r"^loss: mean_squared_error has no option 'delta'; it takes none"):
+        get_loss({"name": "mean_squared_error", "delta": 1})
+    with pytest.raises(InputError, match=r"^loss: softmax_cross_entropy has no option 'smooth'; it takes label_smoothing, class"):
+        get_loss({"name": "softmax_cross_entropy", "smooth": 1})
