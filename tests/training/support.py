@@ -1,4 +1,4 @@
-"""What tests of training share: small problems, networks and trainers, callbacks that write down, bits of the outcome."""
+"""What tests of training share: small problems, networks and trainers, callbacks that note, bits of the outcome."""
 
 from typing import Any
 
@@ -37,19 +37,19 @@ class Notes(Callback):
     def __init__(self) -> None:
         self.events: list[Any] = []
 
-    def fit_begins(self, trainer: Trainer) -> None:
+    def fit_begins(self, _: Trainer) -> None:
         self.events.append("fit begins")
 
-    def epoch_begins(self, trainer: Trainer, epoch: int) -> None:
+    def epoch_begins(self, _: Trainer, epoch: int) -> None:
         self.events.append(f"epoch {epoch} begins")
 
     def step_ends(self, trainer: Trainer) -> None:
         self.events.append(f"step {trainer.group}")
 
-    def epoch_ends(self, trainer: Trainer, record: dict[str, Any]) -> None:
+    def epoch_ends(self, _: Trainer, record: dict[str, Any]) -> None:
         self.events.append(f"epoch {record['epoch']} ends")
 
-    def fit_ends(self, trainer: Trainer) -> None:
+    def fit_ends(self, _: Trainer) -> None:
         self.events.append("fit ends")
 
     def interrupted(self, trainer: Trainer) -> None:
