@@ -12,22 +12,22 @@ NEAR = {
         "ops/test_contracts.py",
         "ops/test_loss*.py",
         "ops/test_derivatives.py",
-        "test_losses*.py",
+        "test_loss*.py",
     ),
     "bnengine/ops/pointwise.py": ("ops/test_contracts.py", "ops/test_pointwise*.py", "ops/test_derivatives.py"),
     "bnengine/ops/special.py": ("ops/test_special*.py", "ops/test_contracts.py"),
     "bnengine/ops/update.py": (
         "ops/test_contracts.py",
         "ops/test_update*.py",
-        "test_optimizers*.py",
+        "test_optimizer*.py",
         "training/test_step*.py",
     ),
     "bnengine/layers/batch_norm.py": ("layers/test_batch_norm*.py",),
-    "bnengine/optimizers.py": ("test_optimizers*.py", "training/test_step*.py"),
+    "bnengine/optimizers.py": ("test_optimizer*.py", "training/test_step*.py"),
     "bnengine/training/step.py": ("training/test_step*.py",),
 }
-WIDE = ("ops/test_*.py", "layers/test_*.py", "network/test_*.py", "training/test_*.py", "test_losses*.py")
-WIDE += ("test_optimizers*.py", "test_network*.py", "test_flat*.py", "test_memory*.py")
+WIDE = ("ops/test_*.py", "layers/test_*.py", "network/test_*.py", "training/test_*.py", "test_loss*.py")
+WIDE += ("test_optimizer*.py", "test_network*.py", "test_flat*.py", "test_memory*.py")
 PEERS = ("peers/test_layers.py", "peers/test_losses.py", "peers/test_optimizers.py")
 # Whole trainings, terminals and signals: they take long, or say nothing of one op.
 FAR = (

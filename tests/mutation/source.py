@@ -6,8 +6,7 @@ from functools import cached_property
 from typing import Any
 
 # The contracts' inputs and bounds belong to the tests, not to the maths: mutating them would mutate the judge.
-CONTRACT = ("_examples", "_bound", "_points", "_cases")
-LEFT_ALONE = ("__repr__", "activation_bound")
+CONTRACT = ("_examples", "_bound")
 
 
 class Source:
@@ -66,7 +65,23 @@ class Source:
     @cached_property
     def sites(self) -> list[ast.AST]:
         """The nodes that mutations may look at, in the order of the text."""
-        return list(_walk(self.tree))
+        return list(_walk(self.tree, self.contract | {"__repr__"}))
+
+    @cached_property
+    def contract(self) -> set[str]:
+        """The functions that serve a contract alone: examples, bounds, and helpers that nothing else here refers to."""
+        functions = [node for node in self.tree.body if isinstance(node, ast.FunctionDef)]
+        found = {node.name for node in functions if node.name.startswith(CONTRACT)}
+        users: dict[str, set[str]] = {}
+        for statement in self.tree.body:
+            own = getattr(statement, "name", "")
+            for node in ast.walk(statement):
+                if isinstance(node, ast.Name):
+                    users.setdefault(node.id, set()).add(own)
+        plain = [f.name for f in functions if not f.decorator_list and f.name in users]  # an op is decorated
+        for _ in plain:  # helpers of helpers
+            found |= {name for name in plain if users[name] <= found}
+        return found
 
     @cached_property
     def records(self) -> dict[str, str]:
@@ -83,21 +98,21 @@ class Source:
         return after
 
 
-def _walk(node: ast.AST) -> Iterator[ast.AST]:
+def _walk(node: ast.AST, skipped: set[str]) -> Iterator[ast.AST]:
     for field, value in ast.iter_fields(node):
         if field in ("annotation", "returns", "bases"):
             continue
         for child in value if isinstance(value, list) else [value]:
-            if not isinstance(child, ast.AST) or _is_left_alone(child):
+            if not isinstance(child, ast.AST) or _is_left_alone(child, skipped):
                 continue
             yield child
             if not isinstance(child, ast.Raise):  # it may be dropped; its message is not for mutation
-                yield from _walk(child)
+                yield from _walk(child, skipped)
 
 
-def _is_left_alone(node: ast.AST) -> bool:
+def _is_left_alone(node: ast.AST, skipped: set[str]) -> bool:
     if isinstance(node, ast.FunctionDef):
-        return node.name.startswith(CONTRACT) or node.name in LEFT_ALONE
+        return node.name in skipped
     if isinstance(node, ast.Import | ast.ImportFrom | ast.JoinedStr | ast.Assert):
         return True
     if isinstance(node, ast.Expr):

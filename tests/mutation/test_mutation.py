@@ -92,6 +92,7 @@ def test_another_field_of_the_same_named_tuple_is_read():
         "def f(x: T[1] = None) -> T[2]: ...\n",
         "def _examples_f(rng): return 1 + 2\n",
         "def _bound_f(u): return 10 * u\n",
+        "def _examples(rng): yield draw(rng)\ndef draw(rng): return helped(rng) + 1\ndef helped(rng): return 1 - rng\n",
         "def __repr__(self): return 1 + 2\n",
         "import a\nif TYPE_CHECKING:\n    import b\n",
         "__all__ = ['a', 'b']\nMode = Literal[1, 2]\n",
@@ -100,6 +101,13 @@ def test_another_field_of_the_same_named_tuple_is_read():
 )
 def test_messages_types_and_contracts_are_left_alone(text):
     assert {m.operator for m in mutants_of("f.py", text)} <= {"dropped statement"}
+
+
+def test_what_the_maths_and_a_contract_both_use_is_mutated():
+    text = "def f(x): return g(x)\ndef _bound_f(x): return g(x)\ndef g(x): return x + 1\n"
+    assert {m.scope for m in mutants_of("f.py", text)} == {"g"}
+    text = "@op(bound=_bound_f)\ndef f(x): return x + 1\ndef _bound_f(x): return f(x) - 1\n"
+    assert {m.scope for m in mutants_of("f.py", text)} == {"f"}
 
 
 @pytest.fixture(scope="module")
