@@ -30,7 +30,7 @@ _COMMENT = """\
 
 
 class RunFolder:
-    """A folder that holds one run, locked by the process that trains in it until `close`, or until that process ends."""
+    """A folder that holds one run, locked by the process that trains in it until `close`, or until that one ends."""
 
     def __init__(self, folder: Path, descriptor: int, *, made: bool = False) -> None:
         self.folder, self._descriptor, self._made = folder, descriptor, made
