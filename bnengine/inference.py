@@ -36,8 +36,15 @@ def predict(network: Sequential, x: Any, *, batch_size: int = 1024) -> Predictio
     for a in range(0, rows, batch_size):
         part = np.arange(a, min(a + batch_size, rows))
         ready = preprocessing.inputs(x[a : a + batch_size], network.dtype, name="predict", rows=part)
-        outputs.append(network.backend.to_numpy(network.predict(ready, batch_size=batch_size)))
+        with np.errstate(all="ignore"):  # what is not finite is found below, with its row
+            outputs.append(network.backend.to_numpy(network.predict(ready, batch_size=batch_size)))
     logits = np.concatenate(outputs).astype(np.float64)
+    if not np.isfinite(logits).all():
+        row = int(np.argmin(np.isfinite(logits).all(axis=-1)))
+        raise InputError(
+            f"predict: row {row} gives {logits[row].tolist()}, which says nothing: its features are far outside what "
+            "the network was trained on, or its weights are not finite"
+        )
     if preprocessing.task == "regression":
         return Predictions(None, None, preprocessing.values(logits))
     probabilities = softmax(

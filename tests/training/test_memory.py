@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tracemalloc
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -151,9 +152,7 @@ def test_a_small_network_is_told_in_bytes():
 @pytest.mark.parametrize(("widths", "rows"), [((64, 100, 100, 10), 4096), ((784, 128, 10), 2048)])
 def test_what_is_told_is_about_what_gathering_a_batch_and_a_step_take(widths, rows):
     """Raw bytes are scaled by way of float64, as the estimate reckons; it may be up to twice too careful."""
-    layers = [
-        part for a, b in zip(widths[:-2], widths[1:-1], strict=True) for part in (bn.Dense(a, b), bn.BatchNorm(b))
-    ]
+    layers = [part for a, b in pairwise(widths[:-1]) for part in (bn.Dense(a, b), bn.BatchNorm(b))]
     network = bn.Sequential(*layers, bn.Dense(*widths[-2:]), backend="numpy")
     rng = np.random.default_rng(0)
     data = bn.data.Dataset(rng.integers(0, 256, (rows, widths[0])).astype(np.uint8), np.arange(rows) % 10)
