@@ -213,6 +213,8 @@ def test_a_row_is_right_where_its_largest_logit_is_the_targets():
 def test_one_logit_says_yes_above_0_and_is_right_where_the_target_is_above_a_half():
     logits = array([0.1], [-0.1], [0.0], [2.0], [np.nan])
     assert ops.hits(logits, array([0.6], [0.6], [0.5], [0.5], [0.0])).tolist() == [2.0]
+    deep = ops.hits(logits[:4].reshape(2, 2, 1), array(0.6, 0.6, 0.5, 0.5).reshape(2, 2, 1))
+    assert deep.tolist() == [2.0]
     # With integer targets a single class is always right, unless the logit is no number.
     assert ops.hits(logits, np.zeros(5, np.int64)).tolist() == [4.0]
 
