@@ -1,0 +1,35 @@
+"""What a step keeps: buffers of the right dtype on every library, and all proposals of a step under judgement."""
+
+import numpy as np
+import pytest
+
+from bnengine.layers import BatchNorm, Dense
+from bnengine.network import Sequential
+from bnengine.optimizers import Adam
+from tests.network.support import batch, bits, step_of
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sums_over_an_epoch_are_float64_and_counters_int64_whatever_the_networks_dtype(backend, dtype):
+    network = Sequential(Dense(2, 1), BatchNorm(1), backend=backend, dtype=dtype)
+    step = step_of(network, Adam())
+    step([batch(np.asarray([[1.0, 2.0], [3.0, 5.0]]), np.asarray([[1.0], [2.0]]))])
+    read = backend.to_numpy
+    wide = (step.sums, step.hits, step.verdict.norm, network.statistics.array)
+    assert {read(a).dtype for a in wide} == {np.dtype("float64")}
+    assert read(step.counters).dtype == np.int64
+    own = [step.value, step.verdict.factor, step.table, step.gradients.array, network.parameters.array]
+    own += [flat.array for flat in step.slots.values() if flat is not None]
+    assert {read(a).dtype for a in own} == {np.dtype(dtype)}
+
+
+@pytest.mark.parametrize("statistics", ["merged", "per_micro_batch"])
+@pytest.mark.parametrize("bad", [0, 1, 2])
+def test_the_statistics_of_every_micro_batch_are_judged(statistics, bad):
+    """A variance of 1e400 in one of three; loss and gradients stay finite."""
+    step = step_of(Sequential(BatchNorm(1), backend="numpy", dtype="float64"), statistics=statistics)
+    before = bits(step)
+    step([batch(np.asarray([[1.0], [-1.0]]) * (1e200 if i == bad else 1), np.zeros((2, 1))) for i in range(3)])
+    report = step.report()
+    assert np.isfinite([report.loss, report.norm]).all()
+    assert (report.ok, bits(step)) == (False, before)
