@@ -35,6 +35,10 @@ class Schedule(Protocol):
 class Observer(Protocol):
     """A schedule that also looks at the validation metric, and so has a state that a checkpoint must hold."""
 
+    @property
+    def watches(self) -> str:
+        """Which figure of a validation it looks at: "loss" or "accuracy"."""
+
     def observe(self, metric: float) -> None:
         """Take in the metric of one validation; rates from here on may change."""
 
@@ -225,6 +229,11 @@ class WarmUp(_Schedule):
             inner["total_steps"] += self.steps
         return {**inner, "warm_up": self.steps, "warm_up_start": self.start}
 
+    @property
+    def watches(self) -> str:
+        """The wrapped schedule's figure; the loss, if it looks at none."""
+        return self.schedule.watches if isinstance(self.schedule, Observer) else "loss"
+
     def observe(self, metric: float) -> None:
         """Pass the metric on to the wrapped schedule, if it is an observer."""
         if isinstance(self.schedule, Observer):
@@ -278,6 +287,11 @@ class Plateau(_Schedule):
     def rate(self, step: int) -> float:  # noqa: ARG002
         """The rate as the observations so far have left it, whatever the step."""
         return self._rate
+
+    @property
+    def watches(self) -> str:
+        """The loss where the lowest is the best, the accuracy where the highest is."""
+        return "loss" if self.best == "lowest" else "accuracy"
 
     def observe(self, metric: float) -> None:
         """Take in the metric of one validation."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from math import ceil, isfinite
+from math import ceil
 from numbers import Integral
 from time import perf_counter
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from .diagnosis import first_non_finite
 from .evaluation import evaluate
 from .footprint import estimate
 from .interrupts import deferred_interrupt
+from .plain import listed, restored, written
 from .progress import Progress, progress
 from .step import Average, Report, Step
 
@@ -81,7 +82,8 @@ class Trainer:
         """Train until `epochs` epochs are done, and return the records of all of them.
 
         `train`, `validation`: a Source, a pair (x, y) or triple (x, y, weights) of arrays, or a callable that returns
-        an iterable of such batches. `batch_size`: rows of a micro-batch. Called again with more epochs, it goes on.
+        an iterable of such batches; arrays hold ready features, raw data need a Source with their preprocessing.
+        `batch_size`: rows of a micro-batch. Called again with more epochs, it goes on.
         The order of the rows is given by the network's seed and the epoch. Ctrl-C ends it cleanly after the running
         step. A training that had stopped early when its state was loaded stays stopped; a second call goes on. Raises
         TrainingFailed when ten steps in a row are not finite, naming the first layer at fault.
@@ -121,6 +123,8 @@ class Trainer:
         for name, value, least in (("epochs", epochs, 0), ("batch_size", batch_size, 1)):
             if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
                 raise InputError(f"fit: {name} {value!r} is not a whole number from {least} up")
+        if source.rows is None and not isinstance(source, IterableSource):
+            raise InputError(f"fit: {source!r} does not say how many rows it has; use an IterableSource for batches")
         if valid is not None and valid.rows == 0:
             raise InputError("fit: the validation data has no rows; give some, or validation=None")
         if self.group and source.rows is not None and batch_size != self.batch_size:
@@ -200,12 +204,21 @@ class Trainer:
             record |= {f"valid_{name}": value for name, value in measured.items()}
         record |= {"gradient_norm": report.norm, "skipped_steps": report.skipped}
         if isinstance(self.schedule, Observer):
-            self.schedule.observe(record.get("valid_loss", totals.loss))
+            self.schedule.observe(self._watched(self.schedule, record))
         record |= {"seconds": seconds, "samples_per_second": rows / max(seconds, 1e-9)}
         self.history.append(record)
         self.epoch, self.group = self.epoch + 1, 0
         self._each("epoch_ends", record)
         shown.end_epoch(record)
+
+    def _watched(self, schedule: Observer, record: Record) -> float:
+        """The validation figure that a schedule looks at, or that of the training where there is no validation."""
+        found = [record[name] for name in (f"valid_{schedule.watches}", f"train_{schedule.watches}") if name in record]
+        if not found:
+            raise InputError(
+                f"fit: {schedule!r} looks at the {schedule.watches}, which a {self.loss.task} does not have"
+            )
+        return float(found[0])
 
     def _steps(self, source: Source) -> Iterator[list[Batch]]:
         """The micro-batches of each step that is still to be done in this epoch."""
@@ -300,7 +313,7 @@ class Trainer:
         saved = read(path)
         if saved.training is None:
             raise CheckpointError(f"{path}: holds a network without a training; use bnengine.load")
-        mine = _as_json(self.network.config())
+        mine = listed(self.network.config())
         if differ := [what for what, value in saved.config.items() if value != mine[what]]:
             raise CheckpointError(
                 f"{path}: holds a network of other {', '.join(differ)}: {saved.config[differ[0]]} where the trainer's "
@@ -333,13 +346,13 @@ class Trainer:
             "accumulate": self.accumulate,
             "stopping": self.stopping,
             "history": [
-                {k: _written(v) for k, v in r.items() if k not in ("seconds", "samples_per_second")}
+                {k: written(v) for k, v in r.items() if k not in ("seconds", "samples_per_second")}
                 for r in self.history
             ],
             "loss": self.loss.config(),
             "optimizer": self.optimizer.config(),
             "schedule": self.schedule.state_dict() if isinstance(self.schedule, Observer) else {},
-            "callbacks": _written(callbacks),
+            "callbacks": written(callbacks),
         }
         return arrays, values
 
@@ -349,39 +362,19 @@ class Trainer:
         if values["group"]:  # within an epoch the position counts steps of so many micro-batches
             own_values["accumulate"] = self.accumulate
         for what, mine in own_values.items():
-            if values[what] != _as_json(mine):
+            if values[what] != listed(mine):
                 raise InputError(
-                    f"Trainer: the state was saved with {what} {values[what]}; this trainer has {_as_json(mine)}"
+                    f"Trainer: the state was saved with {what} {values[what]}; this trainer has {listed(mine)}"
                 )
         self.step.load_state_dict({k.removeprefix("step."): v for k, v in arrays.items() if k.startswith("step.")})
         for callback in self.callbacks:
             prefix = f"callback.{callback.name}."
             own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-            callback.load(_read(values["callbacks"]).get(callback.name, callback.state_dict()), own)
+            callback.load(restored(values["callbacks"]).get(callback.name, callback.state_dict()), own)
         if isinstance(self.schedule, Observer):
             self.schedule.load_state_dict(values["schedule"])
         self.epoch, self.group, self.batch_size = values["epoch"], values["group"], values["batch_size"]
-        self.history, self.stopping, self._loaded = _read(values["history"]), values["stopping"], True
-
-
-def _as_json(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _as_json(v) for k, v in value.items()}
-    return [_as_json(v) for v in value] if isinstance(value, (tuple, list)) else value
-
-
-def _written(value: Any) -> Any:
-    """`value` with inf and NaN, which JSON lacks and a skipped step leaves in a record, as {"float": "inf"}."""
-    if isinstance(value, dict):
-        return {k: _written(v) for k, v in value.items()}
-    return {"float": str(value)} if isinstance(value, float) and not isfinite(value) else value
-
-
-def _read(value: Any) -> Any:
-    """What `_written` was given."""
-    if isinstance(value, dict):
-        return float(value["float"]) if value.keys() == {"float"} else {k: _read(v) for k, v in value.items()}
-    return [_read(v) for v in value] if isinstance(value, list) else value
+        self.history, self.stopping, self._loaded = restored(values["history"]), values["stopping"], True
 
 
 def as_source(data: Any, dtype: str, name: str, preprocessing: Preprocessing | None = None) -> Source | None:

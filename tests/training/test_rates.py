@@ -5,6 +5,7 @@ import pytest
 
 import bnengine as bn
 from bnengine.data import order
+from bnengine.errors import InputError
 from bnengine.schedules import Constant, Cosine, OneCycle, Plateau, Step, WarmUp
 from bnengine.training import Callback
 from tests.training.support import Rows, blobs, net, trainer
@@ -100,3 +101,23 @@ def test_a_plateau_without_validation_sees_the_training_loss_also_behind_a_warm_
         assert record["learning_rate"] == twin.rate(0)
         twin.observe(record["train_loss"])
     assert records[-1]["learning_rate"] < 1.0
+
+
+@pytest.mark.parametrize("validation", [None, "given"])
+def test_a_plateau_for_which_the_highest_is_best_sees_the_accuracy(validation):
+    x, y = blobs(rows=40)
+    options = {"factor": 0.5, "patience": 0, "best": "highest"}
+    t = trainer(net(), "sgd", learning_rate=WarmUp(Plateau(0.5, **options), 2))
+    records = t.fit((x, y), epochs=6, batch_size=8, validation=(x[:20], y[:20]) if validation else None)
+    twin = Plateau(0.5, **options)
+    for record in records:
+        assert record["learning_rate"] == twin.rate(0)
+        twin.observe(record["valid_accuracy" if validation else "train_accuracy"])
+    assert records[-1]["learning_rate"] < 0.5
+
+
+def test_a_plateau_on_an_accuracy_that_there_is_not_is_an_error():
+    x, _ = blobs()
+    t = trainer(net(outputs=1), loss="mean_squared_error", learning_rate=Plateau(0.1, best="highest"))
+    with pytest.raises(InputError, match=r"fit: Plateau\(.* looks at the accuracy, which a regression does not have"):
+        t.fit((x, x[:, 0]), epochs=1)

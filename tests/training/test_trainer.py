@@ -305,6 +305,14 @@ def test_the_preprocessing_of_the_training_source_becomes_the_networks():
 # -- what cannot be used -----------------------------------------------------------------------------------------------
 
 
+class Bottomless(Rows):
+    """A source of one's own that does not know its length."""
+
+    def __init__(self):
+        super().__init__(*blobs())
+        self.rows = None
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -315,6 +323,7 @@ def test_the_preprocessing_of_the_training_source_becomes_the_networks():
         ({"batch_size": True}, "fit: batch_size True is not a whole number from 1 up"),
         ({"validation": Rows(np.zeros((0, 6), np.float32), np.zeros(0, int))}, "fit: the validation data has no rows"),
         ({"validation": (np.zeros((0, 6)), np.zeros(0, int))}, "validation: x is empty"),
+        ({"train": Bottomless()}, "does not say how many rows it has; use an IterableSource"),
         ({"train": 3}, "3 is neither an iterable nor a callable"),
     ],
 )
