@@ -158,7 +158,10 @@ class Sequential:
         rows = x.shape[0] if x.ndim > 1 else 0  # forward refuses the others
         if rows <= batch_size:
             return self.forward(x, training=False).output
-        parts = [self.forward(x[a : min(a + batch_size, rows), ...], training=False).output for a in range(0, rows, batch_size)]
+        parts = [
+            self.forward(x[a : min(a + batch_size, rows), ...], training=False).output
+            for a in range(0, rows, batch_size)
+        ]
         return self.backend.xp.concat(parts, axis=0)
 
     def gradients(self) -> Flat:
@@ -173,8 +176,8 @@ class Sequential:
         kind = getattr(host.dtype, "name", str(host.dtype)).split(".")[-1]
         if not kind.startswith(("float", "bfloat")):
             raise InputError(
-                f"Sequential: the input is {str(host.dtype).split('.')[-1]}, the network computes in {self.dtype}; give "
-                "floating numbers, integers scaled (x / 255, say), or let a Preprocessing do it"
+                f"Sequential: the input is {str(host.dtype).split('.')[-1]}, the network computes in {self.dtype}; "
+                "give floating numbers, integers scaled (x / 255, say), or let a Preprocessing do it"
             )
         if host.ndim < 2 or host.shape[0] == 0:
             raise InputError(

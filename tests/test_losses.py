@@ -1,4 +1,4 @@
-"""Losses: what they take, what they divide by, and their values worked out apart; the ops themselves are tested in ops."""
+"""Losses: what they take, what they divide by, their values worked out apart; the ops themselves are tested in ops."""
 
 import json
 
@@ -24,7 +24,7 @@ def log_softmax(x):
     return x - np.log(np.exp(x).sum(-1, keepdims=True))
 
 
-# -- softmax cross-entropy ----------------------------------------------------------------------------------------------
+# -- softmax cross-entropy ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -100,7 +100,9 @@ def test_a_smoothing_outside_0_to_1_is_an_error(smoothing):
 
 @pytest.mark.parametrize("weights", [(), (0.0, 0.0), (-1.0, 2.0), (float("inf"), 1.0), (float("nan"), 1.0)])
 def test_class_weights_that_weigh_nothing_are_an_error(weights):
-    with pytest.raises(InputError, match=r"^SoftmaxCrossEntropy: class_weights .* must be finite, 0 or more, one above 0"):
+    with pytest.raises(
+        InputError, match=r"^SoftmaxCrossEntropy: class_weights .* must be finite, 0 or more, one above 0"
+    ):
         SoftmaxCrossEntropy(class_weights=weights)
 
 
@@ -111,7 +113,7 @@ def test_class_weights_are_one_for_each_output():
     assert SoftmaxCrossEntropy().constants(3) is None
 
 
-# -- losses of numbers --------------------------------------------------------------------------------------------------
+# -- losses of numbers -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -167,11 +169,13 @@ def test_binary_targets_lie_between_0_and_1(y):
 @pytest.mark.parametrize("weights", [np.ones(2), np.ones((3, 1)), 1.0])
 def test_weights_are_one_a_sample(weights):
     for loss, y in ((SoftmaxCrossEntropy(), np.asarray([0, 1, 1])), (MeanSquaredError(), np.zeros((3, 2)))):
-        with pytest.raises(InputError, match=rf"^{type(loss).__name__}: weights have shape .*give one weight a sample, \(3,\)"):
+        with pytest.raises(
+            InputError, match=rf"^{type(loss).__name__}: weights have shape .*give one weight a sample, \(3,\)"
+        ):
             loss.weights(weights, loss.targets(y, 2))
 
 
-# -- by name ------------------------------------------------------------------------------------------------------------
+# -- by name -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -186,7 +190,8 @@ def test_a_configuration_gives_the_same_loss(loss):
 
 def test_names_and_tasks():
     assert {name: cls.task for name, cls in LOSSES.items()} == {
-        "softmax_cross_entropy": "classification", "binary_cross_entropy": "classification", "mean_squared_error": "regression",
+        "softmax_cross_entropy": "classification", "binary_cross_entropy": "classification",
+        "mean_squared_error": "regression",
     }  # fmt: skip
     for name, cls in LOSSES.items():
         assert get_loss(name) == cls()
@@ -195,5 +200,7 @@ def test_names_and_tasks():
         get_loss("hinge")
     with pytest.raises(InputError, match=r"^loss: mean_squared_error has no option 'delta'; it takes none"):
         get_loss({"name": "mean_squared_error", "delta": 1})
-    with pytest.raises(InputError, match=r"^loss: softmax_cross_entropy has no option 'smooth'; it takes label_smoothing, class"):
+    with pytest.raises(
+        InputError, match=r"^loss: softmax_cross_entropy has no option 'smooth'; it takes label_smoothing, class"
+    ):
         get_loss({"name": "softmax_cross_entropy", "smooth": 1})

@@ -14,13 +14,13 @@ from tests.network.support import batch, step_of
 RATES = [0.1, 0.05, 0.2, 0.1, 0.01, 0.3]
 
 
-def sgd(p, g, rate, t, s, *, momentum=0.0, nesterov=False, weight_decay=0.0):
+def sgd(p, g, rate, _t, s, *, momentum=0.0, nesterov=False, weight_decay=0.0):
     g = g + weight_decay * p
     s["v"] = momentum * s.get("v", 0.0) + g
     return p - rate * (g + momentum * s["v"] if nesterov else s["v"])
 
 
-def rmsprop(p, g, rate, t, s, *, rho=0.99, eps=1e-8, inside=False, centred=False, momentum=0.0, weight_decay=0.0):
+def rmsprop(p, g, rate, _t, s, *, rho=0.99, eps=1e-8, inside=False, centred=False, momentum=0.0, weight_decay=0.0):
     g = g + weight_decay * p
     s["s"] = rho * s.get("s", 0.0) + (1 - rho) * g**2
     s["mu"] = rho * s.get("mu", 0.0) + (1 - rho) * g
@@ -175,7 +175,7 @@ def test_a_configuration_gives_the_same_optimizer(optimizer):
 
 
 def test_names():
-    assert OPTIMIZERS == {"sgd": SGD, "rmsprop": RMSprop, "adam": Adam, "adamw": AdamW}
+    assert {"sgd": SGD, "rmsprop": RMSprop, "adam": Adam, "adamw": AdamW} == OPTIMIZERS
     for name, cls in OPTIMIZERS.items():
         assert get_optimizer(name) == cls()
         assert get_optimizer({"name": name}) == cls()

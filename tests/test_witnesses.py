@@ -20,7 +20,8 @@ def source(dtype):
     train, valid = split(digits.y, fraction=0.2, seed=0, stratify=True)
     preprocessing = Preprocessing.fit(digits, train, valid=valid)
     return [
-        ArraySource(digits.x, digits.y, preprocessing=preprocessing, indices=rows, dtype=dtype) for rows in (train, valid)
+        ArraySource(digits.x, digits.y, preprocessing=preprocessing, indices=rows, dtype=dtype)
+        for rows in (train, valid)
     ]
 
 
@@ -47,7 +48,7 @@ def run(name, dtype, steps):
 
 @pytest.fixture
 def installed(name, require):
-    """The library called `name`, on one thread: these arrays are so small that several would only wait for each other."""
+    """The library called `name`, on one thread: these arrays are so small that several would only wait."""
     library = require(name)
     if name != "torch":
         yield library

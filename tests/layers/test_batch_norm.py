@@ -145,7 +145,7 @@ def test_a_first_row_that_is_an_outlier_costs_no_digits(rng):
     assert np.all(np.abs(y - exact) <= 10 * u * np.abs(exact) + 10 * u)
 
 
-# -- one value, no values, no statistics --------------------------------------------------------------------------------
+# -- one value, no values, no statistics -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(1, 3), (1, 1, 3), (1, 1, 1, 3)])
@@ -205,7 +205,7 @@ def test_another_width_than_the_layer_was_made_for_is_an_error():
         Sequential(BatchNorm(3), BatchNorm(4), backend="numpy")
 
 
-# -- arguments ----------------------------------------------------------------------------------------------------------
+# -- arguments ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,8 @@ def test_the_edges_of_the_arguments_are_allowed():
 
 def test_the_defaults_are_those_of_the_documentation():
     assert BatchNorm(3).config() == {
-        "channels": 3, "decay": 0.9, "eps": 1e-5, "variance": "unbiased", "one_value": "raise", "gamma": True, "beta": True,
+        "channels": 3, "decay": 0.9, "eps": 1e-5, "variance": "unbiased", "one_value": "raise", "gamma": True,
+        "beta": True,
     }  # fmt: skip
 
 
@@ -274,7 +275,7 @@ def test_a_convention_has_its_own_defaults(convention, decay, eps, variance):
     assert layer.statistics.unbiased == (variance == "unbiased")
 
 
-# Four values 1, 2, 3, 6: mean 3, squares 4 + 1 + 0 + 9 = 14, biased variance 3.5, unbiased 14/3. Running before: 0 and 1.
+# Four values 1, 2, 3, 6: mean 3, squares 4 + 1 + 0 + 9 = 14, biased variance 3.5, unbiased 14/3. Running: 0 and 1.
 @pytest.mark.parametrize(
     ("convention", "momentum", "mean", "var"),
     [

@@ -82,7 +82,7 @@ def test_statistics_are_double_whatever_the_network_computes_in(rng):
     np.testing.assert_allclose(forward.proposals.array[:, :3], statistics_of(x), rtol=1e-12)
 
 
-# -- a layer that stands twice ------------------------------------------------------------------------------------------
+# -- a layer that stands twice -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("decay", [0.5, None])
@@ -116,7 +116,7 @@ def test_a_layer_used_twice_adds_its_gradients(rng):
     np.testing.assert_allclose(grads[0]["1.W"], grads[1]["1.W"], rtol=1e-14)
 
 
-# -- freezing -----------------------------------------------------------------------------------------------------------
+# -- freezing ----------------------------------------------------------------------------------------------------------
 
 
 def ready(rng, optimizer=None, **options):
@@ -197,12 +197,16 @@ def test_with_both_frozen_one_row_is_enough(rng):
     with pytest.raises(InputError, match="one value per channel"):  # it would have to be a statistic
         network.forward(given.x[:1], training=True)
     network.freeze("statistics")
-    np.testing.assert_allclose(network.forward(given.x[:1], training=True).output, network.predict(given.x)[:1], rtol=1e-14)
+    np.testing.assert_allclose(
+        network.forward(given.x[:1], training=True).output, network.predict(given.x)[:1], rtol=1e-14
+    )
     step([batch(given.x[:1], given.y[:1])])
     assert step.report().ok
 
 
-@pytest.mark.parametrize("optimizer", [SGD(momentum=0.9, weight_decay=0.1), Adam(weight_decay=0.1), AdamW()], ids=lambda o: o.name)
+@pytest.mark.parametrize(
+    "optimizer", [SGD(momentum=0.9, weight_decay=0.1), Adam(weight_decay=0.1), AdamW()], ids=lambda o: o.name
+)
 def test_frozen_gamma_and_beta_stay_bit_for_bit_under_momentum_and_decay(rng, optimizer):
     network, step, given = ready(rng, optimizer)
     step([given])  # there is momentum in them now
@@ -244,7 +248,7 @@ def test_statistics_freeze_by_layer(rng):
     np.testing.assert_array_equal(running(network, "1.statistics"), [[0] * 3, [0] * 3, [1] * 3])
 
 
-def test_a_freeze_and_a_thaw_leave_no_trace(rng):
+def test_a_freeze_and_a_thaw_leave_no_trace():
     networks = []
     for freeze in (False, True):
         network, step, given = ready(np.random.default_rng(3), Adam())

@@ -1,10 +1,22 @@
-"""What every layer promises: forward and pullback overwrite nothing, dx goes where it was asked for, a pullback runs once."""
+"""What every layer promises: nothing is overwritten, dx goes where it is wanted, a pullback runs once."""
 
 import numpy as np
 import pytest
 
 from bnengine.errors import InputError
-from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Layer, Residual, build, chain, config_of, register, walk
+from bnengine.layers import (
+    Activation,
+    BatchNorm,
+    Dense,
+    Dropout,
+    Layer,
+    Residual,
+    build,
+    chain,
+    config_of,
+    register,
+    walk,
+)
 from bnengine.network import Sequential
 from bnengine.ops import Into
 from tests.network.support import collected, slope_error
@@ -29,7 +41,7 @@ MODES = pytest.mark.parametrize("training", [True, False], ids=["training", "eva
 
 
 def ready(kind, rng, shape=(6, 4), dtype="float64"):
-    net = collected(Sequential(*LAYERS[kind](), backend="numpy", dtype=dtype), rng, shape)
+    net = collected(Sequential(*LAYERS[kind](), backend="numpy", dtype=dtype), rng)
     x = rng.standard_normal(shape).astype(dtype)
     return net, x, rng.standard_normal(net.forward(x, training=False).output.shape).astype(dtype)
 
@@ -124,7 +136,7 @@ def test_config_and_build_give_a_network_with_the_same_output(rng, kind):
         np.testing.assert_array_equal(ours.output, theirs.output)
 
 
-# -- dropout ------------------------------------------------------------------------------------------------------------
+# -- dropout -----------------------------------------------------------------------------------------------------------
 
 
 def test_dropout_keeps_and_scales_the_share_that_it_says(rng):
@@ -141,7 +153,7 @@ def test_dropout_does_nothing_in_evaluation_and_where_it_is_left_out(rng):
     np.testing.assert_array_equal(net.forward(x, training=True, dropout=False).output, x)
 
 
-def test_a_mask_depends_on_seed_layer_step_sample_and_feature_and_on_no_place_in_the_batch(rng):
+def test_a_mask_depends_on_seed_layer_step_sample_and_feature_and_on_no_place_in_the_batch():
     x = np.ones((6, 64))
 
     def masks(seed=0, layers=1, **keys):
@@ -173,7 +185,7 @@ def test_a_rate_outside_0_to_1_is_an_error(rate):
         Dropout(rate)
 
 
-# -- activations --------------------------------------------------------------------------------------------------------
+# -- activations -------------------------------------------------------------------------------------------------------
 
 
 def test_an_unknown_activation_or_slope_is_an_error():
@@ -192,7 +204,7 @@ def test_a_nan_passes_through_every_activation(kind):
     assert np.isfinite(y.ravel()[1:]).all()
 
 
-# -- layers of one's own ------------------------------------------------------------------------------------------------
+# -- layers of one's own -----------------------------------------------------------------------------------------------
 
 
 @register
@@ -216,8 +228,8 @@ class Doubled(Layer):
     def features(self, inputs):
         return None if inputs is None else 2 * inputs
 
-    def forward(self, x, run):
-        def pullback(dy, grads, *, dx=True):
+    def forward(self, x, run):  # noqa: ARG002
+        def pullback(dy, grads, *, dx=True):  # noqa: ARG001
             half = x.shape[-1]
             return dy[..., :half] + dy[..., half:] if dx is True else None
 

@@ -52,7 +52,7 @@ def test_a_second_activation_stays_a_layer(rng):
     np.testing.assert_allclose(net.predict(x), np.maximum(np.tanh(x @ net.named_parameters()["0.W"]), 0), rtol=1e-13)
 
 
-# -- the bias that batch normalisation cancels --------------------------------------------------------------------------
+# -- the bias that batch normalisation cancels -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_dense_on_its_own_keeps_its_bias_after_a_network_left_it_out():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_whether_the_bias_is_there_or_not_and_however_large_training_sees_no_difference(rng, dtype):
-    """x W + b loses up to u |b|, and the division by the standard deviation carries that on; nothing else may differ."""
+    """x W + b loses up to u |b|, and the division by the standard deviation carries that on: nothing else differs."""
     u, x = np.finfo(dtype).eps / 2, rng.standard_normal((32, 5)).astype(dtype)
     without = Sequential(Dense(5, 4), BatchNorm(4), backend="numpy", dtype=dtype)
     kept = Sequential(Dense(5, 4, bias=True), BatchNorm(4), backend="numpy", dtype=dtype)
@@ -125,7 +125,9 @@ def test_a_dense_used_once_before_a_batch_norm_and_once_not_has_its_bias_there_o
     x = rng.standard_normal((8, 4))
     h = x @ parameters["0.W"]
     h = (h - h.mean(0)) / np.sqrt(h.var(0) + 1e-5)
-    np.testing.assert_allclose(net.forward(x, training=True).output, h @ parameters["0.W"] + parameters["0.b"], rtol=1e-12)
+    np.testing.assert_allclose(
+        net.forward(x, training=True).output, h @ parameters["0.W"] + parameters["0.b"], rtol=1e-12
+    )
     assert slope_error(net, x, rng, training=True) < 1e-7
 
 
@@ -148,10 +150,12 @@ def test_weights_decay_and_biases_do_not():
     assert (layer.W.decays, layer.b.decays) == (True, False)
 
 
-# -- arguments ----------------------------------------------------------------------------------------------------------
+# -- arguments ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("inputs", "outputs", "text"), [(0, 3, "inputs 0"), (3, -1, "outputs -1"), (3.0, 3, r"inputs 3\.0")])
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "text"), [(0, 3, "inputs 0"), (3, -1, "outputs -1"), (3.0, 3, r"inputs 3\.0")]
+)
 def test_sizes_are_whole_numbers_from_one_up(inputs, outputs, text):
     with pytest.raises(InputError, match=rf"^Dense: {text} is not a whole number from 1 up"):
         Dense(inputs, outputs)
@@ -181,11 +185,13 @@ def test_an_unknown_initializer_is_an_error():
 
 
 def test_an_input_of_another_width_is_an_error_when_the_network_is_built():
-    with pytest.raises(InputError, match=r"^Dense\(5, 2\), layer 1: the input has 4 features, the layer was made for 5; "):
+    with pytest.raises(
+        InputError, match=r"^Dense\(5, 2\), layer 1: the input has 4 features, the layer was made for 5; "
+    ):
         network(Dense(3, 4), Dense(5, 2))
 
 
-def test_weight_decay_leaves_biases_alone(rng):
+def test_weight_decay_leaves_biases_alone():
     net = network(Dense(3, 2))
     net.named_parameters()["0.b"][...] = 5.0
     x = np.zeros((4, 3))

@@ -41,7 +41,7 @@ def test_a_residual_is_the_sum_of_its_input_and_its_body(rng, body, behind, trai
     for name, array in net.named_parameters().items():
         array[...] = rng.standard_normal(array.shape)
         inner.named_parameters()[name.removeprefix("0.")][...] = array
-    collected(net, rng, (4,))
+    collected(net, rng)
     for name, array in net.named_statistics().items():
         inner.named_statistics()[name.removeprefix("0.")][...] = array
     x, dy = rng.standard_normal((6, 4)), rng.standard_normal((6, 4))

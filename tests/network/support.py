@@ -1,5 +1,6 @@
-"""What tests of layers, networks and steps share: steps that are ready to run, batches, and every bit of their state."""
+"""What tests of layers, networks and steps share: steps that are ready to run, batches, every bit of their state."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,7 @@ def batch(x: Any, y: Any, *, first: int = 0, weights: Any = None) -> Batch:
 def cut(whole: Batch, *ends: int) -> list[Batch]:
     """A batch cut into micro-batches in front of the given rows."""
     edges = [0, *ends, len(whole.x)]
-    return [
-        Batch(*(None if part is None else part[a:b] for part in whole)) for a, b in zip(edges[:-1], edges[1:], strict=True)
-    ]
+    return [Batch(*(None if part is None else part[a:b] for part in whole)) for a, b in pairwise(edges)]
 
 
 def step_of(
@@ -73,7 +72,7 @@ def running(network: Sequential, name: str = "0.statistics") -> np.ndarray:
     return network.backend.to_numpy(network.named_statistics()[name], copy=True)
 
 
-def collected(network: Sequential, rng: np.random.Generator, shape: tuple[int, ...]) -> Sequential:
+def collected(network: Sequential, rng: np.random.Generator) -> Sequential:
     """The network with running statistics of some other data, so that it can be evaluated."""
     for array in network.named_statistics().values():
         count, mean, var = rng.integers(5, 9), rng.standard_normal(array.shape[1]), rng.random(array.shape[1]) + 0.5

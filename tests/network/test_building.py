@@ -28,7 +28,7 @@ def everything():
     )  # fmt: skip
 
 
-# -- what does not fit --------------------------------------------------------------------------------------------------
+# -- what does not fit -------------------------------------------------------------------------------------------------
 
 
 def test_no_layers_and_what_is_no_layer_are_errors():
@@ -90,7 +90,7 @@ def test_the_widths_of_a_network(layers, inputs, outputs):
     assert (net.inputs, net.outputs) == (inputs, outputs)
 
 
-# -- names, weights, buffers --------------------------------------------------------------------------------------------
+# -- names, weights, buffers -------------------------------------------------------------------------------------------
 
 
 def test_names_tell_place_and_part():
@@ -135,7 +135,7 @@ def test_another_seed_draws_other_weights_and_a_reset_draws_the_first_again():
 
 
 def test_an_initializer_of_ones_own_is_used():
-    net = network(Dense(5, 6, weights=Constant(0.5)), Dense(6, 2, weights=lambda stream, shape: np.ones(shape)))
+    net = network(Dense(5, 6, weights=Constant(0.5)), Dense(6, 2, weights=lambda _, shape: np.ones(shape)))
     assert set(net.named_parameters()["0.W"].ravel()) == {0.5}
     assert set(net.named_parameters()["1.W"].ravel()) == {1.0}
 
@@ -167,7 +167,7 @@ def test_writing_into_a_view_changes_the_network(rng):
     net.named_parameters()["0.W"][...] = np.eye(2)
     net.named_parameters()["0.b"][1] = 5.0
     x = rng.standard_normal((3, 2))
-    np.testing.assert_array_equal(net.predict(x), x + [0.0, 5.0])
+    np.testing.assert_array_equal(net.predict(x), x + np.asarray([0.0, 5.0]))
 
 
 def test_a_network_without_parameters_runs(rng):
@@ -178,7 +178,7 @@ def test_a_network_without_parameters_runs(rng):
     assert "0 parameters" in net.summary()
 
 
-# -- the whole way back -------------------------------------------------------------------------------------------------
+# -- the whole way back ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -192,7 +192,7 @@ def test_a_network_with_everything_has_the_slopes_of_its_output(rng, shape, trai
     assert slope_error(net, rng.standard_normal(shape), rng, training=training) < 1e-7
 
 
-# -- configuration ------------------------------------------------------------------------------------------------------
+# -- configuration -----------------------------------------------------------------------------------------------------
 
 
 def test_config_is_json_and_builds_the_same_network(rng):
@@ -207,7 +207,8 @@ def test_config_is_json_and_builds_the_same_network(rng):
     assert (again.dtype, again.seed, repr(again)) == ("float64", 7, repr(net))
     np.testing.assert_array_equal(again.parameters.array, net.parameters.array)
     assert again.frozen() == {
-        "parameters": ["7.0.gamma", "7.0.beta", "10.W"], "statistics": ["1.statistics"], "normalization": ["4.3.statistics"],
+        "parameters": ["7.0.gamma", "7.0.beta", "10.W"], "statistics": ["1.statistics"],
+        "normalization": ["4.3.statistics"],
     }  # fmt: skip
     x = rng.standard_normal((6, 5))
     for other in (net, again):
@@ -223,13 +224,13 @@ def test_a_configuration_without_frozen_parts_is_one_of_a_free_network():
     }  # fmt: skip
 
 
-# -- reports ------------------------------------------------------------------------------------------------------------
+# -- reports -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_summary_shows_every_layer_and_the_totals():
     net = Sequential(
-        Dense(64, 100), BatchNorm(100), Activation("relu"), Residual(Dense(100, 100, bias=True), BatchNorm(100)), Dense(100, 10),
-        backend="numpy",
+        Dense(64, 100), BatchNorm(100), Activation("relu"), Residual(Dense(100, 100, bias=True), BatchNorm(100)),
+        Dense(100, 10), backend="numpy",
     )  # fmt: skip
     assert net.summary().splitlines() == [
         "layer                                             outputs  parameters  statistics",

@@ -12,7 +12,7 @@ from tests.network.support import collected
 @pytest.fixture
 def net(rng):
     layers = Dense(5, 6), BatchNorm(6), Activation("gelu"), Dropout(0.3), Dense(6, 2)
-    return collected(Sequential(*layers, backend="numpy"), rng, (6,))
+    return collected(Sequential(*layers, backend="numpy"), rng)
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.int8, np.bool_, np.uint32])
@@ -98,7 +98,7 @@ def test_layout_makes_no_difference(net, rng, training):
 
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 8, 9, 100])
 def test_predicting_in_batches_is_predicting_at_once(rng, batch_size):
-    net = collected(Sequential(Dense(5, 6), BatchNorm(6), Dense(6, 2), backend="numpy", dtype="float64"), rng, (6,))
+    net = collected(Sequential(Dense(5, 6), BatchNorm(6), Dense(6, 2), backend="numpy", dtype="float64"), rng)
     for shape in ((8, 5), (8, 3, 5)):
         x = rng.standard_normal(shape)
         y = net.predict(x, batch_size=batch_size)
@@ -134,7 +134,7 @@ def test_arrays_of_every_library_go_into_every_network(backend, rng):
     nets = []
     for name in ("numpy", backend):
         layers = Dense(5, 6), BatchNorm(6), Activation("relu"), Dropout(0.3), Dense(6, 2)
-        nets.append(collected(Sequential(*layers, backend=name), np.random.default_rng(2), (6,)))
+        nets.append(collected(Sequential(*layers, backend=name), np.random.default_rng(2)))
     there = backend.asarray(x)
     for given in (x, there, x.tolist()):
         for net in nets:

@@ -10,19 +10,26 @@ from tests.network.support import collected, network_bits
 
 
 def network(seed=0, **options):
-    layers = Dense(3, 4), BatchNorm(4), Activation("relu"), Residual(Dense(4, 4), BatchNorm(4, gamma=False)), Dense(4, 2)
+    layers = (
+        Dense(3, 4),
+        BatchNorm(4),
+        Activation("relu"),
+        Residual(Dense(4, 4), BatchNorm(4, gamma=False)),
+        Dense(4, 2),
+    )
     return Sequential(*layers, **{"backend": "numpy", "dtype": "float64", "seed": seed, **options})
 
 
 NAMES = {
-    "0.W": (3, 4), "1.gamma": (4,), "1.beta": (4,), "1.running_count": (4,), "1.running_mean": (4,), "1.running_var": (4,),
+    "0.W": (3, 4), "1.gamma": (4,), "1.beta": (4,), "1.running_count": (4,), "1.running_mean": (4,),
+    "1.running_var": (4,),
     "3.0.W": (4, 4), "3.1.beta": (4,), "3.1.running_count": (4,), "3.1.running_mean": (4,), "3.1.running_var": (4,),
     "4.W": (4, 2), "4.b": (2,),
 }  # fmt: skip
 
 
 def test_state_is_named_numpy_arrays_of_their_own(rng):
-    net = collected(network(), rng, (4,))
+    net = collected(network(), rng)
     state = net.state_dict()
     assert {name: array.shape for name, array in state.items()} == NAMES
     running = net.named_statistics()["1.statistics"]
@@ -37,7 +44,7 @@ def test_state_is_named_numpy_arrays_of_their_own(rng):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_state_goes_around_bit_for_bit(rng, dtype):
-    net, other = collected(network(dtype=dtype), rng, (4,)), network(seed=5, dtype=dtype)
+    net, other = collected(network(dtype=dtype), rng), network(seed=5, dtype=dtype)
     assert network_bits(net) != network_bits(other)
     other.load_state_dict(net.state_dict())
     assert network_bits(net) == network_bits(other)
@@ -46,7 +53,7 @@ def test_state_goes_around_bit_for_bit(rng, dtype):
 
 
 def test_state_goes_between_libraries(backend, rng):
-    net = collected(network(), rng, (4,))
+    net = collected(network(), rng)
     other = network(seed=5, backend=backend)
     other.load_state_dict(net.state_dict())
     for name, array in other.state_dict().items():
@@ -57,14 +64,14 @@ def test_state_goes_between_libraries(backend, rng):
 
 
 def test_float64_state_is_rounded_into_a_float32_network_but_its_statistics_are_not(rng):
-    net, small = collected(network(), rng, (4,)), network(dtype="float32")
+    net, small = collected(network(), rng), network(dtype="float32")
     small.load_state_dict(net.state_dict())
     np.testing.assert_array_equal(small.state_dict()["0.W"], net.state_dict()["0.W"].astype(np.float32))
     np.testing.assert_array_equal(small.state_dict()["1.running_mean"], net.state_dict()["1.running_mean"])
 
 
 def test_state_may_be_lists(rng):
-    net, other = collected(network(), rng, (4,)), network(seed=5)
+    net, other = collected(network(), rng), network(seed=5)
     other.load_state_dict({name: array.tolist() for name, array in net.state_dict().items()})
     assert network_bits(net) == network_bits(other)
 
@@ -76,7 +83,10 @@ def test_state_may_be_lists(rng):
         (lambda s: s.update({"5.W": s["4.W"]}), "^load_state_dict: missing nothing; unknown 5.W"),
         (lambda s: s.update({"9.b": s.pop("4.b")}), "missing 4.b; unknown 9.b"),
         (lambda s: s.pop("1.running_var"), "missing 1.running_var"),
-        (lambda s: s.update({"4.W": s["4.W"].T}), r"^load_state_dict: 4.W has shape \(2, 4\); this network needs \(4, 2\)"),
+        (
+            lambda s: s.update({"4.W": s["4.W"].T}),
+            r"^load_state_dict: 4.W has shape \(2, 4\); this network needs \(4, 2\)",
+        ),
         (lambda s: s.update({"4.b": 0.0}), r"4.b has shape \(\); this network needs \(2,\)"),
         (lambda s: s.update({"3.1.running_mean": np.zeros(5)}), r"3.1.running_mean has shape \(5,\)"),
         (lambda s: s.update({"4.b": np.asarray(["a", "b"])}), "asarray"),
@@ -84,7 +94,7 @@ def test_state_may_be_lists(rng):
     ],
 )
 def test_a_state_that_does_not_fit_is_an_error_and_changes_nothing(rng, change, text):
-    net, other = collected(network(), rng, (4,)), network(seed=5)
+    net, other = collected(network(), rng), network(seed=5)
     state = net.state_dict()
     change(state)
     before = network_bits(other)
@@ -94,19 +104,19 @@ def test_a_state_that_does_not_fit_is_an_error_and_changes_nothing(rng, change, 
 
 
 def test_a_loaded_state_without_statistics_is_one_that_cannot_be_evaluated(rng):
-    trained, fresh = collected(network(), rng, (4,)), network()
+    trained, fresh = collected(network(), rng), network()
     x = rng.standard_normal((4, 3))
     trained.predict(x)
     trained.load_state_dict(fresh.state_dict())
     with pytest.raises(InputError, match=r"^BatchNorm\(4\), layer 1: no statistics"):
         trained.predict(x)
-    state = fresh.state_dict() | {k: v for k, v in collected(network(), rng, (4,)).state_dict().items() if k.startswith("1.")}
+    state = fresh.state_dict() | {k: v for k, v in collected(network(), rng).state_dict().items() if k.startswith("1.")}
     trained.load_state_dict(state)
     with pytest.raises(InputError, match=r"^BatchNorm\(4\), layer 3\.1: no statistics"):
         trained.predict(x)
 
 
-# -- freezing -----------------------------------------------------------------------------------------------------------
+# -- freezing ----------------------------------------------------------------------------------------------------------
 
 NOTHING = {"parameters": [], "statistics": [], "normalization": []}
 
@@ -157,7 +167,11 @@ def test_a_thaw_by_name_leaves_the_rest_frozen():
         ("parameters", ("7",), "^freeze: no layer or parameter '7'.*0.W"),
         ("parameters", ("0", "0.b"), "'0.b'"),  # the bias that was cancelled
         ("parameters", ("3.",), "'3.'"),
-        ("statistics", ("0",), "^freeze: no layer or parameter '0' that has statistics; there are 1.statistics, 3.1.statistics"),
+        (
+            "statistics",
+            ("0",),
+            "^freeze: no layer or parameter '0' that has statistics; there are 1.statistics, 3.1.statistics",
+        ),
         ("affine", ("4",), "'4' that has affine"),
     ],
 )

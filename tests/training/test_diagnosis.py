@@ -16,8 +16,8 @@ def ready(*layers, dtype="float32", **options):
 
 def usual(**options):
     return ready(
-        Dense(3, 4), BatchNorm(4), Activation("relu"), Residual(Dense(4, 4), Activation("tanh"), Dense(4, 4)), Dense(4, 2),
-        **options,
+        Dense(3, 4), BatchNorm(4), Activation("relu"), Residual(Dense(4, 4), Activation("tanh"), Dense(4, 4)),
+        Dense(4, 2), **options,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from bnengine.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEn
 from bnengine.network import Sequential
 from bnengine.optimizers import SGD, Adam
 from bnengine.training.step import Average, Report, Step
-from tests.network.support import batch, bits, cut, step_of
+from tests.network.support import batch, bits, step_of
 
 
 def line(**options):
@@ -21,7 +21,7 @@ def line(**options):
     return network
 
 
-# x = 1, 3 gives 3, 7; targets 2, 9: errors 1, -2; loss (1 + 4)/2 = 2.5; db = (2*1 + 2*-2)/2 = -1; dW = (2*1 - 4*3)/2 = -5
+# x = 1, 3 gives 3, 7; targets 2, 9: errors 1, -2; loss (1 + 4)/2; db = (2*1 + 2*-2)/2 = -1; dW = (2*1 - 4*3)/2 = -5
 TWO = batch(np.asarray([[1.0], [3.0]]), np.asarray([[2.0], [9.0]]))
 
 
@@ -87,7 +87,7 @@ def test_a_new_schedule_begins_at_its_first_rate():
     assert values(step.network) == (2.5, 1.1)
 
 
-def test_the_bias_correction_goes_on_counting_over_schedules(rng):
+def test_the_bias_correction_goes_on_counting_over_schedules():
     """Two schedules of two steps are one of four: t of Adam counts successful steps from the first."""
     results = []
     for halves in (True, False):
@@ -155,7 +155,7 @@ def test_other_options_that_are_unknown_are_errors():
     assert (Average().decay, Average().statistics, Average(0.0).decay) == (0.999, "averaged", 0.0)
 
 
-# -- weights ------------------------------------------------------------------------------------------------------------
+# -- weights -----------------------------------------------------------------------------------------------------------
 
 
 def test_weights_of_samples_weigh_the_mean():
@@ -167,7 +167,9 @@ def test_weights_of_samples_weigh_the_mean():
 
 def test_a_sample_of_weight_zero_is_as_good_as_absent():
     steps = [step_of(line()), step_of(line())]
-    steps[0]([batch(np.asarray([[1.0], [3.0], [50.0]]), np.asarray([[2.0], [9.0], [0.0]]), weights=np.asarray([1.0, 1, 0]))])
+    steps[0](
+        [batch(np.asarray([[1.0], [3.0], [50.0]]), np.asarray([[2.0], [9.0], [0.0]]), weights=np.asarray([1.0, 1, 0]))]
+    )
     steps[1]([TWO])
     assert bits(steps[0]) == bits(steps[1])
 
@@ -176,7 +178,9 @@ def test_a_sample_of_weight_zero_is_as_good_as_absent():
 def test_weights_that_cannot_be_divided_by_are_an_error(weights):
     step = step_of(line())
     before = bits(step)
-    with pytest.raises(InputError, match=r"^Step: the weights of the step sum to .*; they must be finite and sum to more"):
+    with pytest.raises(
+        InputError, match=r"^Step: the weights of the step sum to .*; they must be finite and sum to more"
+    ):
         step([TWO._replace(weights=np.asarray(weights))])
     assert bits(step) == before
     assert step.report().steps == 0
@@ -205,7 +209,7 @@ def test_weights_of_samples_weigh_every_row_of_an_image(rng):
         np.testing.assert_allclose(*(s.network.parameters.array for s in steps), rtol=1e-13)
 
 
-# -- what does not fit --------------------------------------------------------------------------------------------------
+# -- what does not fit -------------------------------------------------------------------------------------------------
 
 
 def test_no_micro_batches_is_an_error():
@@ -225,7 +229,9 @@ def test_no_micro_batches_is_an_error():
 def test_rows_that_do_not_belong_together_are_an_error(change):
     step = step_of(line())
     before = bits(step)
-    with pytest.raises(InputError, match=r"^Step: . rows of input, targets of shape .*, sample indices of shape .*one target"):
+    with pytest.raises(
+        InputError, match=r"^Step: . rows of input, targets of shape .*, sample indices of shape .*one target"
+    ):
         step([TWO._replace(**change)])
     assert bits(step) == before
 
@@ -238,7 +244,7 @@ def test_weights_of_another_number_than_the_samples_are_an_error():
 @pytest.mark.parametrize(
     ("loss", "shape"), [(SoftmaxCrossEntropy(), (4, 2)), (MeanSquaredError(), (4, 2)), (MeanSquaredError(), (4, 1, 2))]
 )
-def test_targets_with_other_axes_than_the_output_are_an_error(rng, loss, shape):
+def test_targets_with_other_axes_than_the_output_are_an_error(loss, shape):
     step = step_of(Sequential(Dense(5, 2), backend="numpy"), loss=loss)
     y = np.zeros(shape, np.int64 if loss.task == "classification" else np.float64)
     x = np.ones((4, 5)) if loss.task == "classification" else np.ones((4, 3, 5))
@@ -252,7 +258,7 @@ def test_a_loss_that_does_not_fit_the_network_is_an_error_before_the_first_step(
         Step(network, SGD(), SoftmaxCrossEntropy(class_weights=(1.0, 2.0)))
 
 
-def test_an_error_in_a_batch_leaves_the_step_usable(rng):
+def test_an_error_in_a_batch_leaves_the_step_usable():
     steps = [step_of(line(), Adam()), step_of(line(), Adam())]
     with pytest.raises(InputError):
         steps[0]([TWO, TWO._replace(x=np.ones((2, 4)))])
@@ -261,12 +267,14 @@ def test_an_error_in_a_batch_leaves_the_step_usable(rng):
     assert bits(steps[0]) == bits(steps[1])
 
 
-# -- the parts ----------------------------------------------------------------------------------------------------------
+# -- the parts ---------------------------------------------------------------------------------------------------------
 
 
 def test_class_weights_reach_the_loss(rng):
     x, y, weights = rng.standard_normal((6, 4)), np.asarray([0, 1, 2, 0, 1, 2]), (1.0, 0.0, 5.0)
-    step = step_of(Sequential(Dense(4, 3), backend="numpy", dtype="float64"), loss=SoftmaxCrossEntropy(class_weights=weights))
+    step = step_of(
+        Sequential(Dense(4, 3), backend="numpy", dtype="float64"), loss=SoftmaxCrossEntropy(class_weights=weights)
+    )
     z = x @ step.network.named_parameters()["0.W"]
     log_q = z - np.log(np.exp(z).sum(1, keepdims=True))
     w = np.asarray(weights)[y]
@@ -298,7 +306,9 @@ def test_dropout_is_keyed_by_successful_steps_and_by_samples(rng):
 
 
 def test_totals_are_means_over_the_successful_steps_of_an_epoch():
-    step = step_of(Sequential(Dense(2, 2, bias=False), backend="numpy", dtype="float64"), loss=SoftmaxCrossEntropy(), rate=0.0)
+    step = step_of(
+        Sequential(Dense(2, 2, bias=False), backend="numpy", dtype="float64"), loss=SoftmaxCrossEntropy(), rate=0.0
+    )
     step.network.named_parameters()["0.W"][...] = np.eye(2)
     x = np.asarray([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]])
     right, wrong = np.log(1 + np.exp(-1.0)), np.log(1 + np.exp(2.0))
@@ -328,6 +338,24 @@ def test_the_mean_of_an_epoch_weighs_steps_by_their_weights():
     step([TWO])  # loss 2.5 over 2
     step([TWO._replace(weights=np.asarray([3.0, 1.0]))])  # 1.75 over 4
     assert step.totals().loss == pytest.approx((2 * 2.5 + 4 * 1.75) / 6, rel=1e-15)
+
+
+def test_frozen_parameters_keep_their_bits_and_their_state():
+    step = step_of(line(), Adam(weight_decay=0.1))
+    step([TWO])
+    step.network.freeze("parameters", "0.W")
+    before = {name: array.tobytes() for name, array in {**step.state_dict(), **step.network.state_dict()}.items()}
+    step([TWO])
+    after = {name: array.tobytes() for name, array in {**step.state_dict(), **step.network.state_dict()}.items()}
+    same = {name for name in after if after[name] == before[name]}
+    assert same == {"0.W", "optimizer.m.0.W", "optimizer.v.0.W"}
+    assert step.report().norm == pytest.approx(abs(float(step.gradients.array[8])), rel=1e-15)  # that of b alone
+
+
+def test_where_the_width_of_the_output_is_unknown_one_is_taken():
+    step = step_of(Sequential(Activation("identity"), backend="numpy", dtype="float64"))
+    step([batch(np.asarray([[1.0], [3.0]]), np.asarray([2.0, 5.0]))])
+    assert step.report().loss == 2.5
 
 
 def test_binary_targets_train_too(rng):

@@ -35,8 +35,7 @@ def batches():
     found = []
     for epoch in range(4):
         rows = order(60, seed=1, epoch=epoch)
-        for part in np.split(rows, 5):
-            found.append(cut(batch(x[part], y[part])._replace(samples=part), 7))
+        found += [cut(batch(x[part], y[part])._replace(samples=part), 7) for part in np.split(rows, 5)]
     found[6] = [found[6][0]._replace(x=found[6][0].x * np.nan)]  # a skipped step before the stop, and one behind it
     found[13] = [found[13][0]._replace(x=found[13][0].x * np.inf)]
     return found
@@ -127,7 +126,10 @@ def test_without_slots_and_average_there_is_only_what_the_host_reads():
         (lambda s: s.update({"optimizer.largest.0.W": np.zeros((5, 8))}), "optimizer.largest.0.W missing or unknown"),
         (lambda s: s.pop("counters"), "counters missing or unknown"),
         (lambda s: s.update({"counters": np.zeros(4, np.int64)}), r"counters has shape \(4,\); needed is \(5,\)"),
-        (lambda s: s.update({"optimizer.v.0.W": np.zeros((8, 5))}), r"optimizer.v.0.W has shape \(8, 5\); needed is \(5, 8\)"),
+        (
+            lambda s: s.update({"optimizer.v.0.W": np.zeros((8, 5))}),
+            r"optimizer.v.0.W has shape \(8, 5\); needed is \(5, 8\)",
+        ),
         (lambda s: s.update({"average.4.b": np.zeros(4)}), r"average.4.b has shape \(4,\)"),
         (lambda s: s.update({"optimizer.v.4.b": np.asarray(["a", "b", "c"])}), "asarray"),
         (lambda s: s.update({"average.1.running_var": np.asarray(["a"] * 8)}), "asarray"),
@@ -149,7 +151,9 @@ def test_a_state_that_does_not_fit_is_an_error_and_changes_nothing(change, text)
 
 
 def test_the_error_names_at_most_four_of_many():
-    with pytest.raises(InputError, match=r"^Step\.load_state_dict: .* missing or unknown; the optimizer must be the one") as e:
+    with pytest.raises(
+        InputError, match=r"^Step\.load_state_dict: .* missing or unknown; the optimizer must be the one"
+    ) as e:
         fresh(Adam()).load_state_dict({})
     assert str(e.value).count("average.") == 4
 

@@ -39,7 +39,9 @@ def poisoned(good, place, value):
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: o.name)
-@pytest.mark.parametrize(("place", "value"), [("x", np.nan), ("x", np.inf), ("x", -np.inf), ("y", np.nan), ("y", np.inf)])
+@pytest.mark.parametrize(
+    ("place", "value"), [("x", np.nan), ("x", np.inf), ("x", -np.inf), ("y", np.nan), ("y", np.inf)]
+)
 def test_a_value_that_is_not_finite_changes_no_bit_and_is_counted(rng, optimizer, place, value):
     step, good = ready(rng, optimizer)
     before = bits(step)
@@ -92,7 +94,7 @@ def test_a_gradient_whose_square_would_fill_the_optimizer_with_inf_skips_the_ste
     assert all(np.isfinite(array).all() for array in step.state_dict().values())
 
 
-def test_statistics_that_overflow_skip_the_step_although_loss_and_gradient_are_finite(rng):
+def test_statistics_that_overflow_skip_the_step_although_loss_and_gradient_are_finite():
     network = Sequential(BatchNorm(2), backend="numpy", dtype="float64")
     step = step_of(network)
     before = bits(step)
@@ -101,6 +103,18 @@ def test_statistics_that_overflow_skip_the_step_although_loss_and_gradient_are_f
     assert np.isfinite(report.loss)
     assert np.isfinite(report.norm)
     assert (report.ok, bits(step)) == (False, before)
+
+
+@pytest.mark.parametrize("statistics", ["merged", "per_micro_batch"])
+@pytest.mark.parametrize("bad", [0, 1])
+def test_statistics_that_overflow_in_one_micro_batch_skip_the_step(rng, statistics, bad):
+    step = step_of(Sequential(BatchNorm(2), backend="numpy", dtype="float64"), statistics=statistics)
+    before = bits(step)
+    micros = cut(batch(rng.standard_normal((4, 2)), np.zeros((4, 2))), 2)
+    micros[bad] = micros[bad]._replace(x=np.asarray([[1e200, 1.0], [-1e200, 2.0]]))
+    step(micros)
+    assert np.isfinite(step.report().norm)
+    assert (step.report().ok, bits(step)) == (False, before)
 
 
 def test_with_frozen_statistics_a_batch_that_is_not_finite_is_skipped_all_the_same(rng):
@@ -163,7 +177,7 @@ def test_the_padding_of_the_buffers_stays_zero_through_good_and_bad_steps(rng):
         np.testing.assert_array_equal(flat.array[~inside], 0)
 
 
-# -- averages -----------------------------------------------------------------------------------------------------------
+# -- averages ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_average_follows_weights_and_statistics_after_each_successful_step(rng):
@@ -174,13 +188,16 @@ def test_the_average_follows_weights_and_statistics_after_each_successful_step(r
     for one in (given, poisoned(given, "x", np.nan), given, given):
         step([one])
         if step.report().ok:
-            expected = [0.75 * a + 0.25 * b.array for a, b in zip(expected, (network.parameters, network.statistics), strict=True)]
+            expected = [
+                0.75 * a + 0.25 * b.array
+                for a, b in zip(expected, (network.parameters, network.statistics), strict=True)
+            ]
     for flat, array in zip(step.averaged, expected, strict=True):
         np.testing.assert_allclose(flat.array, array, rtol=1e-14)
     assert (step.averaged[0].array != network.parameters.array).any()
 
 
-def test_without_an_average_there_is_none(rng):
+def test_without_an_average_there_is_none():
     assert step_of(Sequential(Dense(1, 1), backend="numpy")).averaged is None
 
 
@@ -195,7 +212,7 @@ def test_the_average_begins_where_the_network_stands_and_is_a_copy(rng):
     np.testing.assert_allclose(step.averaged[1].array[:, :3], (before + running(network)) / 2, rtol=1e-15)
 
 
-def test_a_non_finite_parameter_is_never_hidden(rng):
+def test_a_non_finite_parameter_is_never_hidden():
     network = Sequential(Dense(2, 2), backend="numpy")
     network.named_parameters()["0.W"][0, 0] = np.nan
     step = step_of(network, loss=MeanSquaredError())
