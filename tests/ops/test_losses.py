@@ -213,6 +213,8 @@ def test_a_row_is_right_where_its_largest_logit_is_the_targets():
 def test_one_logit_says_yes_above_0_and_is_right_where_the_target_is_above_a_half():
     logits = array([0.1], [-0.1], [0.0], [2.0], [np.nan])
     assert ops.hits(logits, array([0.6], [0.6], [0.5], [0.5], [0.0])).tolist() == [2.0]
+    for logit, target, right in ((0.0, 0.5, 1), (2.0, 0.5, 0), (1e-300, 0.6, 1), (0.0, 0.6, 0)):
+        assert ops.hits(array([logit]), array([target])).tolist() == [right]
     deep = ops.hits(logits[:4].reshape(2, 2, 1), array(0.6, 0.6, 0.5, 0.5).reshape(2, 2, 1))
     assert deep.tolist() == [2.0]
     # With integer targets a single class is always right, unless the logit is no number.

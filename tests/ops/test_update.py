@@ -98,6 +98,13 @@ def test_a_centred_variance_that_rounding_leaves_below_0_counts_as_0():
     np.testing.assert_allclose(state.square, [0.91], rtol=1e-15)
 
 
+def test_no_momentum_is_the_default_even_where_there_is_a_velocity():
+    rest = np.ones((1, 1)), counters(), YES, ONE
+    assert ops.sgd(ONE, ONE * 2, ONE * 7, *rest, border=0).velocity.tolist() == [2.0]
+    state = ops.rmsprop(ONE, ONE, ONE, None, ONE * 7, *rest, border=0)
+    np.testing.assert_allclose(state.velocity, [1 / (1 + 1e-8)], rtol=1e-15)
+
+
 def test_the_defaults_of_rmsprop_are_rho_99_and_eps_1e_8_outside():
     state = ops.rmsprop(
         np.zeros(1), np.ones(1), np.zeros(1), None, None, np.ones((1, 1)), counters(), YES, ONE, border=0
