@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from math import isfinite
 from pathlib import Path
+from shlex import quote
 from typing import Any, Self
 
 import numpy as np
@@ -136,8 +137,8 @@ def check_free(folder: Path) -> None:
     names = sorted(entry.name for entry in folder.iterdir())
     if CONFIG in names or MODEL in names:
         raise InputError(
-            f"train: {folder} holds a run already; go on with it by bnengine train --resume {folder}, or name another "
-            "folder with --out"
+            f"train: {folder} holds a run already; go on with it by bnengine train --resume {quote(str(folder))}, or "
+            "name another folder with --out"
         )
     if names:
         raise InputError(

@@ -38,7 +38,8 @@ class Commands(click.Group):
         """Run a command; whatever a user or a run does wrong ends here. A defect of the program keeps its traceback."""
         try:
             done = super().invoke(ctx)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # None where it was closed before the start
+                sys.stdout.flush()
         except click.ClickException as error:
             _say(_usage(error))
             ctx.exit(error.exit_code)

@@ -1,6 +1,7 @@
 """What the commands say about a training in a few lines."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ..data import Preprocessing
@@ -81,8 +82,9 @@ def finish_lines(result: dict[str, Any], records: list[dict[str, Any]], kept: di
     rate = f", {result['samples_per_second']:,.0f} samples/s" if result["samples_per_second"] else ""
     skipped = f" and {result['skipped_steps']:,} skipped ones" if result["skipped_steps"] else ""
     done = f"{result['steps']:,} steps{skipped} in {result['seconds']:.1f} s{rate}"
+    part = "validation" if result["valid_loss"] is not None else "train"
     return [
         f"result    {', '.join(figures) or 'no figures'}",
         f"          {done}",
-        f"          bnengine evaluate {result['out']} {'validation' if result['valid_loss'] is not None else 'train'}",
+        f"          bnengine evaluate {quote(result['out'])} {part}",
     ]

@@ -2,10 +2,12 @@
 
 import json
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Any, NamedTuple
 
 import click
@@ -45,6 +47,11 @@ class Manner(NamedTuple):
     quiet: bool
     as_json: bool
     terminated: Callable[[], bool]
+
+    @property
+    def progress(self) -> str:
+        """How the trainer shows its progress; standard error is None where it was closed before the start."""
+        return "quiet" if self.quiet or sys.stderr is None else "auto"
 
     def say(self, lines: Iterable[str]) -> None:
         """Tell the user; where standard output is for JSON, on standard error."""
@@ -139,7 +146,8 @@ def _new(settings: Settings, out: str | None, manner: Manner) -> dict[str, Any]:
 
 def _name(path: str) -> str:
     """What a run on these data is called."""
-    return path if path in BUILT_IN else Path(path).resolve().stem or "data"
+    place = Path(path).resolve()
+    return path if path in BUILT_IN else (place.name if place.is_dir() else place.stem) or "data"
 
 
 def _resume(folder: Path, given: dict[str, Any], manner: Manner) -> dict[str, Any]:
@@ -159,7 +167,7 @@ def _resume(folder: Path, given: dict[str, Any], manner: Manner) -> dict[str, An
 
 def _fit(run: RunFolder, training: Training, saved: saving.Saved | None, manner: Manner) -> dict[str, Any]:
     settings, log = training.settings, MetricsLog(run)
-    trainer = trainer_of(training, callbacks=[log], model=run.model, progress="quiet" if manner.quiet else "auto")
+    trainer = trainer_of(training, callbacks=[log], model=run.model, progress=manner.progress)
     if saved is not None:
         _restore(trainer, training, saved)
     run.rewind(trainer.history)
@@ -204,7 +212,7 @@ def _where_it_goes_on(trainer: Trainer, epochs: int, finished: bool) -> str:
 
 
 def _interrupted(run: RunFolder, trainer: Trainer, saved: bool) -> str:
-    again = f"go on with: bnengine train --resume {run.folder}"
+    again = f"go on with: bnengine train --resume {quote(str(run.folder))}"
     if not run.model.exists():
         return f"train: interrupted before the first checkpoint; {again}"
     if not saved:
@@ -238,6 +246,10 @@ def _terminable() -> Iterator[Callable[[], bool]]:
     before = signal.signal(signal.SIGTERM, handle)
     try:
         yield lambda: came
+    except KeyboardInterrupt:
+        if came:
+            raise Interrupted("train: terminated", TERMINATED) from None
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -1,4 +1,4 @@
-"""What a user can do wrong on the command line: a sentence that names it and the cure, exit code 2, nothing left behind."""
+"""What a user can do wrong on the command line: a sentence with the cure, exit code 2, nothing left behind."""
 
 import multiprocessing
 from pathlib import Path
@@ -48,7 +48,10 @@ TRAIN = [
     ("blobs.npz more", "train: Got unexpected extra argument (more)"),
     ("--config nowhere.toml", "train: --config nowhere.toml: it cannot be read (No such file or directory)"),
     ("--config blobs.npz", "this is not TOML"),
-    ("blobs.npz --out flowers.csv", "train: the folder flowers.csv cannot be made (it is a file); name another with --out"),
+    (
+        "blobs.npz --out flowers.csv",
+        "train: the folder flowers.csv cannot be made (it is a file); name another with --out",
+    ),
     ("blobs.npz --out flowers.csv/r", "cannot be made (Not a directory); name another with --out"),
     ("blobs.npz --out full", "train: full is not empty (it holds notes.txt); name another folder with --out"),
     ("--resume nowhere", "train: --resume nowhere: there is no such folder (looked in"),
@@ -56,10 +59,9 @@ TRAIN = [
 ]
 
 
+@pytest.mark.usefixtures("npz", "table", "prices")
 @pytest.mark.parametrize(("arguments", "told"), TRAIN)
-def test_a_mistake_in_a_call_of_train_is_told_with_exit_code_2(
-    bnengine: Command, npz: str, table: str, prices: str, arguments: str, told: str
-) -> None:
+def test_a_mistake_in_a_call_of_train_is_told_with_exit_code_2(bnengine: Command, arguments: str, told: str) -> None:
     Path("full").mkdir()
     Path("full/notes.txt").write_text("mine")
     result = bnengine("train", *arguments.split(), "--no-plot")
@@ -96,7 +98,9 @@ def test_a_folder_holds_one_run(bnengine: Command, npz: str) -> None:
     before = {p.name: p.read_bytes() for p in Path("r").iterdir()}
     result = bnengine("train", npz, *SMALL, "--out", "r")
     assert result.code == 2
-    assert "train: r holds a run already; go on with it by bnengine train --resume r, or name another folder" in result.err
+    assert (
+        "train: r holds a run already; go on with it by bnengine train --resume r, or name another folder" in result.err
+    )
     assert {p.name: p.read_bytes() for p in Path("r").iterdir()} == before
 
 
@@ -131,17 +135,26 @@ USE = [
     ("evaluate blobs.npz blobs.npz", "no safetensors file"),
     ("evaluate r", "evaluate: Missing argument 'DATA'"),
     ("evaluate r nowhere.npz", "nowhere.npz: there is no such file or folder"),
-    ("evaluate r narrow.npz", "narrow.npz: the samples have shape (3,), 3 features; the model was trained on samples of"),
+    (
+        "evaluate r narrow.npz",
+        "narrow.npz: the samples have shape (3,), 3 features; the model was trained on samples of",
+    ),
     ("evaluate r strange.npz", "has the label 4, which is not among the model's classes: 2, 5, 7"),
     ("evaluate r bare.npz", "there is no array y with the targets"),
     ("evaluate r flowers.csv", "flowers.csv: name the target column (--target COLUMN)"),
-    ("evaluate r flowers.csv --target species", "the labels are strings ('setosa', 'versicolor', 'virginica'), the model's"),
+    (
+        "evaluate r flowers.csv --target species",
+        "the labels are strings ('setosa', 'versicolor', 'virginica'), the model's",
+    ),
     ("evaluate r validation --target y", "--target y cannot be given with validation, the run's own data"),
     ("evaluate r blobs.npz --backend tpu", "evaluate: --backend: there is no backend 'tpu'"),
     ("evaluate bare.safetensors blobs.npz", "the model carries no preprocessing"),
     ("predict r blobs.npz", "predict: Missing option '-o' / '--output'"),
     ("predict r blobs.npz -o answers.txt", "predict: -o answers.txt: the file's name must end in .csv or .npz"),
-    ("predict r blobs.npz -o flowers.csv", "predict: -o flowers.csv: the file is there already; name another, or replace it"),
+    (
+        "predict r blobs.npz -o flowers.csv",
+        "predict: -o flowers.csv: the file is there already; name another, or replace it",
+    ),
     ("predict r blobs.npz -o no/a.csv", "predict: -o no/a.csv: it cannot be written (No such file or directory)"),
     ("predict r narrow.npz -o a.csv", "3 features; the model was trained on samples of shape (4,), 4 features"),
     ("predict r flowers.csv -o a.csv", "'setosa' is not a number; features must be numbers"),
@@ -150,9 +163,10 @@ USE = [
 ]
 
 
+@pytest.mark.usefixtures("table")
 @pytest.mark.parametrize(("arguments", "told"), USE)
 def test_a_mistake_in_the_use_of_a_run_is_told_with_exit_code_2(
-    bnengine: Command, npz: str, table: str, blobs, arguments: str, told: str
+    bnengine: Command, npz: str, blobs, arguments: str, told: str
 ) -> None:
     import bnengine as bn
 

@@ -1,4 +1,4 @@
-"""`bnengine train --resume`: what a run needs to go on, and that it ends with the bits of one that was never stopped."""
+"""`bnengine train --resume`: what it needs, and that it ends with the bits of a run that was never stopped."""
 
 import json
 import shutil
@@ -10,7 +10,18 @@ import pytest
 from bnengine.training import Trainer
 from tests.cli.conftest import SMALL, Command, metrics, tensors
 
-STATEFUL = ("--dropout", "0.2", "--average", "0.9", "--schedule", "plateau", "--drop-every", "1", "--early-stopping", "2")
+STATEFUL = (
+    "--dropout",
+    "0.2",
+    "--average",
+    "0.9",
+    "--schedule",
+    "plateau",
+    "--drop-every",
+    "1",
+    "--early-stopping",
+    "2",
+)
 VARIANTS = [(), STATEFUL, ("--accumulate", "2", "--optimizer", "sgd", "--momentum", "0.9", "--warm-up", "7")]
 
 

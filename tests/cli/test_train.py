@@ -16,10 +16,21 @@ from bnengine.cli.settings import Settings, table
 from tests.cli.conftest import SMALL, Command, metrics, tensors
 from tests.support import ROOT
 
-NEEDED = (
-    "backend epochs steps train_loss valid_loss valid_accuracy best_valid_accuracy seconds samples_per_second parameters "
-    "cancelled_biases skipped_steps out"
-).split()
+NEEDED = [
+    "backend",
+    "epochs",
+    "steps",
+    "train_loss",
+    "valid_loss",
+    "valid_accuracy",
+    "best_valid_accuracy",
+    "seconds",
+    "samples_per_second",
+    "parameters",
+    "cancelled_biases",
+    "skipped_steps",
+    "out",
+]
 
 
 def test_a_run_leaves_a_folder_with_config_metrics_model_and_curves(done: Command, npz: str, require) -> None:
@@ -30,7 +41,12 @@ def test_a_run_leaves_a_folder_with_config_metrics_model_and_curves(done: Comman
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert [r["epoch"] for r in metrics(run)] == [0, 1, 2]
     network = "4-8-3, batch norm, relu"
-    for told in ("auto: NumPy, since", "72 samples of 4 features to train, 18 to validate", network, "8 biases left out"):
+    for told in (
+        "auto: NumPy, since",
+        "72 samples of 4 features to train, 18 to validate",
+        network,
+        "8 biases left out",
+    ):
         assert told in result.out
     assert "epoch 3/3" in result.err
 
@@ -192,9 +208,10 @@ def test_two_classes_train_by_binary_cross_entropy_with_one_output(done: Command
 def test_a_test_part_of_the_data_is_what_validates(done: Command, tmp_path: Path, blobs) -> None:
     x, y = blobs
     np.savez(tmp_path / "parts.npz", x_train=x[:60], y_train=y[:60], x_test=x[60:], y_test=y[60:])
-    assert "60 samples of 4 features to train, 30 to validate, as the files have it" in done(
-        "train", "parts.npz", *SMALL
-    ).out
+    assert (
+        "60 samples of 4 features to train, 30 to validate, as the files have it"
+        in done("train", "parts.npz", *SMALL).out
+    )
 
 
 def test_without_validation_its_figures_are_null(done: Command, npz: str) -> None:
