@@ -126,7 +126,7 @@ def test_skips_in_a_row_can_be_forgotten():
     assert step.report()[3:] == (1, 4, 1, 1)
 
 
-@pytest.mark.parametrize("rates", [[], [0.1, float("nan")], [float("inf")], [-0.1], [0.1, -1e-9]])
+@pytest.mark.parametrize("rates", [[], [0.1, float("nan")], [float("inf")], [0.1, float("inf")], [-0.1], [0.1, -1e-9]])
 def test_a_learning_rate_that_is_negative_or_not_finite_is_an_error(rates):
     with pytest.raises(InputError, match=r"^Step: learning rates \[.* must be finite, from 0 up, and at least one"):
         step_of(line()).schedule(rates)
