@@ -91,18 +91,17 @@ def theirs(torch: Any, data: Data, *, norm: bool, seed: int) -> float:
 
 
 @pytest.mark.parametrize("norm", [True, False], ids=["batch norm", "without"])
-def test_accuracy_is_within_the_spread_of_pytorch_s_seeds(torch: Any, data: Data, norm: bool) -> None:
+def test_accuracy_is_within_the_spread_of_pytorch_s_seeds(torch: Any, data: Data, norm: bool, capsys: Any) -> None:
     """The mean of n seeds has a standard deviation of sd sqrt(1/n + 1/5) about the published mean of five, so 3 sd of a
-    single run is more than 3 of the mean's for n >= 2."""
+    single run is more than 3 of the mean's for n >= 2. More than PyTorch reaches is no failure."""
     full = os.environ.get("BNENGINE_FULL") == "1"
     found = [ours(data, norm=norm, seed=seed) for seed in range(5 if full else 2)]
     beside = [theirs(torch, data, norm=norm, seed=seed) for seed in range(5 if full else 1)]
     centre, sd = PUBLISHED[norm]
-    print(
-        f"\n{'batch norm' if norm else 'without'}: ours {described(found)}; PyTorch here {described(beside)}; ", end=""
-    )
-    print(f"PyTorch published {centre:.4f} +- {sd:.4f}")
-    assert abs(mean(found) - centre) <= 3 * sd
+    with capsys.disabled():
+        print(f"\nMNIST, {'batch norm' if norm else 'no batch norm'}: bnengine {described(found)}")
+        print(f"PyTorch here {described(beside)}, published {centre:.4f} +- {sd:.4f}")
+    assert mean(found) >= centre - 3 * sd
     if full:
         apart = mean(found) - mean(beside)
         assert apart >= -stdev(beside), f"our mean is {-apart:.4f} below PyTorch's"
