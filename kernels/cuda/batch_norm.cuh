@@ -1,0 +1,42 @@
+// What batch normalisation's way there and back share: statistics as they are stored, and the affine map of a channel.
+//
+// Statistics are three rows (count, mean, biased variance) of doubles, `stride` elements apart, so that they may be
+// columns of a larger buffer. gamma, beta and their gradients are in the arithmetic type of the storage type T.
+#pragma once
+#include "slices.cuh"
+
+namespace bnengine {
+
+__device__ __forceinline__ Statistic read_statistic(const double* p, index stride) {
+  return {p[0], p[stride], p[2 * stride]};
+}
+__device__ __forceinline__ void write_statistic(double* p, index stride, const Statistic& s) {
+  p[0] = s.count, p[stride] = s.mean, p[2 * stride] = s.var;
+}
+
+// Per channel: the mean as a pair, inv_std, gamma and beta. Made by one thread a channel (the square root and the
+// division are in double) and kept in shared memory.
+template <class A>
+struct Affine {
+  Centre<A> centre;
+  A gamma, beta;
+  __device__ __forceinline__ A operator()(A x_norm) const { return x_norm * gamma + beta; }
+};
+
+template <class A>
+__device__ __forceinline__ Affine<A> affine_of(double mean, double var, double eps, const A* gamma, const A* beta,
+                                               index channel) {
+  return {centre_of<A>(mean, var, eps), gamma ? gamma[channel] : A(1), beta ? beta[channel] : A(0)};
+}
+
+template <class A, int VEC>
+__device__ __forceinline__ void read_affine(Affine<A> (&shared)[Slice<VEC>::kChannels], const double* statistics,
+                                            index stride, double eps, const A* gamma, const A* beta, index channels) {
+  const int t = thread_number();
+  const index channel = index(blockIdx.x) * Slice<VEC>::kChannels + t;
+  if (t < Slice<VEC>::kChannels && channel < channels)
+    shared[t] = affine_of(statistics[stride + channel], statistics[2 * stride + channel], eps, gamma, beta, channel);
+  __syncthreads();
+}
+
+}  // namespace bnengine

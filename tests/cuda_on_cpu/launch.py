@@ -1,0 +1,116 @@
+"""A launch of a kernel as a plan declares it, run under every thread schedule in guarded memory."""
+
+import functools
+import shutil
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tests.cuda_on_cpu.module import SCHEDULES, CpuKernel, CpuModule
+from tests.cuda_on_cpu.source import kernel_source
+from tests.support import missing
+
+BLOCK = (32, 8)
+GUARD = 512  # bytes before and behind an array that nothing may touch
+PATTERN = 0xA5
+
+
+def need_compiler() -> None:
+    """Skip the test where there is no g++."""
+    if shutil.which("g++") is None:
+        missing("g++", "there is no g++ on the PATH to compile the kernels for the CPU")
+
+
+@functools.cache
+def module(file: str, names: tuple[str, ...], options: tuple[str, ...] = ()) -> CpuModule:
+    """The instances `names` (without their namespace) of kernels/cuda/<file>."""
+    need_compiler()
+    return CpuModule(kernel_source(file), [f"bnengine::{name}" for name in names], options=options)
+
+
+class Launch(NamedTuple):
+    """kernel(*whole, *reads, *writes, *scratch, *scalars): arguments and parameters are in this one order.
+
+    `writes` hold what the memory held before. An array that stands among the reads as well is updated in place.
+    """
+
+    kernel: CpuKernel
+    grid: tuple[int, ...]
+    whole: tuple[Any, ...] = ()
+    reads: tuple[Any, ...] = ()
+    writes: tuple[Any, ...] = ()
+    scratch: tuple[Any, ...] = ()
+    scalars: tuple[Any, ...] = ()
+    shared: int = 0
+
+
+class Guarded:
+    """A copy of an array between two zones that must stay as they are, `offset` elements from a 16-byte address."""
+
+    def __init__(self, array: np.ndarray, offset: int) -> None:
+        shift = offset * array.itemsize
+        self._zone = np.full(array.nbytes + 2 * GUARD + 16 + shift, PATTERN, np.uint8)
+        self._start = -self._zone.ctypes.data % 16 + GUARD + shift
+        self._end = self._start + array.nbytes
+        self.array = self._zone[self._start : self._end].view(array.dtype).reshape(array.shape)
+        self.array[...] = array
+
+    def intact(self) -> bool:
+        """Whether nothing was written outside of the array."""
+        return bool(np.all(self._zone[: self._start] == PATTERN) and np.all(self._zone[self._end :] == PATTERN))
+
+
+def unwritten(shape: Any, dtype: Any) -> np.ndarray:
+    """Memory of an output that nothing was written to: NaN in every floating type."""
+    dtype = np.dtype(dtype)
+    return np.full(int(np.prod(shape)) * dtype.itemsize, 0xFF, np.uint8).view(dtype).reshape(shape)
+
+
+def arrivals(count: int = 1) -> np.ndarray:
+    """Counters of blocks: zero before a launch, and zero again behind it."""
+    return np.zeros(count, np.uint32)
+
+
+def simulate(launch: Launch, offset: int = 0) -> list[Any]:
+    """What the launch writes: the same bytes under all schedules, with every other byte of memory as it was."""
+    outcomes = [_run(launch, schedule, offset) for schedule in SCHEDULES]
+    for schedule, outcome in zip(SCHEDULES[1:], outcomes[1:], strict=True):
+        for i, (first, other) in enumerate(zip(outcomes[0], outcome, strict=True)):
+            same = first is other is None or first.tobytes() == other.tobytes()
+            assert same, f"{launch.kernel.name}: output {i} depends on the schedule ({schedule} against forward)"
+    return outcomes[0]
+
+
+def _run(launch: Launch, schedule: str, offset: int) -> list[Any]:
+    given = (*launch.whole, *launch.reads, *launch.writes, *launch.scratch)
+    memory = {id(a): Guarded(a, offset) for a in given if a is not None}
+    arguments = [None if a is None else memory[id(a)].array for a in given]
+    launch.kernel(
+        launch.grid, BLOCK, [*arguments, *launch.scalars], shared_mem=launch.shared, schedule=schedule, seed=len(given)
+    )
+    name, written = launch.kernel.name, {id(a) for a in (*launch.writes, *launch.scratch)}
+    for i, a in enumerate(given):
+        if a is None:
+            continue
+        assert memory[id(a)].intact(), f"{name}: wrote outside of argument {i}"
+        if id(a) not in written:
+            assert memory[id(a)].array.tobytes() == a.tobytes(), f"{name}: wrote to its input, argument {i}"
+    for a in launch.scratch:
+        if a is not None and a.dtype == np.uint32:
+            assert not memory[id(a)].array.any(), f"{name}: left a counter that is not zero"
+    return [None if a is None else memory[id(a)].array.copy() for a in launch.writes]
+
+
+def assert_within(got: np.ndarray, expected: np.ndarray, bound: Any, what: str) -> float:
+    """|got - expected| <= bound everywhere; NaN and infinities must be met exactly. Returns the largest share used."""
+    assert got.shape == expected.shape, f"{what}: {got.shape} for {expected.shape}"
+    with np.errstate(invalid="ignore"):
+        same = (got == expected) | (np.isnan(got) & np.isnan(expected))
+        error = np.where(same, 0.0, np.abs(got - expected))
+        limit = np.where(same, 1.0, np.broadcast_to(bound, got.shape))
+        share = np.where(error <= limit, error / np.where(limit > 0, limit, 1), np.inf)
+    worst = int(np.argmax(share)) if share.size else 0
+    if share.size and not share.flat[worst] <= 1:
+        i = np.unravel_index(worst, got.shape)
+        raise AssertionError(f"{what}: {got[i]!r} for {expected[i]!r} at {i}; allowed are {limit[i]!r}")
+    return float(share.flat[worst]) if share.size else 0.0

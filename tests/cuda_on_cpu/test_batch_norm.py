@@ -1,0 +1,282 @@
+"""The batch normalisation kernels against extended precision, within the bounds of the ops."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bnengine.ops import REGISTRY, Example
+from tests.cuda_on_cpu import batch_norm_launches as device
+from tests.cuda_on_cpu.batch_norm_launches import Path
+from tests.cuda_on_cpu.launch import Launch, assert_within, simulate, unwritten
+from tests.cuda_on_cpu.storage import FLOAT, HALF, STORAGES, Storage
+from tests.ops.oracles import ORACLES, long
+
+TILES = 16  # an example's channels, so many times over: 16-byte access needs a multiple
+PATHS = [
+    *(Path(s, s.vector, splits) for s in STORAGES for splits in (1, 3)),
+    *(Path(s, 1, splits, offset=1) for s in STORAGES for splits in (1, 3)),
+]
+
+
+def label(path: Path) -> str:
+    return f"{path.storage.name.strip('_')}-{path.vector}-wide-{path.splits}-splits"
+
+
+paths = pytest.mark.parametrize("path", PATHS, ids=label)
+
+
+def tiled(value: Any, path: Path) -> Any:
+    return np.tile(value, TILES) if isinstance(value, np.ndarray) and path.vector > 1 else value
+
+
+def settled(exact: Any, reference: Any) -> Any:
+    """Extended precision where numbers are finite; whether infinity or NaN comes out is the reference's to say."""
+    return None if reference is None else np.where(np.isfinite(reference), exact, reference)
+
+
+class Case:
+    """An example as a path sees it: arguments as stored, and what they should give."""
+
+    def __init__(self, name: str, path: Path, example: Example) -> None:
+        self.op, self.options, storage = REGISTRY[name], example.options, path.storage
+        self.what = f"{name}, {example.label}, {label(path)}"
+        self.given = [self._stored(value, name, storage) for value in example.args]
+        self.given = [tiled(value, path) for value in self.given]
+        self.wide = [None if a is None else storage.wide(a) for a in self.given]
+        with np.errstate(all="ignore"):
+            result = self.op.reference(*self.wide, **self.options)
+            bound = self.op.bound(storage.unit, *self.wide, **self.options)
+            exact = ORACLES[name](*map(long, self.wide), **self.options)
+        result = result._asdict() if hasattr(result, "_asdict") else {"out": result}
+        self.expected = {field: settled(exact[field], result[field]) for field in result}
+        self.bound = bound._asdict() if hasattr(bound, "_asdict") else {"out": bound}
+
+    @staticmethod
+    def _stored(value: Any, name: str, storage: Storage) -> Any:
+        """Statistics are float64 for every storage, what is one per channel is in the arithmetic's type."""
+        statistics = value is not None and value.shape[0] == 3 and value.dtype == np.float64 and name != "moments"
+        if value is None or (statistics and value.ndim == 2):
+            return value
+        return value.astype(storage.arithmetic) if value.ndim == 1 else storage.of(value)
+
+    def check(self, field: str, got: np.ndarray, storage: Storage | None = None) -> None:
+        """`storage`: the type that this output is stored in, where that is not the arithmetic's."""
+        expected, bound = self.expected[field], self.bound[field]
+        with np.errstate(all="ignore"):
+            if storage is not None:
+                limit, got = float(np.finfo(np.float16).max) if storage is HALF else np.inf, storage.wide(got)
+                expected = np.where(np.abs(expected) >= limit + 16, np.copysign(np.inf, expected), expected)
+                bound = bound + storage.rounding(np.abs(expected) + bound)
+        assert_within(got, expected, bound, f"{self.what}, {field}")
+
+
+def cases(name: str, path: Path) -> Iterator[Case]:
+    dtype = "float64" if path.storage.arithmetic == np.float64 else "float32"
+    for example in REGISTRY[name].examples(np.random.default_rng(0), dtype):
+        yield Case(name, path, example)
+
+
+@paths
+def test_moments_are_within_the_bound_of_the_op(path):
+    for case in cases("moments", path):
+        batch, _ = device.moments(path, *case.given)
+        case.check("batch", batch)
+
+
+@paths
+def test_normalize_is_within_the_bound_of_the_op(path):
+    for case in cases("normalize", path):
+        case.check("out", device.normalize(path, *case.given, **case.options), path.storage)
+
+
+@paths
+def test_normalize_backward_is_within_the_bound_of_the_op(path):
+    for case in cases("normalize_backward", path):
+        got = device.normalize_backward(path, *case.given, **case.options)
+        for field in ("dx", "dadd"):
+            if case.expected[field] is not None:
+                case.check(field, got[field], path.storage)
+        for field in ("dgamma", "dbeta"):
+            if case.expected[field] is not None:
+                case.check(field, got[field])
+
+
+@paths
+def test_one_launch_gives_the_bytes_of_two(path):
+    for case in cases("normalize", path):
+        x, _, *rest = case.given
+        whole = path._replace(splits=1)
+        batch, _, y = device.batch_norm(path, x, *rest, **case.options)
+        expected, _ = device.moments(whole, x)
+        assert batch.tobytes() == expected.tobytes(), case.what
+        assert y.tobytes() == device.normalize(whole, x, batch, *rest, **case.options).tobytes(), case.what
+
+
+SHAPES = ((1, 1), (2, 5), (31, 33), (257, 24), (300, 8), (1000, 3))
+
+
+@pytest.mark.parametrize("splits", [1, 4])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_any_number_of_rows_and_channels_gives_the_moments_of_all_rows(shape, splits, rng):
+    x = (rng.standard_normal(shape) * 3 + 1000).astype(np.float32)
+    for vector in (1, 4) if shape[1] % 4 == 0 else (1,):
+        path = Path(FLOAT, vector, splits)
+        batch, _ = device.moments(path, x)
+        op = REGISTRY["moments"]
+        expected, bound = op.reference(x.astype(np.float64)).batch, op.bound(FLOAT.unit, x).batch
+        assert_within(batch, expected, bound, f"{shape}, {vector} wide")
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_any_number_of_rows_and_channels_is_normalised_and_differentiated(shape, rng):
+    x, dy = (rng.standard_normal(shape).astype(np.float32) for _ in range(2))
+    gamma, beta = (rng.standard_normal(shape[1]).astype(np.float32) for _ in range(2))
+    statistics = REGISTRY["moments"].reference(x).batch
+    path = Path(FLOAT, 1, 2)
+    example = Example("y", (x, statistics, gamma, beta), {"activation": "relu"})
+    case = Case("normalize", path, example)
+    y = device.normalize(path, *case.given, **example.options)
+    case.check("out", y, FLOAT)
+    case = Case("normalize_backward", path, Example("dx", (dy, x, y, statistics, gamma, beta), example.options))
+    for field, got in device.normalize_backward(path, *case.given, **example.options).items():
+        if got is not None:
+            case.check(field, got)
+
+
+def test_a_large_mean_and_an_outlier_cost_no_digits_over_many_rows(rng):
+    x = rng.standard_normal((5000, 4))
+    x[:, 1] += 1e6
+    x[0, 2] = 1e6
+    x[2500:, 3] -= 1e4
+    x = x.astype(np.float32)
+    op = REGISTRY["moments"]
+    for splits in (1, 5):
+        batch, _ = device.moments(Path(FLOAT, 4, splits), x)
+        expected, bound = op.reference(x.astype(np.float64)).batch, op.bound(FLOAT.unit, x).batch
+        assert assert_within(batch, expected, bound, "moments") < 0.5
+
+
+@pytest.mark.parametrize("value", [1e30, 3e-30, -3e38, 1e-42])
+def test_squares_of_the_largest_and_smallest_numbers_neither_overflow_nor_vanish(value, rng):
+    x = (value * (1 + rng.random((40, 4)) / 8)).astype(np.float32)
+    op = REGISTRY["moments"]
+    batch, _ = device.moments(Path(FLOAT, 4), x)
+    expected, bound = op.reference(x.astype(np.float64)).batch, op.bound(FLOAT.unit, x).batch
+    assert np.all(batch[2] > 0)
+    assert_within(batch, expected, bound, f"about {value}")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_not_finite_spoils_its_own_channel_alone(bad, rng):
+    x, dy = (rng.standard_normal((70, 8)).astype(np.float32) for _ in range(2))
+    x[33, 2] = bad
+    gamma, beta = np.ones(8, np.float32), np.zeros(8, np.float32)
+    path = Path(FLOAT, 4, 2)
+    batch, _ = device.moments(path, x)
+    assert np.isnan(batch[1:, 2]).all()
+    assert np.isfinite(np.delete(batch, 2, axis=1)).all()
+    y = device.normalize(path, x, batch, gamma, beta, activation="relu")
+    with np.errstate(invalid="ignore"):
+        expected = REGISTRY["normalize"].reference(x, batch, gamma, beta, activation="relu")
+    np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
+    got = device.normalize_backward(path, dy, x, y, batch, gamma, beta, activation="relu")
+    with np.errstate(invalid="ignore"):
+        want = REGISTRY["normalize_backward"].reference(dy, x, y, batch, gamma, beta, activation="relu")
+    for field in ("dx", "dgamma", "dbeta"):
+        np.testing.assert_array_equal(np.isnan(got[field]), np.isnan(getattr(want, field)))
+
+
+def test_a_constant_channel_gives_exactly_beta(rng):
+    beta = rng.standard_normal(4).astype(np.float32)
+    for rows in (1, 2, 7, 100):
+        x = np.full((rows, 4), 0.1, np.float32)
+        for vector in (1, 4):
+            batch, _, y = device.batch_norm(Path(FLOAT, vector), x, np.ones(4, np.float32), beta)
+            np.testing.assert_array_equal(batch[2], 0)
+            np.testing.assert_array_equal(y, np.broadcast_to(beta, y.shape))
+
+
+@pytest.mark.parametrize("vector", [1, 4])
+def test_a_proposal_is_written_or_merged_into_columns_of_a_larger_buffer(vector, rng):
+    x, buffer = rng.standard_normal((50, 4)).astype(np.float32), np.abs(rng.standard_normal((3, 10))) + 1
+    buffer[0, 2] = 0  # nothing seen there yet
+    path = Path(FLOAT, vector, 2)
+    own = device.moments(path, x)[0]
+    merge, rounding = REGISTRY["merge"], REGISTRY["moments"].bound(FLOAT.unit, x).batch
+    for adds in (False, True):
+        expected = merge.reference(buffer[:, :4], own) if adds else own
+        bound = merge.bound(FLOAT.unit, buffer[:, :4], own) + rounding
+        for batch, proposal in (
+            device.moments(path, x, buffer, adds),
+            device.batch_norm(path, x, None, None, proposal=buffer, adds=adds)[:2],
+        ):
+            assert_within(batch, own, rounding, "batch")
+            assert_within(proposal[:, :4], expected, bound, f"adds {adds}")
+            np.testing.assert_array_equal(proposal[:, 4:], buffer[:, 4:])
+
+
+def test_normalising_reads_statistics_from_columns_of_a_larger_buffer(rng):
+    x, buffer = rng.standard_normal((9, 4)).astype(np.float32), np.abs(rng.standard_normal((3, 10)))
+    own = np.ascontiguousarray(buffer[:, :4])
+    path = Path(FLOAT, 4)
+    np.testing.assert_array_equal(
+        device.normalize(path, x, buffer, None, None), device.normalize(path, x, own, None, None)
+    )
+
+
+@pytest.mark.parametrize("path", [Path(FLOAT, 4, 2), Path(FLOAT, 1, 2, 1), Path(HALF, 8, 2)], ids=label)
+def test_gradients_are_added_into_destinations_that_are_never_read_as_the_batch_s_own(path, rng):
+    storage = path.storage
+    x, dy, before = (storage.of(rng.standard_normal((40, 8))) for _ in range(3))
+    gamma, beta, dgamma, dbeta = (rng.standard_normal(8).astype(np.float32) for _ in range(4))
+    statistics = REGISTRY["moments"].reference(storage.wide(x)).batch
+    y = device.normalize(path, x, statistics, gamma, beta)
+    args = dy, x, y, statistics, gamma, beta
+    plain = device.normalize_backward(path, *args)
+    for adds in ({"dx"}, {"dgamma"}, {"dbeta"}, {"dx", "dgamma", "dbeta"}):
+        held = {"dx": before, "dgamma": dgamma, "dbeta": dbeta}
+        into = {field: device.Destination(array, field in adds) for field, array in held.items()}
+        got = device.normalize_backward(path, *args, into=into)
+        for field, array in held.items():
+            if field not in adds:
+                assert got[field].tobytes() == plain[field].tobytes()
+            elif field == "dx":
+                sum_ = storage.wide(plain[field]) + storage.wide(array)
+                allowed = (
+                    storage.rounding(sum_)
+                    + 2 * storage.unit * np.abs(sum_)
+                    + storage.rounding(storage.wide(plain[field]))
+                )
+                assert_within(storage.wide(got[field]), sum_, allowed, field)
+            else:
+                np.testing.assert_array_equal(got[field], plain[field] + array)
+
+
+def test_parameter_gradients_alone_need_no_input_gradient(rng):
+    x, dy = (rng.standard_normal((40, 8)).astype(np.float32) for _ in range(2))
+    statistics = REGISTRY["moments"].reference(x).batch
+    args = dy, x, x, statistics, np.ones(8, np.float32), np.zeros(8, np.float32), x
+    with_dx, without = (device.normalize_backward(Path(FLOAT, 4), *args, input_gradient=dx) for dx in (True, False))
+    assert without["dx"] is None
+    assert all(without[field].tobytes() == with_dx[field].tobytes() for field in ("dadd", "dgamma", "dbeta"))
+
+
+@pytest.mark.parametrize("name", ["commit", "merge"])
+def test_running_statistics_change_as_in_the_op_and_in_place(name):
+    op = REGISTRY[name]
+    for example in op.examples(np.random.default_rng(0), "float64"):
+        first, second, *rest = example.args
+        expected, bound = op.reference(*example.args), op.bound(2.0**-53, *example.args)
+        for out in (unwritten(first.shape, "f8"), first):
+            if name == "merge":
+                launch = Launch(device.kernel("merge_statistics"), (2,), (), (first, second), (out,), (), (6,))
+            else:
+                ok, decay, unbiased = rest
+                reads = (first, second, decay, unbiased)
+                launch = Launch(device.kernel("commit"), (2,), (ok,), reads, (out,), (), (6,))
+            (got,) = simulate(launch)
+            assert_within(got, expected, bound, example.label)
+            kept = second[0] == 0 if name == "merge" or rest[0][0] else np.ones(6, bool)
+            assert got[:, kept].tobytes() == first[:, kept].tobytes()
