@@ -4,42 +4,42 @@ from pathlib import Path
 
 # What the file's own tests are called; a pattern may match nothing.
 NEAR = {
-    "bnengine/ops/_op.py": ("ops/test_*op*.py", "ops/test_dispatch*.py", "ops/test_contracts.py"),
-    "bnengine/ops/batch_norm.py": ("ops/test_contracts.py", "ops/test_batch_norm*.py", "ops/test_derivatives.py"),
-    "bnengine/ops/dense.py": ("ops/test_contracts.py", "ops/test_dense*.py", "ops/test_derivatives.py"),
-    "bnengine/ops/dropout.py": ("ops/test_contracts.py", "ops/test_dropout*.py", "ops/test_derivatives.py"),
-    "bnengine/ops/loss.py": (
+    "bnengine/ops/_op.py": (
+        "ops/test_*op*.py",
+        "ops/test_dispatch*.py",
+        "ops/test_records*.py",
         "ops/test_contracts.py",
-        "ops/test_loss*.py",
-        "ops/test_derivatives.py",
-        "test_loss*.py",
     ),
-    "bnengine/ops/pointwise.py": ("ops/test_contracts.py", "ops/test_pointwise*.py", "ops/test_derivatives.py"),
+    "bnengine/ops/batch_norm.py": ("ops/test_batch_norm*.py", "ops/test_contracts.py", "ops/test_derivatives.py"),
+    "bnengine/ops/dense.py": ("ops/test_dense*.py", "ops/test_contracts.py", "ops/test_derivatives.py"),
+    "bnengine/ops/dropout.py": ("ops/test_dropout*.py", "ops/test_contracts.py", "ops/test_derivatives.py"),
+    "bnengine/ops/loss.py": (
+        "ops/test_loss*.py",
+        "ops/test_hits.py",
+        "ops/test_contracts.py",
+        "ops/test_derivatives.py",
+    ),
+    "bnengine/ops/pointwise.py": ("ops/test_pointwise*.py", "ops/test_contracts.py", "ops/test_derivatives.py"),
     "bnengine/ops/special.py": ("ops/test_special*.py", "ops/test_contracts.py"),
     "bnengine/ops/update.py": (
-        "ops/test_contracts.py",
         "ops/test_update*.py",
+        "ops/test_judge.py",
+        "ops/test_contracts.py",
         "test_optimizer*.py",
-        "training/test_step*.py",
     ),
     "bnengine/layers/batch_norm.py": ("layers/test_batch_norm*.py",),
-    "bnengine/optimizers.py": ("test_optimizer*.py", "training/test_step*.py"),
+    "bnengine/optimizers.py": ("test_optimizer*.py", "training/test_step.py"),
     "bnengine/training/step.py": ("training/test_step*.py",),
 }
-WIDE = ("ops/test_*.py", "layers/test_*.py", "network/test_*.py", "training/test_*.py", "test_loss*.py")
-WIDE += ("test_optimizer*.py", "test_network*.py", "test_flat*.py", "test_memory*.py")
-PEERS = ("peers/test_layers.py", "peers/test_losses.py", "peers/test_optimizers.py")
-# Whole trainings, terminals and signals: they take long, or say nothing of one op.
-FAR = (
-    "test_progress",
-    "test_interrupt",
-    "test_resum",
-    "test_kill",
-    "test_footprint",
-    "test_accuracy",
-    "test_mnist",
-    "test_larger",
+WIDE = (
+    "ops/test_*.py",
+    "layers/test_*.py",
+    "training/test_step*.py",
+    "training/test_averag*.py",
+    "training/test_skips*.py",
 )
+WIDE += ("training/test_rates*.py", "network/test_*.py", "test_loss*.py", "test_optimizer*.py", "test_flat*.py")
+PEERS = ("peers/test_layers.py", "peers/test_losses.py", "peers/test_optimizers.py")
 
 
 def stages(path: str, root: Path) -> dict[str, list[str]]:
@@ -51,4 +51,4 @@ def stages(path: str, root: Path) -> dict[str, list[str]]:
 
 def _found(patterns: tuple[str, ...], root: Path) -> list[str]:
     names = [p.relative_to(root).as_posix() for pattern in patterns for p in sorted((root / "tests").glob(pattern))]
-    return [name for name in dict.fromkeys(names) if not Path(name).stem.startswith(FAR)]
+    return list(dict.fromkeys(names))

@@ -57,43 +57,51 @@ class Runner:
         self.root, self.texts, self.jobs = root, texts, jobs
         self._made = tempfile.TemporaryDirectory(prefix="mutation-")
         self.home = Path(self._made.name)
-        self.limits: dict[str, float] = {}
+        self.seconds: dict[str, float] = {}
         self._stamp = 0
 
     def __enter__(self) -> "Runner":
         preload()
-        base = self.home / "0"
-        base.mkdir()
+        self.base = self.home / "base"
+        self.base.mkdir()
         for name in COPIED:
             copy = shutil.copytree if (self.root / name).is_dir() else shutil.copy2
-            copy(self.root / name, base / name)
+            copy(self.root / name, self.base / name)
         for path, text in self.texts.items():
-            (base / path).write_text(text, encoding="utf-8")
+            (self.base / path).write_text(text, encoding="utf-8")
         return self
 
     def __exit__(self, *_: object) -> None:
         self._made.cleanup()
 
     def check(self, paths: Iterable[str]) -> dict[str, float]:
-        """Run what will judge mutants of `paths` on the unmutated copy, which must pass; seconds by test file.
+        """Run the tests nearest to `paths` on the unmutated copy, which must pass; seconds by test file."""
+        self._measure([name for path in paths for name in stages(path, self.base)["near"]])
+        for i in range(self.jobs):
+            shutil.copytree(self.base, self.home / str(i))
+        return self.seconds
 
-        Sets the time limits, and leaves byte code for the copies.
-        """
-        base, seconds = self.home / "0", {}
-        needed = {name for path in paths for files in stages(path, base).values() for name in files}
-        for name in sorted(needed):
-            began = time.monotonic()
-            log = self.home / "check.log"
-            status = _wait(_start(base, [name], log, bytecode=True), 300)
-            if status == NO_TESTS:
-                continue
-            if status != 0:
-                raise SystemExit(f"mutation: {name} fails without any mutation (status {status})\n{_tail(log)}")
-            seconds[name] = time.monotonic() - began
-        self.limits = seconds
-        for i in range(1, self.jobs):
-            shutil.copytree(base, self.home / str(i), dirs_exist_ok=True)
-        return seconds
+    def _measure(self, names: Iterable[str]) -> None:
+        """Run test files that have not been run without a mutation yet: they must pass, and set the time limits."""
+        waiting = sorted(set(names) - self.seconds.keys(), reverse=True)
+        running: dict[int, tuple[str, float]] = {}
+        while waiting or running:
+            while waiting and len(running) < self.jobs:
+                name = waiting.pop()
+                running[_start(self.base, [name], self._log(name), bytecode=True)] = (name, time.monotonic())
+            for pid, (name, began) in list(running.items()):
+                status = _polled(pid)
+                if status is not None:
+                    del running[pid]
+                    self.seconds[name] = time.monotonic() - began
+                if status not in (None, 0, NO_TESTS):
+                    for other in running:
+                        _kill(other)
+                    raise SystemExit(f"mutation: {name} fails without any mutation\n{_tail(self._log(name))}")
+            time.sleep(0.01)
+
+    def _log(self, name: str) -> Path:
+        return self.home / (name.replace("/", "-") + ".log")
 
     def judge(self, mutants: Iterable[Mutant]) -> Iterator[Outcome]:
         """Outcomes as they come, not in the order of the mutants."""
@@ -115,9 +123,7 @@ class Runner:
 
     def _load(self, place: _Place, mutant: Mutant) -> None:
         place.mutant, place.pid, place.first = mutant, 0, time.monotonic()
-        there = stages(mutant.path, self.home / "0")
-        kept = {stage: [name for name in files if name in self.limits] for stage, files in there.items()}
-        place.pending = [(stage, files) for stage, files in kept.items() if files]
+        place.pending = [(stage, files) for stage, files in stages(mutant.path, self.base).items() if files]
         self._write(place, mutant.path, mutant.source(self.texts[mutant.path]))
 
     def _write(self, place: _Place, path: str, text: str) -> None:
@@ -129,20 +135,22 @@ class Runner:
         log = place.folder.with_suffix(".log")
         verdict = ""
         if place.pid:
-            pid, status = os.waitpid(place.pid, os.WNOHANG)
-            if pid:
-                place.pid, code = 0, os.waitstatus_to_exitcode(status)
-                if code == BROKEN:
-                    raise RuntimeError(f"mutation: no tests could be run\n{_tail(log)}")
-                verdict = "" if code in (0, NO_TESTS) else "caught"
-            elif time.monotonic() - place.began > place.limit:
-                _kill(place.pid)
-                place.pid, verdict = 0, "timed out"
-            else:
+            code = _polled(place.pid)
+            late = time.monotonic() - place.began > place.limit
+            if code is None and not late:
                 return None
+            if code is None:
+                _kill(place.pid)
+                verdict = "timed out"
+            elif code == BROKEN:
+                raise RuntimeError(f"mutation: no tests could be run\n{_tail(log)}")
+            elif code not in (0, NO_TESTS):
+                verdict = "caught"
+            place.pid = 0
         if not verdict and place.pending:
             place.stage, files = place.pending.pop(0)
-            place.began, place.limit = time.monotonic(), 20 + 6 * sum(self.limits[name] for name in files)
+            self._measure(files)
+            place.began, place.limit = time.monotonic(), 20 + 6 * sum(self.seconds[name] for name in files)
             place.pid = _start(place.folder, files, log, bytecode=False)
             return None
         return self._settle(place, verdict or "survived", _tail(log))
@@ -211,15 +219,10 @@ def _tests(folder: Path, files: list[str], *, bytecode: bool) -> int:
     return int(pytest.main([*options, *files]))
 
 
-def _wait(pid: int, limit: float) -> int:
-    end = time.monotonic() + limit
-    while time.monotonic() < end:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    _kill(pid)
-    return -1
+def _polled(pid: int) -> int | None:
+    """The exit status of a child, None while it runs."""
+    done, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if done else None
 
 
 def _kill(pid: int) -> None:
