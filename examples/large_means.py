@@ -1,7 +1,7 @@
-"""What a large mean costs: the error of batch normalisation in float32, in units of rounding.
+"""What a large mean costs: the largest error of batch normalisation in float32.
 
-With x = mean + noise of standard deviation 1, the usual float32 formulas lose digits as the mean grows; here statistics are
-kept in float64 and the mean is subtracted as a pair of numbers.
+With x = mean + noise of standard deviation 1, the usual float32 formulas lose digits as the mean grows; here statistics
+are kept in float64 and the mean is subtracted as a pair of numbers.
 """
 
 import importlib.util

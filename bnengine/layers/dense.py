@@ -17,10 +17,12 @@ from .batch_norm import BatchNorm
 class Dense(Layer):
     """y = x W + b; x (..., inputs), W (inputs, outputs), b (outputs,), y (..., outputs).
 
-    `bias`: "auto" has one unless a BatchNorm follows directly, which would subtract it again (mean(x W + b) = mean(x
-    W) + b, so x W + b - mean is free of b); an activation in between keeps it, and so does a dropout. True keeps it in
-    any case, and the network's summary reports it. False has none. `weights`: an initializer or its name ("he",
-    "glorot", "orthogonal"). An activation that follows becomes part of the same op.
+    - `bias`: "auto" has one unless a BatchNorm follows directly, which would subtract it again: mean(x W + b) =
+      mean(x W) + b, so x W + b - mean is free of b. An activation other than the identity in between keeps it, and so
+      does a dropout. True keeps it in any case, and the network's summary reports it; False has none.
+    - `weights`: an initializer or its name ("he", "glorot", "orthogonal").
+
+    An activation that follows becomes part of the same op.
     """
 
     def __init__(
