@@ -23,10 +23,10 @@ __device__ __forceinline__ void row_gradients(const Pack<T, VEC>& dy, const Pack
 }
 
 template <class A>
-__device__ __forceinline__ void write_parameter_gradients(const double2& sum, index channel, A* dgamma, A* dbeta,
+__device__ __forceinline__ void write_parameter_gradients(const Total<2>& sum, index channel, A* dgamma, A* dbeta,
                                                           bool adds_dgamma, bool adds_dbeta) {
-  if (dbeta) dbeta[channel] = A(sum.x) + (adds_dbeta ? dbeta[channel] : A(0));
-  if (dgamma) dgamma[channel] = A(sum.y) + (adds_dgamma ? dgamma[channel] : A(0));
+  if (dbeta) dbeta[channel] = A(sum[0]) + (adds_dbeta ? dbeta[channel] : A(0));
+  if (dgamma) dgamma[channel] = A(sum[1]) + (adds_dgamma ? dgamma[channel] : A(0));
 }
 
 // dbeta = sum dz, dgamma = sum dz x_norm; either may be null. sums (2, channels) holds both in double for the next pass.
@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   __shared__ Affine<A> shared[Slice<VEC>::kChannels];
   read_affine<A, VEC>(shared, statistics, stride, eps, gamma, beta, channels);
   const Slice<VEC> at(channels);
-  Sums<VEC> seen;
+  Sums<2, VEC> seen;
   if (at.inside) {
     Affine<A> of[VEC];
 #pragma unroll
@@ -57,14 +57,14 @@ __global__ void __launch_bounds__(kThreads, 2)
         for (int v = 0; v < VEC; ++v) dz_held[v] += dz[v], dz_x_norm_held[v] += dz[v] * x_norm[v];
       }
 #pragma unroll
-      for (int v = 0; v < VEC; ++v) seen.dz[v] += dz_held[v], seen.dz_x_norm[v] += dz_x_norm_held[v];
+      for (int v = 0; v < VEC; ++v) seen.of[v][0] += dz_held[v], seen.of[v][1] += dz_x_norm_held[v];
     }
   }
-  double2 sum = sum_block(seen, at);
-  if (!sum_splits<VEC>(sum, partial, arrivals, channels)) return;
+  Total<2> sum = sum_block(seen, at);
+  if (!sum_splits<2, VEC>(sum, partial, arrivals, channels)) return;
   const index channel = at.first_channel + thread_number();
   if (thread_number() >= Slice<VEC>::kChannels || channel >= channels) return;
-  sums[channel] = sum.x, sums[channels + channel] = sum.y;
+  sums[channel] = sum[0], sums[channels + channel] = sum[1];
   write_parameter_gradients(sum, channel, dgamma, dbeta, adds_dgamma, adds_dbeta);
 }
 

@@ -111,6 +111,16 @@ __device__ __forceinline__ void store_or_add(T* p, Pack<T, N> values, bool adds)
   store<N>(p, values);
 }
 
+template <class S, class T>
+constexpr bool kSame = false;
+template <class T>
+constexpr bool kSame<T, T> = true;
+
+// a / b for numbers from 0 up; where both have 32 bits, as nearly always, at a fraction of the cost.
+__device__ __forceinline__ index quotient(index a, index b) {
+  return (a | b) >> 32 ? a / b : index(unsigned(a) / unsigned(b));
+}
+
 // -- flat arrays: f(width, i) for the elements from i on, `width` of them; the grid may have any size
 
 template <int N>

@@ -41,60 +41,62 @@ __device__ __forceinline__ int fetch(Pack<T, VEC> (&held)[kHeld], const T* x, in
   return n;
 }
 
-// Sums over rows, two a channel: dz and dz x_norm, say. In A over kHeld rows, in double beyond.
-template <int VEC>
+// Sums over rows, COUNT of them a channel: to be made of sums in A over kHeld rows, in double beyond.
+template <int COUNT>
+struct Total {
+  double sum[COUNT] = {};
+  __device__ __forceinline__ double& operator[](int i) { return sum[i]; }
+  __device__ __forceinline__ const double& operator[](int i) const { return sum[i]; }
+};
+
+template <int COUNT, int VEC>
 struct Sums {
-  double dz[VEC] = {}, dz_x_norm[VEC] = {};
+  Total<COUNT> of[VEC];
 };
 
 // Over all threads of a block, in a fixed order: channel `first_channel + thread_number()` in the first kChannels.
-template <int VEC>
-__device__ __forceinline__ double2 sum_block(const Sums<VEC>& seen, const Slice<VEC>& at) {
+template <int COUNT, int VEC>
+__device__ __forceinline__ Total<COUNT> sum_block(const Sums<COUNT, VEC>& seen, const Slice<VEC>& at) {
   using S = Slice<VEC>;
-  __shared__ double2 of_warp[kWarps][S::kChannels];
+  __shared__ double of_warp[kWarps][COUNT][S::kChannels];
 #pragma unroll
-  for (int v = 0; v < VEC; ++v) {
-    double dz = seen.dz[v], dz_x_norm = seen.dz_x_norm[v];
+  for (int v = 0; v < VEC; ++v)
 #pragma unroll
-    for (int distance = S::kAcross; distance < kLanes; distance *= 2) {
-      dz += __shfl_down_sync(kAllLanes, dz, distance);
-      dz_x_norm += __shfl_down_sync(kAllLanes, dz_x_norm, distance);
+    for (int k = 0; k < COUNT; ++k) {
+      double sum = seen.of[v][k];
+#pragma unroll
+      for (int distance = S::kAcross; distance < kLanes; distance *= 2)
+        sum += __shfl_down_sync(kAllLanes, sum, distance);
+      if (at.row_in_warp == 0) of_warp[threadIdx.y][k][at.in_slice + v] = sum;
     }
-    if (at.row_in_warp == 0) of_warp[threadIdx.y][at.in_slice + v] = make_double2(dz, dz_x_norm);
-  }
   __syncthreads();
-  double2 sum = make_double2(0, 0);
+  Total<COUNT> total;
   if (thread_number() < S::kChannels)
-    for (int w = 0; w < kWarps; ++w) {
-      sum.x += of_warp[w][thread_number()].x;
-      sum.y += of_warp[w][thread_number()].y;
-    }
-  return sum;
+    for (int w = 0; w < kWarps; ++w)
+      for (int k = 0; k < COUNT; ++k) total[k] += of_warp[w][k][thread_number()];
+  return total;
 }
 
-// Over all blocks of a slice; true in the last one of them. partial is (splits, 2, channels).
-template <int VEC>
-__device__ __forceinline__ bool sum_splits(double2& sum, double* partial, unsigned* arrivals, index channels) {
+// Over all blocks of a slice; true in the last one of them. partial is (splits, COUNT, channels).
+template <int COUNT, int VEC>
+__device__ __forceinline__ bool sum_splits(Total<COUNT>& total, double* partial, unsigned* arrivals, index channels) {
   constexpr int kChannels = Slice<VEC>::kChannels, kParallel = kThreads / kChannels;
   if (gridDim.y == 1) return true;
   const int in_slice = thread_number() % kChannels, lane = thread_number() / kChannels;
   const index channel = index(blockIdx.x) * kChannels + in_slice;
   const bool inside = channel < channels;
-  if (inside && lane == 0) {
-    double* p = partial + blockIdx.y * 2 * channels + channel;
-    p[0] = sum.x, p[channels] = sum.y;
-  }
+  for (int k = 0; k < COUNT && inside && lane == 0; ++k)
+    partial[(index(blockIdx.y) * COUNT + k) * channels + channel] = total[k];
   if (!last_to_arrive(arrivals + blockIdx.x, gridDim.y)) return false;
-  __shared__ double2 of_lane[kParallel][kChannels];
-  double2 some = make_double2(0, 0);
-  for (index s = lane; inside && s < gridDim.y; s += kParallel) {
-    const double* p = partial + s * 2 * channels + channel;
-    some.x += __ldcg(p), some.y += __ldcg(p + channels);
-  }
-  of_lane[lane][in_slice] = some;
+  __shared__ double of_lane[kParallel][COUNT][kChannels];
+  Total<COUNT> some;
+  for (index s = lane; inside && s < gridDim.y; s += kParallel)
+    for (int k = 0; k < COUNT; ++k) some[k] += __ldcg(partial + (s * COUNT + k) * channels + channel);
+  for (int k = 0; k < COUNT; ++k) of_lane[lane][k][in_slice] = some[k];
   __syncthreads();
-  sum = make_double2(0, 0);
-  for (int l = 0; l < kParallel && lane == 0; ++l) sum.x += of_lane[l][in_slice].x, sum.y += of_lane[l][in_slice].y;
+  total = {};
+  for (int l = 0; l < kParallel && lane == 0; ++l)
+    for (int k = 0; k < COUNT; ++k) total[k] += of_lane[l][k][in_slice];
   return true;
 }
 

@@ -2,12 +2,14 @@
 
 import functools
 import shutil
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tests.cuda_on_cpu.module import SCHEDULES, CpuKernel, CpuModule
 from tests.cuda_on_cpu.source import kernel_source
+from tests.cuda_on_cpu.storage import Storage
 from tests.support import missing
 
 BLOCK = (32, 8)
@@ -22,10 +24,41 @@ def need_compiler() -> None:
 
 
 @functools.cache
-def module(file: str, names: tuple[str, ...], options: tuple[str, ...] = ()) -> CpuModule:
-    """The instances `names` (without their namespace) of kernels/cuda/<file>."""
+def module(file: str, names: tuple[str, ...]) -> Callable[[str], CpuKernel]:
+    """The instances `names` of kernels/cuda/<file>, by name."""
     need_compiler()
-    return CpuModule(kernel_source(file), [f"bnengine::{name}" for name in names], options=options)
+    return CpuModule(kernel_source(file), names).get_function
+
+
+def instance(kernel: str, *arguments: Any) -> str:
+    """The name expression of an instance: bnengine::kernel<arguments>."""
+    given = ", ".join(str(a) for a in arguments)
+    return f"bnengine::{kernel}<{given}>" if arguments else f"bnengine::{kernel}"
+
+
+def enumerator(activation: str) -> str:
+    return f"bnengine::Activation::{activation}"
+
+
+class Path(NamedTuple):
+    """How a launch goes about its arrays: vector width, splits of the rows, elements off a 16-byte address."""
+
+    storage: Storage
+    vector: int
+    splits: int = 1
+    offset: int = 0
+
+
+def slices(path: Path, channels: int) -> int:
+    """The blocks that share out the channels: 128 bytes of a row each, or 32 channels."""
+    return -(-channels // (32 if path.vector == 1 else 8 * path.vector))
+
+
+class Destination(NamedTuple):
+    """What memory holds before, and whether a result is added to it."""
+
+    array: np.ndarray
+    adds: bool = False
 
 
 class Launch(NamedTuple):
@@ -99,18 +132,3 @@ def _run(launch: Launch, schedule: str, offset: int) -> list[Any]:
         if a is not None and a.dtype == np.uint32:
             assert not memory[id(a)].array.any(), f"{name}: left a counter that is not zero"
     return [None if a is None else memory[id(a)].array.copy() for a in launch.writes]
-
-
-def assert_within(got: np.ndarray, expected: np.ndarray, bound: Any, what: str) -> float:
-    """|got - expected| <= bound everywhere; NaN and infinities must be met exactly. Returns the largest share used."""
-    assert got.shape == expected.shape, f"{what}: {got.shape} for {expected.shape}"
-    with np.errstate(invalid="ignore"):
-        same = (got == expected) | (np.isnan(got) & np.isnan(expected))
-        error = np.where(same, 0.0, np.abs(got - expected))
-        limit = np.where(same, 1.0, np.broadcast_to(bound, got.shape))
-        share = np.where(error <= limit, error / np.where(limit > 0, limit, 1), np.inf)
-    worst = int(np.argmax(share)) if share.size else 0
-    if share.size and not share.flat[worst] <= 1:
-        i = np.unravel_index(worst, got.shape)
-        raise AssertionError(f"{what}: {got[i]!r} for {expected[i]!r} at {i}; allowed are {limit[i]!r}")
-    return float(share.flat[worst]) if share.size else 0.0

@@ -1,103 +1,44 @@
 """The batch normalisation kernels against extended precision, within the bounds of the ops."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
 
 from bnengine.ops import REGISTRY, Example
 from tests.cuda_on_cpu import batch_norm_launches as device
-from tests.cuda_on_cpu.batch_norm_launches import Path
-from tests.cuda_on_cpu.launch import Launch, assert_within, simulate, unwritten
-from tests.cuda_on_cpu.storage import FLOAT, HALF, STORAGES, Storage
-from tests.ops.oracles import ORACLES, long
+from tests.cuda_on_cpu.cases import PATHS_WITH_SPLITS, Case, assert_within, cases, label
+from tests.cuda_on_cpu.launch import Destination, Launch, Path, simulate, unwritten
+from tests.cuda_on_cpu.storage import FLOAT, HALF
 
-TILES = 16  # an example's channels, so many times over: 16-byte access needs a multiple
-PATHS = [
-    *(Path(s, s.vector, splits) for s in STORAGES for splits in (1, 3)),
-    *(Path(s, 1, splits, offset=1) for s in STORAGES for splits in (1, 3)),
-]
+paths = pytest.mark.parametrize("path", PATHS_WITH_SPLITS, ids=label)
 
 
-def label(path: Path) -> str:
-    return f"{path.storage.name.strip('_')}-{path.vector}-wide-{path.splits}-splits"
-
-
-paths = pytest.mark.parametrize("path", PATHS, ids=label)
-
-
-def tiled(value: Any, path: Path) -> Any:
-    return np.tile(value, TILES) if isinstance(value, np.ndarray) and path.vector > 1 else value
-
-
-def settled(exact: Any, reference: Any) -> Any:
-    """Extended precision where numbers are finite; whether infinity or NaN comes out is the reference's to say."""
-    return None if reference is None else np.where(np.isfinite(reference), exact, reference)
-
-
-class Case:
-    """An example as a path sees it: arguments as stored, and what they should give."""
-
-    def __init__(self, name: str, path: Path, example: Example) -> None:
-        self.op, self.options, storage = REGISTRY[name], example.options, path.storage
-        self.what = f"{name}, {example.label}, {label(path)}"
-        self.given = [self._stored(value, name, storage) for value in example.args]
-        self.given = [tiled(value, path) for value in self.given]
-        self.wide = [None if a is None else storage.wide(a) for a in self.given]
-        with np.errstate(all="ignore"):
-            result = self.op.reference(*self.wide, **self.options)
-            bound = self.op.bound(storage.unit, *self.wide, **self.options)
-            exact = ORACLES[name](*map(long, self.wide), **self.options)
-        result = result._asdict() if hasattr(result, "_asdict") else {"out": result}
-        self.expected = {field: settled(exact[field], result[field]) for field in result}
-        self.bound = bound._asdict() if hasattr(bound, "_asdict") else {"out": bound}
-
-    @staticmethod
-    def _stored(value: Any, name: str, storage: Storage) -> Any:
-        """Statistics are float64 for every storage, what is one per channel is in the arithmetic's type."""
-        statistics = value is not None and value.shape[0] == 3 and value.dtype == np.float64 and name != "moments"
-        if value is None or (statistics and value.ndim == 2):
-            return value
-        return value.astype(storage.arithmetic) if value.ndim == 1 else storage.of(value)
-
-    def check(self, field: str, got: np.ndarray, storage: Storage | None = None) -> None:
-        """`storage`: the type that this output is stored in, where that is not the arithmetic's."""
-        expected, bound = self.expected[field], self.bound[field]
-        with np.errstate(all="ignore"):
-            if storage is not None:
-                limit, got = float(np.finfo(np.float16).max) if storage is HALF else np.inf, storage.wide(got)
-                expected = np.where(np.abs(expected) >= limit + 16, np.copysign(np.inf, expected), expected)
-                bound = bound + storage.rounding(np.abs(expected) + bound)
-        assert_within(got, expected, bound, f"{self.what}, {field}")
-
-
-def cases(name: str, path: Path) -> Iterator[Case]:
-    dtype = "float64" if path.storage.arithmetic == np.float64 else "float32"
-    for example in REGISTRY[name].examples(np.random.default_rng(0), dtype):
-        yield Case(name, path, example)
+def tiled_cases(name: str, path: Path) -> Iterator[Case]:
+    """16-byte access needs a multiple of its width: there an example's channels stand 16 times side by side."""
+    return cases(name, path, lambda value: np.tile(value, 16) if path.vector > 1 else value)
 
 
 @paths
 def test_moments_are_within_the_bound_of_the_op(path):
-    for case in cases("moments", path):
+    for case in tiled_cases("moments", path):
         batch, _ = device.moments(path, *case.given)
         case.check("batch", batch)
 
 
 @paths
 def test_normalize_is_within_the_bound_of_the_op(path):
-    for case in cases("normalize", path):
-        case.check("out", device.normalize(path, *case.given, **case.options), path.storage)
+    for case in tiled_cases("normalize", path):
+        case.check("out", device.normalize(path, *case.given, **case.options), stored=True)
 
 
 @paths
 def test_normalize_backward_is_within_the_bound_of_the_op(path):
-    for case in cases("normalize_backward", path):
+    for case in tiled_cases("normalize_backward", path):
         got = device.normalize_backward(path, *case.given, **case.options)
         for field in ("dx", "dadd"):
             if case.expected[field] is not None:
-                case.check(field, got[field], path.storage)
+                case.check(field, got[field], stored=True)
         for field in ("dgamma", "dbeta"):
             if case.expected[field] is not None:
                 case.check(field, got[field])
@@ -105,7 +46,7 @@ def test_normalize_backward_is_within_the_bound_of_the_op(path):
 
 @paths
 def test_one_launch_gives_the_bytes_of_two(path):
-    for case in cases("normalize", path):
+    for case in tiled_cases("normalize", path):
         x, _, *rest = case.given
         whole = path._replace(splits=1)
         batch, _, y = device.batch_norm(path, x, *rest, **case.options)
@@ -138,7 +79,7 @@ def test_any_number_of_rows_and_channels_is_normalised_and_differentiated(shape,
     example = Example("y", (x, statistics, gamma, beta), {"activation": "relu"})
     case = Case("normalize", path, example)
     y = device.normalize(path, *case.given, **example.options)
-    case.check("out", y, FLOAT)
+    case.check("out", y)
     case = Case("normalize_backward", path, Example("dx", (dy, x, y, statistics, gamma, beta), example.options))
     for field, got in device.normalize_backward(path, *case.given, **example.options).items():
         if got is not None:
@@ -237,7 +178,7 @@ def test_gradients_are_added_into_destinations_that_are_never_read_as_the_batch_
     plain = device.normalize_backward(path, *args)
     for adds in ({"dx"}, {"dgamma"}, {"dbeta"}, {"dx", "dgamma", "dbeta"}):
         held = {"dx": before, "dgamma": dgamma, "dbeta": dbeta}
-        into = {field: device.Destination(array, field in adds) for field, array in held.items()}
+        into = {field: Destination(array, field in adds) for field, array in held.items()}
         got = device.normalize_backward(path, *args, into=into)
         for field, array in held.items():
             if field not in adds:

@@ -1,0 +1,49 @@
+// Dropout: the mask is Philox of (seed, layer, step, sample's index in the data set, feature), never of a position.
+#include "common.cuh"
+
+namespace bnengine {
+
+// One thread a block of four features of a sample, which are the four words of one counter. VEC is 4, or 1 where the
+// features are no multiple of 4 or rows are not aligned. Both arrays are (rows, features).
+template <class T, int VEC>
+__global__ void __launch_bounds__(kThreads)
+    dropout(const index* step, const T* x, const index* samples, T* y, bool* keep, index rows, index features,
+            index seed_low, index seed_high, index layer, index threshold, double rate) {
+  constexpr int kFeatures = 4;
+  const index blocks = (features + kFeatures - 1) / kFeatures;
+  const Arithmetic<T> kept_share = Arithmetic<T>(1 - rate);
+  for_each<1>(rows * blocks, [&](auto, index i) {
+    const index row = quotient(i, blocks), block = i - row * blocks, first = row * features + block * kFeatures;
+    const Words random = philox({{unsigned(block), unsigned(samples[row]), unsigned(*step), unsigned(layer)}},
+                                unsigned(seed_low), unsigned(seed_high));
+#pragma unroll
+    for (int j = 0; j < kFeatures; j += VEC) {
+      if (block * kFeatures + j >= features) break;
+      Pack<T, VEC> values = load<VEC>(x + first + j);
+      Pack<bool, VEC> kept;
+#pragma unroll
+      for (int k = 0; k < VEC; ++k) {
+        kept.element[k] = index(random.word[j + k]) >= threshold;
+        values.set(k, kept.element[k] ? values[k] / kept_share : Arithmetic<T>(0));
+      }
+      store<VEC>(y + first + j, values);
+      store<VEC>(keep + first + j, kept);
+    }
+  });
+}
+
+template <class T, int VEC>
+__global__ void __launch_bounds__(kThreads)
+    dropout_backward(const T* dy, const bool* keep, T* dx, index size, double rate, bool adds) {
+  const Arithmetic<T> kept_share = Arithmetic<T>(1 - rate);
+  for_each<VEC>(size, [&](auto width, index i) {
+    constexpr int N = decltype(width)::value;
+    Pack<T, N> values = load<N>(dy + i);
+    const Pack<bool, N> kept = load<N>(keep + i);
+#pragma unroll
+    for (int k = 0; k < N; ++k) values.set(k, kept.element[k] ? values[k] / kept_share : Arithmetic<T>(0));
+    store_or_add<N>(dx + i, values, adds);
+  });
+}
+
+}  // namespace bnengine

@@ -1,0 +1,196 @@
+// What ends an optimizer step: judge it, update the flat buffers, count it. A is float or double.
+//
+// Every rule is `ok ? new : old`, with ok in device memory: a skipped step leaves every bit as it was. Results may go to
+// the arrays that they were computed from.
+#include "common.cuh"
+
+namespace bnengine {
+
+// ---- judge
+
+// ok: loss, gradients and proposals are finite, and the norm (clipped to `clip`, infinite for none) has a square in A;
+// norm = |gradients|_2; factor = min(1, clip / norm).
+template <class A, int VEC>
+__global__ void __launch_bounds__(kThreads)
+    judge(const A* loss, const A* gradients, const double* proposals, bool* ok, double* norm, A* factor,
+          double* partial, unsigned* arrivals, index size, index proposed, double clip) {
+  double found[2] = {0, 0};  // sum of squares, and how many proposals are not finite
+  for_each<VEC>(size, [&](auto width, index i) {
+    constexpr int N = decltype(width)::value;
+    const Pack<A, N> g = load<N>(gradients + i);
+#pragma unroll
+    for (int k = 0; k < N; ++k) found[0] += double(g[k]) * double(g[k]);
+  });
+  for_each<1>(proposed, [&](auto, index i) { found[1] += !finite(proposals[i]); });
+  if (!grid_sum(found, partial, arrivals) || thread_number() != 0) return;
+  constexpr double kLargest = sizeof(A) == 4 ? 1.844674352395373e19 : 1.3407807929942596e154;  // sqrt of A's maximum
+  const double length = square_root(found[0]);
+  const bool usable = clip > kLargest ? length <= kLargest : finite(length);
+  *ok = usable && finite(double(*loss)) && found[1] == 0;
+  *norm = length;
+  *factor = length > clip ? A(clip / length) : A(1);
+}
+
+// ---- optimizers
+
+// Sorted ranges [begin, end) of frozen elements.
+struct Frozen {
+  const index* ranges;
+  index count;
+
+  __device__ __forceinline__ bool operator()(index i) const {
+    index low = 0, high = count;  // the first range that ends behind i lies in [low, high]
+    while (low < high) {
+      const index middle = (low + high) / 2;
+      if (ranges[2 * middle + 1] > i)
+        high = middle;
+      else
+        low = middle + 1;
+    }
+    return low < count && i >= ranges[2 * low];
+  }
+};
+
+// The row of the table that is next; behind its end the last row stays.
+template <class A>
+__device__ __forceinline__ const A* next_row(const A* table, const index* counters, index rows, int columns) {
+  return table + (counters[1] < rows ? counters[1] : rows - 1) * columns;
+}
+
+// A state slot that a variant may lack: then it reads as zeros and is not written.
+template <int N, class A>
+__device__ __forceinline__ Pack<A, N> load_slot(const A* p, index i) {
+  return p ? load<N>(p + i) : Pack<A, N>{};
+}
+template <int N, class A>
+__device__ __forceinline__ void store_slot(A* p, index i, const Pack<A, N>& values) {
+  if (p) store<N>(p + i, values);
+}
+
+template <class A, int VEC>
+__global__ void __launch_bounds__(kThreads)
+    sgd(const A* table, const index* counters, const bool* ok, const A* factor, const index* frozen_ranges,
+        const A* parameters, const A* gradients, const A* velocity, A* new_parameters, A* new_velocity, index size,
+        index table_rows, index frozen_count, index border, double momentum, double weight_decay, bool nesterov) {
+  const Frozen frozen = {frozen_ranges, frozen_count};
+  const Sgd<A> rule = {*next_row(table, counters, table_rows, 1), A(momentum), nesterov};
+  const bool good = *ok;
+  const A clipped = *factor;
+  for_each<VEC>(size, [&](auto width, index i) {
+    constexpr int N = decltype(width)::value;
+    Pack<A, N> p = load<N>(parameters + i), v = load_slot<N>(velocity, i);
+    const Pack<A, N> g = load<N>(gradients + i);
+#pragma unroll
+    for (int k = 0; k < N; ++k) {
+      if (!good || frozen(i + k)) continue;
+      const A decay = i + k < border ? A(weight_decay) : A(0);
+      rule(effective_gradient(g[k], clipped, p[k], decay), p.element[k], v.element[k]);
+    }
+    store<N>(new_parameters + i, p);
+    store_slot<N>(new_velocity, i, v);
+  });
+}
+
+template <class A, int VEC>
+__global__ void __launch_bounds__(kThreads)
+    rmsprop(const A* table, const index* counters, const bool* ok, const A* factor, const index* frozen_ranges,
+            const A* parameters, const A* gradients, const A* square, const A* mean, const A* velocity,
+            A* new_parameters, A* new_square, A* new_mean, A* new_velocity, index size, index table_rows,
+            index frozen_count, index border, double rho, double eps, double momentum, double weight_decay,
+            bool eps_inside) {
+  const Frozen frozen = {frozen_ranges, frozen_count};
+  const Rmsprop<A> rule = {*next_row(table, counters, table_rows, 1), A(rho), A(1 - rho), A(eps), A(momentum),
+                           eps_inside, mean != nullptr};
+  const bool good = *ok;
+  const A clipped = *factor;
+  for_each<VEC>(size, [&](auto width, index i) {
+    constexpr int N = decltype(width)::value;
+    Pack<A, N> p = load<N>(parameters + i), s = load<N>(square + i);
+    Pack<A, N> m = load_slot<N>(mean, i), v = load_slot<N>(velocity, i);
+    const Pack<A, N> g = load<N>(gradients + i);
+#pragma unroll
+    for (int k = 0; k < N; ++k) {
+      if (!good || frozen(i + k)) continue;
+      const A decay = i + k < border ? A(weight_decay) : A(0);
+      const A slope = effective_gradient(g[k], clipped, p[k], decay);
+      rule(slope, p.element[k], s.element[k], m.element[k], v.element[k]);
+    }
+    store<N>(new_parameters + i, p);
+    store<N>(new_square + i, s);
+    store_slot<N>(new_mean, i, m);
+    store_slot<N>(new_velocity, i, v);
+  });
+}
+
+// Table rows are (rate, c1, c2). With `decoupled`, weight decay shrinks p instead of entering the gradient.
+template <class A, int VEC>
+__global__ void __launch_bounds__(kThreads)
+    adam(const A* table, const index* counters, const bool* ok, const A* factor, const index* frozen_ranges,
+         const A* parameters, const A* gradients, const A* m, const A* v, const A* largest, A* new_parameters,
+         A* new_m, A* new_v, A* new_largest, index size, index table_rows, index frozen_count, index border,
+         double beta1, double beta2, double eps, double weight_decay, bool decoupled) {
+  const Frozen frozen = {frozen_ranges, frozen_count};
+  const A* row = next_row(table, counters, table_rows, 3);
+  const Adam<A> rule = {row[0], row[1], row[2], A(beta1), A(1 - beta1), A(beta2), A(1 - beta2), A(eps),
+                        largest != nullptr};
+  const bool good = *ok;
+  const A clipped = *factor;
+  for_each<VEC>(size, [&](auto width, index i) {
+    constexpr int N = decltype(width)::value;
+    Pack<A, N> p = load<N>(parameters + i), first = load<N>(m + i), second = load<N>(v + i);
+    Pack<A, N> most = load_slot<N>(largest, i);
+    const Pack<A, N> g = load<N>(gradients + i);
+#pragma unroll
+    for (int k = 0; k < N; ++k) {
+      if (!good || frozen(i + k)) continue;
+      const A decay = i + k < border ? A(weight_decay) : A(0);
+      const A slope = effective_gradient(g[k], clipped, p[k], decoupled ? A(0) : decay);
+      rule(slope, decoupled ? decay : A(0), p.element[k], first.element[k], second.element[k], most.element[k]);
+    }
+    store<N>(new_parameters + i, p);
+    store<N>(new_m + i, first);
+    store<N>(new_v + i, second);
+    store_slot<N>(new_largest, i, most);
+  });
+}
+
+// ---- averages and counts
+
+// averaged <- decay averaged + (1 - decay) values.
+template <class A, int VEC>
+__global__ void __launch_bounds__(kThreads)
+    average(const bool* ok, const A* averaged, const A* values, A* out, index size, double decay) {
+  const bool good = *ok;
+  for_each<VEC>(size, [&](auto width, index i) {
+    constexpr int N = decltype(width)::value;
+    Pack<A, N> mean = load<N>(averaged + i);
+    const Pack<A, N> value = load<N>(values + i);
+#pragma unroll
+    for (int k = 0; k < N; ++k)
+      if (good) mean.set(k, mean[k] * A(decay) + value[k] * A(1 - decay));
+    store<N>(out + i, mean);
+  });
+}
+
+// counters = (steps, row of the table, skipped, skipped in a row, longest such run). One thread.
+__global__ void advance(const bool* ok, const index* counters, index* out) {
+  if (thread_number() != 0) return;
+  const index good = *ok, in_a_row = (counters[3] + 1) * (1 - good), longest = counters[4];
+  out[0] = counters[0] + good;
+  out[1] = counters[1] + good;
+  out[2] = counters[2] + 1 - good;
+  out[3] = in_a_row;
+  out[4] = in_a_row > longest ? in_a_row : longest;
+}
+
+// sums = (loss times its divisor, divisor, rows right, rows) of an epoch so far. One thread.
+template <class A>
+__global__ void tally(const A* value, const A* normaliser, const double* hits, const bool* ok, const double* sums,
+                      double* out, index rows) {
+  if (thread_number() != 0) return;
+  const double divisor = double(*normaliser);
+  const double more[4] = {double(*value) * divisor, divisor, *hits, double(rows)};
+  for (int k = 0; k < 4; ++k) out[k] = *ok ? sums[k] + more[k] : sums[k];
+}
+
+}  // namespace bnengine

@@ -1,0 +1,191 @@
+"""The kernels that end an optimizer step: judge, update, average, count."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bnengine.ops import REGISTRY, Example
+from tests.cuda_on_cpu.cases import Case, assert_within, cases, label
+from tests.cuda_on_cpu.launch import Launch, Path, arrivals, instance, module, simulate, unwritten
+from tests.cuda_on_cpu.storage import DOUBLE, FLOAT
+
+SLOTS = {"sgd": 1, "rmsprop": 3, "adam": 3}
+PATHS = [Path(s, v, splits, offset=int(v == 1)) for s in (FLOAT, DOUBLE) for v in (s.vector, 1) for splits in (1, 3)]
+paths = pytest.mark.parametrize("path", PATHS, ids=label)
+INSTANCES = (
+    *(instance(k, s.name, v) for k in ("judge", "average", *SLOTS) for s in (FLOAT, DOUBLE) for v in (s.vector, 1)),
+    *(instance("tally", s.name) for s in (FLOAT, DOUBLE)),
+    instance("advance"),
+)
+
+
+def kernel(name: str, *which: Any) -> Any:
+    return module("update.cu", INSTANCES)(instance(name, *which))
+
+
+def judge(path: Path, loss: Any, gradients: Any, proposals: Any, *, clip: float | None = None) -> list[Any]:
+    """(ok, norm, factor)."""
+    a = path.storage.arithmetic
+    launch = Launch(
+        kernel("judge", path.storage.name, path.vector), (path.splits,), (), (loss, gradients, proposals),
+        (unwritten(1, bool), unwritten(1, "f8"), unwritten(1, a)), (unwritten((path.splits, 2), "f8"), arrivals()),
+        (gradients.size, proposals.size, float("inf") if clip is None else clip),
+    )  # fmt: skip
+    return simulate(launch, path.offset)
+
+
+def update(name: str, path: Path, args: Any, options: dict[str, Any], *, in_place: bool = False) -> list[Any]:
+    """The new parameters and slots, None for a slot that is not there."""
+    p, g, *slots = args[: 2 + SLOTS[name]]
+    table, counters, ok, factor = args[2 + SLOTS[name] :]
+    given = dict(options)
+    frozen = np.asarray(given.pop("frozen", ()), np.int64).reshape(-1, 2)
+    reads = (p, g, *slots)
+    writes = (p, *slots) if in_place else tuple(None if a is None else unwritten(a.shape, a.dtype) for a in (p, *slots))
+    launch = Launch(
+        kernel(name, path.storage.name, path.vector), (path.splits,), (table, counters, ok, factor, frozen), reads,
+        writes, (), (p.size, len(table), len(frozen), given.pop("border"), *scalars(name, **given)),
+    )  # fmt: skip
+    return simulate(launch, path.offset)
+
+
+def scalars(name: str, **given: Any) -> tuple[Any, ...]:
+    """An optimizer's options with their defaults, in the kernel's order."""
+    if name == "sgd":
+        return tuple(given.get(k, d) for k, d in (("momentum", 0.0), ("weight_decay", 0.0), ("nesterov", False)))
+    if name == "rmsprop":
+        order = ("rho", 0.99), ("eps", 1e-8), ("momentum", 0.0), ("weight_decay", 0.0), ("eps_inside", False)
+    else:
+        order = ("beta1", 0.9), ("beta2", 0.999), ("eps", 1e-8), ("weight_decay", 0.0), ("decoupled", False)
+    return tuple(given.get(k, d) for k, d in order)
+
+
+@paths
+@pytest.mark.parametrize("name", SLOTS)
+def test_an_optimizer_is_within_the_bound_of_the_op_in_place_and_not(name, path):
+    for case in cases(name, path):
+        got, in_place = (update(name, path, case.given, case.options, in_place=b) for b in (False, True))
+        for field, new, same in zip(case.expected, got, in_place, strict=True):
+            assert (new is None) == (case.expected[field] is None)
+            if new is not None:
+                case.check(field, new)
+                assert new.tobytes() == same.tobytes()
+
+
+@paths
+@pytest.mark.parametrize("name", SLOTS)
+def test_a_skipped_step_and_a_frozen_range_leave_every_bit(name, path, rng):
+    dtype, n = path.storage.arithmetic, 1003
+    flat = [rng.standard_normal(n).astype(dtype) for _ in range(2)]
+    slots = [np.abs(rng.standard_normal(n)).astype(dtype) for _ in range(SLOTS[name])]
+    flat[1][7], slots[0][9] = np.nan, np.nan
+    table = np.full((2, 3 if name == "adam" else 1), 0.5, dtype)
+    frozen = ((0, 1), (4, 9), (500, 700), (1002, 1003))
+    kept = np.zeros(n, bool)
+    for a, b in frozen:
+        kept[a:b] = True
+    for ok in (False, True):
+        args = (*flat, *slots, table, np.zeros(5, np.int64), np.asarray([ok]), np.ones(1, dtype))
+        got = update(name, path, args, {"border": n, "frozen": frozen, "weight_decay": 0.1, "momentum": 0.9})
+        for new, old in zip(got, (flat[0], *slots), strict=True):
+            where = kept if ok else np.ones(n, bool)
+            assert new[where].tobytes() == old[where].tobytes()
+        assert not ok or np.all((got[0] != flat[0])[~kept][50:])
+
+
+@pytest.mark.parametrize(("row", "used"), [(0, 0), (2, 2), (3, 2), (2**40, 2)])
+def test_the_table_s_row_is_that_of_the_counter_and_the_last_one_stays(row, used):
+    table = np.asarray([[1.0], [10.0], [100.0]], np.float32)
+    p, g = np.zeros(8, np.float32), np.ones(8, np.float32)
+    args = (p, g, None, table, np.asarray([5, row, 0, 0, 0]), np.asarray([True]), np.ones(1, np.float32))
+    new, _ = update("sgd", Path(FLOAT, 4), args, {"border": 0})
+    np.testing.assert_array_equal(new, np.full(8, -table[used, 0]))
+
+
+@pytest.mark.parametrize("border", [0, 1, 6, 8])
+def test_weight_decay_ends_at_the_border(border):
+    p, g = np.ones(8, np.float32), np.zeros(8, np.float32)
+    args = (p, g, None, np.ones((1, 1), np.float32), np.zeros(5, np.int64), np.asarray([True]), np.ones(1, np.float32))
+    new, _ = update("sgd", Path(FLOAT, 4), args, {"border": border, "weight_decay": 0.5})
+    np.testing.assert_array_equal(new, np.where(np.arange(8) < border, 0.5, 1.0))
+
+
+@paths
+def test_judge_is_within_the_bound_of_the_op(path):
+    for case in cases("judge", path):
+        for field, got in zip(("ok", "norm", "factor"), judge(path, *case.given, **case.options), strict=True):
+            case.check(field, got)
+
+
+@paths
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_judge_finds_what_is_not_finite_wherever_it_is(path, bad, rng):
+    dtype = path.storage.arithmetic
+    for place in ("loss", "first", "last", "proposal", "nowhere"):
+        loss, gradients, proposals = np.ones(1, dtype), rng.standard_normal(2051).astype(dtype), rng.random((2, 3, 101))
+        if place == "loss":
+            loss[0] = bad
+        elif place == "proposal":
+            proposals[1, 2, 100] = bad
+        elif place != "nowhere":
+            gradients[0 if place == "first" else -1] = bad
+        (ok,), (norm,), _ = judge(path, loss, gradients, proposals, clip=1.0)
+        assert ok == (place == "nowhere")
+        assert np.isfinite(norm) == (place not in ("first", "last"))
+
+
+@pytest.mark.parametrize(("clip", "ok"), [(None, False), (1e30, False), (1.0, True)])
+def test_judge_refuses_a_norm_whose_square_the_optimizer_cannot_hold(clip, ok):
+    gradients = np.full(4, 1e19, np.float32)
+    got = judge(Path(FLOAT, 4), np.ones(1, np.float32), gradients, np.zeros((1, 3, 0)), clip=clip)
+    expected = REGISTRY["judge"].reference(np.ones(1, np.float32), gradients, np.zeros((1, 3, 0)), clip=clip)
+    assert got[0][0] == expected.ok[0] == ok
+    np.testing.assert_allclose(got[1], expected.norm, rtol=1e-15)
+    np.testing.assert_allclose(got[2], expected.factor, rtol=1e-7)
+
+
+@paths
+@pytest.mark.parametrize("in_place", [False, True])
+def test_average_is_within_the_bound_of_the_op(path, in_place):
+    for case in cases("average", path):
+        averaged, values, ok = case.given
+        out = averaged if in_place else unwritten(averaged.shape, averaged.dtype)
+        launch = Launch(
+            kernel("average", path.storage.name, path.vector), (path.splits,), (ok,), (averaged, values), (out,), (),
+            (averaged.size, case.options["decay"]),
+        )  # fmt: skip
+        (got,) = simulate(launch, path.offset)
+        case.check("out", got)
+        assert ok[0] or got.tobytes() == averaged.tobytes()
+
+
+@pytest.mark.parametrize("counters", [[7, 3, 2, 1, 1], [0, 0, 0, 0, 0], [2**40, 5, 9, 3, 8]])
+@pytest.mark.parametrize("ok", [True, False])
+def test_advance_counts_as_the_op_does(counters, ok):
+    before, flag = np.asarray(counters), np.asarray([ok])
+    for out in (unwritten(5, "i8"), before):
+        (got,) = simulate(Launch(kernel("advance"), (1,), (flag,), (before,), (out,)))
+        np.testing.assert_array_equal(got, REGISTRY["advance"].reference(before, flag))
+
+
+@pytest.mark.parametrize("storage", [FLOAT, DOUBLE], ids=lambda s: s.name)
+def test_tally_is_within_the_bound_of_the_op(storage):
+    for case in cases("tally", Path(storage, 1)):
+        sums, value, normaliser, hits, ok = case.given
+        for out in (unwritten(4, "f8"), sums):
+            reads = (value, normaliser, hits)
+            launch = Launch(kernel("tally", storage.name), (1,), (), (*reads, ok, sums), (out,), (), (7,))
+            case.check("out", simulate(launch)[0])
+
+
+def test_a_large_buffer_is_updated_to_its_last_element(rng):
+    p, g = (rng.standard_normal(70001).astype(np.float32) for _ in range(2))
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    table = np.asarray([[0.1, 0.1, 0.001]], np.float32)
+    args = (p, g, m, v, None, table, np.zeros(5, np.int64), np.asarray([True]), np.ones(1, np.float32))
+    case = Case("adam", Path(FLOAT, 4, 7), Example("large", args, {"border": 0}))
+    for path in (Path(FLOAT, 4, 7), Path(FLOAT, 1, 300)):
+        new, _, _, _ = update("adam", path, args, {"border": 0})
+        reference = REGISTRY["adam"].reference(*case.wide, border=0).parameters
+        assert_within(new, reference, 20 * FLOAT.unit * (np.abs(p) + 0.1), "parameters")
