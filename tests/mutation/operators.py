@@ -202,7 +202,7 @@ def _is_rebinding(source: Source, node: ast.Assign) -> bool:
         before = [n for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
         return target.id in known or any(n.id == target.id and n.lineno < node.lineno for n in before)
     if isinstance(target, ast.Attribute):
-        return function.name != "__init__"  # type: ignore[attr-defined]
+        return function.name != "__init__"
     return isinstance(target, ast.Subscript)
 
 

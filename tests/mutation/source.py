@@ -59,7 +59,7 @@ class Source:
         around: ast.AST | None = node
         kinds = (ast.FunctionDef, ast.ClassDef)
         while (around := self.enclosing(around, kinds)) is not None:
-            names.append(around.name)  # type: ignore[attr-defined]
+            names.append(around.name)
         return ".".join(reversed(names)) or "module"
 
     @cached_property

@@ -23,6 +23,14 @@ def test_sums_over_an_epoch_are_float64_and_counters_int64_whatever_the_networks
     assert {read(a).dtype for a in own} == {np.dtype(dtype)}
 
 
+@pytest.mark.parametrize(("statistics", "buffers"), [("merged", 1), ("per_micro_batch", 3)])
+def test_merged_statistics_need_one_buffer_for_any_number_of_micro_batches(statistics, buffers):
+    step = step_of(Sequential(BatchNorm(1), backend="numpy"), statistics=statistics)
+    for _ in range(2):
+        step([batch(np.asarray([[1.0], [2.0]]), np.zeros((2, 1))) for _ in range(3)])
+    assert len(step.proposals) == buffers
+
+
 @pytest.mark.parametrize("statistics", ["merged", "per_micro_batch"])
 @pytest.mark.parametrize("bad", [0, 1, 2])
 def test_the_statistics_of_every_micro_batch_are_judged(statistics, bad):
