@@ -20,14 +20,31 @@ Freezable = Literal["statistics", "affine", "normalization", "parameters"]
 
 
 class Forward:
-    """The output of a forward pass, the statistics it proposes, and the way back, once."""
+    """The output of a forward pass, the statistics it proposes, and the way back, once.
 
-    def __init__(self, output: Array, pullback: Pullback, proposals: Flat) -> None:
-        self.output, self.proposals = output, proposals
+    Where the pass was run in memory that is used again, all three are good until the next pass begins there.
+    """
+
+    def __init__(self, output: Array, pullback: Pullback, proposals: Flat, memory: Fresh) -> None:
+        self._output, self.proposals = output, proposals
         self._pullback: Pullback | None = pullback
+        self._memory, self._generation = memory, memory.generation
+
+    def _check(self, what: str) -> None:
+        if self._memory.generation != self._generation:
+            raise InputError(
+                f"{what}: another forward pass has begun in this memory and overwrites it; use it before that"
+            )
+
+    @property
+    def output(self) -> Array:
+        """What the network gave."""
+        self._check("output")
+        return self._output
 
     def pullback(self, dy: Array, grads: Flat, *, dx: Dx = True) -> Array:
         """The gradient of the input from that of the output; the parameters' gradients go into `grads`. Once only."""
+        self._check("pullback")
         if self._pullback is None:
             raise InputError("pullback: it ran already, and what it needs is released; run forward again")
         pull, self._pullback = self._pullback, None
@@ -146,9 +163,11 @@ class Sequential:
         if step is None:
             step = xp.zeros((1,), dtype=xp.int64, device=device)
         samples, step = self.backend.asarray(samples, "int64"), self.backend.asarray(step, "int64")
-        run = Pass(training, memory or Fresh(), proposals, self.seed, step, samples, dropout)
+        memory = memory or Fresh()
+        memory.begin()
+        run = Pass(training, memory, proposals, self.seed, step, samples, dropout)
         y, pullback = chain(self.layers, x, run)
-        return Forward(y, pullback, proposals)
+        return Forward(y, pullback, proposals, memory)
 
     def predict(self, x: Any, *, batch_size: int = 4096) -> Array:
         """The output in evaluation mode, in batches of at most `batch_size` rows, as one array of the backend."""

@@ -22,11 +22,13 @@ from ..data import Batch
 from ..errors import InputError
 from ..flat import Flat, Parameter
 from ..losses import LossFunction
-from ..memory import Fresh
+from ..memory import Arena
 from ..network import Sequential
 from ..ops import Into
 from ..ops.update import IN_A_ROW, LONGEST, ROW, SKIPPED, STEPS
 from ..optimizers import Optimizer
+from ..plan import Plan
+from .inputs import Inputs, Micro, Table
 
 
 @dataclass(frozen=True)
@@ -67,21 +69,15 @@ class Totals(NamedTuple):
     rows: int
 
 
-class Micro(NamedTuple):
-    """A micro-batch on the backend."""
-
-    x: Array
-    target: Array
-    weights: Array | None
-    samples: Array
-
-
 class Step:
     """The training step of a network: calling it with the micro-batches of one step runs it.
 
     `clip_norm`: gradients are scaled so that their global norm is at most this; None for never. `statistics`:
     proposals of the micro-batches are "merged" exactly into one update, or committed one after the other,
     "per_micro_batch", as other frameworks do. `average`: an `Average` of the weights, kept beside them.
+
+    Where every op has a fused version, the first step of each shape is recorded as a plan while it runs, and later
+    ones replay it: the same launches on the same memory, so the same bytes. `replay` False runs op by op.
     """
 
     def __init__(
@@ -93,6 +89,8 @@ class Step:
         clip_norm: float | None = None,
         statistics: Literal["merged", "per_micro_batch"] = "merged",
         average: Average | None = None,
+        memory: Arena | None = None,
+        replay: bool = True,
     ) -> None:
         if clip_norm is not None and not 0 < clip_norm < float("inf"):
             raise InputError(f"Step: clip_norm {clip_norm!r} is not a finite number above 0, or None")
@@ -102,9 +100,12 @@ class Step:
         self.clip_norm, self.statistics, self.average = clip_norm, statistics, average
         backend = self.backend = network.backend
         xp, device, dtype = backend.xp, backend.device, backend.dtype(network.dtype)
-        self.memory = Fresh()
+        self.memory, self.replay = memory or Arena(), replay
+        self.plans: dict[tuple[Any, ...], Plan] = {}
+        self._recorded_in: tuple[int, ...] = ()
+        self.inputs, self.table = Inputs(backend, network.dtype), Table(backend, network.dtype)
         self.gradients = network.gradients()
-        self.proposals = [network.statistics.like()]
+        self._propose(1)
         self.slots: dict[str, Flat | None] = {
             name: network.parameters.like() if present else None for name, present in optimizer.slots().items()
         }
@@ -118,6 +119,12 @@ class Step:
         self.constants = None if constants is None else backend.asarray(constants, network.dtype)
         self.averaged = self._copies() if average else None
         self.schedule([0.0])
+
+    def _propose(self, count: int) -> None:
+        """Room for the proposals of so many micro-batches, in one buffer: (count, 3, C)."""
+        statistics, xp = self.network.statistics, self.backend.xp
+        self.proposed = xp.zeros((count, *statistics.array.shape), dtype=xp.float64, device=self.backend.device)
+        self.proposals = [statistics.over(self.proposed[i, ...]) for i in range(count)]
 
     def _copies(self) -> tuple[Flat, Flat]:
         network, xp = self.network, self.backend.xp
@@ -135,7 +142,7 @@ class Step:
             raise InputError(
                 f"Step: learning rates {list(rates)[:4]!r} ... must be finite, from 0 up, and at least one"
             )
-        self.table = self.backend.asarray(rows, self.network.dtype, copy=True)
+        self.table.fill(rows)
         self.counters[ROW] = 0
         self.rates, self.called = list(rates), 0
 
@@ -145,9 +152,8 @@ class Step:
         rest = self.rates[min(row, len(self.rates) - 1) :]
         self.schedule([*rest, *[rest[-1]] * max(64, len(self.rates))])
 
-    def upload(self, batch: Batch) -> Micro:
-        """A batch on the backend, its targets checked by the loss."""
-        backend, dtype = self.backend, self.network.dtype
+    def upload(self, batch: Batch, i: int = 0) -> Micro:
+        """A batch as micro-batch i on the backend, its targets checked by the loss."""
         target = self.loss.targets(batch.y, self.outputs)
         weights = self.loss.weights(batch.weights, target)
         x, samples = self.network.asarray(batch.x), np.asarray(batch.samples)
@@ -156,12 +162,7 @@ class Step:
                 f"Step: {x.shape[0]} rows of input, targets of shape {target.shape}, sample indices of shape "
                 f"{samples.shape}; give one target and one index a row"
             )
-        return Micro(
-            x,
-            backend.asarray(target, "int64" if target.dtype.kind == "i" else dtype),
-            None if weights is None else backend.asarray(weights, dtype),
-            backend.asarray(samples, "int64"),
-        )
+        return self.inputs.put(i, x, target, weights, samples)
 
     def total(self, batches: Sequence[Batch]) -> float:
         """What the loss of a step is divided by: the rows, or their weight, of all its micro-batches."""
@@ -178,16 +179,57 @@ class Step:
             raise InputError(
                 f"Step: the weights of the step sum to {total!r}; they must be finite and sum to more than 0"
             )
-        normaliser = self.backend.asarray(np.asarray([total]), self.network.dtype)
         if self.called >= len(self.rates):
             self._prolong()
         self.called += 1
         with np.errstate(all="ignore"):  # what is not finite is data here, and judged
-            self.run([self.upload(batch) for batch in batches], normaliser)
+            micros = [self.upload(batch, i) for i, batch in enumerate(batches)]
+            self._run_or_replay(micros, self.inputs.weigh(total))
+
+    def _run_or_replay(self, micros: list[Micro], normaliser: Array) -> None:
+        """Replay the plan of such a step; record one if there is none. What a plan has baked in is its key."""
+        if not self.replay:
+            self.run(micros, normaliser)
+            return
+        if self._recorded_in != (memory := self._generations()):
+            self.plans.clear()  # they point to memory that was replaced since
+            self._recorded_in = memory
+        key = self._key(micros)
+        plan = self.plans.get(key)
+        if plan is None:
+            with self.memory.recording(self._owned()) as self.plans[key]:
+                self.run(micros, normaliser)
+            self._recorded_in = self._generations()
+        elif plan.reasons:
+            self.run(micros, normaliser)
+        else:
+            plan.replay()
+
+    def _key(self, micros: list[Micro]) -> tuple[Any, ...]:
+        """Everything that a recorded step holds as a constant: shapes, settings, freezes."""
+        shapes = tuple((m.x.shape, m.target.shape, str(m.target.dtype), m.weights is None) for m in micros)
+        settings = (self.clip_norm, self.optimizer, self.loss, self.average, self.statistics, self.network.seed)
+        frozen = tuple((h.frozen, getattr(h, "normalises", False)) for h in self.network.named_handles().values())
+        return shapes, settings, frozen
+
+    def _generations(self) -> tuple[int, ...]:
+        """Counts of the replacements of memory that plans point to."""
+        return self.inputs.generation, self.table.generation, self.memory.layout, len(self.proposals)
+
+    def _owned(self) -> list[Array]:
+        """The memory that outlives a step and that a replay reads."""
+        network = self.network
+        flats = [flat for flat in (*self.slots.values(), *(self.averaged or ())) if flat is not None]
+        held = [self.counters, self.sums, self.hits, self.value, *self.verdict, self.table.array, self.proposed]
+        buffers = [network.parameters, network.statistics, self.gradients, *flats]
+        rules = [a for a in (network.decay, network.unbiased, self.constants) if a is not None]
+        return [*held, *rules, *self.inputs.arrays(), *(flat.array for flat in buffers)]
 
     def run(self, micros: Sequence[Micro], normaliser: Array) -> None:
         """The step itself, on arrays of the backend."""
         network, memory, counters = self.network, self.memory, self.counters
+        if self.statistics == "per_micro_batch" and len(micros) > len(self.proposals):
+            self._propose(len(micros))
         self.gradients.start()
         for i, micro in enumerate(micros):
             self._gradients_of(i, micro, normaliser)
@@ -196,7 +238,12 @@ class Step:
 
         judged = {name: Into(array) for name, array in self.verdict._asdict().items()}
         ok, _, factor = ops.judge(
-            self.value, self.gradients.array, self._stacked(proposals), clip=self.clip_norm, memory=memory, into=judged
+            self.value,
+            self.gradients.array,
+            self.proposed[: len(proposals), ...],
+            clip=self.clip_norm,
+            memory=memory,
+            into=judged,
         )
         parameters = network.parameters.array
         state = {name: None if flat is None else flat.array for name, flat in self.slots.items()}
@@ -204,7 +251,7 @@ class Step:
             name: Into(array) for name, array in state.items() if array is not None
         }
         self.optimizer.op(
-            parameters, self.gradients.array, *state.values(), self.table, counters, ok, factor,
+            parameters, self.gradients.array, *state.values(), self.table.array, counters, ok, factor,
             border=network.border, frozen=self._frozen(), **self.optimizer.options(), memory=memory, into=into,
         )  # fmt: skip
         running = network.statistics.array
@@ -223,8 +270,6 @@ class Step:
         ops.advance(counters, ok, memory=memory, into={"out": Into(counters)})
 
     def _gradients_of(self, i: int, micro: Micro, normaliser: Array) -> None:
-        if self.statistics == "per_micro_batch" and i == len(self.proposals):
-            self.proposals.append(self.network.statistics.like())
         proposals = self.proposals[i if self.statistics == "per_micro_batch" else 0]
         if proposals is not self.proposals[0] or i == 0:
             proposals.start()
@@ -255,9 +300,6 @@ class Step:
         for proposal in used:
             proposal.finish()
         return used
-
-    def _stacked(self, proposals: list[Flat]) -> Array:
-        return proposals[0].array if len(proposals) == 1 else self.backend.xp.stack([p.array for p in proposals])
 
     def _frozen(self) -> tuple[tuple[int, int], ...]:
         parameters = self.network.parameters

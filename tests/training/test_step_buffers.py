@@ -18,7 +18,7 @@ def test_sums_over_an_epoch_are_float64_and_counters_int64_whatever_the_networks
     wide = (step.sums, step.hits, step.verdict.norm, network.statistics.array)
     assert {read(a).dtype for a in wide} == {np.dtype("float64")}
     assert read(step.counters).dtype == np.int64
-    own = [step.value, step.verdict.factor, step.table, step.gradients.array, network.parameters.array]
+    own = [step.value, step.verdict.factor, step.table.array, step.gradients.array, network.parameters.array]
     own += [flat.array for flat in step.slots.values() if flat is not None]
     assert {read(a).dtype for a in own} == {np.dtype(dtype)}
 

@@ -1,0 +1,119 @@
+"""Launches in order: what is independent, what may share bytes, what a recording refuses."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bnengine.errors import InputError
+from bnengine.plan import COLUMNS, ROWS, Launch, Plan, Spans, independent, share, view_of
+
+
+def copy(source: np.ndarray, target: np.ndarray) -> None:
+    np.copyto(target, source)
+
+
+def double(x: np.ndarray, y: np.ndarray) -> None:
+    np.multiply(x, 2, out=y)
+
+
+def plan_of(*launches: Launch) -> Plan:
+    plan = Plan()
+    plan.launches = list(launches)
+    return plan
+
+
+def test_bytes_handed_out_again_in_another_shape_keep_their_barrier() -> None:
+    """Same width, same split, same bytes: but block 0 of the float64 array lies on block 1 of the float32 one."""
+    buffer, out = np.zeros(256, np.uint8), np.zeros((4, 16), np.float32)
+    old, new, ones = buffer.view(np.float32).reshape(4, 16), buffer.view(np.float64).reshape(2, 16), np.ones((2, 16))
+    plan = plan_of(
+        Launch(copy, reads=(old,), writes=(out,), split=COLUMNS),
+        Launch(copy, reads=(ones,), writes=(new,), split=COLUMNS),
+    )
+    old[...] = 7
+    plan.replay_by_blocks(8)
+    assert np.all(out == 7)
+    assert np.all(new == 1)
+    assert len(plan.groups()) == 2
+
+
+def test_launches_that_need_only_the_same_block_form_a_group() -> None:
+    x, y, z, w = (np.zeros((4, 16), np.float32) for _ in range(4))
+    first = Launch(double, reads=(x,), writes=(y,), split=COLUMNS)
+    second = Launch(double, reads=(y,), writes=(z,), split=COLUMNS)
+    in_full = Launch(double, whole=(z,), writes=(w,), split=COLUMNS)
+    by_rows = Launch(double, reads=(z,), writes=(w,), split=ROWS)
+    assert [len(g) for g in plan_of(first, second).groups()] == [2]
+    assert [len(g) for g in plan_of(first, second, in_full).groups()] == [2, 1]
+    assert [len(g) for g in plan_of(first, second, by_rows).groups()] == [2, 1]
+    assert not independent(Launch(double, reads=(x,), writes=(y,)), second)  # one block each: no block i of anything
+    assert not independent(first, Launch(double, reads=(y[:, 1:],), writes=(z[:, 1:],), split=COLUMNS))  # another width
+    overwritten = Launch(double, reads=(z,), writes=(x[:, ::-1],), split=COLUMNS)
+    assert not independent(first, overwritten)  # block 0 of one is the last block of the other
+
+
+@pytest.mark.parametrize("split", [COLUMNS, ROWS])
+def test_a_block_is_the_same_launch_on_a_part(split: int) -> None:
+    x, y = np.arange(24.0).reshape(4, 6), np.zeros((4, 6))
+    launch = Launch(double, reads=(x,), writes=(y,), split=split)
+    launch.block(1, 3)()
+    part = np.zeros((4, 6), bool)
+    part[(slice(None), slice(1, 3)) if split == COLUMNS else slice(1, 3)] = True
+    np.testing.assert_array_equal(y, np.where(part, 2 * x, 0))
+    assert launch.width == (6 if split == COLUMNS else 4)
+
+
+def test_what_no_launch_wrote_cannot_be_read_in_a_recording() -> None:
+    x, y, z = (np.ones((2, 3)) for _ in range(3))
+    plan = Plan()
+    plan.own([x])
+    plan.record(Launch(double, reads=(x, None), writes=(y,)))
+    plan.record(Launch(double, reads=(y[:, 1:],), writes=(z,)))
+    with pytest.raises(InputError, match=r"plan: double reads an array of shape \(2, 3\) that no launch wrote"):
+        plan.record(Launch(double, reads=(y + 1,), writes=(z,)))
+    assert len(plan.launches) == 2
+
+
+def test_a_view_tells_its_bytes_for_every_layout() -> None:
+    x = np.zeros((4, 6), np.float32)
+    start = x.__array_interface__["data"][0]
+    assert view_of(x) == (start, start + 96, (4, 6), (24, 4))
+    assert view_of(x[1:3, 2:4])[:2] == (start + 32, start + 24 + 24 + 16)
+    assert view_of(x.T)[:2] == (start, start + 96)
+    assert view_of(x[::-1, ::-1])[:2] == (start, start + 96)
+    assert view_of(x[:, ::2])[:2] == (start, start + 92)
+    empty = view_of(x[:0])
+    assert empty.start == empty.stop
+
+
+RANGES = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 12)), max_size=12)
+
+
+@given(RANGES, st.integers(0, 50), st.integers(0, 12))
+def test_spans_are_a_set_of_bytes(ranges: list[tuple[int, int]], start: int, length: int) -> None:
+    spans, held = Spans(), set()
+    for low, size in ranges:
+        spans.add(low, low + size)
+        held |= set(range(low, low + size))
+    assert spans.covers(start, start + length) == (set(range(start, start + length)) <= held)
+
+
+def test_buffers_share_bytes_only_where_their_lives_do_not_meet() -> None:
+    a, b, c, d = (np.zeros(1024) for _ in range(4))
+    plan = plan_of(*(Launch(copy, whole=(x,), writes=(y,)) for x, y in ((a, b), (b, c), (c, d))))
+    slots, total = share(plan, [view_of(x) for x in (a, b, c, d)])
+    assert total == 2 * 8192  # any moment needs two of the four
+    lives = [(0, 0), (0, 1), (1, 2), (2, 2)]
+    for i in range(4):
+        for j in range(i):
+            meet = lives[i][0] <= lives[j][1] and lives[j][0] <= lives[i][1]
+            apart = slots[i].offset >= sum(slots[j]) or slots[j].offset >= sum(slots[i])
+            assert apart or not meet
+
+
+def test_a_buffer_that_no_launch_touches_takes_no_place() -> None:
+    a, b, c = (np.zeros(100) for _ in range(3))
+    slots, total = share(plan_of(Launch(copy, whole=(a,), writes=(b,))), [view_of(x) for x in (a, b, c)])
+    assert slots[2].size == 0
+    assert total == 2 * 832
