@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from .mutants import Mutant, all_mutants, draw, read
-from .report import REASONS, SHARE, explain, figures, print_summary, save
+from .report import REASONS, SHARE, commit_of, explain, figures, note_on_record, print_summary, save
 from .runner import Outcome, Runner
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,11 +50,13 @@ def main() -> int:
         print(*drawn, sep="\n")
         return 0
     print(f"{len(drawn)} of {len(everything)} mutants, drawn with seed {args.seed}", flush=True)
+    commit = commit_of(ROOT)
     outcomes = judged(drawn, texts, args.jobs)
-    result = figures(outcomes, texts, ROOT, seed=args.seed, of=len(everything), reasons=explain())
+    result = figures(outcomes, texts, commit=commit, seed=args.seed, of=len(everything), reasons=explain())
     if args.full:
         save(result)
     print_summary(result)
+    print(note_on_record(texts))
     enough = result["share"] >= SHARE
     if args.full:
         return 0 if enough and not result["unexplained"] else 1

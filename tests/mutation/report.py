@@ -13,6 +13,7 @@ from .runner import Outcome
 HERE = Path(__file__).resolve().parent
 REASONS = HERE / "reasons.toml"
 RESULTS = HERE / "results.json"
+RECORD = "tests/mutation/results.json"
 SHARE = 0.9
 
 
@@ -23,7 +24,7 @@ def explain() -> dict[str, str]:
 
 
 def figures(
-    outcomes: list[Outcome], texts: dict[str, str], root: Path, *, seed: int, of: int, reasons: dict[str, str]
+    outcomes: list[Outcome], texts: dict[str, str], *, commit: str | None, seed: int, of: int, reasons: dict[str, str]
 ) -> dict[str, Any]:
     """The result as JSON values."""
     survivors = [o for o in outcomes if o.verdict == "survived"]
@@ -37,8 +38,8 @@ def figures(
             entry["caught"] += outcome.verdict != "survived"
     return {
         "seed": seed,
-        "commit": _commit(root),
-        "sources_sha256": hashlib.sha256("\0".join(texts[path] for path in sorted(texts)).encode()).hexdigest(),
+        "commit": commit,
+        "sources_sha256": digest(texts),
         "mutants": of,
         "drawn": len(outcomes),
         "caught": caught,
@@ -63,16 +64,32 @@ def figures(
     }
 
 
-def _commit(root: Path) -> str | None:
+def digest(texts: dict[str, str]) -> str:
+    """What tells whether a result is of these sources."""
+    return hashlib.sha256("\0".join(texts[path] for path in sorted(texts)).encode()).hexdigest()
+
+
+def commit_of(root: Path) -> str | None:
     """The commit that is checked out, with + behind it where package or tests differ from it; None outside of git."""
     try:
         head, changed = (
             subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
-            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", "bnengine", "tests"))
+            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", "bnengine", "tests", f":!{RECORD}"))
         )
     except (OSError, subprocess.CalledProcessError):
         return None
     return head + ("+" if changed else "")
+
+
+def note_on_record(texts: dict[str, str]) -> str:
+    """What the committed result is of."""
+    if not RESULTS.exists():
+        return f"{RECORD} is not there; --full makes it"
+    recorded = json.loads(RESULTS.read_text(encoding="utf-8"))
+    figure = f"{RECORD}: {recorded['caught']} of {recorded['drawn']} caught at commit {str(recorded['commit'])[:12]}"
+    return figure + (
+        "" if recorded["sources_sha256"] == digest(texts) else "; the sources have changed since, see --full"
+    )
 
 
 def save(result: dict[str, Any]) -> None:

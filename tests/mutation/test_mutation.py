@@ -158,7 +158,7 @@ def test_only_a_survivor_without_a_reason_is_unexplained():
     mutants = list(mutants_of("f.py", text))[:3]
     verdicts = ["caught", "survived", "survived"]
     outcomes = [Outcome(m, v, "near" if v == "caught" else "", 1.0, "") for m, v in zip(mutants, verdicts, strict=True)]
-    result = figures(outcomes, {"f.py": text}, ROOT, seed=0, of=9, reasons={mutants[1].id: "the same"})
+    result = figures(outcomes, {"f.py": text}, commit=None, seed=0, of=9, reasons={mutants[1].id: "the same"})
     assert (result["drawn"], result["caught"], result["share"]) == (3, 1, 0.3333)
     assert result["unexplained"] == [mutants[2].id]
     assert [s["reason"] for s in result["survivors"]] == ["the same", None]
