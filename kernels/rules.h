@@ -117,16 +117,21 @@ RULE Scale scale_of(float x) {
   return {down.value, up.value};
 }
 
+// s / n, correctly rounded where it is exact, for the price of three multiplications; inverse = 1 / n.
+RULE double divided(double s, int n, double inverse) {
+  const double q = s * inverse;
+  return q + (s - q * n) * inverse;
+}
+
 // The moment of a block of `n` rows, n <= N <= 64, about the block's own mean p: no large mean cancels, and no outlier
 // elsewhere costs digits. What the rounding of p leaves is taken out again. Differences are scaled by a power of two, so
-// that no square overflows or vanishes in float.
+// that no square overflows or vanishes in float. x is 0 from n on; inverse = 1 / n.
 template <int N>
-RULE Moment moment_of(const float (&x)[N], int n) {
-  const float weight = 1.0f / float(n);
+RULE Moment moment_of(const float (&x)[N], int n, double inverse) {
+  const float weight = float(inverse);
   float pivot = 0, largest = 0, d[N];
 #pragma unroll
-  for (int k = 0; k < N; ++k)
-    if (k < n) pivot += x[k] * weight;
+  for (int k = 0; k < N; ++k) pivot += x[k] * weight;
 #pragma unroll
   for (int k = 0; k < N; ++k) {
     d[k] = k < n ? x[k] - pivot : 0.0f;
@@ -141,23 +146,22 @@ RULE Moment moment_of(const float (&x)[N], int n) {
     sum += scaled;
     squares += scaled * scaled;
   }
-  const double shift = double(sum) / n, rest = squares - shift * double(sum);
+  const double shift = divided(sum, n, inverse), rest = squares - shift * double(sum);
   return {double(n), double(pivot) + shift * scale.up, (rest < 0 ? 0.0 : rest) * (scale.up * scale.up)};
 }
 
 template <int N>
-RULE Moment moment_of(const double (&x)[N], int n) {
+RULE Moment moment_of(const double (&x)[N], int n, double inverse) {
   double pivot = 0, sum = 0, squares = 0;
 #pragma unroll
-  for (int k = 0; k < N; ++k)
-    if (k < n) pivot += x[k] / n;
+  for (int k = 0; k < N; ++k) pivot += x[k] * inverse;
 #pragma unroll
   for (int k = 0; k < N; ++k) {
     const double d = k < n ? x[k] - pivot : 0.0;
     sum += d;
     squares += d * d;
   }
-  const double shift = sum / n, rest = squares - shift * sum;
+  const double shift = divided(sum, n, inverse), rest = squares - shift * sum;
   return {double(n), pivot + shift, rest < 0 ? 0.0 : rest};
 }
 

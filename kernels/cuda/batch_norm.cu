@@ -28,14 +28,14 @@ struct Gathered {  // what a thread has seen so far, per channel, less the pivot
       if (at.inside) pivot[v] = pivot_of(x, rows, channels, at.channel + v);
   }
 
-  __device__ __forceinline__ void add(const Pack<T, VEC> (&held)[kHeld], int n) {
-    const double share = n / (of[0].count + n);
+  __device__ __forceinline__ void add(const Pack<T, VEC> (&held)[kHeld<VEC>], int n) {
+    const double inverse = 1.0 / n, share = n / (of[0].count + n);
 #pragma unroll
     for (int v = 0; v < VEC; ++v) {
-      Arithmetic<T> x[kHeld];
+      Arithmetic<T> x[kHeld<VEC>];
 #pragma unroll
-      for (int k = 0; k < kHeld; ++k) x[k] = k < n ? held[k][v] - pivot[v] : Arithmetic<T>(0);
-      merge(of[v], moment_of<kHeld>(x, n), share);
+      for (int k = 0; k < kHeld<VEC>; ++k) x[k] = k < n ? held[k][v] - pivot[v] : Arithmetic<T>(0);
+      merge(of[v], moment_of<kHeld<VEC>>(x, n, inverse), share);
     }
   }
 };
@@ -108,8 +108,8 @@ __global__ void __launch_bounds__(kThreads, 2)
             index channels, index stride, bool adds) {
   const Slice<VEC> at(channels);
   Gathered<T, VEC> seen(x, rows, channels, at);
-  for (index row = at.row; at.inside && row < rows; row += kHeld * at.step) {
-    Pack<T, VEC> held[kHeld];
+  for (index row = at.row; at.inside && row < rows; row += kHeld<VEC> * at.step) {
+    Pack<T, VEC> held[kHeld<VEC>];
     const int n = fetch(held, x, row, rows, channels, at);
     seen.add(held, n);
   }
@@ -124,14 +124,13 @@ __global__ void __launch_bounds__(kThreads, 2)
 // ---- normalisation
 
 template <Activation G, class T, int VEC>
-__device__ __forceinline__ void normalize_row(const Pack<T, VEC>& x, const T* add, T* y,
-                                              const Affine<Arithmetic<T>> (&of)[VEC], Arithmetic<T> slope) {
-  Pack<T, VEC> other = {}, out;
-  if (add) other = load<VEC>(add);
+__device__ __forceinline__ void normalize_row(const Pack<T, VEC>& x, const Pack<T, VEC>& add, bool has_add,
+                                              const Affine<Arithmetic<T>> (&of)[VEC], Arithmetic<T> slope, T* y) {
+  Pack<T, VEC> out;
 #pragma unroll
   for (int v = 0; v < VEC; ++v) {
     Arithmetic<T> z = of[v](of[v].centre.normalized(x[v]));
-    if (add) z += other[v];
+    if (has_add) z += add[v];
     out.set(v, activate<G>(z, slope));
   }
   store<VEC>(y, out);
@@ -142,16 +141,27 @@ __global__ void __launch_bounds__(kThreads, 2)
     normalize(const double* statistics, const Arithmetic<T>* gamma, const Arithmetic<T>* beta, const T* x,
               const T* add, T* y, index rows, index channels, index stride, double eps, double slope) {
   using A = Arithmetic<T>;
+  constexpr int kAhead = 2;  // rows on their way from memory
   __shared__ Affine<A> shared[Slice<VEC>::kChannels];
   read_affine<A, VEC>(shared, statistics, stride, eps, gamma, beta, channels);
   const Slice<VEC> at(channels);
   if (!at.inside) return;
   Affine<A> of[VEC];
+  copy(of, shared, at);
+  for (index begin = at.row; begin < rows; begin += kAhead * at.step) {
+    Pack<T, VEC> own[kAhead], other[kAhead];
 #pragma unroll
-  for (int v = 0; v < VEC; ++v) of[v] = shared[at.in_slice + v];
-  for (index row = at.row; row < rows; row += at.step) {
-    const index i = row * channels + at.channel;
-    normalize_row<G>(load<VEC>(x + i), add ? add + i : nullptr, y + i, of, A(slope));
+    for (int a = 0; a < kAhead; ++a) {
+      const index row = begin + a * at.step, i = row * channels + at.channel;
+      if (row < rows) own[a] = load<VEC>(x + i);
+      if (row < rows && add) other[a] = load<VEC>(add + i);
+    }
+#pragma unroll
+    for (int a = 0; a < kAhead; ++a) {
+      const index row = begin + a * at.step;
+      if (row < rows)
+        normalize_row<G>(own[a], other[a], add != nullptr, of, A(slope), y + row * channels + at.channel);
+    }
   }
 }
 
@@ -166,14 +176,15 @@ __global__ void __launch_bounds__(kThreads)
   __shared__ Affine<A> shared[S::kChannels];
   Pack<T, VEC>* kept = reinterpret_cast<Pack<T, VEC>*>(dynamic_shared);  // rows of kAcross packs
   const S at(channels);
+  const int across = at.in_slice / VEC;
   Gathered<T, VEC> seen(x, rows, channels, at);
-  for (index row = at.row; at.inside && row < rows; row += kHeld * at.step) {
-    Pack<T, VEC> held[kHeld];
+  for (index row = at.row; at.inside && row < rows; row += kHeld<VEC> * at.step) {
+    Pack<T, VEC> held[kHeld<VEC>];
     const int n = fetch(held, x, row, rows, channels, at);
     seen.add(held, n);
 #pragma unroll
-    for (int k = 0; k < kHeld; ++k)
-      if (k < n) kept[(row + k * at.step) * S::kAcross + at.in_slice / VEC] = held[k];
+    for (int k = 0; k < kHeld<VEC>; ++k)
+      if (k < n) kept[(row + k * at.step) * S::kAcross + across] = held[k];
   }
   Moment mine = merge_block(seen, at);
   const int t = thread_number();
@@ -186,11 +197,12 @@ __global__ void __launch_bounds__(kThreads)
   __syncthreads();
   if (!at.inside) return;
   Affine<A> of[VEC];
-#pragma unroll
-  for (int v = 0; v < VEC; ++v) of[v] = shared[at.in_slice + v];
+  copy(of, shared, at);
   for (index row = at.row; row < rows; row += at.step) {
     const index i = row * channels + at.channel;
-    normalize_row<G>(kept[row * S::kAcross + at.in_slice / VEC], add ? add + i : nullptr, y + i, of, A(slope));
+    Pack<T, VEC> other;
+    if (add) other = load<VEC>(add + i);
+    normalize_row<G>(kept[row * S::kAcross + across], other, add != nullptr, of, A(slope), y + i);
   }
 }
 

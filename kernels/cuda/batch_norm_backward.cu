@@ -1,25 +1,74 @@
-// Batch normalisation, the way back. dy, x, y, add, dx and dadd are (rows, channels) in T.
+// Batch normalisation, the way back. dy, x, y, add, dx and dadd are (rows, channels) in T; dgamma, dbeta, dx and dadd may
+// be null. add is read for gelu alone, which needs z; y for the others.
 #include "batch_norm.cuh"
 
 namespace bnengine {
 
-// x_norm and dz of one row. add is read for gelu alone, which needs z.
+// gelu's error function takes the registers of a second block on the multiprocessor.
+template <Activation G>
+constexpr int kResident = G == Activation::gelu ? 1 : 2;
+
+// What the gradients of one row are made of.
 template <Activation G, class T, int VEC>
-__device__ __forceinline__ void row_gradients(const Pack<T, VEC>& dy, const Pack<T, VEC>& x, const T* y, const T* add,
-                                              const Affine<Arithmetic<T>> (&of)[VEC], Arithmetic<T> slope,
-                                              Arithmetic<T> (&x_norm)[VEC], Arithmetic<T> (&dz)[VEC]) {
-  constexpr bool kNeedsY = G != Activation::identity && G != Activation::gelu;
-  Pack<T, VEC> out = {}, other = {};
-  if (kNeedsY) out = load<VEC>(y);
-  if (G == Activation::gelu && add) other = load<VEC>(add);
-#pragma unroll
-  for (int v = 0; v < VEC; ++v) {
-    x_norm[v] = of[v].centre.normalized(x[v]);
-    Arithmetic<T> z = 0;
-    if (G == Activation::gelu) z = of[v](x_norm[v]);
-    if (G == Activation::gelu && add) z += other[v];
-    dz[v] = derivative<G>(dy[v], out[v], z, slope);
+struct Row {
+  static constexpr bool kNeedsZ = G == Activation::gelu, kNeedsY = !kNeedsZ && G != Activation::identity;
+  using A = Arithmetic<T>;
+  Pack<T, VEC> dy, x, y, add;
+
+  __device__ __forceinline__ void read(const T* dys, const T* xs, const T* ys, const T* adds, index i) {
+    dy = load<VEC>(dys + i);
+    x = load<VEC>(xs + i);
+    if (kNeedsY) y = load<VEC>(ys + i);
+    if (kNeedsZ && adds) add = load<VEC>(adds + i);
   }
+
+  __device__ __forceinline__ void gradients(const Affine<A> (&of)[VEC], bool has_add, A slope, A (&x_norm)[VEC],
+                                            A (&dz)[VEC]) const {
+#pragma unroll
+    for (int v = 0; v < VEC; ++v) {
+      x_norm[v] = of[v].centre.normalized(x[v]);
+      A z = 0, out = 0;
+      if (kNeedsY) out = y[v];
+      if (kNeedsZ) z = of[v](x_norm[v]);
+      if (kNeedsZ && has_add) z += add[v];
+      dz[v] = derivative<G>(dy[v], out, z, slope);
+    }
+  }
+};
+
+// Sums of dz and of dz x_norm over this thread's rows; keep(row, x, dz) sees each of them.
+template <Activation G, class T, int VEC, class Keep>
+__device__ __forceinline__ Sums<2, VEC> sum_rows(const T* dy, const T* x, const T* y, const T* add,
+                                                 const Affine<Arithmetic<T>> (&of)[VEC], index rows, index channels,
+                                                 Arithmetic<T> slope, const Slice<VEC>& at, Keep keep) {
+  using A = Arithmetic<T>;
+  constexpr int kAhead = 2;  // rows on their way from memory
+  Sums<2, VEC> seen;
+  for (index begin = at.row; at.inside && begin < rows; begin += kHeld<VEC> * at.step) {
+    A sum_dz[VEC] = {}, sum_dz_x_norm[VEC] = {};
+#pragma unroll 1
+    for (int k = 0; k < kHeld<VEC>; k += kAhead) {
+      Row<G, T, VEC> row[kAhead];
+#pragma unroll
+      for (int a = 0; a < kAhead; ++a) {
+        const index r = begin + (k + a) * at.step;
+        if (r < rows) row[a].read(dy, x, y, add, r * channels + at.channel);
+      }
+#pragma unroll
+      for (int a = 0; a < kAhead; ++a) {
+        const index r = begin + (k + a) * at.step;
+        if (r >= rows) break;
+        A x_norm[VEC], dz[VEC];
+        row[a].gradients(of, add != nullptr, slope, x_norm, dz);
+        keep(r, row[a].x, dz);
+#pragma unroll
+        for (int v = 0; v < VEC; ++v) sum_dz[v] += dz[v], sum_dz_x_norm[v] += dz[v] * x_norm[v];
+      }
+    }
+#pragma unroll
+    for (int v = 0; v < VEC; ++v) seen.of[v][0] += sum_dz[v], seen.of[v][1] += sum_dz_x_norm[v];
+  }
+  return seen;
 }
 
 template <class A>
@@ -29,9 +78,41 @@ __device__ __forceinline__ void write_parameter_gradients(const Total<2>& sum, i
   if (dgamma) dgamma[channel] = A(sum[1]) + (adds_dgamma ? dgamma[channel] : A(0));
 }
 
-// dbeta = sum dz, dgamma = sum dz x_norm; either may be null. sums (2, channels) holds both in double for the next pass.
+// dx = gamma inv_std (dz - dbeta / m - x_norm dgamma / m), or gamma inv_std dz where the statistics are constants.
+template <class A>
+struct InputGradient {
+  A through_mean, through_var, scale;
+
+  __device__ __forceinline__ InputGradient() {}
+  __device__ __forceinline__ InputGradient(double sum_dz, double sum_dz_x_norm, index rows, const Affine<A>& of)
+      : through_mean(A(sum_dz / double(rows))),
+        through_var(A(sum_dz_x_norm / double(rows))),
+        scale(of.gamma * of.centre.inv_std) {}
+  __device__ __forceinline__ A operator()(A dz, A x_norm, bool batch_statistics) const {
+    return (batch_statistics ? dz - through_mean - x_norm * through_var : dz) * scale;
+  }
+};
+
+template <class T, int VEC>
+__device__ __forceinline__ void write_row(const Arithmetic<T> (&dz)[VEC], const Arithmetic<T> (&x_norm)[VEC],
+                                          const InputGradient<Arithmetic<T>> (&to)[VEC], T* dx, T* dadd, index i,
+                                          bool batch_statistics, bool adds_dx) {
+  Pack<T, VEC> out;
+  if (dadd) {
+#pragma unroll
+    for (int v = 0; v < VEC; ++v) out.set(v, dz[v]);
+    store<VEC>(dadd + i, out);
+  }
+  if (dx) {
+#pragma unroll
+    for (int v = 0; v < VEC; ++v) out.set(v, to[v](dz[v], x_norm[v], batch_statistics));
+    store_or_add<VEC>(dx + i, out, adds_dx);
+  }
+}
+
+// dbeta = sum dz, dgamma = sum dz x_norm. sums (2, channels) holds both in double for batch_norm_backward.
 template <class T, int VEC, Activation G>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kThreads, kResident<G>)
     batch_norm_sums(const double* statistics, const Arithmetic<T>* gamma, const Arithmetic<T>* beta, const T* dy,
                     const T* x, const T* y, const T* add, Arithmetic<T>* dgamma, Arithmetic<T>* dbeta, double* sums,
                     double* partial, unsigned* arrivals, index rows, index channels, index stride, double eps,
@@ -40,27 +121,10 @@ __global__ void __launch_bounds__(kThreads, 2)
   __shared__ Affine<A> shared[Slice<VEC>::kChannels];
   read_affine<A, VEC>(shared, statistics, stride, eps, gamma, beta, channels);
   const Slice<VEC> at(channels);
-  Sums<2, VEC> seen;
-  if (at.inside) {
-    Affine<A> of[VEC];
-#pragma unroll
-    for (int v = 0; v < VEC; ++v) of[v] = shared[at.in_slice + v];
-    for (index begin = at.row; begin < rows; begin += kHeld * at.step) {
-      A dz_held[VEC] = {}, dz_x_norm_held[VEC] = {};
-#pragma unroll 2
-      for (int k = 0; k < kHeld; ++k) {
-        const index row = begin + k * at.step, i = row * channels + at.channel;
-        if (row >= rows) break;
-        A x_norm[VEC], dz[VEC];
-        row_gradients<G>(load<VEC>(dy + i), load<VEC>(x + i), y + i, add ? add + i : nullptr, of, A(slope), x_norm, dz);
-#pragma unroll
-        for (int v = 0; v < VEC; ++v) dz_held[v] += dz[v], dz_x_norm_held[v] += dz[v] * x_norm[v];
-      }
-#pragma unroll
-      for (int v = 0; v < VEC; ++v) seen.of[v][0] += dz_held[v], seen.of[v][1] += dz_x_norm_held[v];
-    }
-  }
-  Total<2> sum = sum_block(seen, at);
+  Affine<A> of[VEC];
+  copy(of, shared, at);
+  const auto keep = [](index, const Pack<T, VEC>&, const A(&)[VEC]) {};
+  Total<2> sum = sum_block(sum_rows<G>(dy, x, y, add, of, rows, channels, A(slope), at, keep), at);
   if (!sum_splits<2, VEC>(sum, partial, arrivals, channels)) return;
   const index channel = at.first_channel + thread_number();
   if (thread_number() >= Slice<VEC>::kChannels || channel >= channels) return;
@@ -68,10 +132,9 @@ __global__ void __launch_bounds__(kThreads, 2)
   write_parameter_gradients(sum, channel, dgamma, dbeta, adds_dgamma, adds_dbeta);
 }
 
-// dx = gamma inv_std (dz - dbeta / m - x_norm dgamma / m), or gamma inv_std dz if the statistics are constants; dadd =
-// dz. Either may be null.
+// dx, and dadd = dz.
 template <class T, int VEC, Activation G>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kThreads, kResident<G>)
     batch_norm_backward(const double* statistics, const Arithmetic<T>* gamma, const Arithmetic<T>* beta,
                         const double* sums, const T* dy, const T* x, const T* y, const T* add, T* dx, T* dadd,
                         index rows, index channels, index stride, double eps, double slope, bool batch_statistics,
@@ -79,41 +142,73 @@ __global__ void __launch_bounds__(kThreads, 2)
   using A = Arithmetic<T>;
   using S = Slice<VEC>;
   __shared__ Affine<A> shared[S::kChannels];
-  __shared__ A mean_dz[S::kChannels], mean_dz_x_norm[S::kChannels];
-  const int t = thread_number();
-  const index own = index(blockIdx.x) * S::kChannels + t;
-  if (batch_statistics && t < S::kChannels && own < channels) {
-    mean_dz[t] = A(sums[own] / double(rows));
-    mean_dz_x_norm[t] = A(sums[channels + own] / double(rows));
-  }
+  __shared__ InputGradient<A> shared_to[S::kChannels];
   read_affine<A, VEC>(shared, statistics, stride, eps, gamma, beta, channels);
   const S at(channels);
+  const int t = thread_number();
+  const index own = at.first_channel + t;
+  if (t < S::kChannels && own < channels)
+    shared_to[t] = InputGradient<A>(sums[own], sums[channels + own], rows, shared[t]);
+  __syncthreads();
   if (!at.inside) return;
   Affine<A> of[VEC];
-  A through_mean[VEC] = {}, through_var[VEC] = {};
-#pragma unroll
-  for (int v = 0; v < VEC; ++v) {
-    of[v] = shared[at.in_slice + v];
-    if (batch_statistics) through_mean[v] = mean_dz[at.in_slice + v], through_var[v] = mean_dz_x_norm[at.in_slice + v];
-  }
-  for (index row = at.row; row < rows; row += at.step) {
-    const index i = row * channels + at.channel;
+  InputGradient<A> to[VEC];
+  copy(of, shared, at);
+  copy(to, shared_to, at);
+  for (index r = at.row; r < rows; r += at.step) {
+    Row<G, T, VEC> row;
+    row.read(dy, x, y, add, r * channels + at.channel);
     A x_norm[VEC], dz[VEC];
-    row_gradients<G>(load<VEC>(dy + i), load<VEC>(x + i), y + i, add ? add + i : nullptr, of, A(slope), x_norm, dz);
-    Pack<T, VEC> out;
-    if (dadd) {
+    row.gradients(of, add != nullptr, A(slope), x_norm, dz);
+    write_row(dz, x_norm, to, dx, dadd, r * channels + at.channel, batch_statistics, adds_dx);
+  }
+}
+
+// Both in one launch, one block a slice of channels, whose x and dz stay in (dynamic) shared memory: rows * kChannels *
+// (sizeof(T) + sizeof(A)) bytes.
+template <class T, int VEC, Activation G>
+__global__ void __launch_bounds__(kThreads)
+    batch_norm_gradients(const double* statistics, const Arithmetic<T>* gamma, const Arithmetic<T>* beta, const T* dy,
+                         const T* x, const T* y, const T* add, T* dx, T* dadd, Arithmetic<T>* dgamma,
+                         Arithmetic<T>* dbeta, index rows, index channels, index stride, double eps, double slope,
+                         bool batch_statistics, bool adds_dx, bool adds_dgamma, bool adds_dbeta) {
+  using A = Arithmetic<T>;
+  using S = Slice<VEC>;
+  struct alignas(sizeof(A) * VEC < 16 ? sizeof(A) * VEC : 16) Gradients {
+    A dz[VEC];
+  };
+  __shared__ Affine<A> shared[S::kChannels];
+  __shared__ InputGradient<A> shared_to[S::kChannels];
+  Gradients* kept_dz = reinterpret_cast<Gradients*>(dynamic_shared);  // rows of kAcross
+  Pack<T, VEC>* kept_x = reinterpret_cast<Pack<T, VEC>*>(kept_dz + rows * S::kAcross);
+  read_affine<A, VEC>(shared, statistics, stride, eps, gamma, beta, channels);
+  const S at(channels);
+  const int across = at.in_slice / VEC;
+  Affine<A> of[VEC];
+  copy(of, shared, at);
+  const auto keep = [&](index r, const Pack<T, VEC>& own, const A(&dz)[VEC]) {
+    kept_x[r * S::kAcross + across] = own;
 #pragma unroll
-      for (int v = 0; v < VEC; ++v) out.set(v, dz[v]);
-      store<VEC>(dadd + i, out);
-    }
-    if (dx) {
+    for (int v = 0; v < VEC; ++v) kept_dz[r * S::kAcross + across].dz[v] = dz[v];
+  };
+  const Total<2> sum = sum_block(sum_rows<G>(dy, x, y, add, of, rows, channels, A(slope), at, keep), at);
+  const int t = thread_number();
+  const index channel = at.first_channel + t;
+  if (t < S::kChannels && channel < channels) {
+    write_parameter_gradients(sum, channel, dgamma, dbeta, adds_dgamma, adds_dbeta);
+    shared_to[t] = InputGradient<A>(sum[0], sum[1], rows, shared[t]);
+  }
+  __syncthreads();
+  if (!at.inside) return;
+  InputGradient<A> to[VEC];
+  copy(to, shared_to, at);
+  for (index r = at.row; r < rows; r += at.step) {
+    const Pack<T, VEC> own = kept_x[r * S::kAcross + across];
+    const Gradients& mine = kept_dz[r * S::kAcross + across];
+    A x_norm[VEC];
 #pragma unroll
-      for (int v = 0; v < VEC; ++v) {
-        const A inner = batch_statistics ? dz[v] - through_mean[v] - x_norm[v] * through_var[v] : dz[v];
-        out.set(v, inner * (of[v].gamma * of[v].centre.inv_std));
-      }
-      store_or_add<VEC>(dx + i, out, adds_dx);
-    }
+    for (int v = 0; v < VEC; ++v) x_norm[v] = of[v].centre.normalized(own[v]);
+    write_row(mine.dz, x_norm, to, dx, dadd, r * channels + at.channel, batch_statistics, adds_dx);
   }
 }
 

@@ -4,43 +4,18 @@ from typing import Any
 
 import numpy as np
 
-from bnengine.ops.pointwise import ACTIVATIONS
+from tests.cuda_on_cpu.instances import kernel
 from tests.cuda_on_cpu.launch import (
     Destination,
     Launch,
     Path,
     arrivals,
     enumerator,
-    instance,
-    module,
     simulate,
+    slice_width,
     slices,
     unwritten,
 )
-from tests.cuda_on_cpu.module import CpuKernel
-from tests.cuda_on_cpu.storage import STORAGES
-
-FORWARD, BACKWARD = "batch_norm.cu", "batch_norm_backward.cu"
-
-
-def _instances(plain: tuple[str, ...], activated: tuple[str, ...]) -> tuple[str, ...]:
-    pairs = [(s, v) for s in STORAGES for v in (s.vector, 1)]
-    return (
-        *(instance(kernel, s.name, v) for kernel in plain for s, v in pairs),
-        *(instance(kernel, s.name, v, enumerator(a)) for kernel in activated for s, v in pairs for a in ACTIVATIONS),
-    )
-
-
-INSTANCES = {
-    FORWARD: (*_instances(("moments",), ("normalize", "batch_norm")), instance("commit"), instance("merge_statistics")),
-    BACKWARD: _instances((), ("batch_norm_sums", "batch_norm_backward")),
-}
-
-
-def kernel(name: str, path: Path | None = None, kind: str | None = None) -> CpuKernel:
-    file = BACKWARD if name in ("batch_norm_sums", "batch_norm_backward") else FORWARD
-    which = () if path is None else (path.storage.name, path.vector)
-    return module(file, INSTANCES[file])(instance(name, *which, *(() if kind is None else (enumerator(kind),))))
 
 
 def shape_of(x: np.ndarray) -> tuple[int, int]:
@@ -53,7 +28,8 @@ def moments(path: Path, x: np.ndarray, proposal: np.ndarray | None = None, adds:
     grid = slices(path, channels), path.splits
     stride = channels if proposal is None else proposal.shape[1]
     launch = Launch(
-        kernel("moments", path), grid, (), (x,), (unwritten((3, channels), "f8"), proposal),
+        kernel("batch_norm.cu", "moments", *path.which), grid, (), (x,),
+        (unwritten((3, channels), "f8"), proposal),
         (unwritten((path.splits, 3, channels), "f8"), arrivals(grid[0])), (rows, channels, stride, adds),
     )  # fmt: skip
     return simulate(launch, path.offset)
@@ -65,8 +41,8 @@ def normalize(
 ) -> Any:  # fmt: skip
     rows, channels = shape_of(x)
     launch = Launch(
-        kernel("normalize", path, activation), (slices(path, channels), path.splits),
-        (statistics, gamma, beta), (x, add), (unwritten(x.shape, x.dtype),), (),
+        kernel("batch_norm.cu", "normalize", *path.which, enumerator(activation)),
+        (slices(path, channels), path.splits), (statistics, gamma, beta), (x, add), (unwritten(x.shape, x.dtype),), (),
         (rows, channels, statistics.shape[1], eps, slope),
     )  # fmt: skip
     return simulate(launch, path.offset)[0]
@@ -80,41 +56,57 @@ def batch_norm(
     """(batch, proposal, y) in one launch."""
     rows, channels = shape_of(x)
     stride = channels if proposal is None else proposal.shape[1]
-    columns = slices(path, channels)
-    width = 32 if path.vector == 1 else 8 * path.vector
     launch = Launch(
-        kernel("batch_norm", path, activation), (columns,), (gamma, beta), (x, add),
+        kernel("batch_norm.cu", "batch_norm", *path.which, enumerator(activation)), (slices(path, channels),),
+        (gamma, beta), (x, add),
         (unwritten((3, channels), "f8"), proposal, unwritten(x.shape, x.dtype)), (),
-        (rows, channels, stride, eps, slope, adds), shared=rows * width * x.itemsize,
+        (rows, channels, stride, eps, slope, adds), shared=rows * slice_width(path) * x.itemsize,
     )  # fmt: skip
     return simulate(launch, path.offset)
+
+
+def backward_shared(path: Path, rows: int) -> int:
+    """Bytes of shared memory that the way back in one launch needs."""
+    return rows * slice_width(path) * (path.storage.dtype.itemsize + path.storage.arithmetic.itemsize)
 
 
 def normalize_backward(
     path: Path, dy: np.ndarray, x: np.ndarray, y: np.ndarray, statistics: np.ndarray, gamma: Any, beta: Any,
     add: Any = None, *, eps: float = 1e-5, activation: str = "identity", slope: float = 0.01,
     batch_statistics: bool = True, into: dict[str, Destination] | None = None, input_gradient: bool = True,
+    launches: int = 2,
 ) -> dict[str, Any]:  # fmt: skip
-    """dx, dadd, dgamma, dbeta by two launches."""
-    (rows, channels), into, storage = shape_of(x), into or {}, path.storage
-    per_channel = Destination(unwritten(channels, storage.arithmetic))
-    dgamma = None if gamma is None else into.get("dgamma", per_channel)
-    dbeta = None if beta is None else into.get("dbeta", Destination(per_channel.array.copy()))
+    """dx, dadd, dgamma, dbeta by one launch or two."""
+    (rows, channels), given, storage = shape_of(x), into or {}, path.storage
+
+    def destination(field: str, wanted: bool, shape: Any, dtype: Any) -> Destination:
+        return given.get(field, Destination(unwritten(shape, dtype))) if wanted else Destination(None)
+
+    dgamma = destination("dgamma", gamma is not None, channels, storage.arithmetic)
+    dbeta = destination("dbeta", beta is not None, channels, storage.arithmetic)
+    dx = destination("dx", input_gradient, x.shape, x.dtype)
+    dadd = destination("dadd", add is not None, x.shape, x.dtype)
+    which = (*path.which, enumerator(activation))
+    common = (rows, channels, statistics.shape[1], eps, slope)
+    whole, reads = (statistics, gamma, beta), (dy, x, y, add)
+    if launches == 1:
+        only = Launch(
+            kernel("batch_norm_backward.cu", "batch_norm_gradients", *which), (slices(path, channels),), whole, reads,
+            (dx.array, dadd.array, dgamma.array, dbeta.array), (),
+            (*common, batch_statistics, dx.adds, dgamma.adds, dbeta.adds),
+            shared=backward_shared(path, rows),
+        )  # fmt: skip
+        return dict(zip(("dx", "dadd", "dgamma", "dbeta"), simulate(only, path.offset), strict=True))
     grid = slices(path, channels), path.splits
-    written = [None if d is None else d.array for d in (dgamma, dbeta)]
-    common = rows, channels, statistics.shape[1], eps, slope
     first = Launch(
-        kernel("batch_norm_sums", path, activation), grid, (statistics, gamma, beta), (dy, x, y, add),
-        (*written, unwritten((2, channels), "f8")), (unwritten((path.splits, 2, channels), "f8"), arrivals(grid[0])),
-        (*common, dgamma is not None and dgamma.adds, dbeta is not None and dbeta.adds),
+        kernel("batch_norm_backward.cu", "batch_norm_sums", *which), grid, whole, reads,
+        (dgamma.array, dbeta.array, unwritten((2, channels), "f8")),
+        (unwritten((path.splits, 2, channels), "f8"), arrivals(grid[0])), (*common, dgamma.adds, dbeta.adds),
     )  # fmt: skip
     new_dgamma, new_dbeta, sums = simulate(first, path.offset)
-    dx = into.get("dx", Destination(unwritten(x.shape, x.dtype))) if input_gradient else None
     second = Launch(
-        kernel("batch_norm_backward", path, activation), grid,
-        (statistics, gamma, beta, sums), (dy, x, y, add),
-        (None if dx is None else dx.array, None if add is None else unwritten(x.shape, x.dtype)), (),
-        (*common, batch_statistics, dx is not None and dx.adds),
+        kernel("batch_norm_backward.cu", "batch_norm_backward", *which), grid, (*whole, sums), reads,
+        (dx.array, dadd.array), (), (*common, batch_statistics, dx.adds),
     )  # fmt: skip
-    new_dx, dadd = simulate(second, path.offset)
-    return {"dx": new_dx, "dadd": dadd, "dgamma": new_dgamma, "dbeta": new_dbeta}
+    new_dx, new_dadd = simulate(second, path.offset)
+    return {"dx": new_dx, "dadd": new_dadd, "dgamma": new_dgamma, "dbeta": new_dbeta}

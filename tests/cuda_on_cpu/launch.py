@@ -48,16 +48,26 @@ class Path(NamedTuple):
     splits: int = 1
     offset: int = 0
 
+    @property
+    def which(self) -> tuple[str, int]:
+        """The template arguments that it settles."""
+        return self.storage.name, self.vector
+
+
+def slice_width(path: Path) -> int:
+    """The channels of a block: 128 bytes of a row, or 32 channels."""
+    return 32 if path.vector == 1 else 8 * path.vector
+
 
 def slices(path: Path, channels: int) -> int:
-    """The blocks that share out the channels: 128 bytes of a row each, or 32 channels."""
-    return -(-channels // (32 if path.vector == 1 else 8 * path.vector))
+    """The blocks that share out the channels."""
+    return -(-channels // slice_width(path))
 
 
 class Destination(NamedTuple):
-    """What memory holds before, and whether a result is added to it."""
+    """What memory holds before, or None where nothing is wanted, and whether a result is added to it."""
 
-    array: np.ndarray
+    array: Any
     adds: bool = False
 
 

@@ -1,5 +1,6 @@
 """The batch normalisation kernels against extended precision, within the bounds of the ops."""
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 from bnengine.ops import REGISTRY, Example
 from tests.cuda_on_cpu import batch_norm_launches as device
 from tests.cuda_on_cpu.cases import PATHS_WITH_SPLITS, Case, assert_within, cases, label
+from tests.cuda_on_cpu.instances import kernel
 from tests.cuda_on_cpu.launch import Destination, Launch, Path, simulate, unwritten
 from tests.cuda_on_cpu.storage import FLOAT, HALF
 
+SHARED_MEMORY = 227 * 1024  # bytes a block can have
 paths = pytest.mark.parametrize("path", PATHS_WITH_SPLITS, ids=label)
 
 
@@ -42,6 +45,18 @@ def test_normalize_backward_is_within_the_bound_of_the_op(path):
         for field in ("dgamma", "dbeta"):
             if case.expected[field] is not None:
                 case.check(field, got[field])
+
+
+@paths
+def test_one_launch_back_gives_the_bytes_of_two(path):
+    whole = path._replace(splits=1)
+    for case in tiled_cases("normalize_backward", path):
+        if device.backward_shared(path, device.shape_of(case.given[1])[0]) > SHARED_MEMORY:
+            continue
+        two, one = (device.normalize_backward(whole, *case.given, **case.options, launches=n) for n in (2, 1))
+        for field, got in one.items():
+            assert (got is None) == (two[field] is None)
+            assert got is None or got.tobytes() == two[field].tobytes(), f"{case.what}, {field}"
 
 
 @paths
@@ -167,7 +182,7 @@ def test_normalising_reads_statistics_from_columns_of_a_larger_buffer(rng):
     )
 
 
-@pytest.mark.parametrize("path", [Path(FLOAT, 4, 2), Path(FLOAT, 1, 2, 1), Path(HALF, 8, 2)], ids=label)
+@pytest.mark.parametrize("path", [Path(FLOAT, 4), Path(FLOAT, 1, 1, 1), Path(HALF, 8)], ids=label)
 def test_gradients_are_added_into_destinations_that_are_never_read_as_the_batch_s_own(path, rng):
     storage = path.storage
     x, dy, before = (storage.of(rng.standard_normal((40, 8))) for _ in range(3))
@@ -176,10 +191,10 @@ def test_gradients_are_added_into_destinations_that_are_never_read_as_the_batch_
     y = device.normalize(path, x, statistics, gamma, beta)
     args = dy, x, y, statistics, gamma, beta
     plain = device.normalize_backward(path, *args)
-    for adds in ({"dx"}, {"dgamma"}, {"dbeta"}, {"dx", "dgamma", "dbeta"}):
+    for launches, adds in itertools.product((1, 2), ({"dx"}, {"dgamma"}, {"dbeta"}, {"dx", "dgamma", "dbeta"})):
         held = {"dx": before, "dgamma": dgamma, "dbeta": dbeta}
         into = {field: Destination(array, field in adds) for field, array in held.items()}
-        got = device.normalize_backward(path, *args, into=into)
+        got = device.normalize_backward(path, *args, into=into, launches=launches)
         for field, array in held.items():
             if field not in adds:
                 assert got[field].tobytes() == plain[field].tobytes()
@@ -212,11 +227,13 @@ def test_running_statistics_change_as_in_the_op_and_in_place(name):
         expected, bound = op.reference(*example.args), op.bound(2.0**-53, *example.args)
         for out in (unwritten(first.shape, "f8"), first):
             if name == "merge":
-                launch = Launch(device.kernel("merge_statistics"), (2,), (), (first, second), (out,), (), (6,))
+                launch = Launch(
+                    kernel("batch_norm.cu", "merge_statistics"), (2,), (), (first, second), (out,), (), (6,)
+                )
             else:
                 ok, decay, unbiased = rest
                 reads = (first, second, decay, unbiased)
-                launch = Launch(device.kernel("commit"), (2,), (ok,), reads, (out,), (), (6,))
+                launch = Launch(kernel("batch_norm.cu", "commit"), (2,), (ok,), reads, (out,), (), (6,))
             (got,) = simulate(launch)
             assert_within(got, expected, bound, example.label)
             kept = second[0] == 0 if name == "merge" or rest[0][0] else np.ones(6, bool)

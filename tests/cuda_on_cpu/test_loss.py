@@ -7,38 +7,11 @@ import pytest
 
 from bnengine.ops import REGISTRY, Example
 from tests.cuda_on_cpu.cases import PATHS, PATHS_WITH_SPLITS, Case, assert_within, cases, label
-from tests.cuda_on_cpu.launch import Destination, Launch, Path, arrivals, instance, module, simulate, unwritten
-from tests.cuda_on_cpu.storage import DOUBLE, FLOAT, STORAGES
+from tests.cuda_on_cpu.instances import BLOCK, RULES, WARP, kernel
+from tests.cuda_on_cpu.launch import Destination, Launch, Path, arrivals, simulate, unwritten
+from tests.cuda_on_cpu.storage import DOUBLE, FLOAT
 
-WARP, BLOCK = 32, 256  # threads that share a row
-RULES = {"binary_cross_entropy": "BinaryCrossEntropy", "mean_squared_error": "SquaredError"}
 paths = pytest.mark.parametrize("path", PATHS_WITH_SPLITS, ids=label)
-
-
-def target_types(name: str) -> tuple[str, str]:
-    return "long long", name
-
-
-INSTANCES = (
-    *(
-        instance("softmax_cross_entropy", s.name, v, group, target)
-        for s in STORAGES
-        for v in (s.vector, 1)
-        for group in (WARP, BLOCK)
-        for target in target_types(s.name)
-    ),
-    *(
-        instance("elementwise_loss", s.name, v, f"bnengine::{rule}")
-        for s in STORAGES
-        for v in (s.vector, 1)
-        for rule in RULES.values()
-    ),
-    *(instance("hits", s.name, target) for s in STORAGES for target in target_types(s.name)),
-)
-
-
-def kernel(name: str, *which: Any) -> Any:
-    return module("loss.cu", INSTANCES)(instance(name, *which))
 
 
 def target_type(path: Path, target: np.ndarray) -> str:
@@ -61,7 +34,7 @@ def softmax(
     name, classes = path.storage.name, logits.shape[-1]
     into = value or Destination(unwritten(1, path.storage.arithmetic))
     launch = Launch(
-        kernel("softmax_cross_entropy", name, path.vector, group, target_type(path, target)), (path.splits,),
+        kernel("loss.cu", "softmax_cross_entropy", name, path.vector, group, target_type(path, target)), (path.splits,),
         (class_weights, divisor(path, normaliser)), (logits, target, sample_weights),
         (into.array, unwritten(logits.shape, logits.dtype)), scratch(path),
         (logits.size // classes, classes, label_smoothing, into.adds),
@@ -77,7 +50,7 @@ def elementwise(
     outputs = prediction.shape[-1]
     into = value or Destination(unwritten(1, path.storage.arithmetic))
     launch = Launch(
-        kernel("elementwise_loss", path.storage.name, path.vector, f"bnengine::{RULES[name]}"), (path.splits,),
+        kernel("loss.cu", "elementwise_loss", *path.which, f"bnengine::{RULES[name]}"), (path.splits,),
         (divisor(path, normaliser),), (prediction, target, sample_weights),
         (into.array, unwritten(prediction.shape, prediction.dtype)), scratch(path),
         (prediction.size // outputs, outputs, into.adds),
@@ -89,7 +62,7 @@ def hits(path: Path, output: Any, target: Any, before: Destination | None = None
     classes = output.shape[-1]
     into = before or Destination(unwritten(1, "f8"))
     launch = Launch(
-        kernel("hits", path.storage.name, target_type(path, target)), (path.splits,), (), (output, target),
+        kernel("loss.cu", "hits", path.storage.name, target_type(path, target)), (path.splits,), (), (output, target),
         (into.array,), scratch(path), (output.size // classes, classes, into.adds),
     )  # fmt: skip
     return simulate(launch, path.offset)[0]

@@ -6,65 +6,14 @@ import numpy as np
 import pytest
 
 from bnengine.ops import REGISTRY, Example
-from bnengine.ops.pointwise import ACTIVATIONS, NEEDS_INPUT
+from bnengine.ops.pointwise import ACTIVATIONS
 from bnengine.random import keep_mask, split_seed
 from tests.cuda_on_cpu.cases import PATHS, PATHS_WITH_SPLITS, Case, assert_within, cases, label
-from tests.cuda_on_cpu.launch import (
-    Destination,
-    Launch,
-    Path,
-    arrivals,
-    enumerator,
-    instance,
-    module,
-    simulate,
-    slices,
-    unwritten,
-)
-from tests.cuda_on_cpu.storage import BFLOAT, DOUBLE, FLOAT, HALF, STORAGES
+from tests.cuda_on_cpu.instances import CASTS, RAW, kernel
+from tests.cuda_on_cpu.launch import Destination, Launch, Path, arrivals, enumerator, simulate, slices, unwritten
+from tests.cuda_on_cpu.storage import BFLOAT, DOUBLE, FLOAT, HALF
 
-CASTS = [(a, b) for a in STORAGES for b in STORAGES if a is not b]
-RAW = {"unsigned char": "u1", "short": "i2", "int": "i4", "long long": "i8", "float": "f4", "double": "f8"}
-TELLING = tuple(a for a in ACTIVATIONS if a not in NEEDS_INPUT)
 paths = pytest.mark.parametrize("path", PATHS, ids=label)
-INSTANCES = {
-    "pointwise.cu": (
-        *(
-            instance(kernel, s.name, v, enumerator(a))
-            for kernel in ("activation", "activation_backward")
-            for s in STORAGES
-            for v in (s.vector, 1)
-            for a in ACTIVATIONS
-        ),
-        *(instance("total", s.name, v) for s in STORAGES for v in (s.vector, 1)),
-        *(instance("cast", a.name, b.name, v) for a, b in CASTS for v in (max(a.vector, b.vector), 1)),
-        *(instance("gather", raw, s.name, v) for raw in RAW for s in (FLOAT, HALF, BFLOAT) for v in (2, 1)),
-        *(instance("gather", "unsigned char", "double", v) for v in (2, 1)),
-        *(instance("gather", "long long", "long long", v) for v in (2, 1)),
-    ),
-    "dropout.cu": (
-        *(instance("dropout", s.name, v) for s in STORAGES for v in (4, 1)),
-        *(instance("dropout_backward", s.name, v) for s in STORAGES for v in (s.vector, 1)),
-    ),
-    "dense.cu": (
-        *(
-            instance("bias_activation", s.name, v, enumerator(a))
-            for s in STORAGES
-            for v in (s.vector, 1)
-            for a in ACTIVATIONS
-        ),
-        *(
-            instance("bias_activation_backward", s.name, v, enumerator(a))
-            for s in STORAGES
-            for v in (s.vector, 1)
-            for a in TELLING
-        ),
-    ),
-}
-
-
-def kernel(file: str, name: str, *which: Any) -> Any:
-    return module(file, INSTANCES[file])(instance(name, *which))
 
 
 def elementwise(
@@ -74,7 +23,7 @@ def elementwise(
     """The one output of a kernel over flat arrays, like the first of `reads`; `adding`: it may add to a destination."""
     x = reads[0]
     into = into or Destination(unwritten(x.shape, x.dtype))
-    which = (path.storage.name, path.vector, *(() if kind is None else (enumerator(kind),)))
+    which = (*path.which, *(() if kind is None else (enumerator(kind),)))
     flag = (into.adds,) if adding else ()
     launch = Launch(kernel(file, name, *which), (path.splits,), (), reads, (into.array,), (), (x.size, *scalars, *flag))
     return simulate(launch, path.offset)[0]
@@ -198,7 +147,7 @@ def bias_activation_backward(
     grid = slices(path, outputs), path.splits
     into = db or Destination(unwritten(outputs, path.storage.arithmetic))
     launch = Launch(
-        kernel("dense.cu", "bias_activation_backward", path.storage.name, path.vector, enumerator(activation)), grid,
+        kernel("dense.cu", "bias_activation_backward", *path.which, enumerator(activation)), grid,
         (), (dy, y), (unwritten(dy.shape, dy.dtype) if with_dz else None, into.array if with_db else None),
         (unwritten((path.splits, 1, outputs), "f8"), arrivals(grid[0])),
         (dy.size // outputs, outputs, slope, into.adds),

@@ -7,28 +7,20 @@ import pytest
 
 from bnengine.ops import REGISTRY, Example
 from tests.cuda_on_cpu.cases import Case, assert_within, cases, label
-from tests.cuda_on_cpu.launch import Launch, Path, arrivals, instance, module, simulate, unwritten
+from tests.cuda_on_cpu.instances import kernel
+from tests.cuda_on_cpu.launch import Launch, Path, arrivals, simulate, unwritten
 from tests.cuda_on_cpu.storage import DOUBLE, FLOAT
 
 SLOTS = {"sgd": 1, "rmsprop": 3, "adam": 3}
 PATHS = [Path(s, v, splits, offset=int(v == 1)) for s in (FLOAT, DOUBLE) for v in (s.vector, 1) for splits in (1, 3)]
 paths = pytest.mark.parametrize("path", PATHS, ids=label)
-INSTANCES = (
-    *(instance(k, s.name, v) for k in ("judge", "average", *SLOTS) for s in (FLOAT, DOUBLE) for v in (s.vector, 1)),
-    *(instance("tally", s.name) for s in (FLOAT, DOUBLE)),
-    instance("advance"),
-)
-
-
-def kernel(name: str, *which: Any) -> Any:
-    return module("update.cu", INSTANCES)(instance(name, *which))
 
 
 def judge(path: Path, loss: Any, gradients: Any, proposals: Any, *, clip: float | None = None) -> list[Any]:
     """(ok, norm, factor)."""
     a = path.storage.arithmetic
     launch = Launch(
-        kernel("judge", path.storage.name, path.vector), (path.splits,), (), (loss, gradients, proposals),
+        kernel("update.cu", "judge", *path.which), (path.splits,), (), (loss, gradients, proposals),
         (unwritten(1, bool), unwritten(1, "f8"), unwritten(1, a)), (unwritten((path.splits, 2), "f8"), arrivals()),
         (gradients.size, proposals.size, float("inf") if clip is None else clip),
     )  # fmt: skip
@@ -44,7 +36,7 @@ def update(name: str, path: Path, args: Any, options: dict[str, Any], *, in_plac
     reads = (p, g, *slots)
     writes = (p, *slots) if in_place else tuple(None if a is None else unwritten(a.shape, a.dtype) for a in (p, *slots))
     launch = Launch(
-        kernel(name, path.storage.name, path.vector), (path.splits,), (table, counters, ok, factor, frozen), reads,
+        kernel("update.cu", name, *path.which), (path.splits,), (table, counters, ok, factor, frozen), reads,
         writes, (), (p.size, len(table), len(frozen), given.pop("border"), *scalars(name, **given)),
     )  # fmt: skip
     return simulate(launch, path.offset)
@@ -152,7 +144,7 @@ def test_average_is_within_the_bound_of_the_op(path, in_place):
         averaged, values, ok = case.given
         out = averaged if in_place else unwritten(averaged.shape, averaged.dtype)
         launch = Launch(
-            kernel("average", path.storage.name, path.vector), (path.splits,), (ok,), (averaged, values), (out,), (),
+            kernel("update.cu", "average", *path.which), (path.splits,), (ok,), (averaged, values), (out,), (),
             (averaged.size, case.options["decay"]),
         )  # fmt: skip
         (got,) = simulate(launch, path.offset)
@@ -165,7 +157,7 @@ def test_average_is_within_the_bound_of_the_op(path, in_place):
 def test_advance_counts_as_the_op_does(counters, ok):
     before, flag = np.asarray(counters), np.asarray([ok])
     for out in (unwritten(5, "i8"), before):
-        (got,) = simulate(Launch(kernel("advance"), (1,), (flag,), (before,), (out,)))
+        (got,) = simulate(Launch(kernel("update.cu", "advance"), (1,), (flag,), (before,), (out,)))
         np.testing.assert_array_equal(got, REGISTRY["advance"].reference(before, flag))
 
 
@@ -175,7 +167,7 @@ def test_tally_is_within_the_bound_of_the_op(storage):
         sums, value, normaliser, hits, ok = case.given
         for out in (unwritten(4, "f8"), sums):
             reads = (value, normaliser, hits)
-            launch = Launch(kernel("tally", storage.name), (1,), (), (*reads, ok, sums), (out,), (), (7,))
+            launch = Launch(kernel("update.cu", "tally", storage.name), (1,), (), (*reads, ok, sums), (out,), (), (7,))
             case.check("out", simulate(launch)[0])
 
 

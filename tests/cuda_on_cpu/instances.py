@@ -1,0 +1,72 @@
+"""Every instance of every kernel that the tests run and compile."""
+
+from bnengine.ops.pointwise import ACTIVATIONS, NEEDS_INPUT
+from tests.cuda_on_cpu.launch import enumerator, instance, module
+from tests.cuda_on_cpu.module import CpuKernel
+from tests.cuda_on_cpu.storage import BFLOAT, DOUBLE, FLOAT, HALF, STORAGES
+
+WARP, BLOCK = 32, 256  # threads that share a row of logits
+RULES = {"binary_cross_entropy": "BinaryCrossEntropy", "mean_squared_error": "SquaredError"}
+RAW = {"unsigned char": "u1", "short": "i2", "int": "i4", "long long": "i8", "float": "f4", "double": "f8"}
+CASTS = tuple((a, b) for a in STORAGES for b in STORAGES if a is not b)
+TELLING = tuple(kind for kind in ACTIVATIONS if kind not in NEEDS_INPUT)
+WIDTHS = tuple((s, vector) for s in STORAGES for vector in (s.vector, 1))
+
+
+def _plain(*kernels: str) -> tuple[str, ...]:
+    return tuple(instance(kernel, s.name, vector) for kernel in kernels for s, vector in WIDTHS)
+
+
+def _activated(*kernels: str, kinds: tuple[str, ...] = ACTIVATIONS) -> tuple[str, ...]:
+    return tuple(instance(k, s.name, vector, enumerator(a)) for k in kernels for s, vector in WIDTHS for a in kinds)
+
+
+def _masters(*kernels: str) -> tuple[str, ...]:
+    return tuple(instance(k, s.name, vector) for k in kernels for s, vector in WIDTHS if s in (FLOAT, DOUBLE))
+
+
+def _softmax() -> tuple[str, ...]:
+    return tuple(
+        instance("softmax_cross_entropy", s.name, vector, group, target)
+        for s, vector in WIDTHS
+        for group in (WARP, BLOCK)
+        for target in ("long long", s.name)
+    )
+
+
+INSTANCES = {
+    "batch_norm.cu": (
+        *_plain("moments"),
+        *_activated("normalize", "batch_norm"),
+        *(instance("commit"), instance("merge_statistics")),
+    ),
+    "batch_norm_backward.cu": _activated("batch_norm_sums", "batch_norm_backward", "batch_norm_gradients"),
+    "dense.cu": (*_activated("bias_activation"), *_activated("bias_activation_backward", kinds=TELLING)),
+    "dropout.cu": (
+        *(instance("dropout", s.name, vector) for s in STORAGES for vector in (4, 1)),
+        *_plain("dropout_backward"),
+    ),
+    "loss.cu": (
+        *_softmax(),
+        *(instance("elementwise_loss", s.name, v, f"bnengine::{rule}") for s, v in WIDTHS for rule in RULES.values()),
+        *(instance("hits", s.name, target) for s in STORAGES for target in ("long long", s.name)),
+    ),
+    "pointwise.cu": (
+        *_activated("activation", "activation_backward"),
+        *_plain("total"),
+        *(instance("cast", a.name, b.name, v) for a, b in CASTS for v in (max(a.vector, b.vector), 1)),
+        *(instance("gather", raw, s.name, v) for raw in RAW for s in (FLOAT, HALF, BFLOAT) for v in (2, 1)),
+        *(instance("gather", "unsigned char", "double", v) for v in (2, 1)),
+        *(instance("gather", "long long", "long long", v) for v in (2, 1)),
+    ),
+    "update.cu": (
+        *_masters("judge", "sgd", "rmsprop", "adam", "average"),
+        *(instance("tally", s.name) for s in (FLOAT, DOUBLE)),
+        instance("advance"),
+    ),
+}
+
+
+def kernel(file: str, name: str, *which: object) -> CpuKernel:
+    """The instance name<which> of kernels/cuda/<file>."""
+    return module(file, INSTANCES[file])(instance(name, *which))
