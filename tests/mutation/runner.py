@@ -203,6 +203,8 @@ def _tests(folder: Path, files: list[str], *, bytecode: bool) -> int:
     for name in [name for name in sys.modules if name.partition(".")[0] in ("tests", "bnengine")]:
         del sys.modules[name]
     sys.path[:] = [str(folder), *(entry for entry in sys.path if entry and not (Path(entry) / "bnengine").is_dir())]
+    # An editable installation finds the checkout before any path is looked at.
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not type(finder).__module__.startswith("_editable")]
     importlib.invalidate_caches()
     os.environ.pop(
         "BNENGINE_REQUIRE", None
