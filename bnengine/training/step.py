@@ -103,6 +103,7 @@ class Step:
         self.memory, self.replay = memory or Arena(), replay
         self.plans: dict[tuple[Any, ...], Plan] = {}
         self._recorded_in: tuple[int, ...] = ()
+        self._froze: tuple[Any, ...] = ()
         self.inputs, self.table = Inputs(backend, network.dtype), Table(backend, network.dtype)
         self.gradients = network.gradients()
         self._propose(1)
@@ -195,6 +196,10 @@ class Step:
             self.plans.clear()  # they point to memory that was replaced since
             self._recorded_in = memory
         key = self._key(micros)
+        if key[-1] != self._froze:  # no launch of the plan writes what is frozen now
+            self.gradients.array[...] = 0
+            self.proposed[...] = 0
+            self._froze = key[-1]
         plan = self.plans.get(key)
         if plan is None:
             with self.memory.recording(self._owned()) as self.plans[key]:

@@ -124,6 +124,19 @@ def test_another_setting_is_another_plan(change: str) -> None:
     assert len(replayed.plans) == 2
 
 
+def test_what_is_frozen_again_keeps_nothing_of_the_time_between() -> None:
+    eager, replayed = make(replay=False, clip_norm=0.5), make(clip_norm=0.5)
+    for frozen in (True, False, True, False, True):
+        for step in (eager, replayed):
+            change = step.network.freeze if frozen else step.network.thaw
+            change("parameters", "0.W")
+            change("statistics", "1")
+            for _ in range(2):
+                step([batch(np.arange(40))])
+        assert snapshot(eager) == snapshot(replayed)
+    assert len(replayed.plans) == 2
+
+
 def test_a_new_table_of_rates_is_read_by_the_same_plan() -> None:
     eager, replayed = make(replay=False), make()
     for rate in (1e-3, 1e-2, 1e-4):
