@@ -168,7 +168,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 // moments and normalize in one launch, one block a slice of channels, whose rows stay in (dynamic) shared memory:
 // rows * kChannels * sizeof(T) bytes.
 template <class T, int VEC, Activation G>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     batch_norm(const Arithmetic<T>* gamma, const Arithmetic<T>* beta, const T* x, const T* add, double* batch,
                double* proposal, T* y, index rows, index channels, index stride, double eps, double slope, bool adds) {
   using A = Arithmetic<T>;
@@ -209,7 +209,7 @@ __global__ void __launch_bounds__(kThreads)
 // ---- running statistics
 
 // (3, channels) buffers, one thread a channel; where ok is false the old values, bit for bit. running may be out.
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     commit(const bool* ok, const double* running, const double* proposal, const double* decay, const bool* unbiased,
            double* out, index channels) {
   for_each<1>(channels, [&](auto, index c) {
@@ -219,7 +219,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // Statistics of the union of two samples; a may be out.
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     merge_statistics(const double* a, const double* b, double* out, index channels) {
   for_each<1>(channels, [&](auto, index c) {
     write_statistic(out + c, channels, merged(read_statistic(a + c, channels), read_statistic(b + c, channels)));

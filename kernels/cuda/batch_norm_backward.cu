@@ -42,7 +42,7 @@ __device__ __forceinline__ Sums<2, VEC> sum_rows(const T* dy, const T* x, const 
                                                  const Affine<Arithmetic<T>> (&of)[VEC], index rows, index channels,
                                                  Arithmetic<T> slope, const Slice<VEC>& at, Keep keep) {
   using A = Arithmetic<T>;
-  constexpr int kAhead = 2;  // rows on their way from memory
+  constexpr int kAhead = VEC == 8 ? 1 : 2;  // rows on their way from memory
   Sums<2, VEC> seen;
   for (index begin = at.row; at.inside && begin < rows; begin += kHeld<VEC> * at.step) {
     A sum_dz[VEC] = {}, sum_dz_x_norm[VEC] = {};
@@ -167,7 +167,7 @@ __global__ void __launch_bounds__(kThreads, kResident<G>)
 // Both in one launch, one block a slice of channels, whose x and dz stay in (dynamic) shared memory: rows * kChannels *
 // (sizeof(T) + sizeof(A)) bytes.
 template <class T, int VEC, Activation G>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     batch_norm_gradients(const double* statistics, const Arithmetic<T>* gamma, const Arithmetic<T>* beta, const T* dy,
                          const T* x, const T* y, const T* add, T* dx, T* dadd, Arithmetic<T>* dgamma,
                          Arithmetic<T>* dbeta, index rows, index channels, index stride, double eps, double slope,

@@ -78,18 +78,19 @@ struct WordOf<8> {
   using type = uint2;
 };
 
+// p is in global memory, here and below. Written as plain assignments, the compiler takes these accesses apart again:
+// loads into branches that need one element, stores inside loops.
 template <int N, class T>
 __device__ __forceinline__ Pack<T, N> load(const T* p) {
   using Word = typename WordOf<alignof(Pack<T, N>)>::type;
   constexpr int kWords = sizeof(Pack<T, N>) / sizeof(Word);
   Word words[kWords];
 #pragma unroll
-  for (int w = 0; w < kWords; ++w) words[w] = reinterpret_cast<const Word*>(p)[w];
+  for (int w = 0; w < kWords; ++w) words[w] = __ldca(reinterpret_cast<const Word*>(p) + w);
   Pack<T, N> values;
   memcpy(&values, words, sizeof values);
   return values;
 }
-// p is in global memory. Written as plain assignments, the compiler takes these stores apart again inside loops.
 template <int N, class T>
 __device__ __forceinline__ void store(T* p, const Pack<T, N>& values) {
   using Word = typename WordOf<alignof(Pack<T, N>)>::type;

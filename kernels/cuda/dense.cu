@@ -5,7 +5,7 @@ namespace bnengine {
 
 // y = g(z + b); b (outputs,) may be null, y may be z.
 template <class T, int VEC, Activation G>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     bias_activation(const Arithmetic<T>* b, const T* z, T* y, index rows, index outputs, double slope) {
   using A = Arithmetic<T>;
   const Slice<VEC> at(outputs);

@@ -58,7 +58,7 @@ struct Target {
 constexpr int kHeldPacks = 4;  // a thread keeps so much of its row in registers; what is beyond is read again
 
 template <class T, int VEC, int GROUP, class Y>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, VEC == 8 ? 1 : 2)
     softmax_cross_entropy(const Arithmetic<T>* class_weights, const Arithmetic<T>* normaliser, const T* logits,
                           const Y* target, const Arithmetic<T>* sample_weights, Arithmetic<T>* value, T* dlogits,
                           double* partial, unsigned* arrivals, index rows, index classes, double label_smoothing,
@@ -146,7 +146,7 @@ struct SquaredError {
 
 // Rule is BinaryCrossEntropy or SquaredError. A sample's weight counts for all its outputs.
 template <class T, int VEC, template <class> class Rule>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     elementwise_loss(const Arithmetic<T>* normaliser, const T* prediction, const T* target,
                      const Arithmetic<T>* sample_weights, Arithmetic<T>* value, T* gradient, double* partial,
                      unsigned* arrivals, index rows, index outputs, bool adds) {
@@ -197,7 +197,7 @@ __device__ __forceinline__ Place<Arithmetic<T>> largest_of(const T* row, index c
 
 // A warp a row. With one output and targets that are no class numbers, above 0 says 1 and is right above 1/2.
 template <class T, class Y>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     hits(const T* output, const Y* target, double* out, double* partial, unsigned* arrivals, index rows,
          index classes, bool adds) {
   using A = Arithmetic<T>;

@@ -4,7 +4,7 @@
 namespace bnengine {
 
 template <class T, int VEC, Activation G>
-__global__ void __launch_bounds__(kThreads) activation(const T* x, T* y, index size, double slope) {
+__global__ void __launch_bounds__(kThreads, 2) activation(const T* x, T* y, index size, double slope) {
   for_each<VEC>(size, [&](auto width, index i) {
     constexpr int N = decltype(width)::value;
     Pack<T, N> values = load<N>(x + i);
@@ -16,7 +16,7 @@ __global__ void __launch_bounds__(kThreads) activation(const T* x, T* y, index s
 
 // x is read for gelu alone, y for the others.
 template <class T, int VEC, Activation G>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     activation_backward(const T* dy, const T* x, const T* y, T* dx, index size, double slope, bool adds) {
   constexpr bool kNeedsX = G == Activation::gelu, kNeedsY = !kNeedsX && G != Activation::identity;
   for_each<VEC>(size, [&](auto width, index i) {
@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class T, int VEC>
-__global__ void __launch_bounds__(kThreads) total(const T* a, const T* b, T* out, index size, bool adds) {
+__global__ void __launch_bounds__(kThreads, 2) total(const T* a, const T* b, T* out, index size, bool adds) {
   for_each<VEC>(size, [&](auto width, index i) {
     constexpr int N = decltype(width)::value;
     Pack<T, N> sum = load<N>(a + i);
@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(kThreads) total(const T* a, const T* b, T* out
 
 // VEC is that of the narrower type.
 template <class S, class T, int VEC>
-__global__ void __launch_bounds__(kThreads) cast(const S* x, T* y, index size) {
+__global__ void __launch_bounds__(kThreads, 2) cast(const S* x, T* y, index size) {
   for_each<VEC>(size, [&](auto width, index i) {
     constexpr int N = decltype(width)::value;
     const Pack<S, N> values = load<N>(x + i);
@@ -65,7 +65,7 @@ __device__ __forceinline__ double raw(__nv_bfloat16 x) { return __bfloat162float
 // out[i] = (x[rows[i]] - mean) * inv_scale, in double; mean and inv_scale (features,) are both null for a plain cast, or
 // copy. VEC is that of the wider type.
 template <class S, class T, int VEC>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     gather(const double* mean, const double* inv_scale, const S* x, const index* rows, T* out, index count,
            index features) {
   const index packs = features / VEC;

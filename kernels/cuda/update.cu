@@ -11,7 +11,7 @@ namespace bnengine {
 // ok: loss, gradients and proposals are finite, and the norm (clipped to `clip`, infinite for none) has a square in A;
 // norm = |gradients|_2; factor = min(1, clip / norm).
 template <class A, int VEC>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     judge(const A* loss, const A* gradients, const double* proposals, bool* ok, double* norm, A* factor,
           double* partial, unsigned* arrivals, index size, index proposed, double clip) {
   double found[2] = {0, 0};  // sum of squares, and how many proposals are not finite
@@ -68,7 +68,7 @@ __device__ __forceinline__ void store_slot(A* p, index i, const Pack<A, N>& valu
 }
 
 template <class A, int VEC>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 3)
     sgd(const A* table, const index* counters, const bool* ok, const A* factor, const index* frozen_ranges,
         const A* parameters, const A* gradients, const A* velocity, A* new_parameters, A* new_velocity, index size,
         index table_rows, index frozen_count, index border, double momentum, double weight_decay, bool nesterov) {
@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class A, int VEC>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 3)
     rmsprop(const A* table, const index* counters, const bool* ok, const A* factor, const index* frozen_ranges,
             const A* parameters, const A* gradients, const A* square, const A* mean, const A* velocity,
             A* new_parameters, A* new_square, A* new_mean, A* new_velocity, index size, index table_rows,
@@ -124,7 +124,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // Table rows are (rate, c1, c2). With `decoupled`, weight decay shrinks p instead of entering the gradient.
 template <class A, int VEC>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 3)
     adam(const A* table, const index* counters, const bool* ok, const A* factor, const index* frozen_ranges,
          const A* parameters, const A* gradients, const A* m, const A* v, const A* largest, A* new_parameters,
          A* new_m, A* new_v, A* new_largest, index size, index table_rows, index frozen_count, index border,
@@ -158,7 +158,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // averaged <- decay averaged + (1 - decay) values.
 template <class A, int VEC>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     average(const bool* ok, const A* averaged, const A* values, A* out, index size, double decay) {
   const bool good = *ok;
   for_each<VEC>(size, [&](auto width, index i) {

@@ -82,6 +82,10 @@ inline void __stwb(T* p, T v) {
   *p = v;
 }
 template <class T>
+inline T __ldca(const T* p) {
+  return *p;
+}
+template <class T>
 inline T __ldcg(const T* p) {
   return *p;
 }

@@ -1,0 +1,113 @@
+"""Kernels compile for every architecture without a GPU: no spills, few registers, 16 bytes at a time."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cuda_on_cpu.instances import INSTANCES
+from tests.cuda_on_cpu.nvrtc import compile_kernels, disassemble, toolkit
+from tests.cuda_on_cpu.source import CUDA
+
+ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
+EVERYWHERE = 255  # what the hardware has: one block of 256 threads fits with any number
+# Registers of a thread, by kernel: 128 let two blocks share a multiprocessor, 80 three. A block that keeps its slice on
+# the chip is alone there anyway.
+CEILINGS = {
+    **dict.fromkeys(("moments", "normalize", "batch_norm_sums", "batch_norm_backward"), 128),
+    **dict.fromkeys(("batch_norm", "batch_norm_gradients"), EVERYWHERE),
+    **dict.fromkeys(("commit", "merge_statistics", "judge", "average", "tally", "advance"), 64),
+    **dict.fromkeys(("sgd", "rmsprop", "adam"), 80),
+    **dict.fromkeys(("bias_activation", "bias_activation_backward", "dropout", "dropout_backward"), 80),
+    **dict.fromkeys(("activation", "activation_backward", "softmax_cross_entropy"), 128),
+    **dict.fromkeys(("elementwise_loss", "hits", "total", "cast", "gather"), 64),
+}
+WIDE = re.compile(r"<(float, 4|__half, 8|__nv_bfloat16, 8|double, 2)")
+EIGHT_LOGITS = tuple(f"bnengine::softmax_cross_entropy<{name}, 8" for name in ("__half", "__nv_bfloat16"))
+full = pytest.mark.skipif(os.environ.get("BNENGINE_FULL") != "1", reason="takes minutes: set BNENGINE_FULL=1")
+NO_WIDE_STORE = ("moments", "batch_norm_sums", "judge")  # their results are one per channel, or one
+
+
+def kernel_of(name: str) -> str:
+    return re.split("[:<]", name.removeprefix("bnengine::"))[0]
+
+
+def ceiling(name: str) -> int:
+    """gelu's derivative takes more registers, and so do 8 logits at once."""
+    kernel = kernel_of(name)
+    many = ("gelu" in name and kernel.startswith("batch_norm")) or (
+        kernel == "softmax_cross_entropy" and ", 8, " in name
+    )
+    return EVERYWHERE if many else CEILINGS[kernel]
+
+
+def chosen(file: str) -> tuple[str, ...]:
+    """Wide instances in float32 and bfloat16, with the lightest and the heaviest variant of each."""
+    return tuple(
+        name
+        for name in INSTANCES[file]
+        if (re.search("<(float, 4|__nv_bfloat16, 8)", name) or "<" not in name)
+        and ("Activation" not in name or re.search("::(relu|gelu)>", name))
+        and ("softmax" not in name or re.search("32, long long|256, (float|__nv)", name))
+    )
+
+
+def check(file: str, names: tuple[str, ...], architecture: int) -> None:
+    for name, compiled in compile_kernels(file, names, architecture).kernels.items():
+        what = f"sm_{architecture}, {name}: {compiled}"
+        assert compiled.spilled == 0, what
+        assert compiled.registers <= ceiling(name), what
+        assert compiled.shared <= 48 * 1024, what
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("file", INSTANCES)
+def test_kernels_compile_without_spills_and_within_their_registers(file, architecture):
+    check(file, chosen(file), architecture)
+
+
+@full
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("file", INSTANCES)
+def test_every_instance_compiles_without_spills_and_within_its_registers(file, architecture):
+    check(file, INSTANCES[file], architecture)
+
+
+@pytest.mark.parametrize("architecture", [80, 90, 100])
+@pytest.mark.parametrize("file", INSTANCES)
+def test_wide_instances_read_and_write_16_bytes_at_a_time(file, architecture, tmp_path):
+    code = disassemble(compile_kernels(file, chosen(file), architecture), tmp_path)
+    wide = {name: text for name, text in code.items() if WIDE.search(name)}
+    assert wide
+    for name, text in wide.items():
+        assert "LDG.E.128" in text, f"sm_{architecture}, {name}: no 16-byte load"
+        if kernel_of(name) not in NO_WIDE_STORE:
+            assert "STG.E.128" in text, f"sm_{architecture}, {name}: no 16-byte store"
+
+
+def test_every_kernel_has_a_ceiling_and_every_file_instances():
+    assert {kernel_of(name) for names in INSTANCES.values() for name in names} == CEILINGS.keys()
+    assert {path.name for path in CUDA.glob("*.cu")} == INSTANCES.keys()
+    for path in CUDA.glob("*.cu"):
+        kernels = set(re.findall(r"__global__ void(?:\s+__launch_bounds__\([^)]*\))?\s+(\w+)\(", path.read_text()))
+        assert kernels == {kernel_of(name) for name in INSTANCES[path.name]}
+
+
+@full
+@pytest.mark.parametrize("file", INSTANCES)
+def test_a_file_compiles_alone_with_nvcc(file, tmp_path):
+    if shutil.which("nvcc") is None:
+        pytest.skip("there is no nvcc on the PATH")
+    used = "".join(f"  (void*){name},\n" for name in chosen(file))
+    source = tmp_path / "uses.cu"
+    source.write_text(f'#include "{CUDA / file}"\nvoid* kernels[] = {{\n{used}}};\n')
+    command = ["nvcc", "-std=c++17", "-arch=sm_90", "-Werror", "all-warnings", "-c", str(source)]
+    done = subprocess.run([*command, "-o", str(tmp_path / "uses.o")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[:4000]
+
+
+def test_the_headers_that_are_compiled_with_are_found():
+    assert isinstance(toolkit(), Path)
