@@ -223,6 +223,21 @@ def alignment_of(*addresses: int | None) -> int:
     return together & -together
 
 
+def layout_of(shape: tuple[int, int], strides: tuple[int, int], itemsize: int) -> tuple[bool, int] | None:
+    """(is it stored transposed, elements from row to row of what is stored) of a two-dimensional array.
+
+    strides in bytes. None if neither axis is packed, so that only a copy of the array can be multiplied.
+    """
+    for transposed, (rows, cols), (row, col) in ((False, shape, strides), (True, shape[::-1], strides[::-1])):
+        if cols != 1 and col != itemsize:
+            continue
+        if rows == 1:
+            return transposed, cols
+        if row % itemsize == 0 and row // itemsize >= cols:
+            return transposed, row // itemsize
+    return None
+
+
 def gemm_plan(
     m: int,
     n: int,

@@ -1,0 +1,335 @@
+"""Products by cublasLt: the swap to column-major, what a plan is built of, its algorithm, its calls."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bnengine.errors import BackendError, InputError
+from bnengine.fused.cuda import cublaslt
+from bnengine.fused.cuda import cublaslt_api as api
+from bnengine.fused.cuda.cublaslt import Gemm, Product, alignment_of, build, gemm_plan, layout_of, workspace_bytes
+from bnengine.fused.cuda.cublaslt_api import Handle, Library, Refusal
+from tests.fused.cublaslt_model import Choice, Model, decode, encode, read
+
+SIZES = [(7, 5, 3), (1, 9, 4), (6, 1, 5), (4, 3, 1), (33, 17, 65)]
+TRANSPOSES = list(itertools.product((False, True), repeat=2))
+ROUNDING = {"float64": 2**-53, "float32": 2**-24, "float16": 2**-11, "bfloat16": 2**-8}
+WORKSPACE = 1 << 20  # an address; no test touches what is there
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[Model]:
+    """The model in place of the library that is installed, with no plan left over from another test."""
+    model = Model()
+    monkeypatch.setattr(api, "load", lambda: Library(model, "the model"))
+    forget()
+    yield model
+    forget()
+
+
+def forget() -> None:
+    cublaslt._planned.cache_clear()
+    cublaslt._handle.cache_clear()
+
+
+def planned(*arguments: Any, **options: Any) -> Gemm:
+    plan = gemm_plan(*arguments, **options)
+    assert isinstance(plan, Gemm), plan
+    return plan
+
+
+class Memory:
+    """A row-major array of the plan's dtype with padding of NaN behind each row."""
+
+    def __init__(self, rng: np.random.Generator, shape: tuple[int, int], dtype: str, padding: int) -> None:
+        self.type, self.ld = cublaslt._TYPES[dtype], shape[1] + padding
+        stored = encode(np.full((shape[0], self.ld), np.nan), self.type)
+        stored[:, : shape[1]] = encode(rng.standard_normal(shape), self.type)
+        # 16 bytes more than needed, so that the array can begin on a multiple of 16.
+        self._bytes = np.zeros(stored.nbytes + 16, np.uint8)
+        start = -self._bytes.ctypes.data % 16
+        self.stored = self._bytes[start : start + stored.nbytes].view(stored.dtype).reshape(stored.shape)
+        self.stored[...] = stored
+        self.width = shape[1]
+
+    @property
+    def address(self) -> int:
+        return self.stored.ctypes.data
+
+    @property
+    def values(self) -> np.ndarray:
+        return decode(self.stored[:, : self.width], self.type)
+
+    def untouched_padding(self) -> bool:
+        return bool(np.isnan(decode(self.stored[:, self.width :], self.type)).all())
+
+
+def check_product(
+    rng: np.random.Generator,
+    m: int,
+    n: int,
+    k: int,
+    dtype: str = "float32",
+    *,
+    transposes: tuple[bool, bool] = (False, False),
+    padding: tuple[int, int, int] = (0, 0, 0),
+    accumulate: bool = False,
+    epilogue: str | None = None,
+    out_dtype: str | None = None,
+    precision: str = "highest",
+) -> None:
+    """The plan's result in host memory against float64, row-major and by NumPy's own product."""
+    a = Memory(rng, (k, m) if transposes[0] else (m, k), dtype, padding[0])
+    b = Memory(rng, (n, k) if transposes[1] else (k, n), dtype, padding[1])
+    out = out_dtype or dtype
+    c, vector = Memory(rng, (m, n), out, padding[2]), Memory(rng, (1, n), out, 0)
+    op_a, op_b = a.values.T if transposes[0] else a.values, b.values.T if transposes[1] else b.values
+    expected, size = op_a @ op_b, np.abs(op_a) @ np.abs(op_b)
+    if accumulate:
+        expected, size = expected + c.values, size + np.abs(c.values)
+    else:
+        c.stored[:, :n] = encode(np.full((m, n), np.nan), c.type)  # what is there must not be read
+    if epilogue in ("bias", "relu_bias"):
+        expected, size = expected + vector.values, size + np.abs(vector.values)
+    if epilogue in ("relu", "relu_bias"):
+        expected = np.where(expected < 0, 0, expected)
+    plan = planned(
+        m, n, k, dtype, transpose_a=transposes[0], transpose_b=transposes[1], accumulate=accumulate, epilogue=epilogue,
+        lda=a.ld, ldb=b.ld, ldc=c.ld, out_dtype=out_dtype, precision=precision,
+    )  # fmt: skip
+    needed = epilogue in ("bias", "relu_bias", "bias_gradient")
+    before = vector.values
+    plan(a.address, b.address, c.address, vector.address if needed else None, WORKSPACE, 0)
+    assert np.all(np.abs(c.values - expected) <= 10 * ROUNDING[out] * size)
+    assert all(x.untouched_padding() for x in (a, b, c))
+    if epilogue == "bias_gradient":
+        assert np.all(np.abs(vector.values[0] - op_b.sum(0)) <= 10 * ROUNDING[out] * np.abs(op_b).sum(0))
+    else:
+        assert np.array_equal(vector.values, before)
+
+
+@pytest.mark.parametrize("transposes", TRANSPOSES, ids=["NN", "NT", "TN", "TT"])
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.usefixtures("model")
+def test_a_row_major_product_comes_out_of_a_column_major_library(rng, sizes, transposes):
+    for padding, accumulate in itertools.product([(0, 0, 0), (3, 1, 2)], (False, True)):
+        check_product(rng, *sizes, transposes=transposes, padding=padding, accumulate=accumulate)
+
+
+@pytest.mark.parametrize("epilogue", ["bias", "relu", "relu_bias", "bias_gradient"])
+@pytest.mark.parametrize("transposes", TRANSPOSES, ids=["NN", "NT", "TN", "TT"])
+@pytest.mark.usefixtures("model")
+def test_an_epilogue_works_along_the_columns_of_the_row_major_output(rng, epilogue, transposes):
+    for accumulate in (False, True) if epilogue != "bias_gradient" else (False,):
+        options = {"transposes": transposes, "epilogue": epilogue, "padding": (1, 2, 3), "accumulate": accumulate}
+        check_product(rng, 7, 5, 3, **options)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "out_dtype", "precision"),
+    [(dtype, None, precision) for dtype, precision in cublaslt._COMPUTE]
+    + [("float16", "float32", "highest"), ("bfloat16", "float32", "bf16")],
+)
+@pytest.mark.usefixtures("model")
+def test_every_storage_and_precision_gives_the_product(rng, dtype, out_dtype, precision):
+    for epilogue in (None, "bias", "bias_gradient"):
+        options = {"out_dtype": out_dtype, "precision": precision, "epilogue": epilogue}
+        check_product(rng, 9, 6, 11, dtype, transposes=(True, False), **options)
+
+
+def test_a_product_by_hand_in_column_major_words():
+    plain = Product(2, 3, 4, "float32", "float32", False, False, False, "highest", None, 4, 3, 3, 16)
+    first, second, out = plain.column_major()
+    # B (4, 3) lies in memory as a column-major (3, 4); A (2, 4) as (4, 2); C (2, 3) as (3, 2).
+    assert first == (3, 4, 3, api.DataType.R_32F, api.Operation.N)
+    assert second == (4, 2, 4, api.DataType.R_32F, api.Operation.N)
+    assert out == (3, 2, 3, api.DataType.R_32F, api.Operation.N)
+    turned = plain._replace(transpose_a=True, lda=2, transpose_b=True, ldb=4)
+    first, second, out = turned.column_major()
+    assert first == (4, 3, 4, api.DataType.R_32F, api.Operation.T)
+    assert second == (2, 4, 2, api.DataType.R_32F, api.Operation.T)
+    assert str(turned) == ("C (2, 3) = A (4, 2)^T B (3, 4)^T, float32, precision highest, strides 2, 4, 3")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision", "compute"),
+    [
+        ("float32", "highest", "F32"),
+        ("float32", "tf32", "F32_FAST_TF32"),
+        ("float32", "bf16", "F32_FAST_16BF"),
+        ("float32", "fp16", "F32_FAST_16F"),
+        ("float16", "fp16", "F32"),
+        ("bfloat16", "bf16", "F32"),
+        ("float64", "highest", "F64"),
+    ],
+)
+@pytest.mark.usefixtures("model")
+def test_highest_is_true_float32_and_a_lower_precision_must_be_named(dtype, precision, compute):
+    at = read(planned(4, 4, 4, dtype, precision=precision).descriptors)
+    assert at.matmul["COMPUTE_TYPE"] == api.Compute[compute]
+    assert at.matmul["SCALE_TYPE"] == (api.DataType.R_64F if dtype == "float64" else api.DataType.R_32F)
+
+
+@pytest.mark.usefixtures("model")
+def test_the_heuristic_is_told_of_the_workspace_the_alignment_and_the_reduction_that_repeats():
+    at = read(planned(4, 4, 4, "float32", alignment=4, epilogue="bias").descriptors)
+    expected = {"MAX_WORKSPACE_BYTES": workspace_bytes(0), "REDUCTION_SCHEME_MASK": api.ReductionScheme.COMPUTE_TYPE}
+    assert at.preference == expected | {f"MIN_ALIGNMENT_{x}_BYTES": 4 for x in "ABCD"}
+    assert at.matmul["BIAS_POINTER"] == 4  # an address that is aligned to four bytes and no more
+
+
+def test_the_first_algorithm_whose_result_repeats_is_taken():
+    atomic, rounded = (Choice(id=i, split_k=4, reduction=r) for i, r in ((1, 1), (2, 4)))
+    failed, large = Choice(id=3, state=15), Choice(id=4, workspace=workspace_bytes(0) + 1)
+    good = Choice(id=5, tile=7, split_k=3, reduction=2, workspace=4096)
+    library = Library(Model((atomic, rounded, failed, large, good, Choice(id=6))), "the model")
+    product = Product(2, 3, 4, "float32", "float32", False, False, False, "highest", None, 4, 3, 3, 16)
+    plan = build(library, Handle(library), product)
+    assert isinstance(plan, Gemm)
+    assert plan.algorithm == (5, 7, 3, api.ReductionScheme.COMPUTE_TYPE, 4096, 0.0)
+    assert plan._algo.data[0] == 5  # the fifth result, and nothing of the others
+    refused = build(Library(Model((atomic, failed)), "the model"), Handle(library), product)
+    assert refused == Refusal(f"cublasLt 13.10.0 has no algorithm whose results repeat for {product}")
+
+
+@pytest.mark.parametrize("status", ["NOT_SUPPORTED", "INVALID_VALUE", "ARCH_MISMATCH"])
+def test_a_product_that_the_library_does_not_offer_is_refused_with_its_reason(model, status):
+    model.fail["cublasLtMatmulAlgoGetHeuristic"] = api.Status[status]
+    refused = gemm_plan(2, 3, 4, "float32", epilogue="bias")
+    assert isinstance(refused, Refusal)
+    assert f"CUBLAS_STATUS_{status} for C (2, 3) = A (2, 4) B (4, 3), then bias, float32" in refused.reason
+
+
+def test_a_library_that_fails_raises_with_status_shapes_and_cure(model):
+    model.fail["cublasLtMatmulAlgoGetHeuristic"] = api.Status.ALLOC_FAILED
+    with pytest.raises(BackendError, match=r"cublasLt 13\.10\.0: .*ALLOC_FAILED for C \(2, 3\) = .*; free memory"):
+        gemm_plan(2, 3, 4, "float32")
+    del model.fail["cublasLtMatmulAlgoGetHeuristic"]
+    plan = planned(2, 3, 4, "float32")
+    model.fail["cublasLtMatmul"] = api.Status.EXECUTION_FAILED
+    with pytest.raises(BackendError, match=r"cublasLtMatmul .*EXECUTION_FAILED for C \(2, 3\).*CUDA_LAUNCH_BLOCKING"):
+        plan(16, 16, 16, None, 0, 0)
+    model.fail["cublasLtMatmul"] = 99
+    with pytest.raises(BackendError, match=r"the unknown status 99 for .*the library is the model"):
+        plan(16, 16, 16, None, 0, 0)
+
+
+def test_a_plan_is_built_once_and_a_call_builds_nothing(model, rng):
+    plan = planned(7, 5, 3, np.dtype("float32"))
+    assert planned(7, 5, 3, "float32", lda=3, ldb=5, ldc=5, out_dtype=np.float32) is plan
+    others = [{"accumulate": True}, {"lda": 4}, {"alignment": 4}, {"precision": "tf32"}, {"device": 1}, {"ldc": 9}]
+    assert len({id(planned(7, 5, 3, "float32", **other)) for other in others} | {id(plan)}) == 7
+    model.calls.clear()
+    a, b, c = (Memory(rng, shape, "float32", 0) for shape in ((7, 3), (3, 5), (7, 5)))
+    plan(a.address, b.address, c.address, None, WORKSPACE, 77)
+    plan(a.address, b.address, c.address, None, WORKSPACE, 77)
+    assert model.calls == ["cublasLtMatmul"] * 2
+    assert model.streams == [(WORKSPACE, workspace_bytes(0), 77)] * 2
+
+
+def test_one_plan_serves_several_biases(model, rng):
+    plan = planned(4, 3, 2, "float64", epilogue="bias")
+    a, b, c = (Memory(rng, shape, "float64", 0) for shape in ((4, 2), (2, 3), (4, 3)))
+    for vector in [Memory(rng, (1, 3), "float64", 0) for _ in range(3)]:
+        plan(a.address, b.address, c.address, vector.address, WORKSPACE, 0)
+        assert np.allclose(c.values, a.values @ b.values + vector.values, rtol=0, atol=1e-14)
+    assert model.calls.count("cublasLtMatmulAlgoGetHeuristic") == 1
+
+
+def test_each_device_has_a_handle_and_whatever_is_let_go_is_destroyed(model):
+    for device in (0, 1, 0):
+        planned(2, 3, 4, "float32", device=device)
+        planned(5, 3, 4, "float32", device=device)
+    assert model.calls.count("cublasLtCreate") == 2
+    assert len(model.objects) == 4 * 5  # a MatmulDesc, three layouts and a preference for each of the four plans
+    forget()
+    assert not model.objects
+    assert model.calls.count("cublasLtDestroy") == 2
+
+
+def test_without_a_driver_there_is_no_plan_but_a_reason(model):
+    model.fail["cublasLtCreate"] = api.Status.NOT_INITIALIZED
+    refused = gemm_plan(2, 3, 4, "float32")
+    assert isinstance(refused, Refusal)
+    assert refused.reason.startswith("cublasLt 13.10.0: cublasLtCreate returned CUBLAS_STATUS_NOT_INITIALIZED; ")
+    assert "no NVIDIA driver" in refused.reason
+
+
+@pytest.mark.parametrize(
+    ("arguments", "bias", "workspace", "message"),
+    [
+        ({}, None, 128, "workspace at 0x80 is not aligned to 256"),
+        ({}, 16, 0, "takes no bias: give None"),
+        ({"epilogue": "bias"}, None, 0, "needs the address of a bias"),
+        ({"epilogue": "bias"}, 24, 0, "addresses 0x10, 0x10, 0x10, 0x18 are not aligned to 16 bytes"),
+        ({"alignment": 32}, None, 0, "0x10 are not aligned to 32 bytes; see alignment_of"),
+    ],
+)
+@pytest.mark.usefixtures("model")
+def test_addresses_that_do_not_fit_the_plan_are_refused(arguments, bias, workspace, message):
+    with pytest.raises(InputError, match=message):
+        planned(2, 3, 4, "float32", **arguments)(16, 16, 16, bias, workspace, 0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options", "message"),
+    [
+        ("int32", {}, "'int32' cannot be multiplied; take one of float32, float64, float16, bfloat16"),
+        ("float16", {"precision": "tf32"}, "'tf32' does not go with float16; take highest or fp16"),
+        ("float64", {"precision": "fp16"}, "'fp16' does not go with float64; take highest"),
+        ("float64", {"out_dtype": "float32"}, "float64 arrays do not give float32"),
+        ("float32", {"out_dtype": "float16"}, "float32 arrays do not give float16"),
+        ("float32", {"epilogue": "gelu"}, "no epilogue 'gelu'; take None, 'relu', 'bias'"),
+        ("float32", {"epilogue": "bias_gradient", "accumulate": True}, "cannot add to it"),
+        ("float32", {"m": 0}, "sizes must be positive"),
+        ("float32", {"ldb": 2}, r"no less than the widths \(4, 3, 3\)"),
+        ("float32", {"transpose_a": True, "lda": 1}, r"no less than the widths \(2, 3, 3\)"),
+        ("float32", {"lda": 0}, r"no less than the widths \(4, 3, 3\)"),
+        ("float32", {"alignment": 12}, "alignment 12 is not a power of two"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused(dtype, options, message):
+    with pytest.raises(InputError, match=f"gemm: .*{message}"):
+        gemm_plan(**{"m": 2, "n": 3, "k": 4, "dtype": dtype} | options)
+
+
+def test_the_alignment_of_addresses_is_the_largest_power_of_two_up_to_sixteen():
+    assert alignment_of(256, 512) == 16
+    assert alignment_of(256, 24, None) == 8
+    assert alignment_of(2, 1024) == 2
+    assert alignment_of(7) == 1
+
+
+@pytest.mark.parametrize(
+    ("view", "expected"),
+    [
+        (np.zeros((4, 6), "f4"), (False, 6)),
+        (np.zeros((4, 6), "f4").T, (True, 6)),
+        (np.zeros((4, 6), "f8")[:, 1:4], (False, 6)),
+        (np.zeros((4, 6), "f8")[1:3, 1:4].T, (True, 6)),
+        (np.zeros((4, 6), "f2")[::2], (False, 12)),
+        (np.zeros((1, 6), "f4"), (False, 6)),
+        (np.zeros((4, 6), "f4")[:, 2:3], (False, 6)),
+        (np.zeros((4, 6), "f4")[2:3].T, (False, 1)),
+        (np.zeros((4, 6), "f4")[:, ::2], None),
+        (np.zeros((4, 6), "f4")[::-1], None),
+        (np.broadcast_to(np.zeros(6, "f4"), (4, 6)), None),
+    ],
+)
+def test_the_layout_of_a_view_is_told_from_its_strides(view, expected):
+    assert layout_of(view.shape, view.strides, view.itemsize) == expected
+
+
+@pytest.mark.usefixtures("model")
+def test_a_view_is_multiplied_where_it_lies(rng):
+    whole_a, whole_b, c = rng.standard_normal((9, 8)), rng.standard_normal((6, 10)), np.empty((6, 4))
+    for a in (whole_a[1:7, 2:5], whole_a[2:5, 1:7].T, whole_a[::4, :6].T):
+        for b in (whole_b[:3, 4:8], whole_b[1:5, 6:9].T, whole_b[3:, :4]):
+            (transpose_a, lda), (transpose_b, ldb) = (layout_of(x.shape, x.strides, 8) for x in (a, b))
+            options = {"transpose_a": transpose_a, "lda": lda, "transpose_b": transpose_b, "ldb": ldb}
+            plan = planned(6, 4, 3, "float64", **options, alignment=8)
+            plan(a.ctypes.data, b.ctypes.data, c.ctypes.data, None, 0, 0)
+            assert np.allclose(c, a @ b, rtol=0, atol=1e-13)
