@@ -1,6 +1,7 @@
 """An op: its reference, its contract, the names of its fused versions, and the one dispatch."""
 
 import importlib
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -81,7 +82,7 @@ class Op(Generic[R]):
         reasons = []
         for name in self.fused_names:
             module, function = name.split(":")
-            library = importlib.import_module(module)
+            library = sys.modules.get(module) or importlib.import_module(module)
             reason = library.unsupported(x)
             if reason is None:
                 return getattr(library, function), ""

@@ -66,7 +66,7 @@ def _check_merge(a: Array, b: Array) -> None:
     _check_statistics("merge", a=a, b=b)
 
 
-@op(examples=_examples_merge, bound=_bound_merge, check=_check_merge)
+@op("bnengine.fused.cuda.batch_norm:merge", examples=_examples_merge, bound=_bound_merge, check=_check_merge)
 def merge(a: Array, b: Array) -> Array:
     """Statistics of the union of two samples, exactly as if all rows had been seen at once.
 
@@ -118,7 +118,10 @@ def _check_moments(x: Array) -> None:
         )
 
 
-@op(examples=_examples_moments, bound=_bound_moments, accumulates={"proposal": merge.reference}, check=_check_moments)
+@op(
+    "bnengine.fused.cuda.batch_norm:moments",
+    examples=_examples_moments, bound=_bound_moments, accumulates={"proposal": merge.reference}, check=_check_moments,
+)  # fmt: skip
 def moments(x: Array) -> Moments:
     """Count, mean and biased variance of each channel of x, shape (..., C), as float64 (3, C).
 
@@ -164,7 +167,7 @@ def _check_commit(running: Array, proposal: Array, ok: Array, decay: Array, unbi
             raise InputError(f"commit: {name} has shape {tuple(array.shape)}; it must be {tuple(shape)}")
 
 
-@op(examples=_examples_commit, bound=_bound_commit, check=_check_commit)
+@op("bnengine.fused.cuda.batch_norm:commit", examples=_examples_commit, bound=_bound_commit, check=_check_commit)
 def commit(running: Array, proposal: Array, ok: Array, decay: Array, unbiased: Array) -> Array:
     """Running statistics after one optimizer step; where `ok` is false or the proposal's count is 0, the old ones, bit
     for bit.
@@ -271,7 +274,9 @@ def _check_eps(owner: str, eps: float) -> None:
         raise InputError(f"{owner}: eps {eps!r} is not a finite number from 0 up; 1e-5 is usual")
 
 
-@op(examples=_examples_normalize, bound=_bound_normalize, check=_check_normalize)
+@op(
+    "bnengine.fused.cuda.batch_norm:normalize", examples=_examples_normalize, bound=_bound_normalize,
+    check=_check_normalize)  # fmt: skip
 def normalize(
     x: Array,
     statistics: Array,
@@ -347,11 +352,9 @@ def _check_backward(
 
 
 @op(
-    examples=_examples_backward,
-    bound=_bound_backward,
-    accumulates={"dx": plus, "dgamma": plus, "dbeta": plus},
-    check=_check_backward,
-)
+    "bnengine.fused.cuda.batch_norm:normalize_backward", examples=_examples_backward, bound=_bound_backward,
+    accumulates={"dx": plus, "dgamma": plus, "dbeta": plus}, check=_check_backward,
+)  # fmt: skip
 def normalize_backward(
     dy: Array,
     x: Array,

@@ -53,7 +53,7 @@ def _check(x: Array, W: Array, b: Array = None, *, activation: str = "identity",
         raise InputError(f"affine: b has shape {tuple(b.shape)}; W {tuple(W.shape)} needs ({W.shape[1]},)")
 
 
-@op(examples=_examples, bound=_bound, check=_check)
+@op("bnengine.fused.cuda.dense:affine", examples=_examples, bound=_bound, check=_check)
 def affine(x: Array, W: Array, b: Array | None = None, *, activation: str = "identity", slope: float = 0.01) -> Array:
     """y = g(x W + b); x (..., inputs), W (inputs, outputs), b (outputs,) or None, y (..., outputs), of one dtype."""
     z = x @ W
@@ -100,6 +100,7 @@ def _check_backward(dy: Array, x: Array, W: Array, y: Array, **options: Any) -> 
 
 
 @op(
+    "bnengine.fused.cuda.dense:affine_backward",
     examples=_examples_backward,
     bound=_bound_backward,
     accumulates={"dx": add, "dW": add, "db": add},

@@ -48,7 +48,7 @@ def _check(x: Array, step: Array, samples: Array, *, seed: int, layer: int, rate
         )
 
 
-@op(examples=_examples, bound=_bound, check=_check)
+@op("bnengine.fused.cuda.dropout:dropout", examples=_examples, bound=_bound, check=_check)
 def dropout(x: Array, step: Array, samples: Array, *, seed: int, layer: int, rate: float) -> Dropped:
     """y = x / (1 - rate) where kept, else 0; each value is kept with probability 1 - rate (Srivastava et al. 2014).
 
@@ -76,7 +76,13 @@ def _check_backward(dy: Array, keep: Array, *, rate: float) -> None:
     check_alike("dropout_backward", dy=dy, keep=keep)
 
 
-@op(examples=_examples_backward, bound=_bound_backward, accumulates={"out": add}, check=_check_backward)
+@op(
+    "bnengine.fused.cuda.dropout:dropout_backward",
+    examples=_examples_backward,
+    bound=_bound_backward,
+    accumulates={"out": add},
+    check=_check_backward,
+)
 def dropout_backward(dy: Array, keep: Array, *, rate: float) -> Array:
     """dx = dy / (1 - rate) where kept, else 0; dx may be added into a destination."""
     xp = namespace(dy)

@@ -107,7 +107,13 @@ def _check_softmax(
         raise InputError(f"{name}: sample_weights {tuple(sample_weights.shape)}; the rows need {rows}")
 
 
-@op(examples=_examples_softmax, bound=_bound_softmax, accumulates={"value": add}, check=_check_softmax)
+@op(
+    "bnengine.fused.cuda.loss:softmax_cross_entropy",
+    examples=_examples_softmax,
+    bound=_bound_softmax,
+    accumulates={"value": add},
+    check=_check_softmax,
+)
 def softmax_cross_entropy(
     logits: Array,
     target: Array,
@@ -168,7 +174,13 @@ def _check_binary(logits: Array, target: Array, sample_weights: Array = None, *,
     _check_rows("binary_cross_entropy", logits, target, sample_weights)
 
 
-@op(examples=_examples_binary, bound=_bound_binary, accumulates={"value": add}, check=_check_binary)
+@op(
+    "bnengine.fused.cuda.loss:binary_cross_entropy",
+    examples=_examples_binary,
+    bound=_bound_binary,
+    accumulates={"value": add},
+    check=_check_binary,
+)
 def binary_cross_entropy(logits: Array, target: Array, sample_weights: Array | None = None, *, normaliser: Any) -> Loss:
     """value = sum v (max(l, 0) - l t + log(1 + e^-|l|)) / normaliser;  dlogits = v (sigmoid(l) - t) / normaliser.
 
@@ -200,7 +212,13 @@ def _check_squared(prediction: Array, target: Array, sample_weights: Array = Non
     _check_rows("mean_squared_error", prediction, target, sample_weights)
 
 
-@op(examples=_examples_squared, bound=_bound_squared, accumulates={"value": add}, check=_check_squared)
+@op(
+    "bnengine.fused.cuda.loss:mean_squared_error",
+    examples=_examples_squared,
+    bound=_bound_squared,
+    accumulates={"value": add},
+    check=_check_squared,
+)
 def mean_squared_error(
     prediction: Array, target: Array, sample_weights: Array | None = None, *, normaliser: Any
 ) -> Loss:
@@ -224,7 +242,7 @@ def _bound_hits(u: float, output: Array, target: Array) -> Array:
     return 0
 
 
-@op(examples=_examples_hits, bound=_bound_hits, accumulates={"out": add})
+@op("bnengine.fused.cuda.loss:hits", examples=_examples_hits, bound=_bound_hits, accumulates={"out": add})
 def hits(output: Array, target: Array) -> Array:
     """How many rows are classified right, (1,) float64: the largest logit is the target's, or its most probable class.
 

@@ -123,7 +123,7 @@ def _check(x: Array, *, kind: str, slope: float = 0.01) -> None:
     check_floating("activation", x=x)
 
 
-@op(examples=_examples, bound=_bound, check=_check)
+@op("bnengine.fused.cuda.pointwise:activation", examples=_examples, bound=_bound, check=_check)
 def activation(x: Array, *, kind: str, slope: float = 0.01) -> Array:
     """y = g(x), element by element; x of any shape, floating; y like x. Gelu as in Hendrycks and Gimpel (2016), exact
     form.
@@ -148,7 +148,13 @@ def _check_backward(dy: Array, x: Array, y: Array, *, kind: str, slope: float = 
     check_alike("activation_backward", dy=dy, x=x, y=y)
 
 
-@op(examples=_examples_backward, bound=_bound_backward, accumulates={"out": add}, check=_check_backward)
+@op(
+    "bnengine.fused.cuda.pointwise:activation_backward",
+    examples=_examples_backward,
+    bound=_bound_backward,
+    accumulates={"out": add},
+    check=_check_backward,
+)
 def activation_backward(dy: Array, x: Array, y: Array, *, kind: str, slope: float = 0.01) -> Array:
     """dx = dy g'(x), with y = g(x); all of one shape; dx may be added into a destination. A new array, never dy
     itself.
@@ -171,7 +177,13 @@ def _check_total(a: Array, b: Array) -> None:
     check_alike("total", a=a, b=b)
 
 
-@op(examples=_examples_total, bound=_bound_total, accumulates={"out": add}, check=_check_total)
+@op(
+    "bnengine.fused.cuda.pointwise:total",
+    examples=_examples_total,
+    bound=_bound_total,
+    accumulates={"out": add},
+    check=_check_total,
+)
 def total(a: Array, b: Array) -> Array:
     """y = a + b, both of one shape: a residual's sum where no other op takes it over, and its gradient's."""
     return a + b

@@ -45,7 +45,7 @@ def _bound_judge(u: float, loss: Array, gradients: Array, proposals: Array, *, c
     return Verdict(0, 10 * 2.0**-53 * np.abs(gradients).sum(), 10 * u)
 
 
-@op(examples=_examples_judge, bound=_bound_judge)
+@op("bnengine.fused.cuda.update:judge", examples=_examples_judge, bound=_bound_judge)
 def judge(loss: Array, gradients: Array, proposals: Array, *, clip: float | None = None) -> Verdict:
     """ok = all finite, and the clipped norm's square too;  norm = |gradients|_2;  factor = min(1, clip / norm).
 
@@ -73,7 +73,7 @@ def _bound_advance(u: float, counters: Array, ok: Array) -> Array:
     return 0
 
 
-@op(examples=_examples_advance, bound=_bound_advance)
+@op("bnengine.fused.cuda.update:advance", examples=_examples_advance, bound=_bound_advance)
 def advance(counters: Array, ok: Array) -> Array:
     """counters (5,) int64 = (steps, row of the table, skipped, skipped in a row, longest such run), after one more
     step.
@@ -103,7 +103,7 @@ def _bound_tally(u: float, sums: Array, value: Array, normaliser: Array, hits: A
     return 10 * 2.0**-53 * (np.abs(sums) + np.abs(new))
 
 
-@op(examples=_examples_tally, bound=_bound_tally)
+@op("bnengine.fused.cuda.update:tally", examples=_examples_tally, bound=_bound_tally)
 def tally(sums: Array, value: Array, normaliser: Array, hits: Array, ok: Array, *, rows: int) -> Array:
     """sums (4,) float64 = (loss times its divisor, divisor, rows right, rows) of an epoch so far, where ok."""
     xp = namespace(sums)
@@ -208,7 +208,7 @@ def _bound_sgd(u: float, p: Array, g: Array, velocity: Array, table: Array, *_: 
     return SgdState(10 * u * (np.abs(p) + table.max() * (v + size)), None if velocity is None else 10 * u * v)
 
 
-@op(examples=_examples_sgd, bound=_bound_sgd)
+@op("bnengine.fused.cuda.update:sgd", examples=_examples_sgd, bound=_bound_sgd)
 def sgd(
     parameters: Array, gradients: Array, velocity: Array | None,
     table: Array, counters: Array, ok: Array, factor: Array, *,
@@ -256,7 +256,7 @@ def _bound_rmsprop(
     return RmspropState(10 * u * (np.abs(p) + table.max() * v), 10 * u * (square + size**2), new_mean, new_v)
 
 
-@op(examples=_examples_rmsprop, bound=_bound_rmsprop)
+@op("bnengine.fused.cuda.update:rmsprop", examples=_examples_rmsprop, bound=_bound_rmsprop)
 def rmsprop(
     parameters: Array, gradients: Array, square: Array, mean: Array | None, velocity: Array | None,
     table: Array, counters: Array, ok: Array, factor: Array, *,
@@ -310,7 +310,7 @@ def _bound_adam(
     return AdamState(moved, 10 * u * (np.abs(m) + size), second, most)
 
 
-@op(examples=_examples_adam, bound=_bound_adam)
+@op("bnengine.fused.cuda.update:adam", examples=_examples_adam, bound=_bound_adam)
 def adam(
     parameters: Array, gradients: Array, m: Array, v: Array, largest: Array | None,
     table: Array, counters: Array, ok: Array, factor: Array, *,
@@ -346,7 +346,7 @@ def _bound_average(u: float, averaged: Array, values: Array, ok: Array, *, decay
     return 10 * u * (np.abs(averaged) + np.abs(values))
 
 
-@op(examples=_examples_average, bound=_bound_average)
+@op("bnengine.fused.cuda.update:average", examples=_examples_average, bound=_bound_average)
 def average(averaged: Array, values: Array, ok: Array, *, decay: float) -> Array:
     """a <- decay a + (1 - decay) values, where ok: the exponential average of the weights, or of the statistics."""
     xp = namespace(averaged)

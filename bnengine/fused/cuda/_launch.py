@@ -1,0 +1,218 @@
+"""What all launchers share: arrays in a kernel's layout, vector widths, grids, arguments as they are packed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ..._typing import Array, DType
+from ...errors import InputError
+from ...memory import Outputs
+from . import _load
+
+BLOCK = (32, 8)  # kLanes and kWarps of kernels/cuda/common.cuh
+LANES, WARPS, THREADS = 32, 8, 256
+STORAGES = {"float32": "float", "float64": "double", "float16": "__half", "bfloat16": "__nv_bfloat16"}
+FULL = ("float32", "float64")  # the types that parameters and optimizers have
+INDEX = "long long"
+
+
+def refusal(x: Any, dtypes: Sequence[str]) -> str | None:
+    """Why the kernels cannot take arrays like x, in a few words; None if they can."""
+    if type(x).__module__.partition(".")[0] != "cupy":
+        return "not a CuPy array"
+    if x.dtype.name not in dtypes:
+        return f"{x.dtype.name} is not one of {', '.join(dtypes)}"
+    return _load.refusal()
+
+
+def arithmetic(x: Array) -> DType:
+    """The dtype that kernels compute in for arrays stored like x."""
+    return np.float64 if x.dtype == np.float64 else np.float32
+
+
+def storage(x: Array) -> str:
+    """CUDA's name for the dtype of x."""
+    return STORAGES[x.dtype.name]
+
+
+def activation_name(kind: str) -> str:
+    """The enumerator of kernels/rules.h."""
+    return f"bnengine::Activation::{kind}"
+
+
+# -- kernels and their arguments
+
+
+def indices(*values: int) -> tuple[np.int64, ...]:
+    """Scalars that the kernel takes as `index`: CuPy hands on their bytes without a look at the parameter."""
+    return tuple(map(np.int64, values))
+
+
+def reals(*values: float) -> tuple[np.float64, ...]:
+    """Scalars that the kernel takes as `double`."""
+    return tuple(map(np.float64, values))
+
+
+def flags(*values: bool) -> tuple[np.bool_, ...]:
+    """Scalars that the kernel takes as `bool`."""
+    return tuple(map(np.bool_, values))
+
+
+_NULL = np.uint64(0)  # None would be no argument at all for CuPy, and the launch would read from address 0
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """An instance of a kernel with its grid: called with a launch's arrays and scalars, it packs and launches.
+
+    `bound`: arrays that belong to the kernel and not to the launch, each with its place among the arguments: counters
+    that are always zero between launches, and constants.
+    """
+
+    name: str
+    function: Any
+    grid: tuple[int, ...]
+    shared: int = 0
+    bound: tuple[tuple[int, Array], ...] = ()
+
+    @property
+    def __name__(self) -> str:
+        return self.name
+
+    def __call__(self, *arguments: Any) -> None:
+        packed = [_NULL if a is None else a for a in arguments]
+        for place, array in self.bound:
+            packed.insert(place, array)
+        self.function(self.grid, BLOCK, tuple(packed), shared_mem=self.shared)
+
+
+def kernel(
+    like: Array,
+    file: str,
+    name: str,
+    *parameters: Any,
+    grid: tuple[int, ...] = (1,),
+    bound: tuple[tuple[int, Array], ...] = (),
+) -> Kernel:
+    """The instance name<parameters> of kernels/cuda/<file>, on the device of `like`."""
+    given = f"<{', '.join(map(str, parameters))}>" if parameters else ""
+    expression = f"bnengine::{name}{given}"
+    return Kernel(expression, _load.function(file, expression, like.device.id), grid, bound=bound)
+
+
+def arrivals(like: Array, count: int = 1) -> Array:
+    """Counters for `count` groups of blocks on the device of `like`."""
+    return _load.arrivals(count, like.device.id)
+
+
+# -- grids
+
+
+def flat_grid(like: Array, size: int, vector: int = 1, waves: int = 8) -> tuple[int]:
+    """Blocks for a kernel that goes over `size` elements with strides of the grid."""
+    return (max(1, min(-(-size // (vector * THREADS)), waves * _load.multiprocessors(like.device.id))),)
+
+
+def sliced_grid(like: Array, rows: int, channels: int, vector: int, *, sums: bool) -> tuple[int, int]:
+    """(slices of the channels, splits of the rows), as `Slice` of kernels/cuda/slices.cuh has them.
+
+    Where the splits are summed up (`sums`), a thread is to have a few rows, and fewer blocks are waited for.
+    """
+    across = LANES if vector == 1 else 8
+    slices = -(-channels // (across * vector))
+    rows_at_once = WARPS * (LANES // across) * (8 if sums else 2)
+    wanted = -(-(2 if sums else 4) * _load.multiprocessors(like.device.id) // slices)
+    return slices, max(1, min(wanted, -(-rows // rows_at_once), 65535))
+
+
+def vector_of(like: Array, columns: int | None, *arrays: Array | None) -> int:
+    """Elements of 16 bytes, if rows of so many columns (None: flat arrays) and all arrays begin on such; else 1."""
+    vector = 16 // int(like.dtype.itemsize)
+    if columns is not None and columns % vector:
+        return 1
+    return vector if all(a is None or a.data.ptr % 16 == 0 for a in arrays) else 1
+
+
+def extent(x: Array) -> tuple[int, int]:
+    """(rows, channels): all axes but the last are rows."""
+    return prod(x.shape[:-1]), int(x.shape[-1])
+
+
+# -- arrays
+
+
+def copied(x: Array, out: Array) -> None:
+    """A launch of CuPy's own: x in the dtype and layout of `out`."""
+    out[...] = x
+
+
+def filled(out: Array, value: float) -> None:
+    """A launch of CuPy's own: every element is `value`."""
+    out.fill(value)
+
+
+def ready(to: Outputs, x: Array, dtype: DType | None = None) -> Array:
+    """x itself if it is contiguous and of this dtype (None: whichever it has), else a copy that is.
+
+    The copy is a launch, so that it is made again in every replay.
+    """
+    if x is None:
+        return None
+    dtype = np.dtype(x.dtype if dtype is None else dtype)
+    if x.dtype == dtype and x.flags.c_contiguous:
+        return x
+    out = to.array("a contiguous copy", x.shape, dtype, x)
+    to.launch(copied, reads=(x,), writes=(out,))
+    return out
+
+
+def scalar(to: Outputs, value: Any, dtype: DType, like: Array) -> Array:
+    """A number as an array of shape (1,), which kernels read it from; such an array as it is."""
+    if hasattr(value, "shape"):
+        return ready(to, value, dtype)
+    out = to.array("a number", (1,), dtype, like)
+    to.launch(filled, writes=(out,), scalars=(float(value),))
+    return out
+
+
+def statistics_of(to: Outputs, x: Array) -> tuple[Array, int]:
+    """(count, mean, var) and the elements from row to row: columns of a larger buffer are read where they are."""
+    x = x if _has_rows(x) else ready(to, x, np.float64)
+    return x, int(x.strides[0]) // 8
+
+
+def _has_rows(x: Array) -> bool:
+    rows, columns = x.strides
+    return bool(x.dtype == np.float64 and columns == 8 and rows % 8 == 0 and rows >= 8 * x.shape[1])
+
+
+def output(
+    to: Outputs, field: str, shape: Sequence[int], dtype: DType, like: Array, *, rows_apart: bool = False
+) -> Array:
+    """The array that an output is written to; a destination that the kernel could not write to is an error.
+
+    `rows_apart`: it may be columns of a larger buffer.
+    """
+    shape, dtype = tuple(map(int, shape)), np.dtype(dtype)
+    array = to.array(field, shape, dtype, like)
+    if not to.given(field):
+        return array
+    if tuple(array.shape) != shape:
+        shapes = f"{tuple(array.shape)}, the output is {shape}"
+        raise InputError(f"the destination of {field!r} is {shapes}; they must be alike")
+    if array.dtype != dtype or not (array.flags.c_contiguous or (rows_apart and _has_rows(array))):
+        raise InputError(
+            f"the destination of {field!r} is {array.dtype} with strides {tuple(array.strides)}; CUDA kernels write "
+            f"to contiguous {dtype} arrays"
+        )
+    return array
+
+
+def absent(to: Outputs, *fields: str) -> None:
+    """Refuse destinations of outputs that this call does not have."""
+    for field in fields:
+        if to.given(field):
+            raise InputError(f"this call has no output {field!r} that could go into a destination")

@@ -1,0 +1,96 @@
+"""The CUDA kernels: found, made one text, compiled when a launch first needs them, and kept for each device."""
+
+import functools
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+from ...errors import BackendError
+
+OLDEST = (14, 2)  # before it, CuPy compiled templates with several parameters again in every process
+OPTIONS = ("--std=c++17",)
+_OWN_INCLUDE = re.compile(r'^#include "(.+)"$')
+
+
+def cupy() -> Any:
+    """CuPy, for which there is an array already."""
+    return importlib.import_module("cupy")
+
+
+@functools.cache
+def refusal() -> str | None:
+    """Why the CuPy that is installed cannot take these kernels; None if it can."""
+    found = str(getattr(cupy(), "__version__", "0"))
+    parts = re.findall(r"\d+", found)[:2]
+    if tuple(map(int, parts)) < OLDEST:
+        return f"CuPy {found} is older than {'.'.join(map(str, OLDEST))}; pip install --upgrade cupy-cuda13x"
+    return None
+
+
+@functools.cache
+def folder() -> Path:
+    """Where the kernels are: inside an installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parents[2]
+    places = (package / "kernels", package.parent / "kernels")
+    for place in places:
+        if (place / "rules.h").is_file() and (place / "cuda").is_dir():
+            return place
+    raise BackendError(
+        f"fused.cuda: no kernels in {places[0]}, nor in {places[1]}; install bnengine again, or run it from a whole "
+        "checkout"
+    )
+
+
+@functools.cache
+def source(file: str) -> str:
+    """kernels/cuda/<file> with our own headers pasted in: CuPy's compile cache sees only this text."""
+    return _pasted(folder() / "cuda" / file, set())
+
+
+def _pasted(path: Path, seen: set[Path]) -> str:
+    if path in seen:
+        return ""
+    seen.add(path)
+    lines = [f'#line 1 "{path.name}"']
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if own := _OWN_INCLUDE.match(line):
+            lines += [_pasted((path.parent / own[1]).resolve(), seen), f'#line {number + 1} "{path.name}"']
+        else:
+            lines.append("" if line == "#pragma once" else line)
+    return "\n".join(lines) + "\n"
+
+
+@functools.cache
+def function(file: str, expression: str, device: int) -> Any:
+    """The instance `expression` of a kernel in kernels/cuda/<file>, compiled for a device.
+
+    A module an instance: a network meets a dozen of them, a tenth of a second each the first time and milliseconds
+    out of CuPy's cache ever after; all that a file could make are a hundred.
+    """
+    with cupy().cuda.Device(device):
+        module = cupy().RawModule(code=source(file), options=OPTIONS, name_expressions=(expression,))
+        return module.get_function(expression)
+
+
+@functools.cache
+def multiprocessors(device: int) -> int:
+    """How many blocks of work a device can run side by side, but for a factor."""
+    return int(cupy().cuda.Device(device).attributes["MultiProcessorCount"])
+
+
+_arrivals: dict[tuple[int, int], Any] = {}
+
+
+def arrivals(count: int, device: int) -> Any:
+    """Counters of blocks that have arrived: zero, and left at zero by every launch.
+
+    Launches of one stream share them, since they run one after the other; so a captured graph is to be launched on
+    the stream that it was captured on.
+    """
+    key = device, int(cupy().cuda.get_current_stream().ptr)
+    held = _arrivals.get(key)
+    if held is None or held.size < count:
+        with cupy().cuda.Device(device):
+            held = _arrivals[key] = cupy().zeros(max(1024, 1 << (count - 1).bit_length()), dtype="uint32")
+    return held

@@ -1,0 +1,89 @@
+"""affine and affine_backward: the product apart; bias, activation and their gradients by our own kernels."""
+
+from typing import Any
+
+import numpy as np
+
+from ..._typing import Array
+from ...memory import Outputs
+from ...ops.dense import AffineGradients
+from ._launch import (
+    FULL,
+    absent,
+    activation_name,
+    arithmetic,
+    arrivals,
+    extent,
+    flags,
+    indices,
+    kernel,
+    output,
+    ready,
+    reals,
+    refusal,
+    sliced_grid,
+    vector_of,
+)
+from ._launch import storage as storage_of
+from .gemm import gemm
+
+FILE = "dense.cu"
+
+
+def unsupported(x: Any) -> str | None:
+    """Why these kernels cannot take arrays like x; None if they can."""
+    return refusal(x, FULL)
+
+
+def affine(
+    to: Outputs, x: Array, W: Array, b: Array | None = None, *, activation: str = "identity", slope: float = 0.01
+) -> Array:
+    """y = x W, then bias and activation where it lies."""
+    x = ready(to, x)
+    W, b = ready(to, W, x.dtype), ready(to, b, arithmetic(x))
+    y = output(to, "out", (*x.shape[:-1], W.shape[1]), x.dtype, x)
+    flat = y.reshape(-1, y.shape[-1])
+    gemm(to, x.reshape(-1, x.shape[-1]), W, flat)
+    if b is None and activation == "identity":
+        return y
+    rows, outputs = extent(y)
+    vector = vector_of(y, outputs, y)
+    name = storage_of(y), vector, activation_name(activation)
+    run = kernel(y, FILE, "bias_activation", *name, grid=sliced_grid(y, rows, outputs, vector, sums=False))
+    to.launch(run, whole=(b,), reads=(flat,), writes=(flat,), scalars=(*indices(rows, outputs), *reals(slope)))
+    return y
+
+
+def affine_backward(
+    to: Outputs, dy: Array, x: Array, W: Array, y: Array, *,
+    activation: str = "identity", slope: float = 0.01, input_gradient: bool = True,
+) -> AffineGradients:  # fmt: skip
+    """dz and db in one pass, then dW = x^T dz and dx = dz W^T."""
+    x = ready(to, x)
+    dy, W = ready(to, dy, x.dtype), ready(to, W, x.dtype)
+    y = None if activation == "identity" else ready(to, y, x.dtype)
+    rows, outputs = extent(dy)
+    dW = output(to, "dW", W.shape, x.dtype, x)
+    db = output(to, "db", (outputs,), arithmetic(x), x)
+    dz = None if activation == "identity" else to.array("dz", dy.shape, dy.dtype, dy)
+    vector = vector_of(dy, outputs, dy, y, dz)
+    grid = sliced_grid(dy, rows, outputs, vector, sums=True)
+    run = kernel(
+        dy, FILE, "bias_activation_backward", storage_of(dy), vector, activation_name(activation),
+        grid=grid, bound=((5, arrivals(dy, grid[0])),),
+    )  # fmt: skip
+    to.launch(
+        run,
+        reads=(dy, y),
+        writes=(dz, db),
+        scratch=(((grid[1], 1, outputs), np.float64),),
+        scalars=(*indices(rows, outputs), *reals(slope), *flags(to.adds("db"))),
+    )
+    rows_dz = (dy if dz is None else dz).reshape(-1, outputs)
+    gemm(to, x.reshape(-1, x.shape[-1]).T, rows_dz, dW, adds=to.adds("dW"))
+    if not input_gradient:
+        absent(to, "dx")
+        return AffineGradients(None, dW, db)
+    dx = output(to, "dx", x.shape, x.dtype, x)
+    gemm(to, rows_dz, W.T, dx.reshape(-1, x.shape[-1]), adds=to.adds("dx"))
+    return AffineGradients(dx, dW, db)

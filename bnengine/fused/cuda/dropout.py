@@ -1,0 +1,45 @@
+"""dropout and dropout_backward, with the random bits of every other library."""
+
+from typing import Any
+
+import numpy as np
+
+from ..._typing import Array
+from ...memory import Outputs
+from ...ops.dropout import Dropped
+from ...random import split_seed
+from ._launch import STORAGES, flags, flat_grid, indices, kernel, output, ready, reals, refusal, vector_of
+from ._launch import storage as storage_of
+
+FILE, FEATURES = "dropout.cu", 4  # a thread has the four features of one counter
+
+
+def unsupported(x: Any) -> str | None:
+    """Why these kernels cannot take arrays like x; None if they can."""
+    return refusal(x, tuple(STORAGES))
+
+
+def dropout(to: Outputs, x: Array, step: Array, samples: Array, *, seed: int, layer: int, rate: float) -> Dropped:
+    """y = x / (1 - rate) where kept, else 0; and where it was kept."""
+    x, step, samples = ready(to, x), ready(to, step, np.int64), ready(to, samples, np.int64)
+    y, keep = output(to, "out", x.shape, x.dtype, x), output(to, "keep", x.shape, np.bool_, x)
+    rows, features = int(x.shape[0]), x.size // int(x.shape[0])
+    aligned = vector_of(x, None, x, y, keep) > 1 and features % FEATURES == 0
+    threads = rows * -(-features // FEATURES)
+    name = storage_of(x), FEATURES if aligned else 1
+    run = kernel(x, FILE, "dropout", *name, grid=flat_grid(x, threads))
+    threshold = round(rate * 2**32)
+    scalars = (*indices(rows, features, *split_seed(seed), layer, threshold), *reals(rate))
+    to.launch(run, whole=(step,), reads=(x, samples), writes=(y, keep), scalars=scalars)
+    return Dropped(y, keep)
+
+
+def dropout_backward(to: Outputs, dy: Array, keep: Array, *, rate: float) -> Array:
+    """dx = dy / (1 - rate) where kept, else 0."""
+    dy, keep = ready(to, dy), ready(to, keep, np.bool_)
+    dx = output(to, "out", dy.shape, dy.dtype, dy)
+    vector = vector_of(dy, None, dy, keep, dx)
+    run = kernel(dy, FILE, "dropout_backward", storage_of(dy), vector, grid=flat_grid(dy, dy.size, vector))
+    scalars = (*indices(dy.size), *reals(rate), *flags(to.adds("out")))
+    to.launch(run, reads=(dy, keep), writes=(dx,), scalars=scalars)
+    return dx

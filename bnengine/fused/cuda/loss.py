@@ -1,0 +1,139 @@
+"""Losses, value and gradient in one pass, and the rows classified right."""
+
+from typing import Any
+
+import numpy as np
+
+from ..._typing import Array
+from ...memory import Outputs
+from ...ops.loss import Loss
+from ._launch import (
+    INDEX,
+    LANES,
+    STORAGES,
+    THREADS,
+    arithmetic,
+    arrivals,
+    extent,
+    flags,
+    flat_grid,
+    indices,
+    kernel,
+    output,
+    ready,
+    reals,
+    refusal,
+    scalar,
+    vector_of,
+)
+from ._launch import storage as storage_of
+
+FILE, HELD_PACKS = "loss.cu", 4
+
+
+def unsupported(x: Any) -> str | None:
+    """Why these kernels cannot take arrays like x; None if they can."""
+    return refusal(x, tuple(STORAGES))
+
+
+def softmax_cross_entropy(
+    to: Outputs, logits: Array, target: Array, class_weights: Array | None = None,
+    sample_weights: Array | None = None, *, normaliser: Any, label_smoothing: float = 0.0,
+) -> Loss:  # fmt: skip
+    """A warp a row, or a block where a row has more classes than a warp keeps in registers."""
+    logits = ready(to, logits)
+    wide = arithmetic(logits)
+    target, kind = _target(to, target, logits)
+    class_weights, sample_weights = ready(to, class_weights, wide), ready(to, sample_weights, wide)
+    divisor = scalar(to, normaliser, wide, logits)
+    rows, classes = extent(logits)
+    value, dlogits = _outputs(to, logits)
+    vector = vector_of(logits, classes, logits, dlogits, None if kind == INDEX else target)
+    group = LANES if classes <= LANES * HELD_PACKS * vector else THREADS
+    grid = flat_grid(logits, rows * group)
+    run = kernel(
+        logits, FILE, "softmax_cross_entropy", storage_of(logits), vector, group, kind,
+        grid=grid, bound=((8, arrivals(logits)),),
+    )  # fmt: skip
+    to.launch(
+        run,
+        whole=(class_weights, divisor),
+        reads=(logits, target, sample_weights),
+        writes=(value, dlogits),
+        scratch=((grid, np.float64),),
+        scalars=(*indices(rows, classes), *reals(label_smoothing), *flags(to.adds("value"))),
+    )
+    return Loss(value, dlogits)
+
+
+def binary_cross_entropy(
+    to: Outputs, logits: Array, target: Array, sample_weights: Array | None = None, *, normaliser: Any
+) -> Loss:
+    """A question an output."""
+    return _elementwise(to, "BinaryCrossEntropy", logits, target, sample_weights, normaliser)
+
+
+def mean_squared_error(
+    to: Outputs, prediction: Array, target: Array, sample_weights: Array | None = None, *, normaliser: Any
+) -> Loss:
+    """A difference an output."""
+    return _elementwise(to, "SquaredError", prediction, target, sample_weights, normaliser)
+
+
+def _elementwise(
+    to: Outputs, rule: str, prediction: Array, target: Array, sample_weights: Array | None, normaliser: Any
+) -> Loss:
+    prediction = ready(to, prediction)
+    wide = arithmetic(prediction)
+    target, sample_weights = ready(to, target, prediction.dtype), ready(to, sample_weights, wide)
+    divisor = scalar(to, normaliser, wide, prediction)
+    rows, outputs = extent(prediction)
+    value, gradient = _outputs(to, prediction)
+    vector = vector_of(prediction, None, prediction, target, gradient)
+    grid = flat_grid(prediction, prediction.size, vector)
+    run = kernel(
+        prediction, FILE, "elementwise_loss", storage_of(prediction), vector, f"bnengine::{rule}",
+        grid=grid, bound=((7, arrivals(prediction)),),
+    )  # fmt: skip
+    to.launch(
+        run,
+        whole=(divisor,),
+        reads=(prediction, target, sample_weights),
+        writes=(value, gradient),
+        scratch=((grid, np.float64),),
+        scalars=(*indices(rows, outputs), *flags(to.adds("value"))),
+    )
+    return Loss(value, gradient)
+
+
+def hits(to: Outputs, output: Array, target: Array) -> Array:
+    """A warp a row."""
+    output = ready(to, output)
+    target, kind = _target(to, target, output)
+    rows, classes = extent(output)
+    out = destination(to, "out", (1,), np.float64, output)
+    grid = flat_grid(output, rows * LANES)
+    run = kernel(output, FILE, "hits", storage_of(output), kind, grid=grid, bound=((4, arrivals(output)),))
+    to.launch(
+        run,
+        reads=(output, target),
+        writes=(out,),
+        scratch=((grid, np.float64),),
+        scalars=(*indices(rows, classes), *flags(to.adds("out"))),
+    )
+    return out
+
+
+destination = output  # `hits` has an argument of that name
+
+
+def _target(to: Outputs, target: Array, like: Array) -> tuple[Array, str]:
+    """Targets and their name in CUDA: class numbers of any integer type, or one number for each class."""
+    if target.dtype.kind in "iu":
+        return ready(to, target, np.int64), INDEX
+    return ready(to, target, like.dtype), storage_of(like)
+
+
+def _outputs(to: Outputs, like: Array) -> tuple[Array, Array]:
+    value = output(to, "value", (1,), arithmetic(like), like)
+    return value, output(to, "dlogits", like.shape, like.dtype, like)

@@ -1,0 +1,67 @@
+"""activation, activation_backward and total: element by element over contiguous arrays."""
+
+from typing import Any
+
+from ..._typing import Array
+from ...memory import Outputs
+from ...ops.pointwise import NEEDS_INPUT
+from ._launch import (
+    STORAGES,
+    activation_name,
+    flags,
+    flat_grid,
+    indices,
+    kernel,
+    output,
+    ready,
+    reals,
+    refusal,
+    vector_of,
+)
+from ._launch import storage as storage_of
+
+FILE = "pointwise.cu"
+
+
+def unsupported(x: Any) -> str | None:
+    """Why these kernels cannot take arrays like x; None if they can."""
+    return refusal(x, tuple(STORAGES))
+
+
+def activation(to: Outputs, x: Array, *, kind: str, slope: float = 0.01) -> Array:
+    """y = g(x)."""
+    x = ready(to, x)
+    y = output(to, "out", x.shape, x.dtype, x)
+    vector = vector_of(x, None, x, y)
+    run = kernel(x, FILE, "activation", storage_of(x), vector, activation_name(kind), grid=flat_grid(x, x.size, vector))
+    to.launch(run, reads=(x,), writes=(y,), scalars=(*indices(x.size), *reals(slope)))
+    return y
+
+
+def activation_backward(to: Outputs, dy: Array, x: Array, y: Array, *, kind: str, slope: float = 0.01) -> Array:
+    """dx = dy g'(x), told from x for gelu, from y for the others."""
+    dy = ready(to, dy)
+    x = ready(to, x, dy.dtype) if kind in NEEDS_INPUT else None
+    y = ready(to, y, dy.dtype) if x is None and kind != "identity" else None
+    dx = output(to, "out", dy.shape, dy.dtype, dy)
+    vector = vector_of(dy, None, dy, x, y, dx)
+    name = storage_of(dy), vector, activation_name(kind)
+    run = kernel(dy, FILE, "activation_backward", *name, grid=flat_grid(dy, dy.size, vector))
+    scalars = (*indices(dy.size), *reals(slope), *flags(to.adds("out")))
+    to.launch(run, reads=(dy, x, y), writes=(dx,), scalars=scalars)
+    return dx
+
+
+def total(to: Outputs, a: Array, b: Array) -> Array:
+    """a + b."""
+    a, b = ready(to, a), ready(to, b, a.dtype)
+    out = output(to, "out", a.shape, a.dtype, a)
+    summed(to, a, b, out, adds=to.adds("out"))
+    return out
+
+
+def summed(to: Outputs, a: Array, b: Array, out: Array, *, adds: bool = False) -> None:
+    """Launch out = a + b, which may be one of them; `adds`: out = out + a + b."""
+    vector = vector_of(a, None, a, b, out)
+    run = kernel(a, FILE, "total", storage_of(a), vector, grid=flat_grid(a, a.size, vector))
+    to.launch(run, reads=(a, b), writes=(out,), scalars=(*indices(a.size), *flags(adds)))

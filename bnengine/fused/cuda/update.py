@@ -1,0 +1,144 @@
+"""What ends an optimizer step: judge, the optimizers' rules, averages and counts."""
+
+from typing import Any
+
+import numpy as np
+
+from ..._typing import Array
+from ...memory import Outputs
+from ...ops.update import AdamState, Ranges, RmspropState, SgdState, Verdict
+from . import _load
+from ._launch import FULL, arrivals, flags, flat_grid, indices, kernel, output, ready, reals, refusal, vector_of
+from ._launch import storage as storage_of
+
+FILE = "update.cu"
+
+
+def unsupported(x: Any) -> str | None:
+    """Why these kernels cannot take arrays like x; None if they can."""
+    return refusal(x, (*FULL, "int64"))  # counters are whole numbers
+
+
+def judge(to: Outputs, loss: Array, gradients: Array, proposals: Array, *, clip: float | None = None) -> Verdict:
+    """ok, norm and factor: one pass over gradients and proposals."""
+    gradients, proposals = ready(to, gradients), ready(to, proposals, np.float64)
+    loss = ready(to, loss, gradients.dtype)
+    kinds = (("ok", np.bool_), ("norm", np.float64), ("factor", gradients.dtype))
+    out = [output(to, name, (1,), dtype, gradients) for name, dtype in kinds]
+    vector = vector_of(gradients, None, gradients)
+    grid = flat_grid(gradients, max(gradients.size // vector, proposals.size), waves=4)
+    run = kernel(gradients, FILE, "judge", storage_of(gradients), vector, grid=grid, bound=((7, arrivals(gradients)),))
+    to.launch(
+        run,
+        reads=(loss, gradients, proposals),
+        writes=out,
+        scratch=(((grid[0], 2), np.float64),),
+        scalars=(*indices(gradients.size, proposals.size), *reals(float("inf") if clip is None else clip)),
+    )
+    return Verdict(*out)
+
+
+def sgd(
+    to: Outputs, parameters: Array, gradients: Array, velocity: Array | None,
+    table: Array, counters: Array, ok: Array, factor: Array, *,
+    border: int, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0, frozen: Ranges = (),
+) -> SgdState:  # fmt: skip
+    """Plain, with momentum, or Nesterov's."""
+    slots, settings = {"velocity": velocity}, (*reals(momentum, weight_decay), *flags(nesterov))
+    return SgdState(*_update(to, "sgd", parameters, gradients, slots, (table, counters, ok, factor), border, frozen,
+                             settings))  # fmt: skip
+
+
+def rmsprop(
+    to: Outputs, parameters: Array, gradients: Array, square: Array, mean: Array | None, velocity: Array | None,
+    table: Array, counters: Array, ok: Array, factor: Array, *,
+    border: int, rho: float = 0.99, eps: float = 1e-8, eps_inside: bool = False,
+    momentum: float = 0.0, weight_decay: float = 0.0, frozen: Ranges = (),
+) -> RmspropState:  # fmt: skip
+    """Plain, centred, with momentum, eps inside the root or beside it."""
+    slots = {"square": square, "mean": mean, "velocity": velocity}
+    settings = (*reals(rho, eps, momentum, weight_decay), *flags(eps_inside))
+    return RmspropState(*_update(to, "rmsprop", parameters, gradients, slots, (table, counters, ok, factor), border,
+                                 frozen, settings))  # fmt: skip
+
+
+def adam(
+    to: Outputs, parameters: Array, gradients: Array, m: Array, v: Array, largest: Array | None,
+    table: Array, counters: Array, ok: Array, factor: Array, *,
+    border: int, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8,
+    weight_decay: float = 0.0, decoupled: bool = False, frozen: Ranges = (),
+) -> AdamState:  # fmt: skip
+    """Adam, AMSGrad, AdamW."""
+    slots = {"m": m, "v": v, "largest": largest}
+    settings = (*reals(beta1, beta2, eps, weight_decay), *flags(decoupled))
+    return AdamState(*_update(to, "adam", parameters, gradients, slots, (table, counters, ok, factor), border, frozen,
+                              settings))  # fmt: skip
+
+
+def _update(
+    to: Outputs, rule: str, parameters: Array, gradients: Array, slots: dict[str, Array | None],
+    control: tuple[Array, Array, Array, Array], border: int, frozen: Ranges, settings: tuple[Any, ...],
+) -> list[Array | None]:  # fmt: skip
+    """One launch over the flat buffers: the new parameters and slots, None for a slot that is not there."""
+    dtype = parameters.dtype
+    table, counters, ok, factor = control
+    control = (
+        ready(to, table, dtype), ready(to, counters, np.int64), ready(to, ok, np.bool_), ready(to, factor, dtype)
+    )  # fmt: skip
+    reads = [ready(to, a, dtype) for a in (parameters, gradients, *slots.values())]
+    old = {"parameters": parameters, **slots}
+    writes = [None if a is None else output(to, name, a.shape, dtype, parameters) for name, a in old.items()]
+    vector = vector_of(parameters, None, *reads, *writes)
+    run = kernel(
+        parameters, FILE, rule, storage_of(parameters), vector,
+        grid=flat_grid(parameters, parameters.size, vector), bound=((4, _ranges(frozen, parameters)),),
+    )  # fmt: skip
+    scalars = (*indices(parameters.size, table.shape[0], len(frozen), border), *settings)
+    to.launch(run, whole=control, reads=reads, writes=writes, scalars=scalars)
+    return writes
+
+
+def _ranges(frozen: Ranges, like: Array) -> Array:
+    """What is frozen, as the kernel searches it. It belongs to the kernel: a change of it is another plan."""
+    key = frozen, like.device.id
+    if key not in _uploaded:
+        pairs = np.asarray(frozen, dtype=np.int64).reshape(-1, 2) if frozen else np.zeros((1, 2), np.int64)
+        with like.device:
+            _uploaded[key] = _load.cupy().asarray(pairs)
+    return _uploaded[key]
+
+
+_uploaded: dict[tuple[Ranges, int], Array] = {}
+
+
+def average(to: Outputs, averaged: Array, values: Array, ok: Array, *, decay: float) -> Array:
+    """a <- decay a + (1 - decay) values, where ok."""
+    averaged, ok = ready(to, averaged), ready(to, ok, np.bool_)
+    values = ready(to, values, averaged.dtype)
+    out = output(to, "out", averaged.shape, averaged.dtype, averaged)
+    vector = vector_of(averaged, None, averaged, values, out)
+    run = kernel(
+        averaged, FILE, "average", storage_of(averaged), vector, grid=flat_grid(averaged, averaged.size, vector)
+    )
+    scalars = (*indices(averaged.size), *reals(decay))
+    to.launch(run, whole=(ok,), reads=(averaged, values), writes=(out,), scalars=scalars)
+    return out
+
+
+def advance(to: Outputs, counters: Array, ok: Array) -> Array:
+    """The counters after one more step."""
+    ok, counters = ready(to, ok, np.bool_), ready(to, counters, np.int64)
+    out = output(to, "out", counters.shape, np.int64, counters)
+    to.launch(kernel(counters, FILE, "advance"), reads=(ok, counters), writes=(out,))
+    return out
+
+
+def tally(to: Outputs, sums: Array, value: Array, normaliser: Array, hits: Array, ok: Array, *, rows: int) -> Array:
+    """The sums of an epoch so far."""
+    value, ok = ready(to, value), ready(to, ok, np.bool_)
+    normaliser = ready(to, normaliser, value.dtype)
+    hits, sums = ready(to, hits, np.float64), ready(to, sums, np.float64)
+    out = output(to, "out", sums.shape, np.float64, sums)
+    run = kernel(sums, FILE, "tally", storage_of(value))
+    to.launch(run, reads=(value, normaliser, hits, ok, sums), writes=(out,), scalars=indices(rows))
+    return out

@@ -1,0 +1,217 @@
+"""Every op through its launcher on the simulated device: within its bound of the exact result, and of the reference."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bnengine.errors import InputError
+from bnengine.memory import Arena, Fresh
+from bnengine.ops import REGISTRY, Example, Into, using
+from tests.cuda_on_cpu.cases import Case, assert_within, fields
+from tests.cuda_on_cpu.launch import Path
+from tests.cuda_on_cpu.storage import DOUBLE, FLOAT, HALF, Storage
+
+pytestmark = pytest.mark.usefixtures("device")
+NAMES = sorted(REGISTRY)
+HALVES = (
+    "moments", "normalize", "normalize_backward", "activation", "activation_backward", "total", "dropout",
+    "dropout_backward", "softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error", "hits",
+)  # fmt: skip
+
+
+def run(device: Any, name: str, args: Any, options: Any, into: Any = None, memory: Fresh | None = None) -> Any:
+    """The outputs of the fused version, by name, on the host."""
+    given = [upload(device, a) for a in args]
+    options = {key: upload(device, value) for key, value in options.items()}
+    with using("fused"):
+        op = REGISTRY[name]
+        result = op(*given, memory=memory or Fresh(), into=into, **options)
+    assert device.STATE.launches
+    return fields(op, device.off_device(result))
+
+
+def upload(device: Any, value: Any) -> Any:
+    return device.on_device(value) if isinstance(value, np.ndarray) else value
+
+
+def examples(name: str, storage: Storage) -> Any:
+    return REGISTRY[name].examples(np.random.default_rng(0), storage.arithmetic.name)
+
+
+@pytest.mark.parametrize("storage", [FLOAT, DOUBLE], ids=lambda s: s.name)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_example_is_within_the_bound_of_the_op_and_of_its_reference(name, storage, device):
+    for example in examples(name, storage):
+        case = Case(name, Path(storage, 1), example)
+        got = run(device, name, example.args, example.options)
+        with np.errstate(all="ignore"):
+            reference = fields(case.op, case.op.reference(*example.args, **example.options))
+        assert got.keys() == reference.keys()
+        for field, expected in reference.items():
+            if expected is None:
+                assert got[field] is None, (case.what, field)
+                continue
+            assert got[field].dtype == expected.dtype, (case.what, field)
+            case.check(field, got[field])
+            with np.errstate(all="ignore"):
+                assert_within(got[field], expected, 2 * np.asarray(case.bound[field]), f"{case.what}, {field}")
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_float16_arrays_are_computed_in_float32_and_stored_rounded(name, device):
+    for example in examples(name, HALF):
+        case = Case(name, Path(HALF, 1), example)
+        got = run(device, name, case.given, example.options)
+        for field, expected in case.expected.items():
+            if expected is not None:
+                case.check(field, got[field], stored=got[field].dtype == np.float16)
+
+
+def in_rows_of(width: int) -> Any:
+    """Examples with wide rows, so that 16 bytes are read at once and more than one block has work."""
+    rng = np.random.default_rng(3)
+
+    def draw(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype(np.float32)
+
+    x, dy, gamma, beta = draw(700, width) * 2 + 30, draw(700, width), draw(width), draw(width)
+    moments = REGISTRY["moments"].reference(x).batch
+    options = {"activation": "relu"}
+    y = REGISTRY["normalize"].reference(x, moments, gamma, beta, **options)
+    yield "moments", Example("wide", (x,))
+    yield "normalize", Example("wide", (x, moments, gamma, beta), options)
+    yield "normalize_backward", Example("wide", (dy, x, y, moments, gamma, beta), options)
+    z = REGISTRY["activation"].reference(dy, kind="tanh")
+    W = draw(width, 20)
+    yield "affine", Example("wide", (dy, W, draw(20)), {"activation": "sigmoid"})
+    yield "affine_backward", Example("wide", (draw(700, width), draw(700, 20), W.T, z), {"activation": "tanh"})
+    yield "activation_backward", Example("wide", (dy, x, y), {"kind": "relu"})
+    codes = rng.integers(0, width, 700).astype(np.int32)
+    yield "softmax_cross_entropy", Example("wide", (dy, codes), {"normaliser": 700.0, "label_smoothing": 0.1})
+    yield "hits", Example("wide", (dy, codes))
+    keys = (np.asarray([5]), rng.integers(0, 10**6, 700))
+    yield "dropout", Example("wide", (dy, *keys), {"seed": 1, "layer": 0, "rate": 0.4})
+    yield "judge", Example("wide", (draw(1), dy.reshape(-1), np.ones((2, 3, width))), {"clip": 1.0})
+
+
+@pytest.mark.parametrize("width", [37, 64, 700])
+def test_many_rows_narrow_and_wide_are_within_the_bound(width, device):
+    for name, example in in_rows_of(width):
+        case = Case(name, Path(FLOAT, 1), example)
+        for field, got in run(device, name, example.args, example.options).items():
+            if got is not None:
+                case.check(field, got)
+
+
+@pytest.mark.parametrize("schedule", ["reverse", "shuffled"])
+def test_the_order_of_threads_changes_no_bit(schedule, device):
+    for name, example in in_rows_of(64):
+        device.STATE.schedule = "forward"
+        expected = run(device, name, example.args, example.options)
+        device.STATE.schedule = schedule
+        for field, got in run(device, name, example.args, example.options).items():
+            assert got is expected[field] is None or got.tobytes() == expected[field].tobytes(), (name, field)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if REGISTRY[n].accumulates])
+def test_a_destination_is_written_or_added_to(name, device):
+    op = REGISTRY[name]
+    for example in examples(name, FLOAT):
+        plain = run(device, name, example.args, example.options)
+        for field, rule in op.accumulates.items():
+            if plain[field] is None:
+                continue
+            before = np.abs(np.random.default_rng(1).standard_normal(plain[field].shape)) + 1
+            before = before.astype(plain[field].dtype)
+            for adds in (False, True):
+                target = device.on_device(before)
+                got = run(device, name, example.args, example.options, {field: Into(target, adds)})
+                written = target.get()
+                assert got[field].tobytes() == written.tobytes()
+                with np.errstate(all="ignore"):
+                    expected = rule(before, plain[field]) if adds else plain[field]
+                unit = 2.0**-52 if written.dtype == np.float64 else 2.0**-22
+                np.testing.assert_allclose(written, expected, rtol=4 * unit, atol=4 * unit)
+                for other, value in plain.items():
+                    assert other == field or value is None or got[other].tobytes() == value.tobytes()
+
+
+def test_statistics_may_be_columns_of_a_larger_buffer(device, rng):
+    x = rng.standard_normal((20, 8)).astype(np.float32)
+    buffer = device.on_device(np.full((3, 30), 7.0))
+    own = run(device, "moments", (x,), {})
+    run(device, "moments", (x,), {}, {"proposal": Into(buffer[:, 8:16])})
+    np.testing.assert_array_equal(buffer.get()[:, 8:16], own["batch"])
+    assert np.all(np.delete(buffer.get(), range(8, 16), axis=1) == 7)
+    with using("fused"):
+        y = REGISTRY["normalize"](device.on_device(x), buffer[:, 8:16], None, None)
+    np.testing.assert_array_equal(y.get(), run(device, "normalize", (x, own["batch"], None, None), {})["out"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_arrays_off_sixteen_bytes_give_the_same_as_others(name, device):
+    for example in examples(name, FLOAT):
+        case = Case(name, Path(FLOAT, 1), example)
+        moved = [shifted(device, a) if isinstance(a, np.ndarray) else a for a in example.args]
+        with using("fused"):
+            result = REGISTRY[name](
+                *moved, memory=Fresh(), **{k: upload(device, v) for k, v in example.options.items()}
+            )
+        for field, got in fields(REGISTRY[name], device.off_device(result)).items():
+            if got is not None:
+                case.check(field, got)
+
+
+def shifted(device: Any, a: np.ndarray) -> Any:
+    """The same array one element further on."""
+    memory = device.fresh((a.size + 1,), a.dtype)
+    memory[1:] = device.on_device(np.ascontiguousarray(a).reshape(-1))
+    return memory[1:].reshape(*a.shape)
+
+
+def test_arrays_of_other_layouts_and_dtypes_are_brought_into_the_kernel_s(device, rng):
+    x, codes = rng.standard_normal((40, 12)).astype(np.float32), rng.integers(0, 12, 40)
+    options = {"normaliser": 40.0}
+    expected = run(device, "softmax_cross_entropy", (x, codes), options)
+    with using("fused"):
+        turned = device.on_device(np.ascontiguousarray(x.T)).T
+        for kind in ("u1", "i2", "i4"):
+            got = REGISTRY["softmax_cross_entropy"](turned, device.on_device(codes.astype(kind)), **options)
+            assert got.dlogits.get().tobytes() == expected["dlogits"].tobytes()
+            assert got.value.get().tobytes() == expected["value"].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (np.zeros((3, 4), np.float32), r"the destination of 'out' is \(3, 4\), the output is \(4, 3\)"),
+        (np.zeros((4, 3), np.float64), r"the destination of 'out' is float64 .* contiguous float32"),
+    ],
+)
+def test_a_destination_that_does_not_fit_is_refused(target, message, device):
+    a = device.on_device(np.ones((4, 3), np.float32))
+    with using("fused"), pytest.raises(InputError, match=message):
+        REGISTRY["total"](a, a, into={"out": Into(device.on_device(target))})
+
+
+def test_a_destination_of_an_output_that_a_call_does_not_have_is_refused(device, rng):
+    x = device.on_device(rng.standard_normal((4, 3)).astype(np.float32))
+    statistics = device.on_device(np.ones((3, 3)))
+    for field in ("dgamma", "dbeta", "dadd"):
+        into = {field: Into(device.on_device(np.ones(3, np.float32)))}
+        with using("fused"), pytest.raises(InputError, match=f"no output '{field}'"):
+            REGISTRY["normalize_backward"](x, x, x, statistics, None, None, into=into)
+
+
+def test_an_arena_allocates_nothing_the_second_time(device):
+    memory = Arena("fused")
+    for name, example in in_rows_of(64):
+        first = run(device, name, example.args, example.options, memory=memory)
+        held = memory.nbytes
+        memory.begin()
+        memory.poison()
+        again = run(device, name, example.args, example.options, memory=memory)
+        assert memory.nbytes == held
+        assert all(again[f] is a is None or again[f].tobytes() == a.tobytes() for f, a in first.items())
+        memory.begin()
