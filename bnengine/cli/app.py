@@ -11,7 +11,7 @@ from .._version import __version__
 from ..errors import InputError, TrainingFailed
 
 FAILED, MISTAKE, INTERRUPTED, TERMINATED, BROKEN_PIPE = 1, 2, 130, 143, 141
-COMMANDS = ("train", "evaluate", "predict", "info")
+COMMANDS = ("train", "evaluate", "predict", "info", "verify")
 
 
 class Interrupted(Exception):
@@ -86,6 +86,7 @@ def cli() -> None:
       bnengine evaluate runs/digits-1 validation
       bnengine predict runs/table-1 new.csv -o answers.csv
       bnengine info                              what bnengine can use on this machine
+      bnengine verify                            that all array libraries agree on this machine
 
     Every command has its own --help.
     """

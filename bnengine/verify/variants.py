@@ -1,0 +1,72 @@
+"""Who is compared: an array library, a dtype, and whether its fused versions or the references run."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._typing import Array
+from ..backend import Backend
+from ..ops import REGISTRY, Op
+from ..ops._op import Mode
+
+UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
+DTYPES = ("float32", "float64")
+
+
+class Variant(NamedTuple):
+    """One way to compute: `mode` "auto" takes every fused version that there is."""
+
+    backend: Backend
+    dtype: str
+    mode: Mode = "reference"
+
+    @property
+    def label(self) -> str:
+        """Such as "torch float32", "cupy float32 fused"."""
+        return f"{self.backend.name} {self.dtype}{'' if self.mode == 'reference' else ' fused'}"
+
+    @property
+    def unit(self) -> float:
+        """The unit of rounding u."""
+        return UNIT[self.dtype]
+
+    def carry(self, value: Any) -> Any:
+        """A NumPy array on the library's device, its own memory; anything else as it is."""
+        return self.backend.asarray(value, copy=True) if isinstance(value, np.ndarray) else value
+
+    def fetch(self, value: Array) -> Array:
+        """A result as a NumPy array of its own."""
+        return self.backend.to_numpy(value, copy=True)
+
+    def fused(self, op: Op[Any]) -> str | None:
+        """None if a fused version of `op` runs for arrays of this library and dtype, else why not."""
+        device = self.backend.device
+        launcher, why = op.resolve("auto", self.backend.xp.ones((2, 2), dtype=self.own, device=device))
+        return None if launcher is not None else why
+
+    @property
+    def own(self) -> Any:
+        """The library's name for the dtype."""
+        return self.backend.dtype(self.dtype)
+
+
+def fused_variants(backend: Backend) -> tuple[list[Variant], dict[str, str]]:
+    """The variants with fused versions of a library, and why each op that runs by its reference there does."""
+    found, without = [], {}
+    for dtype in DTYPES:
+        variant = Variant(backend, dtype, "auto")
+        reasons = {name: variant.fused(op) for name, op in REGISTRY.items()}
+        if None in reasons.values():
+            found.append(variant)
+        without.update({f"{name}, {dtype}": why for name, why in reasons.items() if why is not None})
+    return found, without
+
+
+def wide(value: Any) -> Any:
+    """Floating NumPy arrays in float64; anything else as it is."""
+    return value.astype(np.float64) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
+
+
+def representable(array: Array) -> Array:
+    """The nearest numbers that float32 has, in float64: the same start for every dtype."""
+    return np.asarray(array, np.float32).astype(np.float64)
