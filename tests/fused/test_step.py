@@ -1,0 +1,227 @@
+"""Whole training steps on the simulated device: recorded and replayed, and beside NumPy step by step."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bnengine import data, ops
+from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Layer, Residual
+from bnengine.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
+from bnengine.memory import Arena
+from bnengine.network import Sequential
+from bnengine.ops import REGISTRY
+from bnengine.optimizers import SGD, Adam, AdamW, RMSprop
+from bnengine.training import step as steps
+from tests.cuda_on_cpu.cases import assert_within, fields
+
+pytestmark = pytest.mark.usefixtures("device")
+DIGITS = data.load_digits()
+X, Y = (DIGITS.x.reshape(-1, 64) / 16).astype(np.float32), DIGITS.y
+PLANTED = 4  # the step whose input holds a NaN
+# What the order of sums may be worth in a small network, as a share of a tensor's largest element. That each op keeps
+# its own bound is tested beside; here a wrong address, a lost term or a stale buffer is to show.
+TOLERANCE = {"float32": 2.0**-24 * 2**10, "float64": 2.0**-53 * 2**10}
+
+
+def layers() -> tuple[Layer, ...]:
+    """Every kind of layer, widths that are and are not a multiple of 16 bytes."""
+    first = Dense(64, 20), BatchNorm(20), Activation("relu"), Dropout(0.2)
+    body = Dense(20, 20), BatchNorm(20, decay=None), Activation("gelu"), Dense(20, 20), BatchNorm(20)
+    second = Residual(*body), Activation("leaky_relu"), Dense(20, 7), Activation("tanh")
+    return *first, *second, BatchNorm(7, gamma=False), Dense(7, 10)
+
+
+def make(backend: Any, mode: Any = "auto", optimizer: Any = None, *, dtype: str = "float32", **options: Any) -> Any:
+    network = Sequential(*options.pop("layers", layers)(), backend=backend, dtype=dtype, seed=2)
+    loss = options.pop("loss", SoftmaxCrossEntropy(label_smoothing=0.1))
+    options = {"clip_norm": 1.0, **options}
+    step = steps.Step(network, optimizer or AdamW(weight_decay=0.01), loss, memory=Arena(mode), **options)
+    step.schedule([1e-2 * 0.9**t for t in range(40)])
+    return step
+
+
+def groups(count: int, rows: int = 24) -> list[list[data.Batch]]:
+    """Micro-batches of 24 and 13 rows; every third group is ragged; the weights vary; one input is not a number."""
+    rng, made = np.random.default_rng(0), []
+    for t in range(count):
+        sizes = (rows, 13) if t % 3 else (rows, 9)
+        group = []
+        for size in sizes:
+            chosen = rng.integers(0, len(X), size)
+            x = X[chosen]
+            if t == PLANTED:
+                x[3, 5] = np.nan
+            group.append(data.Batch(x, Y[chosen], rng.random(size) + 0.5, chosen))
+        made.append(group)
+    return made
+
+
+def snapshot(step: Any) -> dict[str, bytes]:
+    """Every bit that a step leaves behind."""
+    network = step.network
+    arrays = {"parameters": network.parameters.array, "statistics": network.statistics.array, "value": step.value}
+    arrays |= {"gradients": step.gradients.array, "sums": step.sums, "counters": step.counters}
+    arrays |= {name: flat.array for name, flat in step.slots.items() if flat is not None} | step.verdict._asdict()
+    return {name: array.get().tobytes() for name, array in arrays.items()}
+
+
+def test_a_replayed_step_is_the_eager_one_byte_for_byte(device):
+    eager, replayed = (make(device.backend(), "fused", replay=replay) for replay in (False, True))
+    for group in groups(8):
+        device.STATE.schedule = "forward"
+        eager(group)
+        device.STATE.schedule = "shuffled"
+        replayed.memory.poison()
+        replayed(group)
+        assert snapshot(eager) == snapshot(replayed)
+    assert not eager.plans
+    assert len(replayed.plans) == 2
+    assert all(not plan.reasons and len(plan.launches) > 50 for plan in replayed.plans.values())
+    report = replayed.report()
+    assert (report.steps, report.skipped) == (7, 1)
+
+
+def test_a_replay_launches_what_was_recorded_and_nothing_else(device, monkeypatch):
+    step = make(device.backend(), "fused")
+    device.STATE.launches.clear()
+    step(groups(1)[0])
+    (plan,) = step.plans.values()
+    recorded, nbytes = list(device.STATE.launches), step.memory.nbytes
+    device.STATE.launches.clear()
+    allocated: list[Any] = []
+    monkeypatch.setattr(device, "Zone", lambda size: allocated.append(size))
+    plan.replay()
+    assert device.STATE.launches == recorded
+    assert step.memory.nbytes == nbytes
+    assert not allocated
+
+
+OPTIMIZERS = [
+    SGD(), SGD(momentum=0.9, nesterov=True, weight_decay=0.01), RMSprop(centred=True, momentum=0.9),
+    Adam(amsgrad=True, weight_decay=0.01), AdamW(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
+def test_every_optimizer_runs_fused_with_frozen_parameters(optimizer, device):
+    def small() -> tuple[Layer, ...]:
+        return Dense(64, 12), BatchNorm(12), Activation("relu"), Dense(12, 10)
+
+    step = make(device.backend(), "fused", optimizer, layers=small)
+    step.network.freeze("parameters", "0.W", "1.beta")
+    for t, group in enumerate(groups(3)):
+        shadow(step, group, f"step {t}")
+
+
+@pytest.mark.parametrize(
+    ("loss", "outputs"), [(BinaryCrossEntropy(), 1), (MeanSquaredError(), 3)], ids=lambda v: getattr(v, "name", "")
+)
+def test_losses_of_numbers_run_fused(loss, outputs, device, rng):
+    def small() -> tuple[Layer, ...]:
+        return Dense(64, 12), BatchNorm(12), Activation("relu"), Dense(12, outputs)
+
+    step, leader = (make(b, m, loss=loss, layers=small) for b, m in ((device.backend(), "fused"), ("numpy", "auto")))
+    group = [b._replace(y=rng.random((len(b.x), outputs))) for b in groups(1)[0]]
+    for s in (step, leader):
+        s(group)
+    compare(made(step), made(leader), "float32", loss.name)
+
+
+def made(step: Any) -> dict[str, np.ndarray]:
+    """Loss, gradients and proposals of the last step."""
+    fetch = step.backend.to_numpy
+    found = {"loss": fetch(step.value), "norm": fetch(step.verdict.norm), "hits": fetch(step.hits)}
+    return found | step.network.export(step.gradients, step.proposals[0])
+
+
+def compare(got: dict[str, Any], expected: dict[str, Any], dtype: str, what: str) -> None:
+    assert got.keys() == expected.keys()
+    for name, array in expected.items():
+        finite = np.abs(array[np.isfinite(array)])
+        largest = max(finite.max(initial=0.0), TOLERANCE[dtype])
+        assert_within(got[name], array, TOLERANCE[dtype] * largest, f"{what}, {name}")
+
+
+def shadow(step: Any, group: list[data.Batch], what: str) -> None:
+    """One step; then the update against the references of the ops in float64, on the step's own gradients."""
+    network, fetch = step.network, lambda a: np.array(step.backend.to_numpy(a))
+    old = [fetch(a) for a in (network.parameters.array, *(f.array for f in step.slots.values() if f is not None))]
+    running, counters = fetch(network.statistics.array), fetch(step.counters)
+    step(group)
+    value, gradients, proposed = fetch(step.value), fetch(step.gradients.array), fetch(step.proposed)
+    u, (ok, norm, factor) = 2.0 ** (-24 if network.dtype == "float32" else -53), map(fetch, step.verdict)
+    wide = [np.float64(a) for a in (value, gradients, proposed)]
+    with np.errstate(all="ignore"):
+        judged = ops.judge.reference(*wide, clip=step.clip_norm)
+    assert ok == judged.ok, what
+    assert_within(norm, judged.norm, 1e-12 * np.abs(judged.norm), f"{what}, norm")
+    assert_within(factor, judged.factor, 10 * u, f"{what}, factor")
+    slots = iter(old[1:])
+    state = [None if flat is None else np.float64(next(slots)) for flat in step.slots.values()]
+    args = (np.float64(old[0]), wide[1], *state, fetch(step.table.array), counters, ok, np.float64(factor))
+    options = {"border": network.border, **step.optimizer.options()}
+    frozen = network.parameters.ranges(h for h in network.named_handles().values() if getattr(h, "frozen", False))
+    op = step.optimizer.op
+    with np.errstate(all="ignore"):
+        new = fields(op, op.reference(*args, frozen=frozen, **options))
+        bound = op.bound(u, *with_new_divisor(op.name, args, new), **options)._asdict()
+    after = [network.parameters.array, *(None if f is None else f.array for f in step.slots.values())]
+    for (name, expected), got in zip(new.items(), after, strict=True):
+        if expected is not None:
+            still = 20 * u * np.abs(args[0])  # no gradient yet: nothing but weight decay moves it
+            allowed = np.where(np.isfinite(bound[name]), bound[name], still)
+            assert_within(fetch(got), expected, allowed, f"{what}, {name}")
+    args = (running, proposed[0], ok, fetch(network.decay), fetch(network.unbiased))
+    expected = ops.commit.reference(*args)
+    assert_within(fetch(network.statistics.array), expected, ops.commit.bound(u, *args), f"{what}, statistics")
+    if not ok:
+        assert fetch(network.parameters.array).tobytes() == old[0].tobytes()
+
+
+def with_new_divisor(name: str, args: Any, new: dict[str, Any]) -> Any:
+    """The bounds of Adam and RMSprop divide by a root of the old state, 0 at first: here by that of the new one."""
+    changed = list(args)
+    if name == "adam":
+        changed[3] = new["v"] / 0.9
+    if name == "rmsprop":
+        changed[2] = 2 * (new["square"] - (0 if new["mean"] is None else new["mean"] ** 2))
+    return changed
+
+
+def train_beside_numpy(device: Any, dtype: str, count: int) -> Any:
+    """Before each step the device takes NumPy's state; then both step."""
+    leader, step = make("numpy", dtype=dtype), make(device.backend(), "fused", dtype=dtype)
+    for t, group in enumerate(groups(count)):
+        step.network.load_state_dict(leader.network.state_dict())
+        step.load_state_dict(leader.state_dict())
+        rate = [1e-2 * 0.9**t]
+        step.schedule(rate)
+        leader.schedule(rate)
+        leader(group)
+        shadow(step, group, f"step {t}")
+        compare(made(step), made(leader), dtype, f"step {t}")
+        assert step.report()[2:] == leader.report()[2:]
+    return step
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_epoch_of_digits_agrees_with_numpy_s_step_by_step(dtype, device):
+    step = train_beside_numpy(device, dtype, 50)
+    assert step.report().skipped == 1
+    assert len(step.plans) == 2
+    assert not any(plan.reasons for plan in step.plans.values())
+
+
+def test_every_op_of_a_network_takes_its_fused_version(device):
+    network = Sequential(*layers(), backend=device.backend())
+    choices = network.explain_dispatch()
+    assert {choice.library for choice in choices} == {"cupy"}
+    for choice in choices:
+        assert choice.version.startswith("bnengine.fused.cuda."), choice
+        assert choice.why == ""
+
+
+def test_every_op_but_none_has_a_version_for_cuda():
+    for name, op in REGISTRY.items():
+        assert any(fused.startswith("bnengine.fused.cuda.") and fused.endswith(f":{name}") for fused in op.fused_names)
