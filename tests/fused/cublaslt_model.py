@@ -159,7 +159,12 @@ class Model:
         assert handle.value
 
     def _MatmulAlgoGetHeuristic(self, *arguments: Any) -> None:
-        *_, preference, asked, results, count = arguments
+        handle, matmul, first, second, c, d, preference, asked, results, count = arguments
+        assert handle.value
+        assert c.value == d.value
+        layouts = [self._named(api.MatrixLayout, x) for x in (first, second, d)]
+        (m, k), (k_too, n), out = (_used(x, y) for x, y in zip(layouts, _operations(self, matmul), strict=True))
+        assert (k, (m, n)) == (k_too, out), "the shapes do not fit"
         allowed = self.objects[preference.value]
         assert allowed[api.MatmulPreference.MAX_WORKSPACE_BYTES.code] == 32 << 20
         count._obj.value = min(asked, len(self.choices))
@@ -184,6 +189,16 @@ class Model:
 
     def _named(self, kind: type[api.Attribute], pointer: Any) -> dict[str, int]:
         return {attribute.name: self.objects[pointer.value].get(attribute.code, 0) or 0 for attribute in kind}
+
+
+def _operations(model: Model, matmul: Any) -> tuple[int, int, int]:
+    of = model.objects[matmul.value]
+    return of[api.MatmulDesc.TRANSA.code], of[api.MatmulDesc.TRANSB.code], api.Operation.N
+
+
+def _used(layout: dict[str, int], operation: int) -> tuple[int, int]:
+    shape = layout["ROWS"], layout["COLS"]
+    return shape[::-1] if operation == api.Operation.T else shape
 
 
 def _size(kind: type[api.Attribute], code: int) -> int:

@@ -96,9 +96,13 @@ def check_product(
         expected, size = expected + vector.values, size + np.abs(vector.values)
     if epilogue in ("relu", "relu_bias"):
         expected = np.where(expected < 0, 0, expected)
+
+    def given(x: Memory) -> int | None:
+        return None if x.ld == x.width else x.ld
+
     plan = planned(
         m, n, k, dtype, transpose_a=transposes[0], transpose_b=transposes[1], accumulate=accumulate, epilogue=epilogue,
-        lda=a.ld, ldb=b.ld, ldc=c.ld, out_dtype=out_dtype, precision=precision,
+        lda=given(a), ldb=given(b), ldc=given(c), out_dtype=out_dtype, precision=precision,
     )  # fmt: skip
     needed = epilogue in ("bias", "relu_bias", "bias_gradient")
     before = vector.values
@@ -184,12 +188,12 @@ def test_the_heuristic_is_told_of_the_workspace_the_alignment_and_the_reduction_
 def test_the_first_algorithm_whose_result_repeats_is_taken():
     atomic, rounded = (Choice(id=i, split_k=4, reduction=r) for i, r in ((1, 1), (2, 4)))
     failed, large = Choice(id=3, state=15), Choice(id=4, workspace=workspace_bytes(0) + 1)
-    good = Choice(id=5, tile=7, split_k=3, reduction=2, workspace=4096)
+    good = Choice(id=5, tile=7, split_k=3, reduction=2, workspace=workspace_bytes(0))
     library = Library(Model((atomic, rounded, failed, large, good, Choice(id=6))), "the model")
     product = Product(2, 3, 4, "float32", "float32", False, False, False, "highest", None, 4, 3, 3, 16)
     plan = build(library, Handle(library), product)
     assert isinstance(plan, Gemm)
-    assert plan.algorithm == (5, 7, 3, api.ReductionScheme.COMPUTE_TYPE, 4096, 0.0)
+    assert plan.algorithm == (5, 7, 3, api.ReductionScheme.COMPUTE_TYPE, workspace_bytes(0), 0.0)
     assert plan._algo.data[0] == 5  # the fifth result, and nothing of the others
     refused = build(Library(Model((atomic, failed)), "the model"), Handle(library), product)
     assert refused == Refusal(f"cublasLt 13.10.0 has no algorithm whose results repeat for {product}")
@@ -274,6 +278,17 @@ def test_addresses_that_do_not_fit_the_plan_are_refused(arguments, bias, workspa
         planned(2, 3, 4, "float32", **arguments)(16, 16, 16, bias, workspace, 0)
 
 
+@pytest.mark.usefixtures("model")
+def test_every_address_must_be_aligned_as_the_plan_says():
+    plan = planned(2, 3, 4, "float32", epilogue="bias")
+    for i, address in itertools.product(range(4), (17, 18, 20, 24)):
+        addresses = [16, 16, 16, 16]
+        addresses[i] = address
+        with pytest.raises(InputError, match="are not aligned to 16 bytes; see alignment_of"):
+            plan(*addresses, 0, 0)
+    assert {planned(2, 3, 4, "float32", alignment=x).product.alignment for x in (1, 256)} == {1, 256}
+
+
 @pytest.mark.parametrize(
     ("dtype", "options", "message"),
     [
@@ -285,6 +300,10 @@ def test_addresses_that_do_not_fit_the_plan_are_refused(arguments, bias, workspa
         ("float32", {"epilogue": "gelu"}, "no epilogue 'gelu'; take None, 'relu', 'bias'"),
         ("float32", {"epilogue": "bias_gradient", "accumulate": True}, "cannot add to it"),
         ("float32", {"m": 0}, "sizes must be positive"),
+        ("float32", {"n": 0}, "sizes must be positive"),
+        ("float32", {"k": 0}, "sizes must be positive"),
+        ("float32", {"alignment": 0}, "alignment 0 is not a power of two"),
+        ("float32", {"alignment": 512}, "alignment 512 is not a power of two up to 256"),
         ("float32", {"ldb": 2}, r"no less than the widths \(4, 3, 3\)"),
         ("float32", {"transpose_a": True, "lda": 1}, r"no less than the widths \(2, 3, 3\)"),
         ("float32", {"lda": 0}, r"no less than the widths \(4, 3, 3\)"),
@@ -308,6 +327,7 @@ def test_the_alignment_of_addresses_is_the_largest_power_of_two_up_to_sixteen():
     [
         (np.zeros((4, 6), "f4"), (False, 6)),
         (np.zeros((4, 6), "f4").T, (True, 6)),
+        (np.zeros((6, 4), "f4").T, (True, 4)),
         (np.zeros((4, 6), "f8")[:, 1:4], (False, 6)),
         (np.zeros((4, 6), "f8")[1:3, 1:4].T, (True, 6)),
         (np.zeros((4, 6), "f2")[::2], (False, 12)),

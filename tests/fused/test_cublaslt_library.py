@@ -108,6 +108,7 @@ def test_the_structures_have_the_sizes_of_the_header(header):
         ("float", "wavesCount", ""),
         ("int", "reserved", "4"),
     ]
+    assert ctypes.sizeof(api.HeuristicResult) == ctypes.sizeof(api.Algo) + 8 + 4 + 4 + 4 * 4
     assert [name for name, *_ in api.HeuristicResult._fields_] == [name for _, name, _ in fields]
 
 
