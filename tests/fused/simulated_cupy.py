@@ -1,8 +1,9 @@
 """A device to launch on where there is none: what the launchers call of CuPy, on NumPy's memory, kernels under g++.
 
-Every array lies between guard zones at an address that is a multiple of 256, as in CuPy's pool, and begins full of
-NaN. A call whose arguments do not fit CuPy 14.2's signature (cupy_14_2_signatures.json) is a TypeError, as is an array
-where the host's memory was meant. `installed(monkeypatch)` puts it in CuPy's place.
+cublasLt is the model of tests/fused/cublaslt_model.py. Every array lies between guard zones at an address that is a
+multiple of 256, as in CuPy's pool, and begins full of NaN. A call whose arguments do not fit CuPy 14.2's signature
+(cupy_14_2_signatures.json) is a TypeError, as is an array where the host's memory was meant. `installed(monkeypatch)`
+puts it in CuPy's place.
 """
 
 import inspect
@@ -19,15 +20,16 @@ import numpy as np
 from array_api_compat import numpy as host
 
 from bnengine.backend import Backend
-from bnengine.fused.cuda import _load, update
+from bnengine.fused.cuda import _load, cublaslt, cublaslt_api, update
 from tests.cuda_on_cpu.instances import INSTANCES
 from tests.cuda_on_cpu.launch import module as compiled
 from tests.cuda_on_cpu.module import CpuModule
+from tests.fused.cublaslt_model import Model
 
 LISTED = json.loads(Path(__file__).with_name("cupy_14_2_signatures.json").read_text(encoding="utf-8"))
 TYPES = {"str": str, "tuple": tuple, "bool": bool}
 GUARD, PATTERN, ALIGNMENT = 256, 0xA5, 256
-STATE = SimpleNamespace(schedule="forward", seed=0, launches=[])
+STATE = SimpleNamespace(schedule="forward", seed=0, launches=[], model=None)
 KINDS = inspect._ParameterKind
 
 
@@ -364,8 +366,16 @@ def installed(monkeypatch: Any) -> None:
     monkeypatch.setitem(sys.modules, "cupy", CUPY)
     monkeypatch.setitem(sys.modules, "array_api_compat.cupy", NAMESPACE)
     monkeypatch.setattr(array_api_compat, "cupy", NAMESPACE, raising=False)
+    STATE.model = Model()
+    monkeypatch.setattr(cublaslt_api, "load", lambda: cublaslt_api.Library(STATE.model, "the model"))
     monkeypatch.setattr(_load, "_arrivals", {})
+    monkeypatch.setattr(_load, "_workspaces", {})
     monkeypatch.setattr(update, "_uploaded", {})
-    for cached in (_load.refusal, _load.function, _load.multiprocessors):
-        cached.cache_clear()
     STATE.schedule, STATE.launches = "forward", []
+    forget()
+
+
+def forget() -> None:
+    """No kernel and no plan is left over, neither from here nor for whoever comes next."""
+    for cached in (_load.refusal, _load.function, _load.multiprocessors, cublaslt._planned, cublaslt._handle):
+        cached.cache_clear()

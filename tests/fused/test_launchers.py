@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bnengine.errors import InputError
+from bnengine.fused.cuda import cublaslt_api
 from bnengine.memory import Arena, Fresh
 from bnengine.ops import REGISTRY, Example, Into, using
 from tests.cuda_on_cpu.cases import Case, assert_within, fields
@@ -27,7 +28,6 @@ def run(device: Any, name: str, args: Any, options: Any, into: Any = None, memor
     with using("fused"):
         op = REGISTRY[name]
         result = op(*given, memory=memory or Fresh(), into=into, **options)
-    assert device.STATE.launches
     return fields(op, device.off_device(result))
 
 
@@ -135,6 +135,40 @@ def test_a_destination_is_written_or_added_to(name, device):
                 np.testing.assert_allclose(written, expected, rtol=4 * unit, atol=4 * unit)
                 for other, value in plain.items():
                     assert other == field or value is None or got[other].tobytes() == value.tobytes()
+
+
+def test_without_cublaslt_products_are_cupy_s_own_and_the_launch_says_so(device, monkeypatch):
+    monkeypatch.setattr(cublaslt_api, "load", lambda: cublaslt_api.Refusal("there is none"))
+    for name in ("affine", "affine_backward"):
+        for example in examples(name, FLOAT):
+            case, targets = Case(name, Path(FLOAT, 1), example), {}
+            for field in REGISTRY[name].accumulates:
+                if case.expected[field] is not None:
+                    targets[field] = Into(device.on_device(np.ones(case.expected[field].shape, np.float32)), adds=True)
+            memory = Arena("fused")
+            with memory.recording([]) as plan, monkeypatch.context() as patched:
+                patched.setattr(plan, "own", lambda *_: None)
+                patched.setattr(plan, "record", plan.launches.append)
+                got = run(device, name, example.args, example.options, targets, memory)
+            for field, value in got.items():
+                if value is not None:
+                    added = np.float64(value) - (1 if field in targets else 0)
+                    case.bound[field] = case.bound[field] + 4 * FLOAT.unit * (1 + np.abs(value))
+                    case.check(field, added)
+            products = [launch.kernel for launch in plan.launches if not launch.kernel.capturable]
+            assert products
+            assert {kernel.__name__ for kernel in products} == {"cupy.matmul (there is none)"}
+    assert not device.STATE.model.streams
+
+
+def test_products_run_on_cublaslt_in_the_workspace_of_the_stream(device, rng):
+    x, W, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((40, 12), (12, 8), (8,)))
+    run(device, "affine", (x, W, b), {})
+    assert not device.STATE.launches  # the bias went with the product
+    run(device, "affine_backward", (x[:, :8].copy(), x, W, x[:, :8].copy()), {})
+    ((address, size, stream),) = set(device.STATE.model.streams)
+    assert len(device.STATE.model.streams) == 3
+    assert (address % 256, size, stream) == (0, 32 << 20, 0)
 
 
 def test_statistics_may_be_columns_of_a_larger_buffer(device, rng):

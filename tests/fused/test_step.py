@@ -87,12 +87,15 @@ def test_a_replay_launches_what_was_recorded_and_nothing_else(device, monkeypatc
     device.STATE.launches.clear()
     step(groups(1)[0])
     (plan,) = step.plans.values()
-    recorded, nbytes = list(device.STATE.launches), step.memory.nbytes
+    recorded, nbytes, products = list(device.STATE.launches), step.memory.nbytes, device.STATE.model.streams
+    assert len(recorded) + len(products) <= len(plan.launches)
+    count = len(products)
     device.STATE.launches.clear()
     allocated: list[Any] = []
     monkeypatch.setattr(device, "Zone", lambda size: allocated.append(size))
     plan.replay()
     assert device.STATE.launches == recorded
+    assert len(products) == 2 * count
     assert step.memory.nbytes == nbytes
     assert not allocated
 

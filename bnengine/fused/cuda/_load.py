@@ -79,18 +79,31 @@ def multiprocessors(device: int) -> int:
     return int(cupy().cuda.Device(device).attributes["MultiProcessorCount"])
 
 
+# Launches of one stream share what follows, since they run one after the other. So a captured graph is to be launched
+# on the stream that it was recorded on, or in order with it.
 _arrivals: dict[tuple[int, int], Any] = {}
+_workspaces: dict[tuple[int, int], Any] = {}
+
+
+def stream() -> int:
+    """The address of CuPy's current stream."""
+    return int(cupy().cuda.get_current_stream().ptr)
 
 
 def arrivals(count: int, device: int) -> Any:
-    """Counters of blocks that have arrived: zero, and left at zero by every launch.
+    """Counters of blocks that have arrived: zero, and left at zero by every launch."""
+    return _held(_arrivals, device, max(1024, 1 << (count - 1).bit_length()), "uint32")
 
-    Launches of one stream share them, since they run one after the other; so a captured graph is to be launched on
-    the stream that it was captured on.
-    """
-    key = device, int(cupy().cuda.get_current_stream().ptr)
-    held = _arrivals.get(key)
-    if held is None or held.size < count:
+
+def workspace(size: int, device: int) -> Any:
+    """Bytes for products: what they hold means nothing between launches."""
+    return _held(_workspaces, device, size, "uint8")
+
+
+def _held(those: dict[tuple[int, int], Any], device: int, size: int, dtype: str) -> Any:
+    key = device, stream()
+    held = those.get(key)
+    if held is None or held.size < size:
         with cupy().cuda.Device(device):
-            held = _arrivals[key] = cupy().zeros(max(1024, 1 << (count - 1).bit_length()), dtype="uint32")
+            held = those[key] = cupy().zeros(size, dtype=dtype)
     return held

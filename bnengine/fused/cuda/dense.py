@@ -38,14 +38,16 @@ def unsupported(x: Any) -> str | None:
 def affine(
     to: Outputs, x: Array, W: Array, b: Array | None = None, *, activation: str = "identity", slope: float = 0.01
 ) -> Array:
-    """y = x W, then bias and activation where it lies."""
+    """y = x W, with the bias if nothing comes behind it; else bias and activation where it lies."""
     x = ready(to, x)
     W, b = ready(to, W, x.dtype), ready(to, b, arithmetic(x))
     y = output(to, "out", (*x.shape[:-1], W.shape[1]), x.dtype, x)
     flat = y.reshape(-1, y.shape[-1])
-    gemm(to, x.reshape(-1, x.shape[-1]), W, flat)
-    if b is None and activation == "identity":
-        return y
+    if activation == "identity":
+        if gemm(to, x.reshape(-1, x.shape[-1]), W, flat, bias=b):
+            return y
+    else:
+        gemm(to, x.reshape(-1, x.shape[-1]), W, flat)
     rows, outputs = extent(y)
     vector = vector_of(y, outputs, y)
     name = storage_of(y), vector, activation_name(activation)

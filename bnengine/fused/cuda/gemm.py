@@ -1,25 +1,89 @@
 """Matrix products: the one place that says what computes them.
 
-Today that is `cupy.matmul(out=)`: cuBLAS at CuPy's precision. It picks its algorithm itself and cannot be captured into
-a graph, so a plan with products in it is replayed launch by launch.
+That is a plan of cublasLt's, with algorithm, workspace and stream settled beforehand; or, where cublasLt cannot be
+loaded or refuses, `cupy.matmul(out=)`, which picks its algorithm itself and cannot be captured into a graph.
 """
+
+from dataclasses import dataclass
+from typing import Any
 
 from ..._typing import Array
 from ...memory import Outputs
 from . import _load
+from .cublaslt import Gemm, alignment_of, gemm_plan, layout_of, workspace_bytes
+from .cublaslt_api import Refusal
 from .pointwise import summed
 
 
-def gemm(to: Outputs, a: Array, b: Array, out: Array, *, adds: bool = False) -> None:
-    """Launch out = a b, or with `adds` out = out + a b; two-dimensional, of one dtype, a and b perhaps transposed."""
-    if not adds:
-        to.launch(multiplied, whole=(a, b), writes=(out,))
-        return
-    product = to.array("a product", out.shape, out.dtype, out)
-    to.launch(multiplied, whole=(a, b), writes=(product,))
-    summed(to, out, product, out)
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A launch of a plan: out = a b, plus what is there or the bias, as the plan has it."""
+
+    plan: Gemm
+    workspace: Array
+
+    @property
+    def __name__(self) -> str:
+        return str(self.plan.product)
+
+    @property
+    def capturable(self) -> bool:
+        """Whether a stream may be capturing when it is launched."""
+        return True
+
+    def __call__(self, a: Array, b: Array, bias: Array | None, out: Array) -> None:
+        added, stream = None if bias is None else bias.data.ptr, _load.stream()
+        self.plan(a.data.ptr, b.data.ptr, out.data.ptr, added, self.workspace.data.ptr, stream)
 
 
-def multiplied(a: Array, b: Array, out: Array) -> None:
-    """A launch of cuBLAS through CuPy."""
-    _load.cupy().matmul(a, b, out=out)
+@dataclass(frozen=True, slots=True)
+class Multiplied:
+    """A launch of CuPy's own product; `why` there is no plan."""
+
+    why: str
+
+    @property
+    def __name__(self) -> str:
+        return f"cupy.matmul ({self.why})"
+
+    @property
+    def capturable(self) -> bool:
+        """Whether a stream may be capturing when it is launched."""
+        return False
+
+    def __call__(self, a: Array, b: Array, out: Array) -> None:
+        _load.cupy().matmul(a, b, out=out)
+
+
+def gemm(
+    to: Outputs, a: Array, b: Array, out: Array, *, adds: bool = False, bias: Array | None = None,
+    precision: str = "highest",
+) -> bool:  # fmt: skip
+    """Launch out = a b, or with `adds` out = out + a b; two-dimensional, of one dtype, a and b perhaps transposed.
+
+    `bias` is added to every row if a plan does it: then, and if there is none, the answer is True. `precision`: what
+    is multiplied, see `gemm_plan`; CuPy's own product has the arrays as they are.
+    """
+    plan = _plan(a, b, out, bias, adds, precision)
+    if not isinstance(plan, Refusal):
+        workspace = _load.workspace(workspace_bytes(out.device.id), out.device.id)
+        to.launch(Product(plan, workspace), whole=(a, b, bias), writes=(out,))
+        return True
+    product = to.array("a product", out.shape, out.dtype, out) if adds else out
+    to.launch(Multiplied(plan.reason), whole=(a, b), writes=(product,))
+    if adds:
+        summed(to, out, product, out)
+    return bias is None
+
+
+def _plan(a: Array, b: Array, out: Array, bias: Array | None, adds: bool, precision: str) -> Gemm | Refusal:
+    layouts = [layout_of(x.shape, x.strides, x.itemsize) for x in (a, b, out)]
+    addresses: list[Any] = [x.data.ptr for x in (a, b, out, bias) if x is not None]
+    if None in layouts:
+        return Refusal(f"strides {a.strides}, {b.strides} and {out.strides} are none that cublasLt has")
+    (turned_a, lda), (turned_b, ldb), (_, ldc) = (layout for layout in layouts if layout is not None)
+    return gemm_plan(
+        out.shape[0], out.shape[1], a.shape[1], out.dtype, transpose_a=turned_a, transpose_b=turned_b,
+        lda=lda, ldb=ldb, ldc=ldc, accumulate=adds, precision=precision, epilogue=None if bias is None else "bias",
+        device=out.device.id, alignment=alignment_of(*addresses),
+    )  # fmt: skip
