@@ -116,7 +116,8 @@ class CpuModule:
     ) -> None:
         names = list(name_expressions)
         exports = "".join(f"CUDACPU_EXPORT(k{i}, {name})\n" for i, name in enumerate(names))
-        library = ctypes.CDLL(str(build(code + exports, options, cache or cache_folder())))
+        more = os.environ.get("BNENGINE_CUDA_ON_CPU_FLAGS", "").split()
+        library = ctypes.CDLL(str(build(code + exports, (*options, *more), cache or cache_folder())))
         self._kernels = {name: CpuKernel(library, f"k{i}", name) for i, name in enumerate(names)}
 
     def get_function(self, name: str) -> CpuKernel:

@@ -1,6 +1,7 @@
 """Kernels compiled for a GPU that need not be there: NVRTC and cuobjdump from pip packages."""
 
 import functools
+import importlib
 import re
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.cuda_on_cpu.source import kernel_source
-from tests.support import missing, require
+from tests.support import missing
 
 # As CuPy compiles: these two options it always adds.
 OPTIONS = ("-std=c++17", "-ftz=true", "--device-as-default-execution-space", "--ptxas-options=-v")
@@ -45,6 +46,16 @@ def toolkit() -> Path:
     return missing("nvrtc", "CUDA's headers were not found; pip install nvidia-cuda-runtime nvidia-cuda-crt")
 
 
+def binding() -> Any:
+    """NVIDIA's Python binding of NVRTC, with the library itself at hand."""
+    try:
+        nvrtc = importlib.import_module("cuda.bindings.nvrtc")
+        nvrtc.nvrtcVersion()
+    except (ImportError, RuntimeError) as error:
+        missing("nvrtc", f"NVRTC cannot be used; pip install cuda-bindings nvidia-cuda-nvrtc ({error})")
+    return nvrtc
+
+
 def _checked(answer: tuple[Any, ...], nvrtc: Any, program: Any = None) -> Any:
     status, *values = answer
     if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
@@ -62,7 +73,7 @@ def log_of(nvrtc: Any, program: Any) -> str:
 @functools.cache
 def compile_kernels(file: str, names: tuple[str, ...], architecture: int) -> Binary:
     """kernels/cuda/<file> for sm_<architecture> with the instances `names`; any warning is an error."""
-    nvrtc = require("cuda.bindings.nvrtc")
+    nvrtc = binding()
     include = f"-I{toolkit() / 'include'}"
     program = _checked(nvrtc.nvrtcCreateProgram(kernel_source(file).encode(), file.encode(), 0, [], []), nvrtc)
     for name in names:
@@ -86,7 +97,7 @@ def disassemble(binary: Binary, folder: Path) -> dict[str, str]:
     """The instructions of each kernel, by name expression."""
     program = shutil.which("cuobjdump", path=str(toolkit() / "bin")) or shutil.which("cuobjdump")
     if program is None:
-        missing("cuobjdump", "cuobjdump was not found; pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm")
+        missing("nvrtc", "cuobjdump was not found; pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm")
     path = folder / "kernels.cubin"
     path.write_bytes(binary.cubin)
     text = subprocess.run([program, "-sass", str(path)], capture_output=True, text=True, check=True).stdout

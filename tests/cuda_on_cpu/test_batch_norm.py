@@ -124,6 +124,16 @@ def test_squares_of_the_largest_and_smallest_numbers_neither_overflow_nor_vanish
     assert_within(batch, expected, bound, f"about {value}")
 
 
+def test_differences_that_are_nearly_the_largest_number_have_a_variance():
+    x = np.zeros((8, 4), np.float32)
+    x[5] = 3e38
+    op = REGISTRY["moments"]
+    for rows in (x, np.concatenate([x] * 40)):
+        batch, _ = device.moments(Path(FLOAT, 4), rows)
+        expected, bound = op.reference(rows.astype(np.float64)).batch, op.bound(FLOAT.unit, rows).batch
+        assert_within(batch, expected, bound, f"{len(rows)} rows")
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_value_that_is_not_finite_spoils_its_own_channel_alone(bad, rng):
     x, dy = (rng.standard_normal((70, 8)).astype(np.float32) for _ in range(2))
@@ -238,3 +248,19 @@ def test_running_statistics_change_as_in_the_op_and_in_place(name):
             assert_within(got, expected, bound, example.label)
             kept = second[0] == 0 if name == "merge" or rest[0][0] else np.ones(6, bool)
             assert got[:, kept].tobytes() == first[:, kept].tobytes()
+
+
+def test_running_variances_take_the_unbiased_variance_where_asked_for(rng):
+    op, channels = REGISTRY["commit"], 300
+    running, proposal = (np.abs(rng.standard_normal((3, channels))) for _ in range(2))
+    proposal[0] = rng.integers(0, 5, channels)
+    decay, unbiased = rng.choice([0.0, 0.9, -1.0], channels), rng.random(channels) < 0.5
+    args = (running, proposal, np.asarray([True]), decay, unbiased)
+    launch = Launch(
+        kernel("batch_norm.cu", "commit"), (2,), (args[2],), (running, proposal, decay, unbiased),
+        (unwritten(running.shape, "f8"),), (), (channels,),
+    )  # fmt: skip
+    (got,) = simulate(launch)
+    assert_within(got, op.reference(*args), op.bound(2.0**-53, *args), "commit")
+    untouched = proposal[0] == 0
+    assert got[:, untouched].tobytes() == running[:, untouched].tobytes()

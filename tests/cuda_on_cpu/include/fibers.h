@@ -1,8 +1,9 @@
 // The threads of a CUDA block as fibers of one OS thread.
 //
-// A fiber runs until it meets a barrier or a warp collective; then the next one that is ready runs, in the order of the
-// schedule. Blocks run one after another. Every switch point is known, so a deadlock, a barrier in a divergent branch
-// and a shuffle that names an absent lane are reported with their line instead of hanging.
+// A fiber runs until it meets a barrier or a warp collective; then another one that is ready runs. FORWARD and SHUFFLED go
+// round, REVERSE lets the last warp run ahead of the others as far as it can. Blocks run one after another. Every switch
+// point is known, so a deadlock, a barrier in a divergent branch and a shuffle that names an absent lane are reported with
+// their line instead of hanging.
 #pragma once
 #include <algorithm>
 #include <csetjmp>
@@ -46,6 +47,7 @@ struct Block {
   std::vector<Fiber> fibers{kThreads};
   std::vector<int> order = std::vector<int>(kThreads), position = std::vector<int>(kThreads);
   int threads = 0, current = 0, alive = 0, waiting = 0, line = 0;
+  bool runs_ahead = false;
   int some = 0, count = 0, some_result = 0, count_result = 0;
   jmp_buf home;
   char* stacks = static_cast<char*>(mmap(nullptr, kThreads * kStack, PROT_READ | PROT_WRITE,
@@ -88,7 +90,7 @@ inline void trampoline();
 }
 
 [[noreturn]] CUDACPU_NOINLINE inline void next(int line) {
-  const int p = B->position[B->current];
+  const int p = B->runs_ahead ? -1 : B->position[B->current];
   for (int i = 1; i <= B->threads; ++i) {
     const int t = B->order[(p + i) % B->threads];
     if (B->fibers[t].state == READY) resume(t);
@@ -232,6 +234,7 @@ int run(dim3 grid, dim3 block, size_t shared, Options options, const F& body, ch
   arrange(blocks_order, int(blocks), schedule, random);
   blockDim = block, gridDim = grid;
   B->threads = int(threads);
+  B->runs_ahead = schedule == REVERSE;
   B->body = [](const void* f) { (*static_cast<const F*>(f))(); };
   B->argument = &body;
   for (volatile size_t i = 0; i < blocks; ++i) {
