@@ -7,7 +7,7 @@ import pytest
 
 from bnengine.ops import REGISTRY, Example
 from bnengine.ops.pointwise import ACTIVATIONS
-from bnengine.random import keep_mask, split_seed
+from bnengine.random import keep_mask, philox, split_seed
 from tests.cuda_on_cpu.cases import PATHS, PATHS_WITH_SPLITS, Case, assert_within, cases, label
 from tests.cuda_on_cpu.instances import CASTS, RAW, kernel
 from tests.cuda_on_cpu.launch import Destination, Launch, Path, arrivals, enumerator, simulate, slices, unwritten
@@ -126,6 +126,15 @@ def test_dropout_s_bits_are_those_of_every_other_library(features, rng):
     x = np.ones((37, features), np.float32)
     for path in (Path(FLOAT, 4, 2), Path(FLOAT, 1, 2, 1)):
         np.testing.assert_array_equal(dropout(path, x, step, samples, **options)[1], expected)
+
+
+def test_a_word_at_the_threshold_is_kept():
+    word = int(philox((0, 7, 3, 1), (5, 0))[2])
+    x, step, samples = np.ones((1, 4), np.float32), np.asarray([3]), np.asarray([7])
+    _, keep = dropout(Path(FLOAT, 4), x, step, samples, seed=5, layer=1, rate=word / 2**32)
+    assert keep[0, 2]
+    _, keep = dropout(Path(FLOAT, 4), x, step, samples, seed=5, layer=1, rate=(word + 1) / 2**32)
+    assert not keep[0, 2]
 
 
 @paths
