@@ -9,6 +9,7 @@ for float64. Four things are settled here.
 - What a relu holds back adds no error: on the way back through it, or through leaky relu, dz stands for dy, since
   telling it from the sign of y is exact.
 - An optimizer's divisor is told from its new state, which is what it divides by: in the first step the old one is 0.
+  Decoupled decay does not pass through it.
 
 **Layers, networks, steps.** A pass in precision u is the pass in float64 in which op k errs by some e_k with |e_k| <=
 b_k, its bound on the inputs that reach it. To first order the error of a result is sum_k J_k e_k with J_k the
@@ -37,6 +38,7 @@ from ..ops.pointwise import activate, derivative
 from .draws import Signs
 
 SMALLEST = {2.0**-24: 2.0**-149, 2.0**-53: 2.0**-1074}
+TINY = 2.0**-1022  # where nothing ever moved, 0 / TINY is 0
 LOSSES = ("softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error")
 Y_OF = {"activation_backward": 2, "affine_backward": 3, "normalize_backward": 2}  # where their output y stands
 STEPS = ("relu", "leaky_relu")
@@ -52,8 +54,13 @@ def fields(op: Op[Any], result: Any) -> dict[str, Any]:
 def bound_of(op: Op[Any], u: float, args: tuple[Any, ...], options: dict[str, Any], result: Any) -> dict[str, Any]:
     """The allowed error of each output of `op`; args and `result`, the reference's, are NumPy arrays in float64."""
     walk = 1 + np.sqrt(_summed(op, args)) / 10 if u == 2.0**-53 else 1.0
+    decoupled = options.get("weight_decay", 0.0) if options.get("decoupled") else 0.0
+    plain = {**options, "weight_decay": 0.0} if decoupled else options
     with np.errstate(all="ignore"):
-        found = fields(op, op.bound(u * walk, *_settled(op, args, options, result), **options))
+        found = fields(op, op.bound(u * walk, *_settled(op, args, options, result), **plain))
+    if decoupled:  # p - lr (move + decay p): what the second term adds, with the factor of adam's bound
+        p, lr = args[0], args[5][:, 0].max()
+        found["parameters"] = found["parameters"] + 20 * u * lr * decoupled * np.abs(p)
     return {name: None if bound is None else _subnormal(np.asarray(bound), u) for name, bound in found.items()}
 
 
@@ -75,10 +82,10 @@ def _settled(op: Op[Any], args: tuple[Any, ...], options: dict[str, Any], result
     if op.name in Y_OF and (kind := options.get("activation", options.get("kind"))) in STEPS:
         return (derivative(args[0], args[Y_OF[op.name]], kind, options.get("slope", 0.01)), *args[1:])
     if op.name == "adam":  # sqrt(0.9 v / c2)
-        return (*args[:3], result.v / 0.9, *args[4:])
+        return (*args[:3], np.maximum(result.v, TINY) / 0.9, *args[4:])
     if op.name == "rmsprop":  # sqrt(0.5 s)
         spread = result.square - (0 if result.mean is None else result.mean**2)
-        return (*args[:2], np.maximum(2 * spread, 0), *args[3:])
+        return (*args[:2], np.maximum(2 * spread, TINY), *args[3:])
     return args
 
 

@@ -43,12 +43,13 @@ def _residual() -> tuple[Layer, ...]:
     return *first, Residual(*body), Activation("leaky_relu"), Dense(24, 10)
 
 
-def optimizer_trainings() -> list[Training]:
+def optimizer_trainings(quick: bool) -> list[Training]:
     """Each variant of each optimizer; one of them clipped, with frozen weights and statistics batch by batch."""
-    made = [Training(f"optimizer {_label(one)}", _small, one, 3, (32,)) for one in OPTIMIZERS]
+    steps = 2 if quick else 4
+    made = [Training(f"optimizer {_label(one)}", _small, one, steps, (32,)) for one in OPTIMIZERS]
     options = {"clip_norm": 0.5, "statistics": "per_micro_batch"}
     special = "optimizer Adam, clipped, weights of layer 0 frozen, two micro-batches"
-    return [*made, Training(special, _small, Adam(), 3, (20, 12), options, frozen=("0.W",))]
+    return [*made, Training(special, _small, Adam(), steps, (20, 12), options, frozen=("0.W",))]
 
 
 def _label(optimizer: Optimizer) -> str:

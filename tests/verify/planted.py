@@ -1,0 +1,94 @@
+"""Fused versions for NumPy that are wrong on purpose, each in one way; `baked` remembers what a replay must read."""
+
+from typing import Any
+
+import numpy as np
+
+from bnengine import ops
+from bnengine.ops.loss import Loss
+
+HERE = __name__
+LARGE = 100  # rows from which on `large_batches_only` is wrong
+
+
+def unsupported(x: Any) -> str | None:
+    """NumPy arrays in float32 alone."""
+    return None if isinstance(x, np.ndarray) and x.dtype == np.float32 else "not a float32 array of NumPy"
+
+
+def _into(to: Any, op: Any, result: Any) -> Any:
+    """The result stored where the caller wants it, by the op's own rules."""
+    into = {field: to._into[field] for field in op.fields if to.given(field)}
+    return op._store(result, into)
+
+
+def right(to, x, W, b=None, **options):
+    return _into(to, ops.affine, ops.affine.reference(x, W, b, **options))
+
+
+def off_by_a_little(to, x, W, b=None, **options):
+    return _into(to, ops.affine, ops.affine.reference(x, W, b, **options) * x.dtype.type(1 + 2e-5))
+
+
+def without_bias(to, x, W, _b=None, **options):
+    return _into(to, ops.affine, ops.affine.reference(x, W, None, **options))
+
+
+def wrong_sign(to, dy, x, y, *args, **options):
+    g = ops.normalize_backward.reference(dy, x, y, *args, **options)
+    return _into(to, ops.normalize_backward, g._replace(dx=-g.dx))
+
+
+def without_the_mean_of_dz(to, dy, x, y, *args, **options):
+    g = ops.normalize_backward.reference(dy, x, y, *args, **options)
+    constant = ops.normalize_backward.reference(dy, x, y, *args, **{**options, "batch_statistics": False})
+    return _into(to, ops.normalize_backward, g._replace(dx=constant.dx))
+
+
+def overwrites(to, dy, x, W, y, **options):
+    """Right, but never adds to a destination."""
+    g = ops.affine_backward.reference(dy, x, W, y, **options)
+    for field in ("dW", "db"):
+        if to.given(field):
+            to._into[field].array[...] = getattr(g, field)
+            g = g._replace(**{field: to._into[field].array})
+    return g
+
+
+def large_batches_only(to, x):
+    m = ops.moments.reference(x)
+    if len(x) >= LARGE:
+        batch = m.batch.copy()
+        batch[2] *= len(x) / (len(x) - 1)
+        m = m._replace(batch=batch, proposal=batch)
+    return _into(to, ops.moments, m)
+
+
+def raises(_to, _x, _W, _b=None, **_options):
+    raise MemoryError("the kernel ran out of registers")
+
+
+def _softmax(logits, target, normaliser, value, d):
+    result = ops.softmax_cross_entropy.reference(logits, target, normaliser=normaliser)
+    value[...], d[...] = result.value, result.dlogits
+
+
+def baked(to, logits, target, class_weights=None, sample_weights=None, *, normaliser, label_smoothing=0.0):
+    """Right when it is recorded; a replay goes on reading the targets of that first step."""
+    if class_weights is not None or sample_weights is not None or label_smoothing or target.dtype.kind != "i":
+        options = {"normaliser": normaliser, "label_smoothing": label_smoothing}
+        result = ops.softmax_cross_entropy.reference(logits, target, class_weights, sample_weights, **options)
+        return _into(to, ops.softmax_cross_entropy, result)
+    value = to.array("value", (1,), logits.dtype, logits)
+    d = to.array("dlogits", logits.shape, logits.dtype, logits)
+    if to.adds("value"):
+        return _into(
+            to, ops.softmax_cross_entropy, ops.softmax_cross_entropy.reference(logits, target, normaliser=normaliser)
+        )
+    kept = target.copy()
+
+    def kernel(logits, value, d):
+        _softmax(logits, kept, normaliser, value, d)
+
+    to.launch(kernel, whole=(logits,), writes=(value, d))
+    return Loss(value, d)
