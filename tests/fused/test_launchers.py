@@ -171,6 +171,18 @@ def test_products_run_on_cublaslt_in_the_workspace_of_the_stream(device, rng):
     assert (address % 256, size, stream) == (0, 32 << 20, 0)
 
 
+@pytest.mark.parametrize(("rows", "launches"), [(128, 1), (129, 2)])
+def test_the_way_back_is_one_launch_where_a_slice_fits_on_the_chip(rows, launches, device, rng):
+    x, dy = (rng.standard_normal((rows, 64)).astype(np.float32) for _ in range(2))
+    statistics = REGISTRY["moments"].reference(x).batch
+    args = dy, x, x, statistics, np.ones(64, np.float32), np.zeros(64, np.float32)
+    case = Case("normalize_backward", Path(FLOAT, 1), Example("at the border", args))
+    for field, got in run(device, "normalize_backward", args, {}).items():
+        if got is not None:
+            case.check(field, got)
+    assert len(device.STATE.launches) == launches
+
+
 def test_statistics_may_be_columns_of_a_larger_buffer(device, rng):
     x = rng.standard_normal((20, 8)).astype(np.float32)
     buffer = device.on_device(np.full((3, 30), 7.0))

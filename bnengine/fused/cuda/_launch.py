@@ -100,12 +100,13 @@ def kernel(
     name: str,
     *parameters: Any,
     grid: tuple[int, ...] = (1,),
+    shared: int = 0,
     bound: tuple[tuple[int, Array], ...] = (),
 ) -> Kernel:
-    """The instance name<parameters> of kernels/cuda/<file>, on the device of `like`."""
+    """The instance name<parameters> of kernels/cuda/<file>, on the device of `like`; `shared`: bytes of its own."""
     given = f"<{', '.join(map(str, parameters))}>" if parameters else ""
     expression = f"bnengine::{name}{given}"
-    return Kernel(expression, _load.function(file, expression, like.device.id), grid, bound=bound)
+    return Kernel(expression, _load.function(file, expression, like.device.id), grid, shared, bound)
 
 
 def arrivals(like: Array, count: int = 1) -> Array:
@@ -121,14 +122,18 @@ def flat_grid(like: Array, size: int, vector: int = 1, waves: int = 8) -> tuple[
     return (max(1, min(-(-size // (vector * THREADS)), waves * _load.multiprocessors(like.device.id))),)
 
 
+def slice_width(vector: int) -> int:
+    """The channels of a slice."""
+    return LANES if vector == 1 else 8 * vector
+
+
 def sliced_grid(like: Array, rows: int, channels: int, vector: int, *, sums: bool) -> tuple[int, int]:
     """(slices of the channels, splits of the rows), as `Slice` of kernels/cuda/slices.cuh has them.
 
     Where the splits are summed up (`sums`), a thread is to have a few rows, and fewer blocks are waited for.
     """
-    across = LANES if vector == 1 else 8
-    slices = -(-channels // (across * vector))
-    rows_at_once = WARPS * (LANES // across) * (8 if sums else 2)
+    slices = -(-channels // slice_width(vector))
+    rows_at_once = WARPS * (LANES * vector // slice_width(vector)) * (8 if sums else 2)
     wanted = -(-(2 if sums else 4) * _load.multiprocessors(like.device.id) // slices)
     return slices, max(1, min(wanted, -(-rows // rows_at_once), 65535))
 

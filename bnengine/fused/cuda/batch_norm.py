@@ -23,6 +23,7 @@ from ._launch import (
     ready,
     reals,
     refusal,
+    slice_width,
     sliced_grid,
     statistics_of,
     vector_of,
@@ -30,6 +31,7 @@ from ._launch import (
 from ._launch import storage as storage_of
 
 FORWARD, BACKWARD = "batch_norm.cu", "batch_norm_backward.cu"
+ON_CHIP = 32 << 10  # bytes of shared memory that every device gives a block beside 16 KiB for the kernel's own arrays
 
 
 def unsupported(x: Any) -> str | None:
@@ -84,7 +86,7 @@ def normalize_backward(
     add: Array | None = None, *, eps: float = 1e-5, activation: str = "identity", slope: float = 0.01,
     batch_statistics: bool = True,
 ) -> NormalizeGradients:  # fmt: skip
-    """dgamma, dbeta and their sums in one pass; dx and dadd in another."""
+    """All gradients in one launch where a slice of channels fits on the chip, else in two."""
     x = ready(to, x)
     dy = ready(to, dy, x.dtype)
     has_add, needs_z = add is not None, activation in NEEDS_INPUT
@@ -104,31 +106,58 @@ def normalize_backward(
         absent(to, "dadd")
     dadd = output(to, "dadd", x.shape, x.dtype, x) if has_add else None
 
+    given = {"whole": (statistics, gamma, beta), "reads": (dy, x, y, add)}
     vector = vector_of(x, channels, dy, x, y, add, dx, dadd)
     name = storage_of(x), vector, activation_name(activation)
     common = (*indices(rows, channels, stride), *reals(eps, slope))
+    gradients = NormalizeGradients(dx, dadd, dgamma, dbeta)
+    kept = rows * slice_width(vector) * (x.itemsize + np.dtype(wide).itemsize)
+    if kept <= ON_CHIP:
+        _at_once(to, given, gradients, name, (*common, *flags(batch_statistics)), kept)
+    else:
+        _sums_first(to, given, gradients, name, common, batch_statistics)
+    return gradients
+
+
+def _at_once(
+    to: Outputs, given: dict[str, Any], gradients: NormalizeGradients, name: tuple[Any, ...], common: tuple[Any, ...],
+    kept: int,
+) -> None:  # fmt: skip
+    """One launch, a block a slice of channels, whose x and dz stay in shared memory."""
+    x = given["reads"][1]
+    grid = (-(-int(x.shape[-1]) // slice_width(name[1])),)
+    run = kernel(x, BACKWARD, "batch_norm_gradients", *name, grid=grid, shared=kept)
+    adds = flags(*map(to.adds, ("dx", "dgamma", "dbeta")))
+    to.launch(run, **given, writes=tuple(gradients), scalars=(*common, *adds))
+
+
+def _sums_first(
+    to: Outputs, given: dict[str, Any], gradients: NormalizeGradients, name: tuple[Any, ...], common: tuple[Any, ...],
+    batch_statistics: bool,
+) -> None:  # fmt: skip
+    """The sums over the rows, dgamma and dbeta in one launch, dx and dadd in another."""
+    x, (dx, dadd, dgamma, dbeta) = given["reads"][1], gradients
+    (rows, channels), vector = extent(x), name[1]
     sums = to.array("sums", (2, channels), np.float64, x)
-    grid = sliced_grid(x, rows, channels, vector, sums=True)
+    slices, splits = sliced_grid(x, rows, channels, vector, sums=True)
     run = kernel(
-        x, BACKWARD, "batch_norm_sums", *name, grid=grid, bound=((11, arrivals(x, grid[0])),)
+        x, BACKWARD, "batch_norm_sums", *name, grid=(slices, splits), bound=((11, arrivals(x, slices)),)
     )  # behind three arrays in full, four by rows, three outputs and the partial sums
     to.launch(
         run,
-        whole=(statistics, gamma, beta),
-        reads=(dy, x, y, add),
+        **given,
         writes=(dgamma, dbeta, sums),
-        scratch=(((grid[1], 2, channels), np.float64),),
+        scratch=(((splits, 2, channels), np.float64),),
         scalars=(*common, *flags(to.adds("dgamma"), to.adds("dbeta"))),
     )
     run = kernel(x, BACKWARD, "batch_norm_backward", *name, grid=sliced_grid(x, rows, channels, vector, sums=False))
     to.launch(
         run,
-        whole=(statistics, gamma, beta, sums),
-        reads=(dy, x, y, add),
+        whole=(*given["whole"], sums),
+        reads=given["reads"],
         writes=(dx, dadd),
         scalars=(*common, *flags(batch_statistics, to.adds("dx"))),
     )
-    return NormalizeGradients(dx, dadd, dgamma, dbeta)
 
 
 def commit(to: Outputs, running: Array, proposal: Array, ok: Array, decay: Array, unbiased: Array) -> Array:
