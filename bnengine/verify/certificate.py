@@ -135,7 +135,7 @@ def environment(backends: Sequence[Backend], reports: Sequence[BackendReport]) -
     }
     for backend in backends:
         if backend.name == "cupy":
-            cuda = backend.xp.cuda.runtime
-            found["device"] = f"{found['device']}, compute capability {backend.device.compute_capability}"
+            cuda, device = backend.xp.cuda.runtime, backend.device
+            found["device"] = f"{found['device']}, number {device.id}, compute capability {device.compute_capability}"
             found["driver"], found["runtime"] = int(cuda.driverGetVersion()), int(cuda.runtimeGetVersion())
     return found

@@ -8,6 +8,7 @@ from .._typing import Array
 from ..backend import Backend
 from ..ops import REGISTRY, Op
 from ..ops._op import Mode
+from .draws import Draws
 
 UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
 DTYPES = ("float32", "float64")
@@ -39,15 +40,10 @@ class Variant(NamedTuple):
         return self.backend.to_numpy(value, copy=True)
 
     def fused(self, op: Op[Any]) -> str | None:
-        """None if a fused version of `op` runs for arrays of this library and dtype, else why not."""
-        device = self.backend.device
-        launcher, why = op.resolve("auto", self.backend.xp.ones((2, 2), dtype=self.own, device=device))
+        """None if a fused version of `op` runs for its examples on this library in this dtype, else why not."""
+        example = next(iter(op.examples(Draws(0, op.name), self.dtype)))
+        launcher, why = op.resolve("auto", self.carry(example.args[0]))
         return None if launcher is not None else why
-
-    @property
-    def own(self) -> Any:
-        """The library's name for the dtype."""
-        return self.backend.dtype(self.dtype)
 
 
 def fused_variants(backend: Backend) -> tuple[list[Variant], dict[str, str]]:
