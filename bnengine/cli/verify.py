@@ -2,6 +2,7 @@
 
 import json
 import sys
+from math import isfinite
 from typing import Any
 
 import click
@@ -54,7 +55,8 @@ def _show(found: Certificate, every: bool) -> None:
     if wrong and not every:
         click.echo("\ndisagree")
         for row in wrong:
-            click.echo(f"  {row.what}: {row.a} and {row.b} differ by {row.error:.3g}, bound {row.bound:.3g}")
+            by = f" differ by {row.error:.3g}, bound {row.bound:.3g}" if isfinite(row.error) else ""
+            click.echo(f"  {row.what}: {row.a} and {row.b}{by}")
     if found.not_run:
         click.echo("\nnot run")
         for left in found.not_run:

@@ -1,6 +1,8 @@
 """`bnengine verify` as a user calls it."""
 
+import io
 import json
+from math import inf
 
 import pytest
 
@@ -8,6 +10,13 @@ from bnengine.cli import main
 from bnengine.cli import verify as module
 from bnengine.errors import BackendError
 from bnengine.verify import Certificate, NotRun, Row
+
+
+class Terminal(io.StringIO):
+    """Somebody looks at it."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 @pytest.fixture
@@ -65,6 +74,26 @@ def test_what_disagrees_is_shown_in_full(call):
     assert f"  {told}" in out.splitlines()
     assert out.splitlines()[-1] == f"1 of 2 comparisons disagree: {BAD.what}"
     assert "not run" not in out
+
+
+def test_where_there_is_no_error_to_tell_only_the_reason_is_told(call):
+    row = Row("op affine (plain: raised OSError: gone)", "cupy float32", "numpy float32", inf, 0.0, False)
+    _, out, _, _ = call(Certificate(False, ENVIRONMENT, (row,), ()))
+    assert "  op affine (plain: raised OSError: gone): cupy float32 and numpy float32" in out.splitlines()
+
+
+def test_on_a_terminal_the_table_is_drawn_and_the_parts_are_told(call, monkeypatch):
+    screen = Terminal()
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr("sys.stdout", screen)
+    monkeypatch.setattr("sys.stderr", screen)
+    *_, given = call(Certificate(True, ENVIRONMENT, (GOOD, NEAR), ()))
+    ((_, options),) = given
+    options["say"]("layers")
+    lines = screen.getvalue().splitlines()
+    (drawn,) = [line for line in lines if "ops (2)" in line]
+    assert [cell.strip() for cell in drawn.split("│")[1:-1]][3:] == ["9e-07", "1e-06", "yes", "total: out"]
+    assert lines[-1] == "verify: layers"
 
 
 def test_all_lists_every_comparison(call):
