@@ -1,15 +1,18 @@
-"""The simulated device, for the tests that ask for it."""
+"""The devices that launchers are tested on: the simulated one everywhere, a GPU where tests marked `gpu` are run."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from bnengine.backend import get_backend
+from bnengine.errors import BackendError
 from tests.cuda_on_cpu.launch import need_compiler
+from tests.support import missing
 
 
 @pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def simulated(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The simulated CuPy in CuPy's place."""
     need_compiler()
     from tests.fused import simulated_cupy
@@ -17,3 +20,17 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     simulated_cupy.installed(monkeypatch)
     yield simulated_cupy
     simulated_cupy.forget()
+
+
+@pytest.fixture(params=["simulated", pytest.param("gpu", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Any:
+    """The simulated device, and the GPU where the tests marked `gpu` are asked for."""
+    if request.param == "simulated":
+        return request.getfixturevalue("simulated")
+    try:
+        get_backend("cupy")
+    except BackendError as error:
+        missing("cupy", str(error))
+    from tests.fused import real_cupy
+
+    return real_cupy

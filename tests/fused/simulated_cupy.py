@@ -31,6 +31,7 @@ TYPES = {"str": str, "tuple": tuple, "bool": bool}
 GUARD, PATTERN, ALIGNMENT = 256, 0xA5, 256
 STATE = SimpleNamespace(schedule="forward", seed=0, launches=[], model=None)
 KINDS = inspect._ParameterKind
+FLUSHED = 0.0  # what subnormal numbers that are taken for 0 may be off by: here they are not
 
 
 def bound(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:

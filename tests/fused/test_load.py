@@ -44,17 +44,17 @@ def test_nothing_is_imported_for_an_array_of_numpy():
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.__name__.rsplit(".", 1)[1])
-def test_dtypes_without_kernels_are_named(family, device):
+def test_dtypes_without_kernels_are_named(family, simulated):
     for kind in ("int8", "bool"):
-        reason = family.unsupported(device.fresh((2,), kind))
+        reason = family.unsupported(simulated.fresh((2,), kind))
         assert re.match(rf"{kind} is not one of float32, float64", reason)
-    assert family.unsupported(device.fresh((2,), "float32")) is None
+    assert family.unsupported(simulated.fresh((2,), "float32")) is None
 
 
-def test_an_older_cupy_is_refused(device, monkeypatch):
-    x = device.fresh((2, 2), "float32")
+def test_an_older_cupy_is_refused(simulated, monkeypatch):
+    x = simulated.fresh((2, 2), "float32")
     for version, refused in (("14.1.3", True), ("13.6.0", True), ("14.2.0", False), ("15.0.0a1", False)):
-        monkeypatch.setattr(device.CUPY, "__version__", version)
+        monkeypatch.setattr(simulated.CUPY, "__version__", version)
         _load.refusal.cache_clear()
         reason = pointwise.unsupported(x)
         assert (reason == f"CuPy {version} is older than 14.2; pip install --upgrade cupy-cuda13x") == refused
@@ -87,13 +87,13 @@ def test_a_source_is_one_text_with_each_of_our_headers_once():
         assert text.splitlines()[-1] == last
 
 
-@pytest.mark.usefixtures("device")
+@pytest.mark.usefixtures("simulated")
 def test_an_instance_is_compiled_once_for_each_device():
     expression = "bnengine::total<float, 4>"
     assert _load.function("pointwise.cu", expression, 0) is _load.function("pointwise.cu", expression, 0)
 
 
-@pytest.mark.usefixtures("device")
+@pytest.mark.usefixtures("simulated")
 def test_counters_of_blocks_are_shared_zero_and_grow():
     few = _load.arrivals(3, 0)
     assert _load.arrivals(1024, 0) is few
@@ -103,19 +103,19 @@ def test_counters_of_blocks_are_shared_zero_and_grow():
     assert not many.get().any()
 
 
-def test_the_scalars_of_a_launch_have_the_bytes_of_the_kernel_s_parameters(device):
+def test_the_scalars_of_a_launch_have_the_bytes_of_the_kernel_s_parameters(simulated):
     assert [a.dtype.name for a in (*_launch.indices(1), *_launch.reals(1), *_launch.flags(1))] == [
         "int64", "float64", "bool",
     ]  # fmt: skip
-    kernel = _launch.kernel(device.fresh((1,), "f4"), "pointwise.cu", "total", "float", 4)
+    kernel = _launch.kernel(simulated.fresh((1,), "f4"), "pointwise.cu", "total", "float", 4)
     assert kernel.__name__ == "bnengine::total<float, 4>"
-    a = device.fresh((4,), "f4")
+    a = simulated.fresh((4,), "f4")
     kernel(a, a, a, np.int64(4), np.bool_(False))
     for wrong in ((a, a, a, 4, np.bool_(False)), (a, a, a, np.int32(4), np.bool_(False)), (a, a, a, np.int64(4))):
         with pytest.raises(TypeError):
             kernel(*wrong)
     with pytest.raises(TypeError, match="a pointer to float"):
-        kernel(a, a, device.fresh((4,), "f8"), np.int64(4), np.bool_(False))
+        kernel(a, a, simulated.fresh((4,), "f8"), np.int64(4), np.bool_(False))
 
 
 @pytest.mark.parametrize(
@@ -130,9 +130,9 @@ def test_the_scalars_of_a_launch_have_the_bytes_of_the_kernel_s_parameters(devic
         ("ndarray.fill", (), {}),
     ],
 )
-def test_a_call_that_cupy_would_not_take_is_not_taken_here(name: str, args: Any, kwargs: Any, device):
+def test_a_call_that_cupy_would_not_take_is_not_taken_here(name: str, args: Any, kwargs: Any, simulated):
     with pytest.raises(TypeError):
-        device.bound(name, args, kwargs)
+        simulated.bound(name, args, kwargs)
 
 
 def test_every_op_names_a_launcher_that_is_there():

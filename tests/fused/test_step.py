@@ -15,7 +15,6 @@ from bnengine.optimizers import SGD, Adam, AdamW, RMSprop
 from bnengine.training import step as steps
 from tests.cuda_on_cpu.cases import assert_within, fields
 
-pytestmark = pytest.mark.usefixtures("device")
 DIGITS = data.load_digits()
 X, Y = (DIGITS.x.reshape(-1, 64) / 16).astype(np.float32), DIGITS.y
 PLANTED = 4  # the step whose input holds a NaN
@@ -82,19 +81,19 @@ def test_a_replayed_step_is_the_eager_one_byte_for_byte(device):
     assert (report.steps, report.skipped) == (7, 1)
 
 
-def test_a_replay_launches_what_was_recorded_and_nothing_else(device, monkeypatch):
-    step = make(device.backend(), "fused")
-    device.STATE.launches.clear()
+def test_a_replay_launches_what_was_recorded_and_nothing_else(simulated, monkeypatch):
+    step = make(simulated.backend(), "fused")
+    simulated.STATE.launches.clear()
     step(groups(1)[0])
     (plan,) = step.plans.values()
-    recorded, nbytes, products = list(device.STATE.launches), step.memory.nbytes, device.STATE.model.streams
+    recorded, nbytes, products = list(simulated.STATE.launches), step.memory.nbytes, simulated.STATE.model.streams
     assert len(recorded) + len(products) <= len(plan.launches)
     count = len(products)
-    device.STATE.launches.clear()
+    simulated.STATE.launches.clear()
     allocated: list[Any] = []
-    monkeypatch.setattr(device, "Zone", lambda size: allocated.append(size))
+    monkeypatch.setattr(simulated, "Zone", lambda size: allocated.append(size))
     plan.replay()
-    assert device.STATE.launches == recorded
+    assert simulated.STATE.launches == recorded
     assert len(products) == 2 * count
     assert step.memory.nbytes == nbytes
     assert not allocated
@@ -225,6 +224,6 @@ def test_every_op_of_a_network_takes_its_fused_version(device):
         assert choice.why == ""
 
 
-def test_every_op_but_none_has_a_version_for_cuda():
+def test_every_op_has_a_version_for_cuda():
     for name, op in REGISTRY.items():
         assert any(fused.startswith("bnengine.fused.cuda.") and fused.endswith(f":{name}") for fused in op.fused_names)
