@@ -155,7 +155,11 @@ def test_a_product_by_hand_in_column_major_words():
     first, second, out = turned.column_major()
     assert first == (4, 3, 4, api.DataType.R_32F, api.Operation.T)
     assert second == (2, 4, 2, api.DataType.R_32F, api.Operation.T)
-    assert str(turned) == ("C (2, 3) = A (4, 2)^T B (3, 4)^T, float32, precision highest, strides 2, 4, 3")
+    strides = "precision highest, strides 2, 3, 3"
+    one = turned._replace(transpose_b=False, ldb=3, accumulate=True, epilogue="relu")
+    assert str(one) == f"C (2, 3) = A (4, 2)^T B (4, 3) + C, then relu, float32, {strides}"
+    other = turned._replace(transpose_a=False, ldb=3, dtype="float16")
+    assert str(other) == f"C (2, 3) = A (2, 4) B (3, 4)^T, float16 to float32, {strides}"
 
 
 @pytest.mark.parametrize(

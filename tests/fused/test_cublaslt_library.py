@@ -190,7 +190,18 @@ def test_the_library_is_looked_for_in_wheels_then_by_the_loader_then_in_cuda_pat
     assert list(candidates([], (12,), {})) == ["libcublasLt.so.12"]
 
 
+def test_the_wheels_are_looked_for_in_every_folder_called_nvidia_on_the_path(monkeypatch, tmp_path):
+    folder = tmp_path / "nvidia"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert str(folder) in api._wheel_folders()
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert api._wheel_folders() == []
+
+
 def test_the_version_that_goes_with_cupy_is_looked_for_first(monkeypatch):
+    assert api._installed("numpy")
+    assert not api._installed("a-name-that-no-package-has")
     installed = {"cupy-cuda12x"}
     monkeypatch.setattr(api, "_installed", installed.__contains__)
     assert api._majors() == [12, 13]
