@@ -206,6 +206,8 @@ def test_arrays_off_sixteen_bytes_give_the_same_as_others(name, device):
             result = REGISTRY[name](
                 *moved, memory=Fresh(), **{k: upload(device, v) for k, v in example.options.items()}
             )
+        wide = [launch for launch in getattr(device.STATE, "launches", ()) if "<float, 4" in launch]
+        assert not wide, "a GPU faults where 16 bytes are read off their address; this CPU would not"
         for field, got in fields(REGISTRY[name], device.off_device(result)).items():
             if got is not None:
                 case.bound[field] = np.asarray(case.bound[field]) + device.FLUSHED
