@@ -123,21 +123,18 @@ def _verify(ledger: Ledger, case: Case, numpy: Backend, variants: Sequence[Varia
         memories = perturbations(UNIT[dtype], seed)
         bounds[dtype] = spread(truth, [run(network, x, dy, training, memory, exact) for memory in memories])
     results = {exact.label: truth}
+    mode = "training" if training else "evaluation"
     for variant in (Variant(numpy, "float32"), *variants):
-        what = f"layer {case.label}: {'training' if training else 'evaluation'}"
+        label = variant.label
         hop = Variant(numpy, variant.dtype) if variant.mode == "reference" else variant._replace(mode="reference")
-        mode = "training" if training else "evaluation"
-        with ledger.watching(what, mode, variant.label, exact.label):
+        with ledger.watching(f"layer {case.label}", mode, label, exact.label):
             other = _network(case, variant, None)
             other.load_state_dict(state)
-            results[variant.label] = got = run(other, x, dy, training, Fresh(variant.mode), variant)
-            for b in dict.fromkeys((hop.label, exact.label)):
-                if b in results and b != variant.label:
-                    for field, value in got.items():
-                        ledger.compare(
-                            f"layer {case.label}: {field}", mode, variant.label, b, value, results[b][field],
-                            bounds[variant.dtype][field],
-                        )  # fmt: skip
+            results[label] = got = run(other, x, dy, training, Fresh(variant.mode), variant)
+            for b in sorted({hop.label, exact.label} & results.keys() - {label}):
+                for field, value in got.items():
+                    bound, what = bounds[variant.dtype][field], f"layer {case.label}: {field}"
+                    ledger.compare(what, mode, label, b, value, results[b][field], bound)
 
 
 def perturbations(u: float, seed: int) -> Iterator[Perturbed]:
