@@ -38,6 +38,7 @@ from ..ops.pointwise import activate, derivative
 from .draws import Signs
 
 SMALLEST = {2.0**-24: 2.0**-149, 2.0**-53: 2.0**-1074}
+SQUARES = {"v", "square", "largest"}  # states that rounding never leaves below 0
 TINY = 2.0**-1022  # where nothing ever moved, 0 / TINY is 0
 LOSSES = ("softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error")
 Y_OF = {"activation_backward": 2, "affine_backward": 3, "normalize_backward": 2}  # where their output y stands
@@ -114,6 +115,9 @@ class Perturbed(Arena):
         if not self._behind_step(op, args, options, values):
             bounds = bound_of(op, self.u, args, options, result)
             values = {name: self._err(value, bounds[name]) for name, value in values.items()}
+            values |= {
+                name: np.maximum(values[name], 0) for name in SQUARES & values.keys() if values[name] is not None
+            }
         for name, (array, adds) in into.items():
             new = values[name]
             if adds:

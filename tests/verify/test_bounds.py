@@ -63,6 +63,18 @@ def test_the_first_step_of_adam_has_a_finite_bound():
     assert bound[1] == 0
 
 
+def test_a_square_is_never_perturbed_below_zero():
+    args = (np.ones(8), *[np.zeros(8)] * 3, None, np.asarray([[0.01, 0.1, 0.001]]), np.zeros(5, np.int64))
+    for sign in (1, -1):
+        memory = Perturbed(2.0**-53, signs(0, 0), sign)
+        state = ops.adam(*args, np.asarray([True]), np.ones(1), border=0, memory=memory)
+        assert np.all(state.v >= 0)
+        again = ops.adam(
+            state.parameters, args[1], state.m, state.v, *args[4:], np.asarray([True]), np.ones(1), border=0
+        )
+        assert np.all(np.isfinite(again.parameters))
+
+
 def test_sums_over_many_rows_may_err_more_in_float64_only():
     for rows in (100, 10_000):
         x = np.linspace(0, 1, rows)[:, None]

@@ -10,10 +10,11 @@ from bnengine.backend import get_backend
 from bnengine.cli import main
 from bnengine.layers import Activation, BatchNorm, Dense
 from bnengine.optimizers import Adam
+from bnengine.verify import steps
 from bnengine.verify.certificate import Ledger, Row
 from bnengine.verify.layers import verify_layers
 from bnengine.verify.operations import verify_ops
-from bnengine.verify.steps import Training, verify_steps
+from bnengine.verify.steps import Training, make, verify_free, verify_steps
 from bnengine.verify.variants import Variant, fused_variants
 from tests.plan import toy
 from tests.verify import planted
@@ -119,6 +120,22 @@ def test_a_replayed_step_agrees_and_one_that_reads_an_older_batch_is_found(monke
     assert rows[0].what.startswith("training small: loss (step ")
     assert not any("(step 1," in row.what for row in rows)
     assert not any("update" in row.what for row in rows)  # the optimizer did well by what it was given
+
+
+def test_a_training_that_runs_free_in_float64_ends_in_the_same_network(monkeypatch, numpy):
+    toy.installed(monkeypatch)
+    training = Training("training small", layers, Adam(), 12, (20,))
+    ledger = Ledger()
+    verify_free(ledger, numpy.backend, [Variant(numpy.backend, "float64", "auto")], training, 0)
+    assert wrong(ledger) == []
+    assert all(0 < row.bound < 1e-10 for row in ledger.rows() if "count" not in row.what)
+    other = Training("training small", layers, Adam(beta1=0.9 + 1e-7), 12, (20,))
+    ledger = Ledger()
+    monkeypatch.setattr(steps, "make", lambda given, variant, memory=None: make(
+        other if variant.mode == "auto" else given, variant, memory
+    ))  # fmt: skip
+    verify_free(ledger, numpy.backend, [Variant(numpy.backend, "float64", "auto")], training, 0)
+    assert {row.what.partition(", 12 steps: ")[2].split(" ")[0] for row in wrong(ledger)} >= {"0.W", "1.gamma", "3.b"}
 
 
 # -- a library that is wrong
