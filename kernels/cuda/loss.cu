@@ -58,7 +58,7 @@ struct Target {
 constexpr int kHeldPacks = 4;  // a thread keeps so much of its row in registers; what is beyond is read again
 
 template <class T, int VEC, int GROUP, class Y>
-__global__ void __launch_bounds__(kThreads, VEC == 8 ? 1 : 2)
+__global__ void __launch_bounds__(kThreads, VEC == 8 || sizeof(T) == 8 ? 1 : 2)
     softmax_cross_entropy(const Arithmetic<T>* class_weights, const Arithmetic<T>* normaliser, const T* logits,
                           const Y* target, const Arithmetic<T>* sample_weights, Arithmetic<T>* value, T* dlogits,
                           double* partial, unsigned* arrivals, index rows, index classes, double label_smoothing,
