@@ -32,7 +32,8 @@ TYPES = {"str": str, "tuple": tuple, "bool": bool}
 GUARD, PATTERN, ALIGNMENT = 256, 0xA5, 256
 STATE = SimpleNamespace(schedule="forward", seed=0, launches=[], model=None)
 KINDS = inspect._ParameterKind
-WIDTH = re.compile(r"[\w:]+<\w+, (\d+)")  # of an instance: its second argument
+INSTANCE = re.compile(r"[\w:]+<(\w+), (\d+)")  # what it stores, and how many it reads at once
+STORED = {"float": "float32", "double": "float64", "__half": "float16"}
 FLUSHED = 0.0  # what subnormal numbers that are taken for 0 may be off by: here they are not
 
 
@@ -235,12 +236,12 @@ class RawKernel:
 
     def _check_alignment(self, arguments: tuple[Any, ...]) -> None:
         """Where 16 bytes are read at once, a GPU faults at other addresses; a CPU does not. The largest are read so."""
-        width = WIDTH.match(self.cpu.name)
-        if width is None or width[1] == "1":
+        found = INSTANCE.match(self.cpu.name)
+        if found is None or found[2] == "1":
             return
-        largest = max(a.size for a in arguments if isinstance(a, ndarray))
-        for a in arguments:
-            if isinstance(a, ndarray) and a.size == largest and a.held.ctypes.data % 16:
+        stored = [a for a in arguments if isinstance(a, ndarray) and a.dtype == STORED[found[1]]]
+        for a in stored:
+            if a.size == max(b.size for b in stored) and a.held.ctypes.data % 16:
                 raise AssertionError(f"{self.cpu.name}: an array at an address that is no multiple of 16")
 
     def _argument(self, i: int, given: Any) -> Any:

@@ -215,6 +215,14 @@ def test_arrays_off_sixteen_bytes_give_the_same_as_others(name, device):
                     case.check(field, got)
 
 
+def test_other_ranges_are_frozen_in_another_call(device):
+    example = next(iter(examples("sgd", FLOAT)))
+    for begin in (3, 11):
+        options = {**example.options, "frozen": ((begin, begin + 5),)}
+        new = run(device, "sgd", example.args, options)["parameters"]
+        assert np.flatnonzero(new == example.args[0]).tolist() == list(range(begin, begin + 5))
+
+
 @pytest.mark.parametrize("name", ["sgd", "rmsprop", "adam"])
 def test_behind_the_end_of_the_table_its_last_row_stays(name, device):
     example = next(iter(examples(name, FLOAT)))
