@@ -189,6 +189,8 @@ class Step:
 
     def _run_or_replay(self, micros: list[Micro], normaliser: Array) -> None:
         """Replay the plan of such a step; record one if there is none. What a plan has baked in is its key."""
+        if self.statistics == "per_micro_batch" and len(micros) > len(self.proposals):
+            self._propose(len(micros))
         if not self.replay:
             self.run(micros, normaliser)
             return
@@ -233,8 +235,6 @@ class Step:
     def run(self, micros: Sequence[Micro], normaliser: Array) -> None:
         """The step itself, on arrays of the backend."""
         network, memory, counters = self.network, self.memory, self.counters
-        if self.statistics == "per_micro_batch" and len(micros) > len(self.proposals):
-            self._propose(len(micros))
         self.gradients.start()
         for i, micro in enumerate(micros):
             self._gradients_of(i, micro, normaliser)

@@ -76,6 +76,16 @@ def test_replayed_training_is_eager_training_byte_for_byte() -> None:
     assert replayed.report().skipped == 1
 
 
+def test_statistics_of_each_micro_batch_are_replayed_too() -> None:
+    eager = make(replay=False, statistics="per_micro_batch")
+    replayed = make(statistics="per_micro_batch")
+    for group in groups(20):
+        eager(group)
+        replayed(group)
+        assert snapshot(eager) == snapshot(replayed)
+    assert len(replayed.proposals) == 2
+
+
 def test_replay_by_blocks_gives_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, blocks = make(), make()
     group = [batch(np.arange(50))]
