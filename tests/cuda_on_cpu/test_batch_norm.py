@@ -73,7 +73,7 @@ def test_one_launch_gives_the_bytes_of_two(path):
 SHAPES = ((1, 1), (2, 5), (31, 33), (257, 24), (300, 8), (1000, 3))
 
 
-@pytest.mark.parametrize("splits", [1, 4])
+@pytest.mark.parametrize("splits", [1, 4, 13])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_any_number_of_rows_and_channels_gives_the_moments_of_all_rows(shape, splits, rng):
     x = (rng.standard_normal(shape) * 3 + 1000).astype(np.float32)
@@ -90,7 +90,7 @@ def test_any_number_of_rows_and_channels_is_normalised_and_differentiated(shape,
     x, dy = (rng.standard_normal(shape).astype(np.float32) for _ in range(2))
     gamma, beta = (rng.standard_normal(shape[1]).astype(np.float32) for _ in range(2))
     statistics = REGISTRY["moments"].reference(x).batch
-    path = Path(FLOAT, 1, 2)
+    path = Path(FLOAT, 1, 13)
     example = Example("y", (x, statistics, gamma, beta), {"activation": "relu"})
     case = Case("normalize", path, example)
     y = device.normalize(path, *case.given, **example.options)
