@@ -11,7 +11,7 @@ PEERS_PIP ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
-.PHONY: help demo demo-gpu test gpu lint format types peers peers-install wheel wheel-check cuda-extra clean
+.PHONY: help demo demo-gpu test gpu lint format types cuda-proof peers peers-install wheel wheel-check cuda-extra clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make gpu          run the tests that need a GPU and CuPy, which it installs"
 	@echo "make lint         format check and lint;  make format rewrites the files"
 	@echo "make types        check the types"
+	@echo "make cuda-proof   compile the CUDA kernels for every architecture, without a GPU (BNENGINE_FULL=1: every instance)"
 	@echo "make peers        compare with PyTorch, which is installed first (PEERS_PIP: more options for pip)"
 	@echo "make wheel        build dist/*.whl and dist/*.tar.gz;  make wheel-check tries them outside the checkout"
 	@echo "make clean        remove .venv and what was built; runs/ stays"
@@ -86,6 +87,14 @@ format: $(VENV)/.test
 
 types: $(VENV)/.test
 	@$(BIN)/mypy
+
+$(VENV)/.cuda-proof: $(VENV)/.test
+	@echo "installing NVIDIA's compiler for kernels (about 160 MB to download; no GPU is needed)"
+	@$(PIP) --editable '.[test,cuda-proof]'
+	@touch $@
+
+cuda-proof: $(VENV)/.cuda-proof
+	@BNENGINE_REQUIRE=nvrtc $(BIN)/python -m pytest tests/cuda_on_cpu/test_compiles.py $(ARGS)
 
 peers-install: $(VENV)/.peers
 

@@ -143,11 +143,11 @@ def moments(x: Array) -> Moments:
 
 
 def _examples_commit(rng: Any, dtype: str) -> Iterator[Example]:
-    running, proposal = (np.abs(rng.standard_normal((3, 6))) + np.asarray([[4.0], [0.0], [0.0]]) for _ in range(2))
+    running, proposal = (np.abs(rng.standard_normal((3, 7))) + np.asarray([[4.0], [0.0], [0.0]]) for _ in range(2))
     proposal[0, 0] = running[0, 1] = 0.0
     proposal[0, 2] = 1.0
-    decay = np.asarray([0.9, 0.9, 0.5, 0.0, -1.0, -1.0])
-    unbiased = np.asarray([True, False, True, False, True, False])
+    decay = np.asarray([0.9, 0.9, 0.5, 0.0, -1.0, -1.0, 0.9])
+    unbiased = np.asarray([True, False, True, False, True, False, True])
     for ok in (True, False):
         yield Example(f"ok {ok}", (running, proposal, np.asarray([ok]), decay, unbiased))
 

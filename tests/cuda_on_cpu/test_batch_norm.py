@@ -232,19 +232,20 @@ def test_running_statistics_change_as_in_the_op_and_in_place(name):
     op = REGISTRY[name]
     for example in op.examples(np.random.default_rng(0), "float64"):
         first, second, *rest = example.args
+        channels = first.shape[1]
         expected, bound = op.reference(*example.args), op.bound(2.0**-53, *example.args)
         for out in (unwritten(first.shape, "f8"), first):
             if name == "merge":
                 launch = Launch(
-                    kernel("batch_norm.cu", "merge_statistics"), (2,), (), (first, second), (out,), (), (6,)
+                    kernel("batch_norm.cu", "merge_statistics"), (2,), (), (first, second), (out,), (), (channels,)
                 )
             else:
                 ok, decay, unbiased = rest
                 reads = (first, second, decay, unbiased)
-                launch = Launch(kernel("batch_norm.cu", "commit"), (2,), (ok,), reads, (out,), (), (6,))
+                launch = Launch(kernel("batch_norm.cu", "commit"), (2,), (ok,), reads, (out,), (), (channels,))
             (got,) = simulate(launch)
             assert_within(got, expected, bound, example.label)
-            kept = second[0] == 0 if name == "merge" or rest[0][0] else np.ones(6, bool)
+            kept = second[0] == 0 if name == "merge" or rest[0][0] else np.ones(channels, bool)
             assert got[:, kept].tobytes() == first[:, kept].tobytes()
 
 
