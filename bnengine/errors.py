@@ -2,9 +2,7 @@
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used: the message starts with the layer, op or command, echoes the value,
-    names the cure.
-    """
+    """What the user gave cannot be used: the message starts with the layer, op or command and names the cure."""
 
 
 class BackendError(InputError):
@@ -12,9 +10,7 @@ class BackendError(InputError):
 
 
 class DataError(InputError):
-    """A data file or array is truncated, mislabelled, empty or of the wrong kind: the message names the file and the
-    place.
-    """
+    """Data are truncated, mislabelled, empty or of the wrong kind: the message names the file and the place."""
 
 
 class CheckpointError(InputError):

@@ -103,9 +103,7 @@ class Flat:
         self._written.clear()
 
     def into(self, **handles: Handle | None) -> dict[str, Into]:
-        """Destinations for an op's results, `grads.into(dW=self.W, db=self.b)`: write first, add ever after. Frozen:
-        none.
-        """
+        """Where results of an op go, `into(dW=self.W, db=self.b)`: write first, add ever after; frozen: none."""
         wanted = {field: h for field, h in handles.items() if h is not None and not h.frozen}
         destinations = {field: Into(self._views[h], h in self._written) for field, h in wanted.items()}
         self._written.update(wanted.values())

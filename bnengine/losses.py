@@ -148,9 +148,7 @@ class _ElementWise(LossFunction):
 
 @dataclass(frozen=True)
 class BinaryCrossEntropy(_ElementWise):
-    """-t log sigmoid(l) - (1 - t) log(1 - sigmoid(l)) of each logit l, averaged over rows and outputs; targets in [0,
-    1].
-    """
+    """-t log sigmoid(l) - (1 - t) log(1 - sigmoid(l)) of each logit l, averaged over rows and outputs; t in [0, 1]."""
 
     name: ClassVar[str] = "binary_cross_entropy"
     task: ClassVar[str] = "classification"
@@ -188,9 +186,7 @@ LOSSES: dict[str, type[LossFunction]] = {
 
 
 def get_loss(given: str | dict[str, Any] | LossFunction) -> LossFunction:
-    """The loss of a name ("softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error") or configuration, or
-    itself.
-    """
+    """The loss of a name (a key of `LOSSES`) or of a configuration, or the given object itself."""
     if isinstance(given, LossFunction):
         return given
     options = {"name": given} if isinstance(given, str) else dict(given)

@@ -35,9 +35,7 @@ class Fresh:
         self.generation = 0
 
     def launcher(self, op: Op[Any], args: tuple[Any, ...]) -> Callable[..., Any] | None:
-        """The fused version of `op` for arrays like the first argument, None for the reference: settled at first
-        sight.
-        """
+        """The fused version of `op` for arrays like the first argument, None for the reference: settled once."""
         x = args[0]
         key = op.name, type(x), getattr(x, "dtype", None)
         if key not in self._launchers:

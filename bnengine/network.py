@@ -188,9 +188,7 @@ class Sequential:
         return self.parameters.like()
 
     def asarray(self, x: Any) -> Array:
-        """x in the network's library and dtype, checked: floating, at least one row, as many features as the first
-        layer.
-        """
+        """x in the network's library and dtype, checked: floating, a row or more, the first layer's features."""
         host = x if hasattr(x, "dtype") else np.asarray(x)
         kind = getattr(host.dtype, "name", str(host.dtype)).split(".")[-1]
         if not kind.startswith(("float", "bfloat")):

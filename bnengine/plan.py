@@ -1,5 +1,4 @@
-"""A recorded step: a list of launches on fixed memory, which of them may run block by block, and which bytes may be
-shared.
+"""A recorded step: launches on fixed memory, which of them may run block by block, which bytes may be shared.
 
 A plan knows kernels as callables and nothing of what they are: native code on a CPU and CUDA kernels are recorded
 alike.

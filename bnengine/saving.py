@@ -21,9 +21,7 @@ Weights = Literal["auto", "raw", "average"]
 
 
 class Saved(NamedTuple):
-    """What a checkpoint holds: the network's configuration and state, preprocessing, and a training's arrays and
-    values.
-    """
+    """A network's configuration and state, its preprocessing, and a training's arrays and values."""
 
     config: dict[str, Any]
     state: dict[str, np.ndarray]

@@ -169,8 +169,7 @@ def _check_commit(running: Array, proposal: Array, ok: Array, decay: Array, unbi
 
 @op("bnengine.fused.cuda.batch_norm:commit", examples=_examples_commit, bound=_bound_commit, check=_check_commit)
 def commit(running: Array, proposal: Array, ok: Array, decay: Array, unbiased: Array) -> Array:
-    """Running statistics after one optimizer step; where `ok` is false or the proposal's count is 0, the old ones, bit
-    for bit.
+    """Running statistics after one optimizer step; the old ones, bit for bit, if not `ok` or nothing was proposed.
 
     mean <- decay mean + (1 - decay) mean_batch;  var <- decay var + (1 - decay) var_batch m/(m - 1);  count <- count +
     m.

@@ -50,9 +50,7 @@ def check_alike(owner: str, **arrays: Array | None) -> None:
 
 
 def activate(z: Array, kind: str, slope: float = 0.01) -> Array:
-    """g(z): identity z; relu max(z, 0); leaky_relu z or slope z; sigmoid 1/(1+e^-z); tanh; gelu z Phi(z). NaN passes
-    through.
-    """
+    """g(z): identity z; relu max(z, 0); leaky_relu z or slope z; sigmoid 1/(1+e^-z); tanh; gelu z Phi(z). NaN stays."""
     xp = namespace(z)
     if kind == "relu":
         return xp.where(z < 0, xp.zeros_like(z), z)
@@ -125,9 +123,7 @@ def _check(x: Array, *, kind: str, slope: float = 0.01) -> None:
 
 @op("bnengine.fused.cuda.pointwise:activation", examples=_examples, bound=_bound, check=_check)
 def activation(x: Array, *, kind: str, slope: float = 0.01) -> Array:
-    """y = g(x), element by element; x of any shape, floating; y like x. Gelu as in Hendrycks and Gimpel (2016), exact
-    form.
-    """
+    """y = g(x), element by element; x of any shape, floating; y like x. Exact gelu: Hendrycks and Gimpel (2016)."""
     return activate(x, kind, slope)
 
 
@@ -156,9 +152,7 @@ def _check_backward(dy: Array, x: Array, y: Array, *, kind: str, slope: float = 
     check=_check_backward,
 )
 def activation_backward(dy: Array, x: Array, y: Array, *, kind: str, slope: float = 0.01) -> Array:
-    """dx = dy g'(x), with y = g(x); all of one shape; dx may be added into a destination. A new array, never dy
-    itself.
-    """
+    """dx = dy g'(x), with y = g(x); all of one shape; dx may be added into a destination, and is never dy itself."""
     if kind == "identity":
         return namespace(dy).asarray(dy, copy=True)
     return derivative(dy, y, kind, slope, x)

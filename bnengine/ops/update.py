@@ -20,9 +20,7 @@ Ranges = tuple[tuple[int, int], ...]
 
 
 class Verdict(NamedTuple):
-    """ok (1,) bool: loss, gradients and proposals are finite; norm (1,) float64; factor (1,): what clips the
-    gradients.
-    """
+    """ok (1,) bool: loss, gradients and proposals are finite; norm (1,) float64; factor (1,) clips the gradients."""
 
     ok: Array
     norm: Array
@@ -75,9 +73,7 @@ def _bound_advance(u: float, counters: Array, ok: Array) -> Array:
 
 @op("bnengine.fused.cuda.update:advance", examples=_examples_advance, bound=_bound_advance)
 def advance(counters: Array, ok: Array) -> Array:
-    """counters (5,) int64 = (steps, row of the table, skipped, skipped in a row, longest such run), after one more
-    step.
-    """
+    """counters (5,) int64 = (steps, row of the table, skipped, in a row, longest such run), after one more step."""
     xp = namespace(counters)
     good = xp.astype(ok, counters.dtype)
     in_a_row = (counters[IN_A_ROW : IN_A_ROW + 1] + 1) * (1 - good)
@@ -132,9 +128,7 @@ def _inside(ranges: Ranges, like: Array) -> Array:
 
 
 class _Common(NamedTuple):
-    """What the rules share: gradients (clipped, with L2 decay), the learning rate and the other scalars, where to
-    change.
-    """
+    """What the rules share: gradients (clipped, with L2 decay), the scalars of the step, where to change."""
 
     g: Array
     scalars: list[Array]

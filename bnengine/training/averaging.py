@@ -14,9 +14,7 @@ from .step import Step
 
 @contextmanager
 def averaged_weights(step: Step) -> Iterator[None]:
-    """Inside, the network has the averaged weights and statistics, if the step keeps an `Average`; afterwards its own,
-    bit for bit.
-    """
+    """Inside, the network has the averaged weights and statistics, if any are kept; afterwards its own again."""
     if step.averaged is None:
         yield
         return

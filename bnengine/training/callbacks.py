@@ -132,9 +132,7 @@ def _restore(trainer: "Trainer", state: dict[str, np.ndarray]) -> None:
 
 
 class Checkpointing(Callback):
-    """Save the trainer to `path` after every epoch, every `every_steps` optimizer steps (0: only epochs), and at
-    Ctrl-C.
-    """
+    """Save the trainer to `path` after every epoch, every `every_steps` steps (0: only epochs), and at Ctrl-C."""
 
     name = "checkpointing"
     saves = True

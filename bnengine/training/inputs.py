@@ -61,9 +61,7 @@ class Inputs:
 
 
 class Table:
-    """The scalars of the steps to come, a row a step, in memory that holds `rows` at least; the last row fills the
-    rest.
-    """
+    """The scalars of the steps to come, a row a step, in memory that stays; the last row fills the rest of it."""
 
     def __init__(self, backend: Backend, dtype: str) -> None:
         self.backend, self.dtype, self.array, self.generation = backend, dtype, None, 0

@@ -170,9 +170,7 @@ class Step:
         return sum(self.loss.total(self.loss.targets(b.y, self.outputs), b.weights, self.outputs) for b in batches)
 
     def __call__(self, batches: Sequence[Batch]) -> None:
-        """One optimizer step over the micro-batches: their gradients are those of one large batch, their statistics
-        merged.
-        """
+        """One optimizer step over the micro-batches: gradients of one large batch, statistics merged."""
         if not batches:
             raise InputError("Step: no micro-batches; give at least one")
         total = self.total(batches)
