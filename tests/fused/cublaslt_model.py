@@ -5,7 +5,7 @@ read back from the real library.
 """
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,7 +109,10 @@ class Choice(NamedTuple):
 class Model:
     """A libcublasLt whose device is the host's memory."""
 
-    def __init__(self, choices: tuple[Choice, ...] = (Choice(),)) -> None:
+    def __init__(
+        self, choices: tuple[Choice, ...] = (Choice(),), enqueue: Callable[[Callable[[], None]], None] | None = None
+    ) -> None:
+        self._enqueue = enqueue or (lambda work: work())
         self.choices, self.fail = choices, dict[str, int]()
         self.objects: dict[int, dict[int, int]] = {}
         self.calls: list[str] = []
@@ -184,7 +187,8 @@ class Model:
         at = Attributes(self._named(api.MatmulDesc, matmul), *layouts, {})
         wide = at.matmul["SCALE_TYPE"] == api.DataType.R_64F
         assert {type(x._obj) for x in (alpha, beta)} == {ctypes.c_double if wide else ctypes.c_float}
-        multiply(at, alpha._obj.value, first, second, beta._obj.value, c, d)
+        scales = alpha._obj.value, beta._obj.value
+        self._enqueue(lambda: multiply(at, scales[0], first, second, scales[1], c, d))
         self.streams.append(tuple(where))
 
     def _named(self, kind: type[api.Attribute], pointer: Any) -> dict[str, int]:

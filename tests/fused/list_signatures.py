@@ -17,8 +17,10 @@ NAMES = (
     "cuda.Device", "cuda.Device.synchronize", "cuda.Device.use",
     "cuda.get_current_stream", "cuda.runtime.getDeviceCount",
     "cuda.Stream", "cuda.Stream.begin_capture", "cuda.Stream.end_capture", "cuda.Stream.synchronize",
-    "cuda.Graph.launch", "cuda.Graph.upload",
-    "cuda.alloc_pinned_memory", "cuda.get_allocator", "cuda.using_allocator", "cuda.MemoryPool.malloc",
+    "cuda.Stream.record", "cuda.Stream.wait_event", "cuda.Graph.launch", "cuda.Graph.upload",
+    "cuda.Event", "cuda.Event.record", "cuda.Event.synchronize", "cuda.get_elapsed_time",
+    "cuda.alloc_pinned_memory", "cuda.MemoryPointer.copy_from_device_async", "cuda.MemoryPointer.copy_from_host_async",
+    "cuda.MemoryPool.total_bytes", "cuda.MemoryPool.used_bytes", "get_default_memory_pool",
 )  # fmt: skip
 
 
