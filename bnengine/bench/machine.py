@@ -1,0 +1,170 @@
+"""The machine that is measured: what it is called, how fast it copies and multiplies, how time passes on it."""
+
+import os
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from ..backend import Backend, available_backends
+from ..fused.cuda import timing as cuda
+from ..verify.certificate import environment as libraries
+from .timing import Clock, Deadline, spread
+
+DISTORTING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # NumPy then runs with another BLAS kernel than it would choose
+THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+COPIED, QUICKLY_COPIED = 1 << 30, 64 << 20  # bytes
+MULTIPLIED, QUICKLY_MULTIPLIED = 8192, 1024
+ON_CPU = 16  # a CPU's buffer and matrix are smaller by this and its square root
+
+
+class Machine:
+    """The backend's device, with its clock."""
+
+    def __init__(self, backend: Backend, clock: Clock = perf_counter) -> None:
+        self.backend, self.clock = backend, clock
+        self.on_gpu = backend.name == "cupy"
+        self.label = "GPU" if self.on_gpu else "CPU"
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        """How long `work` takes: by events on a GPU, by the clock elsewhere."""
+        if self.on_gpu:
+            return cuda.seconds(work)
+        began = self.clock()
+        work()
+        return self.clock() - began
+
+    def through(self, work: Callable[[], object]) -> float:
+        """How long until all of `work` is done, the device being waited for once, at the end."""
+        self.backend.synchronize()
+        began = self.clock()
+        work()
+        self.backend.synchronize()
+        return self.clock() - began
+
+    def handed_over(self, work: Callable[[], object]) -> float:
+        """How long the host takes to hand `work` to an idle device, which is not waited for."""
+        self.backend.synchronize()
+        began = self.clock()
+        work()
+        passed = self.clock() - began
+        self.backend.synchronize()
+        return passed
+
+    def held_bytes(self) -> int | None:
+        """Bytes of arrays on the device; None on a CPU."""
+        return cuda.held_bytes() if self.on_gpu else None
+
+    @property
+    def cache_bytes(self) -> int | None:
+        """Bytes of the device's last cache; None where it is not told."""
+        return cuda.cache_bytes(self.backend.device) if self.on_gpu else None
+
+    def random(self, shape: tuple[int, ...], dtype: str = "float32", seed: int = 0) -> Any:
+        """Standard normal numbers: a block drawn on the host, repeated over the rest, which memory cannot tell."""
+        rng = np.random.default_rng(seed)
+        size = int(np.prod(shape))
+        drawn = self.backend.asarray(rng.standard_normal(min(size, 1 << 22), dtype=np.float32), copy=True)
+        xp = self.backend.xp
+        flat = xp.empty((size,), dtype=xp.float32, device=self.backend.device)
+        for start in range(0, size, int(drawn.shape[0])):
+            part = flat[start : start + int(drawn.shape[0])]
+            part[...] = drawn[: int(part.shape[0])]
+        return xp.astype(xp.reshape(flat, shape), numpy_dtype(dtype), copy=False)
+
+
+def numpy_dtype(name: str) -> Any:
+    """The dtype that arrays of this name have; bfloat16 is that of ml_dtypes."""
+    if name != "bfloat16":
+        return np.dtype(name)
+    import ml_dtypes
+
+    return np.dtype(ml_dtypes.bfloat16)
+
+
+def copy_bandwidth(machine: Machine, quick: bool = False, deadline: Deadline | None = None) -> dict[str, Any]:
+    """Bytes a second of a copy from array to array on the device: what is read and what is written, both counted."""
+    size = QUICKLY_COPIED if quick else COPIED
+    size //= 1 if machine.on_gpu else ON_CPU
+    xp, device = machine.backend.xp, machine.backend.device
+    source, target = (xp.zeros((size // 4,), dtype=xp.float32, device=device) for _ in range(2))
+
+    def copy() -> None:
+        if machine.on_gpu:
+            cuda.copy(source, target)
+        else:
+            target[...] = source
+
+    rate = _rates(machine, copy, 2 * size, repeated=8, deadline=deadline)
+    return {"bytes_per_second": rate[0], "buffer": size, "rounds": rate[1]}
+
+
+def gemm_rate(machine: Machine, quick: bool = False, deadline: Deadline | None = None) -> dict[str, Any]:
+    """Operations a second of a large float32 product of the library's own, at its own precision."""
+    n = QUICKLY_MULTIPLIED if quick else MULTIPLIED
+    n //= 1 if machine.on_gpu else int(ON_CPU**0.5)
+    a, b = (machine.random((n, n), seed=seed) for seed in (1, 2))
+    rate = _rates(machine, lambda: machine.backend.xp.matmul(a, b), 2 * n**3, repeated=2, deadline=deadline)
+    return {"flops": rate[0], "n": n, "dtype": "float32", "rounds": rate[1]}
+
+
+def _rates(
+    machine: Machine, work: Callable[[], object], amount: int, repeated: int, deadline: Deadline | None
+) -> tuple[float, int]:
+    """(amount / median seconds, rounds), each round so many repetitions, one unmeasured before."""
+
+    def several() -> None:
+        for _ in range(repeated):
+            work()
+
+    machine.seconds(several)
+    found: list[float] = []
+    while len(found) < 11 and not (found and deadline is not None and deadline.over):
+        found.append(machine.seconds(several) / repeated)
+    median = spread(found).median
+    return (amount / median if median > 0 else float("inf")), len(found)
+
+
+def environment(machine: Machine, packages: Sequence[tuple[str, str | None]] = ()) -> dict[str, Any]:
+    """The machine, its libraries, the commit of a checkout, and what distorts a measurement."""
+    found = libraries([machine.backend], available_backends())
+    found["backend"], found["measured_on"] = machine.backend.name, machine.label
+    found["processor"], found["cores"] = processor(), os.cpu_count()
+    found["threads"] = {name: os.environ[name] for name in THREADS if name in os.environ}
+    found["commit"], found["cache_bytes"] = commit(), machine.cache_bytes
+    found["peers"] = dict(packages)
+    found["warnings"] = [
+        f"{name}={os.environ[name]} is set: NumPy's BLAS may run other kernels than this processor's own; unset it"
+        for name in DISTORTING
+        if name in os.environ
+    ]
+    return found
+
+
+def commit() -> str | None:
+    """The commit of the checkout that this package is in, with + if files were changed; None outside of one."""
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():
+        return None
+    try:
+        head = _git(folder, "rev-parse", "HEAD")
+        return f"{head}+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else head
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()
+
+
+def processor() -> str | None:
+    """The processor's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), None)
