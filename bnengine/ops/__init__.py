@@ -1,11 +1,13 @@
 """The maths: every op with its reference, its derivative and its contract."""
 
 from ._op import REGISTRY, Example, Into, Op, op, using
-from .batch_norm import batch_normalization, commit, merge, moments, normalize, normalize_backward
+from .batch_norm import batch_norm, batch_normalization, normalize, normalize_backward
 from .dense import affine, affine_backward
 from .dropout import dropout, dropout_backward
+from .gather import gather
 from .loss import binary_cross_entropy, hits, mean_squared_error, softmax_cross_entropy
 from .pointwise import activation, activation_backward, total
+from .statistics import commit, merge, moments
 from .update import adam, advance, average, judge, rmsprop, sgd, tally
 
 __all__ = [
@@ -20,11 +22,13 @@ __all__ = [
     "affine",
     "affine_backward",
     "average",
+    "batch_norm",
     "batch_normalization",
     "binary_cross_entropy",
     "commit",
     "dropout",
     "dropout_backward",
+    "gather",
     "hits",
     "judge",
     "mean_squared_error",

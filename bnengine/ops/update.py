@@ -62,24 +62,39 @@ def judge(loss: Array, gradients: Array, proposals: Array, *, clip: float | None
     return Verdict(finite, norm, xp.astype(factor, gradients.dtype))
 
 
+class Advanced(NamedTuple):
+    """The counters after a step; the cursor of the data, if there is one."""
+
+    counters: Array
+    cursor: Array | None
+
+
 def _examples_advance(rng: Any, dtype: str) -> Iterator[Example]:
     for ok in (True, False):
         yield Example(f"ok {ok}", (np.asarray([7, 3, 2, 1, 1]), np.asarray([ok])))
+        yield Example(
+            f"data, ok {ok}", (np.asarray([7, 3, 2, 1, 1]), np.asarray([ok]), np.asarray([64, 2])), {"rows": 9}
+        )
 
 
-def _bound_advance(u: float, counters: Array, ok: Array) -> Array:
-    return 0
+def _bound_advance(u: float, counters: Array, ok: Array, cursor: Array = None, *, rows: int = 0) -> Advanced:
+    return Advanced(0, None if cursor is None else 0)
 
 
 @op("bnengine.fused.cuda.update:advance", examples=_examples_advance, bound=_bound_advance)
-def advance(counters: Array, ok: Array) -> Array:
-    """counters (5,) int64 = (steps, row of the table, skipped, in a row, longest such run), after one more step."""
+def advance(counters: Array, ok: Array, cursor: Array | None = None, *, rows: int = 0) -> Advanced:
+    """counters (5,) int64 = (steps, row of the table, skipped, in a row, longest such run), after one more step.
+
+    cursor (2,) int64 = (position, steps of the epoch), which goes on by (rows, 1) whether the step was ok or not.
+    """
     xp = namespace(counters)
     good = xp.astype(ok, counters.dtype)
     in_a_row = (counters[IN_A_ROW : IN_A_ROW + 1] + 1) * (1 - good)
     longest = counters[LONGEST:]
     longest = xp.where(in_a_row > longest, in_a_row, longest)
-    return xp.concat([counters[:SKIPPED] + good, counters[SKIPPED:IN_A_ROW] + (1 - good), in_a_row, longest])
+    counted = xp.concat([counters[:SKIPPED] + good, counters[SKIPPED:IN_A_ROW] + (1 - good), in_a_row, longest])
+    moved = None if cursor is None else xp.concat([cursor[:1] + rows, cursor[1:] + 1])
+    return Advanced(counted, moved)
 
 
 def _examples_tally(rng: Any, dtype: str) -> Iterator[Example]:

@@ -55,34 +55,4 @@ __global__ void __launch_bounds__(kThreads, 2) cast(const S* x, T* y, index size
   });
 }
 
-// ---- rows of a data set
-
-// Numbers that data come in, besides the storage types, are exact in double.
-__device__ __forceinline__ double raw(double x) { return x; }
-__device__ __forceinline__ double raw(__half x) { return __half2float(x); }
-__device__ __forceinline__ double raw(__nv_bfloat16 x) { return __bfloat162float(x); }
-
-// out[i] = (x[rows[i]] - mean) * inv_scale, in double; mean and inv_scale (features,) are both null for a plain cast, or
-// copy. VEC is that of the wider type.
-template <class S, class T, int VEC>
-__global__ void __launch_bounds__(kThreads, 2)
-    gather(const double* mean, const double* inv_scale, const S* x, const index* rows, T* out, index count,
-           index features) {
-  const index packs = features / VEC;
-  for_each<1>(count * packs, [&](auto, index i) {
-    const index row = quotient(i, packs), feature = (i - row * packs) * VEC;
-    const Pack<S, VEC> values = load<VEC>(x + rows[row] * features + feature);
-    Pack<T, VEC> scaled;
-#pragma unroll
-    for (int k = 0; k < VEC; ++k) {
-      if constexpr (kSame<S, T>) scaled.element[k] = values.element[k];
-      if (kSame<S, T> && !mean) continue;
-      const double value = raw(values.element[k]);
-      const double moved = mean ? (value - mean[feature + k]) * inv_scale[feature + k] : value;
-      scaled.element[k] = stored<T>(Arithmetic<T>(moved));
-    }
-    store<VEC>(out + row * features + feature, scaled);
-  });
-}
-
 }  // namespace bnengine

@@ -172,8 +172,10 @@ __global__ void __launch_bounds__(kThreads, 2)
   });
 }
 
-// counters = (steps, row of the table, skipped, skipped in a row, longest such run). One thread.
-__global__ void advance(const bool* ok, const index* counters, index* out) {
+// counters = (steps, row of the table, skipped, skipped in a row, longest such run); cursor = (position in the data,
+// steps of the epoch), null where the data are not on the device. One thread.
+__global__ void advance(const bool* ok, const index* counters, const index* cursor, index* out, index* new_cursor,
+                        index rows) {
   if (thread_number() != 0) return;
   const index good = *ok, in_a_row = (counters[3] + 1) * (1 - good), longest = counters[4];
   out[0] = counters[0] + good;
@@ -181,6 +183,10 @@ __global__ void advance(const bool* ok, const index* counters, index* out) {
   out[2] = counters[2] + 1 - good;
   out[3] = in_a_row;
   out[4] = in_a_row > longest ? in_a_row : longest;
+  if (cursor) {
+    new_cursor[0] = cursor[0] + rows;
+    new_cursor[1] = cursor[1] + 1;
+  }
 }
 
 // sums = (loss times its divisor, divisor, rows right, rows) of an epoch so far. One thread.

@@ -3,11 +3,10 @@
 from bnengine.ops.pointwise import ACTIVATIONS, NEEDS_INPUT
 from tests.cuda_on_cpu.launch import enumerator, instance, module
 from tests.cuda_on_cpu.module import CpuKernel
-from tests.cuda_on_cpu.storage import BFLOAT, DOUBLE, FLOAT, HALF, STORAGES
+from tests.cuda_on_cpu.storage import DOUBLE, FLOAT, STORAGES
 
 WARP, BLOCK = 32, 256  # threads that share a row of logits
 RULES = {"binary_cross_entropy": "BinaryCrossEntropy", "mean_squared_error": "SquaredError"}
-RAW = {"unsigned char": "u1", "short": "i2", "int": "i4", "long long": "i8", "float": "f4", "double": "f8"}
 CASTS = tuple((a, b) for a in STORAGES for b in STORAGES if a is not b)
 TELLING = tuple(kind for kind in ACTIVATIONS if kind not in NEEDS_INPUT)
 WIDTHS = tuple((s, vector) for s in STORAGES for vector in (s.vector, 1))
@@ -46,6 +45,11 @@ INSTANCES = {
         *(instance("dropout", s.name, vector) for s in STORAGES for vector in (4, 1)),
         *_plain("dropout_backward"),
     ),
+    "gather.cu": tuple(
+        instance("gather", s.name, vector, kind)
+        for s, vector in WIDTHS
+        for kind in ("long long", "double" if s is DOUBLE else "float")
+    ),
     "loss.cu": (
         *_softmax(),
         *(instance("elementwise_loss", s.name, v, f"bnengine::{rule}") for s, v in WIDTHS for rule in RULES.values()),
@@ -55,9 +59,6 @@ INSTANCES = {
         *_activated("activation", "activation_backward"),
         *_plain("total"),
         *(instance("cast", a.name, b.name, v) for a, b in CASTS for v in (max(a.vector, b.vector), 1)),
-        *(instance("gather", raw, s.name, v) for raw in RAW for s in (FLOAT, HALF, BFLOAT) for v in (2, 1)),
-        *(instance("gather", "unsigned char", "double", v) for v in (2, 1)),
-        *(instance("gather", "long long", "long long", v) for v in (2, 1)),
     ),
     "update.cu": (
         *_masters("judge", "sgd", "rmsprop", "adam", "average"),

@@ -1,4 +1,4 @@
-"""The kernels that go element by element: activations, sums, casts, dropout, bias, and the gather of rows."""
+"""The kernels that go element by element: activations, sums, casts, dropout, and bias."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from bnengine.ops import REGISTRY, Example
 from bnengine.ops.pointwise import ACTIVATIONS
 from bnengine.random import keep_mask, philox, split_seed
 from tests.cuda_on_cpu.cases import PATHS, PATHS_WITH_SPLITS, Case, assert_within, cases, label
-from tests.cuda_on_cpu.instances import CASTS, RAW, kernel
+from tests.cuda_on_cpu.instances import CASTS, kernel
 from tests.cuda_on_cpu.launch import Destination, Launch, Path, arrivals, enumerator, simulate, slices, unwritten
-from tests.cuda_on_cpu.storage import BFLOAT, DOUBLE, FLOAT, HALF
+from tests.cuda_on_cpu.storage import FLOAT
 
 paths = pytest.mark.parametrize("path", PATHS, ids=label)
 
@@ -214,33 +214,3 @@ def test_bias_and_activation_follow_a_product(kind, path, rng):
             (got,) = simulate(launch, path.offset)
             allowed = bound + storage.rounding(np.abs(expected) + bound)
             assert_within(storage.wide(got), expected, allowed, f"{kind}, {label(path)}")
-
-
-# -- rows of a data set
-
-
-@pytest.mark.parametrize("features", [1, 5, 6, 784])
-@pytest.mark.parametrize("raw", RAW)
-def test_rows_are_gathered_cast_and_scaled_as_preprocessing_does(raw, features, rng):
-    x = (rng.integers(0, 127, (50, features)) + (0.3 if RAW[raw][0] == "f" else 0)).astype(RAW[raw])
-    rows = rng.integers(0, 50, 9)
-    mean, inv_scale = rng.random(features) * 100, rng.random(features) + 0.1
-    targets = (FLOAT, HALF, BFLOAT, DOUBLE) if raw == "unsigned char" else (FLOAT, HALF, BFLOAT)
-    for storage in targets:
-        for vector in (2, 1) if features % 2 == 0 else (1,):
-            run = kernel("pointwise.cu", "gather", raw, storage.name, vector)
-            for scaling in ((mean, inv_scale), (None, None)):
-                out = unwritten((9, features), storage.dtype)
-                (got,) = simulate(Launch(run, (3,), scaling, (x, rows), (out,), (), (9, features)))
-                wide = (x[rows].astype(np.float64) - mean) * inv_scale if scaling[0] is not None else x[rows]
-                expected = storage.of(wide.astype(storage.arithmetic))
-                np.testing.assert_array_equal(storage.wide(got), storage.wide(expected))
-
-
-def test_labels_are_gathered_bit_for_bit(rng):
-    labels, rows = rng.integers(-(2**62), 2**62, (50, 2)), rng.integers(0, 50, 33)
-    for vector in (2, 1):
-        run = kernel("pointwise.cu", "gather", "long long", "long long", vector)
-        out = unwritten((33, 2), "i8")
-        (got,) = simulate(Launch(run, (2,), (None, None), (labels, rows), (out,), (), (33, 2)))
-        np.testing.assert_array_equal(got, labels[rows])

@@ -155,10 +155,14 @@ def test_average_is_within_the_bound_of_the_op(path, in_place):
 @pytest.mark.parametrize("counters", [[7, 3, 2, 1, 1], [0, 0, 0, 0, 0], [2**40, 5, 9, 3, 8]])
 @pytest.mark.parametrize("ok", [True, False])
 def test_advance_counts_as_the_op_does(counters, ok):
-    before, flag = np.asarray(counters), np.asarray([ok])
-    for out in (unwritten(5, "i8"), before):
-        (got,) = simulate(Launch(kernel("update.cu", "advance"), (1,), (flag,), (before,), (out,)))
-        np.testing.assert_array_equal(got, REGISTRY["advance"].reference(before, flag))
+    before, flag, cursor = np.asarray(counters), np.asarray([ok]), np.asarray([2**33, 4])
+    expected = REGISTRY["advance"].reference(before, flag, cursor, rows=64)
+    for out, moved in ((unwritten(5, "i8"), unwritten(2, "i8")), (before, cursor)):
+        launch = Launch(kernel("update.cu", "advance"), (1,), (flag,), (before, cursor), (out, moved), (), (64,))
+        for got, wanted in zip(simulate(launch), expected, strict=True):
+            np.testing.assert_array_equal(got, wanted)
+    launch = Launch(kernel("update.cu", "advance"), (1,), (flag,), (before, None), (unwritten(5, "i8"), None), (), (0,))
+    np.testing.assert_array_equal(simulate(launch)[0], expected.counters)
 
 
 @pytest.mark.parametrize("storage", [FLOAT, DOUBLE], ids=lambda s: s.name)

@@ -219,11 +219,20 @@ def judge(loss, gradients, proposals, *, clip=None):
     return {"ok": np.asarray([finite]), "norm": norm, "factor": factor}
 
 
-def advance(counters, ok):
+def advance(counters, ok, cursor=None, *, rows=0):
     steps, row, skipped, in_a_row, longest = counters.tolist()
+    moved = None if cursor is None else np.asarray([cursor[0] + rows, cursor[1] + 1])
     if ok[0]:
-        return {"out": np.asarray([steps + 1, row + 1, skipped, 0, longest])}
-    return {"out": np.asarray([steps, row, skipped + 1, in_a_row + 1, max(longest, in_a_row + 1)])}
+        return {"counters": np.asarray([steps + 1, row + 1, skipped, 0, longest]), "cursor": moved}
+    counted = np.asarray([steps, row, skipped + 1, in_a_row + 1, max(longest, in_a_row + 1)])
+    return {"counters": counted, "cursor": moved}
+
+
+def gather(x, target, weights, samples, normalisers, order, cursor, *, rows, offset=0):
+    chosen = [order[int(cursor[0]) + offset + i] for i in range(rows)]
+    taken = {"x": x, "target": target, "weights": weights, "samples": samples}
+    out = {name: None if a is None else np.stack([a[i] for i in chosen]) for name, a in taken.items()}
+    return out | {"normaliser": normalisers[int(cursor[1])].reshape(1)}
 
 
 def one_by_one(rule, parameters, slots, counters, table, ok, factor, g, border, weight_decay, frozen):
@@ -316,7 +325,7 @@ def hits(output, target):
 ORACLES = {
     f.__name__: f
     for f in (
-        activation, activation_backward, adam, advance, affine, affine_backward, average, binary_cross_entropy, commit,
+        activation, activation_backward, adam, advance, affine, affine_backward, average, binary_cross_entropy, commit, gather,
         dropout, dropout_backward, hits, judge, mean_squared_error, merge, moments, normalize, normalize_backward,
         rmsprop, sgd, softmax_cross_entropy, tally, total,
     )

@@ -193,7 +193,7 @@ def test_losses():
 
 def test_judge_counters_and_sums():
     assert_bound("judge", (a(1.0), a(3.0, -4.0), column(0, 0, 0)), {}, [0, 70 * DOUBLE, 10.0])
-    assert_bound("advance", STATE[:2], {}, [0])
+    assert_bound("advance", STATE[:2], {}, [0, None])
     given = a(1.0, -2.0, 3.0, 4.0), a(-0.5), a(8.0), a(5.0), a(True)
     assert_bound("tally", given, {"rows": 7}, [10 * DOUBLE * a(5.0, 10.0, 8.0, 11.0)])
     assert_bound("average", (a(-2.0), a(3.0), a(True)), {"decay": 0.5}, [a(50.0)])

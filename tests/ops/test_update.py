@@ -316,7 +316,7 @@ def test_the_counters_follow_every_step():
     now = np.asarray([0, 0, 0, 0, 0])
     seen = []
     for ok in (1, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0):
-        now = ops.advance(now, np.asarray([bool(ok)]))
+        now = ops.advance(now, np.asarray([bool(ok)])).counters
         seen.append(now.tolist())
     assert now.dtype == np.int64
     # steps, row, skipped, skipped in a row, longest run of skipped
@@ -327,8 +327,14 @@ def test_the_counters_follow_every_step():
 
 
 def test_the_row_counts_on_from_where_it_was_set():
-    assert ops.advance(np.asarray([100, 0, 5, 2, 7]), YES).tolist() == [101, 1, 5, 0, 7]
-    assert ops.advance(np.asarray([100, 8, 5, 2, 7]), NO).tolist() == [100, 8, 6, 3, 7]
+    assert ops.advance(np.asarray([100, 0, 5, 2, 7]), YES).counters.tolist() == [101, 1, 5, 0, 7]
+    assert ops.advance(np.asarray([100, 8, 5, 2, 7]), NO).counters.tolist() == [100, 8, 6, 3, 7]
+
+
+@pytest.mark.parametrize("ok", [YES, NO])
+def test_the_place_in_the_data_goes_on_whether_the_step_was_ok_or_not(ok):
+    assert ops.advance(np.zeros(5, np.int64), ok, np.asarray([128, 2]), rows=37).cursor.tolist() == [165, 3]
+    assert ops.advance(np.zeros(5, np.int64), ok).cursor is None
 
 
 def test_an_epochs_sums_grow_where_the_step_was_ok():

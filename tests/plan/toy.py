@@ -11,13 +11,14 @@ import numpy as np
 from bnengine import ops
 from bnengine.ops.batch_norm import Moments, NormalizeGradients
 from bnengine.ops.dense import AffineGradients
+from bnengine.ops.gather import Gathered
 from bnengine.ops.loss import Loss
-from bnengine.ops.update import AdamState, Verdict
+from bnengine.ops.update import AdamState, Advanced, Verdict
 from bnengine.plan import COLUMNS
 
 FUSED = (
     "affine", "affine_backward", "moments", "normalize", "normalize_backward", "softmax_cross_entropy", "hits", "judge",
-    "adam", "commit", "tally", "advance",
+    "adam", "commit", "tally", "advance", "gather",
 )  # fmt: skip
 
 
@@ -261,11 +262,39 @@ def tally(to, sums, value, normaliser, hits, ok, *, rows):
     return out
 
 
-def _advance(counters, ok, out):
-    np.copyto(out, ops.advance.reference(counters, ok))
+def _advance(counters, ok, cursor, out, new_cursor, rows):
+    counted, moved = ops.advance.reference(counters, ok, cursor, rows=rows)
+    np.copyto(out, counted)
+    if cursor is not None:
+        np.copyto(new_cursor, moved)
 
 
-def advance(to, counters, ok):
-    out = to.array("out", counters.shape, np.int64, counters)
-    to.launch(_advance, whole=(counters, ok), writes=(out,))
-    return out
+def advance(to, counters, ok, cursor=None, *, rows=0):
+    out = to.array("counters", counters.shape, np.int64, counters)
+    moved = None if cursor is None else to.array("cursor", cursor.shape, np.int64, cursor)
+    to.launch(_advance, whole=(counters, ok, cursor), writes=(out, moved), scalars=(rows,))
+    return Advanced(out, moved)
+
+
+# -- data
+
+
+def _gather(x, target, weights, samples, normalisers, order, cursor, places, *outs):
+    *outs, normaliser, offset = outs
+    rows = places.shape[0]
+    start = int(cursor[0]) + offset
+    np.copyto(places, order[start : start + rows])
+    for a, out in zip((x, target, weights, samples), outs, strict=True):
+        if a is not None:
+            np.take(a, places, axis=0, out=out, mode="clip")
+    np.copyto(normaliser, normalisers[cursor[1] : cursor[1] + 1])
+
+
+def gather(to, x, target, weights, samples, normalisers, order, cursor, *, rows, offset=0):
+    given = {"x": x, "target": target, "weights": weights, "samples": samples}
+    outs = [None if a is None else to.array(f, (rows, *a.shape[1:]), a.dtype, a) for f, a in given.items()]
+    outs.append(to.array("normaliser", (1,), normalisers.dtype, x))
+    places = to.array("places", (rows,), np.int64, x)
+    whole = (*given.values(), normalisers, order, cursor)
+    to.launch(_gather, whole=whole, writes=(places, *outs), scalars=(offset,))
+    return Gathered(*outs)

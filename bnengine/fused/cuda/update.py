@@ -6,9 +6,9 @@ import numpy as np
 
 from ..._typing import Array
 from ...memory import Outputs
-from ...ops.update import AdamState, Ranges, RmspropState, SgdState, Verdict
+from ...ops.update import AdamState, Advanced, Ranges, RmspropState, SgdState, Verdict
 from . import _load
-from ._launch import FULL, arrivals, flags, flat_grid, indices, kernel, output, ready, reals, refusal, vector_of
+from ._launch import FULL, absent, arrivals, flags, flat_grid, indices, kernel, output, ready, reals, refusal, vector_of
 from ._launch import storage as storage_of
 
 FILE = "update.cu"
@@ -125,11 +125,14 @@ def average(to: Outputs, averaged: Array, values: Array, ok: Array, *, decay: fl
     return out
 
 
-def advance(to: Outputs, counters: Array, ok: Array) -> Array:
-    """The counters after one more step."""
-    ok, counters = ready(to, ok, np.bool_), ready(to, counters, np.int64)
-    out = output(to, "out", counters.shape, np.int64, counters)
-    to.launch(kernel(counters, FILE, "advance"), reads=(ok, counters), writes=(out,))
+def advance(to: Outputs, counters: Array, ok: Array, cursor: Array | None = None, *, rows: int = 0) -> Advanced:
+    """The counters and the cursor after one more step."""
+    ok, counters, cursor = ready(to, ok, np.bool_), ready(to, counters, np.int64), ready(to, cursor, np.int64)
+    if cursor is None:
+        absent(to, "cursor")
+    given = {"counters": counters, "cursor": cursor}
+    out = Advanced(**{f: None if a is None else output(to, f, a.shape, np.int64, a) for f, a in given.items()})
+    to.launch(kernel(counters, FILE, "advance"), reads=(ok, counters, cursor), writes=out, scalars=indices(rows))
     return out
 
 

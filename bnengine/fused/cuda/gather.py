@@ -1,0 +1,60 @@
+"""gather: a micro-batch out of the data on the device, all its arrays in one launch."""
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ..._typing import Array
+from ...memory import Outputs
+from ...ops.gather import Gathered
+from ._launch import (
+    INDEX,
+    STORAGES,
+    absent,
+    arithmetic,
+    flat_grid,
+    indices,
+    kernel,
+    output,
+    ready,
+    refusal,
+    vector_of,
+)
+from ._launch import storage as storage_of
+
+FILE = "gather.cu"
+
+
+def unsupported(x: Any) -> str | None:
+    """Why these kernels cannot take arrays like x; None if they can."""
+    return refusal(x, tuple(STORAGES))
+
+
+def gather(
+    to: Outputs, x: Array, target: Array, weights: Array | None, samples: Array, normalisers: Array, order: Array,
+    cursor: Array, *, rows: int, offset: int = 0,
+) -> Gathered:  # fmt: skip
+    """Rows of x by packs of 16 bytes, the rest one by one."""
+    classes = target.dtype.kind in "iu"
+    x, samples, order, cursor = ready(to, x), *(ready(to, a, np.int64) for a in (samples, order, cursor))
+    target = ready(to, target, np.int64 if classes else arithmetic(x))
+    weights, normalisers = ready(to, weights, arithmetic(x)), ready(to, normalisers, arithmetic(x))
+    if weights is None:
+        absent(to, "weights")
+    given = {"x": x, "target": target, "weights": weights, "samples": samples}
+    taken = {
+        field: None if a is None else output(to, field, (rows, *a.shape[1:]), a.dtype, a) for field, a in given.items()
+    }
+    out = Gathered(**taken, normaliser=output(to, "normaliser", (1,), normalisers.dtype, x))
+    features, targets, weighed = (1 if a is None else prod(a.shape[1:]) for a in (x, target, weights))
+    vector = vector_of(x, features, x, out.x)
+    kind = INDEX if classes else storage_of(target)
+    run = kernel(x, FILE, "gather", storage_of(x), vector, kind, grid=flat_grid(x, rows * features, vector))
+    to.launch(
+        run,
+        whole=(*given.values(), normalisers, order, cursor),
+        writes=out,
+        scalars=indices(rows, features, targets, weighed, offset),
+    )
+    return out

@@ -1,0 +1,59 @@
+"""A micro-batch out of the data set: what a step reads where all data lie in the memory of its device."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._typing import Array
+from ..namespaces import namespace
+from ._op import Example, op
+
+POSITION, GROUP = 0, 1  # a cursor's places
+
+
+class Gathered(NamedTuple):
+    """The rows of a micro-batch and the divisor of its step."""
+
+    x: Array
+    target: Array
+    weights: Array | None
+    samples: Array
+    normaliser: Array
+
+
+def _examples(rng: Any, dtype: str) -> Iterator[Example]:
+    n = 9
+    samples, order, normalisers = np.arange(n) * 7 + 2**33, rng.permutation(n), rng.random(4).astype(dtype)
+    classes, cursor = rng.integers(0, 5, n), np.asarray([2, 3])
+    for label, features in (("odd width", (3,)), ("16 bytes", (8,)), ("image", (2, 2, 4))):
+        x = rng.standard_normal((n, *features)).astype(dtype)
+        weights = rng.random(n).astype(dtype)
+        yield Example(label, (x, classes, weights, samples, normalisers, order, cursor), {"rows": 4, "offset": 3})
+    x, values = rng.standard_normal((n, 4)).astype(dtype), rng.standard_normal((n, 2)).astype(dtype)
+    x[0, 0] = np.nan
+    yield Example("numbers, no weights", (x, values, None, samples, normalisers, order, cursor), {"rows": 7})
+    pixels, each = rng.integers(0, 5, (n, 2, 3)), rng.random((n, 2, 3)).astype(dtype)
+    yield Example("a target a pixel", (x, pixels, each, samples, normalisers, order, cursor), {"rows": 5})
+    yield Example("one row", (x, classes, None, samples, normalisers, order, cursor), {"rows": 1, "offset": 6})
+
+
+def _bound(u: float, x: Array, target: Array, weights: Array, *rest: Array, rows: int, offset: int = 0) -> Gathered:
+    return Gathered(0, 0, None if weights is None else 0, 0, 0)
+
+
+@op("bnengine.fused.cuda.gather:gather", examples=_examples, bound=_bound)
+def gather(
+    x: Array, target: Array, weights: Array | None, samples: Array, normalisers: Array, order: Array, cursor: Array, *,
+    rows: int, offset: int = 0,
+) -> Gathered:  # fmt: skip
+    """Rows order[p], ..., order[p + rows - 1] of each array, with p = cursor[0] + offset, and normalisers[cursor[1]].
+
+    x (n, ...) floating; target (n, ...) int64 or floating; weights (n, ...) or None; samples, order (n,) int64;
+    normalisers (groups,); cursor (2,) int64 = (position in the order, steps of the epoch). Bit for bit.
+    """
+    xp = namespace(x)
+    places = cursor[POSITION : POSITION + 1] + xp.arange(offset, offset + rows, dtype=xp.int64)
+    chosen = xp.take(order, places, axis=0)
+    taken = (None if a is None else xp.take(a, chosen, axis=0) for a in (x, target, weights, samples))
+    return Gathered(*taken, xp.take(normalisers, cursor[GROUP : GROUP + 1], axis=0))

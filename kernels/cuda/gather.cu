@@ -1,0 +1,34 @@
+// The rows of a micro-batch, out of a data set that lies on the device.
+#include "common.cuh"
+
+namespace bnengine {
+
+// Row i of each output is row order[cursor[0] + offset + i] of its input; the normaliser is normalisers[cursor[1]].
+// weights may be null, and then weights_out is. A row has `features` of x, `targets` of target, `weighed` of weights.
+template <class T, int VEC, class Y>
+__global__ void __launch_bounds__(kThreads, 2)
+    gather(const T* x, const Y* target, const Arithmetic<T>* weights, const index* samples,
+           const Arithmetic<T>* normalisers, const index* order, const index* cursor, T* x_out, Y* target_out,
+           Arithmetic<T>* weights_out, index* samples_out, Arithmetic<T>* normaliser_out, index rows, index features,
+           index targets, index weighed, index offset) {
+  const index* chosen = order + cursor[0] + offset;
+  const index packs = features / VEC;
+  for_each<1>(rows * packs, [&](auto, index i) {
+    const index row = quotient(i, packs), feature = (i - row * packs) * VEC;
+    store<VEC>(x_out + row * features + feature, load<VEC>(x + chosen[row] * features + feature));
+  });
+  for_each<1>(rows * targets, [&](auto, index i) {
+    const index row = quotient(i, targets);
+    target_out[i] = target[chosen[row] * targets + i - row * targets];
+  });
+  for_each<1>(weights ? rows * weighed : 0, [&](auto, index i) {
+    const index row = quotient(i, weighed);
+    weights_out[i] = weights[chosen[row] * weighed + i - row * weighed];
+  });
+  for_each<1>(rows, [&](auto, index i) {
+    samples_out[i] = samples[chosen[i]];
+    if (i == 0) *normaliser_out = normalisers[cursor[1]];
+  });
+}
+
+}  // namespace bnengine
