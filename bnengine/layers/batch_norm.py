@@ -153,15 +153,17 @@ class BatchNorm(Layer):
 
     def forward_added(self, x: Array, add: Array | None, run: Pass) -> tuple[Array, Callable[..., tuple[Array, Array]]]:
         """(g(normalised x + add), pullback): the pullback returns the gradients of x and of `add`."""
-        statistics, own = self._statistics(x, run)
         gamma, beta = (None if h is None else h.value for h in (self.gamma, self.beta))
-        options: dict[str, Any] = {
-            "eps": self.eps,
-            "activation": self.activation,
-            "slope": self.slope,
-            "memory": run.memory,
-        }
-        y = ops.normalize(x, statistics, gamma, beta, add, **options)
+        options: dict[str, Any] = {"eps": self.eps, "activation": self.activation, "slope": self.slope}
+        options["memory"] = run.memory
+        own = run.training and not self.statistics.normalises and self._has_variance(x)
+        if own:
+            into = run.proposals.into(proposal=self.statistics)
+            y, statistics, _ = ops.batch_norm(x, gamma, beta, add, into=into, **options)
+        else:
+            self._propose(x, run)
+            statistics = self.statistics.value
+            y = ops.normalize(x, statistics, gamma, beta, add, **options)
 
         def pullback(dy: Array, grads: Flat, *, dx: Dx = True) -> tuple[Array, Array]:
             into = grads.into(dgamma=self.gamma, dbeta=self.beta) | ({"dx": dx} if isinstance(dx, Into) else {})
@@ -171,17 +173,18 @@ class BatchNorm(Layer):
 
         return y, pullback
 
-    def _statistics(self, x: Array, run: Pass) -> tuple[Array, bool]:
-        """(what to normalise by, whether it is the batch's own); the batch's moments go into the proposals."""
-        running, frozen, by_running = self.statistics.value, self.statistics.frozen, self.statistics.normalises
-        if not run.training or (frozen and by_running):
-            return running, False
-        if prod(x.shape[:-1]) < 2:
-            if self.one_value == "running":
-                return running, False
-            raise InputError(
-                f"{self.name}: one value per channel in training, input {tuple(x.shape)}, has no variance; use a "
-                "batch of two or more, let the last batch join the one before, or set one_value='running'"
-            )
-        batch = ops.moments(x, memory=run.memory, into=run.proposals.into(proposal=self.statistics)).batch
-        return (running, False) if by_running else (batch, True)
+    def _propose(self, x: Array, run: Pass) -> None:
+        """Where a training normalises by running statistics that are not frozen, they still follow the batches."""
+        if run.training and not self.statistics.frozen and self._has_variance(x):
+            ops.moments(x, memory=run.memory, into=run.proposals.into(proposal=self.statistics))
+
+    def _has_variance(self, x: Array) -> bool:
+        """False where training meets one value a channel and is to take the running statistics instead."""
+        if prod(x.shape[:-1]) > 1:
+            return True
+        if self.one_value == "running":
+            return False
+        raise InputError(
+            f"{self.name}: one value per channel in training, input {tuple(x.shape)}, has no variance; use a batch of "
+            "two or more, let the last batch join the one before, or set one_value='running'"
+        )

@@ -33,7 +33,7 @@ import numpy as np
 
 from .._typing import Array
 from ..memory import Arena
-from ..ops import Into, Op
+from ..ops import Into, Op, merge
 from ..ops.pointwise import activate, derivative
 from .draws import Signs
 
@@ -43,6 +43,7 @@ TINY = 2.0**-1022  # where nothing ever moved, 0 / TINY is 0
 LOSSES = ("softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error")
 Y_OF = {"activation_backward": 2, "affine_backward": 3, "normalize_backward": 2}  # where their output y stands
 STEPS = ("relu", "leaky_relu")
+BEFORE_STEP = {"activation": "out", "affine": "out", "normalize": "out", "batch_norm": "y"}  # the output behind one
 
 
 def fields(op: Op[Any], result: Any) -> dict[str, Any]:
@@ -67,7 +68,7 @@ def bound_of(op: Op[Any], u: float, args: tuple[Any, ...], options: dict[str, An
 
 def _summed(op: Op[Any], args: tuple[Any, ...]) -> int:
     """How many numbers the op adds up into one."""
-    if op.name in ("moments", "normalize_backward", "affine_backward"):
+    if op.name in ("moments", "batch_norm", "normalize_backward", "affine_backward"):
         return prod(args[0].shape[:-1])
     return args[0].size if op.name in LOSSES else 0
 
@@ -112,18 +113,15 @@ class Perturbed(Arena):
     def _run(self, op: Op[Any], into: Mapping[str, Into], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         result = op.reference(*args, **options)
         values = fields(op, result)
-        if not self._behind_step(op, args, options, values):
-            bounds = bound_of(op, self.u, args, options, result)
-            values = {name: self._err(value, bounds[name]) for name, value in values.items()}
-            values |= {
-                name: np.maximum(values[name], 0) for name in SQUARES & values.keys() if values[name] is not None
-            }
+        bounds, step = bound_of(op, self.u, args, options, result), self._behind_step(op, args, options)
+        values = {name: step[name] if name in step else self._err(v, bounds[name]) for name, v in values.items()}
+        values |= {name: np.maximum(values[name], 0) for name in SQUARES & values.keys() if values[name] is not None}
         for name, (array, adds) in into.items():
             new = values[name]
             if adds:
                 size = np.abs(array) + np.abs(new)
                 new = op.accumulates[name](array, new)
-                new = new if op.name == "moments" else self._err(new, 10 * self.u * size)
+                new = new if op.accumulates[name] is merge.reference else self._err(new, 10 * self.u * size)
             array[...] = new
             values[name] = array
         return type(result)(**values) if hasattr(result, "_asdict") else values[op.fields[0]]
@@ -134,16 +132,16 @@ class Perturbed(Arena):
             return value
         return value + self.sign * self.signs.at(self.calls, value.shape) * bound
 
-    def _behind_step(self, op: Op[Any], args: tuple[Any, ...], options: dict[str, Any], values: dict[str, Any]) -> bool:
-        """Errors of the sum z that a relu stands behind, for the ops that end in one; whether it was such an op."""
+    def _behind_step(self, op: Op[Any], args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
+        """The output, by its name, of an op that ends in a relu: there the errors are those of the sum z before it."""
         name = "kind" if op.name == "activation" else "activation"
-        if op.name not in ("activation", "affine", "normalize") or options.get(name) not in STEPS:
-            return False
+        if op.name not in BEFORE_STEP or options.get(name) not in STEPS:
+            return {}
         kind, slope, plain = options[name], options.get("slope", 0.01), {**options, name: "identity"}
-        z = op.reference(*args, **plain)
-        bound = 10 * self.u * np.abs(z) if op.name == "activation" else bound_of(op, self.u, args, plain, z)["out"]
-        values["out"] = activate(self._err(z, bound), kind, slope)
-        return True
+        result, out = op.reference(*args, **plain), BEFORE_STEP[op.name]
+        z = fields(op, result)[out]
+        bound = 10 * self.u * np.abs(z) if op.name == "activation" else bound_of(op, self.u, args, plain, result)[out]
+        return {out: activate(self._err(z, bound), kind, slope)}
 
 
 def pairs_of(runs: list[Any]) -> list[tuple[Any, Any]]:

@@ -14,6 +14,7 @@ from tests.ops.oracles import ORACLES, long
 STORED = {
     "moments": {0},
     "normalize": {0, 4},
+    "batch_norm": {0, 3},
     "normalize_backward": {0, 1, 2, 6},
     "activation": {0},
     "activation_backward": {0, 1, 2},

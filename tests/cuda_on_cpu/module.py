@@ -42,7 +42,7 @@ class Parameter(NamedTuple):
 
 
 class _Options(ctypes.Structure):
-    _fields_ = (("schedule", ctypes.c_int), ("seed", ctypes.c_uint))
+    _fields_ = (("schedule", ctypes.c_int), ("seed", ctypes.c_uint), ("flush", ctypes.c_int))
 
 
 def storage_kind(dtype: np.dtype[Any]) -> tuple[str, int]:
@@ -73,14 +73,18 @@ class CpuKernel:
         shared_mem: int = 0,
         schedule: str = "forward",
         seed: int = 0,
+        flush: bool = False,
     ) -> None:
-        """Run all blocks, the threads of each in the order that `schedule` names. LaunchError names what went wrong."""
+        """Run all blocks, the threads of each in the order that `schedule` names. LaunchError names what went wrong.
+
+        `flush`: subnormal numbers are taken for 0, and results that would be such are 0.
+        """
         if len(args) != len(self.parameters):
             raise TypeError(f"{self.name}: {len(args)} arguments for {len(self.parameters)} parameters")
         cells = [self._cell(i, given) for i, given in enumerate(args)]
         pointers = (ctypes.c_void_p * len(cells))(*(ctypes.addressof(cell) for cell in cells))
         sizes = [*grid, 1, 1][:3] + [*block, 1, 1][:3]
-        options = _Options(SCHEDULES.index(schedule), seed)
+        options = _Options(SCHEDULES.index(schedule), seed, flush)
         error = ctypes.create_string_buffer(MESSAGE)
         dimensions = (ctypes.c_uint * 6)(*sizes)
         if self._run(dimensions, ctypes.c_size_t(shared_mem), options, pointers, error, ctypes.c_size_t(MESSAGE)):

@@ -140,12 +140,13 @@ def installed(monkeypatch: Any) -> None:
     monkeypatch.setattr(_load, "_arrivals", {})
     monkeypatch.setattr(_load, "_workspaces", {})
     monkeypatch.setattr(update, "_uploaded", {})
-    STATE.schedule, STATE.launches = "forward", []
+    STATE.schedule, STATE.flush, STATE.launches = "forward", False, []
     forget()
 
 
 def forget() -> None:
     """No kernel and no plan is left over, neither from here nor for whoever comes next."""
-    for cached in (_load.refusal, _load.function, _load.multiprocessors, cublaslt._planned, cublaslt._handle):
+    asked = _load.refusal, _load.function, _load.multiprocessors, _load.shared_memory
+    for cached in (*asked, cublaslt._planned, cublaslt._handle):
         cached.cache_clear()
     streams.forget()

@@ -14,7 +14,7 @@ from tests.fused import simulated_streams as streams
 from tests.fused.signatures import bound
 from tests.fused.simulated_arrays import ndarray
 
-STATE = SimpleNamespace(schedule="forward", seed=0, launches=[], model=None)
+STATE = SimpleNamespace(schedule="forward", seed=0, flush=False, launches=[], model=None)
 INSTANCE = re.compile(r"[\w:]+<(\w+), (\d+)")  # what it stores, and how many it reads at once
 STORED = {"float": "float32", "double": "float64", "__half": "float16"}
 
@@ -24,6 +24,7 @@ class RawKernel:
 
     def __init__(self, cpu: Any) -> None:
         self.cpu = cpu
+        self.max_dynamic_shared_size_bytes = 32 << 10  # of 48 KiB, what the kernels' own arrays leave at least
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         given = bound("RawKernel.__call__", args, kwargs).arguments
@@ -36,9 +37,11 @@ class RawKernel:
         self._check_alignment(arguments)
         STATE.launches.append(self.cpu.name)
         shared = given.get("shared_mem", 0)
+        assert shared <= self.max_dynamic_shared_size_bytes, f"{self.cpu.name}: {shared} bytes that were not asked for"
 
         def run() -> None:
-            self.cpu(grid, block, passed, shared_mem=shared, schedule=STATE.schedule, seed=STATE.seed)
+            how = {"schedule": STATE.schedule, "seed": STATE.seed, "flush": STATE.flush}
+            self.cpu(grid, block, passed, shared_mem=shared, **how)
             for a in arguments:
                 if isinstance(a, ndarray):
                     a.zone.check(self.cpu.name)

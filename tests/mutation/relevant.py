@@ -11,6 +11,7 @@ NEAR = {
         "ops/test_contracts.py",
     ),
     "bnengine/ops/batch_norm.py": ("ops/test_batch_norm*.py", "ops/test_contracts.py", "ops/test_derivatives.py"),
+    "bnengine/ops/statistics.py": ("ops/test_batch_norm*.py", "ops/test_contracts.py", "ops/test_derivatives.py"),
     "bnengine/ops/dense.py": ("ops/test_dense*.py", "ops/test_contracts.py", "ops/test_derivatives.py"),
     "bnengine/ops/dropout.py": ("ops/test_dropout*.py", "ops/test_contracts.py", "ops/test_derivatives.py"),
     "bnengine/ops/loss.py": (

@@ -126,6 +126,12 @@ def sum_of(x, statistics, gamma, beta, add, eps):
     return z if add is None else z + add
 
 
+def batch_norm(x, gamma, beta, add=None, *, eps=1e-5, activation="identity", slope=0.01):
+    found = moments(x)
+    z = sum_of(x, found["batch"], gamma, beta, add, eps)
+    return {"y": value_of(z, activation, slope), **found}
+
+
 def normalize_backward(
     dy, x, y, statistics, gamma, beta, add=None, *, eps=1e-5, activation="identity", slope=0.01, batch_statistics=True
 ):
@@ -325,8 +331,8 @@ def hits(output, target):
 ORACLES = {
     f.__name__: f
     for f in (
-        activation, activation_backward, adam, advance, affine, affine_backward, average, binary_cross_entropy, commit, gather,
-        dropout, dropout_backward, hits, judge, mean_squared_error, merge, moments, normalize, normalize_backward,
+        activation, activation_backward, adam, advance, affine, affine_backward, average, batch_norm, binary_cross_entropy,
+        commit, gather, dropout, dropout_backward, hits, judge, mean_squared_error, merge, moments, normalize, normalize_backward,
         rmsprop, sgd, softmax_cross_entropy, tally, total,
     )
 }  # fmt: skip

@@ -138,6 +138,18 @@ def test_normalize():
     assert_bound("normalize", given, {"eps": 5.0}, [a([wide])], DOUBLE)
 
 
+@pytest.mark.parametrize("u", [2.0**-24, DOUBLE])
+def test_batch_norm(u):
+    # Its own moments stand in the bound of normalize.
+    x, rest, options = a([1.0], [-7.0]), (a(2.0), a(3.0), a([5.0], [-6.0])), {"eps": 9.0, "activation": "tanh"}
+    bound, of = REGISTRY["batch_norm"].bound, REGISTRY["normalize"].bound
+    y, batch, proposal = bound(u, x, *rest, **options)
+    np.testing.assert_array_equal(y, of(u, x, column(2, -3, 16), *rest, **options))
+    expected = REGISTRY["moments"].bound(u, x).batch
+    np.testing.assert_array_equal(batch, expected)
+    np.testing.assert_array_equal(proposal, expected)
+
+
 def test_the_bounds_of_normalisation_add_1e_5_to_the_variance_where_no_eps_is_given():
     given = a([1.0]), column(4, 0, 1 - 1e-5), None, None
     assert_bound("normalize", given, {}, [a([1.2 * 20 + 10])])

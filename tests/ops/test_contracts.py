@@ -16,6 +16,7 @@ NAMES = sorted(ORACLES)
 ACCUMULATES = {
     "activation_backward": {"out"},
     "affine_backward": {"dx", "dW", "db"},
+    "batch_norm": {"proposal"},
     "binary_cross_entropy": {"value"},
     "dropout_backward": {"out"},
     "hits": {"out"},
@@ -25,8 +26,11 @@ ACCUMULATES = {
     "softmax_cross_entropy": {"value"},
     "total": {"out"},
 }
+STATISTICS = {"batch", "proposal"}  # the outputs that are (count, mean, biased variance)
 # Outputs whose dtype is not that of the op's first argument.
 OTHER_DTYPES = {
+    ("batch_norm", "batch"): "float64",
+    ("batch_norm", "proposal"): "float64",
     ("moments", "batch"): "float64",
     ("moments", "proposal"): "float64",
     ("judge", "ok"): "bool",
@@ -139,7 +143,7 @@ def test_the_bound_is_not_vacuous(name, dtype):
             unit = UNIT["float64"] if got.dtype == np.float64 else UNIT[dtype]
             error = 100 * unit * np.abs(got.astype(np.float64)) if got.dtype.kind == "f" else np.ones(got.shape)
             # What has no float32 in it is held to float64, except the statistics: those follow the input's rounding.
-            if name == "moments":
+            if field in STATISTICS:
                 error = 100 * UNIT[dtype] * got
             if np.any((error > bounds[field]) & np.isfinite(error)):
                 caught.add(field)
@@ -151,10 +155,10 @@ def test_what_may_be_added_into_is_what_the_docs_say(name):
     assert set(REGISTRY[name].accumulates) == ACCUMULATES.get(name, set())
 
 
-def destination(name: str, like: Any) -> np.ndarray:
+def destination(field: str, like: Any) -> np.ndarray:
     rng = np.random.default_rng(1)
     array = rng.standard_normal(like.shape)
-    if name == "moments":
+    if field in STATISTICS:
         array[0], array[2] = 5, np.abs(array[2])
     return array.astype(like.dtype)
 
@@ -169,13 +173,13 @@ def test_a_destination_is_written_or_added_into_and_the_other_outputs_stay(name,
             if plain[field] is None:
                 continue
             for adds in (False, True) if field in ACCUMULATES[name] else (False,):
-                array = destination(name, plain[field])
+                array = destination(field, plain[field])
                 before = array.copy()
                 result = fields(op, op(*case.args, into={field: Into(array, adds)}, **case.options))
                 assert result[field] is array
                 if not adds:
                     expected, bound = plain[field], 0
-                elif name == "moments":
+                elif field == "proposal":
                     expected = ORACLES["merge"](long(before), long(plain[field]))["out"]
                     bound = REGISTRY["merge"].bound(UNIT["float64"], before, plain[field])
                 else:
@@ -259,10 +263,10 @@ def test_every_library_adds_into_its_own_arrays(witness, name):
         for field in ACCUMULATES[name]:
             if plain[field] is None:
                 continue
-            before = destination(name, witness.to_numpy(plain[field]))
+            before = destination(field, witness.to_numpy(plain[field]))
             array = witness.asarray(before, copy=True)
             result = fields(op, op(*args, into={field: Into(array, adds=True)}, **options))
             assert result[field] is array
-            rule = REGISTRY["merge"].reference if name == "moments" else np.add
+            rule = REGISTRY["merge"].reference if field == "proposal" else np.add
             expected = rule(before, witness.to_numpy(plain[field]))
-            np.testing.assert_allclose(witness.to_numpy(array), expected, rtol=1e-6 if name != "moments" else 1e-15)
+            np.testing.assert_allclose(witness.to_numpy(array), expected, rtol=1e-6 if field != "proposal" else 1e-15)

@@ -95,6 +95,17 @@ def test_the_way_back_meets_what_the_way_there_met_with_both_kinds_of_statistics
             assert not np.array_equal(dy, y)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_training_meets_what_normalising_meets_but_for_the_statistics(dtype):
+    there, training = examples("normalize", dtype), examples("batch_norm", dtype)
+    assert there.keys() == training.keys()
+    for label, example in there.items():
+        x, _, *rest = example.args
+        for a, b in zip((x, *rest), training[label].args, strict=True):
+            assert a is b is None or a.tobytes() == b.tobytes()
+        assert training[label].options == example.options
+
+
 def test_merging_meets_samples_that_are_empty_on_either_side_and_on_both():
     ((a, b, *_),) = (e.args for e in examples("merge").values())
     empty = set(zip((a[0] == 0).tolist(), (b[0] == 0).tolist(), strict=True))

@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 
 from bnengine import ops
-from bnengine.ops.batch_norm import Moments, NormalizeGradients
+from bnengine.ops.batch_norm import BatchNormalized, NormalizeGradients
 from bnengine.ops.dense import AffineGradients
 from bnengine.ops.gather import Gathered
+from bnengine.ops.judge import Verdict
 from bnengine.ops.loss import Loss
-from bnengine.ops.update import AdamState, Advanced, Verdict
+from bnengine.ops.statistics import Moments
+from bnengine.ops.update import AdamState, Advanced
 from bnengine.plan import COLUMNS
 
 FUSED = (
-    "affine", "affine_backward", "moments", "normalize", "normalize_backward", "softmax_cross_entropy", "hits", "judge",
-    "adam", "commit", "tally", "advance", "gather",
+    "affine", "affine_backward", "moments", "normalize", "batch_norm", "normalize_backward", "softmax_cross_entropy",
+    "hits", "judge", "adam", "commit", "tally", "advance", "gather",
 )  # fmt: skip
 
 
@@ -116,11 +118,16 @@ def _moments(x, batch, proposal, d, adds):
 
 
 def moments(to, x):
-    batch = to.array("batch", (3, x.shape[1]), np.float64, x)
-    proposal = to.array("proposal", batch.shape, np.float64, x) if to.given("proposal") else batch
+    batch, proposal = _statistics(to, x)
     scratch, scalars = ((x.shape, np.float64),), (to.adds("proposal"),)
     to.launch(_moments, reads=(x,), writes=(batch, proposal), scratch=scratch, scalars=scalars, split=COLUMNS)
     return Moments(batch, proposal)
+
+
+def _statistics(to, x):
+    batch = to.array("batch", (3, x.shape[1]), np.float64, x)
+    proposal = to.array("proposal", batch.shape, np.float64, x) if to.given("proposal") else batch
+    return batch, proposal
 
 
 def _normalize(x, statistics, gamma, beta, y, t, eps, activation):
@@ -139,6 +146,21 @@ def normalize(to, x, statistics, gamma, beta, add=None, *, eps=1e-5, activation=
     reads, scratch = (x, statistics, gamma, beta), ((x.shape[1:], np.float64),)
     to.launch(_normalize, reads=reads, writes=(y,), scratch=scratch, scalars=(eps, activation), split=COLUMNS)
     return y
+
+
+def _batch_norm(x, gamma, beta, batch, proposal, y, d, t, eps, activation, adds):
+    _moments(x, batch, proposal, d, adds)
+    _normalize(x, batch, gamma, beta, y, t, eps, activation)
+
+
+def batch_norm(to, x, gamma, beta, add=None, *, eps=1e-5, activation="identity", slope=0.01):
+    assert add is None
+    y = to.array("y", x.shape, x.dtype, x)
+    batch, proposal = _statistics(to, x)
+    scratch, scalars = ((x.shape, np.float64), (x.shape[1:], np.float64)), (eps, activation, to.adds("proposal"))
+    arrays = {"reads": (x, gamma, beta), "writes": (batch, proposal, y), "scratch": scratch}
+    to.launch(_batch_norm, **arrays, scalars=scalars, split=COLUMNS)
+    return BatchNormalized(y, batch, proposal)
 
 
 def _normalize_backward(dy, x, y, statistics, gamma, dx, dgamma, dbeta, t, h, dz, mask, row, eps, activation, adds):

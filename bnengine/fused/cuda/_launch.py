@@ -17,6 +17,7 @@ LANES, WARPS, THREADS = 32, 8, 256
 STORAGES = {"float32": "float", "float64": "double", "float16": "__half", "bfloat16": "__nv_bfloat16"}
 FULL = ("float32", "float64")  # the types that parameters and optimizers have
 INDEX = "long long"
+UNASKED = 32 << 10  # bytes of shared memory that a launch may have beside 16 KiB of the kernel's own, unasked
 
 
 def refusal(x: Any, dtypes: Sequence[str]) -> str | None:
@@ -106,12 +107,20 @@ def kernel(
     """The instance name<parameters> of kernels/cuda/<file>, on the device of `like`; `shared`: bytes of its own."""
     given = f"<{', '.join(map(str, parameters))}>" if parameters else ""
     expression = f"bnengine::{name}{given}"
-    return Kernel(expression, _load.function(file, expression, like.device.id), grid, shared, bound)
+    function = _load.function(file, expression, like.device.id)
+    if shared > UNASKED:
+        function.max_dynamic_shared_size_bytes = max(shared, function.max_dynamic_shared_size_bytes)
+    return Kernel(expression, function, grid, shared, bound)
 
 
 def arrivals(like: Array, count: int = 1) -> Array:
     """Counters for `count` groups of blocks on the device of `like`."""
     return _load.arrivals(count, like.device.id)
+
+
+def shared_memory(like: Array) -> int:
+    """Bytes of shared memory that a block can have on the device of `like`."""
+    return _load.shared_memory(like.device.id)
 
 
 # -- grids

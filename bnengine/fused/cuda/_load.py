@@ -79,6 +79,12 @@ def multiprocessors(device: int) -> int:
     return int(cupy().cuda.Device(device).attributes["MultiProcessorCount"])
 
 
+@functools.cache
+def shared_memory(device: int) -> int:
+    """The bytes of shared memory that a block can ask for: from 64 KiB (sm_75) to 227 KiB (sm_90)."""
+    return int(cupy().cuda.Device(device).attributes["MaxSharedMemoryPerBlockOptin"])
+
+
 # Launches of one stream share what follows, since they run one after the other. So a captured graph is to be launched
 # on the stream that it was recorded on, or in order with it.
 _arrivals: dict[tuple[int, int], Any] = {}

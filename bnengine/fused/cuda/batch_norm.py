@@ -6,8 +6,9 @@ import numpy as np
 
 from ..._typing import Array
 from ...memory import Outputs
-from ...ops.batch_norm import Moments, NormalizeGradients
+from ...ops.batch_norm import BatchNormalized, NormalizeGradients
 from ...ops.pointwise import NEEDS_INPUT
+from ...ops.statistics import Moments
 from ._launch import (
     STORAGES,
     absent,
@@ -23,6 +24,7 @@ from ._launch import (
     ready,
     reals,
     refusal,
+    shared_memory,
     slice_width,
     sliced_grid,
     statistics_of,
@@ -31,7 +33,8 @@ from ._launch import (
 from ._launch import storage as storage_of
 
 FORWARD, BACKWARD = "batch_norm.cu", "batch_norm_backward.cu"
-ON_CHIP = 32 << 10  # bytes of shared memory that every device gives a block beside 16 KiB for the kernel's own arrays
+OWN_SHARED = 16 << 10  # bytes of shared memory, at most, that a kernel has beside the slice it keeps
+ROUNDS = 3  # of loads that a block may wait for one after the other, to save a launch
 
 
 def unsupported(x: Any) -> str | None:
@@ -39,16 +42,38 @@ def unsupported(x: Any) -> str | None:
     return refusal(x, tuple(STORAGES))
 
 
+def on_chip(x: Array, vector: int, kept: int) -> bool:
+    """Whether one launch does it all, a block a slice of channels that keeps `kept` bytes on the chip.
+
+    One launch saves another, and the second pass over memory, but it cannot split the rows: where slices are few, most
+    of the device is idle. So it is taken where the rows would hardly be split anyway, either because the slices alone
+    fill the device or because the rows are few: a round of loads that others could have shared takes less than a
+    microsecond, a second launch one or two.
+    """
+    splits = sliced_grid(x, *extent(x), vector, sums=True)[1]
+    return splits <= ROUNDS and kept + OWN_SHARED <= shared_memory(x)
+
+
 def moments(to: Outputs, x: Array) -> Moments:
     """(count, mean, var) of the batch; the proposal is the same array unless it has a destination."""
     x = ready(to, x)
-    rows, channels = extent(x)
+    batch, proposal, stride = _statistics(to, x)
+    _moments(to, x, batch, proposal, stride)
+    return Moments(batch, batch if proposal is None else proposal)
+
+
+def _statistics(to: Outputs, x: Array) -> tuple[Array, Array | None, int]:
+    """The batch's own, the proposal if it has a destination, and the elements from row to row there."""
+    channels = int(x.shape[-1])
     batch = output(to, "batch", (3, channels), np.float64, x)
-    proposal, stride = None, channels
-    if to.given("proposal"):
-        proposal = output(to, "proposal", (3, channels), np.float64, x, rows_apart=True)
-        stride = int(proposal.strides[0]) // 8
-    vector = vector_of(x, channels, x)
+    if not to.given("proposal"):
+        return batch, None, channels
+    proposal = output(to, "proposal", (3, channels), np.float64, x, rows_apart=True)
+    return batch, proposal, int(proposal.strides[0]) // 8
+
+
+def _moments(to: Outputs, x: Array, batch: Array, proposal: Array | None, stride: int) -> None:
+    (rows, channels), vector = extent(x), vector_of(x, x.shape[-1], x)
     grid = sliced_grid(x, rows, channels, vector, sums=True)
     run = kernel(
         x, FORWARD, "moments", storage_of(x), vector, grid=grid, bound=((4, arrivals(x, grid[0])),)
@@ -60,7 +85,6 @@ def moments(to: Outputs, x: Array) -> Moments:
         scratch=(((grid[1], 3, channels), np.float64),),
         scalars=(*indices(rows, channels, stride), *flags(to.adds("proposal"))),
     )
-    return Moments(batch, batch if proposal is None else proposal)
 
 
 def normalize(
@@ -68,17 +92,53 @@ def normalize(
     eps: float = 1e-5, activation: str = "identity", slope: float = 0.01,
 ) -> Array:  # fmt: skip
     """y = g(((x - hi) - lo) inv_std gamma + beta + add)."""
-    x, add = ready(to, x), ready(to, add, x.dtype)
-    gamma, beta = ready(to, gamma, arithmetic(x)), ready(to, beta, arithmetic(x))
-    statistics, stride = statistics_of(to, statistics)
-    rows, channels = extent(x)
+    x, gamma, beta, add = _given(to, x, gamma, beta, add)
     y = output(to, "out", x.shape, x.dtype, x)
+    _normalize(to, y, x, statistics_of(to, statistics), gamma, beta, add, eps, activation, slope)
+    return y
+
+
+def _given(to: Outputs, x: Array, gamma: Array | None, beta: Array | None, add: Array | None) -> tuple[Any, ...]:
+    x, wide = ready(to, x), arithmetic(x)
+    return x, ready(to, gamma, wide), ready(to, beta, wide), ready(to, add, x.dtype)
+
+
+def _normalize(
+    to: Outputs, y: Array, x: Array, statistics: tuple[Array, int], gamma: Array | None, beta: Array | None,
+    add: Array | None, eps: float, activation: str, slope: float,
+) -> None:  # fmt: skip
+    (rows, channels), (held, stride) = extent(x), statistics
     vector = vector_of(x, channels, x, add, y)
     name = storage_of(x), vector, activation_name(activation)
     run = kernel(x, FORWARD, "normalize", *name, grid=sliced_grid(x, rows, channels, vector, sums=False))
     scalars = (*indices(rows, channels, stride), *reals(eps, slope))
-    to.launch(run, whole=(statistics, gamma, beta), reads=(x, add), writes=(y,), scalars=scalars)
-    return y
+    to.launch(run, whole=(held, gamma, beta), reads=(x, add), writes=(y,), scalars=scalars)
+
+
+def batch_norm(
+    to: Outputs, x: Array, gamma: Array | None, beta: Array | None, add: Array | None = None, *,
+    eps: float = 1e-5, activation: str = "identity", slope: float = 0.01,
+) -> BatchNormalized:  # fmt: skip
+    """Moments and y in one launch where a slice of channels is kept on the chip, else in two."""
+    x, gamma, beta, add = _given(to, x, gamma, beta, add)
+    rows, channels = extent(x)
+    y = output(to, "y", x.shape, x.dtype, x)
+    batch, proposal, stride = _statistics(to, x)
+    vector = vector_of(x, channels, x, add, y)
+    kept = rows * slice_width(vector) * x.itemsize
+    if on_chip(x, vector, kept):
+        name, grid = (storage_of(x), vector, activation_name(activation)), (-(-channels // slice_width(vector)),)
+        to.launch(
+            kernel(x, FORWARD, "batch_norm", *name, grid=grid, shared=kept),
+            whole=(gamma, beta),
+            reads=(x, add),
+            writes=(batch, proposal, y),
+            scalars=(*indices(rows, channels, stride), *reals(eps, slope), *flags(to.adds("proposal"))),
+        )
+    else:
+        _moments(to, x, batch, proposal, stride)
+        _normalize(to, y, x, (batch, channels), gamma, beta, add, eps, activation, slope)
+    return BatchNormalized(y, batch, batch if proposal is None else proposal)
 
 
 def normalize_backward(
@@ -112,7 +172,7 @@ def normalize_backward(
     common = (*indices(rows, channels, stride), *reals(eps, slope))
     gradients = NormalizeGradients(dx, dadd, dgamma, dbeta)
     kept = rows * slice_width(vector) * (x.itemsize + np.dtype(wide).itemsize)
-    if kept <= ON_CHIP:
+    if on_chip(x, vector, kept):
         _at_once(to, given, gradients, name, (*common, *flags(batch_statistics)), kept)
     else:
         _sums_first(to, given, gradients, name, common, batch_statistics)

@@ -1,7 +1,7 @@
 // CUDA C++ on a CPU, for tests: force-included in front of an unmodified .cu file that g++ compiles.
 //
 // Modelled: thread blocks, shared memory, barriers, warp shuffles and votes, atomics, vector types, 16-bit floating
-// types. Not modelled: weak memory, blocks that run at the same time, -ftz, inline PTX, tensor cores, asynchronous
+// types, -ftz=true. Not modelled: weak memory, blocks that run at the same time, inline PTX, tensor cores, asynchronous
 // copies.
 #pragma once
 #include <atomic>

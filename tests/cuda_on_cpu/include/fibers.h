@@ -17,6 +17,9 @@
 #include <ucontext.h>
 #include <utility>
 #include <vector>
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+#endif
 
 inline uint3 threadIdx, blockIdx;
 inline dim3 blockDim, gridDim;
@@ -219,6 +222,21 @@ inline void arrange(std::vector<int>& order, int n, Schedule schedule, uint32_t&
 struct Options {
   int schedule;
   unsigned seed;
+  int flush;
+};
+
+// As -ftz=true: while one of these is there, subnormal numbers are taken for 0, and results that would be such are 0.
+// What a GPU does to float alone an x86-64 does to double too.
+struct Flushing {
+#if defined(__SSE2__)
+  const unsigned before = _mm_getcsr();
+  explicit Flushing(bool flush) {
+    if (flush) _mm_setcsr(before | 0x8040);
+  }
+  ~Flushing() { _mm_setcsr(before); }
+#else
+  explicit Flushing(bool) {}
+#endif
 };
 
 template <class F>
@@ -227,6 +245,10 @@ int run(dim3 grid, dim3 block, size_t shared, Options options, const F& body, ch
   const size_t blocks = size_t(grid.x) * grid.y * grid.z, threads = size_t(block.x) * block.y * block.z;
   if (threads < 1 || threads > kThreads || block.z > 64 || blocks == 0 || grid.y > 65535 || grid.z > 65535)
     return std::snprintf(error, size, "invalid launch configuration");
+#if !defined(__SSE2__)
+  if (options.flush) return std::snprintf(error, size, "subnormal numbers can be flushed on x86-64 alone");
+#endif
+  const Flushing flushing(options.flush);
   if (shared > kDynamicMax) return std::snprintf(error, size, "more than 227 KiB of dynamic shared memory");
   const Schedule schedule = Schedule(options.schedule);
   uint32_t random = options.seed * 2654435761u + 1;
