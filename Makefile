@@ -72,7 +72,7 @@ demo: demo-gpu
 	$(BIN)/bnengine train digits --seed 0 --out runs/digits-$$n
 
 test: $(VENV)/.test
-	@$(BIN)/python -m pytest -m "not gpu and not peers" $(ARGS)
+	@$(BIN)/python -m pytest -m "not gpu and not peers and not cuda_proof" $(ARGS)
 
 gpu: $(VENV)/.test demo-gpu
 	@BNENGINE_REQUIRE=cupy $(BIN)/python -m pytest -m gpu $(ARGS)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tests.cuda_on_cpu.module import SCHEDULES, CpuKernel, CpuModule
+from tests.cuda_on_cpu.redzones import forbid
 from tests.cuda_on_cpu.source import kernel_source
 from tests.cuda_on_cpu.storage import Storage
 from tests.support import missing
@@ -97,6 +98,8 @@ class Guarded:
         self._end = self._start + array.nbytes
         self.array = self._zone[self._start : self._end].view(array.dtype).reshape(array.shape)
         self.array[...] = array
+        forbid(self._zone[: self._start])
+        forbid(self._zone[self._end :])
 
     def intact(self) -> bool:
         """Whether nothing was written outside of the array."""

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from tests.cuda_on_cpu.redzones import forbid
 from tests.fused import simulated_streams as streams
 from tests.fused.signatures import bound
 
-GUARD, PATTERN, ALIGNMENT = 256, 0xA5, 256
+GUARD, PATTERN, ALIGNMENT = 512, 0xA5, 256  # with 1 KiB of guards, NumPy gives the memory of an array back at once
 
 
 class Zone:
@@ -20,6 +21,8 @@ class Zone:
         self._stop = self._start + size
         self.bytes = self._all[self._start : self._stop]
         self.bytes[...] = 0xFF
+        forbid(self._all[: self._start])
+        forbid(self._all[self._stop :])
         streams.POOL.take(size)
 
     def __del__(self) -> None:
