@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from itertools import count
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -10,13 +10,12 @@ from ._typing import Array
 from .backend import Backend, get_backend
 from .data import Preprocessing
 from .errors import InputError
-from .flat import Flat, Handle, Parameter, Statistics, size
+from .flat import Flat, Parameter, Statistics, size
 from .layers import Layer, Pass, Pullback, build, chain, config_of, labelled, named_handles, settle, used_handles
 from .layers.base import Dx, widths
 from .memory import Choice, Fresh
+from .named import Freezable, Named
 from .random import Stream
-
-Freezable = Literal["statistics", "affine", "normalization", "parameters"]
 
 
 class Forward:
@@ -51,7 +50,7 @@ class Forward:
         return pull(dy, grads, dx=dx)
 
 
-class Sequential:
+class Sequential(Named):
     """Layers one after the other, their numbers in one buffer of a backend.
 
     `backend`: a name or Backend, None for the environment's or "auto"; `dtype` "float32" or "float64"; `seed` draws the
@@ -78,6 +77,7 @@ class Sequential:
         used = used_handles(self.layers)
         self.cancelled = [name for name, h in self._names.items() if h not in used]
         self._names = {name: h for name, h in self._names.items() if h in used}
+        self.freezes = self._freezes()
         self._allocate()
         self.reset()
 
@@ -188,7 +188,13 @@ class Sequential:
         return self.parameters.like()
 
     def asarray(self, x: Any) -> Array:
-        """x in the network's library and dtype, checked: floating, a row or more, the first layer's features."""
+        """x in the network's library and dtype, checked."""
+        return self.backend.asarray(self.checked(x), self.dtype)
+
+    def checked(self, x: Any) -> Array:
+        """x as it is, or a list as a NumPy array; an error unless it is floating, has a row or more, and the first
+        layer's features.
+        """
         host = x if hasattr(x, "dtype") else np.asarray(x)
         kind = getattr(host.dtype, "name", str(host.dtype)).split(".")[-1]
         if not kind.startswith(("float", "bfloat")):
@@ -205,7 +211,7 @@ class Sequential:
                 f"{self.layers[0].name}: the input has {host.shape[-1]} features, the layer was made for "
                 f"{self.inputs}; give an array of shape (rows, {self.inputs})"
             )
-        return self.backend.asarray(x, self.dtype)
+        return host
 
     def _require_statistics(self) -> None:
         """Evaluating by statistics that nobody collected is a silent error elsewhere; here it names the layer."""
@@ -220,107 +226,6 @@ class Sequential:
                     "training=True)"
                 )
         self._collected = True
-
-    # -- names, state, freezing
-
-    def named_parameters(self) -> dict[str, Array]:
-        """The parameters by name ("0.W", "1.gamma"), as views: writing into one changes the network."""
-        return {name: h.value for name, h in self._names.items() if isinstance(h, Parameter)}
-
-    def named_statistics(self) -> dict[str, Array]:
-        """The running statistics by name ("1.statistics"), each (3, C) float64 = (count, mean, var), as views."""
-        return {name: h.value for name, h in self._names.items() if isinstance(h, Statistics)}
-
-    def named_handles(self) -> dict[str, Handle]:
-        """The handles behind the names: what `Flat` is indexed by."""
-        return dict(self._names)
-
-    def state_dict(self) -> dict[str, np.ndarray]:
-        """Parameters and statistics as new NumPy arrays; statistics as "1.running_count", "1.running_mean",
-        "1.running_var".
-        """
-        return self.export(self.parameters, self.statistics)
-
-    def export(self, parameters: Flat, statistics: Flat) -> dict[str, np.ndarray]:
-        """Buffers of this network's layout as named NumPy arrays."""
-        state: dict[str, np.ndarray] = {}
-        for name, handle in self._names.items():
-            if isinstance(handle, Parameter):
-                state[name] = self.backend.to_numpy(parameters[handle], copy=True)
-            else:
-                rows = self.backend.to_numpy(statistics[handle], copy=True)
-                state.update({key: rows[i].copy() for i, key in enumerate(_running(name))})
-        return state
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` gave; a missing, unknown or misshapen entry is an error, and nothing is changed
-        then.
-        """
-        self.import_into(state, self.parameters, self.statistics)
-        self._collected = not self.statistics.offsets
-
-    def import_into(self, state: Mapping[str, Any], parameters: Flat, statistics: Flat) -> None:
-        """Named arrays into buffers of this network's layout, all or nothing."""
-        expected: dict[str, tuple[Array, tuple[int, ...]]] = {}
-        for name, handle in self._names.items():
-            if isinstance(handle, Parameter):
-                expected[name] = (parameters[handle], handle.shape)
-            else:
-                expected.update({k: (statistics[handle][i, :], handle.shape) for i, k in enumerate(_running(name))})
-        missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-        if missing or unknown:
-            raise InputError(
-                f"load_state_dict: missing {', '.join(missing) or 'nothing'}; unknown "
-                f"{', '.join(unknown) or 'nothing'}; the network must have the layers of the one that was saved"
-            )
-        for name, (_, shape) in expected.items():
-            if tuple(np.shape(state[name])) != shape:
-                raise InputError(
-                    f"load_state_dict: {name} has shape {tuple(np.shape(state[name]))}; this network needs {shape}"
-                )
-        arrays = {
-            name: self.backend.asarray(state[name], str(np.dtype(_dtype(view)))) for name, (view, _) in expected.items()
-        }
-        for name, (view, _) in expected.items():
-            view[...] = arrays[name]
-
-    def freeze(self, what: Freezable, *names: str) -> None:
-        """Freeze by name until `thaw`: "statistics" (running statistics stay), "affine" (gamma and beta stay),
-        "normalization" (training normalises by running statistics too), or "parameters" (those named stay).
-
-        `names`: of layers ("1", with the layers inside) or parameters ("0.W"); none for all.
-        """
-        self._freeze(what, names, True)
-
-    def thaw(self, what: Freezable, *names: str) -> None:
-        """Undo `freeze`."""
-        self._freeze(what, names, False)
-
-    def _freeze(self, what: Freezable, names: tuple[str, ...], frozen: bool) -> None:
-        if what not in ("statistics", "affine", "normalization", "parameters"):
-            raise InputError(
-                f"freeze: no kind {what!r}; choose 'statistics', 'affine', 'normalization' or 'parameters'"
-            )
-        able = {n: h for n, h in self._names.items() if _can_freeze(what, n, h)}
-        for given in names:
-            if not any(_lies_in(name, given) for name in able):
-                raise InputError(
-                    f"freeze: no layer or parameter {given!r} that has {what}; there are {', '.join(able) or 'none'}"
-                )
-        for name, handle in able.items():
-            if names and not any(_lies_in(name, given) for given in names):
-                continue
-            if isinstance(handle, Statistics) and what == "normalization":
-                handle.normalises = frozen
-            else:
-                handle.frozen = frozen
-
-    def frozen(self) -> dict[str, list[str]]:
-        """What is frozen now: names of parameters and of statistics, by kind."""
-        parameters = [n for n, h in self._names.items() if isinstance(h, Parameter) and h.frozen]
-        statistics = [n for n, h in self._names.items() if isinstance(h, Statistics) and h.frozen]
-        normalises = [n for n, h in self._names.items() if isinstance(h, Statistics) and h.normalises]
-        return {"parameters": parameters, "statistics": statistics, "normalization": normalises}
 
     def config(self) -> dict[str, Any]:
         """JSON values that `from_config` builds the same network of; what is frozen is part of it."""
@@ -367,24 +272,3 @@ class Sequential:
 
     def __repr__(self) -> str:
         return f"Sequential({', '.join(map(repr, self.given))})"
-
-
-def _can_freeze(what: Freezable, name: str, handle: Handle) -> bool:
-    """Whether a freeze of that kind concerns the handle."""
-    if isinstance(handle, Statistics):
-        return what in ("statistics", "normalization")
-    return what == "parameters" or (what == "affine" and name.rsplit(".", 1)[1] in ("gamma", "beta"))
-
-
-def _lies_in(name: str, given: str) -> bool:
-    """Whether `given` is the name of a handle or of a layer that it lies in, at any depth."""
-    return name == given or name.startswith(f"{given}.")
-
-
-def _running(name: str) -> tuple[str, str, str]:
-    place = name.removesuffix("statistics")
-    return f"{place}running_count", f"{place}running_mean", f"{place}running_var"
-
-
-def _dtype(view: Array) -> str:
-    return str(view.dtype).split(".")[-1]
