@@ -7,17 +7,23 @@ GPU    ?= 1
 ARGS   ?=
 # More options for pip where the peers are installed, such as the index with PyTorch's CPU wheels.
 PEERS_PIP ?=
+# For what needs a GPU: a Python that has CuPy, a folder with what it lacks, where results go, more options.
+GPU_PYTHON     ?= python3
+GPU_PYTHONPATH ?=
+OUT            ?=
+GPU_ARGS       ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
-.PHONY: help demo demo-gpu test gpu lint format types cuda-proof peers peers-install wheel wheel-check cuda-extra clean
+.PHONY: help demo demo-gpu test gpu gpu-verify gpu-bench lint format types cuda-proof peers peers-install wheel wheel-check cuda-extra clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo         train a batch-normalised network on handwritten digits (GPU=0: without CuPy)"
 	@echo "make test         run the tests (ARGS='-k norm' goes to pytest)"
-	@echo "make gpu          run the tests that need a GPU and CuPy, which it installs"
+	@echo "make gpu          all that needs a GPU: gpu-verify (under 5 minutes) and gpu-bench (under 9); installs nothing"
+	@echo "                  (GPU_PYTHON=... GPU_PYTHONPATH=... OUT=folder; GPU_ARGS=--dry-run: on a simulated device)"
 	@echo "make lint         format check and lint;  make format rewrites the files"
 	@echo "make types        check the types"
 	@echo "make cuda-proof   compile the CUDA kernels for every architecture, without a GPU (BNENGINE_FULL=1: every instance)"
@@ -74,8 +80,17 @@ demo: demo-gpu
 test: $(VENV)/.test
 	@$(BIN)/python -m pytest -m "not gpu and not peers and not cuda_proof" $(ARGS)
 
-gpu: $(VENV)/.test demo-gpu
-	@BNENGINE_REQUIRE=cupy $(BIN)/python -m pytest -m gpu $(ARGS)
+# The Python that is given, with the CuPy that it has: nothing is installed, and no network is needed.
+GPU_RUN = PYTHONPATH=".:$(GPU_PYTHONPATH):$$PYTHONPATH" $(GPU_PYTHON) -m tests.gpu
+
+gpu:
+	@$(GPU_RUN) all $(if $(OUT),--out "$(OUT)") $(GPU_ARGS)
+
+gpu-verify:
+	@$(GPU_RUN) verify $(if $(OUT),--out "$(OUT)") $(GPU_ARGS)
+
+gpu-bench:
+	@$(GPU_RUN) bench $(if $(OUT),--out "$(OUT)") $(GPU_ARGS)
 
 lint: $(VENV)/.test
 	@$(BIN)/ruff format --check .

@@ -1,0 +1,121 @@
+"""Calls of ops that between them launch every kernel: each storage type, odd and 16-byte rows, few and many of them.
+
+Arrays are NumPy's; `width` odd comes with arrays that begin one element off a 16-byte address.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bnengine.ops.pointwise import ACTIVATIONS
+
+SIZES = ((20, 37), (2100, 37), (20, 64), (2100, 64))  # on the chip or not, one block of rows or several
+CLASSES = ((37, 1031), (64, 1032))  # a row for a warp, for a block
+FLAT = 5003  # elements of a flat buffer
+
+
+class Call(NamedTuple):
+    """op(*args, **options), with every floating array that is marked `stored` in the storage type."""
+
+    op: str
+    args: tuple[Any, ...]
+    options: dict[str, Any]
+    odd: bool
+
+
+class Draw:
+    """Random arrays: `wide` in the arithmetic type of a storage type, `stored` in it, both small numbers."""
+
+    def __init__(self, dtype: Any) -> None:
+        self.rng, self.dtype = np.random.default_rng(0), np.dtype(dtype)
+        self.arithmetic = np.dtype("f8" if self.dtype == np.float64 else "f4")
+
+    def stored(self, *shape: int) -> np.ndarray:
+        return self.rng.standard_normal(shape).astype(self.dtype)
+
+    def wide(self, *shape: int) -> np.ndarray:
+        return (self.rng.random(shape) + 0.5).astype(self.arithmetic)
+
+    def statistics(self, channels: int, rows: int) -> np.ndarray:
+        return np.stack([np.full(channels, float(rows)), self.rng.random(channels), self.rng.random(channels) + 0.5])
+
+
+def of_layers(draw: Draw, *, few: bool) -> Iterator[Call]:
+    """Batch normalisation, products, activations, dropout."""
+    for rows, width in SIZES[-1:] if few else SIZES:
+        odd = width % 2 == 1
+        x, dy, y, add = (draw.stored(rows, width) for _ in range(4))
+        gamma, beta, statistics = draw.wide(width), draw.wide(width), draw.statistics(width, rows)
+        W, b = draw.stored(width, width), draw.wide(width)
+        yield Call("moments", (x,), {}, odd)
+        yield Call("total", (x, dy), {}, odd)
+        yield Call("dropout", (x, np.asarray([3]), np.arange(rows)), {"seed": 1, "layer": 0, "rate": 0.4}, odd)
+        yield Call("dropout_backward", (dy, draw.rng.random((rows, width)) < 0.5), {"rate": 0.4}, odd)
+        for kind in ACTIVATIONS:
+            options = {"activation": kind}
+            yield Call("batch_norm", (x, gamma, beta, add), options, odd)
+            yield Call("normalize", (x, statistics, gamma, beta, add), options, odd)
+            yield Call("normalize_backward", (dy, x, y, statistics, gamma, beta, add), options, odd)
+            yield Call("affine", (x, W, b), options, odd)
+            yield Call("affine_backward", (dy, x, W, y), options, odd)
+            yield Call("activation", (x,), {"kind": kind}, odd)
+            yield Call("activation_backward", (dy, x, y), {"kind": kind}, odd)
+
+
+def of_losses(draw: Draw, *, few: bool) -> Iterator[Call]:
+    """Losses, rows classified right, and the gather of a batch."""
+    rows = 40
+    options = {"normaliser": float(rows)}
+    for widths in CLASSES[-1:] if few else CLASSES:
+        for classes in widths:
+            odd = classes % 2 == 1
+            logits, weights = draw.stored(rows, classes), (draw.wide(classes), draw.wide(rows))
+            shares = (draw.rng.dirichlet(np.ones(classes), rows)).astype(draw.dtype)
+            for target in (draw.rng.integers(0, classes, rows), shares):
+                yield Call(
+                    "softmax_cross_entropy", (logits, target, *weights), {**options, "label_smoothing": 0.1}, odd
+                )
+                yield Call("hits", (logits, target), {}, odd)
+            for name in ("binary_cross_entropy", "mean_squared_error"):
+                yield Call(name, (logits, shares, weights[1]), options, odd)
+            data = (draw.stored(rows, classes), draw.wide(rows), np.arange(rows), draw.wide(4))
+            order, cursor = draw.rng.permutation(rows), np.asarray([2, 3])
+            for target in (draw.rng.integers(0, 5, rows), draw.wide(rows, 2)):
+                yield Call("gather", (data[0], target, *data[1:], order, cursor), {"rows": 30, "offset": 3}, odd)
+
+
+def of_updates(draw: Draw) -> Iterator[Call]:
+    """Judge, the optimizers, averages and counts: for parameters, whose storage type is that of the arithmetic."""
+    for odd in (True, False):
+        p, g, *slots = (draw.wide(FLAT) for _ in range(5))
+        control = (draw.wide(3, 4), np.asarray([1, 1, 0, 0, 0]), np.asarray([True]), draw.wide(1))
+        options = {"border": 100, "weight_decay": 0.01, "frozen": ((3, 9), (4000, 4002))}
+        proposals, ok = np.ones((2, 3, 40)), control[2]
+        yield Call("judge", (draw.wide(1), g, proposals), {"clip": 1.0}, odd)
+        yield Call("sgd", (p, g, slots[0], *control), {**options, "momentum": 0.9, "nesterov": True}, odd)
+        yield Call("rmsprop", (p, g, *slots, *control), {**options, "momentum": 0.9}, odd)
+        yield Call("adam", (p, g, *slots, *control), {**options, "decoupled": True}, odd)
+        yield Call("average", (p, g, ok), {"decay": 0.99}, odd)
+        ones = draw.wide(1), draw.wide(1), np.ones(1)
+        yield Call("tally", (np.zeros(4), *ones, ok), {"rows": 40}, odd)
+
+
+def of_statistics() -> Iterator[Call]:
+    """What has one type for all networks."""
+    draw, ok = Draw(np.float64), np.asarray([True])
+    a, b = draw.statistics(700, 20), draw.statistics(700, 30)
+    yield Call("merge", (a, b), {}, False)
+    yield Call("commit", (a, b, ok, np.full(700, 0.9), np.ones(700, bool)), {}, False)
+    yield Call("advance", (np.asarray([1, 1, 0, 0, 0]), ok), {}, False)
+
+
+def every_call(dtype: Any, *, few: bool = False) -> Iterator[Call]:
+    """All calls for one storage type; `few`: a single size of each."""
+    draw = Draw(dtype)
+    yield from of_layers(draw, few=few)
+    yield from of_losses(draw, few=few)
+    if draw.dtype == draw.arithmetic:
+        yield from of_updates(draw)
+    if draw.dtype == np.float32:
+        yield from of_statistics()

@@ -1,0 +1,166 @@
+"""Launches every instance of every kernel, by the engine's own launchers: what compute-sanitizer looks at.
+
+`python -m tests.gpu.every_kernel [--few] [--jobs N]` needs CuPy and NumPy, no PyTorch and no pytest. Arrays are taken
+from the driver one by one, so that an access behind the end of one is not hidden by a pool. Products of matrices, which
+are not ours, are left out. Exit status 1 if an instance of tests/cuda_on_cpu/instances.py was not launched, or one
+that is not in it was.
+"""
+
+import argparse
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from bnengine.backend import get_backend
+from bnengine.fused.cuda import _launch, _load
+from bnengine.fused.cuda.gemm import Multiplied, Product
+from bnengine.memory import Fresh
+from bnengine.ops import REGISTRY
+from bnengine.plan import Launch
+from tests.cuda_on_cpu.instances import INSTANCES
+from tests.gpu.calls import Call, Draw, every_call
+
+Names = set[tuple[str, str]]
+
+
+class WithoutProducts(Fresh):
+    """New arrays for every output; what a product would have given is ones."""
+
+    def launch(self, launch: Launch) -> None:
+        if isinstance(launch.kernel, Product | Multiplied):
+            for out in launch.outputs:
+                out.fill(1)
+        else:
+            launch()
+
+
+class Device:
+    """The current GPU, and the instances that were launched on it."""
+
+    def __init__(self) -> None:
+        get_backend("cupy")
+        self.cupy: Any = importlib.import_module("cupy")
+        if hasattr(self.cupy.cuda, "set_allocator"):
+            self.cupy.cuda.set_allocator(None)
+        self.launched: Names = set()
+        plain = _load.function
+
+        def noted(file: str, expression: str, device: int) -> Any:
+            self.launched.add((file, expression))
+            return plain(file, expression, device)
+
+        _load.function = noted  # type: ignore[assignment]
+
+    def upload(self, value: Any, odd: bool) -> Any:
+        """An array of NumPy's on the device, where `odd` one element behind the address that memory begins at."""
+        if not isinstance(value, np.ndarray):
+            return value
+        if not odd or value.size < 2:
+            return self.cupy.asarray(value)
+        memory = self.cupy.empty((value.size + 1,), dtype=value.dtype)
+        memory[1:] = self.cupy.asarray(np.ascontiguousarray(value).reshape(-1))
+        return memory[1:].reshape(*value.shape)
+
+    def run(self, call: Call) -> None:
+        """The op by its fused version; an op that has none for these arrays is left to `directly`."""
+        op = REGISTRY[call.op]
+        args = [self.upload(a, call.odd) for a in call.args]
+        if op.resolve("auto", args[0])[0] is not None:
+            op(*args, memory=WithoutProducts("fused"), **call.options)
+
+    def directly(self, file: str, name: str) -> bool:
+        """Launch an instance that no launcher takes; False if it is not known here how."""
+        kernel, _, given = name.removeprefix("bnengine::").partition("<")
+        parameters = given.removesuffix(">").split(", ")
+        if kernel != "cast" or (dtypes := storage_dtypes(parameters[:2])) is None:
+            return False
+        x = self.upload(Draw(dtypes[0]).stored(5003), parameters[2] == "1")
+        y = self.upload(np.zeros(5003, dtypes[1]), parameters[2] == "1")
+        _launch.kernel(x, file, kernel, *parameters, grid=(3,))(x, y, *_launch.indices(5003))
+        return True
+
+    def finish(self) -> None:
+        self.cupy.cuda.Device().synchronize()
+
+
+def storage_dtypes(names: Sequence[str] = tuple(_launch.STORAGES.values())) -> list[Any] | None:
+    """NumPy's dtypes of storage types; None if there is none for bfloat16, which comes with ml_dtypes."""
+    by_name = {cuda: name for name, cuda in _launch.STORAGES.items()}
+    found = []
+    for name in names:
+        if by_name[name] == "bfloat16":
+            try:
+                found.append(np.dtype(importlib.import_module("ml_dtypes").bfloat16))
+            except ImportError:
+                return None
+        else:
+            found.append(np.dtype(by_name[name]))
+    return found
+
+
+def listed() -> Names:
+    """Every instance that the tests on a CPU run and compile."""
+    return {(file, name) for file, names in INSTANCES.items() for name in names}
+
+
+def launch_all(device: Device, few: bool) -> list[str]:
+    """Launch them; what is wrong with what was launched, line by line. `few`: those that hold float32."""
+    chosen = ["float"] if few else list(_launch.STORAGES.values())
+    for storage in chosen:
+        for dtype in storage_dtypes([storage]) or []:
+            for call in every_call(dtype, few=few):
+                device.run(call)
+                device.finish()  # so that an error has the name of what it belongs to
+    wanted = listed()
+    if few:
+        return [f"not in the list: {name}" for _, name in sorted(device.launched - wanted)]
+    for file, name in sorted(wanted - device.launched):
+        device.directly(file, name)
+        device.finish()
+    return list(complaints(wanted, device.launched))
+
+
+def complaints(wanted: Names, launched: Names) -> Iterator[str]:
+    """Instances that nobody launched, and such as are not in the list."""
+    without = "" if storage_dtypes() else " (ml_dtypes, which brings bfloat16, is not installed)"
+    for _, name in sorted(wanted - launched):
+        yield f"not launched: {name}{without if 'bfloat16' in name else ''}"
+    for _, name in sorted(launched - wanted):
+        yield f"not in the list: {name}"
+
+
+def compile_all(jobs: int) -> None:
+    """Fill CuPy's cache on disk, in several processes: a kernel takes the compiler a tenth of a second."""
+    command = [sys.executable, "-m", "tests.gpu.every_kernel", "--jobs", str(jobs), "--compile"]
+    started = [subprocess.Popen([*command, str(i)]) for i in range(jobs)]
+    failed = [process.args for process in started if process.wait()]
+    if failed:
+        sys.exit(f"every_kernel: {len(failed)} of {jobs} processes could not compile their kernels")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.gpu.every_kernel", description=__doc__.split("\n")[0])
+    parser.add_argument("--few", action="store_true", help="float32, one size of each")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that compile first  [1: none]")
+    parser.add_argument("--compile", type=int, metavar="I", help="compile every N-th instance from the I-th, and stop")
+    options = parser.parse_args()
+    if options.compile is not None:
+        get_backend("cupy")
+        for file, name in sorted(listed())[options.compile :: options.jobs]:
+            _load.function(file, name, 0)
+        return
+    if options.jobs > 1:
+        compile_all(options.jobs)
+    device = Device()
+    wrong = launch_all(device, options.few)
+    print(*wrong, sep="\n", end="\n" if wrong else "")
+    print(f"{len(device.launched)} of {len(listed())} kernels were launched", flush=True)
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()

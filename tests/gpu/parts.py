@@ -1,0 +1,100 @@
+"""The parts of `make gpu-verify` and `make gpu-bench`, in order of value, each with its deadline in seconds.
+
+A dry run has the same parts on the simulated device, with fewer tests, kernels and steps.
+"""
+
+import glob
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.gpu import outcomes
+from tests.gpu.runner import Ended, Outcome, Part, by_exit_status
+
+ENGINE = ("cupy", "numpy", "array_api_compat")
+TESTS, COMMANDS = (*ENGINE, "pytest"), (*ENGINE, "click", "tomli_w")
+# Libraries of other ages than ours have warnings that are not ours to answer for.
+PYTEST = ("pytest", "-m", "gpu", "-q", "-p", "tests.gpu.report", "-p", "no:cacheprovider", "-W", "default::Warning")
+GROUPS = {  # a hang in one leaves the others: where the tests are, how many seconds, which of them a dry run takes
+    "tests: launchers": (("tests/fused/test_launchers.py",), 90, "every_example and float and (moments or hits)"),
+    "tests: cublaslt": (("tests/fused/test_cublaslt_gpu.py",), 60, "captured or (epilogue and float32-relu)"),
+    "tests: step": (("tests/fused/test_step.py",), 90, "replayed_step"),
+    "tests: replay": (("tests/gpu/test_replay.py",), 90, "byte"),
+    "tests: same everywhere": (("tests/gpu/test_same.py",), 60, ""),
+    "tests: contracts": (("tests/ops", "tests/test_random.py", "tests/test_flat.py"), 90, "float32 and total"),
+    "tests: arrays": (
+        ("tests/test_backend.py", "tests/test_backend_arrays.py", "tests/network", "tests/training"), 60,
+        "unusual and transposed",
+    ),
+    "tests: memory": (("tests/gpu/test_memory.py",), 90, ""),
+}  # fmt: skip
+SANITIZERS = {"memcheck": ("--report-api-errors", "no"), "racecheck": (), "synccheck": (), "initcheck": ()}
+BENCH_SECONDS = 500
+MARGIN = 20  # seconds that a command with a deadline of its own has beyond it
+
+
+def _part(
+    name: str, module: str, *arguments: str, seconds: float, dry: bool,
+    judge: Callable[[Ended], Outcome] = by_exit_status, needs: tuple[str, ...] = ENGINE, alone: bool = False,
+) -> Part:  # fmt: skip
+    before = ("-m", "tests.gpu.simulate") if dry else ("-m",)
+    return Part(name, ("python", *before, module, *arguments), seconds, judge, needs, alone)
+
+
+def environment(dry: bool) -> Part:
+    """What the machine is."""
+    judge = outcomes.of_environment
+    return _part("environment", "tests.gpu.environment", seconds=60, dry=dry, judge=judge, needs=(), alone=True)
+
+
+def verify(dry: bool) -> list[Part]:
+    """Everything that says whether results are right."""
+    few = ("--few",) if dry else ()
+    parts = [
+        _part("smoke", "tests.gpu.smoke", seconds=45, dry=dry, alone=True),
+        _part("every kernel", "tests.gpu.every_kernel", *few, seconds=90, dry=dry, alone=True),
+        *(_tests(name, dry) for name in GROUPS),
+        _part(
+            "verify", "bnengine", "verify", "--backend", "cupy", "--json", *(("--quick",) if dry else ()),
+            seconds=150, dry=dry, judge=outcomes.of_certificate, needs=COMMANDS,
+        ),
+        *(_sanitizer(tool, options, dry) for tool, options in SANITIZERS.items()),
+    ]  # fmt: skip
+    order = ["smoke", "every kernel", *list(GROUPS)[:5], "verify", "memcheck", "racecheck", *list(GROUPS)[5:]]
+    return sorted(parts, key=lambda part: order.index(part.name) if part.name in order else len(order))
+
+
+def _tests(name: str, dry: bool) -> Part:
+    where, seconds, few = GROUPS[name]
+    selected = ("-k", few) if dry and few else ()
+    return _part(name, *PYTEST, *selected, *where, seconds=seconds, dry=dry, judge=outcomes.of_tests, needs=TESTS)
+
+
+def _sanitizer(tool: str, options: tuple[str, ...], dry: bool) -> Part:
+    program = sanitizer()
+    few = ("--few",) if dry else ()
+    under = _part(tool, "tests.gpu.every_kernel", *few, seconds=100, dry=dry).command
+    settings = ("--tool", tool, "--error-exitcode", str(outcomes.FOUND), "--print-limit", "20", *options)
+    refusal = "" if program else "compute-sanitizer is not installed here: it comes with the CUDA toolkit"
+    return Part(tool, (program, *settings, *under), 100, outcomes.of_sanitizer, ENGINE, refusal=refusal)
+
+
+def sanitizer() -> str:
+    """Where compute-sanitizer is, on the path or in a CUDA toolkit; "" if nowhere."""
+    roots = [os.environ.get(name, "") for name in ("CUDA_HOME", "CUDA_PATH")]
+    folders = [Path(root) for root in (*roots, *sorted(glob.glob("/usr/local/cuda*"), reverse=True)) if root]
+    known = os.pathsep.join(str(folder / sub) for folder in folders for sub in ("bin", "compute-sanitizer"))
+    return shutil.which("compute-sanitizer") or (shutil.which("compute-sanitizer", path=known) if known else None) or ""
+
+
+def bench(dry: bool) -> list[Part]:
+    """Everything that says how fast it is; alone on the machine."""
+    few = ("--quick",) if dry else ()
+    command = ("bench", "--json", "{notes}", "--deadline", str(BENCH_SECONDS), *few)
+    return [
+        _part(
+            "bench", "bnengine", *command, seconds=BENCH_SECONDS + MARGIN, dry=dry, judge=outcomes.of_benchmark,
+            needs=COMMANDS, alone=True,
+        )
+    ]  # fmt: skip

@@ -1,0 +1,257 @@
+"""Parts that pass, fail, hang or cannot be run: what is recorded of each, and when."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.gpu import outcomes, parts
+from tests.gpu.runner import FAILED, LATE, NOT_RUN, PASSED, REFUSED, Ended, Part, Report, Runner
+
+HANG = "import time; print('so far', flush=True); time.sleep(600)"
+LONG = 30.0  # a deadline that nothing here comes near to
+
+
+def part(name: str, code: str, seconds: float = LONG, **options) -> Part:
+    return Part(name, ("python", "-c", code), seconds, **options)
+
+
+def run(tmp_path: Path, planned: list[Part], seconds: float = 600, **options) -> tuple[list[dict], dict]:
+    """The parts as they were recorded, and the file."""
+    report = Report(tmp_path / "results" / "here.json", {"what": "a test"}, [p.name for p in planned])
+    Runner(report, seconds, say=lambda _line: None, **options).run(planned)
+    return report.parts, json.loads(report.path.read_text())
+
+
+def test_a_part_that_fails_and_one_that_hangs_leave_the_others(tmp_path):
+    planned = [part("bad", "raise SystemExit('it is broken')"), part("hangs", HANG, 1.0), part("good", "print('fine')")]
+    found, file = run(tmp_path, planned)
+    assert [(p["part"], p["status"]) for p in found] == [("bad", FAILED), ("hangs", LATE), ("good", PASSED)]
+    assert [p["why"] for p in found] == [
+        "it is broken",
+        'ended at its deadline in "<string>", line 1 in <module>',
+        "fine",
+    ]
+    assert file == {"what": "a test", "failed": ["bad", "hangs"], "parts": found}
+    assert "so far" in found[1]["output"]
+    assert "output" not in found[2]
+
+
+def test_a_part_that_hangs_tells_where_it_stood(tmp_path):
+    found, _ = run(tmp_path, [part("hangs", "def waiting():\n  import time\n  time.sleep(600)\nwaiting()", 1.0)])
+    assert "in waiting" in found[0]["output"]
+
+
+def test_what_a_part_started_ends_with_it(tmp_path):
+    child = "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {!r}]); print(p.pid, flush=True)"
+    for ending, seconds, status in (("", LONG, PASSED), ("; p.wait()", 1.0, LATE)):
+        file = tmp_path / f"pid{seconds}"
+        code = child.format(HANG) + f"; open({str(file)!r}, 'w').write(str(p.pid)){ending}"
+        found, _ = run(tmp_path, [part("a", code, seconds)])
+        assert found[0]["status"] == status
+        assert gone(int(file.read_text()))
+
+
+def gone(process: int) -> bool:
+    """Whether a process has ended, or is about to."""
+    for _ in range(200):
+        try:
+            os.kill(process, 0)
+            if ") Z " in Path(f"/proc/{process}/stat").read_text():
+                return True
+        except (ProcessLookupError, FileNotFoundError):
+            return True
+        time.sleep(0.05)
+    os.kill(process, signal.SIGKILL)
+    return False
+
+
+def test_the_file_is_whole_after_every_part(tmp_path):
+    file = tmp_path / "results" / "here.json"
+    look = f"import json; print([p['status'] for p in json.load(open({str(file)!r}))['parts']])"
+    found, _ = run(tmp_path, [part("a", look), part("b", look), part("c", look)])
+    assert [p["why"] for p in found] == [
+        str([NOT_RUN, NOT_RUN, NOT_RUN]),
+        str([PASSED, NOT_RUN, NOT_RUN]),
+        str([PASSED, PASSED, NOT_RUN]),
+    ]
+    assert [p.name for p in file.parent.iterdir()] == ["here.json"]
+
+
+def test_what_there_is_no_time_for_is_not_begun(tmp_path):
+    found, file = run(tmp_path, [part("a", "print(1)", 600), part("b", "print(2)", 60)], seconds=100)
+    assert [p["status"] for p in found] == [NOT_RUN, PASSED]
+    assert found[0]["why"] == "100 s were left of the run's 100; its deadline is 600"
+    assert file["failed"] == []
+
+
+def test_the_run_s_deadline_ends_a_part_as_its_own_does(tmp_path):
+    found, _ = run(tmp_path, [part("a", HANG, 2.0)], seconds=1.5)
+    assert found[0]["status"] == LATE
+
+
+def test_a_part_whose_modules_are_missing_is_not_run_and_says_which(tmp_path):
+    planned = [part("a", "print(1)", needs=("cupy", "numpy")), part("b", "print(2)", needs=("numpy",))]
+    found, _ = run(tmp_path, planned, missing=("cupy",))
+    assert [(p["status"], p["why"]) for p in found] == [(NOT_RUN, "cupy cannot be imported here"), (PASSED, "2")]
+
+
+def test_parts_run_side_by_side_but_for_those_that_run_alone(tmp_path):
+    meet = (
+        "import pathlib, time; f = pathlib.Path({0!r}); (f / {1!r}).touch()\n"
+        "while len(list(f.iterdir())) < {2}: time.sleep(0.01)\nprint(len(list(f.iterdir())))"
+    )
+    folder = tmp_path / "met"
+    folder.mkdir()
+    planned = [part(n, meet.format(str(folder), n, 2)) for n in "ab"]
+    planned.append(part("c", meet.format(str(folder), "c", 3), alone=True))
+    found, _ = run(tmp_path, planned, jobs=2)
+    assert [(p["status"], p["why"]) for p in found] == [(PASSED, "2"), (PASSED, "2"), (PASSED, "3")]
+
+
+def test_a_command_that_is_not_there_is_a_failure_with_a_reason(tmp_path):
+    found, _ = run(tmp_path, [Part("a", ("/nowhere/program",), LONG)])
+    assert found[0]["status"] == FAILED
+    assert found[0]["why"].startswith("it cannot be started: ")
+
+
+# -- compute-sanitizer: a program that prints and exits as it does ---------------------------------------------------
+
+LAUNCHED = "601 of 601 kernels were launched\n"
+SUMMARIES = {
+    "memcheck": "========= ERROR SUMMARY: {} errors\n",
+    "racecheck": "========= RACECHECK SUMMARY: {0} hazards displayed ({0} errors, 0 warnings)\n",
+}
+
+
+@pytest.fixture
+def sanitizer(tmp_path, monkeypatch):
+    """Puts a compute-sanitizer on the path that prints `text` and exits with `status`: the part that would call it."""
+
+    def put(text: str, status: int = 0) -> Part:
+        program = tmp_path / "bin" / "compute-sanitizer"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\ncat <<'END'\n{text}END\nexit {status}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+        return next(p for p in parts.verify(dry=True) if p.name == "racecheck")
+
+    return put
+
+
+@pytest.mark.parametrize("tool", SUMMARIES)
+def test_a_sanitizer_that_finds_nothing_in_every_kernel_is_a_pass(tool, sanitizer, tmp_path):
+    found, _ = run(tmp_path, [sanitizer(f"{LAUNCHED}{SUMMARIES[tool].format(0)}")])
+    assert found[0]["status"] == PASSED
+    assert found[0]["why"].endswith("; 601 of 601 kernels were launched")
+
+
+@pytest.mark.parametrize("tool", SUMMARIES)
+@pytest.mark.parametrize("count", [1, 10])
+def test_what_a_sanitizer_finds_is_a_failure(tool, count, sanitizer, tmp_path):
+    found, _ = run(tmp_path, [sanitizer(f"{LAUNCHED}{SUMMARIES[tool].format(count)}", 86)])
+    assert (found[0]["status"], found[0]["result"]["launched"]) == (FAILED, LAUNCHED.strip())
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        (SUMMARIES["memcheck"].format(0), 0),  # the program said nothing
+        (LAUNCHED, 0),  # the sanitizer said nothing
+        (f"{LAUNCHED}{SUMMARIES['memcheck'].format(0)}", 1),
+        ("", 1),
+    ],
+)
+def test_without_a_clean_summary_and_every_kernel_there_is_no_pass(text, status, sanitizer, tmp_path):
+    found, _ = run(tmp_path, [sanitizer(text, status)])
+    assert found[0]["status"] == FAILED
+
+
+def test_a_machine_that_refuses_a_sanitizer_is_recorded_as_such_and_neither_passes_nor_fails(sanitizer, tmp_path):
+    text = "========= COMPUTE-SANITIZER\n========= Error: Device not supported. Please refer to the documentation.\n"
+    found, file = run(tmp_path, [sanitizer(f"{text}{SUMMARIES['memcheck'].format(1)}", 86)])
+    assert (found[0]["status"], found[0]["why"].split(".")[0]) == (REFUSED, "Error: Device not supported")
+    assert file["failed"] == []
+    found, _ = run(tmp_path, [sanitizer("RuntimeError: device not supported\n", 1)])
+    assert found[0]["status"] == FAILED, "what the program itself says is no refusal"
+
+
+def test_a_sanitizer_that_is_not_installed_is_a_refusal_that_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(parts.glob, "glob", lambda _pattern: [])
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    found, _ = run(tmp_path, [p for p in parts.verify(dry=False) if p.name in parts.SANITIZERS])
+    assert {(p["status"], p["why"].partition(":")[0]) for p in found} == {
+        (REFUSED, "compute-sanitizer is not installed here")
+    }
+    assert len(found) == 4
+
+
+def test_a_sanitizer_is_found_in_a_toolkit_that_is_not_on_the_path(tmp_path, monkeypatch):
+    program = tmp_path / "cuda" / "bin" / "compute-sanitizer"
+    program.parent.mkdir(parents=True)
+    program.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "cuda"))
+    assert parts.sanitizer() == str(program)
+
+
+# -- what pytest, the certificate and the benchmark leave behind -----------------------------------------------------
+
+
+def pytest_part(tmp_path: Path, text: str, seconds: float = LONG) -> Part:
+    file = tmp_path / "test_here.py"
+    file.write_text(text)
+    command = ("python", "-m", "pytest", "-q", "-p", "tests.gpu.report", "-p", "no:cacheprovider", "--rootdir",
+               str(tmp_path), "-c", "/dev/null", str(file))  # fmt: skip
+    return Part("tests", command, seconds, outcomes.of_tests)
+
+
+def test_tests_are_counted_and_those_that_fail_or_are_skipped_named(tmp_path):
+    text = "import pytest\ndef test_a(): pass\ndef test_b(): assert 1 == 2\ndef test_c(): pytest.skip('no GPU')\n"
+    found, _ = run(tmp_path, [pytest_part(tmp_path, text)])
+    assert found[0]["status"] == FAILED
+    assert found[0]["result"]["counts"] == {"passed": 1, "failed": 1, "skipped": 1}
+    assert found[0]["result"]["skipped"] == ["no GPU"]
+    assert found[0]["why"].startswith("1 failed, 1 passed, 1 skipped; test_here.py::test_b: assert 1 == 2")
+
+
+def test_a_test_that_hangs_is_named(tmp_path):
+    text = "import time\ndef test_a(): pass\ndef test_b(): time.sleep(600)\n"
+    found, _ = run(tmp_path, [pytest_part(tmp_path, text, 5.0)])
+    assert (found[0]["status"], found[0]["result"]["counts"]) == (LATE, {"passed": 1})
+    assert found[0]["why"].startswith("ended at its deadline in test_here.py::test_b; ")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "no test ran: none was selected"),
+        ("import pytest\ndef test_a(): pytest.skip('no GPU')\n", "no test ran: no GPU"),
+        ("import nothing_of_this_name\n", "nothing_of_this_name"),
+    ],
+)
+def test_where_no_test_ran_nothing_has_passed(text, why, tmp_path):
+    found, _ = run(tmp_path, [pytest_part(tmp_path, text)])
+    assert found[0]["status"] == FAILED
+    assert why in found[0]["why"]
+
+
+def test_a_benchmark_that_is_late_keeps_what_it_wrote(tmp_path):
+    notes = tmp_path / "notes"
+    notes.write_text('{"kernels": [1, 2], "steps": []}')
+    outcome = outcomes.of_benchmark(Ended(None, "running\n", notes))
+    assert (outcome.status, outcome.why, outcome.result["kernels"]) == (LATE, "2 kernels, 0 steps", [1, 2])
+
+
+def test_a_certificate_of_nothing_is_no_pass(tmp_path):
+    ended = Ended(0, '{"agreed": true, "rows": []}\n', tmp_path / "notes")
+    assert outcomes.of_certificate(ended).status == FAILED
+    ended = Ended(1, '{"agreed": false, "rows": [{"what": "op x", "ok": false}]}\n', tmp_path / "notes")
+    assert outcomes.of_certificate(ended).status == FAILED
+    assert "op x" in outcomes.of_certificate(ended).why
+    assert outcomes.of_certificate(Ended(0, "nothing\n", tmp_path / "notes")).why == "it gave no JSON"
