@@ -11,7 +11,7 @@ import numpy as np
 
 from ._typing import Array, DType
 from .errors import BackendError, InputError
-from .namespaces import namespace
+from .namespaces import dtype_name, namespace
 
 __all__ = ["Backend", "BackendReport", "available_backends", "get_backend", "namespace"]
 
@@ -52,9 +52,11 @@ class Backend:
 
     def dtype(self, dtype: DType) -> DType:
         """The library's own dtype for a name such as "float32", a NumPy dtype or one of its own."""
-        name = _dtype_name(dtype)
+        name = dtype_name(dtype)
+        if name == "bfloat16" and self.name in ("numpy", "cupy"):  # which have none of their own
+            return bfloat16(self.name)
         found = getattr(self.xp, name, None)
-        if found is None or _dtype_name(found) != name:
+        if found is None or dtype_name(found) != name:
             raise InputError(f"{self.name}: there is no dtype {name!r}; take float32 or float64 (int64 for indices)")
         return found
 
@@ -78,20 +80,22 @@ class Backend:
                 return self._own(self.xp.from_dlpack(_detached(x)), dtype, copy)
         host = _host(x)
         if dtype is not None:
-            host = _cast(host, _dtype_name(dtype))
+            host = _cast(host, dtype_name(dtype))
         if self.name == "numpy":
             return np.array(host) if copy else host
         self.dtype(host.dtype)  # A dtype that the library does not have is named here, before it tries.
         if self.name == "cupy":
             with self.device:
                 return self.xp.asarray(host)
-        return self.xp.asarray(np.array(host, order="C"), device=self.device)
+        bits, own = np.array(host, order="C"), host.dtype.name == "bfloat16"  # which travels as its bits
+        array = self.xp.asarray(bits.view(np.int16) if own else bits, device=self.device)
+        return array.view(self.dtype("bfloat16")) if own else array
 
     def _own(self, x: Array, dtype: DType | None, copy: bool) -> Array:
         """An array of this library, moved, cast and copied where asked for."""
         y = array_api_compat.to_device(_detached(x), self.device)
         if self.name == "numpy":
-            y = _plain(y) if dtype is None else _cast(_plain(y), _dtype_name(dtype))
+            y = _plain(y) if dtype is None else _cast(_plain(y), dtype_name(dtype))
         elif dtype is not None:
             y = self.xp.astype(y, self.dtype(dtype), copy=False)
         return self.xp.asarray(y, copy=True) if copy else y
@@ -103,6 +107,14 @@ class Backend:
         """
         host = _host(x)
         return np.array(host) if copy else host
+
+    def host(self, x: Any, dtype: DType) -> "np.ndarray[Any, Any]":
+        """`x` in NumPy's memory and in this dtype; InputError for numbers that do not fit it."""
+        return _cast(_host(x), dtype_name(dtype))
+
+    def free_bytes(self) -> int | None:
+        """The bytes that are free on a GPU, None for a CPU."""
+        return int(self.device.mem_info[0]) if self.name == "cupy" else None
 
     def synchronize(self) -> None:
         """Wait until the device has done all that it was asked to do; on a CPU there is nothing to wait for."""
@@ -286,13 +298,15 @@ def _dlpack_device(x: Any) -> int | None:
     return int(x.__dlpack_device__()[0]) if hasattr(x, "__dlpack_device__") else None
 
 
-def _dtype_name(dtype: DType) -> str:
-    """ "float32" for "float32", numpy.float32, numpy.dtype("float32"), torch.float32 and the like."""
-    if isinstance(dtype, str):
-        return dtype
-    if isinstance(dtype, type | np.dtype):
-        return str(np.dtype(dtype).name)
-    return str(dtype).rsplit(".", 1)[-1]
+def bfloat16(owner: str) -> DType:
+    """NumPy's dtype for bfloat16, which the package ml_dtypes adds; CuPy has the same one. `owner` begins the error."""
+    try:
+        return np.dtype(importlib.import_module("ml_dtypes").bfloat16)
+    except ImportError as error:
+        raise InputError(
+            f"{owner}: bfloat16 needs the package ml_dtypes, which is not installed; pip install ml_dtypes, or take "
+            "float16"
+        ) from error
 
 
 def _host(x: Any) -> "np.ndarray[Any, Any]":
@@ -315,7 +329,10 @@ def _fetched(x: Any) -> Any:
     if array_api_compat.is_cupy_array(x):
         return x.get()
     if array_api_compat.is_torch_array(x):
-        return np.from_dlpack(x.detach().cpu().resolve_neg())
+        host = x.detach().cpu().resolve_neg()
+        if dtype_name(x.dtype) != "bfloat16":
+            return np.from_dlpack(host)
+        return np.from_dlpack(host.contiguous().view(namespace(x).int16)).view(bfloat16("numpy"))
     memory = _dlpack_device(x)
     if memory is None:
         return np.asarray(x)
@@ -325,7 +342,7 @@ def _fetched(x: Any) -> Any:
 def _plain(x: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
     if isinstance(x, np.ma.MaskedArray):
         raise InputError("asarray: a masked array would lose its mask; fill it first: x.filled(value)")
-    if x.dtype.kind not in "biuf":
+    if x.dtype.kind not in "biuf" and x.dtype.name != "bfloat16":
         raise InputError(
             f"asarray: dtype {x.dtype} is not supported; give booleans, integers or real numbers "
             "(labels may be of any kind where data is loaded: see bnengine.data)"
@@ -336,7 +353,7 @@ def _plain(x: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
 
 def _cast(x: "np.ndarray[Any, Any]", name: str) -> "np.ndarray[Any, Any]":
     try:
-        target = np.dtype(name)
+        target = bfloat16("asarray") if name == "bfloat16" else np.dtype(name)
     except TypeError as error:
         raise InputError(f"asarray: there is no dtype {name!r}; take float32 or float64 (int64 for indices)") from error
     try:

@@ -1,10 +1,11 @@
-"""The one look-up from arrays to their array-API namespace."""
+"""The look-ups that know every array library: from arrays to their namespace, from dtypes to their names."""
 
 from typing import Any
 
+import numpy as np
 from array_api_compat import array_namespace
 
-from ._typing import Array
+from ._typing import Array, DType
 from .errors import InputError
 
 
@@ -17,3 +18,12 @@ def namespace(*arrays: Array) -> Any:
         raise InputError(
             f"namespace: no single array library for {kinds}; bring all arrays to one with Backend.asarray"
         ) from error
+
+
+def dtype_name(dtype: DType) -> str:
+    """ "float32" for "float32", numpy.float32, numpy.dtype("float32"), torch.float32 and the like."""
+    if isinstance(dtype, str):
+        return dtype
+    if isinstance(dtype, type | np.dtype):
+        return str(np.dtype(dtype).name)
+    return str(dtype).rsplit(".", 1)[-1]

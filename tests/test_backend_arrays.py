@@ -1,5 +1,6 @@
 """How arrays of every library come into a backend and go out of it."""
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -157,10 +158,31 @@ def test_a_tensor_with_gradient_history_comes_in_without_it(backend, require):
     assert not getattr(y, "requires_grad", False)
 
 
-def test_a_bfloat16_tensor_for_another_library_is_an_error_that_names_the_cure(require):
-    torch = require("torch")
-    with pytest.raises(InputError, match=r"give .* in float32 or float64"):
-        get_backend("numpy").asarray(torch.ones(3, dtype=torch.bfloat16))
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_16_bits_travel_between_numpy_and_torch_and_round_alike(require, dtype, rng):
+    torch, _ = require("torch"), require("ml_dtypes")
+    x = rng.standard_normal((5, 3)) * 100
+    own, other = get_backend("numpy").asarray(x, dtype), get_backend("torch").asarray(x, dtype)
+    assert (own.dtype.name, other.dtype) == (dtype, getattr(torch, dtype))
+    back = get_backend("numpy").asarray(other)
+    assert back.dtype == own.dtype
+    assert back.tobytes() == own.tobytes()
+    np.testing.assert_array_equal(own.astype(np.float32), other.to(torch.float32).numpy())
+    assert get_backend("torch").asarray(own).dtype == other.dtype
+
+
+def test_bfloat16_without_ml_dtypes_is_an_error_that_names_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    backend = get_backend("numpy")
+    for ask in (lambda: backend.dtype("bfloat16"), lambda: backend.asarray(np.ones(2), "bfloat16")):
+        with pytest.raises(InputError, match="bfloat16 needs the package ml_dtypes, which is not installed; pip inst"):
+            ask()
+
+
+def test_a_library_without_16_bits_says_so(require):
+    require("array_api_strict")
+    with pytest.raises(InputError, match="array_api_strict: there is no dtype 'float16'"):
+        get_backend("array_api_strict").dtype("float16")
 
 
 BAD = {

@@ -5,10 +5,11 @@ from .batch_norm import batch_norm, batch_normalization, normalize, normalize_ba
 from .dense import affine, affine_backward
 from .dropout import dropout, dropout_backward
 from .gather import gather
+from .judge import judge
 from .loss import binary_cross_entropy, hits, mean_squared_error, softmax_cross_entropy
 from .pointwise import activation, activation_backward, total
 from .statistics import commit, merge, moments
-from .update import adam, advance, average, judge, rmsprop, sgd, tally
+from .update import adam, advance, average, rmsprop, sgd, tally
 
 __all__ = [
     "REGISTRY",

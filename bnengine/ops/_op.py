@@ -66,8 +66,10 @@ class Op(Generic[R]):
         bound: Callable[..., Any],
         accumulates: Mapping[str, Callable[[Array, Array], Array]],
         check: Callable[..., None] | None,
+        between: bool = False,
     ) -> None:
-        self.reference, self.fused_names, self.examples, self.bound = reference, fused, examples, bound
+        self.reference, self.fused_names, self.examples = reference, fused, examples
+        self.bound, self.between = bound, between
         self.accumulates, self.check = dict(accumulates), check
         self.name, self.__doc__ = reference.__name__, reference.__doc__
         self.fields: tuple[str, ...] = getattr(reference.__annotations__.get("return"), "_fields", ("out",))
@@ -139,6 +141,7 @@ def op(
     bound: Callable[..., Any],
     accumulates: Mapping[str, Callable[[Array, Array], Array]] | None = None,
     check: Callable[..., None] | None = None,
+    between: bool = False,
 ) -> Callable[[Callable[..., R]], Op[R]]:
     """Register a reference as an op, with its contract.
 
@@ -146,13 +149,14 @@ def op(
     ordinary and nasty. `bound(u, *args, **options)` is the allowed error of each output, computed from the inputs, u
     the unit of rounding.
     `accumulates`: {output: rule} for the outputs that may be combined with what a destination holds. `check` refuses a
-    user's bad arguments.
+    user's bad arguments. `between`: a fused version stores something between its launches, so that in 16 bits `bound`
+    takes the unit of that rounding, `between=`.
     """
 
     def register(reference: Callable[..., R]) -> Op[R]:
         if reference.__name__ in REGISTRY:
             raise InputError(f"op: {reference.__name__!r} is registered already; give the new op another name")
-        made = Op(reference, fused, examples, bound, accumulates or {}, check)
+        made = Op(reference, fused, examples, bound, accumulates or {}, check, between)
         REGISTRY[made.name] = made
         return made
 

@@ -34,7 +34,7 @@ from .storage import arithmetic_name, stored, widened
 
 
 def centred(x: Array, statistics: Array, eps: float) -> tuple[Array, Array]:
-    """((x - hi) - lo, inv_std) in x's arithmetic: the mean as a pair of numbers, so that a large one does not cancel."""
+    """((x - hi) - lo, inv_std), wide: the mean as a pair of numbers, so that a large one does not cancel."""
     xp, x = namespace(x), widened(x)
     hi = xp.astype(statistics[1, :], x.dtype)
     lo = xp.astype(statistics[1, :] - xp.astype(hi, xp.float64), x.dtype)

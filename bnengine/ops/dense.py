@@ -20,31 +20,51 @@ from .pointwise import (
     check_floating,
     derivative,
 )
+from .storage import arithmetic_name, stored, widened
+
+PRODUCTS = {"highest": 0.0, "tf32": 2.0**-11}  # the unit that factors may be rounded to before they are multiplied
 
 
 def _examples(rng: Any, dtype: str) -> Iterator[Example]:
     def draw(*shape: int) -> Array:
         return rng.standard_normal(shape).astype(dtype)
 
+    def bias(size: int) -> Array:
+        return rng.standard_normal(size).astype(arithmetic_name(dtype))
+
     for kind in ACTIVATIONS:
-        yield Example(kind, (draw(7, 5), draw(5, 3), draw(3)), {"activation": kind, "slope": 0.2})
+        yield Example(kind, (draw(7, 5), draw(5, 3), bias(3)), {"activation": kind, "slope": 0.2})
     yield Example("no bias", (draw(7, 5), draw(5, 3)))
-    yield Example("leading axes", (draw(2, 3, 5), draw(5, 4), draw(4)))
-    yield Example("one row, one column", (draw(1, 5), draw(5, 1), draw(1)))
-    yield Example("Fortran order", (np.asfortranarray(draw(7, 5)), np.asfortranarray(draw(5, 3)), draw(3)))
+    yield Example("leading axes", (draw(2, 3, 5), draw(5, 4), bias(4)))
+    yield Example("one row, one column", (draw(1, 5), draw(5, 1), bias(1)))
+    yield Example("Fortran order", (np.asfortranarray(draw(7, 5)), np.asfortranarray(draw(5, 3)), bias(3)))
 
 
 def _bound(
-    u: float, x: Array, W: Array, b: Array = None, *, activation: str = "identity", slope: float = 0.01
-) -> Array:
+    u: float, x: Array, W: Array, b: Array = None, *,
+    activation: str = "identity", slope: float = 0.01, precision: str = "highest", between: float = 0.0,
+) -> Array:  # fmt: skip
+    """`between`: the unit that x W is rounded to on its way to bias and activation, where it is stored in 16 bits."""
+    product = x.astype(np.float64) @ W
+    z = product + (0 if b is None else b)
     size = np.abs(x) @ np.abs(W) + (0 if b is None else np.abs(b))
-    z = x.astype(np.float64) @ W + (0 if b is None else b)
-    return activation_bound(u, 10 * u * size, activate(z, activation, slope), activation, slope, z)
+    error = (10 * u + 2 * PRODUCTS[precision]) * size + between * np.abs(product)
+    return activation_bound(u, error, activate(z, activation, slope), activation, slope, z)
 
 
-def _check(x: Array, W: Array, b: Array = None, *, activation: str = "identity", slope: float = 0.01) -> None:
+def check_precision(owner: str, precision: str) -> None:
+    """Refuse what no product can be rounded to."""
+    if precision not in PRODUCTS:
+        raise InputError(f"{owner}: no precision {precision!r} of products; choose one of {', '.join(PRODUCTS)}")
+
+
+def _check(
+    x: Array, W: Array, b: Array = None, *,
+    activation: str = "identity", slope: float = 0.01, precision: str = "highest",
+) -> None:  # fmt: skip
+    check_precision("affine", precision)
     check_activation("affine", activation, slope)
-    check_floating("affine", x=x, W=W, b=b)
+    check_floating("affine", x=x, W=W, wide={"b": b})
     if W.ndim != 2 or x.ndim < 2 or x.shape[-1] != W.shape[0]:
         raise InputError(
             f"affine: x {tuple(x.shape)} and W {tuple(W.shape)} do not fit; x (..., inputs), W (inputs, outputs)"
@@ -53,19 +73,26 @@ def _check(x: Array, W: Array, b: Array = None, *, activation: str = "identity",
         raise InputError(f"affine: b has shape {tuple(b.shape)}; W {tuple(W.shape)} needs ({W.shape[1]},)")
 
 
-@op("bnengine.fused.cuda.dense:affine", examples=_examples, bound=_bound, check=_check)
-def affine(x: Array, W: Array, b: Array | None = None, *, activation: str = "identity", slope: float = 0.01) -> Array:
-    """y = g(x W + b); x (..., inputs), W (inputs, outputs), b (outputs,) or None, y (..., outputs), of one dtype."""
-    z = x @ W
-    return activate(z if b is None else z + b, activation, slope)
+@op("bnengine.fused.cuda.dense:affine", examples=_examples, bound=_bound, check=_check, between=True)
+def affine(
+    x: Array, W: Array, b: Array | None = None, *,
+    activation: str = "identity", slope: float = 0.01, precision: str = "highest",
+) -> Array:  # fmt: skip
+    """y = g(x W + b); x (..., inputs), W (inputs, outputs), b (outputs,) or None, y (..., outputs), of one dtype.
+
+    With x, W and y in 16 bits, b is float32. `precision` "tf32" lets a fused version round float32 factors to the 11
+    bits that tensor cores multiply; the reference multiplies arrays as they are.
+    """
+    z = widened(x) @ widened(W)
+    return stored(activate(z if b is None else z + b, activation, slope), x)
 
 
 class AffineGradients(NamedTuple):
-    """Gradients of `affine`; dx is None where it was not asked for."""
+    """Gradients of `affine`; dx and db are None where they were not asked for."""
 
     dx: Array | None
     dW: Array
-    db: Array
+    db: Array | None
 
 
 def _examples_backward(rng: Any, dtype: str) -> Iterator[Example]:
@@ -75,18 +102,28 @@ def _examples_backward(rng: Any, dtype: str) -> Iterator[Example]:
         y = affine.reference(*args, **options)
         yield Example(label, (rng.standard_normal(y.shape).astype(dtype), args[0], args[1], y), options)
     dy, x, W = np.ones((4, 2), dtype), np.ones((4, 3), dtype), np.ones((3, 2), dtype)
-    yield Example("no dx", (dy, x, W, x @ W), {"input_gradient": False})
+    y, sigmoid = affine.reference(x, W), affine.reference(x, W, activation="sigmoid")
+    yield Example("no dx", (dy, x, W, y), {"input_gradient": False})
+    yield Example("no db", (dy, x, W, y), {"bias_gradient": False})
+    yield Example("no db, sigmoid", (dy, x, W, sigmoid), {"bias_gradient": False, "activation": "sigmoid"})
 
 
-def _bound_backward(u: float, dy: Array, x: Array, W: Array, y: Array, **options: Any) -> AffineGradients:
-    dz = np.abs(dy) * max(1.2, options.get("slope", 0.01))
+def _bound_backward(
+    u: float, dy: Array, x: Array, W: Array, y: Array, *,
+    activation: str = "identity", slope: float = 0.01, input_gradient: bool = True, bias_gradient: bool = True,
+    precision: str = "highest", between: float = 0.0,
+) -> AffineGradients:  # fmt: skip
+    """`between`: the unit that dz is rounded to on its way to the products, where it is stored in 16 bits."""
+    dz = np.abs(dy) * max(1.2, slope)
     flat_x, flat_dz = np.abs(x).reshape(-1, x.shape[-1]), dz.reshape(-1, dz.shape[-1])
-    dx = 10 * u * dz @ np.abs(W.T) if options.get("input_gradient", True) else None
-    return AffineGradients(dx, 10 * u * flat_x.T @ flat_dz, 10 * u * flat_dz.sum(0))
+    unit = 10 * u + 2 * PRODUCTS[precision] + (0.0 if activation == "identity" else between)
+    dx = unit * dz @ np.abs(W.T) if input_gradient else None
+    return AffineGradients(dx, unit * flat_x.T @ flat_dz, 10 * u * flat_dz.sum(0) if bias_gradient else None)
 
 
 def _check_backward(dy: Array, x: Array, W: Array, y: Array, **options: Any) -> None:
     kind = options.get("activation", "identity")
+    check_precision("affine_backward", options.get("precision", "highest"))
     check_activation("affine_backward", kind, options.get("slope", 0.01))
     check_floating("affine_backward", dy=dy, x=x, W=W, y=y)
     check_alike("affine_backward", dy=dy, y=y)
@@ -105,6 +142,7 @@ def _check_backward(dy: Array, x: Array, W: Array, y: Array, **options: Any) -> 
     bound=_bound_backward,
     accumulates={"dx": add, "dW": add, "db": add},
     check=_check_backward,
+    between=True,
 )
 def affine_backward(
     dy: Array,
@@ -115,13 +153,16 @@ def affine_backward(
     activation: str = "identity",
     slope: float = 0.01,
     input_gradient: bool = True,
+    bias_gradient: bool = True,
+    precision: str = "highest",
 ) -> AffineGradients:
     """With dz = dy g'(z), told from y = g(z):  dx = dz W^T,  dW = x^T dz,  db = sum dz over the rows.
 
-    Shapes as in `affine`, dy like y; each of them may be added into a destination. Not for gelu, which y does not tell.
+    Shapes as in `affine`, dy like y; each of them may be added into a destination; dW and db are float32 where the
+    arrays are stored in 16 bits. Not for gelu, which y does not tell.
     """
     xp = namespace(dy)
-    dz = derivative(dy, y, activation, slope)
-    rows_x, rows_dz = xp.reshape(x, (-1, x.shape[-1])), xp.reshape(dz, (-1, dz.shape[-1]))
-    db = xp.astype(xp.sum(rows_dz, axis=0, dtype=xp.float64), dy.dtype)
-    return AffineGradients(dz @ W.T if input_gradient else None, rows_x.T @ rows_dz, db)
+    dz = derivative(widened(dy), widened(y), activation, slope)
+    rows_x, rows_dz = xp.reshape(widened(x), (-1, x.shape[-1])), xp.reshape(dz, (-1, dz.shape[-1]))
+    db = xp.astype(xp.sum(rows_dz, axis=0, dtype=xp.float64), dz.dtype) if bias_gradient else None
+    return AffineGradients(stored(dz @ widened(W).T, x) if input_gradient else None, rows_x.T @ rows_dz, db)

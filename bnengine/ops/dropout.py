@@ -13,6 +13,7 @@ from ..namespaces import namespace
 from ..random import keep_mask
 from ._op import Example, op
 from .pointwise import check_alike, check_floating
+from .storage import stored, widened
 
 
 class Dropped(NamedTuple):
@@ -59,7 +60,11 @@ def dropout(x: Array, step: Array, samples: Array, *, seed: int, layer: int, rat
     features = prod(x.shape[1:])
     keep = keep_mask(xp, seed=seed, layer=layer, step=step, samples=samples, features=features, rate=rate)
     keep = xp.reshape(keep, x.shape)
-    return Dropped(xp.where(keep, x / (1 - rate), xp.zeros_like(x)), keep)
+    return Dropped(_kept(x, keep, rate), keep)
+
+
+def _kept(x: Array, keep: Array, rate: float) -> Array:
+    return namespace(x).where(keep, stored(widened(x) / (1 - rate), x), namespace(x).zeros_like(x))
 
 
 def _examples_backward(rng: Any, dtype: str) -> Iterator[Example]:
@@ -85,5 +90,4 @@ def _check_backward(dy: Array, keep: Array, *, rate: float) -> None:
 )
 def dropout_backward(dy: Array, keep: Array, *, rate: float) -> Array:
     """dx = dy / (1 - rate) where kept, else 0; dx may be added into a destination."""
-    xp = namespace(dy)
-    return xp.where(keep, dy / (1 - rate), xp.zeros_like(dy))
+    return _kept(dy, keep, rate)

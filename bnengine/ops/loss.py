@@ -1,7 +1,9 @@
 """Losses: the value and the gradient of the network's output in one pass.
 
 `normaliser` divides both: the number of rows, or their total weight, of the *whole* optimizer step, so that the
-gradients of micro-batches add up to the large batch's. It is a number or an array of shape (1,).
+gradients of micro-batches add up to the large batch's. It is a number or an array of shape (1,). `scale` (1,)
+multiplies the gradient and not the value, so that small gradients do not vanish in 16 bits; `judge` takes it out again.
+Outputs in 16 bits are computed with in float32, and targets, weights and the value are float32 then.
 """
 
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from ..errors import InputError
 from ..namespaces import namespace
 from ._op import Example, op
 from .pointwise import activate, check_floating
+from .storage import arithmetic_name, stored, widened
 
 
 class Loss(NamedTuple):
@@ -31,6 +34,11 @@ def _total(rows: Array) -> Array:
     return xp.astype(xp.reshape(xp.sum(rows, dtype=xp.float64), (1,)), rows.dtype)
 
 
+def _gradient(gradient: Array, scale: Array | None, like: Array) -> Array:
+    """What the way back begins with: scaled, and stored like the network's output."""
+    return stored(gradient if scale is None else gradient * scale, like)
+
+
 def target_distribution(target: Array, like: Array, label_smoothing: float) -> Array:
     """Targets as probabilities (..., K): one-hot for integers, smoothed to (1 - s) t + s/K."""
     xp = namespace(like)
@@ -43,13 +51,15 @@ def target_distribution(target: Array, like: Array, label_smoothing: float) -> A
 
 def _examples_softmax(rng: Any, dtype: str) -> Iterator[Example]:
     logits = (rng.standard_normal((7, 4)) * 3).astype(dtype)
-    codes, weights = rng.integers(0, 4, 7), rng.random(7).astype(dtype)
-    probabilities = rng.dirichlet(np.ones(4), 7).astype(dtype)
+    wide = arithmetic_name(dtype)
+    codes, weights = rng.integers(0, 4, 7), rng.random(7).astype(wide)
+    probabilities = rng.dirichlet(np.ones(4), 7).astype(wide)
     yield Example("integers", (logits, codes), {"normaliser": 7})
     yield Example("probabilities", (logits, probabilities), {"normaliser": 7})
-    every = {"normaliser": np.asarray([3.5], dtype), "label_smoothing": 0.1}
-    yield Example("weighted, smoothed", (logits, codes, rng.random(4).astype(dtype), weights), every)
-    yield Example("weighted probabilities", (logits, probabilities, rng.random(4).astype(dtype), weights), every)
+    every = {"normaliser": np.asarray([3.5], wide), "label_smoothing": 0.1}
+    yield Example("weighted, smoothed", (logits, codes, rng.random(4).astype(wide), weights), every)
+    yield Example("weighted probabilities", (logits, probabilities, rng.random(4).astype(wide), weights), every)
+    yield Example("scaled", (logits, codes), {"normaliser": 7, "scale": np.asarray([1024.0], wide)})
     yield Example("large logits", ((logits * 100).astype(dtype), codes), {"normaliser": 7})
     yield Example("leading axes", (logits.reshape(7, 1, 4), codes.reshape(7, 1)), {"normaliser": 7})
 
@@ -63,11 +73,13 @@ def _bound_softmax(
     *,
     normaliser: Any,
     label_smoothing: float = 0.0,
+    scale: Array | None = None,
 ) -> Loss:
     weight = (1 if class_weights is None else class_weights.max()) * np.ones(logits.shape[:-1])
     weight = weight * (1 if sample_weights is None else sample_weights.reshape(weight.shape))
     spread = (1 + np.abs(logits).max(-1)) * weight
-    return Loss(10 * u * spread.sum().reshape(1) / normaliser, (10 * u * spread / normaliser)[..., None] + 0 * logits)
+    slope = (10 * u * spread / normaliser)[..., None] * (1 if scale is None else scale)
+    return Loss(10 * u * spread.sum().reshape(1) / normaliser, slope + 0 * logits)
 
 
 def _check_softmax(
@@ -78,6 +90,7 @@ def _check_softmax(
     *,
     normaliser: Any,
     label_smoothing: float = 0.0,
+    scale: Array | None = None,
 ) -> None:
     xp = namespace(logits)
     name, rows = "softmax_cross_entropy", tuple(logits.shape[:-1])
@@ -86,7 +99,7 @@ def _check_softmax(
             f"{name}: logits {tuple(logits.shape)} have no rows of classes; give (..., classes), all at least 1"
         )
     classes = logits.shape[-1]
-    check_floating(name, logits=logits, class_weights=class_weights, sample_weights=sample_weights)
+    check_floating(name, logits=logits, wide={"class_weights": class_weights, "sample_weights": sample_weights})
     if not 0 <= label_smoothing < 1:
         raise InputError(f"{name}: label_smoothing {label_smoothing!r} is not in [0, 1)")
     if xp.isdtype(target.dtype, "integral"):
@@ -98,7 +111,7 @@ def _check_softmax(
                 f"{name}: targets from {low} to {high} for {classes} classes; they must be 0 to {classes - 1}"
             )
     else:
-        check_floating(name, logits=logits, target=target)
+        check_floating(name, logits=logits, wide={"target": target})
         if tuple(target.shape) != tuple(logits.shape):
             raise InputError(f"{name}: probabilities {tuple(target.shape)} do not fit logits {tuple(logits.shape)}")
     if class_weights is not None and tuple(class_weights.shape) != (classes,):
@@ -122,41 +135,47 @@ def softmax_cross_entropy(
     *,
     normaliser: Any,
     label_smoothing: float = 0.0,
+    scale: Array | None = None,
 ) -> Loss:
     """value = -sum_i v_i sum_k c_k t_ik log q_ik / normaliser, with q = softmax(logits) and t the (smoothed) targets.
 
-    dlogits = v (q sum_k c_k t_k - c t) / normaliser. logits (..., K); target (...) integers from 0 to K - 1 or (..., K)
-    probabilities; class_weights c (K,), sample_weights v (...) or None for ones. The largest logit is subtracted
-    first, so nothing overflows. Smoothing as in Szegedy et al. (2016), section 7.
+    dlogits = scale v (q sum_k c_k t_k - c t) / normaliser. logits (..., K); target (...) integers from 0 to K - 1 or
+    (..., K) probabilities; class_weights c (K,), sample_weights v (...) or None for ones. The largest logit is
+    subtracted first, so nothing overflows. Smoothing as in Szegedy et al. (2016), section 7.
     """
-    xp = namespace(logits)
-    s = logits - xp.max(logits, axis=-1, keepdims=True)
+    xp, wide = namespace(logits), widened(logits)
+    s = wide - xp.max(wide, axis=-1, keepdims=True)
     e = xp.exp(s)
     total = xp.sum(e, axis=-1, keepdims=True)
-    t = target_distribution(target, logits, label_smoothing)
+    t = target_distribution(target, wide, label_smoothing)
     t = t if class_weights is None else t * class_weights
     t = t if sample_weights is None else t * xp.expand_dims(sample_weights, axis=-1)
     surprise = xp.where(t != 0, t * (xp.log(total) - s), xp.zeros_like(t))  # 0 log 0 is 0
     dlogits = (e / total * xp.sum(t, axis=-1, keepdims=True) - t) / normaliser
-    return Loss(_total(surprise) / normaliser, dlogits)
+    return Loss(_total(surprise) / normaliser, _gradient(dlogits, scale, logits))
 
 
 def _examples_binary(rng: Any, dtype: str) -> Iterator[Example]:
     logits = (rng.standard_normal((7, 2)) * 3).astype(dtype)
     logits[0] = [90.0, -90.0]
-    target = rng.integers(0, 2, (7, 2)).astype(dtype)
+    wide = arithmetic_name(dtype)
+    target = rng.integers(0, 2, (7, 2)).astype(wide)
     yield Example("plain", (logits, target), {"normaliser": 14})
-    yield Example("weighted", (logits, target, rng.random(7).astype(dtype)), {"normaliser": np.asarray([3.0], dtype)})
+    yield Example("weighted", (logits, target, rng.random(7).astype(wide)), {"normaliser": np.asarray([3.0], wide)})
+    yield Example("scaled", (logits, target), {"normaliser": 14, "scale": np.asarray([512.0], wide)})
 
 
-def _bound_binary(u: float, logits: Array, target: Array, sample_weights: Array = None, *, normaliser: Any) -> Loss:
+def _bound_binary(
+    u: float, logits: Array, target: Array, sample_weights: Array = None, *, normaliser: Any, scale: Array | None = None
+) -> Loss:
     weight = 1 if sample_weights is None else sample_weights[..., None]
     spread = (1 + np.abs(logits) * (1 + np.abs(target))) * weight / normaliser
-    return Loss(10 * u * spread.sum().reshape(1), 10 * u * (1 + np.abs(target)) * weight / normaliser + 0 * logits)
+    slope = 10 * u * (1 + np.abs(target)) * weight / normaliser * (1 if scale is None else scale)
+    return Loss(10 * u * spread.sum().reshape(1), slope + 0 * logits)
 
 
 def _check_rows(name: str, prediction: Array, target: Array, sample_weights: Array | None) -> None:
-    check_floating(name, prediction=prediction, target=target, sample_weights=sample_weights)
+    check_floating(name, prediction=prediction, wide={"target": target, "sample_weights": sample_weights})
     if prediction.ndim < 2 or prod(prediction.shape) == 0:
         raise InputError(
             f"{name}: prediction {tuple(prediction.shape)} has no rows; give (..., outputs), all at least 1"
@@ -170,7 +189,7 @@ def _check_rows(name: str, prediction: Array, target: Array, sample_weights: Arr
         raise InputError(f"{name}: sample_weights {tuple(sample_weights.shape)}; the rows need {shape}")
 
 
-def _check_binary(logits: Array, target: Array, sample_weights: Array = None, *, normaliser: Any) -> None:
+def _check_binary(logits: Array, target: Array, sample_weights: Array = None, **_options: Any) -> None:
     _check_rows("binary_cross_entropy", logits, target, sample_weights)
 
 
@@ -181,34 +200,40 @@ def _check_binary(logits: Array, target: Array, sample_weights: Array = None, *,
     accumulates={"value": add},
     check=_check_binary,
 )
-def binary_cross_entropy(logits: Array, target: Array, sample_weights: Array | None = None, *, normaliser: Any) -> Loss:
-    """value = sum v (max(l, 0) - l t + log(1 + e^-|l|)) / normaliser;  dlogits = v (sigmoid(l) - t) / normaliser.
+def binary_cross_entropy(
+    logits: Array, target: Array, sample_weights: Array | None = None, *, normaliser: Any, scale: Array | None = None
+) -> Loss:
+    """value = sum v (max(l, 0) - l t + log(1 + e^-|l|)) / normaliser;  dlogits = scale v (sigmoid(l) - t) / normaliser.
 
-    logits and target (..., K) of one dtype, target in [0, 1]; sample_weights v (...) or None. Each output is a
-    question of its own.
+    logits and target (..., K), target in [0, 1]; sample_weights v (...) or None. Each output is a question of its own.
     """
-    xp = namespace(logits)
+    xp, like, logits = namespace(logits), logits, widened(logits)
     v = 1 if sample_weights is None else xp.expand_dims(sample_weights, axis=-1)
     positive = xp.where(logits < 0, xp.zeros_like(logits), logits)
     surprise = positive - logits * target + xp.log1p(xp.exp(-xp.abs(logits)))
-    return Loss(_total(surprise * v) / normaliser, (activate(logits, "sigmoid") - target) * v / normaliser)
+    slope = (activate(logits, "sigmoid") - target) * v / normaliser
+    return Loss(_total(surprise * v) / normaliser, _gradient(slope, scale, like))
 
 
 def _examples_squared(rng: Any, dtype: str) -> Iterator[Example]:
-    p, t = ((rng.standard_normal((7, 2)) * 3).astype(dtype) for _ in range(2))
+    wide = arithmetic_name(dtype)
+    p, t = ((rng.standard_normal((7, 2)) * 3).astype(kind) for kind in (dtype, wide))
     yield Example("plain", (p, t), {"normaliser": 14})
-    yield Example("weighted", (p, t, rng.random(7).astype(dtype)), {"normaliser": np.asarray([3.0], dtype)})
+    yield Example("weighted", (p, t, rng.random(7).astype(wide)), {"normaliser": np.asarray([3.0], wide)})
+    yield Example("scaled", (p, t), {"normaliser": 14, "scale": np.asarray([512.0], wide)})
 
 
 def _bound_squared(
-    u: float, prediction: Array, target: Array, sample_weights: Array = None, *, normaliser: Any
-) -> Loss:
+    u: float, prediction: Array, target: Array, sample_weights: Array = None, *, normaliser: Any,
+    scale: Array | None = None,
+) -> Loss:  # fmt: skip
     weight = 1 if sample_weights is None else sample_weights[..., None]
     size = np.abs(prediction) + np.abs(target)
-    return Loss(10 * u * (size**2 * weight / normaliser).sum().reshape(1), 10 * u * size * weight / normaliser)
+    slope = 10 * u * size * weight / normaliser * (1 if scale is None else scale)
+    return Loss(10 * u * (size**2 * weight / normaliser).sum().reshape(1), slope)
 
 
-def _check_squared(prediction: Array, target: Array, sample_weights: Array = None, *, normaliser: Any) -> None:
+def _check_squared(prediction: Array, target: Array, sample_weights: Array = None, **_options: Any) -> None:
     _check_rows("mean_squared_error", prediction, target, sample_weights)
 
 
@@ -220,13 +245,14 @@ def _check_squared(prediction: Array, target: Array, sample_weights: Array = Non
     check=_check_squared,
 )
 def mean_squared_error(
-    prediction: Array, target: Array, sample_weights: Array | None = None, *, normaliser: Any
-) -> Loss:
-    """value = sum v (p - t)^2 / normaliser;  gradient = 2 v (p - t) / normaliser. p, t (..., K); v (...) or None."""
+    prediction: Array, target: Array, sample_weights: Array | None = None, *, normaliser: Any,
+    scale: Array | None = None,
+) -> Loss:  # fmt: skip
+    """value = sum v (p - t)^2 / normaliser;  gradient = 2 scale v (p - t) / normaliser; p, t (..., K); v (...) or None."""
     xp = namespace(prediction)
     v = 1 if sample_weights is None else xp.expand_dims(sample_weights, axis=-1)
-    error = prediction - target
-    return Loss(_total(error**2 * v) / normaliser, error * v * 2 / normaliser)
+    error = widened(prediction) - target
+    return Loss(_total(error**2 * v) / normaliser, _gradient(error * v * 2 / normaliser, scale, prediction))
 
 
 def _examples_hits(rng: Any, dtype: str) -> Iterator[Example]:
@@ -234,8 +260,9 @@ def _examples_hits(rng: Any, dtype: str) -> Iterator[Example]:
     codes[:4] = logits[:4].argmax(-1)
     logits[8, 1] = np.nan
     yield Example("classes", (logits, codes))
-    yield Example("probabilities", (logits, rng.dirichlet(np.ones(4), 9).astype(dtype)))
-    yield Example("yes or no", (logits[:, :1], (rng.random((9, 1)) < 0.5).astype(dtype)))
+    wide = arithmetic_name(dtype)
+    yield Example("probabilities", (logits, rng.dirichlet(np.ones(4), 9).astype(wide)))
+    yield Example("yes or no", (logits[:, :1], (rng.random((9, 1)) < 0.5).astype(wide)))
 
 
 def _bound_hits(u: float, output: Array, target: Array) -> Array:
@@ -249,7 +276,7 @@ def hits(output: Array, target: Array) -> Array:
     output (..., K), target (...) integers or (..., K) probabilities; with K = 1 a logit above 0 says 1 and is right
     where the target is above 1/2. A row with a NaN is wrong.
     """
-    xp = namespace(output)
+    xp, output = namespace(output), widened(output)
     if output.shape[-1] == 1 and not xp.isdtype(target.dtype, "integral"):
         right = ((output > 0) == (target > 0.5)) & ~xp.isnan(output)
     else:

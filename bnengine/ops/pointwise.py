@@ -4,7 +4,7 @@ Relu, leaky relu, sigmoid and tanh tell their derivative from their *output* y, 
 of z cannot flip a mask; gelu needs its input z. Inside `affine` and `normalize` the same two functions follow the sum.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from operator import add
 from typing import Any
 
@@ -12,9 +12,10 @@ import numpy as np
 
 from .._typing import Array
 from ..errors import InputError
-from ..namespaces import namespace
+from ..namespaces import dtype_name, namespace
 from ._op import Example, op
 from .special import erf, erf_derivative
+from .storage import NORMAL, arithmetic_name, stored, widened
 
 ACTIVATIONS = ("identity", "relu", "leaky_relu", "sigmoid", "tanh", "gelu")
 NEEDS_INPUT = ("gelu",)
@@ -28,17 +29,20 @@ def check_activation(owner: str, kind: str, slope: float) -> None:
         raise InputError(f"{owner}: slope {slope!r} is not a finite number from 0 up; leaky_relu uses 0.01 by default")
 
 
-def check_floating(owner: str, **arrays: Array | None) -> None:
-    """Refuse integers, whose mean or gradient would be rounded to an integer without a word, and mixed dtypes."""
+def check_floating(owner: str, *, wide: Mapping[str, Array | None] | None = None, **arrays: Array | None) -> None:
+    """Refuse integers, whose mean or gradient would be rounded to an integer without a word, and mixed dtypes.
+
+    `wide`: parameters and weights, which are in the dtype that the others are computed in: float32 beside 16 bits.
+    """
     given = {name: a for name, a in arrays.items() if a is not None}
-    first = next(iter(given))
-    for name, a in given.items():
-        if not namespace(a).isdtype(a.dtype, "real floating"):
+    first, like = next(iter(given.items()))
+    for name, a in (given | {n: a for n, a in (wide or {}).items() if a is not None}).items():
+        if not dtype_name(a.dtype).startswith(("float", "bfloat")):
             raise InputError(f"{owner}: {name} is {a.dtype}; give float32 or float64")
-        if a.dtype != given[first].dtype:
-            raise InputError(
-                f"{owner}: {name} is {a.dtype} and {first} is {given[first].dtype}; bring both to one dtype"
-            )
+        needed = dtype_name(like.dtype) if name in given else arithmetic_name(like.dtype)
+        if dtype_name(a.dtype) != needed:
+            cure = "bring both to one dtype" if needed == dtype_name(like.dtype) else f"{name} must be {needed}"
+            raise InputError(f"{owner}: {name} is {a.dtype} and {first} is {like.dtype}; {cure}")
 
 
 def check_alike(owner: str, **arrays: Array | None) -> None:
@@ -103,7 +107,7 @@ def activation_bound(u: float, error: Array, y: Array, kind: str, slope: float, 
 
 def _points(rng: Any, dtype: str) -> Array:
     x = (rng.standard_normal((9, 5)) * 3).astype(dtype)
-    x[0] = [0.0, -0.0, 30.0, -30.0, np.finfo(dtype).tiny / 4]
+    x[0] = [0.0, -0.0, 30.0, -30.0, NORMAL[dtype] / 4]
     return x
 
 
@@ -124,13 +128,13 @@ def _check(x: Array, *, kind: str, slope: float = 0.01) -> None:
 @op("bnengine.fused.cuda.pointwise:activation", examples=_examples, bound=_bound, check=_check)
 def activation(x: Array, *, kind: str, slope: float = 0.01) -> Array:
     """y = g(x), element by element; x of any shape, floating; y like x. Exact gelu: Hendrycks and Gimpel (2016)."""
-    return activate(x, kind, slope)
+    return stored(activate(widened(x), kind, slope), x)
 
 
 def _examples_backward(rng: Any, dtype: str) -> Iterator[Example]:
     for kind in ACTIVATIONS:
         x = _points(rng, dtype)
-        y = activate(x, kind, 0.2).astype(dtype)
+        y = activate(widened(x), kind, 0.2).astype(dtype)
         yield Example(kind, (rng.standard_normal(x.shape).astype(dtype), x, y), {"kind": kind, "slope": 0.2})
 
 
@@ -155,7 +159,7 @@ def activation_backward(dy: Array, x: Array, y: Array, *, kind: str, slope: floa
     """dx = dy g'(x), with y = g(x); all of one shape; dx may be added into a destination, and is never dy itself."""
     if kind == "identity":
         return namespace(dy).asarray(dy, copy=True)
-    return derivative(dy, y, kind, slope, x)
+    return stored(derivative(widened(dy), widened(y), kind, slope, widened(x)), dy)
 
 
 def _examples_total(rng: Any, dtype: str) -> Iterator[Example]:
@@ -180,4 +184,4 @@ def _check_total(a: Array, b: Array) -> None:
 )
 def total(a: Array, b: Array) -> Array:
     """y = a + b, both of one shape: a residual's sum where no other op takes it over, and its gradient's."""
-    return a + b
+    return stored(widened(a) + widened(b), a)

@@ -1,12 +1,11 @@
-"""What ends an optimizer step: judge it, update the flat buffers, count it.
+"""What ends an optimizer step: update the flat buffers, count it.
 
 Every rule is `where(ok, new, old)`: a skipped step is data, not a branch, and leaves every bit as it was. `table`
 holds the scalars that change from step to step, a row a step, and `counters` says which row is next; both live with
-the parameters.
+the parameters. `shadow` is the parameters once more in 16 bits, for products: the update writes it too.
 """
 
 from collections.abc import Iterator
-from math import sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,52 +13,10 @@ import numpy as np
 from .._typing import Array
 from ..namespaces import namespace
 from ._op import Example, op
+from .storage import arithmetic_name, is_narrow
 
 STEPS, ROW, SKIPPED, IN_A_ROW, LONGEST = range(5)
 Ranges = tuple[tuple[int, int], ...]
-
-
-class Verdict(NamedTuple):
-    """ok (1,) bool: loss, gradients and proposals are finite; norm (1,) float64; factor (1,) clips the gradients."""
-
-    ok: Array
-    norm: Array
-    factor: Array
-
-
-def _examples_judge(rng: Any, dtype: str) -> Iterator[Example]:
-    loss, gradients, proposals = (
-        rng.random(1).astype(dtype),
-        rng.standard_normal(50).astype(dtype),
-        rng.random((1, 3, 4)),
-    )
-    yield Example("clipped", (loss, gradients, proposals), {"clip": 1.0})
-    yield Example("below the clip", (loss, gradients, proposals), {"clip": 1e3})
-    yield Example("not clipped", (loss, gradients, proposals))
-    yield Example("no statistics", (loss, gradients, np.zeros((1, 3, 0))))
-
-
-def _bound_judge(u: float, loss: Array, gradients: Array, proposals: Array, *, clip: float | None = None) -> Verdict:
-    return Verdict(0, 10 * 2.0**-53 * np.abs(gradients).sum(), 10 * u)
-
-
-@op("bnengine.fused.cuda.update:judge", examples=_examples_judge, bound=_bound_judge)
-def judge(loss: Array, gradients: Array, proposals: Array, *, clip: float | None = None) -> Verdict:
-    """ok = all finite, and the clipped norm's square too;  norm = |gradients|_2;  factor = min(1, clip / norm).
-
-    loss (1,); gradients flat; proposals (..., 3, C). The norm is taken in float64, where float32 gradients cannot
-    overflow it; but Adam and RMSprop keep squares in the gradients' dtype, and an infinite one never goes away.
-    """
-    xp = namespace(gradients)
-    wide = xp.astype(gradients, xp.float64)
-    norm = xp.reshape(xp.sqrt(xp.sum(wide * wide)), (1,))
-    largest = sqrt(xp.finfo(gradients.dtype).max)
-    usable = norm <= largest if clip is None or clip > largest else xp.isfinite(norm)
-    finite = usable & xp.isfinite(loss) & xp.all(xp.isfinite(proposals))
-    factor = xp.ones_like(norm)
-    if clip is not None:
-        factor = clip / xp.where(norm > clip, norm, xp.full_like(norm, clip))
-    return Verdict(finite, norm, xp.astype(factor, gradients.dtype))
 
 
 class Advanced(NamedTuple):
@@ -101,8 +58,7 @@ def _examples_tally(rng: Any, dtype: str) -> Iterator[Example]:
     for ok in (True, False):
         arrays = (
             rng.random(4),
-            rng.random(1).astype(dtype),
-            rng.random(1).astype(dtype),
+            *(rng.random(1).astype(arithmetic_name(dtype)) for _ in range(2)),
             rng.random(1),
             np.asarray([ok]),
         )
@@ -173,17 +129,28 @@ def _decayed(p: Array, border: int, weight_decay: float) -> Array:
     return xp.where(xp.arange(p.shape[0]) < border, p * weight_decay, xp.zeros_like(p))
 
 
-def _settled(changes: Array, news: tuple[Array | None, ...], olds: tuple[Array | None, ...]) -> list[Array | None]:
+def _shadowed(shadow: Array | None, ok: Array, parameters: Array) -> Array | None:
+    """The shadow of the new parameters where ok, else the old one."""
+    if shadow is None:
+        return None
+    xp = namespace(parameters)
+    return xp.where(ok, xp.astype(parameters, shadow.dtype), shadow)
+
+
+def _settled(changes: Array, news: tuple[Array | None, ...], olds: tuple[Array | None, ...]) -> list[Any]:
     """Each new array where `changes`, else the old one; a slot that the variant does not have stays None."""
     xp = namespace(changes)
     return [None if old is None else xp.where(changes, new, old) for new, old in zip(news, olds, strict=True)]
 
 
 def _flat(rng: Any, dtype: str, slots: int, columns: int) -> tuple[Any, ...]:
-    arrays = [rng.standard_normal(50).astype(dtype) for _ in range(2)]
-    states = [np.abs(rng.standard_normal(50)).astype(dtype) + 1 for _ in range(slots)]
-    table = (rng.random((3, columns)) * 0.9 + 0.1).astype(dtype)
-    return (*arrays, *states, table, np.asarray([9, 1, 0, 0, 0]), np.asarray([True]), rng.random(1).astype(dtype))
+    """A training in 16 bits keeps float32 parameters, and their shadow."""
+    wide = arithmetic_name(dtype)
+    arrays = [rng.standard_normal(50).astype(wide) for _ in range(2)]
+    states = [np.abs(rng.standard_normal(50)).astype(wide) + 1 for _ in range(slots)]
+    table = (rng.random((3, columns)) * 0.9 + 0.1).astype(wide)
+    control = table, np.asarray([9, 1, 0, 0, 0]), np.asarray([True]), rng.random(1).astype(wide)
+    return (*arrays, *states, *control, *([arrays[0].astype(dtype)] if is_narrow(dtype) else ()))
 
 
 def _cases(rng: Any, dtype: str, slots: int, columns: int, variants: dict[str, dict[str, Any]]) -> Iterator[Example]:
@@ -192,15 +159,16 @@ def _cases(rng: Any, dtype: str, slots: int, columns: int, variants: dict[str, d
         args = tuple(None if i in absent else a for i, a in enumerate(_flat(rng, dtype, slots, columns)))
         yield Example(label, args, {"border": 30, **options})
     skipped = list(_flat(rng, dtype, slots, columns))
-    skipped[1][3], skipped[-2] = np.nan, np.asarray([False])
+    skipped[1][3], skipped[slots + 4] = np.nan, np.asarray([False])
     yield Example("skipped", tuple(skipped), {"border": 30})
 
 
 class SgdState(NamedTuple):
-    """Parameters after a step, and the velocity, None without momentum."""
+    """Parameters after a step; the velocity, None without momentum; the shadow, None without one."""
 
     parameters: Array
     velocity: Array | None
+    shadow: Array | None = None
 
 
 def _examples_sgd(rng: Any, dtype: str) -> Iterator[Example]:
@@ -211,36 +179,45 @@ def _examples_sgd(rng: Any, dtype: str) -> Iterator[Example]:
     })  # fmt: skip
 
 
-def _bound_sgd(u: float, p: Array, g: Array, velocity: Array, table: Array, *_: Any, **options: Any) -> SgdState:
+def _bound_sgd(u: float, p: Array, g: Array, velocity: Array, table: Array, *rest: Any, **options: Any) -> SgdState:
     size = np.abs(g) + np.abs(p) * options.get("weight_decay", 0.0)
     v = size if velocity is None else np.abs(velocity) + size
-    return SgdState(10 * u * (np.abs(p) + table.max() * (v + size)), None if velocity is None else 10 * u * v)
+    moved = 10 * u * (np.abs(p) + table.max() * (v + size))
+    return SgdState(moved, None if velocity is None else 10 * u * v, moved if _has_shadow(rest) else None)
+
+
+def _has_shadow(rest: tuple[Any, ...]) -> bool:
+    """Whether the arguments behind the table, (counters, ok, factor, shadow), have the last."""
+    return len(rest) > 3 and rest[3] is not None
 
 
 @op("bnengine.fused.cuda.update:sgd", examples=_examples_sgd, bound=_bound_sgd)
 def sgd(
     parameters: Array, gradients: Array, velocity: Array | None,
-    table: Array, counters: Array, ok: Array, factor: Array, *,
+    table: Array, counters: Array, ok: Array, factor: Array, shadow: Array | None = None, *,
     border: int, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0, frozen: Ranges = (),
 ) -> SgdState:  # fmt: skip
     """v <- momentum v + g;  p <- p - lr v, or with Nesterov p - lr (g + momentum v).
 
     g is clipped by `factor`, with weight_decay p added on [0, border). Flat buffers (n,); table rows (lr,); ranges of
-    `frozen` keep their parameters and state. Polyak (1964); Nesterov in the form of Sutskever et al. (2013).
+    `frozen` keep their parameters and state; `shadow` becomes p rounded to its dtype. Polyak (1964); Nesterov in the
+    form of Sutskever et al. (2013).
     """
     g, (lr,), changes = _begin(parameters, gradients, table, counters, ok, factor, border, weight_decay, frozen)
     v = g if velocity is None else velocity * momentum + g
     new = parameters - lr * (g + momentum * v if nesterov else v)
-    return SgdState(*_settled(changes, (new, v), (parameters, velocity)))
+    state = SgdState(*_settled(changes, (new, v), (parameters, velocity)))
+    return state._replace(shadow=_shadowed(shadow, ok, state.parameters))
 
 
 class RmspropState(NamedTuple):
-    """Parameters and mean square after a step; mean, None if not centred; velocity, None without momentum."""
+    """Parameters and mean square after a step; mean, None if not centred; velocity, None without momentum; shadow."""
 
     parameters: Array
     square: Array
     mean: Array | None
     velocity: Array | None
+    shadow: Array | None = None
 
 
 def _examples_rmsprop(rng: Any, dtype: str) -> Iterator[Example]:
@@ -255,20 +232,21 @@ def _examples_rmsprop(rng: Any, dtype: str) -> Iterator[Example]:
 
 
 def _bound_rmsprop(
-    u: float, p: Array, g: Array, square: Array, mean: Array, velocity: Array, table: Array, *_: Any, **options: Any
+    u: float, p: Array, g: Array, square: Array, mean: Array, velocity: Array, table: Array, *rest: Any, **options: Any
 ) -> RmspropState:
     size = np.abs(g) + np.abs(p) * options.get("weight_decay", 0.0)
     floor = np.sqrt(0.5 * square)  # the examples keep the centred variance above half the mean square
     v = (0 if velocity is None else np.abs(velocity)) + size / floor * 2
     new_mean = None if mean is None else 10 * u * (np.abs(mean) + size)
     new_v = None if velocity is None else 10 * u * v
-    return RmspropState(10 * u * (np.abs(p) + table.max() * v), 10 * u * (square + size**2), new_mean, new_v)
+    moved = 10 * u * (np.abs(p) + table.max() * v)
+    return RmspropState(moved, 10 * u * (square + size**2), new_mean, new_v, moved if _has_shadow(rest) else None)
 
 
 @op("bnengine.fused.cuda.update:rmsprop", examples=_examples_rmsprop, bound=_bound_rmsprop)
 def rmsprop(
     parameters: Array, gradients: Array, square: Array, mean: Array | None, velocity: Array | None,
-    table: Array, counters: Array, ok: Array, factor: Array, *,
+    table: Array, counters: Array, ok: Array, factor: Array, shadow: Array | None = None, *,
     border: int, rho: float = 0.99, eps: float = 1e-8, eps_inside: bool = False,
     momentum: float = 0.0, weight_decay: float = 0.0, frozen: Ranges = (),
 ) -> RmspropState:  # fmt: skip
@@ -287,16 +265,18 @@ def rmsprop(
     divisor = xp.sqrt(spread + eps) if eps_inside else xp.sqrt(spread) + eps
     v = g / divisor if velocity is None else velocity * momentum + g / divisor
     news, olds = (parameters - lr * v, new_square, new_mean, v), (parameters, square, mean, velocity)
-    return RmspropState(*_settled(changes, news, olds))
+    state = RmspropState(*_settled(changes, news, olds))
+    return state._replace(shadow=_shadowed(shadow, ok, state.parameters))
 
 
 class AdamState(NamedTuple):
-    """Parameters, first and second moment after a step; the largest second moment, None without AMSGrad."""
+    """Parameters, first and second moment after a step; the largest second moment, None without AMSGrad; shadow."""
 
     parameters: Array
     m: Array
     v: Array
     largest: Array | None
+    shadow: Array | None = None
 
 
 def _examples_adam(rng: Any, dtype: str) -> Iterator[Example]:
@@ -307,7 +287,7 @@ def _examples_adam(rng: Any, dtype: str) -> Iterator[Example]:
 
 
 def _bound_adam(
-    u: float, p: Array, g: Array, m: Array, v: Array, largest: Array, table: Array, *_: Any, **options: Any
+    u: float, p: Array, g: Array, m: Array, v: Array, largest: Array, table: Array, *rest: Any, **options: Any
 ) -> Any:
     decay = options.get("weight_decay", 0.0)
     size, lr = np.abs(g) + np.abs(p) * decay, table[:, 0].max()
@@ -316,13 +296,13 @@ def _bound_adam(
     second = 10 * u * (v + size**2)
     moved = 20 * u * (np.abs(p) + lr * (move + decay * np.abs(p)))
     most = None if largest is None else second + 10 * u * largest
-    return AdamState(moved, 10 * u * (np.abs(m) + size), second, most)
+    return AdamState(moved, 10 * u * (np.abs(m) + size), second, most, moved if _has_shadow(rest) else None)
 
 
 @op("bnengine.fused.cuda.update:adam", examples=_examples_adam, bound=_bound_adam)
 def adam(
     parameters: Array, gradients: Array, m: Array, v: Array, largest: Array | None,
-    table: Array, counters: Array, ok: Array, factor: Array, *,
+    table: Array, counters: Array, ok: Array, factor: Array, shadow: Array | None = None, *,
     border: int, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8,
     weight_decay: float = 0.0, decoupled: bool = False, frozen: Ranges = (),
 ) -> AdamState:  # fmt: skip
@@ -342,12 +322,13 @@ def adam(
     if decoupled and weight_decay:
         move = move + _decayed(parameters, border, weight_decay)
     news, olds = (parameters - lr * move, new_m, new_v, new_largest), (parameters, m, v, largest)
-    return AdamState(*_settled(changes, news, olds))
+    state = AdamState(*_settled(changes, news, olds))
+    return state._replace(shadow=_shadowed(shadow, ok, state.parameters))
 
 
 def _examples_average(rng: Any, dtype: str) -> Iterator[Example]:
     for ok in (True, False):
-        a, b = (rng.standard_normal(20).astype(dtype) for _ in range(2))
+        a, b = (rng.standard_normal(20).astype(arithmetic_name(dtype)) for _ in range(2))
         yield Example(f"ok {ok}", (a, b, np.asarray([ok])), {"decay": 0.99})
 
 

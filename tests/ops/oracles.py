@@ -11,6 +11,8 @@ MASK = 0xFFFFFFFF
 
 def long(value: Any) -> Any:
     """Floating arrays in the longest type; everything else as it is."""
+    if isinstance(value, np.ndarray) and value.dtype.name == "bfloat16":
+        value = value.astype(np.float32)
     return value.astype(LONG) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
 
 
@@ -69,10 +71,14 @@ def affine(x, W, b=None, *, activation="identity", slope=0.01):
     return {"out": value_of(z if b is None else z + b, activation, slope)}
 
 
-def affine_backward(dy, x, W, y, *, activation="identity", slope=0.01, input_gradient=True):
+def affine_backward(
+    dy, x, W, y, *,
+    activation="identity", slope=0.01, input_gradient=True, bias_gradient=True,
+):  # fmt: skip
     dz = dy * slope_of(activation, slope, y, None)
     dx = np.einsum("...o,io->...i", dz, W) if input_gradient else None
-    return {"dx": dx, "dW": np.einsum("ri,ro->io", rows(x), rows(dz)), "db": rows(dz).sum(0)}
+    db = rows(dz).sum(0) if bias_gradient else None
+    return {"dx": dx, "dW": np.einsum("ri,ro->io", rows(x), rows(dz)), "db": db}
 
 
 # -- batch normalisation ----------------------------------------------------------------------------------------------
@@ -187,7 +193,9 @@ def dropout_backward(dy, keep, *, rate):
 # -- losses -----------------------------------------------------------------------------------------------------------
 
 
-def softmax_cross_entropy(logits, target, class_weights=None, sample_weights=None, *, normaliser, label_smoothing=0.0):
+def softmax_cross_entropy(
+    logits, target, class_weights=None, sample_weights=None, *, normaliser, label_smoothing=0.0, scale=1
+):
     classes = logits.shape[-1]
     t = np.eye(classes, dtype=LONG)[target] if target.dtype.kind == "i" else target
     t = (1 - LONG(label_smoothing)) * t + LONG(label_smoothing) / classes
@@ -197,32 +205,46 @@ def softmax_cross_entropy(logits, target, class_weights=None, sample_weights=Non
     log_q = logits - top - np.log(np.exp(logits - top).sum(-1, keepdims=True))
     value = -(v[..., None] * c * t * log_q).sum() / normaliser
     dlogits = v[..., None] * (np.exp(log_q) * (c * t).sum(-1, keepdims=True) - c * t) / normaliser
-    return {"value": value.reshape(1), "dlogits": dlogits}
+    return {"value": value.reshape(1), "dlogits": scale * dlogits}
 
 
-def binary_cross_entropy(logits, target, sample_weights=None, *, normaliser):
+def binary_cross_entropy(logits, target, sample_weights=None, *, normaliser, scale=1):
     v = 1 if sample_weights is None else sample_weights[..., None]
     surprise = target * np.logaddexp(0, -logits) + (1 - target) * np.logaddexp(0, logits)
     return {
         "value": (v * surprise).sum().reshape(1) / normaliser,
-        "dlogits": v * (1 / (1 + np.exp(-logits)) - target) / normaliser,
+        "dlogits": scale * v * (1 / (1 + np.exp(-logits)) - target) / normaliser,
     }
 
 
-def mean_squared_error(prediction, target, sample_weights=None, *, normaliser):
+def mean_squared_error(prediction, target, sample_weights=None, *, normaliser, scale=1):
     v = 1 if sample_weights is None else sample_weights[..., None]
     error = prediction - target
-    return {"value": (v * error * error).sum().reshape(1) / normaliser, "dlogits": 2 * v * error / normaliser}
+    return {"value": (v * error * error).sum().reshape(1) / normaliser, "dlogits": scale * 2 * v * error / normaliser}
 
 
 # -- the end of a step ------------------------------------------------------------------------------------------------
 
 
-def judge(loss, gradients, proposals, *, clip=None):
+def judge(loss, gradients, proposals, scaling=None, *, clip=None, growth=2.0, backoff=0.5, every=2000):
     finite = all(math.isfinite(v) for a in (loss, gradients, proposals) for v in a.ravel())
-    norm = np.sqrt((gradients**2).sum()).reshape(1)
-    factor = np.ones(1) if clip is None or norm[0] <= clip else clip / norm
-    return {"ok": np.asarray([finite]), "norm": norm, "factor": factor}
+    scale = LONG(1) if scaling is None else scaling[0]
+    norm = np.sqrt((gradients**2).sum()).reshape(1) / scale
+    factor = (np.ones(1) if clip is None or norm[0] <= clip else clip / norm) / scale
+    found = {"ok": np.asarray([finite]), "norm": norm, "factor": factor, "scaling": None}
+    if scaling is None:
+        return found
+    good, in_a_row, longest = scaling[1:]
+    overflown = math.isfinite(loss[0]) and np.isfinite(proposals).all() and not np.isfinite(gradients).all()
+    if finite:
+        good, in_a_row = good + 1, 0
+        if good >= every:
+            scale, good = scale * growth, 0
+    else:
+        in_a_row += not (overflown and scale > 1)
+        if overflown:
+            scale, good = scale * backoff, 0
+    return found | {"scaling": np.asarray([scale, good, in_a_row, max(longest, in_a_row)])}
 
 
 def advance(counters, ok, cursor=None, *, rows=0):
@@ -257,7 +279,7 @@ def one_by_one(rule, parameters, slots, counters, table, ok, factor, g, border, 
 
 
 def sgd(
-    parameters, gradients, velocity, table, counters, ok, factor, *,
+    parameters, gradients, velocity, table, counters, ok, factor, shadow=None, *,
     border, momentum=0.0, nesterov=False, weight_decay=0.0, frozen=(),
 ):  # fmt: skip
     def rule(p, g, slots, scalars, decay):
@@ -268,11 +290,16 @@ def sgd(
     news = one_by_one(
         rule, parameters, [velocity], counters, table, ok, factor, gradients, border, weight_decay, frozen
     )
-    return dict(zip(("parameters", "velocity"), news, strict=True))
+    return shadowed(dict(zip(("parameters", "velocity"), news, strict=True)), shadow, ok)
+
+
+def shadowed(state, shadow, ok):
+    """With the shadow, exactly the parameters: what its rounding costs is the bound's business."""
+    return state | {"shadow": None if shadow is None else state["parameters"] if ok[0] else shadow}
 
 
 def rmsprop(
-    parameters, gradients, square, mean, velocity, table, counters, ok, factor, *,
+    parameters, gradients, square, mean, velocity, table, counters, ok, factor, shadow=None, *,
     border, rho=0.99, eps=1e-8, eps_inside=False, momentum=0.0, weight_decay=0.0, frozen=(),
 ):  # fmt: skip
     def rule(p, g, slots, scalars, decay):
@@ -285,11 +312,11 @@ def rmsprop(
 
     slots = [square, mean, velocity]
     news = one_by_one(rule, parameters, slots, counters, table, ok, factor, gradients, border, weight_decay, frozen)
-    return dict(zip(("parameters", "square", "mean", "velocity"), news, strict=True))
+    return shadowed(dict(zip(("parameters", "square", "mean", "velocity"), news, strict=True)), shadow, ok)
 
 
 def adam(
-    parameters, gradients, m, v, largest, table, counters, ok, factor, *,
+    parameters, gradients, m, v, largest, table, counters, ok, factor, shadow=None, *,
     border, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, decoupled=False, frozen=(),
 ):  # fmt: skip
     def rule(p, g, slots, scalars, decay):
@@ -303,7 +330,7 @@ def adam(
 
     slots = [m, v, largest]
     news = one_by_one(rule, parameters, slots, counters, table, ok, factor, gradients, border, weight_decay, frozen)
-    return dict(zip(("parameters", "m", "v", "largest"), news, strict=True))
+    return shadowed(dict(zip(("parameters", "m", "v", "largest"), news, strict=True)), shadow, ok)
 
 
 def average(averaged, values, ok, *, decay):

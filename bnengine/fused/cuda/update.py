@@ -6,7 +6,8 @@ import numpy as np
 
 from ..._typing import Array
 from ...memory import Outputs
-from ...ops.update import AdamState, Advanced, Ranges, RmspropState, SgdState, Verdict
+from ...ops.judge import Verdict
+from ...ops.update import AdamState, Advanced, Ranges, RmspropState, SgdState
 from . import _load
 from ._launch import FULL, absent, arrivals, flags, flat_grid, indices, kernel, output, ready, reals, refusal, vector_of
 from ._launch import storage as storage_of

@@ -1,0 +1,107 @@
+"""judge: whether an optimizer step may change anything, by how much its gradients shrink, and the loss scale.
+
+In float16 the gradients of activations vanish below 6e-8 and overflow above 65504. So the loss op multiplies its
+gradient by a scale, which runs through the whole way back, and the factor that the update applies anyway takes it out
+again. The scale is found while training: where the gradients overflowed though loss and statistics were finite, the
+step is skipped and the scale falls; after so many good steps it grows. `scaling` holds it, and what it is found by,
+with the parameters: the host reads nothing. Micikevicius et al. (2018), section 3.2.
+"""
+
+from collections.abc import Iterator
+from math import sqrt
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._typing import Array
+from ..namespaces import namespace
+from ._op import Example, op
+from .storage import arithmetic_name
+
+SCALE, GOOD, IN_A_ROW, LONGEST = range(4)
+SMALLEST, LARGEST = 2.0**-24, 2.0**64  # of a scale: its inverse is a normal number, and nothing ever sticks at 0 or inf
+
+
+class Verdict(NamedTuple):
+    """ok (1,) bool: loss, gradients and proposals are finite; norm (1,) float64; factor (1,) clips the gradients.
+
+    scaling (4,): the loss scale of the next step, see `judge`; None where the loss is not scaled.
+    """
+
+    ok: Array
+    norm: Array
+    factor: Array
+    scaling: Array | None = None
+
+
+def _examples(rng: Any, dtype: str) -> Iterator[Example]:
+    wide = arithmetic_name(dtype)
+    loss, gradients, proposals = rng.random(1).astype(wide), rng.standard_normal(50).astype(wide), rng.random((1, 3, 4))
+    given = loss, gradients, proposals
+    yield Example("clipped", given, {"clip": 1.0})
+    yield Example("below the clip", given, {"clip": 1e3})
+    yield Example("not clipped", given)
+    yield Example("no statistics", (loss, gradients, np.zeros((1, 3, 0))))
+    yield Example("scaled", (*given, np.asarray([1024.0, 3.0, 1.0, 2.0], wide)), {"every": 2000})
+    yield Example("scaled and clipped", (*given, np.asarray([768.0, 0.0, 0.0, 0.0], wide)), {"clip": 1e-3})
+    yield Example("grows", (*given, np.asarray([64.0, 4.0, 0.0, 2.0], wide)), {"every": 5, "growth": 3.0})
+    overflown = gradients.copy()
+    overflown[7] = np.inf
+    for scale in (64.0, 0.5):
+        state = np.asarray([scale, 4.0, 2.0, 2.0], wide)
+        yield Example(f"overflown at {scale}", (loss, overflown, proposals, state), {"backoff": 0.25})
+    yield Example("not the scale's fault", (loss * np.inf, gradients, proposals, state))
+
+
+def _bound(
+    u: float, loss: Array, gradients: Array, proposals: Array, scaling: Array = None, **_options: Any
+) -> Verdict:
+    scale = 1.0 if scaling is None else scaling[:1]
+    norm = 10 * 2.0**-53 * np.abs(gradients).sum() / scale
+    return Verdict(0, norm, 10 * u / scale, None if scaling is None else 0)
+
+
+@op("bnengine.fused.cuda.update:judge", examples=_examples, bound=_bound)
+def judge(
+    loss: Array, gradients: Array, proposals: Array, scaling: Array | None = None, *,
+    clip: float | None = None, growth: float = 2.0, backoff: float = 0.5, every: int = 2000,
+) -> Verdict:  # fmt: skip
+    """ok = all finite, and the clipped norm's square too;  norm = |gradients|_2 / scale;
+
+    factor = min(1, clip / norm) / scale. loss (1,); gradients flat; proposals (..., 3, C). The norm is taken in
+    float64, where float32 gradients cannot overflow it; but Adam and RMSprop keep squares in the gradients' dtype, and
+    an infinite one never goes away.
+
+    scaling (4,) = (scale, good steps since it changed, skipped in a row, longest such run); without it the scale is 1.
+    Gradients that are not finite where loss and proposals are: scale <- backoff scale. `every` good steps: scale <-
+    growth scale. A skip that lowered a scale above 1 does not count as skipped in a row: it is how the scale is found.
+    """
+    xp = namespace(gradients)
+    wide = xp.astype(gradients, xp.float64)
+    norm = xp.reshape(xp.sqrt(xp.sum(wide * wide)), (1,))
+    scale = xp.ones_like(norm) if scaling is None else xp.astype(scaling[:1], xp.float64)
+    norm = norm / scale
+    largest = sqrt(xp.finfo(gradients.dtype).max)
+    usable = norm <= largest if clip is None or clip > largest else xp.isfinite(norm)
+    sound = xp.isfinite(loss) & xp.all(xp.isfinite(proposals))
+    factor = xp.ones_like(norm)
+    if clip is not None:
+        factor = clip / xp.where(norm > clip, norm, xp.full_like(norm, clip))
+    new = None
+    if scaling is not None:
+        new = _rescaled(scaling, usable & sound, sound & ~xp.isfinite(norm), growth, backoff, every)
+    return Verdict(usable & sound, norm, xp.astype(factor / scale, gradients.dtype), new)
+
+
+def _rescaled(scaling: Array, ok: Array, overflown: Array, growth: float, backoff: float, every: int) -> Array:
+    xp = namespace(scaling)
+    scale, good, in_a_row, longest = (scaling[i : i + 1] for i in range(4))
+    none = xp.zeros_like(good)
+    grows = ok & (good + 1 >= every)
+    new = xp.where(overflown, scale * backoff, xp.where(grows, scale * growth, scale))
+    new = xp.where(new < SMALLEST, xp.full_like(new, SMALLEST), new)
+    new = xp.where(new > LARGEST, xp.full_like(new, LARGEST), new)
+    excused = overflown & (scale > 1) & (new < scale)
+    good = xp.where(ok, xp.where(grows, none, good + 1), xp.where(overflown, none, good))
+    in_a_row = xp.where(ok, none, xp.where(excused, in_a_row, in_a_row + 1))
+    return xp.concat([new, good, in_a_row, xp.where(in_a_row > longest, in_a_row, longest)])
