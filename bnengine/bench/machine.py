@@ -16,9 +16,10 @@ from .timing import Clock, Deadline, spread
 
 DISTORTING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # NumPy then runs with another BLAS kernel than it would choose
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-COPIED, QUICKLY_COPIED = 1 << 30, 64 << 20  # bytes
+COPIED, QUICKLY_COPIED = 1 << 30, 256 << 20  # bytes, of a buffer on a GPU
 MULTIPLIED, QUICKLY_MULTIPLIED = 8192, 1024
-ON_CPU = 16  # a CPU's buffer and matrix are smaller by this and its square root
+BLOCK = 1 << 22  # random numbers that are drawn; more repeat them
+ON_CPU = 4  # a CPU's buffer and matrix are smaller by this
 
 
 class Machine:
@@ -67,7 +68,7 @@ class Machine:
         """Standard normal numbers: a block drawn on the host, repeated over the rest, which memory cannot tell."""
         rng = np.random.default_rng(seed)
         size = int(np.prod(shape))
-        drawn = self.backend.asarray(rng.standard_normal(min(size, 1 << 22), dtype=np.float32), copy=True)
+        drawn = self.backend.asarray(rng.standard_normal(min(size, BLOCK), dtype=np.float32), copy=True)
         xp = self.backend.xp
         flat = xp.empty((size,), dtype=xp.float32, device=self.backend.device)
         for start in range(0, size, int(drawn.shape[0])):
@@ -105,7 +106,7 @@ def copy_bandwidth(machine: Machine, quick: bool = False, deadline: Deadline | N
 def gemm_rate(machine: Machine, quick: bool = False, deadline: Deadline | None = None) -> dict[str, Any]:
     """Operations a second of a large float32 product of the library's own, at its own precision."""
     n = QUICKLY_MULTIPLIED if quick else MULTIPLIED
-    n //= 1 if machine.on_gpu else int(ON_CPU**0.5)
+    n //= 1 if machine.on_gpu else ON_CPU
     a, b = (machine.random((n, n), seed=seed) for seed in (1, 2))
     rate = _rates(machine, lambda: machine.backend.xp.matmul(a, b), 2 * n**3, repeated=2, deadline=deadline)
     return {"flops": rate[0], "n": n, "dtype": "float32", "rounds": rate[1]}

@@ -2,18 +2,17 @@
 
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
 
 from ..data import Batch
-from ..errors import InputError
 from ..losses import SoftmaxCrossEntropy
 from ..optimizers import Adam
 from ..training.step import Step
 from .machine import Machine
-from .workloads import LEARNING_RATE, UNIT, Data, Workload
+from .workloads import LEARNING_RATE, Data, Workload
 
 Mode = Literal["eager", "replayed", "graph"]
 SCHEDULED = 4096  # steps whose learning rates are uploaded at once: more than are measured
@@ -30,13 +29,10 @@ class Ours:
         *,
         precision: str = "highest",
         mode: Mode = "eager",
-        perturbed: bool = False,
     ) -> None:
         self.machine, self.workload, self.data, self.precision, self.mode = machine, workload, data, precision, mode
-        self.name = "bnengine" if machine.backend.name != "cupy" else f"bnengine {mode}"
+        self.name, self._before = f"bnengine {mode}", machine.held_bytes()
         self.network = workload.network(machine.backend, precision)
-        if perturbed:
-            self.network.load_state_dict(roundings_apart(self.network.state_dict(), UNIT[precision]))
         self.step = Step(self.network, Adam(), SoftmaxCrossEntropy(), replay=mode != "eager")
         self.weights, self.state = self.network.state_dict(), self.step.state_dict()
         self.start()
@@ -46,9 +42,9 @@ class Ours:
         self.run(3)
         self.start()
 
-    def start(self) -> None:
-        """The initial weights and the first batch."""
-        self.network.load_state_dict(self.weights)
+    def start(self, weights: Mapping[str, np.ndarray] | None = None) -> None:
+        """The initial weights, or others, and the first batch."""
+        self.network.load_state_dict(self.weights if weights is None else weights)
         self.step.load_state_dict(self.state)
         self.step.schedule([LEARNING_RATE] * SCHEDULED)
         self.at = 0
@@ -76,9 +72,10 @@ class Ours:
         return dict(Counter(owner(launch.kernel) for launch in plans[0].launches)) if plans else None
 
     def peak_bytes(self) -> int | None:
-        """What NumPy and Python allocate during a step, at most; the arrays that stay are not in it."""
-        if self.machine.on_gpu:
-            return None
+        """On a GPU, what this training holds, its data included; on a CPU, what one step allocates on top, at most."""
+        held = self.machine.held_bytes()
+        if held is not None and self._before is not None:
+            return held - self._before
         tracemalloc.start()
         try:
             self.run(1)
@@ -93,20 +90,3 @@ def owner(kernel: Callable[..., Any]) -> str:
     if name.startswith("bnengine::"):
         return "bnengine"
     return "cublasLt" if name.startswith("C (") else "CuPy"
-
-
-def roundings_apart(state: dict[str, np.ndarray], unit: float) -> dict[str, np.ndarray]:
-    """The same weights, each larger or smaller by two units of rounding: what another order of sums may do to them."""
-    rng = np.random.default_rng(0)
-    moved = {}
-    for name, array in state.items():
-        signs = rng.integers(0, 2, array.shape) * 2 - 1
-        is_weight = name.endswith(".W")
-        moved[name] = (array * (1 + 2 * unit * signs)).astype(array.dtype) if is_weight else array
-    return moved
-
-
-def check_mode(machine: Machine, mode: Mode) -> None:
-    """InputError where steps cannot be replayed."""
-    if mode != "eager" and not machine.on_gpu:
-        raise InputError(f"bench: {machine.backend.name} has no fused versions whose launches could be replayed")

@@ -5,6 +5,7 @@ Every contender gathers its rows from data on the device by an order that lies t
 
 import importlib
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -35,13 +36,12 @@ def modes(on_gpu: bool) -> tuple[str, ...]:
 
 
 @contextmanager
-def precision(torch: Any, name: str, on_gpu: bool) -> Iterator[None]:
-    """Inside, float32 products are multiplied in tf32 where asked for, and under autocast in bfloat16."""
+def multiplying(torch: Any, precision: str) -> Iterator[None]:
+    """Inside, PyTorch multiplies float32 matrices in tf32 if `precision` says so, else in float32."""
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     try:
-        with torch.autocast("cuda" if on_gpu else "cpu", dtype=torch.bfloat16, enabled=name == "bfloat16"):
-            yield
+        yield
     finally:
         torch.set_float32_matmul_precision(before)
 
@@ -49,9 +49,9 @@ def precision(torch: Any, name: str, on_gpu: bool) -> Iterator[None]:
 class TorchStep:
     """A PyTorch network with a training step: `run` goes through the data in the orders that were given.
 
-    "compile" compiles gather, forward and loss as one function; the optimizer is PyTorch's fused Adam on a GPU, which
-    is one launch or a few. "CUDA graph" captures a whole step, gather and optimizer included, and replays it: what
-    changes from step to step is a number on the device.
+    "compile" compiles gather, forward and loss as one function, and their way back with it; the optimizer is PyTorch's
+    fused Adam, a launch or a few. "CUDA graph" captures a whole step, gather and optimizer included, and replays it:
+    what changes from step to step is a number on the device. `precision` "bfloat16" is autocast.
     """
 
     def __init__(
@@ -67,19 +67,26 @@ class TorchStep:
     ) -> None:
         self.torch, self.workload, self.mode, self.precision, self.on_gpu = torch, workload, mode, precision, on_gpu
         self.name, self.device = f"PyTorch {mode}", torch.device("cuda" if on_gpu else "cpu")
-        self.orders = data.orders
+        self._before = 0
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+            self._before = int(torch.cuda.memory_allocated())
+        orders = [torch.from_numpy(order) for order in data.orders]
+        self.orders = [order.pin_memory() for order in orders] if on_gpu else orders
         self.x, self.y = (torch.from_numpy(a).to(self.device) for a in (data.x, data.y))
         self.order = torch.zeros(len(data.x), dtype=torch.int64, device=self.device)
         self.cursor = torch.zeros(1, dtype=torch.int64, device=self.device)
         self.places = torch.arange(workload.batch, device=self.device)
         self.model = network(torch, workload, weights).to(self.device).train()
         self.initial = {name: value.clone() for name, value in self.model.state_dict().items()}
-        options = {"fused": True, "capturable": mode == "CUDA graph"} if on_gpu else {}
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=LEARNING_RATE, eps=1e-8, **options)
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), lr=LEARNING_RATE, eps=1e-8, fused=True, capturable=mode == "CUDA graph"
+        )
         self.forward: Callable[..., Any] = self._loss
         if mode.startswith("compile"):
-            options = {"mode": "max-autotune"} if mode.endswith("max-autotune") else {}
-            self.forward = torch.compile(self._loss, **options)
+            for array in (self.x, self.y):  # else a graph's replay would begin with a copy of all data
+                torch._dynamo.mark_static_address(array)
+            self.forward = torch.compile(self._loss, mode="max-autotune" if mode.endswith("max-autotune") else None)
         self.graph: Any = None
         self.value: Any = None
         self.at = 0
@@ -107,15 +114,14 @@ class TorchStep:
 
     def run(self, steps: int) -> None:
         """So many steps; nothing is waited for."""
-        with precision(self.torch, self.precision, self.on_gpu):
-            for _ in range(steps):
-                if self.at % self.workload.batches == 0:
-                    self._place_order(self.at // self.workload.batches)
-                self._step()
-                self.at += 1
+        for _ in range(steps):
+            if self.at % self.workload.batches == 0:
+                self._place_order(self.at // self.workload.batches)
+            self._step()
+            self.at += 1
 
     def _place_order(self, epoch: int) -> None:
-        self.order.copy_(self.torch.from_numpy(self.orders[epoch % len(self.orders)]))
+        self.order.copy_(self.orders[epoch % len(self.orders)], non_blocking=True)
         self.cursor.zero_()
 
     def _step(self) -> None:
@@ -132,8 +138,11 @@ class TorchStep:
         self.value = loss.detach()
 
     def _loss(self, rows: Any) -> Any:
+        torch = self.torch
         x, y = self.x.index_select(0, rows), self.y.index_select(0, rows)
-        return self.torch.nn.functional.cross_entropy(self.model(x), y)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
+            output = self.model(x)
+        return torch.nn.functional.cross_entropy(output.float(), y)
 
     def _capture(self) -> None:
         """Steps on a side stream, then one under capture; the cursor moves inside."""
@@ -147,27 +156,29 @@ class TorchStep:
             self.cursor.add_(self.workload.batch).remainder_(batches)
             return loss.detach()
 
-        with precision(torch, self.precision, self.on_gpu):
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                for _ in range(WARM_UP):
-                    whole()
-            torch.cuda.current_stream().wait_stream(side)
-            graph = torch.cuda.CUDAGraph()
-            self.optimizer.zero_grad(set_to_none=True)
-            with torch.cuda.graph(graph):
-                self.value = whole()
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP):
+                whole()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.value = whole()
         self.graph = graph
 
     def loss(self) -> float:
         """The loss of the last step, which is waited for."""
         return float(self.value)
 
-    def synchronize(self) -> None:
-        """Wait for the device."""
-        if self.on_gpu:
-            self.torch.cuda.synchronize()
+    def peak_bytes(self) -> int | None:
+        """On a GPU, what PyTorch held at most for this training since it was made, its data included."""
+        return int(self.torch.cuda.max_memory_allocated()) - self._before if self.on_gpu else None
+
+    @property
+    def launches(self) -> None:
+        """PyTorch does not tell."""
+        return None
 
 
 def network(torch: Any, workload: Workload, weights: Mapping[str, np.ndarray]) -> Any:
@@ -193,13 +204,15 @@ def _fill(torch: Any, parameter: Any, value: Array) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Inside, the compiler's advice and choices are not printed."""
+    """Inside, the compiler's advice is not printed."""
     names = ("torch._inductor", "torch._dynamo")
     before = {name: logging.getLogger(name).level for name in names}
     try:
         for name in names:
             logging.getLogger(name).setLevel(logging.ERROR)
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         for name, level in before.items():
             logging.getLogger(name).setLevel(level)

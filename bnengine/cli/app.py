@@ -11,7 +11,7 @@ from .._version import __version__
 from ..errors import InputError, TrainingFailed
 
 FAILED, MISTAKE, INTERRUPTED, TERMINATED, BROKEN_PIPE = 1, 2, 130, 143, 141
-COMMANDS = ("train", "evaluate", "predict", "info", "verify")
+COMMANDS = ("train", "evaluate", "predict", "info", "verify", "bench")
 
 
 class Interrupted(Exception):
@@ -87,6 +87,7 @@ def cli() -> None:
       bnengine predict runs/table-1 new.csv -o answers.csv
       bnengine info                              what bnengine can use on this machine
       bnengine verify                            that all array libraries agree on this machine
+      bnengine bench                             how fast this machine trains, beside PyTorch
 
     Every command has its own --help.
     """

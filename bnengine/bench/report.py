@@ -1,0 +1,69 @@
+"""What a run of the benchmarks leaves: rows, targets, what was not run; written anew after every part."""
+
+import json
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any, NamedTuple
+
+from ..atomic import replace_file
+from ..errors import InputError
+from .targets import judged
+
+
+class NotRun(NamedTuple):
+    """What was left out, and why."""
+
+    what: str
+    why: str
+
+
+@dataclass
+class Report:
+    """All that was measured so far.
+
+    `pending`: parts that are still to be run; `path`: where it is written after every part, None for nowhere.
+    """
+
+    environment: dict[str, Any] = field(default_factory=dict)
+    copy_bandwidth: dict[str, Any] | None = None
+    gemm_rate: dict[str, Any] | None = None
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    not_run: list[NotRun] = field(default_factory=list)
+    pending: list[str] = field(default_factory=list)
+    path: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; a number that is not finite is None."""
+        left = [*self.not_run, *(NotRun(what, "the run ended before it") for what in self.pending)]
+        found: dict[str, Any] = plain(
+            {
+                "environment": self.environment,
+                "copy_bandwidth": self.copy_bandwidth,
+                "gemm_rate": self.gemm_rate,
+                "rows": self.rows,
+                "targets": judged(self.rows, self.environment.get("measured_on") == "GPU"),
+                "not_run": [one._asdict() for one in left],
+            }
+        )
+        return found
+
+    def write(self) -> None:
+        """Put what there is so far in the place of the file; InputError if it cannot be written."""
+        if self.path is None:
+            return
+        text = json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n"
+        try:
+            replace_file(self.path, [text.encode()])
+        except OSError as error:
+            raise InputError(
+                f"bench: {self.path} cannot be written ({error.strerror}); give --json a file in a folder that exists"
+            ) from error
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON can hold it."""
+    if isinstance(value, dict):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return None if isinstance(value, float) and not isfinite(value) else value

@@ -1,0 +1,229 @@
+"""The rows of training steps: every contender on the same data, agreeing with ours first, then timed in turns."""
+
+import gc
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import Any, Protocol
+
+from . import torch_peer
+from .agreement import MOVED, MOVES, Agreement, bounds, compare, losses, losses_from_here, moved
+from .machine import Machine
+from .ours import Mode, Ours
+from .timing import Deadline, first_line, in_turns, limited, ratios, repetitions, spread
+from .workloads import AGREED, UNIT, Data, Workload
+
+ROUNDS, QUICK_ROUNDS = 21, 5
+ROUND, QUICK_ROUND = 0.1, 0.02  # seconds of steps in a round
+LEAST, MOST = 3, 2000  # steps in a round
+QUEUED = 8  # steps that are handed to an idle device to see how long that takes: fewer than fill its queue
+PREPARING = 0.5  # of a part's time, at most, for one peer to compile
+MODES: tuple[Mode, ...] = ("graph", "replayed", "eager")  # on a GPU, the one that is compared first
+
+
+class Contender(Protocol):
+    """A training step of whatever origin."""
+
+    name: str
+
+    @property
+    def launches(self) -> dict[str, int] | None:
+        """Launches of a step, by origin, where that is known."""
+
+    def prepare(self) -> None:
+        """Compile, record, capture."""
+
+    def start(self) -> None:
+        """Begin anew."""
+
+    def run(self, steps: int) -> None:
+        """So many steps, without waiting."""
+
+    def loss(self) -> float:
+        """The last step's."""
+
+    def peak_bytes(self) -> int | None:
+        """Memory on top of the data, where it is known."""
+
+
+def rows_of(
+    machine: Machine,
+    workload: Workload,
+    precision: str,
+    torch: Any,
+    rates: dict[str, float],
+    deadline: Deadline,
+    *,
+    quick: bool = False,
+) -> list[dict[str, Any]]:
+    """A row a contender; the ratio in a peer's row is its time over that of the first of ours that works."""
+    try:
+        with torch_peer.multiplying(torch, precision) if torch else nullcontext():
+            rows = _measured(machine, workload, precision, torch, deadline, quick)
+    finally:
+        _tidy(torch)
+    _floors(workload, precision, rows, rates)
+    return rows
+
+
+def _measured(
+    machine: Machine, workload: Workload, precision: str, torch: Any, deadline: Deadline, quick: bool
+) -> list[dict[str, Any]]:
+    data = workload.data()
+    ready: dict[str, Contender] = {}
+    rows: dict[str, dict[str, Any]] = {}
+
+    def take(those: Iterator[tuple[Contender | None, dict[str, Any]]]) -> None:
+        for one, row in those:
+            rows[row["name"]] = row
+            if one is not None:
+                ready[row["name"]] = one
+
+    take(_ours(machine, workload, data, precision))
+    first = next((one for one in ready.values() if isinstance(one, Ours)), None)
+    if first is not None:
+        base, allowed = reference(first, precision)
+        take(_theirs(machine, workload, data, precision, torch, first, deadline))
+        agreed = {name: one for name, one in ready.items() if _agrees(one, first, base, allowed, rows[name])}
+        _time(machine, agreed, first, rows, deadline, quick)
+    return list(rows.values())
+
+
+def reference(first: Ours, precision: str) -> tuple[list[float], list[float]]:
+    """Our losses, and what others may be off by: from repetitions with roundings put in."""
+    base = losses(first)
+    repeated = []
+    for seed in range(MOVES):
+        first.start(moved(first.weights, MOVED[precision], seed))
+        repeated.append(losses_from_here(first))
+    return base, bounds(base, repeated, UNIT[precision])
+
+
+def _empty(workload: Workload, precision: str, name: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"kind": "step", "what": workload.name, "variant": precision, "name": name}
+    row |= dict.fromkeys(("seconds", "host_seconds", "launches", "launches_by", "peak_bytes", "ratio", "loss", "void"))
+    return row
+
+
+def _ours(
+    machine: Machine, workload: Workload, data: Data, precision: str
+) -> Iterator[tuple[Contender | None, dict[str, Any]]]:
+    for mode in MODES if machine.on_gpu else MODES[-1:]:
+
+        def make(mode: Mode = mode) -> Contender:
+            return Ours(machine, workload, data, precision=precision, mode=mode)
+
+        name = f"bnengine {mode}"
+        yield _made(make, _empty(workload, precision, name), float("inf"), machine)
+
+
+def _theirs(
+    machine: Machine, workload: Workload, data: Data, precision: str, torch: Any, first: Ours, deadline: Deadline
+) -> Iterator[tuple[Contender | None, dict[str, Any]]]:
+    if torch is None:
+        return
+    for mode in torch_peer.modes(machine.on_gpu):
+
+        def make(mode: str = mode) -> Contender:
+            return torch_peer.TorchStep(
+                torch, workload, data, first.weights, on_gpu=machine.on_gpu, precision=precision, mode=mode
+            )
+
+        seconds = deadline.left() * PREPARING
+        yield _made(make, _empty(workload, precision, f"PyTorch {mode}"), seconds, machine)
+
+
+def _made(
+    make: Callable[[], Contender], row: dict[str, Any], seconds: float, machine: Machine
+) -> tuple[Contender | None, dict[str, Any]]:
+    """A contender that is ready, or None and the row that says why."""
+    try:
+        with limited(seconds):
+            one = make()
+            one.prepare()
+            row["peak_bytes"] = one.peak_bytes()
+            one.start()
+    except Exception as error:  # no compiler, no memory, not in time: a row with the reason, and the others go on
+        return None, {**row, "void": first_line(error)}
+    row["launches_by"] = one.launches
+    row["launches"] = None if one.launches is None else sum(one.launches.values())
+    machine.backend.synchronize()
+    return one, row
+
+
+def _agrees(one: Contender, first: Ours, base: list[float], allowed: list[float], row: dict[str, Any]) -> bool:
+    """Whether its training is ours; the row gets the figures."""
+    try:
+        found = compare(base, base if one is first else losses(one), allowed)
+    except Exception as error:  # as above
+        row["void"] = first_line(error)
+        return False
+    row["loss"], row["void"] = told(base, found), found.void
+    return found.void is None
+
+
+def told(base: list[float], found: Agreement) -> dict[str, Any]:
+    """The comparison of losses as JSON values."""
+    figures = {"first": base[0], "step": AGREED, "loss": found.loss}
+    return figures | {"difference": found.difference, "bound": found.bound}
+
+
+def _time(
+    machine: Machine,
+    contenders: dict[str, Contender],
+    first: Ours,
+    rows: dict[str, dict[str, Any]],
+    deadline: Deadline,
+    quick: bool,
+) -> None:
+    """Seconds a step, in turns; ratios to the first of ours; the host's time."""
+    rounds = {
+        name: _round(machine, one, QUICK_ROUND if quick else ROUND)
+        for name, one in contenders.items()
+        if (one is first) or not deadline.over
+    }
+    found = in_turns(rounds, QUICK_ROUNDS if quick else ROUNDS, deadline)
+    for name, reason in found.failed.items():
+        rows[name]["void"] = reason
+    ours = next((found.seconds[name] for name, one in contenders.items() if one is first and name in found.seconds), [])
+    for name, seconds in found.seconds.items():
+        rows[name]["seconds"] = spread(seconds).to_json()
+        if contenders[name] is not first and ours:
+            rows[name]["ratio"] = ratios(ours, seconds).to_json()
+        if machine.on_gpu:
+            rows[name]["host_seconds"] = _host(machine, contenders[name], quick)
+    for name in contenders.keys() - rounds.keys():
+        rows[name]["void"] = "no time was left"
+
+
+def _round(machine: Machine, one: Contender, lasts: float) -> Callable[[], float]:
+    """Seconds a step over as many steps as last a while, the device waited for once, at the end."""
+    machine.through(lambda: one.run(LEAST))
+    steps = repetitions(machine.through(lambda: one.run(LEAST)) / LEAST, lasts, LEAST, MOST)
+    return lambda: machine.through(lambda: one.run(steps)) / steps
+
+
+def _host(machine: Machine, one: Contender, quick: bool) -> dict[str, float]:
+    """Seconds that the host needs to hand over a step, the device being idle before."""
+    times = QUICK_ROUNDS if quick else ROUNDS
+    return spread([machine.handed_over(lambda: one.run(QUEUED)) / QUEUED for _ in range(times)]).to_json()
+
+
+def _floors(workload: Workload, precision: str, rows: list[dict[str, Any]], rates: dict[str, float]) -> None:
+    """What no step can be faster than: its operations at the measured rate; and its bytes, if nothing is kept."""
+    size = 2 if precision == "bfloat16" else 4
+    for row in rows:
+        row["flops"], row["bytes"] = workload.flops, workload.bytes(size)
+        if "bytes" in rates:
+            row["seconds_to_move"] = row["bytes"] / rates["bytes"]
+        if "flops" in rates and precision == "highest":
+            row["seconds_to_multiply"] = row["flops"] / rates["flops"]
+
+
+def _tidy(torch: Any) -> None:
+    """Give back what the contenders held."""
+    if torch is not None and "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()
+    gc.collect()
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
