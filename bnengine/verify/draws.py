@@ -30,6 +30,10 @@ class Draws:
         """Integers from `low` to `high` - 1."""
         return self._stream.integers(low, high, shape)
 
+    def permutation(self, n: int) -> Array:
+        """The numbers from 0 to n - 1 in a random order."""
+        return self._stream.permutation(n)
+
     def dirichlet(self, alpha: Array, n: int) -> Array:
         """(n, k) points of the simplex, uniform: exponential numbers over their sum. For alpha of ones alone."""
         e = -np.log(self._stream.uniform((n, len(alpha))))

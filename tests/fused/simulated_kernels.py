@@ -16,7 +16,7 @@ from tests.fused.simulated_arrays import ndarray
 
 STATE = SimpleNamespace(schedule="forward", seed=0, flush=False, launches=[], model=None)
 INSTANCE = re.compile(r"[\w:]+<(\w+), (\d+)")  # what it stores, and how many it reads at once
-STORED = {"float": "float32", "double": "float64", "__half": "float16"}
+STORED = {"float": "float32", "double": "float64", "__half": "float16", "__nv_bfloat16": "bfloat16"}
 
 
 class RawKernel:
@@ -53,7 +53,7 @@ class RawKernel:
         found = INSTANCE.match(self.cpu.name)
         if found is None or found[2] == "1":
             return
-        stored = [a for a in arguments if isinstance(a, ndarray) and a.dtype == STORED[found[1]]]
+        stored = [a for a in arguments if isinstance(a, ndarray) and a.dtype.name == STORED[found[1]]]
         for a in stored:
             if a.size == max(b.size for b in stored) and a.held.ctypes.data % 16:
                 raise AssertionError(f"{self.cpu.name}: an array at an address that is no multiple of 16")

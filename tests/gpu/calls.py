@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bnengine.ops.pointwise import ACTIVATIONS
+from bnengine.ops.pointwise import ACTIVATIONS, NEEDS_INPUT
 
 SIZES = ((20, 37), (2100, 37), (20, 64), (2100, 64))  # on the chip or not, one block of rows or several
 CLASSES = ((37, 1031), (64, 1032))  # a row for a warp, for a block
@@ -58,7 +58,8 @@ def of_layers(draw: Draw, *, few: bool) -> Iterator[Call]:
             yield Call("normalize", (x, statistics, gamma, beta, add), options, odd)
             yield Call("normalize_backward", (dy, x, y, statistics, gamma, beta, add), options, odd)
             yield Call("affine", (x, W, b), options, odd)
-            yield Call("affine_backward", (dy, x, W, y), options, odd)
+            if kind not in NEEDS_INPUT:  # a dense layer keeps its output alone
+                yield Call("affine_backward", (dy, x, W, y), options, odd)
             yield Call("activation", (x,), {"kind": kind}, odd)
             yield Call("activation_backward", (dy, x, y), {"kind": kind}, odd)
 

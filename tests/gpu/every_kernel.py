@@ -22,7 +22,7 @@ from bnengine.memory import Fresh
 from bnengine.ops import REGISTRY
 from bnengine.plan import Launch
 from tests.cuda_on_cpu.instances import INSTANCES
-from tests.gpu.calls import Call, Draw, every_call
+from tests.gpu.calls import FLAT, SIZES, Call, Draw, every_call
 
 Names = set[tuple[str, str]]
 
@@ -73,18 +73,37 @@ class Device:
             op(*args, memory=WithoutProducts("fused"), **call.options)
 
     def directly(self, file: str, name: str) -> bool:
-        """Launch an instance that no launcher takes; False if it is not known here how."""
+        """Launch an instance that no call of an op takes here; False if it is not known how."""
         kernel, _, given = name.removeprefix("bnengine::").partition("<")
         parameters = given.removesuffix(">").split(", ")
-        if kernel != "cast" or (dtypes := storage_dtypes(parameters[:2])) is None:
+        if kernel not in DIRECT:
             return False
-        x = self.upload(Draw(dtypes[0]).stored(5003), parameters[2] == "1")
-        y = self.upload(np.zeros(5003, dtypes[1]), parameters[2] == "1")
-        _launch.kernel(x, file, kernel, *parameters, grid=(3,))(x, y, *_launch.indices(5003))
-        return True
+        held = storage_dtypes(parameters[: 2 if kernel == "cast" else 1])
+        if held is not None:
+            DIRECT[kernel](self, parameters, held)
+        return held is not None
 
     def finish(self) -> None:
         self.cupy.cuda.Device().synchronize()
+
+
+def _cast(device: Device, parameters: list[str], held: list[Any]) -> None:
+    odd = parameters[2] == "1"
+    x, y = (device.upload(np.zeros(FLAT, dtype), odd) for dtype in held)
+    _launch.kernel(x, "pointwise.cu", "cast", *parameters, grid=(3,))(x, y, *_launch.indices(FLAT))
+
+
+def _bias(device: Device, parameters: list[str], held: list[Any]) -> None:
+    """Behind a product that could have added the bias itself."""
+    draw, odd = Draw(held[0]), parameters[1] == "1"
+    rows, width = SIZES[1 if odd else 3]
+    b, z = device.upload(draw.wide(width), odd), device.upload(draw.stored(rows, width), odd)
+    grid = _launch.sliced_grid(z, rows, width, int(parameters[1]), sums=False)
+    run = _launch.kernel(z, "dense.cu", "bias_activation", *parameters, grid=grid)
+    run(b, z, z, *_launch.indices(rows, width), *_launch.reals(0.01))
+
+
+DIRECT = {"cast": _cast, "bias_activation": _bias}
 
 
 def storage_dtypes(names: Sequence[str] = tuple(_launch.STORAGES.values())) -> list[Any] | None:
