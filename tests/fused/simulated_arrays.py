@@ -125,7 +125,7 @@ ndarray.__module__ = "cupy"
 
 
 COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
-BINARY = ("add", "sub", "mul", "truediv", "floordiv", "pow", "matmul", "mod", "and", "or", "xor")
+BINARY = ("add", "sub", "mul", "truediv", "floordiv", "pow", "matmul", "mod", "and", "or", "xor", "lshift", "rshift")
 
 
 def _operator(name: str) -> None:

@@ -72,7 +72,7 @@ class Device:
         if op.resolve("auto", args[0])[0] is not None:
             op(*args, memory=WithoutProducts("fused"), **call.options)
 
-    def directly(self, file: str, name: str) -> bool:
+    def directly(self, name: str) -> bool:
         """Launch an instance that no call of an op takes here; False if it is not known how."""
         kernel, _, given = name.removeprefix("bnengine::").partition("<")
         parameters = given.removesuffix(">").split(", ")
@@ -103,7 +103,19 @@ def _bias(device: Device, parameters: list[str], held: list[Any]) -> None:
     run(b, z, z, *_launch.indices(rows, width), *_launch.reals(0.01))
 
 
-DIRECT = {"cast": _cast, "bias_activation": _bias}
+def _bias_backward(device: Device, parameters: list[str], held: list[Any]) -> None:
+    draw, odd = Draw(held[0]), parameters[1] == "1"
+    rows, width = SIZES[1 if odd else 3]
+    dy, y, dz = (device.upload(draw.stored(rows, width), odd) for _ in range(3))
+    grid = _launch.sliced_grid(dy, rows, width, int(parameters[1]), sums=True)
+    db, partial = device.upload(draw.wide(width), odd), device.upload(np.zeros((grid[1], 1, width)), False)
+    bound = ((5, _launch.arrivals(dy, grid[0])),)
+    run = _launch.kernel(dy, "dense.cu", "bias_activation_backward", *parameters, grid=grid, bound=bound)
+    scalars = (*_launch.indices(rows, width), *_launch.reals(0.01), *_launch.flags(True))
+    run(dy, y, dz, db, partial, *scalars)
+
+
+DIRECT = {"cast": _cast, "bias_activation": _bias, "bias_activation_backward": _bias_backward}
 
 
 def storage_dtypes(names: Sequence[str] = tuple(_launch.STORAGES.values())) -> list[Any] | None:
@@ -137,8 +149,8 @@ def launch_all(device: Device, few: bool) -> list[str]:
     wanted = listed()
     if few:
         return [f"not in the list: {name}" for _, name in sorted(device.launched - wanted)]
-    for file, name in sorted(wanted - device.launched):
-        device.directly(file, name)
+    for _, name in sorted(wanted - device.launched):
+        device.directly(name)
         device.finish()
     return list(complaints(wanted, device.launched))
 
