@@ -155,7 +155,7 @@ class Plan:
             view = view_of(x)
             if not self._known.covers(view.start, view.stop):
                 raise InputError(
-                    f"plan: {_name(launch.kernel)} reads an array of shape {view.shape} that no launch wrote: it was "
+                    f"plan: {name_of(launch.kernel)} reads an array of shape {view.shape} that no launch wrote: it was "
                     "computed "
                     "outside the ops, and a replay would see its old value; make that computation an op"
                 )
@@ -225,5 +225,6 @@ def _touched(buffers: Sequence[View], view: View) -> list[int]:
     return [i for i, buffer in enumerate(buffers) if touch(buffer, view)]
 
 
-def _name(kernel: Callable[..., None]) -> str:
+def name_of(kernel: Callable[..., None]) -> str:
+    """What messages call a kernel."""
     return getattr(kernel, "__name__", repr(kernel))

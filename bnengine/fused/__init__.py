@@ -1,1 +1,16 @@
-"""Fused versions of ops, one folder for each kind of device; the ops name them and import them when an array fits."""
+"""Fused versions of ops, one folder for each kind of device; the ops name them and import them when an array fits.
+
+Besides ops, a folder may offer `replayer(plan)`, which runs a recorded step as one, and `Uploads`, which bring a step's
+data to the device while it computes.
+"""
+
+import importlib
+from typing import Any
+
+_FOLDERS = {"cupy": "cuda"}
+
+
+def offered(backend: str, what: str) -> Any:
+    """What the fused code for arrays of a backend offers by this name, None if it does not, or if there is none."""
+    folder = _FOLDERS.get(backend)
+    return None if folder is None else getattr(importlib.import_module(f"{__name__}.{folder}"), what, None)

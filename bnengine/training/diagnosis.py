@@ -25,7 +25,7 @@ def first_non_finite(step: Step, batch: Batch) -> str:
         for name, array in network.named_parameters().items():
             if found := _broken(backend.to_numpy(array)):
                 return f"parameter {name} holds {found}"
-        micro = step.upload(batch)
+        micro = step.inputs.put(0, batch)
         if found := _broken(backend.to_numpy(micro.x)):
             return f"the input holds {found}"
         target = backend.to_numpy(micro.target)
@@ -43,7 +43,7 @@ def _forward(step: Step, micro: Any, batch: Batch) -> str:
             return found
         x, pull = layer.forward(x, run)
         pulls.append((layer, pull))
-    total = backend.asarray(np.asarray([step.total([batch])]), network.dtype)
+    total = backend.asarray(np.asarray([step.inputs.total([batch])]), network.dtype)
     value, dy = step.loss(x, micro.target, micro.weights, step.constants, total)
     if found := _broken(backend.to_numpy(value)):
         return f"the loss is {found}"

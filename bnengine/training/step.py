@@ -10,7 +10,7 @@ A step that is not ok changes parameters, state and statistics by no bit and is 
 varies is data.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from .. import ops
 from .._typing import Array
-from ..data import Batch
+from ..data import ArraySource, Batch
 from ..errors import InputError
 from ..flat import Flat, Parameter
 from ..losses import LossFunction
@@ -28,7 +28,10 @@ from ..ops import Into
 from ..ops.update import IN_A_ROW, LONGEST, ROW, SKIPPED, STEPS
 from ..optimizers import Optimizer
 from ..plan import Plan
-from .inputs import Inputs, Micro, Table
+from .inputs import Inputs, Micro, Prepared, Table
+from .replaying import Graph, Mode, Replays
+from .resident import Resident
+from .state import load_state, state_of
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,10 @@ class Step:
     "per_micro_batch", as other frameworks do. `average`: an `Average` of the weights, kept beside them.
 
     Where every op has a fused version, the first step of each shape is recorded as a plan while it runs, and later
-    ones replay it: the same launches on the same memory, so the same bytes. `replay` False runs op by op.
+    ones replay it: the same launches on the same memory, so the same bytes. `replay` False runs op by op. `graph`:
+    "auto" replays as one graph where the library has such, False launch by launch, True is an error where it cannot.
+
+    `hold` brings a whole data set to the backend; `next` is then a step whose rows are gathered by a launch of its own.
     """
 
     def __init__(
@@ -91,6 +97,7 @@ class Step:
         average: Average | None = None,
         memory: Arena | None = None,
         replay: bool = True,
+        graph: Graph = "auto",
     ) -> None:
         if clip_norm is not None and not 0 < clip_norm < float("inf"):
             raise InputError(f"Step: clip_norm {clip_norm!r} is not a finite number above 0, or None")
@@ -100,11 +107,12 @@ class Step:
         self.clip_norm, self.statistics, self.average = clip_norm, statistics, average
         backend = self.backend = network.backend
         xp, device, dtype = backend.xp, backend.device, backend.dtype(network.dtype)
-        self.memory, self.replay = memory or Arena(), replay
-        self.plans: dict[tuple[Any, ...], Plan] = {}
-        self._recorded_in: tuple[int, ...] = ()
-        self._froze: tuple[Any, ...] = ()
-        self.inputs, self.table = Inputs(backend, network.dtype), Table(backend, network.dtype)
+        self.memory = memory or Arena()
+        self._replays, self.graph = Replays(self.memory, backend.name, replay=replay, graph=graph), graph
+        self._froze = network.freezes
+        self.resident: Resident | None = None
+        self._held = 0  # data sets that were brought in, one after the other
+        self.inputs, self.table = Inputs(network, loss), Table(backend, network.dtype)
         self.gradients = network.gradients()
         self._propose(1)
         self.slots: dict[str, Flat | None] = {
@@ -115,8 +123,7 @@ class Step:
         self.hits = xp.zeros((1,), dtype=xp.float64, device=device)
         self.value = xp.zeros((1,), dtype=dtype, device=device)
         self.verdict = ops.judge(self.value, self.gradients.array, self.proposals[0].array)
-        self.outputs = network.outputs or 1
-        constants = loss.constants(self.outputs)
+        constants = loss.constants(network.outputs or 1)
         self.constants = None if constants is None else backend.asarray(constants, network.dtype)
         self.averaged = self._copies() if average else None
         self.schedule([0.0])
@@ -153,85 +160,98 @@ class Step:
         rest = self.rates[min(row, len(self.rates) - 1) :]
         self.schedule([*rest, *[rest[-1]] * max(64, len(self.rates))])
 
-    def upload(self, batch: Batch, i: int = 0) -> Micro:
-        """A batch as micro-batch i on the backend, its targets checked by the loss."""
-        target = self.loss.targets(batch.y, self.outputs)
-        weights = self.loss.weights(batch.weights, target)
-        x, samples = self.network.asarray(batch.x), np.asarray(batch.samples)
-        if not target.shape[:1] == samples.shape == (x.shape[0],):
-            raise InputError(
-                f"Step: {x.shape[0]} rows of input, targets of shape {target.shape}, sample indices of shape "
-                f"{samples.shape}; give one target and one index a row"
-            )
-        return self.inputs.put(i, x, target, weights, samples)
-
-    def total(self, batches: Sequence[Batch]) -> float:
-        """What the loss of a step is divided by: the rows, or their weight, of all its micro-batches."""
-        return sum(self.loss.total(self.loss.targets(b.y, self.outputs), b.weights, self.outputs) for b in batches)
-
     def __call__(self, batches: Sequence[Batch]) -> None:
         """One optimizer step over the micro-batches: gradients of one large batch, statistics merged."""
         if not batches:
             raise InputError("Step: no micro-batches; give at least one")
-        total = self.total(batches)
-        if not 0 < total < float("inf"):
-            raise InputError(
-                f"Step: the weights of the step sum to {total!r}; they must be finite and sum to more than 0"
-            )
+        normaliser = self.inputs.weigh(batches)
+        self._count()
+        with np.errstate(all="ignore"):  # what is not finite is data here, and judged
+            micros = [self.inputs.put(i, batch) for i, batch in enumerate(batches)]
+        shapes = tuple((m.x.shape, m.target.shape, str(m.target.dtype), m.weights is None) for m in micros)
+        self._step(shapes, len(micros), lambda: self.run(micros, normaliser))
+
+    def hold(self, source: ArraySource) -> Resident:
+        """Bring all data of a source to the backend, in place of what was held; `Resident.start` begins an epoch."""
+        self.resident = Resident(source, self.inputs)
+        self._held += 1
+        return self.resident
+
+    def next(self, sizes: tuple[int, ...]) -> None:
+        """One optimizer step over the next rows of the data held, in micro-batches of these sizes."""
+        if self.resident is None:
+            raise InputError("Step.next: no data is held; call hold(source) and start an epoch, or give batches")
+        self.resident.take(sizes)
+        self._count()
+        self._step(sizes, len(sizes), lambda: self._run_gathered(sizes))
+
+    def _count(self) -> None:
         if self.called >= len(self.rates):
             self._prolong()
         self.called += 1
-        with np.errstate(all="ignore"):  # what is not finite is data here, and judged
-            micros = [self.upload(batch, i) for i, batch in enumerate(batches)]
-            self._run_or_replay(micros, self.inputs.weigh(total))
 
-    def _run_or_replay(self, micros: list[Micro], normaliser: Array) -> None:
-        """Replay the plan of such a step; record one if there is none. What a plan has baked in is its key."""
-        if self.statistics == "per_micro_batch" and len(micros) > len(self.proposals):
-            self._propose(len(micros))
-        if not self.replay:
-            self.run(micros, normaliser)
-            return
-        if self._recorded_in != (memory := self._generations()):
-            self.plans.clear()  # they point to memory that was replaced since
-            self._recorded_in = memory
-        key = self._key(micros)
-        if key[-1] != self._froze:  # no launch of the plan writes what is frozen now
+    def _step(self, kind: Hashable, micros: int, run: Callable[[], None]) -> None:
+        """Run a step or replay it; its key is everything that a plan holds as a constant: shapes, settings, freezes."""
+        if self.statistics == "per_micro_batch" and micros > len(self.proposals):
+            self._propose(micros)
+        network = self.network
+        if self._froze is not network.freezes:  # no launch of a plan writes what is frozen now
             self.gradients.array[...] = 0
             self.proposed[...] = 0
-            self._froze = key[-1]
-        plan = self.plans.get(key)
-        if plan is None:
-            with self.memory.recording(self._owned()) as self.plans[key]:
-                self.run(micros, normaliser)
-            self._recorded_in = self._generations()
-        elif plan.reasons:
-            self.run(micros, normaliser)
-        else:
-            plan.replay()
+            self._froze = network.freezes
+        settings = self.clip_norm, self.optimizer, self.loss, self.average, self.statistics, network.seed, self._froze
+        self._replays((kind, settings), self._generations, self._owned, run)
 
-    def _key(self, micros: list[Micro]) -> tuple[Any, ...]:
-        """Everything that a recorded step holds as a constant: shapes, settings, freezes."""
-        shapes = tuple((m.x.shape, m.target.shape, str(m.target.dtype), m.weights is None) for m in micros)
-        settings = (self.clip_norm, self.optimizer, self.loss, self.average, self.statistics, self.network.seed)
-        frozen = tuple((h.frozen, getattr(h, "normalises", False)) for h in self.network.named_handles().values())
-        return shapes, settings, frozen
+    @property
+    def plans(self) -> dict[Hashable, Plan]:
+        """The recorded steps, by what they depend on."""
+        return self._replays.plans
+
+    def modes(self) -> list[Mode]:
+        """How recorded steps run: as one graph, launch by launch, or op by op, and why."""
+        return self._replays.modes()
 
     def _generations(self) -> tuple[int, ...]:
         """Counts of the replacements of memory that plans point to."""
-        return self.inputs.generation, self.table.generation, self.memory.layout, len(self.proposals)
+        return self.inputs.generation, self.table.generation, self.memory.layout, len(self.proposals), self._held
 
     def _owned(self) -> list[Array]:
         """The memory that outlives a step and that a replay reads."""
         network = self.network
         flats = [flat for flat in (*self.slots.values(), *(self.averaged or ())) if flat is not None]
-        held = [self.counters, self.sums, self.hits, self.value, *self.verdict, self.table.array, self.proposed]
+        held = [
+            self.counters,
+            self.sums,
+            self.hits,
+            self.value,
+            *filter(lambda a: a is not None, self.verdict),
+            self.table.array,
+            self.proposed,
+        ]
         buffers = [network.parameters, network.statistics, self.gradients, *flats]
         rules = [a for a in (network.decay, network.unbiased, self.constants) if a is not None]
-        return [*held, *rules, *self.inputs.arrays(), *(flat.array for flat in buffers)]
+        data = [] if self.resident is None else self.resident.memory()
+        return [*held, *rules, *data, *self.inputs.arrays(), *(flat.array for flat in buffers)]
 
-    def run(self, micros: Sequence[Micro], normaliser: Array) -> None:
-        """The step itself, on arrays of the backend."""
+    def _run_gathered(self, sizes: tuple[int, ...]) -> None:
+        """The step on the rows that the cursor stands at."""
+        resident, micros, offset = self.resident, list[Micro](), 0
+        assert resident is not None
+        arrays = (*(resident.arrays.get(name) for name in Prepared._fields), resident.normalisers, resident.order)
+        for i, rows in enumerate(sizes):
+            micros.append(self.inputs.views(i, resident.fields(rows)))
+            into = {name: Into(a) for name, a in micros[i]._asdict().items() if a is not None}
+            into["normaliser"] = Into(self.inputs.normaliser)
+            ops.gather(*arrays, resident.cursor, rows=rows, offset=offset, memory=self.memory, into=into)
+            offset += rows
+        self.run(micros, self.inputs.normaliser, resident.cursor)
+
+    def run(self, micros: Sequence[Micro], normaliser: Array, cursor: Array | None = None) -> None:
+        """The step itself, on arrays of the backend; `cursor` is moved behind its rows."""
+        with np.errstate(all="ignore"):  # what is not finite is data here, and judged
+            self._run(micros, normaliser, cursor)
+
+    def _run(self, micros: Sequence[Micro], normaliser: Array, cursor: Array | None) -> None:
         network, memory, counters = self.network, self.memory, self.counters
         self.gradients.start()
         for i, micro in enumerate(micros):
@@ -239,8 +259,8 @@ class Step:
         self.gradients.finish()
         proposals = self._finish_proposals(len(micros))
 
-        judged = {name: Into(array) for name, array in self.verdict._asdict().items()}
-        ok, _, factor = ops.judge(
+        judged = {name: Into(array) for name, array in self.verdict._asdict().items() if array is not None}
+        ok, _, factor, _ = ops.judge(
             self.value,
             self.gradients.array,
             self.proposed[: len(proposals), ...],
@@ -270,7 +290,8 @@ class Step:
         ops.tally(
             self.sums, self.value, normaliser, self.hits, ok, rows=rows, memory=memory, into={"out": Into(self.sums)}
         )
-        ops.advance(counters, ok, memory=memory, into={"out": Into(counters)})
+        into = {"counters": Into(counters)} | ({} if cursor is None else {"cursor": Into(cursor)})
+        ops.advance(counters, ok, cursor, rows=rows, memory=memory, into=into)
 
     def _gradients_of(self, i: int, micro: Micro, normaliser: Array) -> None:
         proposals = self.proposals[i if self.statistics == "per_micro_batch" else 0]
@@ -334,46 +355,11 @@ class Step:
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Optimizer state, counters and averages as named NumPy arrays: what resuming needs beside the network."""
-        network = self.network
-        held = {"counters": self.counters, "sums": self.sums, "norm": self.verdict.norm}
-        state = {name: self.backend.to_numpy(array, copy=True) for name, array in held.items()}
-        state["counters"][ROW] = 0  # a place in the table of rates, which `schedule` gives anew
-        for slot, flat in self.slots.items():
-            if flat is not None:
-                named = network.export(flat, network.statistics)
-                state.update({f"optimizer.{slot}.{name}": named[name] for name in network.named_parameters()})
-        if self.averaged is not None:
-            state.update({f"average.{name}": array for name, array in network.export(*self.averaged).items()})
-        return state
+        return state_of(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave; a missing, unknown or misshapen entry is an error, and nothing is changed
         then.
         """
-        expected = self.state_dict()
-        if wrong := sorted(expected.keys() ^ state.keys()):
-            raise InputError(
-                f"Step.load_state_dict: {', '.join(wrong[:4])} missing or unknown; the optimizer must be the one "
-                "that was saved"
-            )
-        for name, array in expected.items():
-            if np.shape(state[name]) != array.shape:
-                raise InputError(
-                    f"Step.load_state_dict: {name} has shape {np.shape(state[name])}; needed is {array.shape}"
-                )
-        asarray, dtype = self.backend.asarray, self.network.dtype
-        new = [(self.counters, asarray(state["counters"], "int64"))]
-        new += [
-            (array, asarray(state[name], "float64"))
-            for name, array in (("sums", self.sums), ("norm", self.verdict.norm))
-        ]
-        handles = [(n, h) for n, h in self.network.named_handles().items() if isinstance(h, Parameter)]
-        for slot, flat in self.slots.items():
-            if flat is not None:
-                new += [(flat[h], asarray(state[f"optimizer.{slot}.{name}"], dtype)) for name, h in handles]
-        if self.averaged is not None:
-            averaged = {k.removeprefix("average."): v for k, v in state.items() if k.startswith("average.")}
-            self.network.import_into(averaged, *self.averaged)
-        for view, array in new:
-            view[...] = array
+        load_state(self, state)
         self.called = len(self.rates)  # the table was made for another step count: the next step makes it anew

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from math import ceil
 from numbers import Integral
 from time import perf_counter
@@ -10,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..data import ArraySource, Batch, IterableSource, Preprocessing, Source, groups, order
+from ..data import ArraySource, Batch, IterableSource, Source, groups
 from ..errors import CheckpointError, InputError, TrainingFailed
 from ..losses import LossFunction, get_loss
 from ..metrics import Metric
@@ -21,10 +20,12 @@ from .averaging import averaged_weights, refresh
 from .callbacks import Callback, Record
 from .diagnosis import first_non_finite
 from .evaluation import evaluate
+from .feeding import Group, as_source, bring, steps_of
 from .footprint import estimate
 from .interrupts import deferred_interrupt
 from .plain import listed, restored, written
 from .progress import Progress, progress
+from .replaying import Graph, described
 from .step import Average, Report, Step
 
 SKIPS_ALLOWED = 10
@@ -36,7 +37,9 @@ class Trainer:
 
     `optimizer` and `loss`: objects, names or configurations. `learning_rate`: a number or a schedule. `clip_norm`: the
     largest global norm of the gradients. `accumulate`: micro-batches to a step. `statistics`, `average`: see `Step`.
-    `progress`: "auto", "bar", "plain" or "quiet".
+    `graph`: whether a step is replayed as one CUDA graph, "auto" where that can be. `resident`: whether all training
+    data are kept in the device's memory, "auto" where they take at most half of what a GPU has free; else batches are
+    brought there while it computes. `progress`: "auto", "bar", "plain" or "quiet".
     """
 
     def __init__(
@@ -52,20 +55,26 @@ class Trainer:
         average: Average | None = None,
         callbacks: Sequence[Callback] = (),
         progress: Literal["auto", "bar", "plain", "quiet"] = "auto",
+        graph: Graph = "auto",
+        resident: Literal["auto"] | bool = "auto",
     ) -> None:
         if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
             raise InputError(f"Trainer: accumulate {accumulate!r} is not a whole number of micro-batches from 1 up")
+        if resident not in ("auto", True, False):
+            raise InputError(f"Trainer: resident {resident!r} is not 'auto', True or False")
         self.network, self.loss, self.optimizer = network, get_loss(loss), get_optimizer(optimizer)
         self.schedule: Schedule = get_schedule(learning_rate)
         self.accumulate, self.callbacks, self.mode = accumulate, list(callbacks), progress
         self.step = Step(
-            network, self.optimizer, self.loss, clip_norm=clip_norm, statistics=statistics, average=average
+            network, self.optimizer, self.loss, clip_norm=clip_norm, statistics=statistics, average=average, graph=graph
         )
+        self.keeps_data = resident
         self.epoch = 0  # the epoch that runs, or that comes next
         self.group = 0  # steps of it that are done
         self.history: list[Record] = []
         self.stopping = ""
         self.batch_size = 0
+        self._said = set[str]()
         self._resolved = self._loaded = False
 
     # -- fit ----------------------------------------------------------------------------------------------------------
@@ -100,6 +109,7 @@ class Trainer:
         self.batch_size, self.stopping, self._loaded = batch_size, self.stopping if self._loaded else "", False
         steps = self.steps_per_epoch(source)
         self._resolve(steps, epochs)
+        bring(source, self.step, self.keeps_data)
         shown = progress(self.mode)
         shown.start(epochs, steps)
         try:
@@ -161,16 +171,17 @@ class Trainer:
             self.step.start_epoch()
         self._each("epoch_begins", self.epoch)
         report = self.step.report()
-        self.step.schedule(self.schedule.for_steps(report.steps, max(1, (steps or 1) - self.group)))
+        left = READ_EVERY if steps is None else max(1, steps - self.group)
+        self.step.schedule(self.schedule.for_steps(report.steps, left))
         started, rows, skipped = perf_counter(), 0, report.skipped
-        for batches in self._steps(source):
-            if steps is None:
-                self.step.schedule([self.schedule.rate(self.step.report().steps)])
-            self._run(batches)
+        for i, group in enumerate(steps_of(self, source)):
+            if steps is None and i and i % READ_EVERY == 0:
+                self.step.schedule(self.schedule.for_steps(self.step.report().steps, READ_EVERY))
+            self._run(group)
             self.group += 1
-            rows += sum(len(batch.x) for batch in batches)
+            rows += sum(group.sizes)
             if self._reads():
-                report = self._watch(batches, shown, skipped)
+                report = self._watch(group, shown, skipped)
                 skipped = report.skipped
                 seconds = perf_counter() - started
                 shown.advance(self.group, report.loss, self.schedule.rate(report.steps), rows / max(seconds, 1e-9))
@@ -220,25 +231,12 @@ class Trainer:
             )
         return float(found[0])
 
-    def _steps(self, source: Source) -> Iterator[list[Batch]]:
-        """The micro-batches of each step that is still to be done in this epoch."""
-        done, k = self.group * self.accumulate, self.accumulate
-        if isinstance(source, IterableSource):
-            batches = source.epoch(skip=done)
-            while group := list(islice(batches, k)):
-                yield group
-            return
-        assert source.rows is not None
-        positions = order(source.rows, seed=self.network.seed, epoch=self.epoch)
-        micro = groups(source.rows, self.batch_size)
-        for i in range(done, len(micro), k):
-            with self._memory(max(rows.stop - rows.start for rows in micro[i : i + k])):
-                taken = [source.take(positions[rows]) for rows in micro[i : i + k]]
-            yield taken
-
-    def _run(self, batches: list[Batch]) -> None:
-        with self._memory(max(len(batch.x) for batch in batches)):
-            self.step(batches)
+    def _run(self, group: Group) -> None:
+        with self._memory(max(group.sizes)):
+            if self.step.resident is not None:
+                self.step.next(group.sizes)
+            else:
+                self.step(group.batches())
 
     @contextmanager
     def _memory(self, rows: int) -> Iterator[None]:
@@ -255,9 +253,10 @@ class Trainer:
     def _reads(self) -> bool:
         return self.network.backend.name != "cupy" or self.group % READ_EVERY == 0
 
-    def _watch(self, batches: list[Batch] | None, shown: Progress, skipped: int) -> Report:
+    def _watch(self, group: Group | None, shown: Progress, skipped: int) -> Report:
         """Read the counters; say when steps were skipped, give up after ten in a row."""
         report = self.step.report()
+        self._tell_modes(shown)
         new, last = report.skipped - skipped, report.steps + report.skipped
         if new == 1 and not report.ok:
             shown.message(f"step {last} of the training was not finite and was skipped: nothing changed")
@@ -268,12 +267,21 @@ class Trainer:
             )
         if report.longest_skip >= SKIPS_ALLOWED:
             self.step.forget_skips()  # whoever catches the error and cures its cause can go on
-            where = self._find_fault(batches) if batches else "it cannot be told which batch it was"
+            where = self._find_fault(group.batches()) if group else "it cannot be told which batch it was"
             raise TrainingFailed(
                 f"fit: {report.longest_skip} steps in a row were not finite; {where}. The network is as it was before "
                 "them: lower the learning rate, clip the gradients (clip_norm), or look at the data"
             )
         return report
+
+    def _tell_modes(self, shown: Progress) -> None:
+        """Once, why steps on a device do not run as one graph; references on a CPU are nothing to tell."""
+        if self.network.backend.name != "cupy" or self.step.graph is False:
+            return
+        for line in map(described, self.step.modes()):
+            if line and line not in self._said:
+                self._said.add(line)
+                shown.message(line)
 
     def _find_fault(self, batches: list[Batch]) -> str:
         found = [first_non_finite(self.step, batch) for batch in batches]
@@ -375,15 +383,3 @@ class Trainer:
             self.schedule.load_state_dict(values["schedule"])
         self.epoch, self.group, self.batch_size = values["epoch"], values["group"], values["batch_size"]
         self.history, self.stopping, self._loaded = restored(values["history"]), values["stopping"], True
-
-
-def as_source(data: Any, dtype: str, name: str, preprocessing: Preprocessing | None = None) -> Source | None:
-    """A Source of what a user gives: one already, (x, y), (x, y, weights), or a callable that returns an iterable of
-    batches.
-    """
-    if data is None or (hasattr(data, "take") and hasattr(data, "rows")):
-        return data  # type: ignore[no-any-return]
-    if isinstance(data, tuple) and len(data) in (2, 3):
-        x, y, weights = data if len(data) == 3 else (*data, None)
-        return ArraySource(x, y, weights, preprocessing, dtype=dtype, name=name)
-    return IterableSource(data, preprocessing, dtype, name)

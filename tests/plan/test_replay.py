@@ -60,7 +60,8 @@ def groups(steps: int) -> list[list[data.Batch]]:
 
 def snapshot(step: Step) -> list[bytes]:
     network = step.network
-    arrays = [network.parameters.array, network.statistics.array, step.counters, step.sums, step.value, *step.verdict]
+    arrays = [network.parameters.array, network.statistics.array, step.counters, step.sums, step.value]
+    arrays += [a for a in step.verdict if a is not None]
     return [a.tobytes() for a in (*arrays, *(flat.array for flat in step.slots.values() if flat is not None))]
 
 

@@ -4,3 +4,8 @@ A launcher has the arguments of its op behind `to`, which it asks for outputs. I
 that its kernel expects, chooses the kernel's instance, grid and vector width, and launches. CuPy is imported when an
 array of it is met, never before.
 """
+
+from .graph import replayer
+from .upload import Uploads
+
+__all__ = ["Uploads", "replayer"]

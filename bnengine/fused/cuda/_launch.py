@@ -83,11 +83,6 @@ class Kernel:
     def __name__(self) -> str:
         return self.name
 
-    @property
-    def capturable(self) -> bool:
-        """Whether a stream may be capturing when it is launched."""
-        return True
-
     def __call__(self, *arguments: Any) -> None:
         packed = [_NULL if a is None else a for a in arguments]
         for place, array in self.bound:

@@ -9,9 +9,11 @@ from typing import Any
 
 from ..._typing import Array
 from ...memory import Outputs
+from ...errors import BackendError
 from . import _load
 from .cublaslt import Gemm, alignment_of, gemm_plan, layout_of, workspace_bytes
 from .cublaslt_api import Refusal
+from ._launch import ready
 from .pointwise import summed
 
 
@@ -25,11 +27,6 @@ class Product:
     @property
     def __name__(self) -> str:
         return str(self.plan.product)
-
-    @property
-    def capturable(self) -> bool:
-        """Whether a stream may be capturing when it is launched."""
-        return True
 
     def __call__(self, a: Array, b: Array, bias: Array | None, out: Array) -> None:
         added, stream = None if bias is None else bias.data.ptr, _load.stream()
@@ -59,16 +56,23 @@ def gemm(
     to: Outputs, a: Array, b: Array, out: Array, *, adds: bool = False, bias: Array | None = None,
     precision: str = "highest",
 ) -> bool:  # fmt: skip
-    """Launch out = a b, or with `adds` out = out + a b; two-dimensional, of one dtype, a and b perhaps transposed.
+    """Launch out = a b, or with `adds` out = out + a b; two-dimensional, a and b of one dtype, perhaps transposed.
 
-    `bias` is added to every row if a plan does it: then, and if there is none, the answer is True. `precision`: what
-    is multiplied, see `gemm_plan`; CuPy's own product has the arrays as they are.
+    out has that dtype too, or is float32 where a and b have 16 bits. `bias` is added to every row if a plan does it:
+    then, and if there is none, the answer is True. `precision`: "highest", the arrays as they are, or "tf32", see
+    `gemm_plan`. Without a plan CuPy multiplies the arrays as they are, so "tf32" is a BackendError then.
     """
     plan = _plan(a, b, out, bias, adds, precision)
     if not isinstance(plan, Refusal):
         workspace = _load.workspace(workspace_bytes(out.device.id), out.device.id)
         to.launch(Product(plan, workspace), whole=(a, b, bias), writes=(out,))
         return True
+    if precision != "highest":
+        raise BackendError(
+            f"precision {precision!r}: products cannot be rounded to it here, since {plan.reason}; take precision="
+            "'highest'"
+        )
+    a, b = (ready(to, x, out.dtype) if x.dtype != out.dtype else x for x in (a, b))
     product = to.array("a product", out.shape, out.dtype, out) if adds else out
     to.launch(Multiplied(plan.reason), whole=(a, b), writes=(product,))
     if adds:
@@ -83,7 +87,7 @@ def _plan(a: Array, b: Array, out: Array, bias: Array | None, adds: bool, precis
         return Refusal(f"strides {a.strides}, {b.strides} and {out.strides} are none that cublasLt has")
     (turned_a, lda), (turned_b, ldb), (_, ldc) = (layout for layout in layouts if layout is not None)
     return gemm_plan(
-        out.shape[0], out.shape[1], a.shape[1], out.dtype, transpose_a=turned_a, transpose_b=turned_b,
-        lda=lda, ldb=ldb, ldc=ldc, accumulate=adds, precision=precision, epilogue=None if bias is None else "bias",
+        out.shape[0], out.shape[1], a.shape[1], a.dtype, transpose_a=turned_a, transpose_b=turned_b,
+        out_dtype=out.dtype, lda=lda, ldb=ldb, ldc=ldc, accumulate=adds, precision=precision, epilogue=None if bias is None else "bias",
         device=out.device.id, alignment=alignment_of(*addresses),
     )  # fmt: skip

@@ -1,0 +1,31 @@
+"""A recorded step as one CUDA graph: captured once, launched ever after."""
+
+from collections.abc import Callable
+
+from ...errors import BackendError
+from ...plan import Plan, name_of
+from . import _load
+
+
+def replayer(plan: Plan) -> Callable[[], None] | str:
+    """A call that runs the whole plan as one graph on CuPy's current stream, or in words why there is none.
+
+    Capture runs nothing, so it changes nothing. All launches ran when the plan was recorded: kernels are compiled and
+    loaded, products have their algorithms, every address is an arena's or the network's. What cannot be captured is
+    CuPy's own product, since cuBLAS refuses while a stream captures.
+    """
+    for launch in plan.launches:
+        if not getattr(launch.kernel, "capturable", True):
+            return f"{name_of(launch.kernel)} cannot be captured into a graph"
+    stream = _load.cupy().cuda.Stream(non_blocking=True)  # the null stream cannot capture
+    try:
+        with stream:
+            stream.begin_capture()
+            try:
+                plan.replay()
+            finally:
+                graph = stream.end_capture()
+    except (RuntimeError, BackendError) as error:  # CuPy's own errors are RuntimeErrors
+        return f"capture failed: {str(error).splitlines()[0]}"
+    launch_graph: Callable[[], None] = graph.launch
+    return launch_graph

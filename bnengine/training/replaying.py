@@ -1,0 +1,124 @@
+"""Steps recorded once and replayed ever after: as one graph, launch by launch, or op by op where neither can be."""
+
+from collections.abc import Callable, Hashable
+from typing import Literal, NamedTuple
+
+from .._typing import Array
+from ..errors import InputError
+from ..fused import offered
+from ..memory import Arena
+from ..plan import Plan
+
+How = Literal["graph", "launches", "op by op"]
+Graph = Literal["auto"] | bool
+
+
+class Mode(NamedTuple):
+    """How steps of one kind run: `launches` of a replay, and `why` not in the best way there is; "" if they do."""
+
+    key: Hashable
+    how: How
+    launches: int
+    why: str
+
+
+class _Kept:
+    """A recorded step, and what runs it again; None until that is settled, at the first replay."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.mode: Mode | None = None
+        self.again: Callable[[], None] | None = None
+
+
+class Replays:
+    """Records the first step of each key while it runs, and replays later ones: the same launches, so the same bytes.
+
+    `replay` False: op by op, always. `graph`: "auto" takes one graph a step where the library can, False never, and
+    True makes it an error where it cannot.
+    """
+
+    def __init__(self, memory: Arena, backend: str, *, replay: bool, graph: Graph) -> None:
+        if graph not in ("auto", True, False):
+            raise InputError(f"Step: graph {graph!r} is not 'auto', True or False")
+        self._replayer = offered(backend, "replayer")
+        if graph is True and (not replay or self._replayer is None):
+            why = "replay=False runs op by op" if not replay else f"the backend {backend} has no graphs"
+            raise InputError(f"Step: graph=True, but {why}; take graph='auto'")
+        self.memory, self.replay, self.graph = memory, replay, graph
+        self._kept: dict[Hashable, _Kept] = {}
+        self._memory_of_plans: tuple[int, ...] = ()
+        self._last: tuple[Hashable, Callable[[], None]] | None = None
+
+    @property
+    def plans(self) -> dict[Hashable, Plan]:
+        """The plans kept, by key."""
+        return {key: kept.plan for key, kept in self._kept.items()}
+
+    def modes(self) -> list[Mode]:
+        """How the steps of each key run, of those that were settled."""
+        return [kept.mode for kept in self._kept.values() if kept.mode is not None]
+
+    def __call__(
+        self,
+        key: Hashable,
+        memory: Callable[[], tuple[int, ...]],
+        owned: Callable[[], list[Array]],
+        run: Callable[[], None],
+    ) -> None:
+        """Run a step: `key` says what a plan of it has baked in, `memory` counts the replacements of memory it points
+        to, `owned` is the memory outside the arena that it reads.
+        """
+        if not self.replay:
+            run()
+            return
+        if memory() != self._memory_of_plans:
+            self._kept.clear()
+            self._last, self._memory_of_plans = None, memory()
+        if self._last is not None and self._last[0] == key:
+            self._last[1]()
+            return
+        kept = self._kept.get(key)
+        if kept is None:
+            with self.memory.recording(owned()) as plan:
+                run()
+            self._kept[key] = self._settled(key, plan)
+            self._memory_of_plans, self._last = memory(), None
+            return
+        again = run if kept.mode is not None and kept.mode.how == "op by op" else self._replay_of(key, kept)
+        if again is not run:
+            self._last = key, again
+        again()
+
+    def _settled(self, key: Hashable, plan: Plan) -> _Kept:
+        kept = _Kept(plan)
+        if plan.reasons:
+            whys = {choice.op: choice.why for choice in self.memory.explain()}
+            why = "; ".join(f"no fused version of {name} can be taken ({whys[name]})" for name in plan.reasons)
+            self._refuse(why)
+            kept.mode = Mode(key, "op by op", 0, why)
+        return kept
+
+    def _replay_of(self, key: Hashable, kept: _Kept) -> Callable[[], None]:
+        """What replays it, made at the first replay: kernels of the recorded step are loaded by then."""
+        if kept.again is None:
+            found = self._replayer(kept.plan) if self.graph and self._replayer is not None else ""
+            if isinstance(found, str):
+                if found:
+                    self._refuse(found)
+                kept.again, kept.mode = kept.plan.replay, Mode(key, "launches", len(kept.plan.launches), found)
+            else:
+                kept.again, kept.mode = found, Mode(key, "graph", len(kept.plan.launches), "")
+        return kept.again
+
+    def _refuse(self, why: str) -> None:
+        if self.graph is True:
+            raise InputError(f"Step: graph=True, but {why}; take graph='auto'")
+
+
+def described(mode: Mode) -> str:
+    """A line of a log about steps that do not run in the best way; "" if they do."""
+    if not mode.why:
+        return ""
+    how = {"op by op": "op by op", "launches": "launch by launch"}.get(mode.how, mode.how)
+    return f"steps run {how}: {mode.why}"

@@ -1,0 +1,95 @@
+"""All training data in the memory of the backend, so that a step's own launch gathers its rows."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .._typing import Array
+from ..data import ArraySource
+from ..errors import InputError
+from .inputs import Field, Inputs, Prepared, positive_total
+
+ROWS_AT_ONCE = 8192  # brought in together
+SHARE = 0.5  # of a GPU's free memory that data may take unasked
+
+
+class Resident:
+    """Inputs, targets, weights and sample indices of a source, its order in this epoch, and the place reached.
+
+    `cursor` is on the backend and moved by the step's last launch; the host counts along, so that no step reads beyond
+    the end.
+    """
+
+    def __init__(self, source: ArraySource, inputs: Inputs) -> None:
+        self.source, self.inputs, self.backend = source, inputs, inputs.backend
+        first = _first(source, inputs)
+        self.dtypes = inputs.dtypes(first)
+        self._targets = np.empty((source.rows, *first.target.shape[1:]), first.target.dtype)
+        self._weights = None if first.weights is None else np.empty(source.rows, first.weights.dtype)
+        self.arrays = {name: self._empty(name, a) for name, a in first._asdict().items() if a is not None}
+        for start in range(0, source.rows, ROWS_AT_ONCE):
+            self._bring(start)
+        xp, device = self.backend.xp, self.backend.device
+        self.order = xp.zeros((source.rows,), dtype=xp.int64, device=device)
+        self.normalisers = xp.zeros((source.rows,), dtype=inputs.normaliser.dtype, device=device)
+        self.cursor = xp.zeros((2,), dtype=xp.int64, device=device)
+        self._rest = 0
+
+    def _empty(self, name: str, like: Array) -> Array:
+        shape = (self.source.rows, *(int(n) for n in like.shape[1:]))
+        return self.backend.xp.empty(shape, dtype=self.backend.dtype(self.dtypes[name]), device=self.backend.device)
+
+    def _bring(self, start: int) -> None:
+        stop = min(start + ROWS_AT_ONCE, self.source.rows)
+        batch = self.source.take(np.arange(start, stop))
+        prepared = self.inputs.prepare(batch)
+        for name, array in self.arrays.items():
+            array[start:stop, ...] = self.backend.asarray(getattr(prepared, name), self.dtypes[name])
+        self._targets[start:stop] = prepared.target
+        if self._weights is not None:
+            self._weights[start:stop] = batch.weights
+
+    def start(self, order: np.ndarray, groups: Sequence[Sequence[slice]], done: int) -> None:
+        """Begin an epoch in this order, in these groups of micro-batches, `done` of which were taken already."""
+        totals = [self._total(order[rows[0].start : rows[-1].stop]) for rows in groups]
+        self.order[...] = self.backend.asarray(order, "int64")
+        self.normalisers[: len(totals)] = self.backend.asarray(np.asarray(totals), self.inputs.network.dtype)
+        position = groups[done][0].start if done < len(groups) else self.source.rows
+        self.cursor[...] = self.backend.asarray(np.asarray([position, done]), "int64")
+        self._rest = self.source.rows - position
+
+    def _total(self, positions: np.ndarray) -> float:
+        weights = None if self._weights is None else self._weights[positions]
+        return positive_total(self.inputs.loss.total(self._targets[positions], weights, self.inputs.outputs))
+
+    def take(self, sizes: tuple[int, ...]) -> None:
+        """The host's count of a step over micro-batches of these sizes."""
+        rows = sum(sizes)
+        if not sizes or min(sizes) < 1 or rows > self._rest:
+            raise InputError(f"Step: micro-batches of {sizes} rows, but {self._rest} rows of the epoch are left")
+        self._rest -= rows
+
+    def fields(self, rows: int) -> dict[str, Field | None]:
+        """What a micro-batch of so many rows is made of."""
+        found = {name: Field((rows, *a.shape[1:]), self.dtypes[name]) for name, a in self.arrays.items()}
+        return {name: found.get(name) for name in Prepared._fields}
+
+    def memory(self) -> list[Array]:
+        """All arrays on the backend."""
+        return [*self.arrays.values(), self.order, self.normalisers, self.cursor]
+
+
+def fits(source: ArraySource, inputs: Inputs) -> bool:
+    """Whether the data of a source take at most `SHARE` of the memory that a GPU has free; False on a CPU."""
+    free = inputs.backend.free_bytes()
+    if free is None:
+        return False
+    first = _first(source, inputs)
+    dtypes, like = inputs.dtypes(first), {name: a for name, a in first._asdict().items() if a is not None}
+    sizes = {name: 2 if "16" in dtypes[name] else np.dtype(dtypes[name]).itemsize for name in like}
+    row = sum(int(np.prod(a.shape[1:])) * sizes[name] for name, a in like.items())
+    return source.rows * (row + 16) <= SHARE * free  # 16: a place in the order, and a normaliser
+
+
+def _first(source: ArraySource, inputs: Inputs) -> Prepared:
+    return inputs.prepare(source.take(np.arange(min(2, source.rows))))
