@@ -1,88 +1,120 @@
 """Mutation testing: python -m tests.mutation --list | --draw 200 | --sample 20 | --full | --only ID
 
-Tests that find no fault in a mutant would find none in a mistake. Mutants are made of the files that compute (FILES in
-mutants.py) and judged by the tests in a copy of the package; the checkout is never written to, but for results.json.
-A mutant that times out counts as caught. A survivor needs a reason in reasons.toml.
+Tests that find no fault in a mutant would find none in a mistake. Mutants are made of the files that compute
+(populations.py: the Python sources, or with `--population cuda` the kernels and their launchers) and judged by the
+tests in a copy of the package; the checkout is never written to, but for the result of --full. A mutant that times out
+counts as caught. A survivor needs a reason in reasons.toml. A kernel that g++ refuses is no mutant: the next one in the
+draw takes its place.
 """
 
 import argparse
+import shutil
 import sys
 import time
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
-from .mutants import Mutant, all_mutants, draw, read
+from .journal import Journal
+from .mutants import Mutant, all_mutants, ranked, read
+from .populations import POPULATIONS
 from .report import REASONS, SHARE, commit_of, explain, figures, note_on_record, print_summary, save
 from .runner import Outcome, Runner
 
 ROOT = Path(__file__).resolve().parents[2]
-SEED = 2015
 FULL = 200
 
 
-def main() -> int:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--list", action="store_true", help="print every mutant")
     what.add_argument("--draw", type=int, metavar="N", help="print N drawn mutants")
     what.add_argument("--sample", type=int, metavar="N", help="judge N drawn mutants")
-    what.add_argument("--full", action="store_true", help=f"judge {FULL} drawn mutants and write results.json")
+    what.add_argument("--full", action="store_true", help=f"judge {FULL} drawn mutants and write the result")
     what.add_argument(
         "--only", nargs="+", metavar="ID", help="judge these mutants and print their diff and the tests' last lines"
     )
-    parser.add_argument("--seed", type=int, default=SEED, help="of the draw (default: %(default)s)")
+    parser.add_argument("--population", choices=POPULATIONS, default="python", help="what to mutate (%(default)s)")
+    parser.add_argument("--seed", type=int, help="of the draw (default: the population's own)")
     parser.add_argument("--jobs", type=int, default=2, help="mutants judged at a time (default: %(default)s)")
-    args = parser.parse_args()
+    parser.add_argument("--journal", type=Path, metavar="FILE", help="note verdicts there, and take known ones from it")
+    return parser.parse_args()
 
-    texts = read(ROOT)
+
+def main() -> int:
+    args = arguments()
+    population = POPULATIONS[args.population]
+    seed = population.seed if args.seed is None else args.seed
+    texts = read(ROOT, population.files)
     everything = all_mutants(texts)
     if args.list:
         print(*everything, f"{len(everything)} mutants", sep="\n")
         return 0
+    if population.name == "cuda" and not args.draw and shutil.which("g++") is None:
+        raise SystemExit("mutation: there is no g++ on the PATH to run the kernels with; install it")
     if args.only:
         by_id = {mutant.id: mutant for mutant in everything}
         if unknown := [name for name in args.only if name not in by_id]:
-            parser.error(f"no mutant {', '.join(unknown)}; --list prints all")
-        outcomes = judged([by_id[name] for name in args.only], texts, args.jobs, output=True)
+            raise SystemExit(f"mutation: no mutant {', '.join(unknown)}; --list prints all")
+        outcomes = judged([by_id[name] for name in args.only], texts, args.jobs, count=len(args.only), output=True)
         return int(any(o.verdict == "survived" for o in outcomes))
     count = args.draw or args.sample or FULL
-    drawn = draw(everything, texts, seed=args.seed, count=count)
+    candidates = ranked(everything, texts, seed=seed)
     if args.draw:
-        print(*drawn, sep="\n")
+        print(*islice(candidates, count), sep="\n")
         return 0
-    print(f"{len(drawn)} of {len(everything)} mutants, drawn with seed {args.seed}", flush=True)
-    commit = commit_of(ROOT)
-    outcomes = judged(drawn, texts, args.jobs)
-    result = figures(outcomes, texts, commit=commit, seed=args.seed, of=len(everything), reasons=explain())
+    print(f"{count} of {len(everything)} mutants, drawn with seed {seed}", flush=True)
+    commit = commit_of(ROOT, population)
+    outcomes = judged(candidates, texts, args.jobs, count=count, journal=Journal(args.journal, ROOT))
+    result = figures(outcomes, texts, commit=commit, seed=seed, of=len(everything), reasons=explain())
     if args.full:
-        save(result)
+        save(result, population)
     print_summary(result)
-    print(note_on_record(texts))
+    print(note_on_record(texts, population))
     enough = result["share"] >= SHARE
     if args.full:
         return 0 if enough and not result["unexplained"] else 1
     # Of a small sample, survivors with a reason are known: only the others weigh.
-    return 0 if len(drawn) - len(result["unexplained"]) >= SHARE * len(drawn) else 1
+    return 0 if count - len(result["unexplained"]) >= SHARE * count else 1
 
 
-def judged(mutants: list[Mutant], texts: dict[str, str], jobs: int, *, output: bool = False) -> list[Outcome]:
-    began = time.monotonic()
-    outcomes = []
+def judged(
+    candidates: Iterable[Mutant], texts: dict[str, str], jobs: int, *,
+    count: int, journal: Journal | None = None, output: bool = False,
+) -> list[Outcome]:  # fmt: skip
+    """The outcomes of the first `count` candidates that live, and of those before them that do not."""
+    waiting, began = iter(candidates), time.monotonic()
+    drawn: list[Mutant] = []
+    outcomes: list[Outcome] = []
     with Runner(ROOT, texts, jobs=jobs) as runner:
-        seconds = runner.check({mutant.path for mutant in mutants})
-        print(f"the copy passes {len(seconds)} test files in {sum(seconds.values()):.0f} s", flush=True)
-        for outcome in runner.judge(mutants):
-            outcomes.append(outcome)
-            print(
-                f"{len(outcomes):4d} {outcome.seconds:5.1f} s  {outcome.verdict:9s} {outcome.stage:5s} {outcome.mutant}"
-            )
-            if output or outcome.verdict == "survived":
-                print(*("      " + line for line in outcome.mutant.diff(texts[outcome.mutant.path])), sep="\n")
-            if output:
-                print(outcome.output)
-            sys.stdout.flush()
+        while missing := count - sum(outcome.verdict != "stillborn" for outcome in outcomes):
+            more = list(islice(waiting, missing))
+            if not more:
+                break
+            drawn += more
+            known = journal.outcomes(more) if journal else []
+            outcomes += known
+            left = [m for m in more if m not in {outcome.mutant for outcome in known}]
+            seconds = runner.check(left)
+            print(f"the copy passes {len(seconds)} test files in {sum(seconds.values()):.0f} s", flush=True)
+            for outcome in runner.judge(left):
+                outcomes.append(outcome)
+                if journal:
+                    journal.add(outcome)
+                tell(outcome, len(outcomes), texts, output=output)
     print(f"{len(outcomes)} mutants in {time.monotonic() - began:.0f} s")
-    order = {mutant.id: i for i, mutant in enumerate(mutants)}
+    order = {mutant.id: i for i, mutant in enumerate(drawn)}
     return sorted(outcomes, key=lambda outcome: order[outcome.mutant.id])
+
+
+def tell(outcome: Outcome, number: int, texts: dict[str, str], *, output: bool) -> None:
+    print(f"{number:4d} {outcome.seconds:5.1f} s  {outcome.verdict:9s} {outcome.stage:8s} {outcome.mutant}")
+    if output or outcome.verdict == "survived":
+        print(*("      " + line for line in outcome.mutant.diff(texts[outcome.mutant.path])), sep="\n")
+    if output:
+        print(outcome.output)
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -4,15 +4,27 @@ import ast
 import difflib
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from .operators import OPERATORS
-from .source import Source
+from .cuda_operators import CUDA_OPERATORS
+from .cuda_source import CudaSource
+from .launch_operators import LAUNCH_OPERATORS
+from .operators import OPERATORS, Change
+from .source import Source, Text
 
-FILES = ("bnengine/ops/*.py", "bnengine/layers/batch_norm.py", "bnengine/optimizers.py", "bnengine/training/step.py")
+LAUNCHERS = "bnengine/fused/"
+
+
+class Found(NamedTuple):
+    """A change that an operator makes, and where."""
+
+    change: Change
+    operator: str
+    scope: str
 
 
 class Mutant(NamedTuple):
@@ -48,25 +60,42 @@ class Mutant(NamedTuple):
         return f"{self.place}: {before or 'nothing'} -> {after or 'nothing'}"
 
 
-def mutants_of(path: str, text: str) -> Iterator[Mutant]:
-    """All mutants of one file, in the order of the text.
+def mutants_of(path: str, text: str, members: Mapping[str, set[str]] | None = None) -> Iterator[Mutant]:
+    """All mutants of one file, in the order of the text; `members` as in `CudaSource`.
 
     The id is a hash of file, scope, operator, line, change, and a number that tells equal ones apart: it stays when
     other lines change, and goes when its own line does.
     """
-    source = Source(path, text)
+    if path.endswith(".py"):
+        source = Source(path, text)
+        return _identified(source, _in_python(source))
+    kernels = CudaSource(path, text, members)
+    return _identified(kernels, _in_kernels(kernels))
+
+
+def _in_python(source: Source) -> Iterator[Found]:
+    operators = OPERATORS | LAUNCH_OPERATORS if source.path.startswith(LAUNCHERS) else OPERATORS
+    for node in source.sites:
+        for name, (kinds, operator) in operators.items():
+            if isinstance(node, kinds):
+                yield from (Found(change, name, source.scope(node)) for change in operator(source, node))
+
+
+def _in_kernels(source: CudaSource) -> Iterator[Found]:
+    for i in source.sites:
+        for name, operator in CUDA_OPERATORS.items():
+            yield from (Found(change, name, source.scope(i)) for change in operator(source, i))
+
+
+def _identified(source: Text, found: Iterable[Found]) -> Iterator[Mutant]:
     seen: set[tuple[int, int, str]] = set()
     equal: Counter[str] = Counter()
-    found = []
-    for node in source.sites:
-        for name, (kinds, operator) in OPERATORS.items():
-            if isinstance(node, kinds):
-                found += [(change, name, node) for change in operator(source, node)]
-    for (start, end, after), name, node in sorted(found, key=lambda f: (f[0][0], -f[0][1])):
+    path = source.path
+    for (start, end, after), name, scope in sorted(found, key=lambda f: (f.change[0], -f.change[1])):
         if (start, end, after) in seen or source.between(start, end) == after:
             continue
         seen.add((start, end, after))
-        scope, line, before = source.scope(node), source.line_of(start), source.between(start, end)
+        line, before = source.line_of(start), source.between(start, end)
         key = "|".join((path, scope, name, line.strip(), before, after))
         equal[key] += 1
         digest = hashlib.sha256(f"{key}|{equal[key]}".encode()).hexdigest()[:10]
@@ -74,33 +103,43 @@ def mutants_of(path: str, text: str) -> Iterator[Mutant]:
         yield Mutant(digest, path, number, scope, name, start, end, before, after)
 
 
-def read(root: Path) -> dict[str, str]:
+def read(root: Path, patterns: Iterable[str]) -> dict[str, str]:
     """The text of every file that is mutated, by its path from the root."""
-    paths = sorted(path for pattern in FILES for path in root.glob(pattern))
+    paths = sorted(path for pattern in patterns for path in root.glob(pattern))
     return {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in paths}
 
 
-def all_mutants(texts: dict[str, str]) -> list[Mutant]:
-    return [mutant for path, text in texts.items() for mutant in mutants_of(path, text)]
+def all_mutants(texts: Mapping[str, str]) -> list[Mutant]:
+    members: dict[str, set[str]] = {}
+    for path, text in texts.items():
+        if not path.endswith(".py"):
+            for name, others in CudaSource(path, text).own_members.items():
+                members.setdefault(name, set()).update(others)
+    return [mutant for path, text in texts.items() for mutant in mutants_of(path, text, members)]
 
 
-def draw(mutants: Iterable[Mutant], texts: dict[str, str], *, seed: int, count: int) -> list[Mutant]:
-    """`count` mutants that differ from the original: those that come first by a hash of seed and id.
+def ranked(mutants: Iterable[Mutant], texts: Mapping[str, str], *, seed: int) -> Iterator[Mutant]:
+    """Mutants that differ from the original, in the order of a hash of seed and id.
 
     Mutants keep their rank while the rest of the files changes, and a smaller draw is the beginning of a larger one.
     """
-    ranked = sorted(mutants, key=lambda m: hashlib.sha256(f"{seed}|{m.id}".encode()).digest())
-    drawn: list[Mutant] = []
-    for mutant in ranked:
-        if len(drawn) == count:
-            break
+    for mutant in sorted(mutants, key=lambda m: hashlib.sha256(f"{seed}|{m.id}".encode()).digest()):
         if differs(mutant, texts[mutant.path]):
-            drawn.append(mutant)
-    return drawn
+            yield mutant
+
+
+def draw(mutants: Iterable[Mutant], texts: Mapping[str, str], *, seed: int, count: int) -> list[Mutant]:
+    """The first `count` of them."""
+    return list(islice(ranked(mutants, texts, seed=seed), count))
 
 
 def differs(mutant: Mutant, text: str) -> bool:
-    """Whether a mutant is Python and means something else to the parser: cheap, so not every equivalent one is seen."""
+    """Whether a mutant is Python and means something else to the parser: cheap, so not every equivalent one is seen.
+
+    Of a kernel only the compiler can tell: see `Runner`.
+    """
+    if not mutant.path.endswith(".py"):
+        return True
     try:
         tree = ast.parse(mutant.source(text))
     except SyntaxError:

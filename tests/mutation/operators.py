@@ -32,6 +32,7 @@ FUNCTIONS = {
 UNWRAPPED = ("sqrt", "abs", "exp", "reversed", "sorted", "reshape", "astype")  # f(x, ...) becomes x
 # Calls where other orders of the arguments are errors of type or mean the same.
 UNSWAPPED = ("isinstance", "issubclass", "getattr", "zip", "isdtype", "astype", "reshape", "take", "InputError")
+UNSWAPPED += ("vector_of", "alignment_of", "absent")
 OPTIONAL = ("axis", "keepdims", "dtype", "copy", "adds", "into", "clip", "frozen", "dx")  # keywords that have a default
 
 
@@ -61,7 +62,7 @@ def _token(source: Source, left: ast.AST, right: ast.AST, op: ast.AST, new: str)
         yield at, at + len(found.group().encode()), new
 
 
-def _swapped(source: Source, a: ast.AST, b: ast.AST) -> Iterator[Change]:
+def swapped(source: Source, a: ast.AST, b: ast.AST) -> Iterator[Change]:
     if source.text_of(a) != source.text_of(b):
         (start, mid), (mid2, end) = source.span(a), source.span(b)
         yield start, end, source.text_of(b) + source.between(mid, mid2) + source.text_of(a)
@@ -215,7 +216,7 @@ def swapped_arguments(source: Source, node: Any) -> Iterator[Change]:
     arguments = node.args[1:] if name == "where" else node.args
     for a, b in pairwise(arguments):
         if not isinstance(a, ast.Starred) and not isinstance(b, ast.Starred):
-            yield from _swapped(source, a, b)
+            yield from swapped(source, a, b)
 
 
 @operator("swapped elements", ast.Tuple)
@@ -227,7 +228,7 @@ def swapped_elements(source: Source, node: Any) -> Iterator[Change]:
     if isinstance(node.ctx, ast.Load) and not loop and not member:
         for a, b in pairwise(node.elts):
             if not isinstance(a, ast.Starred) and not isinstance(b, ast.Starred):
-                yield from _swapped(source, a, b)
+                yield from swapped(source, a, b)
 
 
 @operator("other field", ast.Attribute)

@@ -1,8 +1,13 @@
 """Which tests judge a mutant: those of the mutated file first, then all that rest on it."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-# What the file's own tests are called; a pattern may match nothing.
+from .cuda_source import CudaSource, users
+from .mutants import LAUNCHERS, Mutant
+
+# What the file's own tests are called, where the name does not tell; a pattern may match nothing.
 NEAR = {
     "bnengine/ops/_op.py": (
         "ops/test_*op*.py",
@@ -43,11 +48,63 @@ WIDE += ("training/test_rates*.py", "network/test_*.py", "test_loss*.py", "test_
 PEERS = ("peers/test_layers.py", "peers/test_losses.py", "peers/test_optimizers.py")
 
 
-def stages(path: str, root: Path) -> dict[str, list[str]]:
-    """The test files that judge a mutant of `path`, stage by stage, quick ones first."""
-    near = _found(NEAR.get(path, ()), root)
-    wide = [name for name in _found(WIDE, root) if name not in near]
-    return {"near": near, "wide": wide, "peers": _found(PEERS, root)}
+# What runs the kernels of a file on the simulated device, the quick files first. Launchers: what launches them.
+KERNELS = {
+    "gather.cu": "cuda_on_cpu/test_gather*.py",
+    "update.cu": "cuda_on_cpu/test_update*.py",
+    "dropout.cu": "cuda_on_cpu/test_pointwise*.py",
+    "pointwise.cu": "cuda_on_cpu/test_pointwise*.py",
+    "dense.cu": "cuda_on_cpu/test_pointwise*.py",
+    "loss.cu": "cuda_on_cpu/test_loss*.py",
+    "batch_norm.cu": "cuda_on_cpu/test_batch_norm*.py",
+    "batch_norm_backward.cu": "cuda_on_cpu/test_batch_norm*.py",
+}
+LAUNCHES = "fused/test_launchers*.py"
+REPLAYS = ("fused/test_*.py",)
+
+
+class Stage(NamedTuple):
+    """One part of a judgement: kernel files to compile, or test files to run."""
+
+    name: str
+    tests: tuple[str, ...] = ()
+    compiled: tuple[str, ...] = ()
+
+
+def stages(mutant: Mutant, root: Path, texts: Mapping[str, str]) -> list[Stage]:
+    """What judges a mutant, stage by stage, quick ones first."""
+    if not mutant.path.endswith(".py"):
+        return _of_kernels(mutant, root, texts)
+    if mutant.path.startswith(LAUNCHERS):
+        own = f"fused/test_{Path(mutant.path).stem.lstrip('_')}*.py"
+        return _in_order(root, {"near": (own, LAUNCHES), "wide": REPLAYS})
+    own = (f"ops/test_{Path(mutant.path).stem}*.py", "ops/test_contracts.py")
+    return _in_order(root, {"near": NEAR.get(mutant.path, own), "wide": WIDE, "peers": PEERS})
+
+
+def _of_kernels(mutant: Mutant, root: Path, texts: Mapping[str, str]) -> list[Stage]:
+    """Each kernel file that what was changed gets into: compiled, then tested; in the end all that is launched."""
+    kernel = Path(mutant.path).name
+    changed = {p: mutant.source(t) if p == mutant.path else t for p, t in texts.items() if not p.endswith(".py")}
+    sources = {path: CudaSource(path, text) for path, text in changed.items()}
+    reached = {Path(path).name for path in users(mutant.scope.partition(".")[0], sources)}
+    files = [kernel] if kernel in KERNELS else [file for file in KERNELS if file in reached] or list(KERNELS)
+    found = []
+    for pattern in dict.fromkeys(KERNELS[file] for file in files):
+        compiled = tuple(file for file in files if KERNELS[file] == pattern)
+        tests = tuple(_found((pattern,), root))
+        found += [Stage("compiled", compiled=compiled), Stage("near", tests)]
+    return [*found, *_in_order(root, {"wide": (LAUNCHES, *REPLAYS)})]
+
+
+def _in_order(root: Path, patterns: Mapping[str, tuple[str, ...]]) -> list[Stage]:
+    """Stages by name; a test file counts in the first that names it."""
+    found: list[Stage] = []
+    for name, given in patterns.items():
+        before = {test for stage in found for test in stage.tests}
+        tests = tuple(test for test in _found(given, root) if test not in before)
+        found += [Stage(name, tests)] if tests else []
+    return found
 
 
 def _found(patterns: tuple[str, ...], root: Path) -> list[str]:

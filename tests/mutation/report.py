@@ -8,12 +8,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from .populations import HERE, Population
 from .runner import Outcome
 
-HERE = Path(__file__).resolve().parent
 REASONS = HERE / "reasons.toml"
-RESULTS = HERE / "results.json"
-RECORD = "tests/mutation/results.json"
 SHARE = 0.9
 
 
@@ -27,6 +25,8 @@ def figures(
     outcomes: list[Outcome], texts: dict[str, str], *, commit: str | None, seed: int, of: int, reasons: dict[str, str]
 ) -> dict[str, Any]:
     """The result as JSON values."""
+    stillborn = [o.mutant.id for o in outcomes if o.verdict == "stillborn"]
+    outcomes = [o for o in outcomes if o.verdict != "stillborn"]
     survivors = [o for o in outcomes if o.verdict == "survived"]
     caught = len(outcomes) - len(survivors)
     by_file: dict[str, dict[str, int]] = {}
@@ -44,6 +44,7 @@ def figures(
         "drawn": len(outcomes),
         "caught": caught,
         "share": round(caught / len(outcomes), 4) if outcomes else 0.0,
+        "stillborn": len(stillborn),
         "timed_out": [o.mutant.id for o in outcomes if o.verdict == "timed out"],
         "caught_in_stage": dict(Counter(o.stage for o in outcomes if o.stage)),
         "by_file": dict(sorted(by_file.items())),
@@ -69,31 +70,31 @@ def digest(texts: dict[str, str]) -> str:
     return hashlib.sha256("\0".join(texts[path] for path in sorted(texts)).encode()).hexdigest()
 
 
-def commit_of(root: Path) -> str | None:
-    """The commit that is checked out, with + behind it where package or tests differ from it; None outside of git."""
+def commit_of(root: Path, population: Population) -> str | None:
+    """The commit that is checked out, with + behind it where what counts differs from it; None outside of git."""
+    what = ("status", "--porcelain", "--", "bnengine", "kernels", "tests", f":!{population.record}")
     try:
         head, changed = (
             subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
-            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", "bnengine", "tests", f":!{RECORD}"))
+            for words in (("rev-parse", "HEAD"), what)
         )
     except (OSError, subprocess.CalledProcessError):
         return None
     return head + ("+" if changed else "")
 
 
-def note_on_record(texts: dict[str, str]) -> str:
+def note_on_record(texts: dict[str, str], population: Population) -> str:
     """What the committed result is of."""
-    if not RESULTS.exists():
-        return f"{RECORD} is not there; --full makes it"
-    recorded = json.loads(RESULTS.read_text(encoding="utf-8"))
-    figure = f"{RECORD}: {recorded['caught']} of {recorded['drawn']} caught at commit {str(recorded['commit'])[:12]}"
-    return figure + (
-        "" if recorded["sources_sha256"] == digest(texts) else "; the sources have changed since, see --full"
-    )
+    if not population.results.exists():
+        return f"{population.record} is not there; --full makes it"
+    recorded = json.loads(population.results.read_text(encoding="utf-8"))
+    caught = f"{recorded['caught']} of {recorded['drawn']} caught at commit {str(recorded['commit'])[:12]}"
+    stale = "" if recorded["sources_sha256"] == digest(texts) else "; the sources have changed since, see --full"
+    return f"{population.record}: {caught}{stale}"
 
 
-def save(result: dict[str, Any]) -> None:
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+def save(result: dict[str, Any], population: Population) -> None:
+    population.results.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 def print_summary(result: dict[str, Any]) -> None:
@@ -102,4 +103,6 @@ def print_summary(result: dict[str, Any]) -> None:
         print(*("    " + line for line in survivor["diff"]), sep="\n")
         print(f"    reason: {survivor['reason'] or 'NONE: write the missing test, or a reason into reasons.toml'}")
     late = f", {len(result['timed_out'])} of them by the clock" if result["timed_out"] else ""
-    print(f"{result['caught']} of {result['drawn']} caught{late}: {result['share']:.1%} ({SHARE:.0%} are asked for)")
+    others = f"; {result['stillborn']} more do not compile" if result["stillborn"] else ""
+    caught = f"{result['caught']} of {result['drawn']} caught{late}: {result['share']:.1%}"
+    print(f"{caught} ({SHARE:.0%} are asked for){others}")

@@ -15,19 +15,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from .mutants import Mutant
-from .relevant import stages
+from tests.cuda_on_cpu.module import cache_folder
 
-COPIED = ("bnengine", "tests", "pyproject.toml")
+from .mutants import Mutant
+from .relevant import Stage, stages
+
+COPIED = ("bnengine", "kernels", "tests", "pyproject.toml")
 PRELOADED = ("numpy", "pytest", "_pytest.assertion.rewrite", "hypothesis", "array_api_strict", "array_api_compat.numpy")
 PRELOADED += ("hypothesis.extra.numpy", "torch", "array_api_compat.torch", "safetensors.numpy", "rich.progress")
 NO_TESTS = 5  # pytest's exit status where it found none
 BROKEN = 70  # the child itself failed, not the tests
+STILLBORN = 71  # the compiler refuses it
+COMPILING = 300  # seconds that g++ may take
 MEMORY = 8 * 2**30
 
 
 class Outcome(NamedTuple):
-    """How a mutant ended: "caught", "timed out" (counts as caught) or "survived"; in which stage, with what output."""
+    """How a mutant ended, in which stage, with what output.
+
+    "caught", "timed out" (counts as caught), "survived", or "stillborn": g++ refuses it, so it is none.
+    """
 
     mutant: Mutant
     verdict: str
@@ -42,8 +49,8 @@ class _Place:
 
     folder: Path
     mutant: Mutant | None = None
-    pending: list[tuple[str, list[str]]] = field(default_factory=list)
-    stage: str = ""
+    pending: list[Stage] = field(default_factory=list)
+    stage: Stage = field(default_factory=lambda: Stage(""))
     pid: int = 0
     began: float = 0.0
     limit: float = 0.0
@@ -62,6 +69,7 @@ class Runner:
 
     def __enter__(self) -> "Runner":
         preload()
+        self._find_compiled()
         self.base = self.home / "base"
         self.base.mkdir()
         for name in COPIED:
@@ -74,11 +82,25 @@ class Runner:
     def __exit__(self, *_: object) -> None:
         self._made.cleanup()
 
-    def check(self, paths: Iterable[str]) -> dict[str, float]:
-        """Run the tests nearest to `paths` on the unmutated copy, which must pass; seconds by test file."""
-        self._measure([name for path in paths for name in stages(path, self.base)["near"]])
+    def _find_compiled(self) -> None:
+        """Kernels that are compiled already are found, and what is compiled here goes with the copies."""
+        cache, there = self.home / "cache" / "bnengine" / "cuda_on_cpu", cache_folder()
+        cache.mkdir(parents=True)
+        for library in there.glob("*.so") if there.is_dir() else ():
+            (cache / library.name).symlink_to(library)
+        os.environ["XDG_CACHE_HOME"] = str(self.home / "cache")
+
+    def _stages(self, mutant: Mutant) -> list[Stage]:
+        return stages(mutant, self.base, self.texts)
+
+    def check(self, mutants: Iterable[Mutant]) -> dict[str, float]:
+        """Run the tests nearest to `mutants` on the unmutated copy, which must pass; seconds by test file."""
+        self._measure(
+            [test for m in mutants for stage in self._stages(m) if stage.name == "near" for test in stage.tests]
+        )
         for i in range(self.jobs):
-            shutil.copytree(self.base, self.home / str(i))
+            if not (self.home / str(i)).exists():
+                shutil.copytree(self.base, self.home / str(i))
         return self.seconds
 
     def _measure(self, names: Iterable[str]) -> None:
@@ -88,7 +110,8 @@ class Runner:
         while waiting or running:
             while waiting and len(running) < self.jobs:
                 name = waiting.pop()
-                running[_start(self.base, [name], self._log(name), bytecode=True)] = (name, time.monotonic())
+                stage = Stage("near", (name,))
+                running[_start(self.base, stage, self._log(name), bytecode=True)] = (name, time.monotonic())
             for pid, (name, began) in list(running.items()):
                 status = _polled(pid)
                 if status is not None:
@@ -123,7 +146,7 @@ class Runner:
 
     def _load(self, place: _Place, mutant: Mutant) -> None:
         place.mutant, place.pid, place.first = mutant, 0, time.monotonic()
-        place.pending = [(stage, files) for stage, files in stages(mutant.path, self.base).items() if files]
+        place.pending = self._stages(mutant)
         self._write(place, mutant.path, mutant.source(self.texts[mutant.path]))
 
     def _write(self, place: _Place, path: str, text: str) -> None:
@@ -141,17 +164,20 @@ class Runner:
                 return None
             if code is None:
                 _kill(place.pid)
-                verdict = "timed out"
+                verdict = "stillborn" if place.stage.compiled else "timed out"
+            elif code == STILLBORN:
+                verdict = "stillborn"
             elif code == BROKEN:
                 raise RuntimeError(f"mutation: no tests could be run\n{_tail(log)}")
             elif code not in (0, NO_TESTS):
                 verdict = "caught"
             place.pid = 0
         if not verdict and place.pending:
-            place.stage, files = place.pending.pop(0)
-            self._measure(files)
-            place.began, place.limit = time.monotonic(), 20 + 6 * sum(self.seconds[name] for name in files)
-            place.pid = _start(place.folder, files, log, bytecode=False)
+            place.stage = place.pending.pop(0)
+            self._measure(place.stage.tests)
+            needed = COMPILING if place.stage.compiled else 6 * sum(self.seconds[name] for name in place.stage.tests)
+            place.began, place.limit = time.monotonic(), 20 + needed
+            place.pid = _start(place.folder, place.stage, log, bytecode=False)
             return None
         return self._settle(place, verdict or "survived", _tail(log))
 
@@ -160,7 +186,7 @@ class Runner:
         assert mutant is not None
         self._write(place, mutant.path, self.texts[mutant.path])
         place.mutant = None
-        stage = "" if verdict == "survived" else place.stage
+        stage = "" if verdict == "survived" else place.stage.name
         return Outcome(mutant, verdict, stage, time.monotonic() - place.first, output)
 
 
@@ -173,8 +199,8 @@ def preload() -> None:
             importlib.import_module(name)
 
 
-def _start(folder: Path, files: list[str], log: Path, *, bytecode: bool) -> int:
-    """Fork a child that runs pytest on `files` of a copy; its process id, which is that of its group too."""
+def _start(folder: Path, stage: Stage, log: Path, *, bytecode: bool) -> int:
+    """Fork a child that does what a stage says in a copy; its process id, which is that of its group too."""
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
@@ -186,7 +212,8 @@ def _start(folder: Path, files: list[str], log: Path, *, bytecode: bool) -> int:
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(out, 1)
         os.dup2(out, 2)
-        status = _tests(folder, files, bytecode=bytecode)
+        _enter(folder, bytecode=bytecode)
+        status = _compile(stage.compiled) if stage.compiled else _tests(folder, stage.tests)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -195,9 +222,8 @@ def _start(folder: Path, files: list[str], log: Path, *, bytecode: bool) -> int:
         os._exit(status)
 
 
-def _tests(folder: Path, files: list[str], *, bytecode: bool) -> int:
-    import pytest
-
+def _enter(folder: Path, *, bytecode: bool) -> None:
+    """The package and its tests come from the copy from now on."""
     os.chdir(folder)
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     for name in [name for name in sys.modules if name.partition(".")[0] in ("tests", "bnengine")]:
@@ -206,15 +232,33 @@ def _tests(folder: Path, files: list[str], *, bytecode: bool) -> int:
     # An editable installation finds the checkout before any path is looked at.
     sys.meta_path[:] = [finder for finder in sys.meta_path if not type(finder).__module__.startswith("_editable")]
     importlib.invalidate_caches()
-    os.environ.pop(
-        "BNENGINE_REQUIRE", None
-    )  # what the tests of the checkout must not skip may be out of reach in a copy
+    # What the tests of the checkout must not skip may be out of reach in a copy.
+    os.environ.pop("BNENGINE_REQUIRE", None)
     os.environ["PYTHONPATH"] = str(folder)
     os.environ["PYTHONDONTWRITEBYTECODE"] = "" if bytecode else "1"
     sys.dont_write_bytecode = not bytecode
     found = importlib.util.find_spec("bnengine")
     if found is None or not str(found.origin).startswith(str(folder)):
         raise RuntimeError(f"mutation: bnengine would come from {found}, not from the copy")
+
+
+def _compile(files: Iterable[str]) -> int:
+    """Every instance of some kernel files, for the tests that come next."""
+    instances = importlib.import_module("tests.cuda_on_cpu.instances").INSTANCES
+    module = importlib.import_module("tests.cuda_on_cpu.module")
+    code = importlib.import_module("tests.cuda_on_cpu.source").kernel_source
+    try:
+        for file in files:
+            module.CpuModule(code(file), instances[file])
+    except (RuntimeError, OSError) as refused:
+        print(refused)
+        return STILLBORN
+    return 0
+
+
+def _tests(folder: Path, files: Iterable[str]) -> int:
+    import pytest
+
     options = ["-x", "-q", "-m", "not slow and not gpu", "-p", "no:cacheprovider", "-r", "", "--rootdir", str(folder)]
     options += ["--hypothesis-seed=0"]  # the same judge for every mutant
     options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis is imported before pytest starts

@@ -9,12 +9,27 @@ from typing import Any
 CONTRACT = ("_examples", "_bound")
 
 
-class Source:
-    """The text of a file with its tree: `span` and `text_of` locate a node, `sites` lists what may be mutated."""
+class Text:
+    """The text of a file in bytes."""
 
     def __init__(self, path: str, text: str) -> None:
         self.path, self.text = path, text
         self.data = text.encode()
+
+    def between(self, start: int, end: int) -> str:
+        return self.data[start:end].decode()
+
+    def line_of(self, start: int) -> str:
+        """The whole line that a byte lies in."""
+        first = self.data.rfind(b"\n", 0, start) + 1
+        return self.data[first:].partition(b"\n")[0].decode()
+
+
+class Source(Text):
+    """The text of a file with its tree: `span` and `text_of` locate a node, `sites` lists what may be mutated."""
+
+    def __init__(self, path: str, text: str) -> None:
+        super().__init__(path, text)
         self.tree = ast.parse(text)
         self.parents = {child: node for node in ast.walk(self.tree) for child in ast.iter_child_nodes(node)}
 
@@ -34,17 +49,6 @@ class Source:
 
     def text_of(self, node: Any) -> str:
         return self.between(*self.span(node))
-
-    def between(self, start: int, end: int) -> str:
-        return self.data[start:end].decode()
-
-    def line_of(self, start: int) -> str:
-        """The whole line that a byte lies in."""
-        first = self.data.rfind(b"\n", 0, start) + 1
-        return self.data[first:].partition(b"\n")[0].decode()
-
-    def replaced(self, start: int, end: int, text: str) -> str:
-        return (self.data[:start] + text.encode() + self.data[end:]).decode()
 
     def enclosing(self, node: ast.AST, kinds: Any) -> ast.AST | None:
         """The nearest node of one of the kinds around a node."""

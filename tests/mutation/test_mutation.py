@@ -6,6 +6,7 @@ import pytest
 
 from tests.mutation.mutants import all_mutants, differs, draw, mutants_of, read
 from tests.mutation.operators import OPERATORS
+from tests.mutation.populations import POPULATIONS
 from tests.mutation.relevant import stages
 from tests.mutation.report import explain, figures
 from tests.mutation.runner import Outcome
@@ -112,7 +113,7 @@ def test_what_the_maths_and_a_contract_both_use_is_mutated():
 
 @pytest.fixture(scope="module")
 def package():
-    texts = read(ROOT)
+    texts = read(ROOT, POPULATIONS["python"].files)
     return texts, all_mutants(texts)
 
 
@@ -146,11 +147,11 @@ def test_an_id_stays_when_other_lines_change_and_goes_with_its_own():
 
 
 def test_a_file_s_own_tests_judge_its_mutants_first(package):
-    for path in package[0]:
-        if path != "bnengine/ops/__init__.py":
-            there = stages(path, ROOT)
-            assert there["near"], f"no tests of its own judge {path}"
-            assert not set(there["near"]) & set(there["wide"])
+    texts, mutants = package
+    for mutant in {m.path: m for m in mutants}.values():
+        near, wide, _ = stages(mutant, ROOT, texts)
+        assert (near.name, wide.name) == ("near", "wide"), f"no tests of its own judge {mutant.path}"
+        assert not set(near.tests) & set(wide.tests)
 
 
 def test_only_a_survivor_without_a_reason_is_unexplained():
@@ -158,8 +159,10 @@ def test_only_a_survivor_without_a_reason_is_unexplained():
     mutants = list(mutants_of("f.py", text))[:3]
     verdicts = ["caught", "survived", "survived"]
     outcomes = [Outcome(m, v, "near" if v == "caught" else "", 1.0, "") for m, v in zip(mutants, verdicts, strict=True)]
+    outcomes.append(Outcome(mutants[0], "stillborn", "compiled", 1.0, ""))
     result = figures(outcomes, {"f.py": text}, commit=None, seed=0, of=9, reasons={mutants[1].id: "the same"})
     assert (result["drawn"], result["caught"], result["share"]) == (3, 1, 0.3333)
+    assert result["stillborn"] == 1
     assert result["unexplained"] == [mutants[2].id]
     assert [s["reason"] for s in result["survivors"]] == ["the same", None]
 

@@ -1,0 +1,44 @@
+"""What is mutated: the Python sources that compute, and the CUDA kernels with their launchers."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).resolve().parent
+
+
+class Population(NamedTuple):
+    """Files by patterns from the root, the seed that draws among their mutants, and where the full result goes."""
+
+    name: str
+    files: tuple[str, ...]
+    seed: int
+    results: Path
+
+    @property
+    def record(self) -> str:
+        """The result's path from the root."""
+        return f"tests/mutation/{self.results.name}"
+
+
+POPULATIONS = {
+    population.name: population
+    for population in (
+        Population(
+            "python",
+            (
+                "bnengine/ops/*.py",
+                "bnengine/layers/batch_norm.py",
+                "bnengine/optimizers.py",
+                "bnengine/training/step.py",
+            ),
+            2015,
+            HERE / "results.json",
+        ),
+        Population(
+            "cuda",
+            ("kernels/rules.h", "kernels/cuda/*.cuh", "kernels/cuda/*.cu", "bnengine/fused/cuda/*.py"),
+            2016,
+            HERE / "cuda_results.json",
+        ),
+    )
+}
