@@ -15,7 +15,6 @@ from .._typing import Array
 from ..memory import Arena
 from ..ops import Into
 from .machine import Machine
-from .targets import ADAM, BATCH_NORMS, SOFTMAX
 
 Call = Callable[[Arena], Array]
 SEED, LAYER, RATE = 1, 2, 0.5
@@ -54,40 +53,42 @@ def kernels(scale: int = 1) -> tuple[Kernel, ...]:
 
 
 def _kernels(scale: int) -> Iterator[Kernel]:
-    for what, (rows, channels) in zip(BATCH_NORMS, ((65536, 1024), (200704, 256)), strict=True):
+    for whole, channels in ((65536, 1024), (200704, 256)):
+        shape = (whole // scale, channels)
+        what, model = f"batch norm {shape}", "8 passes over (rows, channels): 3 forward, 5 back"
         for dtype, size in SIZES.items():
-            moved = 8 * rows // scale * channels * size
-            model = "8 passes over (rows, channels): 3 forward, 5 back"
-            shape = (rows // scale, channels)
+            moved = 8 * shape[0] * channels * size
             yield Kernel(what, dtype, shape, moved, "bytes", model, batch_norm, "batch_norm", TOLERANCES[dtype], True)
     n = 100_000_000 // scale
     model = "7 passes over the parameters: 4 reads, 3 writes"
-    yield Kernel(ADAM, "float32", (n,), 7 * 4 * n, "bytes", model, adam, "adam", 1e-4, True)
+    yield Kernel(f"Adam, {n:,} parameters", "float32", (n,), 7 * 4 * n, "bytes", model, adam, "adam", 1e-4, True)
     shape, model = (65536 // scale, 4096), "2 passes: logits read, gradient written; and the targets"
     moved = shape[0] * (2 * 4 * shape[1] + 8)
-    yield Kernel(SOFTMAX, "float32", shape, moved, "bytes", model, softmax, "softmax", 1e-4, True)
+    yield Kernel(
+        f"softmax cross-entropy {shape}", "float32", shape, moved, "bytes", model, softmax, "softmax", 1e-4, True
+    )
     yield from _smaller(scale)
 
 
 def _smaller(scale: int) -> Iterator[Kernel]:
     rows = 65536 // scale
-    elements = rows * 1024
+    shape, elements = (rows, 1024), rows * 1024
     for dtype, size in SIZES.items():
         model = "forward and back: x, y, dy, dx, and a byte an element for what was kept, written and read"
         amount = elements * (4 * size + 2)
-        name = "dropout forward and back (65536, 1024)"
-        yield Kernel(name, dtype, (rows, 1024), amount, "bytes", model, dropout, "dropout", None, False)
+        name = f"dropout forward and back {shape}"
+        yield Kernel(name, dtype, shape, amount, "bytes", model, dropout, "dropout", None, False)
     model = "6 m k n: y = relu(x W + b), dW and dx, with their epilogues"
     flops = 6 * rows * 1024 * 1024
-    name = "affine relu forward and back (65536, 1024) by (1024, 1024)"
-    yield Kernel(name, "float32", (rows, 1024), flops, "flops", model, affine, "affine", 1e-4, False)
+    name = f"affine relu forward and back {shape} by (1024, 1024)"
+    yield Kernel(name, "float32", shape, flops, "flops", model, affine, "affine", 1e-4, False)
     n = 100_000_000 // scale
     model = "1 pass over the gradients"
-    yield Kernel("judge, 100,000,000 gradients", "float32", (n,), 4 * n, "bytes", model, judge, "norm", 1e-4, False)
+    yield Kernel(f"judge, {n:,} gradients", "float32", (n,), 4 * n, "bytes", model, judge, "norm", 1e-4, False)
     model = "2 passes over the rows that are taken"
     moved = 2 * 4 * elements
-    name = "gather (65536, 1024) of (131072, 1024)"
-    yield Kernel(name, "float32", (rows, 1024), moved, "bytes", model, gather, "gather", 0.0, False)
+    name = f"gather {shape} of {(2 * rows, 1024)}"
+    yield Kernel(name, "float32", shape, moved, "bytes", model, gather, "gather", 0.0, False)
 
 
 # -- our calls: (the arrays that a replay reads, the call)

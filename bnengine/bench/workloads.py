@@ -33,20 +33,20 @@ class Data(NamedTuple):
 class Workload:
     """A training: hidden layers Dense, BatchNorm, relu; a last Dense; softmax cross-entropy; Adam.
 
-    `widths`: inputs, hidden, classes. `batches`: of an epoch, all of one size. `precisions`: in order of value; a CPU
-    knows "highest" only.
+    `widths`: inputs, hidden, classes. `precisions`: in order of value; a CPU knows "highest" only. `rows` of the data:
+    batches of one size.
     """
 
     name: str
     widths: tuple[int, ...]
     batch: int
     precisions: tuple[str, ...] = ("highest",)
-    batches: int = 64
+    rows: int = 65536
 
     @property
-    def rows(self) -> int:
-        """Rows of the data."""
-        return self.batch * self.batches
+    def batches(self) -> int:
+        """Batches of an epoch."""
+        return self.rows // self.batch
 
     @cached_property
     def pairs(self) -> tuple[tuple[int, int], ...]:
@@ -65,7 +65,7 @@ class Workload:
             return Sequential(*self.layers(), backend=backend, seed=seed)
         return Sequential(*self.layers(), backend=backend, seed=seed, precision=precision)
 
-    def data(self, seed: int = 0, epochs: int = 4) -> Data:
+    def data(self, seed: int = 0, epochs: int = 2) -> Data:
         """Standard normal rows, classes by a linear rule with noise: something that is learned within 20 steps."""
         rng = np.random.default_rng(seed)
         inputs, classes = self.widths[0], self.widths[-1]

@@ -25,6 +25,10 @@ STEPS = ("workload", "precision", "step", "time", "host", "launches", "PyTorch /
     "--deadline", type=click.FloatRange(min=0, min_open=True), default=SECONDS, metavar="SECONDS",
     help="When to be done; what is then left is listed as not run.  [600]",
 )  # fmt: skip
+@click.option(
+    "--scale", type=click.IntRange(min=1), default=1, metavar="N",
+    help="Divide the rows of single ops by this, where memory is small; they then have no targets.  [1]",
+)  # fmt: skip
 @click.option("--json", "path", metavar="FILE", help="Write all figures there after every part; - prints them instead.")
 def command(
     backend: str | None,
@@ -34,6 +38,7 @@ def command(
     without_peers: bool,
     quick: bool,
     deadline: float,
+    scale: int,
     path: str | None,
 ) -> None:
     """Time single ops and whole training steps on this machine, with PyTorch beside them in turns if it is installed.
@@ -58,6 +63,7 @@ def command(
         quick=quick,
         deadline=deadline,
         path=None if path == "-" else path,
+        scale=scale,
         say=say,
     )
     if path == "-":

@@ -80,7 +80,14 @@ def of_environment(ended: Ended) -> Outcome:
 
 def of_benchmark(ended: Ended) -> Outcome:
     """`bnengine bench`: what it has written so far is kept, whether it came to its end or not."""
-    return of_json(ended, lambda found: f"{len(found.get('kernels', ()))} kernels, {len(found.get('steps', ()))} steps")
+
+    def summed_up(found: dict[str, Any]) -> str:
+        kinds = [row["kind"] for row in found["rows"] if not row["void"]]
+        void = len(found["rows"]) - len(kinds)
+        reached = sum(target["reached"] is True for target in found["targets"])
+        return f"{kinds.count('kernel')} kernels, {kinds.count('step')} steps, {void} void, {reached} targets reached"
+
+    return of_json(ended, summed_up)
 
 
 def of_sanitizer(ended: Ended) -> Outcome:

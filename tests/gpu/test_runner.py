@@ -243,9 +243,11 @@ def test_where_no_test_ran_nothing_has_passed(text, why, tmp_path):
 
 def test_a_benchmark_that_is_late_keeps_what_it_wrote(tmp_path):
     notes = tmp_path / "notes"
-    notes.write_text('{"kernels": [1, 2], "steps": []}')
+    rows = [{"kind": "kernel", "void": None}, {"kind": "kernel", "void": None}, {"kind": "step", "void": "no memory"}]
+    notes.write_text(json.dumps({"rows": rows, "targets": [{"reached": True}, {"reached": None}]}))
     outcome = outcomes.of_benchmark(Ended(None, "running\n", notes))
-    assert (outcome.status, outcome.why, outcome.result["kernels"]) == (LATE, "2 kernels, 0 steps", [1, 2])
+    told = "2 kernels, 0 steps, 1 void, 1 targets reached"
+    assert (outcome.status, outcome.why, outcome.result["rows"]) == (LATE, told, rows)
 
 
 def test_a_certificate_of_nothing_is_no_pass(tmp_path):
