@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Backend, available_backends
-from ..fused.cuda import timing as cuda
+from ..fused import offered
 from ..verify.certificate import environment as libraries
 from .timing import Clock, Deadline, spread
 
@@ -27,13 +27,14 @@ class Machine:
 
     def __init__(self, backend: Backend, clock: Clock = perf_counter) -> None:
         self.backend, self.clock = backend, clock
-        self.on_gpu = backend.name == "cupy"
+        self.timing = offered(backend.name, "timing")  # the device's own clock and counters, None on a CPU
+        self.on_gpu = self.timing is not None
         self.label = "GPU" if self.on_gpu else "CPU"
 
     def seconds(self, work: Callable[[], object]) -> float:
         """How long `work` takes: by events on a GPU, by the clock elsewhere."""
-        if self.on_gpu:
-            return cuda.seconds(work)
+        if self.timing is not None:
+            return float(self.timing.seconds(work))
         began = self.clock()
         work()
         return self.clock() - began
@@ -57,12 +58,12 @@ class Machine:
 
     def held_bytes(self) -> int | None:
         """Bytes of arrays on the device; None on a CPU."""
-        return cuda.held_bytes() if self.on_gpu else None
+        return None if self.timing is None else int(self.timing.held_bytes())
 
     @property
     def cache_bytes(self) -> int | None:
         """Bytes of the device's last cache; None where it is not told."""
-        return cuda.cache_bytes(self.backend.device) if self.on_gpu else None
+        return None if self.timing is None else self.timing.cache_bytes(self.backend.device)
 
     def random(self, shape: tuple[int, ...], dtype: str = "float32", seed: int = 0) -> Any:
         """Standard normal numbers: a block drawn on the host, repeated over the rest, which memory cannot tell."""
@@ -94,8 +95,8 @@ def copy_bandwidth(machine: Machine, quick: bool = False, deadline: Deadline | N
     source, target = (xp.zeros((size // 4,), dtype=xp.float32, device=device) for _ in range(2))
 
     def copy() -> None:
-        if machine.on_gpu:
-            cuda.copy(source, target)
+        if machine.timing is not None:
+            machine.timing.copy(source, target)
         else:
             target[...] = source
 

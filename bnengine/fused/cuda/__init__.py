@@ -5,7 +5,8 @@ that its kernel expects, chooses the kernel's instance, grid and vector width, a
 array of it is met, never before.
 """
 
+from . import timing
 from .graph import replayer
 from .upload import Uploads
 
-__all__ = ["Uploads", "replayer"]
+__all__ = ["Uploads", "replayer", "timing"]
