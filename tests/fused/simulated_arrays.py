@@ -62,6 +62,10 @@ class ndarray:
         given = {"shape": self.shape, "typestr": self.dtype.str, "strides": strides, "version": 3}
         return {**given, "data": (self.held.ctypes.data, False)}
 
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """CUDA's number in DLPack, and the device's."""
+        return 2, 0
+
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`")
 
