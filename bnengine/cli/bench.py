@@ -8,6 +8,7 @@ import click
 
 from ..bench import Report, bench
 from ..bench.workloads import check_precisions, chosen
+from .tables import print_table
 
 SECONDS = 600.0
 KERNELS = ("op", "dtype", "time", "rate", "share", "PyTorch / ours")
@@ -87,7 +88,7 @@ def _show(found: Report) -> None:
         lines = [line(row) for row in rows if row["kind"] == kind]
         if lines:
             click.echo("")
-            _table(header, lines)
+            print_table(header, lines, lambda line: "void" in line)
     _voids(rows)
     _targets(report["targets"])
     if report["not_run"]:
@@ -178,19 +179,3 @@ def _scaled(value: float | None, unit: str) -> str:
         return f"0 {unit}" if value is not None else ""
     size, prefix = next((p for p in PREFIXES if abs(value) >= p[0]), PREFIXES[-1])
     return f"{value / size:.3g} {prefix}{unit}"
-
-
-def _table(header: tuple[str, ...], lines: list[tuple[str, ...]]) -> None:
-    """A table: drawn on a terminal, aligned words elsewhere."""
-    if not sys.stdout.isatty():
-        widths = [max(len(line[i]) for line in (header, *lines)) for i in range(len(header))]
-        for line in (header, *lines):
-            click.echo("  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip())
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*header)
-    for line in lines:
-        table.add_row(*line, style="bold red" if "void" in line else None)
-    Console(markup=False).print(table)

@@ -9,6 +9,7 @@ import click
 
 from ..verify import Certificate, Row, verify
 from .app import FAILED
+from .tables import print_table
 
 HEADER = ("what", "a", "b", "worst error", "bound", "ok", "nearest to its bound")
 PLURAL = {"op": "ops", "layer": "layers", "optimizer": "optimizers", "training": "trainings"}
@@ -50,7 +51,7 @@ def _show(found: Certificate, every: bool) -> None:
     """The machine, the table, what disagrees in full, what was not run, and one line that sums it up."""
     click.echo(_machine(found.environment))
     lines = [_line(row.what, row) for row in found.rows] if every else _summary(found.rows)
-    _table(lines)
+    print_table(HEADER[: len(lines[0])], lines, lambda line: line[5] != "yes")
     wrong = [row for row in found.rows if not row.ok]
     if wrong and not every:
         click.echo("\ndisagree")
@@ -86,20 +87,3 @@ def _summary(rows: tuple[Row, ...]) -> list[tuple[str, ...]]:
 
 def _line(what: str, row: Row) -> tuple[str, ...]:
     return what, row.a, row.b, f"{row.error:.2g}", f"{row.bound:.2g}", "yes" if row.ok else "NO"
-
-
-def _table(lines: list[tuple[str, ...]]) -> None:
-    """A table: drawn on a terminal, aligned words elsewhere."""
-    header = HEADER[: len(lines[0])]
-    if not sys.stdout.isatty():
-        widths = [max(len(line[i]) for line in (header, *lines)) for i in range(len(header))]
-        for line in (header, *lines):
-            click.echo("  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip())
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*header)
-    for line in lines:
-        table.add_row(*line, style=None if line[5] == "yes" else "bold red")
-    Console(markup=False).print(table)

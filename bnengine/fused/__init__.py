@@ -1,7 +1,7 @@
 """Fused versions of ops, one folder for each kind of device; the ops name them and import them when an array fits.
 
-Besides ops, a folder may offer `replayer(plan)`, which runs a recorded step as one, `Uploads`, which bring a step's data
-to the device while it computes, and `timing`, the device's clock and how much of its memory is taken.
+Besides ops, a folder may offer `replayer(plan)`, which runs a recorded step as one, `Uploads`, which bring a step's
+data to the device while it computes, and `timing`, the device's clock and how much of its memory is taken.
 """
 
 import importlib
