@@ -248,7 +248,7 @@ def mean_squared_error(
     prediction: Array, target: Array, sample_weights: Array | None = None, *, normaliser: Any,
     scale: Array | None = None,
 ) -> Loss:  # fmt: skip
-    """value = sum v (p - t)^2 / normaliser;  gradient = 2 scale v (p - t) / normaliser; p, t (..., K); v (...) or None."""
+    """value = sum v (p - t)^2 / normaliser;  gradient = 2 scale v (p - t) / normaliser; p, t (..., K)."""
     xp = namespace(prediction)
     v = 1 if sample_weights is None else xp.expand_dims(sample_weights, axis=-1)
     error = widened(prediction) - target

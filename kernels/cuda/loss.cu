@@ -1,7 +1,8 @@
 // Losses: the value and the gradient of the network's output in one pass. logits are (rows, classes) in T.
 //
-// value and normaliser, of shape (1,), and weights are in the arithmetic type; any of the weights may be null. value may
-// add to what is there. partial has room for one double a block.
+// value, normaliser and scale, of shape (1,), weights and targets that are no class numbers are in the arithmetic type; any
+// of the weights may be null, and so may scale, which multiplies gradients. value may add to what is there. partial has
+// room for one double a block.
 #include "common.cuh"
 
 namespace bnengine {
@@ -59,15 +60,15 @@ constexpr int kHeldPacks = 4;  // a thread keeps so much of its row in registers
 
 template <class T, int VEC, int GROUP, class Y>
 __global__ void __launch_bounds__(kThreads, VEC == 8 || sizeof(T) == 8 ? 1 : 2)
-    softmax_cross_entropy(const Arithmetic<T>* class_weights, const Arithmetic<T>* normaliser, const T* logits,
-                          const Y* target, const Arithmetic<T>* sample_weights, Arithmetic<T>* value, T* dlogits,
-                          double* partial, unsigned* arrivals, index rows, index classes, double label_smoothing,
-                          bool adds) {
+    softmax_cross_entropy(const Arithmetic<T>* class_weights, const Arithmetic<T>* normaliser,
+                          const Arithmetic<T>* scale, const T* logits, const Y* target,
+                          const Arithmetic<T>* sample_weights, Arithmetic<T>* value, T* dlogits, double* partial,
+                          unsigned* arrivals, index rows, index classes, double label_smoothing, bool adds) {
   using A = Arithmetic<T>;
   using G = Group<GROUP>;
   constexpr bool kNumbers = kSame<Y, index>;  // targets are class numbers
   constexpr index kStep = GROUP * VEC, kHeldEnd = kHeldPacks * kStep;
-  const A divisor = *normaliser;
+  const A divisor = *normaliser, factor = scale ? *scale : A(1);
   double loss[1] = {0};
   for (index row = G::first_row(); row < rows; row += index(gridDim.x) * G::kPerBlock) {
     const T* x = logits + row * classes;
@@ -120,7 +121,7 @@ __global__ void __launch_bounds__(kThreads, VEC == 8 || sizeof(T) == 8 ? 1 : 2)
       for (int v = 0; v < VEC; ++v) {
         const A s = l[v] - largest;
         if (t[v] != 0) surprise += t[v] * (log_sum - s);  // 0 log 0 is 0
-        gradient.set(v, (exponential(s) / sum * target_sum - t[v]) / divisor);
+        gradient.set(v, (exponential(s) / sum * target_sum - t[v]) / divisor * factor);
       }
       loss[0] += surprise;
       store<VEC>(dlogits + row * classes + k, gradient);
@@ -147,22 +148,23 @@ struct SquaredError {
 // Rule is BinaryCrossEntropy or SquaredError. A sample's weight counts for all its outputs.
 template <class T, int VEC, template <class> class Rule>
 __global__ void __launch_bounds__(kThreads, 2)
-    elementwise_loss(const Arithmetic<T>* normaliser, const T* prediction, const T* target,
-                     const Arithmetic<T>* sample_weights, Arithmetic<T>* value, T* gradient, double* partial,
-                     unsigned* arrivals, index rows, index outputs, bool adds) {
+    elementwise_loss(const Arithmetic<T>* normaliser, const Arithmetic<T>* scale, const T* prediction,
+                     const Arithmetic<T>* target, const Arithmetic<T>* sample_weights, Arithmetic<T>* value,
+                     T* gradient, double* partial, unsigned* arrivals, index rows, index outputs, bool adds) {
   using A = Arithmetic<T>;
   const Rule<A> rule;
-  const A divisor = *normaliser;
+  const A divisor = *normaliser, factor = scale ? *scale : A(1);
   double loss[1] = {0};
   for_each<VEC>(rows * outputs, [&](auto width, index i) {
     constexpr int N = decltype(width)::value;
-    const Pack<T, N> p = load<N>(prediction + i), t = load<N>(target + i);
+    const Pack<T, N> p = load<N>(prediction + i);
+    const Pack<A, N> t = load<N>(target + i);
     Pack<T, N> slope;
 #pragma unroll
     for (int k = 0; k < N; ++k) {
       const A weight = sample_weights ? sample_weights[quotient(i + k, outputs)] : A(1);
       loss[0] += rule.value(p[k], t[k]) * weight;
-      slope.set(k, rule.slope(p[k], t[k]) * weight / divisor);
+      slope.set(k, rule.slope(p[k], t[k]) * weight / divisor * factor);
     }
     store<N>(gradient + i, slope);
   });

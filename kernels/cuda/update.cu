@@ -8,12 +8,31 @@ namespace bnengine {
 
 // ---- judge
 
+// The loss scale after a step: scaling = (scale, good steps since it changed, skipped in a row, longest such run). Its
+// limits are those of bnengine/ops/judge.py.
+template <class A>
+__device__ __forceinline__ void rescale(const A* scaling, A* out, bool ok, bool overflown, A growth, A backoff,
+                                        A every) {
+  constexpr A kSmallest = A(5.9604644775390625e-8), kLargest = A(18446744073709551616.0);  // 2^-24, 2^64
+  const A scale = scaling[0], good = scaling[1], longest = scaling[3];
+  const bool grows = ok && good + 1 >= every;
+  A changed = overflown ? scale * backoff : grows ? scale * growth : scale;
+  changed = changed < kSmallest ? kSmallest : changed > kLargest ? kLargest : changed;
+  const bool excused = overflown && scale > 1 && changed < scale;  // it is how the scale is found
+  const A in_a_row = ok ? A(0) : scaling[2] + A(!excused);
+  out[0] = changed;
+  out[1] = grows || overflown ? A(0) : ok ? good + 1 : good;
+  out[2] = in_a_row;
+  out[3] = in_a_row > longest ? in_a_row : longest;
+}
+
 // ok: loss, gradients and proposals are finite, and the norm (clipped to `clip`, infinite for none) has a square in A;
-// norm = |gradients|_2; factor = min(1, clip / norm).
+// norm = |gradients|_2 / scale; factor = min(1, clip / norm) / scale. Without `scaling` the scale is 1.
 template <class A, int VEC>
 __global__ void __launch_bounds__(kThreads, 2)
-    judge(const A* loss, const A* gradients, const double* proposals, bool* ok, double* norm, A* factor,
-          double* partial, unsigned* arrivals, index size, index proposed, double clip) {
+    judge(const A* loss, const A* gradients, const double* proposals, const A* scaling, bool* ok, double* norm,
+          A* factor, A* new_scaling, double* partial, unsigned* arrivals, index size, index proposed, double clip,
+          double growth, double backoff, index every) {
   double found[2] = {0, 0};  // sum of squares, and how many proposals are not finite
   for_each<VEC>(size, [&](auto width, index i) {
     constexpr int N = decltype(width)::value;
@@ -24,11 +43,13 @@ __global__ void __launch_bounds__(kThreads, 2)
   for_each<1>(proposed, [&](auto, index i) { found[1] += !finite(proposals[i]); });
   if (!grid_sum(found, partial, arrivals) || thread_number() != 0) return;
   constexpr double kLargest = sizeof(A) == 4 ? 1.844674352395373e19 : 1.3407807929942596e154;  // sqrt of A's maximum
-  const double length = square_root(found[0]);
+  const double scale = scaling ? double(scaling[0]) : 1, length = square_root(found[0]) / scale;
   const bool usable = clip > kLargest ? length <= kLargest : finite(length);
-  *ok = usable && finite(double(*loss)) && found[1] == 0;
+  const bool sound = finite(double(*loss)) && found[1] == 0;
+  *ok = usable && sound;
   *norm = length;
-  *factor = length > clip ? A(clip / length) : A(1);
+  *factor = A((length > clip ? clip / length : 1) / scale);
+  if (scaling) rescale(scaling, new_scaling, usable && sound, sound && !finite(length), A(growth), A(backoff), A(every));
 }
 
 // ---- optimizers
@@ -67,11 +88,25 @@ __device__ __forceinline__ void store_slot(A* p, index i, const Pack<A, N>& valu
   if (p) store<N>(p + i, values);
 }
 
-template <class A, int VEC>
+// The parameters once more in H, 16 bits, for products, where there is such a shadow and the step is good.
+template <int N, class H, class A>
+__device__ __forceinline__ void store_shadow(H* shadow, index i, const Pack<A, N>& p, bool good) {
+  if constexpr (!kSame<H, A>) {
+    if (!good) return;
+    Pack<H, N> narrow;
+#pragma unroll
+    for (int k = 0; k < N; ++k) narrow.set(k, p[k]);
+    store<N>(shadow + i, narrow);
+  }
+}
+
+// H = A here and below: there is no shadow, and its pointer is null.
+template <class A, int VEC, class H = A>
 __global__ void __launch_bounds__(kThreads, 3)
     sgd(const A* table, const index* counters, const bool* ok, const A* factor, const index* frozen_ranges,
-        const A* parameters, const A* gradients, const A* velocity, A* new_parameters, A* new_velocity, index size,
-        index table_rows, index frozen_count, index border, double momentum, double weight_decay, bool nesterov) {
+        const A* parameters, const A* gradients, const A* velocity, A* new_parameters, A* new_velocity, H* shadow,
+        index size, index table_rows, index frozen_count, index border, double momentum, double weight_decay,
+        bool nesterov) {
   const Frozen frozen = {frozen_ranges, frozen_count};
   const Sgd<A> rule = {*next_row(table, counters, table_rows, 1), A(momentum), nesterov};
   const bool good = *ok;
@@ -88,16 +123,17 @@ __global__ void __launch_bounds__(kThreads, 3)
     }
     store<N>(new_parameters + i, p);
     store_slot<N>(new_velocity, i, v);
+    store_shadow<N>(shadow, i, p, good);
   });
 }
 
-template <class A, int VEC>
+template <class A, int VEC, class H = A>
 __global__ void __launch_bounds__(kThreads, 3)
     rmsprop(const A* table, const index* counters, const bool* ok, const A* factor, const index* frozen_ranges,
             const A* parameters, const A* gradients, const A* square, const A* mean, const A* velocity,
-            A* new_parameters, A* new_square, A* new_mean, A* new_velocity, index size, index table_rows,
-            index frozen_count, index border, double rho, double eps, double momentum, double weight_decay,
-            bool eps_inside) {
+            A* new_parameters, A* new_square, A* new_mean, A* new_velocity, H* shadow, index size,
+            index table_rows, index frozen_count, index border, double rho, double eps, double momentum,
+            double weight_decay, bool eps_inside) {
   const Frozen frozen = {frozen_ranges, frozen_count};
   const Rmsprop<A> rule = {*next_row(table, counters, table_rows, 1), A(rho), A(1 - rho), A(eps), A(momentum),
                            eps_inside, mean != nullptr};
@@ -119,16 +155,17 @@ __global__ void __launch_bounds__(kThreads, 3)
     store<N>(new_square + i, s);
     store_slot<N>(new_mean, i, m);
     store_slot<N>(new_velocity, i, v);
+    store_shadow<N>(shadow, i, p, good);
   });
 }
 
 // Table rows are (rate, c1, c2). With `decoupled`, weight decay shrinks p instead of entering the gradient.
-template <class A, int VEC>
+template <class A, int VEC, class H = A>
 __global__ void __launch_bounds__(kThreads, 3)
     adam(const A* table, const index* counters, const bool* ok, const A* factor, const index* frozen_ranges,
          const A* parameters, const A* gradients, const A* m, const A* v, const A* largest, A* new_parameters,
-         A* new_m, A* new_v, A* new_largest, index size, index table_rows, index frozen_count, index border,
-         double beta1, double beta2, double eps, double weight_decay, bool decoupled) {
+         A* new_m, A* new_v, A* new_largest, H* shadow, index size, index table_rows, index frozen_count,
+         index border, double beta1, double beta2, double eps, double weight_decay, bool decoupled) {
   const Frozen frozen = {frozen_ranges, frozen_count};
   const A* row = next_row(table, counters, table_rows, 3);
   const Adam<A> rule = {row[0], row[1], row[2], A(beta1), A(1 - beta1), A(beta2), A(1 - beta2), A(eps),
@@ -151,6 +188,7 @@ __global__ void __launch_bounds__(kThreads, 3)
     store<N>(new_m + i, first);
     store<N>(new_v + i, second);
     store_slot<N>(new_largest, i, most);
+    store_shadow<N>(shadow, i, p, good);
   });
 }
 

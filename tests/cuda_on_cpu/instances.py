@@ -3,7 +3,7 @@
 from bnengine.ops.pointwise import ACTIVATIONS, NEEDS_INPUT
 from tests.cuda_on_cpu.launch import enumerator, instance, module
 from tests.cuda_on_cpu.module import CpuKernel
-from tests.cuda_on_cpu.storage import DOUBLE, FLOAT, STORAGES
+from tests.cuda_on_cpu.storage import BFLOAT, DOUBLE, FLOAT, HALF, STORAGES
 
 WARP, BLOCK = 32, 256  # threads that share a row of logits
 RULES = {"binary_cross_entropy": "BinaryCrossEntropy", "mean_squared_error": "SquaredError"}
@@ -29,8 +29,12 @@ def _softmax() -> tuple[str, ...]:
         instance("softmax_cross_entropy", s.name, vector, group, target)
         for s, vector in WIDTHS
         for group in (WARP, BLOCK)
-        for target in ("long long", s.name)
+        for target in ("long long", s.wide_name)
     )
+
+
+def _shadowed(*kernels: str) -> tuple[str, ...]:
+    return tuple(instance(k, "float", vector, s.name) for k in kernels for vector in (4, 1) for s in (HALF, BFLOAT))
 
 
 INSTANCES = {
@@ -53,7 +57,7 @@ INSTANCES = {
     "loss.cu": (
         *_softmax(),
         *(instance("elementwise_loss", s.name, v, f"bnengine::{rule}") for s, v in WIDTHS for rule in RULES.values()),
-        *(instance("hits", s.name, target) for s in STORAGES for target in ("long long", s.name)),
+        *(instance("hits", s.name, target) for s in STORAGES for target in ("long long", s.wide_name)),
     ),
     "pointwise.cu": (
         *_activated("activation", "activation_backward"),
@@ -62,6 +66,7 @@ INSTANCES = {
     ),
     "update.cu": (
         *_masters("judge", "sgd", "rmsprop", "adam", "average"),
+        *_shadowed("sgd", "rmsprop", "adam"),
         *(instance("tally", s.name) for s in (FLOAT, DOUBLE)),
         instance("advance"),
     ),

@@ -22,6 +22,11 @@ class Storage(NamedTuple):
         """The unit of rounding of the arithmetic."""
         return 2.0**-24 if self.arithmetic == np.float32 else 2.0**-53
 
+    @property
+    def wide_name(self) -> str:
+        """CUDA's name for the arithmetic."""
+        return "float" if self.arithmetic == np.float32 else "double"
+
     def of(self, values: Any) -> np.ndarray:
         """Numbers rounded to this type."""
         with np.errstate(over="ignore"):

@@ -15,7 +15,7 @@ paths = pytest.mark.parametrize("path", PATHS_WITH_SPLITS, ids=label)
 
 
 def target_type(path: Path, target: np.ndarray) -> str:
-    return "long long" if target.dtype.kind == "i" else path.storage.name
+    return "long long" if target.dtype.kind == "i" else path.storage.wide_name
 
 
 def divisor(path: Path, normaliser: Any) -> np.ndarray:
@@ -28,14 +28,15 @@ def scratch(path: Path) -> tuple[Any, Any]:
 
 def softmax(
     path: Path, logits: Any, target: Any, class_weights: Any = None, sample_weights: Any = None, *,
-    normaliser: Any, label_smoothing: float = 0.0, group: int = WARP, value: Destination | None = None,
+    normaliser: Any, label_smoothing: float = 0.0, scale: Any = None, group: int = WARP,
+    value: Destination | None = None,
 ) -> list[Any]:  # fmt: skip
     """(value, dlogits)."""
     name, classes = path.storage.name, logits.shape[-1]
     into = value or Destination(unwritten(1, path.storage.arithmetic))
     launch = Launch(
         kernel("loss.cu", "softmax_cross_entropy", name, path.vector, group, target_type(path, target)), (path.splits,),
-        (class_weights, divisor(path, normaliser)), (logits, target, sample_weights),
+        (class_weights, divisor(path, normaliser), scale), (logits, target, sample_weights),
         (into.array, unwritten(logits.shape, logits.dtype)), scratch(path),
         (logits.size // classes, classes, label_smoothing, into.adds),
     )  # fmt: skip
@@ -44,14 +45,14 @@ def softmax(
 
 def elementwise(
     name: str, path: Path, prediction: Any, target: Any, sample_weights: Any = None, *,
-    normaliser: Any, value: Destination | None = None,
+    normaliser: Any, scale: Any = None, value: Destination | None = None,
 ) -> list[Any]:  # fmt: skip
     """(value, gradient)."""
     outputs = prediction.shape[-1]
     into = value or Destination(unwritten(1, path.storage.arithmetic))
     launch = Launch(
         kernel("loss.cu", "elementwise_loss", *path.which, f"bnengine::{RULES[name]}"), (path.splits,),
-        (divisor(path, normaliser),), (prediction, target, sample_weights),
+        (divisor(path, normaliser), scale), (prediction, target, sample_weights),
         (into.array, unwritten(prediction.shape, prediction.dtype)), scratch(path),
         (prediction.size // outputs, outputs, into.adds),
     )  # fmt: skip

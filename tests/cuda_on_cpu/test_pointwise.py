@@ -171,9 +171,12 @@ def test_the_bias_gradient_is_within_the_bound_of_affine(path):
         times = 16 if path.vector > 1 else 1
         wide = Example(example.label, (np.tile(dy, times), x, np.tile(W, times), np.tile(y, times)), example.options)
         case = Case("affine_backward", path, wide)
-        options = {k: v for k, v in case.options.items() if k != "input_gradient"}
-        dz, db = bias_activation_backward(path, case.given[0], case.given[3], **options)
-        case.check("db", db)
+        options = {k: v for k, v in case.options.items() if k in ("activation", "slope")}
+        with_db = case.options.get("bias_gradient", True)
+        dz, db = bias_activation_backward(path, case.given[0], case.given[3], **options, with_db=with_db)
+        assert (db is None) == (not with_db)
+        if with_db:
+            case.check("db", db)
         kind, slope = options.get("activation", "identity"), options.get("slope", 0.01)
         pointwise = (case.given[0], case.given[0], case.given[3])
         same = elementwise(path, "pointwise.cu", "activation_backward", pointwise, (slope,), kind)

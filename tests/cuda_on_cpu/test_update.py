@@ -9,35 +9,44 @@ from bnengine.ops import REGISTRY, Example
 from tests.cuda_on_cpu.cases import Case, assert_within, cases, label
 from tests.cuda_on_cpu.instances import kernel
 from tests.cuda_on_cpu.launch import Launch, Path, arrivals, simulate, unwritten
-from tests.cuda_on_cpu.storage import DOUBLE, FLOAT
+from tests.cuda_on_cpu.storage import BFLOAT, DOUBLE, FLOAT, HALF, Storage
 
 SLOTS = {"sgd": 1, "rmsprop": 3, "adam": 3}
 PATHS = [Path(s, v, splits, offset=int(v == 1)) for s in (FLOAT, DOUBLE) for v in (s.vector, 1) for splits in (1, 3)]
 paths = pytest.mark.parametrize("path", PATHS, ids=label)
 
 
-def judge(path: Path, loss: Any, gradients: Any, proposals: Any, *, clip: float | None = None) -> list[Any]:
-    """(ok, norm, factor)."""
+def judge(
+    path: Path, loss: Any, gradients: Any, proposals: Any, scaling: Any = None, *, clip: float | None = None,
+    growth: float = 2.0, backoff: float = 0.5, every: int = 2000, in_place: bool = False,
+) -> list[Any]:  # fmt: skip
+    """(ok, norm, factor, scaling)."""
     a = path.storage.arithmetic
+    new = None if scaling is None else scaling if in_place else unwritten(4, a)
     launch = Launch(
-        kernel("update.cu", "judge", *path.which), (path.splits,), (), (loss, gradients, proposals),
-        (unwritten(1, bool), unwritten(1, "f8"), unwritten(1, a)), (unwritten((path.splits, 2), "f8"), arrivals()),
-        (gradients.size, proposals.size, float("inf") if clip is None else clip),
+        kernel("update.cu", "judge", *path.which), (path.splits,), (), (loss, gradients, proposals, scaling),
+        (unwritten(1, bool), unwritten(1, "f8"), unwritten(1, a), new),
+        (unwritten((path.splits, 2), "f8"), arrivals()),
+        (gradients.size, proposals.size, float("inf") if clip is None else clip, growth, backoff, every),
     )  # fmt: skip
     return simulate(launch, path.offset)
 
 
-def update(name: str, path: Path, args: Any, options: dict[str, Any], *, in_place: bool = False) -> list[Any]:
-    """The new parameters and slots, None for a slot that is not there."""
+def update(
+    name: str, path: Path, args: Any, options: dict[str, Any], *, in_place: bool = False,
+    shadow: tuple[Storage, np.ndarray] | None = None,
+) -> list[Any]:  # fmt: skip
+    """The new parameters, slots and shadow, None for what is not there."""
     p, g, *slots = args[: 2 + SLOTS[name]]
     table, counters, ok, factor = args[2 + SLOTS[name] :]
     given = dict(options)
     frozen = np.asarray(given.pop("frozen", ()), np.int64).reshape(-1, 2)
     reads = (p, g, *slots)
     writes = (p, *slots) if in_place else tuple(None if a is None else unwritten(a.shape, a.dtype) for a in (p, *slots))
+    which, narrow = ((), None) if shadow is None else ((shadow[0].name,), shadow[1])
     launch = Launch(
-        kernel("update.cu", name, *path.which), (path.splits,), (table, counters, ok, factor, frozen), reads,
-        writes, (), (p.size, len(table), len(frozen), given.pop("border"), *scalars(name, **given)),
+        kernel("update.cu", name, *path.which, *which), (path.splits,), (table, counters, ok, factor, frozen), reads,
+        (*writes, narrow), (), (p.size, len(table), len(frozen), given.pop("border"), *scalars(name, **given)),
     )  # fmt: skip
     return simulate(launch, path.offset)
 
@@ -80,10 +89,32 @@ def test_a_skipped_step_and_a_frozen_range_leave_every_bit(name, path, rng):
     for ok in (False, True):
         args = (*flat, *slots, table, np.zeros(5, np.int64), np.asarray([ok]), np.ones(1, dtype))
         got = update(name, path, args, {"border": n, "frozen": frozen, "weight_decay": 0.1, "momentum": 0.9})
-        for new, old in zip(got, (flat[0], *slots), strict=True):
+        for new, old in zip(got[:-1], (flat[0], *slots), strict=True):
             where = kept if ok else np.ones(n, bool)
             assert new[where].tobytes() == old[where].tobytes()
         assert not ok or np.all((got[0] != flat[0])[~kept][50:])
+
+
+@pytest.mark.parametrize("storage", [HALF, BFLOAT], ids=lambda s: s.name)
+@pytest.mark.parametrize("vector", [4, 1])
+@pytest.mark.parametrize("name", SLOTS)
+def test_the_shadow_is_the_new_parameters_rounded_where_the_step_is_good(name, vector, storage, rng):
+    n = 1003
+    p, g = (rng.standard_normal(n).astype(np.float32) for _ in range(2))
+    p[:4] = 1e5, 3e-8, -0.0, 1 + 2.0**-9 + 2.0**-20  # beyond float16, below its least, a sign, above a tie of bfloat16
+    slots = [np.abs(rng.standard_normal(n)).astype(np.float32) + 4 for _ in range(SLOTS[name])]
+    table = np.full((2, 3 if name == "adam" else 1), 0.5, np.float32)
+    options = {"border": n, "frozen": ((0, 4), (500, 700))}
+    for ok in (True, False):
+        args = (p, g, *slots, table, np.zeros(5, np.int64), np.asarray([ok]), np.ones(1, np.float32))
+        old = storage.of(np.full(n, 7.0))
+        plain = update(name, Path(FLOAT, vector, 3, offset=int(vector == 1)), args, options)
+        *news, shadow = update(
+            name, Path(FLOAT, vector, 3, offset=int(vector == 1)), args, options, shadow=(storage, old)
+        )
+        for new, same in zip(news, plain, strict=False):
+            assert new.tobytes() == same.tobytes()
+        assert shadow.tobytes() == (storage.of(news[0]) if ok else old).tobytes()
 
 
 @pytest.mark.parametrize(("row", "used"), [(0, 0), (2, 2), (3, 2), (2**40, 2)])
@@ -91,7 +122,7 @@ def test_the_table_s_row_is_that_of_the_counter_and_the_last_one_stays(row, used
     table = np.asarray([[1.0], [10.0], [100.0]], np.float32)
     p, g = np.zeros(8, np.float32), np.ones(8, np.float32)
     args = (p, g, None, table, np.asarray([5, row, 0, 0, 0]), np.asarray([True]), np.ones(1, np.float32))
-    new, _ = update("sgd", Path(FLOAT, 4), args, {"border": 0})
+    new = update("sgd", Path(FLOAT, 4), args, {"border": 0})[0]
     np.testing.assert_array_equal(new, np.full(8, -table[used, 0]))
 
 
@@ -99,15 +130,19 @@ def test_the_table_s_row_is_that_of_the_counter_and_the_last_one_stays(row, used
 def test_weight_decay_ends_at_the_border(border):
     p, g = np.ones(8, np.float32), np.zeros(8, np.float32)
     args = (p, g, None, np.ones((1, 1), np.float32), np.zeros(5, np.int64), np.asarray([True]), np.ones(1, np.float32))
-    new, _ = update("sgd", Path(FLOAT, 4), args, {"border": border, "weight_decay": 0.5})
+    new = update("sgd", Path(FLOAT, 4), args, {"border": border, "weight_decay": 0.5})[0]
     np.testing.assert_array_equal(new, np.where(np.arange(8) < border, 0.5, 1.0))
 
 
 @paths
 def test_judge_is_within_the_bound_of_the_op(path):
     for case in cases("judge", path):
-        for field, got in zip(("ok", "norm", "factor"), judge(path, *case.given, **case.options), strict=True):
-            case.check(field, got)
+        found, in_place = (judge(path, *case.given, **case.options, in_place=b) for b in (False, True))
+        for field, got, same in zip(("ok", "norm", "factor", "scaling"), found, in_place, strict=True):
+            assert (got is None) == (case.expected[field] is None)
+            if got is not None:
+                case.check(field, got)
+                assert got.tobytes() == same.tobytes()
 
 
 @paths
@@ -122,7 +157,7 @@ def test_judge_finds_what_is_not_finite_wherever_it_is(path, bad, rng):
             proposals[1, 2, 100] = bad
         elif place != "nowhere":
             gradients[0 if place == "first" else -1] = bad
-        (ok,), (norm,), _ = judge(path, loss, gradients, proposals, clip=1.0)
+        (ok,), (norm,), _, _ = judge(path, loss, gradients, proposals, clip=1.0)
         assert ok == (place == "nowhere")
         assert np.isfinite(norm) == (place not in ("first", "last"))
 
@@ -182,6 +217,6 @@ def test_a_large_buffer_is_updated_to_its_last_element(rng):
     args = (p, g, m, v, None, table, np.zeros(5, np.int64), np.asarray([True]), np.ones(1, np.float32))
     case = Case("adam", Path(FLOAT, 4, 7), Example("large", args, {"border": 0}))
     for path in (Path(FLOAT, 4, 7), Path(FLOAT, 1, 300)):
-        new, _, _, _ = update("adam", path, args, {"border": 0})
+        new = update("adam", path, args, {"border": 0})[0]
         reference = REGISTRY["adam"].reference(*case.wide, border=0).parameters
         assert_within(new, reference, 20 * FLOAT.unit * (np.abs(p) + 0.1), "parameters")

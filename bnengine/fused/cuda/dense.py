@@ -8,7 +8,7 @@ from ..._typing import Array
 from ...memory import Outputs
 from ...ops.dense import AffineGradients
 from ._launch import (
-    FULL,
+    STORAGES,
     absent,
     activation_name,
     arithmetic,
@@ -32,22 +32,25 @@ FILE = "dense.cu"
 
 def unsupported(x: Any) -> str | None:
     """Why these kernels cannot take arrays like x; None if they can."""
-    return refusal(x, FULL)
+    return refusal(x, tuple(STORAGES))
 
 
 def affine(
-    to: Outputs, x: Array, W: Array, b: Array | None = None, *, activation: str = "identity", slope: float = 0.01
-) -> Array:
-    """y = x W, with the bias if nothing comes behind it; else bias and activation where it lies."""
+    to: Outputs, x: Array, W: Array, b: Array | None = None, *,
+    activation: str = "identity", slope: float = 0.01, precision: str = "highest",
+) -> Array:  # fmt: skip
+    """y = x W, with the bias if nothing comes behind it; else bias and activation where it lies.
+
+    A bias that is wider than y is left to our own kernel: cublasLt adds one of y's dtype.
+    """
     x = ready(to, x)
     W, b = ready(to, W, x.dtype), ready(to, b, arithmetic(x))
     y = output(to, "out", (*x.shape[:-1], W.shape[1]), x.dtype, x)
-    flat = y.reshape(-1, y.shape[-1])
-    if activation == "identity":
-        if gemm(to, x.reshape(-1, x.shape[-1]), W, flat, bias=b):
-            return y
-    else:
-        gemm(to, x.reshape(-1, x.shape[-1]), W, flat)
+    flat, plain = y.reshape(-1, y.shape[-1]), activation == "identity"
+    along = b if plain and b is not None and b.dtype == y.dtype else None
+    whole = gemm(to, x.reshape(-1, x.shape[-1]), W, flat, bias=along, precision=precision)
+    if plain and whole and along is b:
+        return y
     rows, outputs = extent(y)
     vector = vector_of(y, outputs, y)
     name = storage_of(y), vector, activation_name(activation)
@@ -58,18 +61,39 @@ def affine(
 
 def affine_backward(
     to: Outputs, dy: Array, x: Array, W: Array, y: Array, *,
-    activation: str = "identity", slope: float = 0.01, input_gradient: bool = True,
+    activation: str = "identity", slope: float = 0.01, input_gradient: bool = True, bias_gradient: bool = True,
+    precision: str = "highest",
 ) -> AffineGradients:  # fmt: skip
-    """dz and db in one pass, then dW = x^T dz and dx = dz W^T."""
+    """dz and db in one pass, where there is either; then dW = x^T dz and dx = dz W^T."""
     x = ready(to, x)
     dy, W = ready(to, dy, x.dtype), ready(to, W, x.dtype)
-    y = None if activation == "identity" else ready(to, y, x.dtype)
+    outputs = int(dy.shape[-1])
+    dW = output(to, "dW", W.shape, arithmetic(x), x)
+    if not bias_gradient:
+        absent(to, "db")
+    db = output(to, "db", (outputs,), arithmetic(x), x) if bias_gradient else None
+    dz = dy
+    if activation != "identity":
+        y, dz = ready(to, y, x.dtype), to.array("dz", dy.shape, dy.dtype, dy)
+    if dz is not dy or db is not None:
+        _through_bias(to, dy, None if dz is dy else y, None if dz is dy else dz, db, activation, slope)
+    rows_dz = dz.reshape(-1, outputs)
+    gemm(to, x.reshape(-1, x.shape[-1]).T, rows_dz, dW, adds=to.adds("dW"), precision=precision)
+    if not input_gradient:
+        absent(to, "dx")
+        return AffineGradients(None, dW, db)
+    dx = output(to, "dx", x.shape, x.dtype, x)
+    gemm(to, rows_dz, W.T, dx.reshape(-1, x.shape[-1]), adds=to.adds("dx"), precision=precision)
+    return AffineGradients(dx, dW, db)
+
+
+def _through_bias(
+    to: Outputs, dy: Array, y: Array | None, dz: Array | None, db: Array | None, activation: str, slope: float
+) -> None:
+    """Launch dz = dy g'(z) and db = sum dz, either of which may be None."""
     rows, outputs = extent(dy)
-    dW = output(to, "dW", W.shape, x.dtype, x)
-    db = output(to, "db", (outputs,), arithmetic(x), x)
-    dz = None if activation == "identity" else to.array("dz", dy.shape, dy.dtype, dy)
     vector = vector_of(dy, outputs, dy, y, dz)
-    grid = sliced_grid(dy, rows, outputs, vector, sums=True)
+    grid = sliced_grid(dy, rows, outputs, vector, sums=db is not None)
     run = kernel(
         dy, FILE, "bias_activation_backward", storage_of(dy), vector, activation_name(activation),
         grid=grid, bound=((5, arrivals(dy, grid[0])),),
@@ -78,14 +102,6 @@ def affine_backward(
         run,
         reads=(dy, y),
         writes=(dz, db),
-        scratch=(((grid[1], 1, outputs), np.float64),),
+        scratch=(((1 if db is None else grid[1], 1, outputs), np.float64),),
         scalars=(*indices(rows, outputs), *reals(slope), *flags(to.adds("db"))),
     )
-    rows_dz = (dy if dz is None else dz).reshape(-1, outputs)
-    gemm(to, x.reshape(-1, x.shape[-1]).T, rows_dz, dW, adds=to.adds("dW"))
-    if not input_gradient:
-        absent(to, "dx")
-        return AffineGradients(None, dW, db)
-    dx = output(to, "dx", x.shape, x.dtype, x)
-    gemm(to, rows_dz, W.T, dx.reshape(-1, x.shape[-1]), adds=to.adds("dx"))
-    return AffineGradients(dx, dW, db)

@@ -39,13 +39,14 @@ def unsupported(x: Any) -> str | None:
 def softmax_cross_entropy(
     to: Outputs, logits: Array, target: Array, class_weights: Array | None = None,
     sample_weights: Array | None = None, *, normaliser: Any, label_smoothing: float = 0.0,
+    scale: Array | None = None,
 ) -> Loss:  # fmt: skip
     """A warp a row, or a block where a row has more classes than a warp keeps in registers."""
     logits = ready(to, logits)
     wide = arithmetic(logits)
     target, kind = _target(to, target, logits)
     class_weights, sample_weights = ready(to, class_weights, wide), ready(to, sample_weights, wide)
-    divisor = scalar(to, normaliser, wide, logits)
+    divisor, scale = scalar(to, normaliser, wide, logits), ready(to, scale, wide)
     rows, classes = extent(logits)
     value, dlogits = _outputs(to, logits)
     vector = vector_of(logits, classes, logits, dlogits, None if kind == INDEX else target)
@@ -53,11 +54,11 @@ def softmax_cross_entropy(
     grid = flat_grid(logits, rows * group)
     run = kernel(
         logits, FILE, "softmax_cross_entropy", storage_of(logits), vector, group, kind,
-        grid=grid, bound=((8, arrivals(logits)),),
+        grid=grid, bound=((9, arrivals(logits)),),
     )  # fmt: skip
     to.launch(
         run,
-        whole=(class_weights, divisor),
+        whole=(class_weights, divisor, scale),
         reads=(logits, target, sample_weights),
         writes=(value, dlogits),
         scratch=((grid, np.float64),),
@@ -67,37 +68,40 @@ def softmax_cross_entropy(
 
 
 def binary_cross_entropy(
-    to: Outputs, logits: Array, target: Array, sample_weights: Array | None = None, *, normaliser: Any
-) -> Loss:
+    to: Outputs, logits: Array, target: Array, sample_weights: Array | None = None, *, normaliser: Any,
+    scale: Array | None = None,
+) -> Loss:  # fmt: skip
     """A question an output."""
-    return _elementwise(to, "BinaryCrossEntropy", logits, target, sample_weights, normaliser)
+    return _elementwise(to, "BinaryCrossEntropy", logits, target, sample_weights, normaliser, scale)
 
 
 def mean_squared_error(
-    to: Outputs, prediction: Array, target: Array, sample_weights: Array | None = None, *, normaliser: Any
-) -> Loss:
+    to: Outputs, prediction: Array, target: Array, sample_weights: Array | None = None, *, normaliser: Any,
+    scale: Array | None = None,
+) -> Loss:  # fmt: skip
     """A difference an output."""
-    return _elementwise(to, "SquaredError", prediction, target, sample_weights, normaliser)
+    return _elementwise(to, "SquaredError", prediction, target, sample_weights, normaliser, scale)
 
 
 def _elementwise(
-    to: Outputs, rule: str, prediction: Array, target: Array, sample_weights: Array | None, normaliser: Any
-) -> Loss:
+    to: Outputs, rule: str, prediction: Array, target: Array, sample_weights: Array | None, normaliser: Any,
+    scale: Array | None,
+) -> Loss:  # fmt: skip
     prediction = ready(to, prediction)
     wide = arithmetic(prediction)
-    target, sample_weights = ready(to, target, prediction.dtype), ready(to, sample_weights, wide)
-    divisor = scalar(to, normaliser, wide, prediction)
+    target, sample_weights = ready(to, target, wide), ready(to, sample_weights, wide)
+    divisor, scale = scalar(to, normaliser, wide, prediction), ready(to, scale, wide)
     rows, outputs = extent(prediction)
     value, gradient = _outputs(to, prediction)
     vector = vector_of(prediction, None, prediction, target, gradient)
     grid = flat_grid(prediction, prediction.size, vector)
     run = kernel(
         prediction, FILE, "elementwise_loss", storage_of(prediction), vector, f"bnengine::{rule}",
-        grid=grid, bound=((7, arrivals(prediction)),),
+        grid=grid, bound=((8, arrivals(prediction)),),
     )  # fmt: skip
     to.launch(
         run,
-        whole=(divisor,),
+        whole=(divisor, scale),
         reads=(prediction, target, sample_weights),
         writes=(value, gradient),
         scratch=((grid, np.float64),),
@@ -128,10 +132,11 @@ destination = output  # `hits` has an argument of that name
 
 
 def _target(to: Outputs, target: Array, like: Array) -> tuple[Array, str]:
-    """Targets and their name in CUDA: class numbers of any integer type, or one number for each class."""
+    """Targets and their name in CUDA: class numbers of any integer type, or one number for each class, wide."""
     if target.dtype.kind in "iu":
         return ready(to, target, np.int64), INDEX
-    return ready(to, target, like.dtype), storage_of(like)
+    target = ready(to, target, arithmetic(like))
+    return target, storage_of(target)
 
 
 def _outputs(to: Outputs, like: Array) -> tuple[Array, Array]:

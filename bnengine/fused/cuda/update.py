@@ -9,7 +9,21 @@ from ...memory import Outputs
 from ...ops.judge import Verdict
 from ...ops.update import AdamState, Advanced, Ranges, RmspropState, SgdState
 from . import _load
-from ._launch import FULL, absent, arrivals, flags, flat_grid, indices, kernel, output, ready, reals, refusal, vector_of
+from ._launch import (
+    FULL,
+    absent,
+    arrivals,
+    copied,
+    flags,
+    flat_grid,
+    indices,
+    kernel,
+    output,
+    ready,
+    reals,
+    refusal,
+    vector_of,
+)
 from ._launch import storage as storage_of
 
 FILE = "update.cu"
@@ -20,67 +34,78 @@ def unsupported(x: Any) -> str | None:
     return refusal(x, (*FULL, "int64"))  # counters are whole numbers
 
 
-def judge(to: Outputs, loss: Array, gradients: Array, proposals: Array, *, clip: float | None = None) -> Verdict:
-    """ok, norm and factor: one pass over gradients and proposals."""
+def judge(
+    to: Outputs, loss: Array, gradients: Array, proposals: Array, scaling: Array | None = None, *,
+    clip: float | None = None, growth: float = 2.0, backoff: float = 0.5, every: int = 2000,
+) -> Verdict:  # fmt: skip
+    """ok, norm, factor and the next loss scale: one pass over gradients and proposals."""
     gradients, proposals = ready(to, gradients), ready(to, proposals, np.float64)
-    loss = ready(to, loss, gradients.dtype)
+    loss, scaling = ready(to, loss, gradients.dtype), ready(to, scaling, gradients.dtype)
     kinds = (("ok", np.bool_), ("norm", np.float64), ("factor", gradients.dtype))
     out = [output(to, name, (1,), dtype, gradients) for name, dtype in kinds]
+    if scaling is None:
+        absent(to, "scaling")
+    new = None if scaling is None else output(to, "scaling", (4,), gradients.dtype, gradients)
     vector = vector_of(gradients, None, gradients)
     grid = flat_grid(gradients, max(gradients.size // vector, proposals.size), waves=4)
-    run = kernel(gradients, FILE, "judge", storage_of(gradients), vector, grid=grid, bound=((7, arrivals(gradients)),))
+    run = kernel(gradients, FILE, "judge", storage_of(gradients), vector, grid=grid, bound=((9, arrivals(gradients)),))
+    rules = (*reals(float("inf") if clip is None else clip, growth, backoff), *indices(every))
     to.launch(
         run,
-        reads=(loss, gradients, proposals),
-        writes=out,
+        reads=(loss, gradients, proposals, scaling),
+        writes=(*out, new),
         scratch=(((grid[0], 2), np.float64),),
-        scalars=(*indices(gradients.size, proposals.size), *reals(float("inf") if clip is None else clip)),
+        scalars=(*indices(gradients.size, proposals.size), *rules),
     )
-    return Verdict(*out)
+    return Verdict(*out, new)
 
 
 def sgd(
     to: Outputs, parameters: Array, gradients: Array, velocity: Array | None,
-    table: Array, counters: Array, ok: Array, factor: Array, *,
+    table: Array, counters: Array, ok: Array, factor: Array, shadow: Array | None = None, *,
     border: int, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0, frozen: Ranges = (),
 ) -> SgdState:  # fmt: skip
     """Plain, with momentum, or Nesterov's."""
     slots, settings = {"velocity": velocity}, (*reals(momentum, weight_decay), *flags(nesterov))
-    return SgdState(*_update(to, "sgd", parameters, gradients, slots, (table, counters, ok, factor), border, frozen,
-                             settings))  # fmt: skip
+    return SgdState(*_update(to, "sgd", parameters, gradients, slots, (table, counters, ok, factor), shadow, border,
+                             frozen, settings))  # fmt: skip
 
 
 def rmsprop(
     to: Outputs, parameters: Array, gradients: Array, square: Array, mean: Array | None, velocity: Array | None,
-    table: Array, counters: Array, ok: Array, factor: Array, *,
+    table: Array, counters: Array, ok: Array, factor: Array, shadow: Array | None = None, *,
     border: int, rho: float = 0.99, eps: float = 1e-8, eps_inside: bool = False,
     momentum: float = 0.0, weight_decay: float = 0.0, frozen: Ranges = (),
 ) -> RmspropState:  # fmt: skip
     """Plain, centred, with momentum, eps inside the root or beside it."""
     slots = {"square": square, "mean": mean, "velocity": velocity}
     settings = (*reals(rho, eps, momentum, weight_decay), *flags(eps_inside))
-    return RmspropState(*_update(to, "rmsprop", parameters, gradients, slots, (table, counters, ok, factor), border,
-                                 frozen, settings))  # fmt: skip
+    return RmspropState(*_update(to, "rmsprop", parameters, gradients, slots, (table, counters, ok, factor), shadow,
+                                 border, frozen, settings))  # fmt: skip
 
 
 def adam(
     to: Outputs, parameters: Array, gradients: Array, m: Array, v: Array, largest: Array | None,
-    table: Array, counters: Array, ok: Array, factor: Array, *,
+    table: Array, counters: Array, ok: Array, factor: Array, shadow: Array | None = None, *,
     border: int, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8,
     weight_decay: float = 0.0, decoupled: bool = False, frozen: Ranges = (),
 ) -> AdamState:  # fmt: skip
     """Adam, AMSGrad, AdamW."""
     slots = {"m": m, "v": v, "largest": largest}
     settings = (*reals(beta1, beta2, eps, weight_decay), *flags(decoupled))
-    return AdamState(*_update(to, "adam", parameters, gradients, slots, (table, counters, ok, factor), border, frozen,
-                              settings))  # fmt: skip
+    return AdamState(*_update(to, "adam", parameters, gradients, slots, (table, counters, ok, factor), shadow, border,
+                              frozen, settings))  # fmt: skip
 
 
 def _update(
     to: Outputs, rule: str, parameters: Array, gradients: Array, slots: dict[str, Array | None],
-    control: tuple[Array, Array, Array, Array], border: int, frozen: Ranges, settings: tuple[Any, ...],
-) -> list[Array | None]:  # fmt: skip
-    """One launch over the flat buffers: the new parameters and slots, None for a slot that is not there."""
+    control: tuple[Array, Array, Array, Array], shadow: Array | None, border: int, frozen: Ranges,
+    settings: tuple[Any, ...],
+) -> list[Any]:  # fmt: skip
+    """One launch over the flat buffers: the new parameters, slots and shadow, None for one that is not there.
+
+    Where the step is not ok the shadow is not written: it is the one that stands in the destination, or a copy.
+    """
     dtype = parameters.dtype
     table, counters, ok, factor = control
     control = (
@@ -89,14 +114,27 @@ def _update(
     reads = [ready(to, a, dtype) for a in (parameters, gradients, *slots.values())]
     old = {"parameters": parameters, **slots}
     writes = [None if a is None else output(to, name, a.shape, dtype, parameters) for name, a in old.items()]
+    writes.append(_shadow(to, shadow))
     vector = vector_of(parameters, None, *reads, *writes)
+    narrow = () if shadow is None else (storage_of(shadow),)
     run = kernel(
-        parameters, FILE, rule, storage_of(parameters), vector,
+        parameters, FILE, rule, storage_of(parameters), vector, *narrow,
         grid=flat_grid(parameters, parameters.size, vector), bound=((4, _ranges(frozen, parameters)),),
     )  # fmt: skip
     scalars = (*indices(parameters.size, table.shape[0], len(frozen), border), *settings)
     to.launch(run, whole=control, reads=reads, writes=writes, scalars=scalars)
     return writes
+
+
+def _shadow(to: Outputs, shadow: Array | None) -> Array | None:
+    """Where the shadow goes, holding what it is where the step is not ok."""
+    if shadow is None:
+        absent(to, "shadow")
+        return None
+    out = output(to, "shadow", shadow.shape, shadow.dtype, shadow)
+    if out.data.ptr != shadow.data.ptr:
+        to.launch(copied, reads=(shadow,), writes=(out,))
+    return out
 
 
 def _ranges(frozen: Ranges, like: Array) -> Array:
