@@ -56,7 +56,7 @@ struct Target {
   }
 };
 
-constexpr int kHeldPacks = 4;  // a thread keeps so much of its row in registers; what is beyond is read again
+inline constexpr int kHeldPacks = 4;  // a thread keeps so much of its row in registers; what is beyond is read again
 
 template <class T, int VEC, int GROUP, class Y>
 __global__ void __launch_bounds__(kThreads, VEC == 8 || sizeof(T) == 8 ? 1 : 2)
