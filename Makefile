@@ -16,7 +16,7 @@ GPU_ARGS       ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
-.PHONY: help demo demo-gpu test gpu gpu-verify gpu-bench lint format types cuda-proof peers peers-install wheel wheel-check cuda-extra clean
+.PHONY: help demo demo-gpu test gpu gpu-verify gpu-bench lint format types cuda-proof kernels-sanitized peers peers-install wheel wheel-check cuda-extra clean
 .DEFAULT_GOAL := help
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make lint         format check and lint;  make format rewrites the files"
 	@echo "make types        check the types"
 	@echo "make cuda-proof   compile the CUDA kernels for every architecture, without a GPU (BNENGINE_FULL=1: every instance)"
+	@echo "make kernels-sanitized   run the CUDA kernels on the CPU under g++'s sanitizers"
 	@echo "make peers        compare with PyTorch, which is installed first (PEERS_PIP: more options for pip)"
 	@echo "make wheel        build dist/*.whl and dist/*.tar.gz;  make wheel-check tries them outside the checkout"
 	@echo "make clean        remove .venv and what was built; runs/ stays"
@@ -104,12 +105,15 @@ types: $(VENV)/.test
 	@$(BIN)/mypy
 
 $(VENV)/.cuda-proof: $(VENV)/.test
-	@echo "installing NVIDIA's compiler for kernels (about 160 MB to download; no GPU is needed)"
+	@echo "installing NVIDIA's compiler for kernels and its cublasLt (about 600 MB to download; no GPU is needed)"
 	@$(PIP) --editable '.[test,cuda-proof]'
 	@touch $@
 
 cuda-proof: $(VENV)/.cuda-proof
-	@BNENGINE_REQUIRE=nvrtc $(BIN)/python -m pytest tests/cuda_on_cpu/test_compiles.py $(ARGS)
+	@BNENGINE_REQUIRE=nvrtc,cublas,$(BNENGINE_REQUIRE) $(BIN)/python -m pytest -m cuda_proof tests/cuda_on_cpu tests/fused $(ARGS)
+
+kernels-sanitized: $(VENV)/.test
+	@$(BIN)/python -m tests.cuda_on_cpu.sanitized $(ARGS)
 
 peers-install: $(VENV)/.peers
 

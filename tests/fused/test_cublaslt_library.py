@@ -16,6 +16,7 @@ from bnengine.fused.cuda.cublaslt_api import Descriptor, Library, Refusal, candi
 from tests.fused.cublaslt_model import Model, multiply, read
 from tests.support import missing
 
+proof = pytest.mark.cuda_proof
 HEADERS = ("cublasLt.h", "cublas_api.h", "library_types.h")
 PREFIXES = {  # of the names in the headers
     api.Status: "CUBLAS_STATUS_",
@@ -55,6 +56,7 @@ def header(library: Library) -> str:
     return re.sub(r"/\*.*?\*/|//[^\n]*", "", "\n".join(texts), flags=re.DOTALL)
 
 
+@proof
 def test_every_number_is_that_of_the_header(header):
     values: dict[str, int] = {}
     for name, text in re.findall(r"\b((?:CUBLAS|CUDA)\w+)\s*=\s*([^,}]+)", header):
@@ -69,6 +71,7 @@ def test_every_number_is_that_of_the_header(header):
             assert values[prefix + name] == number, name
 
 
+@proof
 def test_the_data_types_are_those_of_the_header(header):
     if "CUDA_R_16BF" not in header:
         missing("cuda-runtime", "library_types.h is not installed: it comes with nvidia-cuda-runtime")
@@ -76,6 +79,7 @@ def test_the_data_types_are_those_of_the_header(header):
         assert re.search(rf"\bCUDA_{member.name}\s*=\s*{member.value}\b", header), member
 
 
+@proof
 def test_every_function_has_the_arguments_of_the_header(header):
     numbers = {"size_t": "c_ulong", "uint64_t": "c_ulong", "int64_t": "c_long"}
     objects = r"(const )?cublasLt(Handle|MatmulDesc|MatrixLayout|MatmulPreference)_t|cudaStream_t"
@@ -94,6 +98,7 @@ def test_every_function_has_the_arguments_of_the_header(header):
                 assert type_.__name__ == numbers.get(kind, "c_int"), (name, text)
 
 
+@proof
 def test_the_structures_have_the_sizes_of_the_header(header):
     found = re.search(r"uint64_t data\[(\d+)\];\s*\} cublasLtMatmulAlgo_t;", header)
     assert found
@@ -112,11 +117,13 @@ def test_the_structures_have_the_sizes_of_the_header(header):
     assert [name for name, *_ in api.HeuristicResult._fields_] == [name for _, name, _ in fields]
 
 
+@proof
 def test_the_real_library_holds_what_the_model_holds_for_every_product(library):
     for product in PRODUCTS:
         assert read(Descriptors(library, product)) == read(Descriptors(Library(Model(), "model"), product)), product
 
 
+@proof
 def test_what_the_real_library_holds_multiplies_as_asked(library, rng):
     for product in PRODUCTS:
         if product.dtype != "float64":
@@ -140,6 +147,7 @@ def test_what_the_real_library_holds_multiplies_as_asked(library, rng):
             assert np.allclose(vector, op_b.sum(0), rtol=0, atol=1e-13)
 
 
+@proof
 def test_the_real_library_refuses_an_attribute_of_another_size(library):
     class Wrong(api.Attribute):
         EPILOGUE = 7, ctypes.c_uint64
@@ -151,12 +159,14 @@ def test_the_real_library_refuses_an_attribute_of_another_size(library):
         descriptor.set(Wrong.EPILOGUE, 4)
 
 
+@proof
 def test_the_real_library_calls_its_statuses_by_the_same_names(library):
     library.functions.cublasLtGetStatusName.restype = ctypes.c_char_p
     for status in api.Status:
         assert library.functions.cublasLtGetStatusName(int(status)) == f"CUBLAS_STATUS_{status.name}".encode()
 
 
+@proof
 def test_without_a_driver_the_real_library_gives_the_documented_status_and_we_the_reason(library):
     if Path("/dev/nvidiactl").exists():
         pytest.skip("this machine has an NVIDIA driver")
@@ -169,6 +179,7 @@ def test_without_a_driver_the_real_library_gives_the_documented_status_and_we_th
     )
 
 
+@proof
 def test_an_algorithm_is_described_by_the_real_library(library):
     # An algorithm of zeros is none that could run, but its settings can be asked for.
     assert cublaslt._described(library, api.HeuristicResult()) == (0, 0, 0, 0, 0, 0.0)
