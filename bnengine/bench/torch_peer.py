@@ -140,9 +140,12 @@ class TorchStep:
     def _loss(self, rows: Any) -> Any:
         torch = self.torch
         x, y = self.x.index_select(0, rows), self.y.index_select(0, rows)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
+        if self.precision == "bfloat16":
+            with torch.autocast(self.device.type, dtype=torch.bfloat16):
+                output = self.model(x).float()
+        else:
             output = self.model(x)
-        return torch.nn.functional.cross_entropy(output.float(), y)
+        return torch.nn.functional.cross_entropy(output, y)
 
     def _capture(self) -> None:
         """Steps on a side stream, then one under capture; the cursor moves inside."""
