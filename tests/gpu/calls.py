@@ -41,9 +41,9 @@ class Draw:
         return np.stack([np.full(channels, float(rows)), self.rng.random(channels), self.rng.random(channels) + 0.5])
 
 
-def of_layers(draw: Draw, *, few: bool) -> Iterator[Call]:
+def of_layers(draw: Draw) -> Iterator[Call]:
     """Batch normalisation, products, activations, dropout."""
-    for rows, width in SIZES[-1:] if few else SIZES:
+    for rows, width in SIZES:
         odd = width % 2 == 1
         x, dy, y, add = (draw.stored(rows, width) for _ in range(4))
         gamma, beta, statistics = draw.wide(width), draw.wide(width), draw.statistics(width, rows)
@@ -64,11 +64,11 @@ def of_layers(draw: Draw, *, few: bool) -> Iterator[Call]:
             yield Call("activation_backward", (dy, x, y), {"kind": kind}, odd)
 
 
-def of_losses(draw: Draw, *, few: bool) -> Iterator[Call]:
+def of_losses(draw: Draw) -> Iterator[Call]:
     """Losses, rows classified right, and the gather of a batch."""
     rows = 40
     options = {"normaliser": float(rows)}
-    for widths in CLASSES[-1:] if few else CLASSES:
+    for widths in CLASSES:
         for classes in widths:
             odd = classes % 2 == 1
             logits, weights = draw.stored(rows, classes), (draw.wide(classes), draw.wide(rows))
@@ -111,11 +111,11 @@ def of_statistics() -> Iterator[Call]:
     yield Call("advance", (np.asarray([1, 1, 0, 0, 0]), ok), {}, False)
 
 
-def every_call(dtype: Any, *, few: bool = False) -> Iterator[Call]:
-    """All calls for one storage type; `few`: a single size of each."""
+def every_call(dtype: Any) -> Iterator[Call]:
+    """All calls for one storage type."""
     draw = Draw(dtype)
-    yield from of_layers(draw, few=few)
-    yield from of_losses(draw, few=few)
+    yield from of_layers(draw)
+    yield from of_losses(draw)
     if draw.dtype == draw.arithmetic:
         yield from of_updates(draw)
     if draw.dtype == np.float32:

@@ -1,6 +1,6 @@
 """Launches every instance of every kernel, by the engine's own launchers: what compute-sanitizer looks at.
 
-`python -m tests.gpu.every_kernel [--few] [--jobs N]` needs CuPy and NumPy, no PyTorch and no pytest. Arrays are taken
+`python -m tests.gpu.every_kernel [--jobs N]` needs CuPy and NumPy, no PyTorch and no pytest. Arrays are taken
 from the driver one by one, so that an access behind the end of one is not hidden by a pool. Products of matrices, which
 are not ours, are left out. Exit status 1 if an instance of tests/cuda_on_cpu/instances.py was not launched, or one
 that is not in it was.
@@ -138,17 +138,14 @@ def listed() -> Names:
     return {(file, name) for file, names in INSTANCES.items() for name in names}
 
 
-def launch_all(device: Device, few: bool) -> list[str]:
-    """Launch them; what is wrong with what was launched, line by line. `few`: those that hold float32."""
-    chosen = ["float"] if few else list(_launch.STORAGES.values())
-    for storage in chosen:
+def launch_all(device: Device) -> list[str]:
+    """Launch them; what is wrong with what was launched, line by line."""
+    for storage in _launch.STORAGES.values():
         for dtype in storage_dtypes([storage]) or []:
-            for call in every_call(dtype, few=few):
+            for call in every_call(dtype):
                 device.run(call)
                 device.finish()  # so that an error has the name of what it belongs to
     wanted = listed()
-    if few:
-        return [f"not in the list: {name}" for _, name in sorted(device.launched - wanted)]
     for _, name in sorted(wanted - device.launched):
         device.directly(name)
         device.finish()
@@ -175,7 +172,6 @@ def compile_all(jobs: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.gpu.every_kernel", description=__doc__.split("\n")[0])
-    parser.add_argument("--few", action="store_true", help="float32, one size of each")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that compile first  [1: none]")
     parser.add_argument("--compile", type=int, metavar="I", help="compile every N-th instance from the I-th, and stop")
     options = parser.parse_args()
@@ -187,7 +183,7 @@ def main() -> None:
     if options.jobs > 1:
         compile_all(options.jobs)
     device = Device()
-    wrong = launch_all(device, options.few)
+    wrong = launch_all(device)
     print(*wrong, sep="\n", end="\n" if wrong else "")
     print(f"{len(device.launched)} of {len(listed())} kernels were launched", flush=True)
     sys.exit(bool(wrong))

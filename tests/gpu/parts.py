@@ -50,10 +50,10 @@ def environment(dry: bool) -> Part:
 
 def verify(dry: bool) -> list[Part]:
     """Everything that says whether results are right."""
-    few = ("--few",) if dry else ()
+    compilers = "1" if dry else str(max(1, min(8, (os.cpu_count() or 1) // 2)))
     parts = [
         _part("smoke", "tests.gpu.smoke", seconds=45, dry=dry, alone=True),
-        _part("every kernel", "tests.gpu.every_kernel", *few, seconds=90, dry=dry, alone=True),
+        _part("every kernel", "tests.gpu.every_kernel", "--jobs", compilers, seconds=120, dry=dry, alone=True),
         *(_tests(name, dry) for name in GROUPS),
         _part(
             "verify", "bnengine", "verify", "--backend", "cupy", "--json", *(("--quick",) if dry else ()),
@@ -73,8 +73,7 @@ def _tests(name: str, dry: bool) -> Part:
 
 def _sanitizer(tool: str, options: tuple[str, ...], dry: bool) -> Part:
     program = sanitizer()
-    few = ("--few",) if dry else ()
-    under = _part(tool, "tests.gpu.every_kernel", *few, seconds=100, dry=dry).command
+    under = _part(tool, "tests.gpu.every_kernel", seconds=100, dry=dry).command
     settings = ("--tool", tool, "--error-exitcode", str(outcomes.FOUND), "--print-limit", "20", *options)
     refusal = "" if program else "compute-sanitizer is not installed here: it comes with the CUDA toolkit"
     return Part(tool, (program, *settings, *under), 100, outcomes.of_sanitizer, ENGINE, refusal=refusal)
@@ -90,7 +89,7 @@ def sanitizer() -> str:
 
 def bench(dry: bool) -> list[Part]:
     """Everything that says how fast it is; alone on the machine."""
-    few = ("--quick",) if dry else ()
+    few = ("--quick", "--scale", "8192", "--workload", "64-100-100-10") if dry else ()
     command = ("bench", "--json", "{notes}", "--deadline", str(BENCH_SECONDS), *few)
     return [
         _part(

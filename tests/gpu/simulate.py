@@ -9,11 +9,10 @@ from typing import Any
 from bnengine import backend
 from bnengine.backend import Backend, BackendReport
 from tests.fused import simulated_cupy
-from tests.fused.simulated_arrays import Zone, ndarray
+from tests.fused.simulated_arrays import Zone
 
 NAME = "simulated device"
 MEMORY = 8 << 30
-CUDA_MEMORY = 2  # DLPack's number for it
 
 
 class ForGood:
@@ -48,7 +47,6 @@ def install() -> None:
     simulated_cupy.CUPY.cuda.nvrtc = SimpleNamespace(getVersion=lambda: (0, 0))
     simulated_cupy.NAMESPACE.cuda = simulated_cupy.CUPY.cuda
     simulated_cupy.DEVICE.compute_capability = "00"
-    ndarray.__dlpack_device__ = lambda _self: (CUDA_MEMORY, 0)
     backend._PROBES["cupy"] = probe
     atexit.register(lambda: delattr(Zone, "__del__"))  # what it counts with is gone when the last arrays go
 

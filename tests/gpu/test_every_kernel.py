@@ -1,0 +1,58 @@
+"""Every kernel of the sources is in the list of instances, and every instance in the list is launched."""
+
+import re
+
+import numpy as np
+import pytest
+
+from bnengine.fused.cuda import _launch, _load
+from tests.cuda_on_cpu.instances import INSTANCES
+from tests.gpu import every_kernel
+
+BOUNDS = r"__launch_bounds__\((?:[^()]|\([^()]*\))*\)"
+KERNEL = re.compile(rf"(?:template\s*<([^;{{]*?)>\s*)?__global__\s+void\s+(?:{BOUNDS}\s*)?(\w+)\s*\(")
+
+
+def kernels(file: str) -> dict[str, str]:
+    """The kernels of a source, with their template parameters."""
+    text = re.sub(r"//.*", "", (_load.folder() / "cuda" / file).read_text(encoding="utf-8"))
+    found = {m[2]: m[1] or "" for m in KERNEL.finditer(text)}
+    assert len(found) == text.count("__global__")
+    return found
+
+
+def test_the_list_has_every_kernel_of_every_source():
+    files = {path.name for path in (_load.folder() / "cuda").glob("*.cu")}
+    assert set(INSTANCES) == files
+    for file in files:
+        listed = {re.match(r"bnengine::(\w+)", name)[1] for name in INSTANCES[file]}
+        assert listed == set(kernels(file)), file
+
+
+def test_a_kernel_of_storage_types_is_listed_for_those_that_it_has():
+    for file, names in INSTANCES.items():
+        for kernel, parameters in kernels(file).items():
+            given = [re.findall(r"<(\w+)", n)[0] for n in names if n.startswith(f"bnengine::{kernel}<")]
+            if not parameters.startswith("class"):
+                assert not given
+                continue
+            assert {"float", "double"} <= set(given), kernel
+            assert set(given) in ({"float", "double"}, set(_launch.STORAGES.values())), kernel
+
+
+def test_an_instance_that_nobody_launched_and_one_that_nobody_listed_are_told():
+    wanted, launched = {("a.cu", "a"), ("b.cu", "b<__nv_bfloat16>")}, {("a.cu", "a"), ("c.cu", "c")}
+    told = list(every_kernel.complaints(wanted, launched))
+    assert told[0].startswith("not launched: b<__nv_bfloat16>")
+    assert told[1:] == ["not in the list: c"]
+
+
+@pytest.mark.parametrize("odd", [False, True])
+def test_an_odd_array_lies_one_element_off_and_no_odd_one_at_sixteen_bytes(odd, simulated):  # noqa: ARG001
+    device = object.__new__(every_kernel.Device)
+    device.cupy = __import__("cupy")
+    for dtype in (np.float32, np.float64, np.float16):
+        x = np.arange(10, dtype=dtype).reshape(2, 5)
+        got = device.upload(x, odd)
+        assert got.get().tobytes() == x.tobytes()
+        assert got.data.ptr % 16 == (x.itemsize if odd else 0)
