@@ -32,10 +32,8 @@ RULE double error_function(double x) { return erf(x); }
 RULE float square_root(float x) { return sqrtf(x); }
 RULE double square_root(double x) { return sqrt(x); }
 
-template <class A>
-RULE A magnitude(A x) {
-  return x < 0 ? -x : x;
-}
+RULE float magnitude(float x) { return fabsf(x); }
+RULE double magnitude(double x) { return fabs(x); }
 
 RULE bool finite(double x) { return x - x == 0; }
 
@@ -95,74 +93,27 @@ RULE void merge(Moment& a, const Moment& b) {
   if (b.count > 0) merge(a, b, b.count / (a.count + b.count));
 }
 
-// 2^-e and e for the binary exponent e of a positive x, within what float can hold: x 2^-e lies in [1, 4), or is
-// smaller if x is subnormal.
-struct Scale {
-  float down;
-  double up;
+// The moments of a block of N rows about the block's own mean, p + shift with p a rounded mean: no large mean cancels, and
+// no outlier elsewhere costs digits. N is a power of two, so that divisions by it are exact.
+template <class A>
+struct Block {
+  A pivot, shift, squares;
 };
-RULE Scale scale_of(float x) {
-  union {
-    float value;
-    int bits;
-  } given{x}, down;
-  union {
-    long long bits;
-    double value;
-  } up;
-  int exponent = given.bits >> 23 & 255;
-  exponent = exponent > 253 ? 253 : exponent;
-  down.bits = (254 - exponent) << 23;
-  up.bits = (long long)(exponent - 127 + 1023) << 52;
-  return {down.value, up.value};
-}
 
-// s / n, correctly rounded where it is exact, for the price of three multiplications; inverse = 1 / n.
-RULE double divided(double s, int n, double inverse) {
-  const double q = s * inverse;
-  return q + (s - q * n) * inverse;
-}
-
-// The moment of a block of `n` rows, n <= N <= 64, about the block's own mean p: no large mean cancels, and no outlier
-// elsewhere costs digits. What the rounding of p leaves is taken out again. Differences are scaled by a power of two, so
-// that no square overflows or vanishes in float. x is 0 from n on; inverse = 1 / n.
-template <int N>
-RULE Moment moment_of(const float (&x)[N], int n, double inverse) {
-  const float weight = float(inverse);
-  float pivot = 0, largest = 0, d[N];
+template <int N, class A>
+RULE Block<A> block_of(const A (&x)[N]) {
+  constexpr A kShare = A(1) / N;
+  A pivot = 0, sum = 0, squares = 0;
 #pragma unroll
-  for (int k = 0; k < N; ++k) pivot += x[k] * weight;
+  for (int k = 0; k < N; ++k) pivot += x[k] * kShare;
 #pragma unroll
   for (int k = 0; k < N; ++k) {
-    d[k] = k < n ? x[k] - pivot : 0.0f;
-    const float size = magnitude(d[k]);
-    largest = size > largest ? size : largest;
-  }
-  const Scale scale = scale_of(largest);
-  float sum = 0, squares = 0;
-#pragma unroll
-  for (int k = 0; k < N; ++k) {
-    const float scaled = d[k] * scale.down;
-    sum += scaled;
-    squares += scaled * scaled;
-  }
-  const double shift = divided(sum, n, inverse), rest = squares - shift * double(sum);
-  return {double(n), double(pivot) + shift * scale.up, (rest < 0 ? 0.0 : rest) * (scale.up * scale.up)};
-}
-
-template <int N>
-RULE Moment moment_of(const double (&x)[N], int n, double inverse) {
-  double pivot = 0, sum = 0, squares = 0;
-#pragma unroll
-  for (int k = 0; k < N; ++k) pivot += x[k] * inverse;
-#pragma unroll
-  for (int k = 0; k < N; ++k) {
-    const double d = k < n ? x[k] - pivot : 0.0;
+    const A d = x[k] - pivot;
     sum += d;
     squares += d * d;
   }
-  const double shift = divided(sum, n, inverse), rest = squares - shift * sum;
-  return {double(n), pivot + shift, rest < 0 ? 0.0 : rest};
+  const A shift = sum * kShare, rest = squares - shift * sum;
+  return {pivot, shift, rest < 0 ? A(0) : rest};
 }
 
 // Statistics as they are stored: (count, mean, biased variance).

@@ -5,40 +5,141 @@ namespace bnengine {
 
 // ---- statistics
 
-// Something of the size of a channel's values, which its means are told apart from: two doubles near 1e6 that differ by 1
-// have no digits to spare. What is stored in fewer bits has them, and needs no pivot. The median of three rows, so that
-// one outlier is not it.
-template <class T>
-__device__ __forceinline__ Arithmetic<T> pivot_of(const T* x, index rows, index channels, index channel) {
-  if constexpr (sizeof(T) < 8) return 0;
-  const Arithmetic<T> a = widened(x[channel]), b = widened(x[rows / 2 * channels + channel]),
-                      c = widened(x[(rows - 1) * channels + channel]);
+// What a thread has seen of its channels: how many rows, and in double the sums of their differences from the first of
+// them and of the squares of these. That first row lies among the others, so little cancels, and numbers of 32 bits have
+// 29 to spare. Sums are kHeld times too small, as blocks then need no factor.
+template <class T, int VEC>
+struct Gathered {
+  Pack<T, VEC> from;
+  double count = 0, sum[VEC] = {}, squares[VEC] = {};
+
+  __device__ __forceinline__ Gathered(const T*, index, index, const Slice<VEC>&) {}
+
+  // By float sums over the block; false if squares may have vanished or overflowed in them, or are not numbers.
+  __device__ __forceinline__ bool add_block(const Pack<T, VEC> (&held)[kHeld<VEC>]) {
+    constexpr float kShare = 1.0f / kHeld<VEC>;
+    bool trusted = true;
+    if (count == 0) from = held[0];
+    count += kHeld<VEC>;
+#pragma unroll
+    for (int v = 0; v < VEC; ++v) {
+      float x[kHeld<VEC>];
+#pragma unroll
+      for (int k = 0; k < kHeld<VEC>; ++k) x[k] = held[k][v];
+      const Block<float> block = block_of(x);
+      const double d = (block.pivot - from[v]) + block.shift;
+      sum[v] += d, squares[v] += block.squares * kShare, squares[v] += d * d;
+      trusted &= block.squares > 1e-29f && block.squares < 1e30f;
+    }
+    return trusted;
+  }
+
+  __device__ __forceinline__ void add_row(const Pack<T, VEC>& row) {
+    if (count == 0) from = row;
+    count += 1;
+#pragma unroll
+    for (int v = 0; v < VEC; ++v) {
+      const double d = row[v] - double(from[v]), part = d * (1.0 / kHeld<VEC>);
+      sum[v] += part, squares[v] += d * part;
+    }
+  }
+
+  __device__ __forceinline__ Moment moment(int v, double inverse) const {
+    if (count == 0) return {};
+    const double shift = sum[v] * kHeld<VEC> * inverse, rest = (squares[v] - sum[v] * shift) * kHeld<VEC>;
+    return {count, from[v] + shift, rest < 0 ? 0.0 : rest};
+  }
+};
+
+// Doubles near 1e6 that differ by 1 have no digits to spare: blocks are merged one by one, less something of the size of
+// the channel's values, the median of three rows, so that one outlier is not it.
+__device__ __forceinline__ double pivot_of(const double* x, index rows, index channels, index channel) {
+  const double a = x[channel], b = x[rows / 2 * channels + channel], c = x[(rows - 1) * channels + channel];
   if ((a <= b) == (b <= c)) return b;
   return (b <= a) == (a <= c) ? a : c;
 }
+template <class T>
+__device__ __forceinline__ double pivot_of(const T*, index, index, index) {
+  return 0;
+}
 
-template <class T, int VEC>
-struct Gathered {  // what a thread has seen so far, per channel, less the pivot; the count is the same for all
+template <int VEC>
+struct Gathered<double, VEC> {
   Moment of[VEC] = {};
-  Arithmetic<T> pivot[VEC] = {};
+  double pivot[VEC] = {}, count = 0;
 
-  __device__ __forceinline__ Gathered(const T* x, index rows, index channels, const Slice<VEC>& at) {
+  __device__ __forceinline__ Gathered(const double* x, index rows, index channels, const Slice<VEC>& at) {
 #pragma unroll
     for (int v = 0; v < VEC; ++v)
       if (at.inside) pivot[v] = pivot_of(x, rows, channels, at.channel + v);
   }
 
-  __device__ __forceinline__ void add(const Pack<T, VEC> (&held)[kHeld<VEC>], int n) {
-    const double inverse = 1.0 / n, share = n / (of[0].count + n);
+  __device__ __forceinline__ bool add_block(const Pack<double, VEC> (&held)[kHeld<VEC>]) {
+    count += kHeld<VEC>;
 #pragma unroll
     for (int v = 0; v < VEC; ++v) {
-      Arithmetic<T> x[kHeld<VEC>];
+      double x[kHeld<VEC>];
 #pragma unroll
-      for (int k = 0; k < kHeld<VEC>; ++k) x[k] = k < n ? held[k][v] - pivot[v] : Arithmetic<T>(0);
-      merge(of[v], moment_of<kHeld<VEC>>(x, n, inverse), share);
+      for (int k = 0; k < kHeld<VEC>; ++k) x[k] = held[k][v] - pivot[v];
+      const Block<double> block = block_of(x);
+      merge(of[v], {double(kHeld<VEC>), block.pivot + block.shift, block.squares}, kHeld<VEC> / count);
     }
+    return true;
   }
+
+  __device__ __forceinline__ void add_row(const Pack<double, VEC>& row) {
+    count += 1;
+#pragma unroll
+    for (int v = 0; v < VEC; ++v) merge(of[v], {1, row[v] - pivot[v], 0}, 1 / count);
+  }
+
+  __device__ __forceinline__ Moment moment(int v, double) const { return of[v]; }
 };
+
+// All rows of this thread; keep(row, x) sees each of them. Where float sums were not to be trusted, row by row again.
+template <class T, int VEC, class Keep>
+__device__ __forceinline__ Gathered<T, VEC> gather_rows(const T* x, index rows, index channels, const Slice<VEC>& at,
+                                                        Keep keep) {
+  for (bool in_blocks = true;; in_blocks = false) {
+    Gathered<T, VEC> seen(x, rows, channels, at);
+    bool trusted = true;
+    for (index row = at.row; at.inside && row < rows; row += kHeld<VEC> * at.step) {
+      Pack<T, VEC> held[kHeld<VEC>];
+      const int n = fetch(held, x, row, rows, channels, at);
+#pragma unroll
+      for (int k = 0; k < kHeld<VEC>; ++k)
+        if (k < n) keep(row + k * at.step, held[k]);
+      if (in_blocks && n == kHeld<VEC>) {
+        trusted &= seen.add_block(held);
+      } else {
+#pragma unroll
+        for (int k = 0; k < kHeld<VEC>; ++k)
+          if (k < n) seen.add_row(held[k]);
+      }
+    }
+    if (trusted) return seen;
+  }
+}
+
+// The union of COUNT samples whose counts, means and squares get(i) gives, all at once: one division for all.
+template <int COUNT, class Get>
+__device__ __forceinline__ Moment united(Get get) {
+  const double from = get(0).mean;
+  double count = 0, sum = 0, squares = 0;
+#pragma unroll
+  for (int i = 0; i < COUNT; ++i) {
+    const Moment m = get(i);
+    count += m.count, sum += m.count * (m.mean - from);
+  }
+  const double shift = count > 0 ? sum / count : 0.0;
+#pragma unroll
+  for (int i = 0; i < COUNT; ++i) {
+    const Moment m = get(i);
+    const double d = (m.mean - from) - shift;
+    squares += m.squares + m.count * d * d;
+  }
+  return {count, from + shift, squares};
+}
 
 // Moments of all threads of a block, merged in a fixed order: `mine` is then the moment of channel
 // `first_channel + thread_number()` in the first kChannels threads.
@@ -46,27 +147,35 @@ template <class T, int VEC>
 __device__ __forceinline__ Moment merge_block(const Gathered<T, VEC>& seen, const Slice<VEC>& at) {
   using S = Slice<VEC>;
   __shared__ Moment of_warp[kWarps][S::kChannels];
+  const double inverse = seen.count > 0 ? 1 / seen.count : 0.0;
+  double count[S::kRounds + 1] = {seen.count}, share[S::kRounds + 1];
+#pragma unroll
+  for (int r = 0; r < S::kRounds; ++r) {  // the same for all channels
+    const double other = __shfl_down_sync(kAllLanes, count[r], S::kAcross << r);
+    count[r + 1] = count[r] + other;
+    share[r] = other > 0 ? other / count[r + 1] : 0.0;
+  }
 #pragma unroll
   for (int v = 0; v < VEC; ++v) {
-    Moment m = seen.of[v];
+    Moment m = seen.moment(v, inverse);
 #pragma unroll
-    for (int distance = S::kAcross; distance < kLanes; distance *= 2) {
-      const Moment other = {__shfl_down_sync(kAllLanes, m.count, distance),
-                            __shfl_down_sync(kAllLanes, m.mean, distance),
-                            __shfl_down_sync(kAllLanes, m.squares, distance)};
-      merge(m, other);
+    for (int r = 0; r < S::kRounds; ++r) {
+      m.count = count[r];
+      const Moment other = {count[r + 1] - count[r], __shfl_down_sync(kAllLanes, m.mean, S::kAcross << r),
+                            __shfl_down_sync(kAllLanes, m.squares, S::kAcross << r)};
+      if (other.count > 0) merge(m, other, share[r]);
     }
+    m.count = count[S::kRounds];
     if (at.row_in_warp == 0) of_warp[threadIdx.y][at.in_slice + v] = m;
   }
   __syncthreads();
-  Moment mine = {};
-  if (thread_number() < S::kChannels)
-    for (int w = 0; w < kWarps; ++w) merge(mine, of_warp[w][thread_number()]);
-  return mine;
+  const int t = thread_number();
+  if (t >= S::kChannels) return {};
+  return united<kWarps>([&](int w) { return of_warp[w][t]; });
 }
 
 // Moments of all blocks of a slice, merged by the last one of them, in which this is true. partial is (splits, 3,
-// channels).
+// channels). First the mean of all, then squares about it: no division waits for another.
 template <int VEC>
 __device__ __forceinline__ bool merge_splits(Moment& mine, double* partial, unsigned* arrivals, index channels) {
   constexpr int kChannels = Slice<VEC>::kChannels, kParallel = kThreads / kChannels;
@@ -79,17 +188,34 @@ __device__ __forceinline__ bool merge_splits(Moment& mine, double* partial, unsi
     p[0] = mine.count, p[channels] = mine.mean, p[2 * channels] = mine.squares;
   }
   if (!last_to_arrive(arrivals + blockIdx.x, gridDim.y)) return false;
-  __shared__ Moment of_lane[kParallel][kChannels];
-  Moment some = {};
-  for (index s = lane; inside && s < gridDim.y; s += kParallel) {
+  __shared__ double of_lane[3][kParallel][kChannels];
+  const index splits = inside ? gridDim.y : 0;
+  const double from = inside ? __ldcg(partial + channels + channel) : 0.0;
+  double count = 0, sum = 0, squares = 0;
+#pragma unroll 4
+  for (index s = lane; s < splits; s += kParallel) {
     const double* p = partial + s * 3 * channels + channel;
-    merge(some, {__ldcg(p), __ldcg(p + channels), __ldcg(p + 2 * channels)});
+    const double n = __ldcg(p);
+    count += n, sum += n * (__ldcg(p + channels) - from);
   }
-  of_lane[lane][in_slice] = some;
+  of_lane[0][lane][in_slice] = count, of_lane[1][lane][in_slice] = sum;
   __syncthreads();
-  mine = {};
-  if (lane == 0)
-    for (int l = 0; l < kParallel; ++l) merge(mine, of_lane[l][in_slice]);
+  count = 0, sum = 0;
+#pragma unroll
+  for (int l = 0; l < kParallel; ++l) count += of_lane[0][l][in_slice], sum += of_lane[1][l][in_slice];
+  const double shift = sum / count;
+#pragma unroll 4
+  for (index s = lane; s < splits; s += kParallel) {
+    const double* p = partial + s * 3 * channels + channel;
+    const double d = (__ldcg(p + channels) - from) - shift;
+    squares += __ldcg(p + 2 * channels) + __ldcg(p) * d * d;
+  }
+  of_lane[2][lane][in_slice] = squares;
+  __syncthreads();
+  squares = 0;
+#pragma unroll
+  for (int l = 0; l < kParallel; ++l) squares += of_lane[2][l][in_slice];
+  mine = {count, from + shift, squares};
   return true;
 }
 
@@ -107,12 +233,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     moments(const T* x, double* batch, double* proposal, double* partial, unsigned* arrivals, index rows,
             index channels, index stride, bool adds) {
   const Slice<VEC> at(channels);
-  Gathered<T, VEC> seen(x, rows, channels, at);
-  for (index row = at.row; at.inside && row < rows; row += kHeld<VEC> * at.step) {
-    Pack<T, VEC> held[kHeld<VEC>];
-    const int n = fetch(held, x, row, rows, channels, at);
-    seen.add(held, n);
-  }
+  const auto seen = gather_rows(x, rows, channels, at, [](index, const Pack<T, VEC>&) {});
   Moment mine = merge_block(seen, at);
   if (!merge_splits<VEC>(mine, partial, arrivals, channels)) return;
   const index channel = at.first_channel + thread_number();
@@ -136,12 +257,13 @@ __device__ __forceinline__ void normalize_row(const Pack<T, VEC>& x, const Pack<
   store<VEC>(y, out);
 }
 
+// From the last row to the first: what moments, or a product, has left of x in the cache are the last ones.
 template <class T, int VEC, Activation G>
 __global__ void __launch_bounds__(kThreads, 2)
     normalize(const double* statistics, const Arithmetic<T>* gamma, const Arithmetic<T>* beta, const T* x,
               const T* add, T* y, index rows, index channels, index stride, double eps, double slope) {
   using A = Arithmetic<T>;
-  constexpr int kAhead = 2;  // rows on their way from memory
+  constexpr int kAhead = VEC == 8 ? 3 : 2;  // rows on their way from memory
   __shared__ Affine<A> shared[Slice<VEC>::kChannels];
   read_affine<A, VEC>(shared, statistics, stride, eps, gamma, beta, channels);
   const Slice<VEC> at(channels);
@@ -152,15 +274,14 @@ __global__ void __launch_bounds__(kThreads, 2)
     Pack<T, VEC> own[kAhead], other[kAhead];
 #pragma unroll
     for (int a = 0; a < kAhead; ++a) {
-      const index row = begin + a * at.step, i = row * channels + at.channel;
-      if (row < rows) own[a] = load<VEC>(x + i);
-      if (row < rows && add) other[a] = load<VEC>(add + i);
+      const index row = begin + a * at.step, i = (rows - 1 - row) * channels + at.channel;
+      if (row < rows) own[a] = load<VEC, true>(x + i);
+      if (row < rows && add) other[a] = load<VEC, true>(add + i);
     }
 #pragma unroll
     for (int a = 0; a < kAhead; ++a) {
-      const index row = begin + a * at.step;
-      if (row < rows)
-        normalize_row<G>(own[a], other[a], add != nullptr, of, A(slope), y + row * channels + at.channel);
+      const index row = begin + a * at.step, i = (rows - 1 - row) * channels + at.channel;
+      if (row < rows) normalize_row<G>(own[a], other[a], add != nullptr, of, A(slope), y + i);
     }
   }
 }
@@ -177,15 +298,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   Pack<T, VEC>* kept = reinterpret_cast<Pack<T, VEC>*>(dynamic_shared);  // rows of kAcross packs
   const S at(channels);
   const int across = at.in_slice / VEC;
-  Gathered<T, VEC> seen(x, rows, channels, at);
-  for (index row = at.row; at.inside && row < rows; row += kHeld<VEC> * at.step) {
-    Pack<T, VEC> held[kHeld<VEC>];
-    const int n = fetch(held, x, row, rows, channels, at);
-    seen.add(held, n);
-#pragma unroll
-    for (int k = 0; k < kHeld<VEC>; ++k)
-      if (k < n) kept[(row + k * at.step) * S::kAcross + across] = held[k];
-  }
+  const auto keep = [&](index row, const Pack<T, VEC>& own) { kept[row * S::kAcross + across] = own; };
+  const auto seen = gather_rows(x, rows, channels, at, keep);
   Moment mine = merge_block(seen, at);
   const int t = thread_number();
   const index channel = at.first_channel + t;

@@ -15,11 +15,12 @@ struct Row {
   using A = Arithmetic<T>;
   Pack<T, VEC> dy, x, y, add;
 
+  template <bool LAST>
   __device__ __forceinline__ void read(const T* dys, const T* xs, const T* ys, const T* adds, index i) {
-    dy = load<VEC>(dys + i);
-    x = load<VEC>(xs + i);
-    if (kNeedsY) y = load<VEC>(ys + i);
-    if (kNeedsZ && adds) add = load<VEC>(adds + i);
+    dy = load<VEC, LAST>(dys + i);
+    x = load<VEC, LAST>(xs + i);
+    if (kNeedsY) y = load<VEC, LAST>(ys + i);
+    if (kNeedsZ && adds) add = load<VEC, LAST>(adds + i);
   }
 
   __device__ __forceinline__ void gradients(const Affine<A> (&of)[VEC], bool has_add, A slope, A (&x_norm)[VEC],
@@ -37,7 +38,7 @@ struct Row {
 };
 
 // Sums of dz and of dz x_norm over this thread's rows; keep(row, x, dz) sees each of them.
-template <Activation G, class T, int VEC, class Keep>
+template <Activation G, bool LAST, class T, int VEC, class Keep>
 __device__ __forceinline__ Sums<2, VEC> sum_rows(const T* dy, const T* x, const T* y, const T* add,
                                                  const Affine<Arithmetic<T>> (&of)[VEC], index rows, index channels,
                                                  Arithmetic<T> slope, const Slice<VEC>& at, Keep keep) {
@@ -52,7 +53,7 @@ __device__ __forceinline__ Sums<2, VEC> sum_rows(const T* dy, const T* x, const 
 #pragma unroll
       for (int a = 0; a < kAhead; ++a) {
         const index r = begin + (k + a) * at.step;
-        if (r < rows) row[a].read(dy, x, y, add, r * channels + at.channel);
+        if (r < rows) row[a].template read<LAST>(dy, x, y, add, r * channels + at.channel);
       }
 #pragma unroll
       for (int a = 0; a < kAhead; ++a) {
@@ -124,7 +125,7 @@ __global__ void __launch_bounds__(kThreads, kResident<G>)
   Affine<A> of[VEC];
   copy(of, shared, at);
   const auto keep = [](index, const Pack<T, VEC>&, const A(&)[VEC]) {};
-  Total<2> sum = sum_block(sum_rows<G>(dy, x, y, add, of, rows, channels, A(slope), at, keep), at);
+  Total<2> sum = sum_block(sum_rows<G, false>(dy, x, y, add, of, rows, channels, A(slope), at, keep), at);
   if (!sum_splits<2, VEC>(sum, partial, arrivals, channels)) return;
   const index channel = at.first_channel + thread_number();
   if (thread_number() >= Slice<VEC>::kChannels || channel >= channels) return;
@@ -132,7 +133,7 @@ __global__ void __launch_bounds__(kThreads, kResident<G>)
   write_parameter_gradients(sum, channel, dgamma, dbeta, adds_dgamma, adds_dbeta);
 }
 
-// dx, and dadd = dz.
+// dx, and dadd = dz; from the last row to the first, since those are what batch_norm_sums has left in the cache.
 template <class T, int VEC, Activation G>
 __global__ void __launch_bounds__(kThreads, kResident<G>)
     batch_norm_backward(const double* statistics, const Arithmetic<T>* gamma, const Arithmetic<T>* beta,
@@ -148,7 +149,8 @@ __global__ void __launch_bounds__(kThreads, kResident<G>)
   const int t = thread_number();
   const index own = at.first_channel + t;
   if (t < S::kChannels && own < channels)
-    shared_to[t] = InputGradient<A>(sums[own], sums[channels + own], rows, shared[t]);
+    shared_to[t] = InputGradient<A>(batch_statistics ? sums[own] : 0.0, batch_statistics ? sums[channels + own] : 0.0,
+                                    rows, shared[t]);
   __syncthreads();
   if (!at.inside) return;
   Affine<A> of[VEC];
@@ -156,11 +158,12 @@ __global__ void __launch_bounds__(kThreads, kResident<G>)
   copy(of, shared, at);
   copy(to, shared_to, at);
   for (index r = at.row; r < rows; r += at.step) {
+    const index i = (rows - 1 - r) * channels + at.channel;
     Row<G, T, VEC> row;
-    row.read(dy, x, y, add, r * channels + at.channel);
+    row.template read<true>(dy, x, y, add, i);
     A x_norm[VEC], dz[VEC];
     row.gradients(of, add != nullptr, A(slope), x_norm, dz);
-    write_row(dz, x_norm, to, dx, dadd, r * channels + at.channel, batch_statistics, adds_dx);
+    write_row(dz, x_norm, to, dx, dadd, i, batch_statistics, adds_dx);
   }
 }
 
@@ -191,7 +194,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll
     for (int v = 0; v < VEC; ++v) kept_dz[r * S::kAcross + across].dz[v] = dz[v];
   };
-  const Total<2> sum = sum_block(sum_rows<G>(dy, x, y, add, of, rows, channels, A(slope), at, keep), at);
+  const Total<2> sum = sum_block(sum_rows<G, true>(dy, x, y, add, of, rows, channels, A(slope), at, keep), at);
   const int t = thread_number();
   const index channel = at.first_channel + t;
   if (t < S::kChannels && channel < channels) {

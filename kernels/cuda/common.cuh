@@ -79,14 +79,18 @@ struct WordOf<8> {
 };
 
 // p is in global memory, here and below. Written as plain assignments, the compiler takes these accesses apart again:
-// loads into branches that need one element, stores inside loops.
-template <int N, class T>
+// loads into branches that need one element, stores inside loops. LAST: no launch reads it again soon, so that caches may
+// give it up before all else.
+template <int N, bool LAST = false, class T>
 __device__ __forceinline__ Pack<T, N> load(const T* p) {
   using Word = typename WordOf<alignof(Pack<T, N>)>::type;
   constexpr int kWords = sizeof(Pack<T, N>) / sizeof(Word);
   Word words[kWords];
 #pragma unroll
-  for (int w = 0; w < kWords; ++w) words[w] = __ldca(reinterpret_cast<const Word*>(p) + w);
+  for (int w = 0; w < kWords; ++w) {
+    const Word* from = reinterpret_cast<const Word*>(p) + w;
+    words[w] = LAST ? __ldcs(from) : __ldca(from);
+  }
   Pack<T, N> values;
   memcpy(&values, words, sizeof values);
   return values;

@@ -14,7 +14,8 @@ constexpr int kHeld = VEC == 8 ? 4 : 8;
 // The part of x that a thread of a block sees: VEC channels of every `step`-th row. A warp reads 128 bytes of a row.
 template <int VEC>
 struct Slice {
-  static constexpr int kAcross = VEC == 1 ? kLanes : 8, kRows = kLanes / kAcross, kChannels = kAcross * VEC;
+  static constexpr int kAcross = VEC == 1 ? kLanes : 8, kRows = kLanes / kAcross, kChannels = kAcross * VEC,
+                       kRounds = VEC == 1 ? 0 : 2;  // kRows = 2^kRounds
   int in_slice, row_in_warp;
   index first_channel, channel, row, step;
   bool inside;

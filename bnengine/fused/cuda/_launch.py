@@ -134,12 +134,14 @@ def slice_width(vector: int) -> int:
 def sliced_grid(like: Array, rows: int, channels: int, vector: int, *, sums: bool) -> tuple[int, int]:
     """(slices of the channels, splits of the rows), as `Slice` of kernels/cuda/slices.cuh has them.
 
-    Where the splits are summed up (`sums`), a thread is to have a few rows, and fewer blocks are waited for.
+    Where the splits are summed up (`sums`), a thread is to have a block of rows of its own (kHeld), and fewer blocks
+    are waited for. No more of them than run side by side: the few of a second wave would take as long as all of the
+    first.
     """
-    slices = -(-channels // slice_width(vector))
-    rows_at_once = WARPS * (LANES * vector // slice_width(vector)) * (8 if sums else 2)
-    wanted = -(-(2 if sums else 4) * _load.multiprocessors(like.device.id) // slices)
-    return slices, max(1, min(wanted, -(-rows // rows_at_once), 65535))
+    slices, held = -(-channels // slice_width(vector)), 4 if vector == 8 else 8
+    rows_at_once = WARPS * (LANES * vector // slice_width(vector)) * (held if sums else 2)
+    side_by_side = (2 if sums else 4) * _load.multiprocessors(like.device.id)
+    return slices, max(1, min(side_by_side // slices, -(-rows // rows_at_once), 65535))
 
 
 def vector_of(like: Array, columns: int | None, *arrays: Array | None) -> int:

@@ -86,6 +86,10 @@ inline T __ldca(const T* p) {
   return *p;
 }
 template <class T>
+inline T __ldcs(const T* p) {
+  return *p;
+}
+template <class T>
 inline T __ldcg(const T* p) {
   return *p;
 }
