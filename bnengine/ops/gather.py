@@ -33,7 +33,8 @@ def _examples(rng: Any, dtype: str) -> Iterator[Example]:
     x, values = rng.standard_normal((n, 4)).astype(dtype), rng.standard_normal((n, 2)).astype(dtype)
     x[0, 0] = np.nan
     yield Example("numbers, no weights", (x, values, None, samples, normalisers, order, cursor), {"rows": 7})
-    pixels, each = rng.integers(0, 5, (n, 2, 3)), rng.random((n, 2, 3)).astype(dtype)
+    x, pixels = rng.standard_normal((n, 2, 3, 4)).astype(dtype), rng.integers(0, 5, (n, 2, 3))
+    each = rng.random((n, 2, 3)).astype(dtype)
     yield Example("a target a pixel", (x, pixels, each, samples, normalisers, order, cursor), {"rows": 5})
     yield Example("one row", (x, classes, None, samples, normalisers, order, cursor), {"rows": 1, "offset": 6})
 

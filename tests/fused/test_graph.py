@@ -1,0 +1,160 @@
+"""A step as one graph: the same bytes as op by op, nothing changed by capture, and told why where it cannot be."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bnengine.backend import get_backend
+from bnengine.errors import BackendError, InputError
+from bnengine.fused.cuda import cublaslt_api, replayer
+from bnengine.ops import REGISTRY
+from bnengine.training.replaying import described
+from tests.fused import real_cupy
+from tests.fused.training import epochs, make, snapshot, source
+from tests.support import missing
+
+WAYS = {"op by op": {"replay": False}, "launches": {"graph": False}, "graph": {"graph": True}}
+
+
+def compared(device: Any, steps: int, every: int, *names: str, small: bool = False) -> dict[str, Any]:
+    """Train in each way, from data on the device; all bits are equal all the way."""
+    made = {name: make(device.backend(), steps, small=small, **WAYS[name]) for name in names or WAYS}
+    runs = []
+    for step in made.values():
+        rows = source(nan=7)
+        step.hold(rows)
+        runs.append(epochs(step, rows, steps))
+    for done in zip(*runs, strict=True):
+        if done[0] % every == 0 or done[0] < 5:
+            first, *others = map(snapshot, made.values())
+            for name, other in zip(list(made)[1:], others, strict=True):
+                assert first == other, f"{name}, step {done[0]}"
+    return made
+
+
+def test_steps_op_by_op_replayed_and_as_a_graph_are_equal_bit_for_bit(simulated):
+    made = compared(simulated, 30, 10)
+    for name in ("launches", "graph"):
+        modes = made[name].modes()
+        assert [mode.how for mode in modes] == [name, name]  # one for the full groups, one for the ragged last
+        assert [mode.why for mode in modes] == ["", ""]
+        assert all(mode.launches > 25 for mode in modes)
+    assert not made["op by op"].plans
+    report = made["graph"].report()
+    assert (report.steps, report.skipped) == (15, 15)  # the row that is not a number comes once an epoch, of two steps
+
+
+def test_a_thousand_steps_of_a_graph_are_those_op_by_op_bit_for_bit(simulated):
+    made = compared(simulated, 1000, 100, "op by op", "graph", small=True)
+    assert [mode.how for mode in made["graph"].modes()] == ["graph", "graph"]
+    assert made["graph"].report().steps == 500
+
+
+@pytest.mark.gpu
+def test_a_thousand_steps_are_equal_on_a_gpu():
+    """The GPU's own part of the test above."""
+    try:
+        get_backend("cupy")
+    except BackendError as error:
+        missing("cupy", str(error))
+    compared(real_cupy, 1000, 1)
+
+
+def test_capture_changes_nothing_and_runs_nothing(simulated):
+    step = make(simulated.backend(), 5, graph=False)
+    rows = source()
+    step.hold(rows)
+    list(epochs(step, rows, 4))
+    before, launched = snapshot(step), len(simulated.STATE.launches)
+    for plan in step.plans.values():
+        graph = replayer(plan)
+        assert callable(graph)
+    assert snapshot(step) == before
+    captured = sum(len(plan.launches) for plan in step.plans.values()) - products(step)
+    assert len(simulated.STATE.launches) == launched + captured  # asked for, and not run
+    assert simulated.streams.STATE.launched == 0
+
+
+def products(step: Any) -> int:
+    return sum(type(launch.kernel).__name__ == "Product" for p in step.plans.values() for launch in p.launches)
+
+
+def test_one_launch_of_a_graph_is_all_that_a_steady_step_asks_of_the_device(simulated, monkeypatch):
+    step = make(simulated.backend(), 40, graph=True)
+    rows = source()
+    step.hold(rows)
+    run = epochs(step, rows, 40)
+    for _ in range(6):
+        next(run)
+    added = []
+    monkeypatch.setattr(simulated.streams.Stream, "add", lambda _stream, work: added.append(work) or work())
+    before = simulated.streams.STATE.launched
+    next(run), next(run)
+    assert simulated.streams.STATE.launched == before + 2
+    # the graphs, and the order, the normalisers and the cursor of the epoch that begins between them
+    assert len(added) == 2 + 3
+
+
+def test_an_op_without_a_fused_version_is_named_and_the_step_runs_op_by_op(simulated, monkeypatch):
+    monkeypatch.setattr(REGISTRY["adam"], "fused_names", ())
+    step = make(simulated.backend(), 8, mode="auto")
+    rows = source()
+    step.hold(rows)
+    list(epochs(step, rows, 6))
+    assert {mode.how for mode in step.modes()} == {"op by op"}
+    (line,) = set(map(described, step.modes()))
+    assert line == "steps run op by op: no fused version of adam can be taken (no fused version exists)"
+    strict = make(simulated.backend(), 8, mode="auto", graph=True)
+    strict.hold(rows)
+    with pytest.raises(InputError, match=r"^Step: graph=True, but no fused version of adam .*take graph='auto'$"):
+        list(epochs(strict, rows, 2))
+
+
+def test_a_product_of_cupy_s_own_is_named_and_the_step_replayed_launch_by_launch(simulated, monkeypatch):
+    monkeypatch.setattr(cublaslt_api, "load", lambda: cublaslt_api.Refusal("libcublasLt was not found"))
+    step, eager = make(simulated.backend(), 8), make(simulated.backend(), 8, replay=False)
+    rows = source()
+    for one in (step, eager):
+        one.hold(rows)
+        list(epochs(one, rows, 6))
+    assert snapshot(step) == snapshot(eager)
+    (line,) = set(map(described, step.modes()))
+    assert line.startswith("steps run launch by launch: cupy.matmul (")
+    assert "libcublasLt was not found" in line
+    assert line.endswith("cannot be captured into a graph")
+
+
+def test_a_failed_capture_is_told_and_the_step_replayed_launch_by_launch(simulated, monkeypatch):
+    def failing(_stream: Any) -> None:
+        raise RuntimeError("cudaErrorStreamCaptureUnsupported: not here\nand more")
+
+    monkeypatch.setattr(simulated.streams.Stream, "begin_capture", failing)
+    monkeypatch.setattr(simulated.streams.Stream, "end_capture", lambda _stream: None)
+    step = make(simulated.backend(), 8)
+    rows = source()
+    step.hold(rows)
+    list(epochs(step, rows, 6))
+    whys = {mode.why for mode in step.modes()}
+    assert whys == {"capture failed: cudaErrorStreamCaptureUnsupported: not here"}
+
+
+@pytest.mark.parametrize(
+    ("options", "why"), [({"replay": False}, "replay=False runs op by op"), ({}, "the backend numpy has no graphs")]
+)
+def test_a_graph_that_cannot_be_is_refused_at_once(options, why):
+    with pytest.raises(InputError, match=f"^Step: graph=True, but {why}; take graph='auto'$"):
+        make("numpy", 1, mode="auto", graph=True, **options)
+    with pytest.raises(InputError, match=r"^Step: graph 'yes' is not 'auto', True or False$"):
+        make("numpy", 1, mode="auto", graph="yes")
+
+
+def test_no_step_reads_beyond_the_data(simulated):
+    step = make(simulated.backend(), 5)
+    rows = source()
+    with pytest.raises(InputError, match=r"^Step\.next: no data is held"):
+        step.next((5,))
+    step.hold(rows).start(np.arange(45), [[slice(0, 40)], [slice(40, 45)]], 1)
+    step.next((5,))
+    with pytest.raises(InputError, match=r"micro-batches of \(1,\) rows, but 0 rows of the epoch are left$"):
+        step.next((1,))

@@ -1,0 +1,83 @@
+"""Small trainings for the simulated device: digits, every setting that a step can have, few and short launches."""
+
+from typing import Any
+
+import numpy as np
+
+from bnengine import data
+from bnengine.layers import Activation, BatchNorm, Dense, Dropout
+from bnengine.losses import SoftmaxCrossEntropy
+from bnengine.memory import Arena
+from bnengine.network import Sequential
+from bnengine.optimizers import AdamW
+from bnengine.training.step import Step
+
+DIGITS = data.load_digits()
+X, Y = (DIGITS.x.reshape(-1, 64) / 16).astype(np.float32), DIGITS.y
+ROWS = 45  # 3 micro-batches of 13 rows and a ragged one of 6, two to a step
+
+
+def network(backend: Any, small: bool = False) -> Sequential:
+    if small:
+        return Sequential(Dense(64, 8), BatchNorm(8), Activation("relu"), Dense(8, 10), backend=backend, seed=3)
+    first = Dense(64, 8), BatchNorm(8), Activation("relu"), Dropout(0.1)
+    return Sequential(*first, Dense(8, 8), BatchNorm(8), Activation("tanh"), Dense(8, 10), backend=backend, seed=3)
+
+
+def source(rows: int = ROWS, nan: int | None = None, weighted: bool = True) -> data.ArraySource:
+    """Rows with weights; the input of row `nan` is not a number, which ArraySource would refuse at once."""
+    x, weights = X[:rows].copy(), np.linspace(0.5, 1.5, rows, dtype=np.float32)
+    made = data.ArraySource(x, Y[:rows], weights if weighted else None)
+    if nan is not None:
+        made.take = _poisoned(made.take, nan)
+    return made
+
+
+def _poisoned(take: Any, nan: int) -> Any:
+    def taken(positions: np.ndarray) -> data.Batch:
+        batch = take(positions)
+        x = batch.x.copy()
+        x[batch.samples == nan, 5] = np.nan
+        return batch._replace(x=x)
+
+    return taken
+
+
+def make(backend: Any, steps: int, **options: Any) -> Step:
+    """A step with clipping, decay, label smoothing, and a learning rate that falls with every step."""
+    memory, small = Arena(options.pop("mode", "fused")), options.pop("small", False)
+    loss = SoftmaxCrossEntropy(label_smoothing=0.1)
+    step = Step(network(backend, small), AdamW(weight_decay=0.01), loss, clip_norm=1.0, memory=memory, **options)
+    step.schedule([1e-2 * 0.999**t for t in range(steps)])
+    return step
+
+
+def epochs(step: Step, rows: data.ArraySource, steps: int, micro: int = 13) -> Any:
+    """Train so many steps, two micro-batches each, in the order of each epoch; a value after each step."""
+    parts = data.groups(rows.rows, micro)
+    groups = [parts[i : i + 2] for i in range(0, len(parts), 2)]
+    done = epoch = 0
+    while True:
+        order = data.order(rows.rows, seed=1, epoch=epoch)
+        if step.resident is not None:
+            step.resident.start(order, groups, 0)
+        for group in groups:
+            if done == steps:
+                return
+            if step.resident is not None:
+                step.next(tuple(p.stop - p.start for p in group))
+            else:
+                step([rows.take(order[p]) for p in group])
+            done += 1
+            yield done
+        epoch += 1
+
+
+def snapshot(step: Step) -> dict[str, bytes]:
+    """Every bit that a step leaves behind."""
+    net, read = step.network, step.backend.to_numpy
+    arrays = {"parameters": net.parameters.array, "statistics": net.statistics.array, "value": step.value}
+    arrays |= {"gradients": step.gradients.array, "sums": step.sums, "counters": step.counters}
+    arrays |= {name: flat.array for name, flat in step.slots.items() if flat is not None}
+    arrays |= {name: a for name, a in step.verdict._asdict().items() if a is not None}
+    return {name: read(array).tobytes() for name, array in arrays.items()}
