@@ -1,0 +1,144 @@
+"""Training data held by the backend: the training is that of uploaded batches, bit for bit, on every library."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bnengine import data
+from bnengine.data import ArraySource, IterableSource, Preprocessing
+from bnengine.errors import DataError, InputError
+from bnengine.layers import Activation, BatchNorm, Dense
+from bnengine.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
+from bnengine.network import Sequential
+from bnengine.training import Trainer
+
+N = 70
+
+
+def given(task: str, weighted: bool) -> tuple[Any, ...]:
+    rng = np.random.default_rng(5)
+    x, weights = rng.standard_normal((N, 6), np.float32), rng.random(N) + 0.1
+    y = rng.integers(0, 4, N) if task == "classes" else rng.random((N, 4))
+    return (x, y, weights) if weighted else (x, y)
+
+
+LOSSES = {
+    "classes": SoftmaxCrossEntropy(class_weights=(1.0, 2.0, 0.5, 3.0)),
+    "probabilities": BinaryCrossEntropy(),
+    "numbers": MeanSquaredError(),
+}
+
+
+def trainer(backend: Any, loss: Any = "softmax_cross_entropy", **options: Any) -> Trainer:
+    layers = Dense(6, 5), BatchNorm(5), Activation("relu"), Dense(5, 4)
+    return Trainer(Sequential(*layers, backend=backend, seed=1), loss=loss, progress="quiet", **options)
+
+
+def bits(made: Trainer) -> dict[str, bytes]:
+    state = made.network.state_dict() | {f"step.{k}": v for k, v in made.step.state_dict().items()}
+    return {name: array.tobytes() for name, array in state.items()}
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("task", LOSSES)
+def test_data_held_by_the_backend_train_as_uploaded_batches_do(backend, task, weighted):
+    made = [trainer(backend, LOSSES[task], resident=held, accumulate=2, clip_norm=1.0) for held in (False, True)]
+    for one in made:
+        one.fit(given(task, weighted), epochs=3, batch_size=16)
+    assert made[0].step.resident is None
+    assert made[1].step.resident is not None
+    assert bits(made[0]) == bits(made[1])
+    assert made[0].history[-1]["train_loss"] == made[1].history[-1]["train_loss"]
+
+
+def test_raw_data_are_preprocessed_once_and_given_out_by_index():
+    rng = np.random.default_rng(0)
+    raw, labels = rng.integers(0, 255, (N, 3, 2), np.uint8), rng.choice(["a", "b", "c", "d"], N)
+    chosen = rng.permutation(N)[:50]
+    dataset = data.Dataset(raw, labels, "raw", None)
+    sources = [
+        ArraySource(raw, labels, preprocessing=Preprocessing.fit(dataset, chosen), indices=chosen) for _ in range(2)
+    ]
+    made = [trainer("numpy", resident=held) for held in (False, True)]
+    for one, source in zip(made, sources, strict=True):
+        one.fit(source, epochs=2, batch_size=16)
+    assert bits(made[0]) == bits(made[1])
+    np.testing.assert_array_equal(made[1].step.resident.arrays["samples"], chosen)
+
+
+def test_a_training_stopped_within_an_epoch_goes_on_where_it_stood(tmp_path):
+    """Interrupted after the third of five steps; the data are brought in anew, the cursor put where it was."""
+    whole, broken, resumed = (trainer("numpy", resident=True) for _ in range(3))
+    whole.fit(given("classes", True), epochs=2, batch_size=16)
+
+    source = ArraySource(*given("classes", True))
+    run, steps = broken.step.next, []
+
+    def stopping(sizes: Any) -> None:
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+        steps.append(sizes)
+        run(sizes)
+
+    broken.step.next = stopping
+    with pytest.raises(KeyboardInterrupt):
+        broken.fit(source, epochs=2, batch_size=16)
+    broken.save(tmp_path / "state")
+    resumed.resume(tmp_path / "state")
+    resumed.fit(given("classes", True), epochs=2, batch_size=16)
+    assert len(steps) == 3
+    assert bits(resumed) == bits(whole)
+
+
+def test_a_second_fit_with_other_data_holds_those():
+    one, other = given("classes", False), tuple(a[::-1].copy() for a in given("classes", False))
+    made, fresh = trainer("numpy", resident=True), trainer("numpy", resident=False)
+    for trained in (made, fresh):
+        trained.fit(one, epochs=1, batch_size=16)
+        trained.fit(other, epochs=2, batch_size=16)
+    assert bits(made) == bits(fresh)
+
+
+def test_batches_after_held_data_are_uploaded():
+    made, fresh = trainer("numpy", resident="auto"), trainer("numpy", resident=False)
+    made.keeps_data = True
+    x, y = given("classes", False)
+    for trained in (made, fresh):
+        trained.fit((x, y), epochs=1, batch_size=16)
+        trained.keeps_data = "auto"
+        trained.fit(lambda: [(x[:16], y[:16]), (x[16:40], y[16:40])], epochs=2, batch_size=16)
+    assert made.step.resident is None
+    assert bits(made) == bits(fresh)
+
+
+def test_an_iterable_cannot_be_held():
+    x, y = given("classes", False)
+    made = trainer("numpy", resident=True)
+    with pytest.raises(InputError, match=r"^fit: resident=True, but .*IterableSource.* is no array; give arrays, or"):
+        made.fit(IterableSource(lambda: [(x, y)], None, "float32", "stream"), epochs=1)
+    with pytest.raises(InputError, match=r"^Trainer: resident 'yes' is not 'auto', True or False$"):
+        trainer("numpy", resident="yes")
+
+
+def test_on_a_cpu_data_are_held_only_if_asked_for():
+    made = trainer("numpy")
+    made.fit(given("classes", False), epochs=1, batch_size=16)
+    assert made.step.resident is None
+
+
+def test_weights_of_a_step_that_sum_to_nothing_are_told_before_the_epoch_begins():
+    x, y, weights = given("classes", True)
+    made = trainer("numpy", resident=True)
+    before = bits(made)
+    with pytest.raises(InputError, match=r"^Step: the weights of the step sum to 0\.0; they must be finite"):
+        made.fit((x, y, weights * 0), epochs=1, batch_size=16)
+    assert bits(made) == before
+
+
+def test_a_value_that_the_network_cannot_hold_is_told_while_the_data_are_brought_in():
+    x, y = given("classes", False)
+    wide = x.astype(np.float64)
+    wide[60, 2] = 1e300
+    with pytest.raises(DataError, match="too large for float32"):
+        trainer("numpy", resident=True).fit((wide, y), epochs=1, batch_size=16)
