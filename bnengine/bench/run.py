@@ -129,7 +129,7 @@ def _steps(
             if machine.on_gpu or precision == "highest":
                 yield Part(what, workload=workload, precision=precision)
             else:
-                report.not_run.append(NotRun(what, f"{machine.backend.name} on a CPU multiplies in float32 only"))
+                report.not_run.append(NotRun(what, "less precision than float32 is for a GPU"))
 
 
 def _extra(part: Part) -> bool:

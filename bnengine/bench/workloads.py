@@ -33,7 +33,7 @@ class Data(NamedTuple):
 class Workload:
     """A training: hidden layers Dense, BatchNorm, relu; a last Dense; softmax cross-entropy; Adam.
 
-    `widths`: inputs, hidden, classes. `precisions`: in order of value; a CPU knows "highest" only. `rows` of the data:
+    `widths`: inputs, hidden, classes. `precisions`: in order of value; on a CPU "highest" only. `rows` of the data:
     batches of one size.
     """
 
