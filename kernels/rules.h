@@ -64,11 +64,21 @@ RULE A activate(A z, A slope) {
   return z;
 }
 
+// y > 0, told from the bits: a comparison may take subnormal numbers for 0 (-ftz=true).
+RULE bool positive(float y) {
+  union {
+    float value;
+    unsigned bits;
+  } given{y};
+  return given.bits - 1 < 0x7f800000u;
+}
+RULE bool positive(double y) { return y > 0; }
+
 // dz = dy g'(z), told from y = g(z); gelu alone is told from z.
 template <Activation G, class A>
 RULE A derivative(A dy, A y, A z, A slope) {
-  if constexpr (G == Activation::relu) return y > 0 ? dy : A(0);
-  if constexpr (G == Activation::leaky_relu) return y > 0 ? dy : dy * slope;
+  if constexpr (G == Activation::relu) return positive(y) ? dy : A(0);
+  if constexpr (G == Activation::leaky_relu) return positive(y) ? dy : dy * slope;
   if constexpr (G == Activation::sigmoid) return dy * (y * (1 - y));
   if constexpr (G == Activation::tanh) return dy * (1 - y * y);
   if constexpr (G == Activation::gelu) return dy * (normal_cdf(z) + z * normal_density(z));

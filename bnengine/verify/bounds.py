@@ -3,7 +3,9 @@
 **One op.** Its contract's formula, `bound(u, *inputs)`, on the inputs in float64, with u = 2^-24 for float32 and 2^-53
 for float64. Four things are settled here.
 
-- Where a result or a product underflows its error is absolute: at most 10 times the smallest subnormal number.
+- Where a number underflows its error is absolute: in float64 at most 10 times the smallest subnormal number, in float32
+  2^10 times the smallest normal one. CuPy compiles with -ftz=true, behind whatever options it is given, so that on a
+  GPU subnormal float32 numbers are 0; the factor is what a division by sqrt(eps) makes of them, and some.
 - In float64, sums over rows have no wider accumulator, and the rounding errors of n additions walk: in the ops that sum
   over n rows u becomes u (1 + sqrt(n) / 10) (Higham and Mary 2019, theorem 3.1; float32 is summed in float64).
 - What a relu holds back adds no error: on the way back through it, or through leaky relu, dz stands for dy, since
@@ -37,7 +39,7 @@ from ..ops import Into, Op, merge
 from ..ops.pointwise import activate, derivative
 from .draws import Signs
 
-SMALLEST = {2.0**-24: 2.0**-149, 2.0**-53: 2.0**-1074}
+UNDERFLOW = {2.0**-24: 2.0**10 * 2.0**-126, 2.0**-53: 10 * 2.0**-1074}
 SQUARES = {"v", "square", "largest"}  # states that rounding never leaves below 0
 TINY = 2.0**-1022  # where nothing ever moved, 0 / TINY is 0
 LOSSES = ("softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error")
@@ -76,7 +78,7 @@ def _summed(op: Op[Any], args: tuple[Any, ...]) -> int:
 def _subnormal(bound: Array, u: float) -> Array:
     """With what underflow may cost; a bound of 0 means exactly, and 0/0 comes from gradients that are 0."""
     bound = np.asarray(np.where(np.isnan(bound), 0.0, bound), np.float64)
-    return np.asarray(bound + np.where(bound > 0, 10 * SMALLEST[u], 0.0))
+    return np.asarray(bound + np.where(bound > 0, UNDERFLOW[u], 0.0))
 
 
 def _settled(op: Op[Any], args: tuple[Any, ...], options: dict[str, Any], result: Any) -> tuple[Any, ...]:

@@ -204,7 +204,7 @@ def off_device(x: Any) -> Any:
 class Device:
     """The one device."""
 
-    attributes = {"MultiProcessorCount": 3, "MaxSharedMemoryPerBlockOptin": 227 << 10}  # noqa: RUF012 -- as in CuPy
+    attributes = {"MultiProcessorCount": 3, "MaxSharedMemoryPerBlockOptin": 99 << 10}  # noqa: RUF012 -- as in CuPy
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.id = int(bound("cuda.Device", args, kwargs).arguments.get("device") or 0)

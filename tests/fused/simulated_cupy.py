@@ -33,7 +33,6 @@ from tests.fused.simulated_arrays import (
 from tests.fused.simulated_kernels import STATE, RawKernel, RawModule
 
 __all__ = ["CUPY", "STATE", "RawKernel", "backend", "bound", "forget", "fresh", "installed", "off_device", "on_device"]
-FLUSHED = 0.0  # what subnormal numbers that are taken for 0 may be off by: here they are not
 
 
 def empty(*args: Any, **kwargs: Any) -> ndarray:
