@@ -60,7 +60,7 @@ def run(what: str, options: argparse.Namespace, examined: tuple[Part, Outcome, f
     """One of the two, from the environment to the last line."""
     part, outcome, seconds = examined
     found, dry = outcome.result or {}, options.dry_run
-    planned = getattr(parts, what)(dry)
+    planned = getattr(parts, what)(dry, options.out)
     report = Report(options.out / file_name(what, found.get("device")), head(what, found, dry),
                     [part.name, *(p.name for p in planned)])  # fmt: skip
     report.record(part, outcome, seconds, "")

@@ -79,15 +79,19 @@ def of_environment(ended: Ended) -> Outcome:
 
 
 def of_benchmark(ended: Ended) -> Outcome:
-    """`bnengine bench`: what it has written so far is kept, whether it came to its end or not."""
+    """`bnengine bench`: how many figures, and targets reached; what it has written is kept if it comes to no end."""
 
     def summed_up(found: dict[str, Any]) -> str:
-        kinds = [row["kind"] for row in found["rows"] if not row["void"]]
-        void = len(found["rows"]) - len(kinds)
-        reached = sum(target["reached"] is True for target in found["targets"])
-        return f"{kinds.count('kernel')} kernels, {kinds.count('step')} steps, {void} void, {reached} targets reached"
+        rows, targets = found["rows"], found["targets"]
+        void = sum(bool(row["void"]) for row in rows)
+        measured = [target["reached"] for target in targets if target["reached"] is not None]
+        told = f"{len(rows)} rows, {void} of them void; {sum(measured)} of {len(targets)} targets reached"
+        return f"{told}, {len(targets) - len(measured)} not measured"
 
-    return of_json(ended, summed_up)
+    outcome = of_json(ended, summed_up)
+    if outcome.status == PASSED and all(row["void"] for row in outcome.result["rows"]):
+        return Outcome(FAILED, f"nothing was measured: {outcome.why}", outcome.result)
+    return outcome
 
 
 def of_sanitizer(ended: Ended) -> Outcome:

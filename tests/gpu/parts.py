@@ -48,7 +48,7 @@ def environment(dry: bool) -> Part:
     return _part("environment", "tests.gpu.environment", seconds=60, dry=dry, judge=judge, needs=(), alone=True)
 
 
-def verify(dry: bool) -> list[Part]:
+def verify(dry: bool, _out: Path) -> list[Part]:
     """Everything that says whether results are right."""
     compilers = "1" if dry else str(max(1, min(8, (os.cpu_count() or 1) // 2)))
     parts = [
@@ -87,13 +87,10 @@ def sanitizer() -> str:
     return shutil.which("compute-sanitizer") or (shutil.which("compute-sanitizer", path=known) if known else None) or ""
 
 
-def bench(dry: bool) -> list[Part]:
+def bench(dry: bool, out: Path) -> list[Part]:
     """Everything that says how fast it is; alone on the machine."""
-    few = ("--quick", "--scale", "8192", "--workload", "64-100-100-10") if dry else ()
-    command = ("bench", "--json", "{notes}", "--deadline", str(BENCH_SECONDS), *few)
-    return [
-        _part(
-            "bench", "bnengine", *command, seconds=BENCH_SECONDS + MARGIN, dry=dry, judge=outcomes.of_benchmark,
-            needs=COMMANDS, alone=True,
-        )
-    ]  # fmt: skip
+    few = ("--quick", "--scale", "8192", "--without-peers", "--workload", "64-100-100-10") if dry else ()
+    command = ("python", *(("-m", "tests.gpu.simulate") if dry else ("-m",)), "bnengine", "bench", "--backend", "cupy")
+    command = (*command, "--json", "{notes}", "--deadline", str(BENCH_SECONDS), *few)
+    seconds = BENCH_SECONDS + MARGIN
+    return [Part("bench", command, seconds, outcomes.of_benchmark, COMMANDS, alone=True, notes=out / "bench.json")]

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,8 @@ class Part:
     """A command and what becomes of it.
 
     `needs`: modules without which it is not run. `alone`: nothing else runs beside it. `refusal`: why this machine
-    cannot run it at all, if that is known beforehand.
+    cannot run it at all, if that is known beforehand. `notes`: where it writes what {notes} stands for in its command,
+    so that something is left if the whole run is ended; it is removed once it is part of the report.
     """
 
     name: str
@@ -79,7 +80,7 @@ class Part:
     needs: tuple[str, ...] = ()
     alone: bool = False
     refusal: str = ""
-    environment: dict[str, str] = field(default_factory=dict)
+    notes: Path | None = None
 
 
 def run_process(command: Sequence[str], seconds: float, environment: dict[str, str]) -> tuple[int | None, str]:
@@ -174,6 +175,8 @@ class Runner:
             outcome, output = self._judged(part, min(part.deadline, left))
         seconds = time.monotonic() - began
         self.report.record(part, outcome, seconds, output)
+        if part.notes is not None and outcome.result is not None:
+            part.notes.unlink()
         self.say(f"{seconds:7.1f} s  {part.name:28}  {outcome.status:11}  {outcome.why[:160]}".rstrip())
 
     def _held_back(self, part: Part, left: float) -> Outcome | None:
@@ -188,10 +191,11 @@ class Runner:
 
     def _judged(self, part: Part, seconds: float) -> tuple[Outcome, str]:
         with tempfile.TemporaryDirectory() as folder:
-            notes = Path(folder) / "notes"
+            notes = part.notes or Path(folder) / "notes"
+            notes.unlink(missing_ok=True)
             command = [sys.executable if word == "python" else word.replace("{notes}", str(notes))
                        for word in part.command]  # fmt: skip
-            environment = {**ENVIRONMENT, "BNENGINE_GPU_NOTES": str(notes), **part.environment}
+            environment = {**ENVIRONMENT, "BNENGINE_GPU_NOTES": str(notes)}
             try:
                 status, output = run_process(command, seconds, environment)
             except OSError as error:

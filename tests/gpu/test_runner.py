@@ -137,7 +137,7 @@ def sanitizer(tmp_path, monkeypatch):
         program.write_text(f"#!/bin/sh\ncat <<'END'\n{text}END\nexit {status}\n")
         program.chmod(0o755)
         monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
-        return next(p for p in parts.verify(dry=True) if p.name == "racecheck")
+        return next(p for p in parts.verify(True, tmp_path) if p.name == "racecheck")
 
     return put
 
@@ -184,7 +184,7 @@ def test_a_sanitizer_that_is_not_installed_is_a_refusal_that_says_so(tmp_path, m
     monkeypatch.setattr(parts.glob, "glob", lambda _pattern: [])
     for name in ("CUDA_HOME", "CUDA_PATH"):
         monkeypatch.delenv(name, raising=False)
-    found, _ = run(tmp_path, [p for p in parts.verify(dry=False) if p.name in parts.SANITIZERS])
+    found, _ = run(tmp_path, [p for p in parts.verify(False, tmp_path) if p.name in parts.SANITIZERS])
     assert {(p["status"], p["why"].partition(":")[0]) for p in found} == {
         (REFUSED, "compute-sanitizer is not installed here")
     }
@@ -246,8 +246,24 @@ def test_a_benchmark_that_is_late_keeps_what_it_wrote(tmp_path):
     rows = [{"kind": "kernel", "void": None}, {"kind": "kernel", "void": None}, {"kind": "step", "void": "no memory"}]
     notes.write_text(json.dumps({"rows": rows, "targets": [{"reached": True}, {"reached": None}]}))
     outcome = outcomes.of_benchmark(Ended(None, "running\n", notes))
-    told = "2 kernels, 0 steps, 1 void, 1 targets reached"
+    told = "3 rows, 1 of them void; 1 of 2 targets reached, 1 not measured"
     assert (outcome.status, outcome.why, outcome.result["rows"]) == (LATE, told, rows)
+
+
+def test_a_benchmark_that_measured_nothing_is_no_pass(tmp_path):
+    notes = tmp_path / "notes"
+    notes.write_text(json.dumps({"rows": [{"void": "no memory"}], "targets": []}))
+    assert outcomes.of_benchmark(Ended(0, "", notes)).status == FAILED
+
+
+def test_what_a_part_writes_down_stays_until_it_is_in_the_report(tmp_path):
+    notes = tmp_path / "bench.json"
+    write = 'import sys; open(sys.argv[1], \'w\').write(\'{"rows": [{"void": null}], "targets": []}\')'
+    command = ("python", "-c", write, "{notes}")
+    for judge, left in ((outcomes.of_benchmark, False), (outcomes.by_exit_status, True)):
+        found, _ = run(tmp_path, [Part("bench", command, LONG, judge, notes=notes)])
+        assert found[0]["status"] == PASSED
+        assert notes.exists() == left
 
 
 def test_a_certificate_of_nothing_is_no_pass(tmp_path):
