@@ -382,6 +382,23 @@ def test_a_destination_that_does_not_fit_is_refused(target, message, device):
         REGISTRY["total"](a, a, into={"out": Into(device.on_device(target))})
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_every_output_of_every_launcher_refuses_a_destination_that_does_not_fit(name, simulated):
+    checked, op = set(), REGISTRY[name]
+    for example in (e for dtype in ("float32", "float16") for e in op.examples(np.random.default_rng(0), dtype)):
+        for field, value in run(simulated, name, example.args, example.options).items():
+            if value is None or field in checked:
+                continue
+            checked.add(field)
+            other = np.int16 if value.dtype.kind != "f" else np.float32 if value.dtype == np.float64 else np.float64
+            for wrong in (np.ones((2, *value.shape), value.dtype), np.ones(value.shape, other)):
+                target = simulated.on_device(wrong)
+                with pytest.raises(InputError, match=f"the destination of '{field}' is "):
+                    run(simulated, name, example.args, example.options, {field: Into(target)})
+                assert target.get().tobytes() == wrong.tobytes()
+    assert checked == set(op.fields)
+
+
 def test_a_destination_of_an_output_that_a_call_does_not_have_is_refused(device, rng):
     x = device.on_device(rng.standard_normal((4, 3)).astype(np.float32))
     statistics = device.on_device(np.ones((3, 3)))
