@@ -14,10 +14,11 @@ from .timing import Deadline, first_line, in_turns, limited, ratios, repetitions
 from .workloads import AGREED, UNIT, Data, Workload
 
 ROUNDS, QUICK_ROUNDS = 21, 5
-ROUND, QUICK_ROUND = 0.1, 0.02  # seconds of steps in a round
+ROUND, QUICK_ROUND = 0.05, 0.02  # seconds of steps in a round
 LEAST, MOST = 3, 2000  # steps in a round
 QUEUED = 8  # steps that are handed to an idle device to see how long that takes: fewer than fill its queue
-PREPARING = 0.5  # of a part's time, at most, for one peer to compile
+TIMED = 12.0  # seconds of a part that are kept for timing,
+PREPARING = 0.75  # and of the rest, what one peer may take to compile
 MODES: tuple[Mode, ...] = ("graph", "replayed", "eager")  # on a GPU, the one that is compared first
 
 
@@ -129,7 +130,7 @@ def _theirs(
                 torch, workload, data, first.weights, on_gpu=machine.on_gpu, precision=precision, mode=mode
             )
 
-        seconds = deadline.left() * PREPARING
+        seconds = max(deadline.left() - TIMED, deadline.left() / 2) * PREPARING
         yield _made(make, _empty(workload, precision, f"PyTorch {mode}"), seconds, machine)
 
 

@@ -83,10 +83,6 @@ class TorchStep:
             self.model.parameters(), lr=LEARNING_RATE, eps=1e-8, fused=True, capturable=mode == "CUDA graph"
         )
         self.forward: Callable[..., Any] = self._loss
-        if mode.startswith("compile"):
-            for array in (self.x, self.y):  # else a graph's replay would begin with a copy of all data
-                torch._dynamo.mark_static_address(array)
-            self.forward = torch.compile(self._loss, mode="max-autotune" if mode.endswith("max-autotune") else None)
         self.graph: Any = None
         self.value: Any = None
         self.at = 0
@@ -94,10 +90,12 @@ class TorchStep:
     def prepare(self) -> None:
         """Compile or capture; then begin anew."""
         self._place_order(0)
-        if self.mode == "CUDA graph":
-            self._capture()
-        else:
-            with quiet():
+        with quiet():
+            if self.mode == "CUDA graph":
+                self._capture()
+            else:
+                if self.mode.startswith("compile"):
+                    self._compile()
                 self.run(WARM_UP)
         self.start()
 
@@ -146,6 +144,13 @@ class TorchStep:
         else:
             output = self.model(x)
         return torch.nn.functional.cross_entropy(output, y)
+
+    def _compile(self) -> None:
+        torch = self.torch
+        for array in (self.x, self.y):  # else a graph's replay would begin with a copy of all data
+            torch._dynamo.mark_static_address(array)
+        mode = "max-autotune" if self.mode.endswith("max-autotune") else None
+        self.forward = torch.compile(self._loss, mode=mode)
 
     def _capture(self) -> None:
         """Steps on a side stream, then one under capture; the cursor moves inside."""

@@ -1,0 +1,107 @@
+"""PyTorch as the benchmarks run it: the same training as ours, the same results of single ops, on the CPU."""
+
+import shutil
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bnengine.backend import get_backend
+from bnengine.bench import torch_peer
+from bnengine.bench.agreement import compare, losses
+from bnengine.bench.kernel_rows import SAMPLED, disagreement
+from bnengine.bench.kernels import Kernel, kernels
+from bnengine.bench.machine import Machine
+from bnengine.bench.ours import Ours
+from bnengine.bench.step_rows import reference, rows_of
+from bnengine.bench.timing import Deadline
+from bnengine.bench.torch_kernels import peer
+from bnengine.bench.torch_peer import TorchStep
+from bnengine.bench.workloads import Workload
+from bnengine.memory import Fresh
+from tests.support import missing, require
+
+pytestmark = pytest.mark.peers
+SMALL = Workload("12-16-16-5", (12, 16, 16, 5), 16, rows=512)
+DEEP = Workload("20-8x32-5", (20, *[32] * 8, 5), 32, rows=1024)
+RATES = {"bytes": 1e10, "flops": 1e11}
+
+
+@pytest.fixture
+def machine() -> Machine:
+    return Machine(get_backend("numpy"))
+
+
+@pytest.mark.parametrize("workload", [SMALL, DEEP], ids=lambda w: w.name)
+def test_twenty_losses_agree_from_the_same_weights_on_the_same_batches(
+    torch: Any, machine: Machine, workload: Workload
+) -> None:
+    data = workload.data()
+    ours = Ours(machine, workload, data)
+    base, allowed = reference(ours, "highest")
+    theirs = TorchStep(torch, workload, data, ours.weights, on_gpu=False)
+    theirs.prepare()
+    found = compare(base, losses(theirs), allowed)
+    assert found.void is None
+    assert losses(theirs) == losses(theirs)  # it begins anew, optimizer and statistics included
+
+
+def test_a_peer_with_another_optimizer_does_not_agree(torch: Any, machine: Machine) -> None:
+    data = SMALL.data()
+    ours = Ours(machine, SMALL, data)
+    base, allowed = reference(ours, "highest")
+    theirs = TorchStep(torch, SMALL, data, ours.weights, on_gpu=False)
+    for group in theirs.optimizer.param_groups:
+        group["betas"] = (0.8, 0.999)
+    assert compare(base, losses(theirs), allowed).void is not None
+
+
+def test_data_go_on_in_the_next_epochs_order(torch: Any) -> None:
+    data = SMALL.data()
+    theirs = TorchStep(torch, SMALL, data, Ours(Machine(get_backend("numpy")), SMALL, data).weights, on_gpu=False)
+    theirs.start()
+    theirs.run(SMALL.batches)
+    np.testing.assert_array_equal(theirs.order.numpy(), data.orders[0])
+    theirs.run(1)
+    np.testing.assert_array_equal(theirs.order.numpy(), data.orders[1])
+
+
+def test_rows_have_ratios_beside_pytorch(torch: Any, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_peer, "MODES", ("eager",))
+    before = torch.get_float32_matmul_precision()
+    ours, theirs = rows_of(machine, SMALL, "highest", torch, RATES, Deadline(None), quick=True)
+    assert (ours["void"], theirs["void"]) == (None, None)
+    assert theirs["ratio"]["low"] <= theirs["ratio"]["median"] <= theirs["ratio"]["high"]
+    assert theirs["loss"]["difference"] <= theirs["loss"]["bound"]
+    assert torch.get_float32_matmul_precision() == before
+
+
+@pytest.mark.slow
+def test_a_compiled_step_agrees(torch: Any, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which("g++") is None:
+        missing("g++", "there is no C++ compiler for torch.compile")
+    monkeypatch.setattr(torch_peer, "MODES", ("compile",))
+    _, theirs = rows_of(machine, SMALL, "highest", torch, RATES, Deadline(None), quick=True)
+    assert theirs["void"] is None
+    assert theirs["ratio"] is not None
+
+
+@pytest.mark.parametrize("kernel", kernels(4096), ids=lambda k: f"{k.what}, {k.variant}")
+def test_single_ops_have_the_same_results(torch: Any, machine: Machine, kernel: Kernel) -> None:
+    if kernel.variant == "bfloat16":
+        require("ml_dtypes")
+    _, call = kernel.ours(machine, kernel.shape, kernel.variant)
+    ours = np.asarray(call(Fresh())[:SAMPLED], np.float32)
+    theirs = peer(torch, kernel.peer, kernel.shape, kernel.variant, "cpu")()[:SAMPLED].detach().float().numpy()
+    assert ours.shape == theirs.shape
+    assert disagreement(ours, theirs, kernel.tolerance) is None
+    if kernel.tolerance is not None:
+        assert disagreement(ours, 1.1 * theirs, kernel.tolerance) is not None
+
+
+def test_where_pytorch_cannot_be_used_the_reason_is_told(torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert torch_peer.load(True) == (None, f"PyTorch {torch.__version__} sees no CUDA device")
+    assert torch_peer.load(False) == (torch, "")
+    assert "CUDA graph" not in torch_peer.modes(False)
+    assert torch_peer.modes(True)[0] == "eager"
