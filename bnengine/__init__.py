@@ -21,7 +21,7 @@ from .losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
 from .network import Sequential
 from .optimizers import SGD, Adam, AdamW, RMSprop
 from .saving import load, save
-from .training import Average, Callback, Checkpointing, EarlyStopping, Trainer
+from .training import Average, Callback, Checkpointing, EarlyStopping, LossScale, Trainer
 
 __all__ = [
     "SGD",
@@ -45,6 +45,7 @@ __all__ = [
     "He",
     "InputError",
     "IterableSource",
+    "LossScale",
     "MeanSquaredError",
     "Normal",
     "Orthogonal",

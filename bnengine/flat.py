@@ -21,6 +21,7 @@ class Parameter:
         self.shape, self.initializer, self.decays = shape, initializer or Zeros(), decays
         self.frozen = False
         self.value: Array = None
+        self.operand: Array = None  # what products take: the value, or its shadow where activations have 16 bits
 
 
 class Statistics:

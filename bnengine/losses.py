@@ -17,6 +17,11 @@ from .ops import Into
 from .ops.loss import Loss
 
 
+def scaled(scale: Array | None) -> dict[str, Array]:
+    """The option of a loss op, where there is a scale."""
+    return {} if scale is None else {"scale": scale}
+
+
 @dataclass(frozen=True)
 class LossFunction:
     """A mean over rows of a loss of each; `weights` (m,) of the samples weigh the rows of that mean."""
@@ -51,9 +56,9 @@ class LossFunction:
 
     def __call__(
         self, output: Array, target: Array, weights: Array | None, constants: Array | None, normaliser: Array, *,
-        memory: Fresh | None = None, into: Mapping[str, Into] | None = None,
+        scale: Array | None = None, memory: Fresh | None = None, into: Mapping[str, Into] | None = None,
     ) -> Loss:  # fmt: skip
-        """Value, shape (1,), and gradient of a batch's part of the mean."""
+        """Value, shape (1,), and gradient of a batch's part of the mean, the gradient times `scale` (1,)."""
         raise NotImplementedError
 
     def config(self) -> dict[str, Any]:
@@ -120,9 +125,9 @@ class SoftmaxCrossEntropy(LossFunction):
 
     def __call__(
         self, output: Array, target: Array, weights: Array | None, constants: Array | None, normaliser: Array, *,
-        memory: Fresh | None = None, into: Mapping[str, Into] | None = None,
+        scale: Array | None = None, memory: Fresh | None = None, into: Mapping[str, Into] | None = None,
     ) -> Loss:  # fmt: skip
-        options = {"normaliser": normaliser, "label_smoothing": self.label_smoothing}
+        options = {"normaliser": normaliser, "label_smoothing": self.label_smoothing} | scaled(scale)
         return ops.softmax_cross_entropy(output, target, constants, weights, memory=memory, into=into, **options)
 
 
@@ -161,9 +166,10 @@ class BinaryCrossEntropy(_ElementWise):
 
     def __call__(
         self, output: Array, target: Array, weights: Array | None, constants: Array | None, normaliser: Array, *,
-        memory: Fresh | None = None, into: Mapping[str, Into] | None = None,
+        scale: Array | None = None, memory: Fresh | None = None, into: Mapping[str, Into] | None = None,
     ) -> Loss:  # fmt: skip
-        return ops.binary_cross_entropy(output, target, weights, normaliser=normaliser, memory=memory, into=into)
+        options = {"normaliser": normaliser} | scaled(scale)
+        return ops.binary_cross_entropy(output, target, weights, memory=memory, into=into, **options)
 
 
 @dataclass(frozen=True)
@@ -175,9 +181,10 @@ class MeanSquaredError(_ElementWise):
 
     def __call__(
         self, output: Array, target: Array, weights: Array | None, constants: Array | None, normaliser: Array, *,
-        memory: Fresh | None = None, into: Mapping[str, Into] | None = None,
+        scale: Array | None = None, memory: Fresh | None = None, into: Mapping[str, Into] | None = None,
     ) -> Loss:  # fmt: skip
-        return ops.mean_squared_error(output, target, weights, normaliser=normaliser, memory=memory, into=into)
+        options = {"normaliser": normaliser} | scaled(scale)
+        return ops.mean_squared_error(output, target, weights, memory=memory, into=into, **options)
 
 
 LOSSES: dict[str, type[LossFunction]] = {

@@ -52,11 +52,16 @@ class Named:
                 state.update({key: rows[i].copy() for i, key in enumerate(_running(name))})
         return state
 
+    def refresh(self) -> None:
+        """Bring up to date what is derived from the parameters."""
+        raise NotImplementedError
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave; a missing, unknown or misshapen entry is an error, and nothing is changed
         then.
         """
         self.import_into(state, self.parameters, self.statistics)
+        self.refresh()
         self._collected = not self.statistics.offsets
 
     def import_into(self, state: Mapping[str, Any], parameters: Flat, statistics: Flat) -> None:

@@ -15,6 +15,8 @@ from .layers import Layer, Pass, Pullback, build, chain, config_of, labelled, na
 from .layers.base import Dx, widths
 from .memory import Choice, Fresh
 from .named import Freezable, Named
+from .precision import PrecisionName
+from .precision import settle as settle_precision
 from .random import Stream
 
 
@@ -54,12 +56,19 @@ class Sequential(Named):
     """Layers one after the other, their numbers in one buffer of a backend.
 
     `backend`: a name or Backend, None for the environment's or "auto"; `dtype` "float32" or "float64"; `seed` draws the
-    weights on the host in float64 and rounds them, so that every backend starts from the same bits. Built once: each
-    layer is checked against its neighbour's width and settled with it (`Layer.followed_by`).
+    weights on the host in float64 and rounds them, so that every backend starts from the same bits. `precision`:
+    "highest", or with float32 parameters "tf32", "bfloat16" or "float16", see `bnengine.precision`; one that the
+    backend does not have is an error. Built once: each layer is checked against its neighbour's width and settled with
+    it (`Layer.followed_by`).
     """
 
     def __init__(
-        self, *layers: Layer, backend: str | Backend | None = None, dtype: str = "float32", seed: int = 0
+        self,
+        *layers: Layer,
+        backend: str | Backend | None = None,
+        dtype: str = "float32",
+        precision: PrecisionName = "highest",
+        seed: int = 0,
     ) -> None:
         if not layers:
             raise InputError("Sequential(): no layers; give at least one")
@@ -69,7 +78,8 @@ class Sequential(Named):
         if dtype not in ("float32", "float64"):
             raise InputError(f"Sequential: dtype {dtype!r} is not 'float32' or 'float64'")
         self.backend = get_backend(backend)
-        self.given, self.dtype, self.seed = layers, dtype, seed
+        self.given, self.dtype, self.precision, self.seed = layers, dtype, precision, seed
+        self.storage, self.products = settle_precision(precision, dtype, self.backend)
         self.preprocessing: Preprocessing | None = None  # set by training, saved along: what raw data goes through
         self.layers = settle(labelled(layers, "", count()))
         self.inputs, self.outputs = widths(self.layers, None)
@@ -101,8 +111,16 @@ class Sequential(Named):
         undecayed = [offsets[h] for h in parameters if not h.decays]
         self.border = min(undecayed) if undecayed else self.parameters.array.shape[0]
         self.decay, self.unbiased = self._commit_rules()
+        self.shadow: Flat | None = None
+        if self.storage != self.dtype:
+            narrow = xp.zeros(self.parameters.array.shape, dtype=self.backend.dtype(self.storage), device=device)
+            self.shadow = self.parameters.over(narrow)
         for handle in self._names.values():
-            handle.value = (self.parameters if isinstance(handle, Parameter) else self.statistics)[handle]
+            if isinstance(handle, Parameter):
+                handle.value = self.parameters[handle]
+                handle.operand = handle.value if self.shadow is None else self.shadow[handle]
+            else:
+                handle.value = self.statistics[handle]
         self._collected = not statistics
 
     def _commit_rules(self) -> tuple[Array, Array]:
@@ -122,7 +140,19 @@ class Sequential(Named):
             if isinstance(handle, Parameter):
                 drawn = handle.initializer(Stream(self.seed, "parameters", name), handle.shape)
                 handle.value[...] = self.backend.asarray(drawn, self.dtype)
+        self.refresh()
         self.reset_statistics()
+
+    def refresh(self) -> None:
+        """Round the parameters to their shadow again, where activations have 16 bits.
+
+        A training step does it itself, and so does all that loads, predicts or evaluates; whoever writes into
+        `named_parameters()` between steps of a training loop of their own calls it afterwards.
+        """
+        if self.shadow is not None:
+            with np.errstate(over="ignore"):
+                shadow = self.shadow.array
+                shadow[...] = self.backend.xp.astype(self.parameters.array, shadow.dtype)
 
     def reset_statistics(self) -> None:
         """Running statistics as before any training: mean 0, var 1, count 0."""
@@ -148,7 +178,7 @@ class Sequential(Named):
         `training` normalises by the batch and drops out, else by the running statistics. The batch's moments go into
         `proposals` (made here if not given). `samples` (m,) int64: indices in the data set, and `step` (1,): what
         dropout is keyed by; 0, 1, ... and 0 if not given; `dropout` False leaves it out of a training pass. x may be
-        of any library and floating dtype; it is brought to the network's.
+        of any library and floating dtype; it is brought to the network's. The output has the dtype of activations.
         """
         x = self.asarray(x)
         if not training:
@@ -163,22 +193,24 @@ class Sequential(Named):
         if step is None:
             step = xp.zeros((1,), dtype=xp.int64, device=device)
         samples, step = self.backend.asarray(samples, "int64"), self.backend.asarray(step, "int64")
+        if memory is None:
+            self.refresh()
         memory = memory or Fresh()
         memory.begin()
-        run = Pass(training, memory, proposals, self.seed, step, samples, dropout)
+        run = Pass(training, memory, proposals, self.seed, step, samples, dropout, self.products)
         y, pullback = chain(self.layers, x, run)
         return Forward(y, pullback, proposals, memory)
 
     def predict(self, x: Any, *, batch_size: int = 4096) -> Array:
-        """The output in evaluation mode, in batches of at most `batch_size` rows, as one array of the backend."""
+        """The output in evaluation mode, in batches of at most `batch_size` rows, as one array of the network's dtype."""
         if not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"predict: batch_size {batch_size!r} is not a whole number from 1 up")
         x = x if hasattr(x, "shape") else np.asarray(x)
         rows = x.shape[0] if x.ndim > 1 else 0  # forward refuses the others
         if rows <= batch_size:
-            return self.forward(x, training=False).output
+            return self.backend.asarray(self.forward(x, training=False).output, self.dtype)
         parts = [
-            self.forward(x[a : min(a + batch_size, rows), ...], training=False).output
+            self.backend.asarray(self.forward(x[a : min(a + batch_size, rows), ...], training=False).output, self.dtype)
             for a in range(0, rows, batch_size)
         ]
         return self.backend.xp.concat(parts, axis=0)
@@ -188,8 +220,8 @@ class Sequential(Named):
         return self.parameters.like()
 
     def asarray(self, x: Any) -> Array:
-        """x in the network's library and dtype, checked."""
-        return self.backend.asarray(self.checked(x), self.dtype)
+        """x in the network's library and the dtype of its activations, checked."""
+        return self.backend.asarray(self.checked(x), self.storage)
 
     def checked(self, x: Any) -> Array:
         """x as it is, or a list as a NumPy array; an error unless it is floating, has a row or more, and the first
@@ -229,12 +261,17 @@ class Sequential(Named):
 
     def config(self) -> dict[str, Any]:
         """JSON values that `from_config` builds the same network of; what is frozen is part of it."""
-        return {"layers": config_of(self.given), "dtype": self.dtype, "seed": self.seed, "frozen": self.frozen()}
+        own = {"dtype": self.dtype, "precision": self.precision, "seed": self.seed}
+        return {"layers": config_of(self.given), **own, "frozen": self.frozen()}
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, backend: str | Backend | None = None) -> Self:
-        """The network that `config` described, with its drawn weights."""
-        network = cls(*build(config["layers"]), backend=backend, dtype=config["dtype"], seed=config["seed"])
+    def from_config(
+        cls, config: Mapping[str, Any], *, backend: str | Backend | None = None,
+        precision: PrecisionName | None = None,
+    ) -> Self:  # fmt: skip
+        """The network that `config` described, with its drawn weights; `precision` None for the one it names."""
+        own = {"dtype": config["dtype"], "precision": precision or config.get("precision", "highest")}
+        network = cls(*build(config["layers"]), backend=backend, seed=config["seed"], **own)
         kinds: tuple[Freezable, ...] = ("parameters", "statistics", "normalization")
         for kind in kinds:
             if names := config.get("frozen", {}).get(kind):
@@ -258,7 +295,7 @@ class Sequential(Named):
         """Which version of each op a training pass takes, and why not a fused one: found by running one on zeros."""
         memory = Fresh()
         x = self.backend.xp.zeros(
-            (rows, self.inputs or 1), dtype=self.backend.dtype(self.dtype), device=self.backend.device
+            (rows, self.inputs or 1), dtype=self.backend.dtype(self.storage), device=self.backend.device
         )
         forward = self.forward(x, training=True, memory=memory)
         forward.pullback(self.backend.xp.zeros_like(forward.output), self.gradients(), dx=False)

@@ -36,6 +36,7 @@ class Pass:
     step: Array
     samples: Array
     drops: bool = True
+    products: str = "highest"  # the precision that products are asked for
 
 
 class Layer:

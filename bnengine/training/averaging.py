@@ -56,3 +56,4 @@ def recomputed_statistics(network: Sequential, source: Source, batch_size: int) 
 def _put(network: Sequential, parameters: Array, statistics: Array) -> None:
     network.parameters.array[...] = parameters
     network.statistics.array[...] = statistics
+    network.refresh()

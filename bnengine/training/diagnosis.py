@@ -36,7 +36,8 @@ def first_non_finite(step: Step, batch: Batch) -> str:
 
 def _forward(step: Step, micro: Any, batch: Batch) -> str:
     network, backend, memory = step.network, step.backend, Fresh()
-    run = Pass(True, memory, network.statistics.like(), network.seed, step.counters[:1], micro.samples)
+    keys = network.seed, step.counters[:1], micro.samples
+    run = Pass(True, memory, network.statistics.like(), *keys, products=network.products)
     x, pulls = micro.x, []
     for layer in network.layers:
         if found := _inside(layer, x, run, backend):
@@ -44,7 +45,7 @@ def _forward(step: Step, micro: Any, batch: Batch) -> str:
         x, pull = layer.forward(x, run)
         pulls.append((layer, pull))
     total = backend.asarray(np.asarray([step.inputs.total([batch])]), network.dtype)
-    value, dy = step.loss(x, micro.target, micro.weights, step.constants, total)
+    value, dy = step.loss(x, micro.target, micro.weights, step.constants, total, **step.scaling.of_loss())
     if found := _broken(backend.to_numpy(value)):
         return f"the loss is {found}"
     grads = network.gradients()

@@ -10,6 +10,7 @@ from ..losses import LossFunction
 from ..memory import Fresh
 from ..metrics import Accuracy, MeanAbsoluteError, Metric
 from ..network import Sequential
+from ..ops.storage import widened
 
 
 def default_metrics(loss: LossFunction) -> list[Metric]:
@@ -46,6 +47,7 @@ def evaluate(
     for metric in metrics:
         metric.reset()
     backend, outputs, memory = network.backend, network.outputs or 1, Fresh()
+    network.refresh()
     constants = loss.constants(outputs)
     constants = None if constants is None else backend.asarray(constants, network.dtype)
     value = weight = 0.0
@@ -63,7 +65,7 @@ def evaluate(
             normaliser = backend.asarray(np.asarray([total]), network.dtype)
             part = loss(forward.output, device_target, weights, constants, normaliser, memory=memory).value
             value, weight = value + float(backend.to_numpy(part)[0]) * total, weight + total
-            host = backend.to_numpy(forward.output)
+            host = backend.to_numpy(widened(forward.output))
             for metric in metrics:
                 metric.update(host, target, batch.weights)
     if weight == 0:

@@ -69,7 +69,7 @@ class Inputs:
         """The dtype that each array of a batch has on the backend."""
         own = self.network.dtype
         target = "int64" if batch.target.dtype.kind == "i" else own
-        return {"x": own, "target": target, "weights": own, "samples": "int64"}
+        return {"x": self.network.storage, "target": target, "weights": own, "samples": "int64"}
 
     def put(self, i: int, batch: Batch) -> Micro:
         """Micro-batch i, copied in."""

@@ -16,6 +16,7 @@ def state_of(step: "Step") -> dict[str, np.ndarray]:
     """Optimizer state, counters and averages."""
     network, read = step.network, step.backend.to_numpy
     held = {"counters": step.counters, "sums": step.sums, "norm": step.verdict.norm}
+    held |= {} if step.scaling.array is None else {"scaling": step.scaling.array}
     state = {name: read(array, copy=True) for name, array in held.items()}
     state["counters"][ROW] = 0  # a place in the table of rates, which `schedule` gives anew
     for slot, flat in step.slots.items():
@@ -51,5 +52,7 @@ def load_state(step: "Step", state: dict[str, Any]) -> None:
     if step.averaged is not None:
         averaged = {k.removeprefix("average."): v for k, v in state.items() if k.startswith("average.")}
         network.import_into(averaged, *step.averaged)
+    if step.scaling.array is not None:
+        new.append((step.scaling.array, backend.asarray(state["scaling"], network.dtype)))
     for view, array in new:
         view[...] = array

@@ -31,6 +31,7 @@ from ..plan import Plan
 from .inputs import Inputs, Micro, Prepared, Table
 from .replaying import Graph, Mode, Replays
 from .resident import Resident
+from .scaling import Given, Scaling, get_loss_scale
 from .state import load_state, state_of
 
 
@@ -62,6 +63,7 @@ class Report(NamedTuple):
     skipped: int
     skipped_in_a_row: int
     longest_skip: int
+    loss_scale: float | None = None
 
 
 class Totals(NamedTuple):
@@ -77,7 +79,8 @@ class Step:
 
     `clip_norm`: gradients are scaled so that their global norm is at most this; None for never. `statistics`:
     proposals of the micro-batches are "merged" exactly into one update, or committed one after the other,
-    "per_micro_batch", as other frameworks do. `average`: an `Average` of the weights, kept beside them.
+    "per_micro_batch", as other frameworks do. `average`: an `Average` of the weights, kept beside them. `loss_scale`:
+    a `LossScale`, "auto" for one in precision "float16", a number for a scale that stays, None for none.
 
     Where every op has a fused version, the first step of each shape is recorded as a plan while it runs, and later
     ones replay it: the same launches on the same memory, so the same bytes. `replay` False runs op by op. `graph`:
@@ -98,6 +101,7 @@ class Step:
         memory: Arena | None = None,
         replay: bool = True,
         graph: Graph = "auto",
+        loss_scale: Given = "auto",
     ) -> None:
         if clip_norm is not None and not 0 < clip_norm < float("inf"):
             raise InputError(f"Step: clip_norm {clip_norm!r} is not a finite number above 0, or None")
@@ -112,6 +116,7 @@ class Step:
         self._froze = network.freezes
         self.resident: Resident | None = None
         self._held = 0  # data sets that were brought in, one after the other
+        self.scaling = Scaling(get_loss_scale(loss_scale, network.precision), network)
         self.inputs, self.table = Inputs(network, loss), Table(backend, network.dtype)
         self.gradients = network.gradients()
         self._propose(1)
@@ -199,7 +204,8 @@ class Step:
             self.gradients.array[...] = 0
             self.proposed[...] = 0
             self._froze = network.freezes
-        settings = self.clip_norm, self.optimizer, self.loss, self.average, self.statistics, network.seed, self._froze
+        options = self.clip_norm, self.optimizer, self.loss, self.average, self.statistics, self.scaling.settings
+        settings = *options, network.seed, self._froze
         self._replays((kind, settings), self._generations, self._owned, run)
 
     @property
@@ -219,16 +225,10 @@ class Step:
         """The memory that outlives a step and that a replay reads."""
         network = self.network
         flats = [flat for flat in (*self.slots.values(), *(self.averaged or ())) if flat is not None]
-        held = [
-            self.counters,
-            self.sums,
-            self.hits,
-            self.value,
-            *filter(lambda a: a is not None, self.verdict),
-            self.table.array,
-            self.proposed,
-        ]
+        held = [self.counters, self.sums, self.hits, self.value, *self.verdict[:3], *self.scaling.memory()]
+        held += [self.table.array, self.proposed]
         buffers = [network.parameters, network.statistics, self.gradients, *flats]
+        buffers += [] if network.shadow is None else [network.shadow]
         rules = [a for a in (network.decay, network.unbiased, self.constants) if a is not None]
         data = [] if self.resident is None else self.resident.memory()
         return [*held, *rules, *data, *self.inputs.arrays(), *(flat.array for flat in buffers)]
@@ -264,17 +264,18 @@ class Step:
             self.value,
             self.gradients.array,
             self.proposed[: len(proposals), ...],
+            self.scaling.array,
             clip=self.clip_norm,
             memory=memory,
-            into=judged,
+            into=judged | self.scaling.into(),
+            **self.scaling.of_judge(),
         )
         parameters = network.parameters.array
         state = {name: None if flat is None else flat.array for name, flat in self.slots.items()}
-        into = {"parameters": Into(parameters)} | {
-            name: Into(array) for name, array in state.items() if array is not None
-        }
+        shadow = {} if network.shadow is None else {"shadow": network.shadow.array}
+        into = {name: Into(a) for name, a in ({"parameters": parameters} | state | shadow).items() if a is not None}
         self.optimizer.op(
-            parameters, self.gradients.array, *state.values(), self.table.array, counters, ok, factor,
+            parameters, self.gradients.array, *state.values(), self.table.array, counters, ok, factor, *shadow.values(),
             border=network.border, frozen=self._frozen(), **self.optimizer.options(), memory=memory, into=into,
         )  # fmt: skip
         running = network.statistics.array
@@ -312,9 +313,8 @@ class Step:
                 f"{tuple(forward.output.shape)}; give a class for each row, or a value for each output"
             )
         into = {"value": Into(self.value, adds=i > 0)}
-        loss = self.loss(
-            forward.output, micro.target, micro.weights, self.constants, normaliser, memory=self.memory, into=into
-        )
+        given = forward.output, micro.target, micro.weights, self.constants, normaliser
+        loss = self.loss(*given, memory=self.memory, into=into, **self.scaling.of_loss())
         if self.loss.task == "classification":
             ops.hits(forward.output, micro.target, memory=self.memory, into={"out": Into(self.hits, adds=i > 0)})
         forward.pullback(loss.dlogits, self.gradients, dx=False)
@@ -338,6 +338,7 @@ class Step:
     def forget_skips(self) -> None:
         """Begin a new count of the steps skipped in a row."""
         self.counters[IN_A_ROW:] = 0
+        self.scaling.forget_skips()
 
     def totals(self) -> Totals:
         """Means over the epoch's successful steps: a read that waits for the device."""
@@ -350,8 +351,9 @@ class Step:
         read = self.backend.to_numpy
         counters = read(self.counters)
         loss, norm, ok = (read(a)[0] for a in (self.value, self.verdict.norm, self.verdict.ok))
-        counts = (int(counters[i]) for i in (STEPS, SKIPPED, IN_A_ROW, LONGEST))
-        return Report(float(loss), float(norm), bool(ok), *counts)
+        steps, skipped, in_a_row, longest = (int(counters[i]) for i in (STEPS, SKIPPED, IN_A_ROW, LONGEST))
+        scale, in_a_row, longest = self.scaling.read() or (None, in_a_row, longest)
+        return Report(float(loss), float(norm), bool(ok), steps, skipped, in_a_row, longest, scale)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Optimizer state, counters and averages as named NumPy arrays: what resuming needs beside the network."""

@@ -26,6 +26,7 @@ from .interrupts import deferred_interrupt
 from .plain import listed, restored, written
 from .progress import Progress, progress
 from .replaying import Graph, described
+from .scaling import Given, not_counted, unchanged
 from .step import Average, Report, Step
 
 SKIPS_ALLOWED = 10
@@ -36,8 +37,8 @@ class Trainer:
     """Trains a network: `fit`, `evaluate`, `save`; the state between two steps is all there is to resume from.
 
     `optimizer` and `loss`: objects, names or configurations. `learning_rate`: a number or a schedule. `clip_norm`: the
-    largest global norm of the gradients. `accumulate`: micro-batches to a step. `statistics`, `average`: see `Step`.
-    `graph`: whether a step is replayed as one CUDA graph, "auto" where that can be. `resident`: whether all training
+    largest global norm of the gradients. `accumulate`: micro-batches to a step. `statistics`, `average`, `loss_scale`:
+    see `Step`. `graph`: whether a step is replayed as one CUDA graph, "auto" where that can be. `resident`: whether all training
     data are kept in the device's memory, "auto" where they take at most half of what a GPU has free; else batches are
     brought there while it computes. `progress`: "auto", "bar", "plain" or "quiet".
     """
@@ -57,6 +58,7 @@ class Trainer:
         progress: Literal["auto", "bar", "plain", "quiet"] = "auto",
         graph: Graph = "auto",
         resident: Literal["auto"] | bool = "auto",
+        loss_scale: Given = "auto",
     ) -> None:
         if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
             raise InputError(f"Trainer: accumulate {accumulate!r} is not a whole number of micro-batches from 1 up")
@@ -66,8 +68,9 @@ class Trainer:
         self.schedule: Schedule = get_schedule(learning_rate)
         self.accumulate, self.callbacks, self.mode = accumulate, list(callbacks), progress
         self.step = Step(
-            network, self.optimizer, self.loss, clip_norm=clip_norm, statistics=statistics, average=average, graph=graph
-        )
+            network, self.optimizer, self.loss,
+            clip_norm=clip_norm, statistics=statistics, average=average, graph=graph, loss_scale=loss_scale,
+        )  # fmt: skip
         self.keeps_data = resident
         self.epoch = 0  # the epoch that runs, or that comes next
         self.group = 0  # steps of it that are done
@@ -95,7 +98,8 @@ class Trainer:
         `batch_size`: rows of a micro-batch. Called again with more epochs, it goes on.
         The order of the rows is given by the network's seed and the epoch. Ctrl-C ends it cleanly after the running
         step. A training that had stopped early when its state was loaded stays stopped; a second call goes on. Raises
-        TrainingFailed when ten steps in a row are not finite, naming the first layer at fault.
+        TrainingFailed when ten steps in a row are not finite, naming the first layer at fault; those that only lower a
+        loss scale above 1 are not counted.
         """
         source, valid = (
             as_source(train, self.network.dtype, "train"),
@@ -259,18 +263,18 @@ class Trainer:
         self._tell_modes(shown)
         new, last = report.skipped - skipped, report.steps + report.skipped
         if new == 1 and not report.ok:
-            shown.message(f"step {last} of the training was not finite and was skipped: nothing changed")
+            shown.message(f"step {last} of the training was not finite and was skipped: {unchanged(report.loss_scale)}")
         elif new:
             shown.message(
                 f"{new} of the steps up to step {last} of the training were not finite and were skipped: "
-                "nothing changed"
+                f"{unchanged(report.loss_scale)}"
             )
         if report.longest_skip >= SKIPS_ALLOWED:
             self.step.forget_skips()  # whoever catches the error and cures its cause can go on
             where = self._find_fault(group.batches()) if group else "it cannot be told which batch it was"
             raise TrainingFailed(
-                f"fit: {report.longest_skip} steps in a row were not finite; {where}. The network is as it was before "
-                "them: lower the learning rate, clip the gradients (clip_norm), or look at the data"
+                f"fit: {report.longest_skip} steps in a row were not finite{not_counted(report.loss_scale)}; {where}. "
+                "The network is as it was before them: lower the learning rate, clip the gradients (clip_norm), or look at the data"
             )
         return report
 

@@ -62,7 +62,8 @@ def snapshot(step: Any) -> dict[str, bytes]:
     arrays = {"parameters": network.parameters.array, "statistics": network.statistics.array, "value": step.value}
     arrays |= {"gradients": step.gradients.array, "sums": step.sums, "counters": step.counters}
     arrays |= {name: flat.array for name, flat in step.slots.items() if flat is not None} | step.verdict._asdict()
-    return {name: array.get().tobytes() for name, array in arrays.items()}
+    arrays |= {"shadow": network.shadow and network.shadow.array, "scaling": step.scaling.array}
+    return {name: array.get().tobytes() for name, array in arrays.items() if array is not None}
 
 
 def test_a_replayed_step_is_the_eager_one_byte_for_byte(device):

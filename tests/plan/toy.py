@@ -85,7 +85,7 @@ def _affine_input(dz, Wt, dx, t, adds):
     _store(dx, t, adds)
 
 
-def affine_backward(to, dy, x, W, y, *, activation="identity", slope=0.01, input_gradient=True):
+def affine_backward(to, dy, x, W, y, *, activation="identity", slope=0.01, input_gradient=True, bias_gradient=True):
     dz = to.array("dz", y.shape, y.dtype, y)
     dW, db = to.array("dW", W.shape, W.dtype, W), to.array("db", W.shape[1:], W.dtype, W)
     scratch = ((y.shape, np.bool_), (W.shape, W.dtype), (W.shape[1:], W.dtype))
@@ -99,7 +99,7 @@ def affine_backward(to, dy, x, W, y, *, activation="identity", slope=0.01, input
         scalars = (to.adds("dx"),)
         arrays = {"whole": (dz,), "reads": (W.T,), "writes": (dx,)}
         to.launch(_affine_input, **arrays, scratch=scratch, scalars=scalars, split=COLUMNS)
-    return AffineGradients(dx, dW, db)
+    return AffineGradients(dx, dW, db if bias_gradient else None)
 
 
 # -- batch normalisation
@@ -242,7 +242,8 @@ def _judge(loss, gradients, proposals, ok, norm, factor, clip):
         np.copyto(out, value)
 
 
-def judge(to, loss, gradients, proposals, *, clip=None, **options):
+def judge(to, loss, gradients, proposals, scaling=None, *, clip=None, **options):
+    assert scaling is None, "the toy's judge has no loss scale"
     kinds = (("ok", np.bool_), ("norm", np.float64), ("factor", gradients.dtype))
     out = [to.array(name, (1,), dtype, gradients) for name, dtype in kinds]
     to.launch(_judge, whole=(loss, gradients, proposals), writes=out, scalars=(clip,))

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..._typing import Array
-from ...memory import Outputs
 from ...errors import BackendError
+from ...memory import Outputs
 from . import _load
+from ._launch import ready
 from .cublaslt import Gemm, alignment_of, gemm_plan, layout_of, workspace_bytes
 from .cublaslt_api import Refusal
-from ._launch import ready
 from .pointwise import summed
 
 
@@ -87,7 +87,7 @@ def _plan(a: Array, b: Array, out: Array, bias: Array | None, adds: bool, precis
         return Refusal(f"strides {a.strides}, {b.strides} and {out.strides} are none that cublasLt has")
     (turned_a, lda), (turned_b, ldb), (_, ldc) = (layout for layout in layouts if layout is not None)
     return gemm_plan(
-        out.shape[0], out.shape[1], a.shape[1], a.dtype, transpose_a=turned_a, transpose_b=turned_b,
-        out_dtype=out.dtype, lda=lda, ldb=ldb, ldc=ldc, accumulate=adds, precision=precision, epilogue=None if bias is None else "bias",
-        device=out.device.id, alignment=alignment_of(*addresses),
+        out.shape[0], out.shape[1], a.shape[1], a.dtype, out_dtype=out.dtype, transpose_a=turned_a,
+        transpose_b=turned_b, lda=lda, ldb=ldb, ldc=ldc, accumulate=adds, precision=precision,
+        epilogue=None if bias is None else "bias", device=out.device.id, alignment=alignment_of(*addresses),
     )  # fmt: skip

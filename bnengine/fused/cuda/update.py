@@ -57,7 +57,7 @@ def judge(
         scratch=(((grid[0], 2), np.float64),),
         scalars=(*indices(gradients.size, proposals.size), *rules),
     )
-    return Verdict(*out, new)
+    return Verdict(*out)._replace(scaling=new)
 
 
 def sgd(

@@ -1,0 +1,101 @@
+"""The loss scale: what keeps the gradients of float16 activations between vanishing and overflow."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from .._typing import Array
+from ..errors import InputError
+from ..network import Sequential
+from ..ops import Into
+from ..ops.judge import IN_A_ROW, LARGEST, LONGEST, SCALE, SMALLEST
+
+
+@dataclass(frozen=True)
+class LossScale:
+    """The loss's gradient is multiplied by a scale, and the update divides it out again.
+
+    It begins at `initial`. Where gradients overflow though the loss is finite, the step is skipped and the scale
+    multiplied by `backoff`; after `every` good steps it is multiplied by `growth`. Powers of two change no bit of a
+    gradient that neither vanishes nor overflows. With growth and backoff 1 the scale stays. Micikevicius et al.
+    (2018), section 3.2; the rule is that of `torch.amp.GradScaler`, but for steps whose loss is not finite: those are
+    not the scale's fault, and leave it.
+    """
+
+    initial: float = 65536.0
+    growth: float = 2.0
+    backoff: float = 0.5
+    every: int = 2000
+
+    def __post_init__(self) -> None:
+        for name, value, low, high in (
+            ("initial", self.initial, SMALLEST, LARGEST), ("growth", self.growth, 1, LARGEST),
+            ("backoff", self.backoff, SMALLEST, 1), ("every", self.every, 1, 2**24),
+        ):  # fmt: skip
+            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+                raise InputError(f"LossScale: {name} {value!r} is not a number from {low:g} to {high:g}")
+
+
+Given = Literal["auto"] | float | LossScale | None
+
+
+def get_loss_scale(given: Given, precision: str) -> LossScale | None:
+    """ "auto": a `LossScale` for precision "float16", None for any other. A number: that scale, which stays."""
+    if given is None or isinstance(given, LossScale):
+        return given
+    if given == "auto":
+        return LossScale() if precision == "float16" else None
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        raise InputError(f"loss_scale {given!r} is not 'auto', None, a number or a LossScale")
+    return LossScale(float(given), growth=1.0, backoff=1.0)
+
+
+def unchanged(scale: float | None) -> str:
+    """What a skipped step changed, for a message."""
+    return "nothing changed" if scale is None else f"nothing changed but the loss scale, which is {scale:g} now"
+
+
+def not_counted(scale: float | None) -> str:
+    """Which skipped steps are not among those in a row, for a message."""
+    return "" if scale is None else f", without those that only lowered a loss scale above 1 (it is {scale:g} now)"
+
+
+class Scaling:
+    """The loss scale of a step, on the device, as its ops take it; without one, nothing."""
+
+    def __init__(self, settings: LossScale | None, network: Sequential) -> None:
+        self.settings, self.backend = settings, network.backend
+        self.array: Array | None = None  # (scale, good steps since it changed, skipped in a row, longest such run)
+        if settings is not None:
+            start = np.asarray([settings.initial, 0.0, 0.0, 0.0])
+            self.array = self.backend.asarray(start, network.dtype, copy=True)
+
+    def of_loss(self) -> dict[str, Array]:
+        """What the loss is called with."""
+        return {} if self.array is None else {"scale": self.array[:1]}
+
+    def of_judge(self) -> dict[str, Any]:
+        """The rules by which `judge` changes it."""
+        s = self.settings
+        return {} if s is None else {"growth": float(s.growth), "backoff": float(s.backoff), "every": int(s.every)}
+
+    def into(self) -> dict[str, Into]:
+        """Where `judge` puts the next scale."""
+        return {} if self.array is None else {"scaling": Into(self.array)}
+
+    def memory(self) -> list[Array]:
+        """What a replay reads."""
+        return [] if self.array is None else [self.array]
+
+    def forget_skips(self) -> None:
+        """Begin a new count of the steps skipped in a row."""
+        if self.array is not None:
+            self.array[IN_A_ROW:] = 0
+
+    def read(self) -> tuple[float, int, int] | None:
+        """(scale of the next step, skips in a row, longest such run), without those that found the scale."""
+        if self.array is None:
+            return None
+        found = self.backend.to_numpy(self.array)
+        return float(found[SCALE]), int(found[IN_A_ROW]), int(found[LONGEST])
