@@ -202,12 +202,13 @@ def _verify_update(
     value, gradients = read(step.value), read(step.gradients.array)
     used = step.proposed.shape[0] if step.statistics == "per_micro_batch" else 1
     proposed = read(step.proposed)[:used]
-    verdict = {name: read(array) for name, array in step.verdict._asdict().items()}
+    verdict = {name: read(array) for name, array in step.verdict._asdict().items() if array is not None}
     options: dict[str, Any] = {"clip": step.clip_norm}
     judged = judge.reference(value, gradients, proposed, **options)
     allowed = bound_of(judge, u, (value, gradients, proposed), options, judged)
     for name, array in judged._asdict().items():
-        compare(f"verdict {name}", verdict[name], array, allowed[name])
+        if array is not None:
+            compare(f"verdict {name}", verdict[name], array, allowed[name])
     slots = [before[f"slot {name}"] for name in step.slots]
     ok, factor = verdict["ok"], verdict["factor"]
     args = (before["parameters"], gradients, *slots, read(step.table.array), before["counters"], ok, factor)

@@ -152,7 +152,7 @@ def shadow(step: Any, group: list[data.Batch], what: str) -> None:
     running, counters = fetch(network.statistics.array), fetch(step.counters)
     step(group)
     value, gradients, proposed = fetch(step.value), fetch(step.gradients.array), fetch(step.proposed)
-    u, (ok, norm, factor) = 2.0 ** (-24 if network.dtype == "float32" else -53), map(fetch, step.verdict)
+    u, (ok, norm, factor) = 2.0 ** (-24 if network.dtype == "float32" else -53), map(fetch, step.verdict[:3])
     wide = [np.float64(a) for a in (value, gradients, proposed)]
     with np.errstate(all="ignore"):
         judged = ops.judge.reference(*wide, clip=step.clip_norm)
@@ -169,6 +169,7 @@ def shadow(step: Any, group: list[data.Batch], what: str) -> None:
         new = fields(op, op.reference(*args, frozen=frozen, **options))
         bound = op.bound(u, *with_new_divisor(op.name, args, new), **options)._asdict()
     after = [network.parameters.array, *(None if f is None else f.array for f in step.slots.values())]
+    assert new.pop("shadow") is None
     for (name, expected), got in zip(new.items(), after, strict=True):
         if expected is not None:
             still = 20 * u * np.abs(args[0])  # no gradient yet: nothing but weight decay moves it
