@@ -1,5 +1,7 @@
 """A GPU behind the names of the simulated device, so that one test is for both."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +20,21 @@ def backend() -> Backend:
 
 def on_device(x: np.ndarray) -> Any:
     return require("cupy").asarray(x)
+
+
+@contextmanager
+def counted_mallocs() -> Iterator[Any]:
+    """Inside, the given object's `count` says how often memory was asked for, of the pool too."""
+    counted = SimpleNamespace(count=0)
+
+    class Hook(require("cupy").cuda.MemoryHook):  # type: ignore[misc]
+        name = "counted_mallocs"
+
+        def malloc_preprocess(self, **_: Any) -> None:
+            counted.count += 1
+
+    with Hook():
+        yield counted
 
 
 def fresh(shape: Any, dtype: Any = float) -> Any:

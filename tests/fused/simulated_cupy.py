@@ -8,6 +8,8 @@ puts it in CuPy's place.
 
 import itertools
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -127,6 +129,14 @@ NAMESPACE = Namespace("array_api_compat.cupy")
 def backend() -> Backend:
     """The backend of this device."""
     return Backend("cupy", NAMESPACE, DEVICE, "simulated")
+
+
+@contextmanager
+def counted_mallocs() -> Iterator[Any]:
+    """Inside, the given object's `count` says how often memory was asked for."""
+    before = streams.POOL.mallocs
+    yield (counted := SimpleNamespace(count=0))
+    counted.count = streams.POOL.mallocs - before
 
 
 def installed(monkeypatch: Any) -> None:

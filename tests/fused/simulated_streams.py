@@ -208,9 +208,10 @@ class Pool:
     """The counters of CuPy's memory pool; what is freed stays with it."""
 
     def __init__(self) -> None:
-        self.used = self.total = 0
+        self.used = self.total = self.mallocs = 0
 
     def take(self, size: int) -> None:
+        self.mallocs += 1
         self.used += size
         self.total = max(self.total, self.used)
 

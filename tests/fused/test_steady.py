@@ -1,0 +1,84 @@
+"""A steady step asks for no memory, not even for a moment: neither the device's pool nor Python."""
+
+import gc
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bnengine.data import ArraySource
+from bnengine.training.step import Step
+from tests.fused.training import X, Y, make
+
+STEPS, WARM, ROWS = 1000, 6, 5
+PEAK = 64 << 10  # bytes
+
+
+def steady(device: Any, **options: Any) -> Step:
+    """A step that has run a few times, with the data of a long epoch on the device."""
+    count = WARM + STEPS
+    step = make(device.backend(), count, small=True, **options)
+    rows = np.arange(count * ROWS) % len(X)
+    parts = [[slice(a, a + ROWS)] for a in range(0, len(rows), ROWS)]
+    step.hold(ArraySource(X[rows], Y[rows])).start(np.arange(len(rows)), parts, 0)
+    for _ in range(WARM):
+        step.next((ROWS,))
+    return step
+
+
+@pytest.mark.parametrize("graph", [True, False])
+def test_a_thousand_steps_ask_the_device_for_no_memory(device, graph):
+    step = steady(device, graph=graph)
+    held = step.memory.nbytes
+    with device.counted_mallocs() as asked:
+        for _ in range(STEPS):
+            step.next((ROWS,))
+    assert asked.count == 0
+    assert step.memory.nbytes == held
+    assert step.report().steps == WARM + STEPS
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_allocation_planted_in_a_launch_is_seen_even_if_it_is_let_go_at_once(device, kept):
+    step, holder = steady(device, graph=False), []
+    (plan,) = step.plans.values()
+    first = plan.launches[0]
+
+    def planted(*arguments: Any) -> None:
+        made = device.fresh((7,))
+        if kept:
+            holder.append(made)
+        first.kernel(*arguments)
+
+    plan.launches[0] = first._replace(kernel=planted)
+    with device.counted_mallocs() as asked:
+        for _ in range(10):
+            step.next((ROWS,))
+    assert asked.count == 10
+
+
+def peak_of(run: Callable[[], None]) -> int:
+    """The most that Python and NumPy held at once over a thousand calls, beyond what they hold already."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for _ in range(STEPS):
+            run()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_host_s_part_of_a_thousand_replayed_steps_takes_less_than_64_kib(simulated, monkeypatch):
+    """The simulated device is itself Python and NumPy, so here its work is left undone."""
+    step = steady(simulated, graph=True)
+    monkeypatch.setattr(simulated.streams.Stream, "add", lambda _stream, _work: None)
+    assert peak_of(lambda: step.next((ROWS,))) < PEAK
+
+
+def test_a_thousand_small_objects_that_steps_leave_behind_are_seen(simulated, monkeypatch):
+    step, left = steady(simulated, graph=True), []
+    monkeypatch.setattr(simulated.streams.Stream, "add", lambda _stream, _work: left.append(bytes(64)))
+    assert peak_of(lambda: step.next((ROWS,))) > PEAK
