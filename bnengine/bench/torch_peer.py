@@ -80,7 +80,7 @@ class TorchStep:
         self.model = network(torch, workload, weights).to(self.device).train()
         self.initial = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.optimizer = torch.optim.Adam(
-            self.model.parameters(), lr=LEARNING_RATE, eps=1e-8, fused=True, capturable=mode == "CUDA graph"
+            self.model.parameters(), lr=LEARNING_RATE, eps=1e-8, fused=True, capturable=on_gpu and mode == "CUDA graph"
         )
         self.forward: Callable[..., Any] = self._loss
         self.graph: Any = None
@@ -152,27 +152,27 @@ class TorchStep:
         mode = "max-autotune" if self.mode.endswith("max-autotune") else None
         self.forward = torch.compile(self._loss, mode=mode)
 
+    def _whole(self) -> Any:
+        """A step whose rows are those at the cursor, which it moves: the same launches every time."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self._loss(self.order.index_select(0, self.cursor + self.places))
+        loss.backward()
+        self.optimizer.step()
+        self.cursor.add_(self.workload.batch).remainder_(self.workload.rows)
+        return loss.detach()
+
     def _capture(self) -> None:
-        """Steps on a side stream, then one under capture; the cursor moves inside."""
-        torch, batches = self.torch, self.workload.batch * self.workload.batches
-
-        def whole() -> Any:
-            self.optimizer.zero_grad(set_to_none=True)
-            loss = self._loss(self.order.index_select(0, self.cursor + self.places))
-            loss.backward()
-            self.optimizer.step()
-            self.cursor.add_(self.workload.batch).remainder_(batches)
-            return loss.detach()
-
+        """Steps on a side stream, then one under capture."""
+        torch = self.torch
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UP):
-                whole()
+                self._whole()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            self.value = whole()
+            self.value = self._whole()
         self.graph = graph
 
     def loss(self) -> float:
