@@ -54,14 +54,24 @@ def storage_kind(dtype: np.dtype[Any]) -> tuple[str, int]:
     return dtype.kind, dtype.itemsize
 
 
+class Traffic(NamedTuple):
+    """What a launch read and wrote of large arrays: accesses, and bytes."""
+
+    loads: int
+    loaded: int
+    stores: int
+    stored: int
+
+
 class CpuKernel:
-    """One instance of a kernel; calling it is a launch, as of `cupy.RawKernel`."""
+    """One instance of a kernel; calling it is a launch, as of `cupy.RawKernel`. `traffic` is that of the last one."""
 
     def __init__(self, library: ctypes.CDLL, identifier: str, name: str) -> None:
         self.name = name
         self._run: Callable[..., int] = getattr(library, f"cudacpu_run_{identifier}")
         found = (ctypes.c_int * 64)()
         count = getattr(library, f"cudacpu_signature_{identifier}")(found)
+        self._traffic, self.traffic = library.cudacpu_traffic, Traffic(0, 0, 0, 0)
         self.parameters = [Parameter(chr(v >> 16), v & 255, bool(v >> 8 & 1)) for v in found[:count]]
 
     def __call__(
@@ -89,6 +99,9 @@ class CpuKernel:
         dimensions = (ctypes.c_uint * 6)(*sizes)
         if self._run(dimensions, ctypes.c_size_t(shared_mem), options, pointers, error, ctypes.c_size_t(MESSAGE)):
             raise LaunchError(f"{self.name}: {error.value.decode()}")
+        counted = (ctypes.c_ulonglong * 4)()
+        self._traffic(counted)
+        self.traffic = Traffic(*counted)
 
     def _cell(self, i: int, given: Any) -> Any:
         """The bytes of an argument. Python's int, float and bool go out as int64, float64 and bool, as in CuPy."""

@@ -64,11 +64,12 @@ REPLAYS = ("fused/test_*.py",)
 
 
 class Stage(NamedTuple):
-    """One part of a judgement: kernel files to compile, or test files to run."""
+    """One part of a judgement: kernel files to compile, or test files to run, perhaps under g++'s sanitizers."""
 
     name: str
     tests: tuple[str, ...] = ()
     compiled: tuple[str, ...] = ()
+    sanitized: bool = False
 
 
 def stages(mutant: Mutant, root: Path, texts: Mapping[str, str]) -> list[Stage]:
@@ -83,7 +84,7 @@ def stages(mutant: Mutant, root: Path, texts: Mapping[str, str]) -> list[Stage]:
 
 
 def _of_kernels(mutant: Mutant, root: Path, texts: Mapping[str, str]) -> list[Stage]:
-    """Each kernel file that what was changed gets into: compiled, then tested; in the end all that is launched."""
+    """Each kernel file that what was changed gets into: compiled, then tested; then all that is launched; sanitized."""
     kernel = Path(mutant.path).name
     changed = {p: mutant.source(t) if p == mutant.path else t for p, t in texts.items() if not p.endswith(".py")}
     sources = {path: CudaSource(path, text) for path, text in changed.items()}
@@ -94,7 +95,8 @@ def _of_kernels(mutant: Mutant, root: Path, texts: Mapping[str, str]) -> list[St
         compiled = tuple(file for file in files if KERNELS[file] == pattern)
         tests = tuple(_found((pattern,), root))
         found += [Stage("compiled", compiled=compiled), Stage("near", tests)]
-    return [*found, *_in_order(root, {"wide": (LAUNCHES, *REPLAYS)})]
+    found += _in_order(root, {"wide": (LAUNCHES, *REPLAYS)})
+    return [*found, *(Stage("sanitized", stage.tests, sanitized=True) for stage in found if stage.name == "near")]
 
 
 def _in_order(root: Path, patterns: Mapping[str, tuple[str, ...]]) -> list[Stage]:

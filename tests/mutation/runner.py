@@ -28,6 +28,7 @@ BROKEN = 70  # the child itself failed, not the tests
 STILLBORN = 71  # the compiler refuses it
 COMPILING = 300  # seconds that g++ may take
 MEMORY = 8 * 2**30
+OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-rN", "--hypothesis-seed=0")  # the same judge for every mutant
 
 
 class Outcome(NamedTuple):
@@ -41,6 +42,17 @@ class Outcome(NamedTuple):
     stage: str
     seconds: float
     output: str
+
+
+class Run(NamedTuple):
+    """A test file that was timed, perhaps under sanitizers."""
+
+    test: str
+    sanitized: bool
+
+
+def runs(stage: Stage) -> list[Run]:
+    return [Run(test, stage.sanitized) for test in stage.tests]
 
 
 @dataclass
@@ -64,7 +76,7 @@ class Runner:
         self.root, self.texts, self.jobs = root, texts, jobs
         self._made = tempfile.TemporaryDirectory(prefix="mutation-")
         self.home = Path(self._made.name)
-        self.seconds: dict[str, float] = {}
+        self.seconds: dict[Run, float] = {}
         self._stamp = 0
 
     def __enter__(self) -> "Runner":
@@ -96,35 +108,35 @@ class Runner:
     def check(self, mutants: Iterable[Mutant]) -> dict[str, float]:
         """Run the tests nearest to `mutants` on the unmutated copy, which must pass; seconds by test file."""
         self._measure(
-            [test for m in mutants for stage in self._stages(m) if stage.name == "near" for test in stage.tests]
+            [run for m in mutants for stage in self._stages(m) if stage.name == "near" for run in runs(stage)]
         )
         for i in range(self.jobs):
             if not (self.home / str(i)).exists():
                 shutil.copytree(self.base, self.home / str(i))
-        return self.seconds
+        return {run.test: seconds for run, seconds in self.seconds.items()}
 
-    def _measure(self, names: Iterable[str]) -> None:
+    def _measure(self, wanted: Iterable[Run]) -> None:
         """Run test files that have not been run without a mutation yet: they must pass, and set the time limits."""
-        waiting = sorted(set(names) - self.seconds.keys(), reverse=True)
-        running: dict[int, tuple[str, float]] = {}
+        waiting = sorted(set(wanted) - self.seconds.keys(), reverse=True)
+        running: dict[int, tuple[Run, float]] = {}
         while waiting or running:
             while waiting and len(running) < self.jobs:
-                name = waiting.pop()
-                stage = Stage("near", (name,))
-                running[_start(self.base, stage, self._log(name), bytecode=True)] = (name, time.monotonic())
-            for pid, (name, began) in list(running.items()):
+                run = waiting.pop()
+                stage = Stage("", (run.test,), sanitized=run.sanitized)
+                running[_start(self.base, stage, self._log(run), bytecode=True)] = (run, time.monotonic())
+            for pid, (run, began) in list(running.items()):
                 status = _polled(pid)
                 if status is not None:
                     del running[pid]
-                    self.seconds[name] = time.monotonic() - began
+                    self.seconds[run] = time.monotonic() - began
                 if status not in (None, 0, NO_TESTS):
                     for other in running:
                         _kill(other)
-                    raise SystemExit(f"mutation: {name} fails without any mutation\n{_tail(self._log(name))}")
+                    raise SystemExit(f"mutation: {run.test} fails without any mutation\n{_tail(self._log(run))}")
             time.sleep(0.01)
 
-    def _log(self, name: str) -> Path:
-        return self.home / (name.replace("/", "-") + ".log")
+    def _log(self, run: Run) -> Path:
+        return self.home / (run.test.replace("/", "-") + ".log")
 
     def judge(self, mutants: Iterable[Mutant]) -> Iterator[Outcome]:
         """Outcomes as they come, not in the order of the mutants."""
@@ -174,8 +186,10 @@ class Runner:
             place.pid = 0
         if not verdict and place.pending:
             place.stage = place.pending.pop(0)
-            self._measure(place.stage.tests)
-            needed = COMPILING if place.stage.compiled else 6 * sum(self.seconds[name] for name in place.stage.tests)
+            self._measure(runs(place.stage))
+            needed = 6 * sum(self.seconds[run] for run in runs(place.stage))
+            if place.stage.compiled or place.stage.sanitized:
+                needed += COMPILING
             place.began, place.limit = time.monotonic(), 20 + needed
             place.pid = _start(place.folder, place.stage, log, bytecode=False)
             return None
@@ -213,6 +227,8 @@ def _start(folder: Path, stage: Stage, log: Path, *, bytecode: bool) -> int:
         os.dup2(out, 1)
         os.dup2(out, 2)
         _enter(folder, bytecode=bytecode)
+        if stage.sanitized:
+            _sanitized(folder, stage.tests)
         status = _compile(stage.compiled) if stage.compiled else _tests(folder, stage.tests)
     except BaseException:
         traceback.print_exc()
@@ -225,7 +241,6 @@ def _start(folder: Path, stage: Stage, log: Path, *, bytecode: bool) -> int:
 def _enter(folder: Path, *, bytecode: bool) -> None:
     """The package and its tests come from the copy from now on."""
     os.chdir(folder)
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     for name in [name for name in sys.modules if name.partition(".")[0] in ("tests", "bnengine")]:
         del sys.modules[name]
     sys.path[:] = [str(folder), *(entry for entry in sys.path if entry and not (Path(entry) / "bnengine").is_dir())]
@@ -256,13 +271,19 @@ def _compile(files: Iterable[str]) -> int:
     return 0
 
 
+def _sanitized(folder: Path, files: Iterable[str]) -> None:
+    """Become a process that runs tests with their kernels under g++'s sanitizers, where it has them."""
+    command = [sys.executable, "-m", "tests.cuda_on_cpu.sanitized", *OPTIONS, f"--rootdir={folder}", *files]
+    os.execv(sys.executable, command)
+
+
 def _tests(folder: Path, files: Iterable[str]) -> int:
     import pytest
 
-    options = ["-x", "-q", "-m", "not slow and not gpu", "-p", "no:cacheprovider", "-r", "", "--rootdir", str(folder)]
-    options += ["--hypothesis-seed=0"]  # the same judge for every mutant
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    options = ["-m", "not slow and not gpu", "--rootdir", str(folder)]
     options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis is imported before pytest starts
-    return int(pytest.main([*options, *files]))
+    return int(pytest.main([*OPTIONS, *options, *files]))
 
 
 def _polled(pid: int) -> int | None:

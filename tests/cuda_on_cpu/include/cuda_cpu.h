@@ -73,20 +73,33 @@ inline unsigned atomicInc(unsigned* p, unsigned last) {
   return old;
 }
 
+// What the accesses that name their cache came to in a launch.
+struct Traffic {
+  unsigned long long loads, loaded, stores, stored;  // accesses, and bytes
+};
+inline Traffic traffic;
+extern "C" __attribute__((visibility("default"))) void cudacpu_traffic(Traffic* out) {
+  *out = traffic;
+  traffic = {};
+}
+
 template <class T>
 inline T __ldg(const T* p) {
   return *p;
 }
 template <class T>
 inline void __stwb(T* p, T v) {
+  ++traffic.stores, traffic.stored += sizeof v;
   *p = v;
 }
 template <class T>
 inline T __ldca(const T* p) {
+  ++traffic.loads, traffic.loaded += sizeof *p;
   return *p;
 }
 template <class T>
 inline T __ldcs(const T* p) {
+  ++traffic.loads, traffic.loaded += sizeof *p;
   return *p;
 }
 template <class T>
