@@ -87,7 +87,6 @@ def test_destinations_off_16_bytes_are_written_within_the_bound(name, device):
             target = shifted(device, plain)
             got = outputs(device, name, uploaded(device, example.args), example.options, {field: Into(target)})
             assert target.get().tobytes() == got[field].tobytes()
-            for other, bound in case.bound.items():
+            for other in case.bound:
                 if case.expected[other] is not None:
-                    case.bound[other] = np.asarray(bound) + device.FLUSHED
                     case.check(other, got[other])
