@@ -67,7 +67,7 @@ def of_layers(draw: Draw) -> Iterator[Call]:
 def of_losses(draw: Draw) -> Iterator[Call]:
     """Losses, rows classified right, and the gather of a batch."""
     rows = 40
-    options = {"normaliser": float(rows)}
+    options = {"normaliser": float(rows), "scale": draw.wide(1)}
     for widths in CLASSES:
         for classes in widths:
             odd = classes % 2 == 1
@@ -86,19 +86,26 @@ def of_losses(draw: Draw) -> Iterator[Call]:
                 yield Call("gather", (data[0], target, *data[1:], order, cursor), {"rows": 30, "offset": 3}, odd)
 
 
-def of_updates(draw: Draw) -> Iterator[Call]:
-    """Judge, the optimizers, averages and counts: for parameters, whose storage type is that of the arithmetic."""
+def of_optimizers(draw: Draw, shadow: Any = None) -> Iterator[Call]:
+    """With a shadow of the parameters in 16 bits, of which `shadow` is the dtype, or without."""
     for odd in (True, False):
         p, g, *slots = (draw.wide(FLAT) for _ in range(5))
         control = (draw.wide(3, 4), np.asarray([1, 1, 0, 0, 0]), np.asarray([True]), draw.wide(1))
+        control = control if shadow is None else (*control, p.astype(shadow))
         options = {"border": 100, "weight_decay": 0.01, "frozen": ((3, 9), (4000, 4002))}
-        proposals, ok = np.ones((2, 3, 40)), control[2]
-        yield Call("judge", (draw.wide(1), g, proposals), {"clip": 1.0}, odd)
         yield Call("sgd", (p, g, slots[0], *control), {**options, "momentum": 0.9, "nesterov": True}, odd)
         yield Call("rmsprop", (p, g, *slots, *control), {**options, "momentum": 0.9}, odd)
         yield Call("adam", (p, g, *slots, *control), {**options, "decoupled": True}, odd)
+
+
+def of_updates(draw: Draw) -> Iterator[Call]:
+    """Judge, averages and counts: for parameters, whose storage type is that of the arithmetic."""
+    ok, ones = np.asarray([True]), (draw.wide(1), draw.wide(1), np.ones(1))
+    for odd in (True, False):
+        p, g = draw.wide(FLAT), draw.wide(FLAT)
+        scaling = np.asarray([64.0, 3.0, 1.0, 2.0], draw.dtype)
+        yield Call("judge", (ones[0], g, np.ones((2, 3, 40)), scaling), {"clip": 1.0}, odd)
         yield Call("average", (p, g, ok), {"decay": 0.99}, odd)
-        ones = draw.wide(1), draw.wide(1), np.ones(1)
         yield Call("tally", (np.zeros(4), *ones, ok), {"rows": 40}, odd)
 
 
@@ -118,5 +125,8 @@ def every_call(dtype: Any) -> Iterator[Call]:
     yield from of_losses(draw)
     if draw.dtype == draw.arithmetic:
         yield from of_updates(draw)
+        yield from of_optimizers(draw)
+    else:
+        yield from of_optimizers(Draw(draw.arithmetic), shadow=draw.dtype)
     if draw.dtype == np.float32:
         yield from of_statistics()

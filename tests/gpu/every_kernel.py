@@ -70,7 +70,8 @@ class Device:
         op = REGISTRY[call.op]
         args = [self.upload(a, call.odd) for a in call.args]
         if op.resolve("auto", args[0])[0] is not None:
-            op(*args, memory=WithoutProducts("fused"), **call.options)
+            options = {name: self.upload(value, False) for name, value in call.options.items()}
+            op(*args, memory=WithoutProducts("fused"), **options)
 
     def directly(self, name: str) -> bool:
         """Launch an instance that no call of an op takes here; False if it is not known how."""

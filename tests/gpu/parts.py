@@ -19,8 +19,10 @@ PYTEST = ("pytest", "-m", "gpu", "-q", "-p", "tests.gpu.report", "-p", "no:cache
 GROUPS = {  # a hang in one leaves the others: where the tests are, how many seconds, which of them a dry run takes
     "tests: launchers": (("tests/fused/test_launchers.py",), 90, "every_example and float and (moments or hits)"),
     "tests: cublaslt": (("tests/fused/test_cublaslt_gpu.py",), 60, "captured or (epilogue and float32-relu)"),
-    "tests: step": (("tests/fused/test_step.py",), 90, "replayed_step"),
-    "tests: replay": (("tests/gpu/test_replay.py",), 90, "byte"),
+    "tests: step": (("tests/fused/test_step.py", "tests/fused/test_epoch.py"), 90, "replayed_step"),
+    "tests: replay": (
+        ("tests/gpu/test_replay.py", "tests/fused/test_graph.py", "tests/fused/test_uploads.py"), 90, "bytes",
+    ),
     "tests: same everywhere": (("tests/gpu/test_same.py",), 60, ""),
     "tests: contracts": (("tests/ops", "tests/test_random.py", "tests/test_flat.py"), 90, "float32 and total"),
     "tests: arrays": (
@@ -76,6 +78,7 @@ def _sanitizer(tool: str, options: tuple[str, ...], dry: bool) -> Part:
     under = _part(tool, "tests.gpu.every_kernel", seconds=100, dry=dry).command
     settings = ("--tool", tool, "--error-exitcode", str(outcomes.FOUND), "--print-limit", "20", *options)
     refusal = "" if program else "compute-sanitizer is not installed here: it comes with the CUDA toolkit"
+    refusal = "the simulated device has nothing that it could look at" if dry else refusal
     return Part(tool, (program, *settings, *under), 100, outcomes.of_sanitizer, ENGINE, refusal=refusal)
 
 
@@ -89,7 +92,7 @@ def sanitizer() -> str:
 
 def bench(dry: bool, out: Path) -> list[Part]:
     """Everything that says how fast it is; alone on the machine."""
-    few = ("--quick", "--scale", "8192", "--without-peers", "--workload", "64-100-100-10") if dry else ()
+    few = ("--quick", "--scale", "8192", "--without-peers", "--only", "kernels") if dry else ()
     command = ("python", *(("-m", "tests.gpu.simulate") if dry else ("-m",)), "bnengine", "bench", "--backend", "cupy")
     command = (*command, "--json", "{notes}", "--deadline", str(BENCH_SECONDS), *few)
     seconds = BENCH_SECONDS + MARGIN
