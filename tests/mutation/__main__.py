@@ -66,7 +66,8 @@ def main() -> int:
         return 0
     print(f"{count} of {len(everything)} mutants, drawn with seed {seed}", flush=True)
     commit = commit_of(ROOT, population)
-    outcomes = judged(candidates, texts, args.jobs, count=count, journal=Journal(args.journal, ROOT))
+    journal = Journal(args.journal, ROOT)
+    outcomes = judged(candidates, texts, args.jobs, count=count, sanitizing=args.full, journal=journal)
     result = figures(outcomes, texts, commit=commit, seed=seed, of=len(everything), reasons=explain())
     if args.full:
         save(result, population)
@@ -81,13 +82,13 @@ def main() -> int:
 
 def judged(
     candidates: Iterable[Mutant], texts: dict[str, str], jobs: int, *,
-    count: int, journal: Journal | None = None, output: bool = False,
+    count: int, sanitizing: bool = True, journal: Journal | None = None, output: bool = False,
 ) -> list[Outcome]:  # fmt: skip
     """The outcomes of the first `count` candidates that live, and of those before them that do not."""
     waiting, began = iter(candidates), time.monotonic()
     drawn: list[Mutant] = []
     outcomes: list[Outcome] = []
-    with Runner(ROOT, texts, jobs=jobs) as runner:
+    with Runner(ROOT, texts, jobs=jobs, sanitizing=sanitizing) as runner:
         while missing := count - sum(outcome.verdict != "stillborn" for outcome in outcomes):
             more = list(islice(waiting, missing))
             if not more:

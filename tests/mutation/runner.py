@@ -70,10 +70,13 @@ class _Place:
 
 
 class Runner:
-    """Judges mutants in `jobs` copies at a time; a context manager that removes the copies at its end."""
+    """Judges mutants in `jobs` copies at a time; a context manager that removes the copies at its end.
 
-    def __init__(self, root: Path, texts: dict[str, str], *, jobs: int) -> None:
-        self.root, self.texts, self.jobs = root, texts, jobs
+    `sanitizing`: what survives all tests runs them again under g++'s sanitizers, for minutes.
+    """
+
+    def __init__(self, root: Path, texts: dict[str, str], *, jobs: int, sanitizing: bool = True) -> None:
+        self.root, self.texts, self.jobs, self.sanitizing = root, texts, jobs, sanitizing
         self._made = tempfile.TemporaryDirectory(prefix="mutation-")
         self.home = Path(self._made.name)
         self.seconds: dict[Run, float] = {}
@@ -103,7 +106,8 @@ class Runner:
         os.environ["XDG_CACHE_HOME"] = str(self.home / "cache")
 
     def _stages(self, mutant: Mutant) -> list[Stage]:
-        return stages(mutant, self.base, self.texts)
+        found = stages(mutant, self.base, self.texts)
+        return [stage for stage in found if self.sanitizing or not stage.sanitized]
 
     def check(self, mutants: Iterable[Mutant]) -> dict[str, float]:
         """Run the tests nearest to `mutants` on the unmutated copy, which must pass; seconds by test file."""
