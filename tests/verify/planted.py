@@ -55,13 +55,13 @@ def overwrites(to, dy, x, W, y, **options):
     return g
 
 
-def large_batches_only(to, x):
-    m = ops.moments.reference(x)
+def large_batches_only(to, x, *args, **options):
+    found = ops.batch_norm.reference(x, *args, **options)
     if len(x) >= LARGE:
-        batch = m.batch.copy()
+        batch = found.batch.copy()
         batch[2] *= len(x) / (len(x) - 1)
-        m = m._replace(batch=batch, proposal=batch)
-    return _into(to, ops.moments, m)
+        found = found._replace(y=ops.normalize.reference(x, batch, *args, **options), batch=batch, proposal=batch)
+    return _into(to, ops.batch_norm, found)
 
 
 def raises(_to, _x, _W, _b=None, **_options):

@@ -85,7 +85,7 @@ def test_what_a_kernel_raises_is_told(monkeypatch, numpy):
 
 
 def test_a_mistake_that_only_large_batches_show_is_found_in_the_layers(monkeypatch, numpy):
-    plant(monkeypatch, "moments", "large_batches_only")
+    plant(monkeypatch, "batch_norm", "large_batches_only")
     variants, _ = fused_variants(numpy.backend)
     few = [row for row in wrong(rows_of_ops(numpy, variants)) if "mean 1e6, std 1" not in row.what]
     assert few == []  # that example alone has more than a hundred rows
