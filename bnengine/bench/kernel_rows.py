@@ -9,7 +9,7 @@ from .._typing import Array
 from ..memory import Arena
 from ..plan import Plan
 from .kernels import Kernel
-from .machine import Machine
+from .machine import Machine, Rates
 from .timing import Deadline, Spread, first_line, in_turns, ratios, repetitions, spread
 from .torch_kernels import peer
 
@@ -23,9 +23,9 @@ HOW = (
 
 
 def row_of(
-    machine: Machine, kernel: Kernel, torch: Any, rates: dict[str, float], deadline: Deadline, *, quick: bool = False
+    machine: Machine, kernel: Kernel, torch: Any, rates: Rates, deadline: Deadline, *, quick: bool = False
 ) -> dict[str, Any]:
-    """The row of one op; what went wrong is told in it (`void`), or in its peer's part. `rates`: bytes and flops."""
+    """The row of one op; what went wrong is told in it (`void`), or in its peer's part."""
     row = _empty(kernel)
     try:
         replay, plan, result = _record(machine, kernel)
@@ -38,12 +38,13 @@ def row_of(
     return {**row, **rated(kernel, seconds, rates)}
 
 
-def rated(kernel: Kernel, seconds: Spread, rates: dict[str, float]) -> dict[str, Any]:
+def rated(kernel: Kernel, seconds: Spread, rates: Rates) -> dict[str, Any]:
     """Time, the rate that it means by the kernel's model, and its share of the machine's measured rate."""
     if seconds.median <= 0:
         return {"void": "the device's clock counted no time"}
     rate = kernel.amount / seconds.median
-    return {"seconds": seconds.to_json(), "rate": rate, "share": rate / rates[kernel.unit]}
+    whole = rates.bytes if kernel.unit == "bytes" else rates.flops["highest"]
+    return {"seconds": seconds.to_json(), "rate": rate, "share": rate / whole if whole else None}
 
 
 def _empty(kernel: Kernel) -> dict[str, Any]:

@@ -2,17 +2,20 @@
 
 import os
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import ops
 from ..backend import Backend, available_backends
 from ..fused import offered
+from ..memory import Arena
 from ..verify.certificate import environment as libraries
-from .timing import Clock, Deadline, spread
+from .timing import Clock, Deadline, first_line, spread
+from .workloads import PRECISIONS
 
 DISTORTING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # NumPy then runs with another BLAS kernel than it would choose
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -20,6 +23,13 @@ COPIED, QUICKLY_COPIED = 1 << 30, 256 << 20  # bytes, of a buffer on a GPU
 MULTIPLIED, QUICKLY_MULTIPLIED = 8192, 1024
 BLOCK = 1 << 22  # random numbers that are drawn; more repeat them
 ON_CPU = 4  # a CPU's buffer and matrix are smaller by this
+
+
+class Rates(NamedTuple):
+    """What was measured of the machine: bytes a second that it copies, operations a second, by precision."""
+
+    bytes: float
+    flops: Mapping[str, float | None]
 
 
 class Machine:
@@ -104,13 +114,34 @@ def copy_bandwidth(machine: Machine, quick: bool = False, deadline: Deadline | N
     return {"bytes_per_second": rate[0], "buffer": size, "rounds": rate[1]}
 
 
-def gemm_rate(machine: Machine, quick: bool = False, deadline: Deadline | None = None) -> dict[str, Any]:
-    """Operations a second of a large float32 product of the library's own, at its own precision."""
+def gemm_rates(machine: Machine, quick: bool = False, deadline: Deadline | None = None) -> dict[str, Any]:
+    """Operations a second of a large product, in each precision, by the library that the steps' products are made by.
+
+    None for a precision that the device does not have; `errors` says why.
+    """
     n = QUICKLY_MULTIPLIED if quick else MULTIPLIED
     n //= 1 if machine.on_gpu else ON_CPU
-    a, b = (machine.random((n, n), seed=seed) for seed in (1, 2))
-    rate = _rates(machine, lambda: machine.backend.xp.matmul(a, b), 2 * n**3, repeated=2, deadline=deadline)
-    return {"flops": rate[0], "n": n, "dtype": "float32", "rounds": rate[1]}
+    flops: dict[str, float | None] = dict.fromkeys(PRECISIONS)
+    errors, rounds = dict[str, str](), 0
+    for precision in PRECISIONS if machine.on_gpu else ("highest",):
+        try:
+            product = _product(machine, n, precision)
+            flops[precision], rounds = _rates(machine, product, 2 * n**3, repeated=2, deadline=deadline)
+        except Exception as error:  # this precision's own; the others may do
+            errors[precision] = first_line(error)
+    return {"flops": flops, "n": n, "rounds": rounds, "errors": errors}
+
+
+def _product(machine: Machine, n: int, precision: str) -> Callable[[], object]:
+    dtype = "bfloat16" if precision == "bfloat16" else "float32"
+    a, b = (machine.random((n, n), dtype, seed) for seed in (1, 2))
+    if not machine.on_gpu:
+        return lambda: machine.backend.xp.matmul(a, b)
+    memory = Arena("fused")
+    with memory.recording([a, b]) as plan:
+        memory.begin()
+        ops.affine(a, b, precision="tf32" if precision == "tf32" else "highest", memory=memory)
+    return plan.replay
 
 
 def _rates(

@@ -10,6 +10,7 @@ import numpy as np
 from ..data import ArraySource, Batch, groups
 from ..losses import SoftmaxCrossEntropy
 from ..optimizers import Adam
+from ..precision import PrecisionName
 from ..training.step import Step
 from .machine import Machine
 from .workloads import LEARNING_RATE, Data, Workload
@@ -30,7 +31,7 @@ class Ours:
         workload: Workload,
         data: Data,
         *,
-        precision: str = "highest",
+        precision: PrecisionName = "highest",
         mode: Mode = "eager",
     ) -> None:
         self.machine, self.workload, self.data, self.precision, self.mode = machine, workload, data, precision, mode

@@ -5,10 +5,11 @@ from time import perf_counter
 from typing import Any, Literal, NamedTuple
 
 from ..backend import Backend, get_backend
+from ..precision import PrecisionName
 from . import torch_peer
 from .kernel_rows import row_of
 from .kernels import Kernel, kernels
-from .machine import Machine, copy_bandwidth, environment, gemm_rate
+from .machine import Machine, Rates, copy_bandwidth, environment, gemm_rates
 from .report import NotRun, Report
 from .step_rows import rows_of
 from .timing import Clock, Deadline
@@ -24,7 +25,7 @@ class Part(NamedTuple):
     what: str
     kernel: Kernel | None = None
     workload: Workload | None = None
-    precision: str = ""
+    precision: PrecisionName = "highest"
 
     @property
     def weight(self) -> float:
@@ -65,7 +66,7 @@ def bench(
     report.write()
     say("copy bandwidth, rate of products")
     report.copy_bandwidth = copy_bandwidth(machine, quick, until.part(0.1))
-    report.gemm_rate = gemm_rate(machine, quick, until.part(0.1))
+    report.gemm_rate = gemm_rates(machine, quick, until.part(0.1))
     report.write()
     _run(machine, report, parts, torch, until, quick, say)
     return report
@@ -76,7 +77,7 @@ def _run(
 ) -> None:
     assert report.copy_bandwidth is not None
     assert report.gemm_rate is not None
-    rates = {"bytes": report.copy_bandwidth["bytes_per_second"], "flops": report.gemm_rate["flops"]}
+    rates = Rates(report.copy_bandwidth["bytes_per_second"], report.gemm_rate["flops"])
     for i, part in enumerate(parts):
         report.pending = [left.what for left in parts[i + 1 :]]
         if until.over:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any, Protocol
 
+from ..precision import PrecisionName
 from . import torch_peer
 from .agreement import MOVED, MOVES, Agreement, bounds, compare, losses, losses_from_here, moved
-from .machine import Machine
+from .machine import Machine, Rates
 from .ours import Mode, Ours
 from .timing import Deadline, first_line, in_turns, limited, ratios, repetitions, spread
 from .workloads import AGREED, UNIT, Data, Workload
@@ -50,9 +51,9 @@ class Contender(Protocol):
 def rows_of(
     machine: Machine,
     workload: Workload,
-    precision: str,
+    precision: PrecisionName,
     torch: Any,
-    rates: dict[str, float],
+    rates: Rates,
     deadline: Deadline,
     *,
     quick: bool = False,
@@ -68,7 +69,7 @@ def rows_of(
 
 
 def _measured(
-    machine: Machine, workload: Workload, precision: str, torch: Any, deadline: Deadline, quick: bool
+    machine: Machine, workload: Workload, precision: PrecisionName, torch: Any, deadline: Deadline, quick: bool
 ) -> list[dict[str, Any]]:
     data = workload.data()
     ready: dict[str, Contender] = {}
@@ -90,7 +91,7 @@ def _measured(
     return list(rows.values())
 
 
-def reference(first: Ours, precision: str) -> tuple[list[float], list[float]]:
+def reference(first: Ours, precision: PrecisionName) -> tuple[list[float], list[float]]:
     """Our losses, and what others may be off by: from repetitions with roundings put in."""
     base = losses(first)
     repeated = []
@@ -100,14 +101,14 @@ def reference(first: Ours, precision: str) -> tuple[list[float], list[float]]:
     return base, bounds(base, repeated, UNIT[precision])
 
 
-def _empty(workload: Workload, precision: str, name: str) -> dict[str, Any]:
+def _empty(workload: Workload, precision: PrecisionName, name: str) -> dict[str, Any]:
     row: dict[str, Any] = {"kind": "step", "what": workload.name, "variant": precision, "name": name}
     row |= dict.fromkeys(("seconds", "host_seconds", "launches", "launches_by", "peak_bytes", "ratio", "loss", "void"))
     return row
 
 
 def _ours(
-    machine: Machine, workload: Workload, data: Data, precision: str
+    machine: Machine, workload: Workload, data: Data, precision: PrecisionName
 ) -> Iterator[tuple[Contender | None, dict[str, Any]]]:
     for mode in MODES if machine.on_gpu else MODES[-1:]:
 
@@ -119,7 +120,13 @@ def _ours(
 
 
 def _theirs(
-    machine: Machine, workload: Workload, data: Data, precision: str, torch: Any, first: Ours, deadline: Deadline
+    machine: Machine,
+    workload: Workload,
+    data: Data,
+    precision: PrecisionName,
+    torch: Any,
+    first: Ours,
+    deadline: Deadline,
 ) -> Iterator[tuple[Contender | None, dict[str, Any]]]:
     if torch is None:
         return
@@ -210,15 +217,14 @@ def _host(machine: Machine, one: Contender, quick: bool) -> dict[str, float]:
     return spread([machine.handed_over(lambda: one.run(QUEUED)) / QUEUED for _ in range(times)]).to_json()
 
 
-def _floors(workload: Workload, precision: str, rows: list[dict[str, Any]], rates: dict[str, float]) -> None:
+def _floors(workload: Workload, precision: PrecisionName, rows: list[dict[str, Any]], rates: Rates) -> None:
     """What no step can be faster than: its operations at the measured rate; and its bytes, if nothing is kept."""
     size = 2 if precision == "bfloat16" else 4
     for row in rows:
         row["flops"], row["bytes"] = workload.flops, workload.bytes(size)
-        if "bytes" in rates:
-            row["seconds_to_move"] = row["bytes"] / rates["bytes"]
-        if "flops" in rates and precision == "highest":
-            row["seconds_to_multiply"] = row["flops"] / rates["flops"]
+        row["seconds_to_move"] = row["bytes"] / rates.bytes
+        flops = rates.flops[precision]
+        row["seconds_to_multiply"] = row["flops"] / flops if flops else None
 
 
 def _tidy(torch: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .._typing import Array
+from ..precision import PrecisionName
 from .workloads import LEARNING_RATE, Data, Workload
 
 MODES = ("eager", "CUDA graph", "compile max-autotune", "compile")
@@ -36,7 +37,7 @@ def modes(on_gpu: bool) -> tuple[str, ...]:
 
 
 @contextmanager
-def multiplying(torch: Any, precision: str) -> Iterator[None]:
+def multiplying(torch: Any, precision: PrecisionName) -> Iterator[None]:
     """Inside, PyTorch multiplies float32 matrices in tf32 if `precision` says so, else in float32."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
@@ -62,7 +63,7 @@ class TorchStep:
         weights: Mapping[str, np.ndarray],
         *,
         on_gpu: bool,
-        precision: str = "highest",
+        precision: PrecisionName = "highest",
         mode: str = "eager",
     ) -> None:
         self.torch, self.workload, self.mode, self.precision, self.on_gpu = torch, workload, mode, precision, on_gpu

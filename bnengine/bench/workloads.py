@@ -14,11 +14,13 @@ from ..data import order
 from ..errors import InputError
 from ..layers import Activation, BatchNorm, Dense, Layer
 from ..network import Sequential
+from ..precision import PrecisionName
 
 LEARNING_RATE = 1e-3
 AGREED = 20  # steps after which the losses are compared
-PRECISIONS = ("highest", "tf32", "bfloat16")
-UNIT = {"highest": 2.0**-24, "tf32": 2.0**-11, "bfloat16": 2.0**-8}  # of rounding, of what is multiplied
+PRECISIONS: tuple[PrecisionName, ...] = ("highest", "tf32", "bfloat16")
+# Units of rounding of what is multiplied.
+UNIT: dict[PrecisionName, float] = {"highest": 2.0**-24, "tf32": 2.0**-11, "bfloat16": 2.0**-8}
 
 
 class Data(NamedTuple):
@@ -40,7 +42,7 @@ class Workload:
     name: str
     widths: tuple[int, ...]
     batch: int
-    precisions: tuple[str, ...] = ("highest",)
+    precisions: tuple[PrecisionName, ...] = ("highest",)
     rows: int = 65536
 
     @property
@@ -59,10 +61,8 @@ class Workload:
             yield from (Dense(inputs, outputs), BatchNorm(outputs), Activation("relu"))
         yield Dense(*self.pairs[-1])
 
-    def network(self, backend: Backend, precision: str = "highest", seed: int = 0) -> Sequential:
+    def network(self, backend: Backend, precision: PrecisionName = "highest", seed: int = 0) -> Sequential:
         """The network with its initial weights."""
-        if precision == "highest":
-            return Sequential(*self.layers(), backend=backend, seed=seed)
         return Sequential(*self.layers(), backend=backend, seed=seed, precision=precision)
 
     def data(self, seed: int = 0, epochs: int = 2) -> Data:

@@ -106,7 +106,10 @@ def _machine(report: dict[str, Any]) -> str:
     lines.append(f"{has['measured_on']}: {device}{driver}")
     if report["copy_bandwidth"]:
         rate = report["copy_bandwidth"]["bytes_per_second"]
-        lines.append(f"copies {_scaled(rate, 'B/s')}; multiplies {_scaled(report['gemm_rate']['flops'], 'FLOP/s')}")
+        products = [f"{_scaled(flops, 'FLOP/s')} ({p})" for p, flops in report["gemm_rate"]["flops"].items() if flops]
+        lines.append(
+            f"copies {_scaled(rate, 'B/s')}; multiplies {', '.join(products) or 'at no rate that was measured'}"
+        )
     return "\n".join(lines)
 
 
@@ -114,7 +117,7 @@ def _kernel(row: dict[str, Any]) -> tuple[str, ...]:
     if row["void"]:
         return row["what"], row["variant"], "void", "", "", ""
     unit = "B/s" if row["unit"] == "bytes" else "FLOP/s"
-    share = f"{row['share']:.0%}"
+    share = "" if row["share"] is None else f"{row['share']:.0%}"
     return row["what"], row["variant"], _time(row["seconds"]), _scaled(row["rate"], unit), share, _ratio(row)
 
 

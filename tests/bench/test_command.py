@@ -42,7 +42,11 @@ def report():
     rows = [norm, lost, {**ours, "ratio": None, "loss": loss}, {**theirs, "loss": loss}]
     rows.append({**wrong, "ratio": None, "loss": {**loss, "loss": 2.0}})
     return Report(
-        ENVIRONMENT, {"bytes_per_second": 4.12e12}, {"flops": 5.1e13}, rows, [NotRun("steps of x", "no time was left")]
+        ENVIRONMENT,
+        {"bytes_per_second": 4.12e12},
+        {"flops": {"highest": 5.1e13, "tf32": 4e14, "bfloat16": None}},
+        rows,
+        [NotRun("steps of x", "no time was left")],
     )
 
 
@@ -86,7 +90,7 @@ def test_the_tables_have_a_line_for_each_row(call):
     assert lines[:3] == [
         "bnengine 1.2.3, Python 3.12.1, cupy, PyTorch 2.11.0",
         "GPU: NVIDIA H200, CUDA driver 13000",
-        "copies 4.12 TB/s; multiplies 51 TFLOP/s",
+        "copies 4.12 TB/s; multiplies 51 TFLOP/s (highest), 400 TFLOP/s (tf32)",
     ]
     norm = "batch norm (65536, 1024) float32 600 µs 3.58 TB/s 87% 1.25 (1.12 to 1.38)"
     assert words(out, "batch norm") == norm

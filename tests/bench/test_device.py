@@ -9,7 +9,7 @@ import pytest
 from bnengine.bench import Workload, run
 from bnengine.bench.kernel_rows import row_of
 from bnengine.bench.kernels import kernels
-from bnengine.bench.machine import Machine, copy_bandwidth
+from bnengine.bench.machine import Machine, Rates, copy_bandwidth, gemm_rates
 from bnengine.bench.ours import Ours, owner
 from bnengine.bench.step_rows import rows_of
 from bnengine.bench.timing import Deadline
@@ -17,7 +17,7 @@ from tests.cuda_on_cpu.launch import need_compiler
 from tests.support import require
 
 TINY = Workload("6-8-8-3", (6, 8, 8, 3), 8, rows=64)
-RATES = {"bytes": 1e12, "flops": 1e12}
+RATES = Rates(1e12, {"highest": 1e12, "tf32": 1e13, "bfloat16": None})
 
 
 @pytest.fixture
@@ -79,9 +79,11 @@ def test_steps_run_op_by_op_replayed_and_as_a_graph_with_the_same_bits(device):
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
-def test_steps_run_in_less_precision(device, precision):
+def test_steps_run_in_less_precision(device, monkeypatch, precision):
     require("ml_dtypes")
+    monkeypatch.setattr(device.backend.device, "compute_capability", "90", raising=False)
     rows = rows_of(device, TINY, precision, None, RATES, Deadline(None), quick=True)
+    assert rows[0]["seconds_to_multiply"] == (rows[0]["flops"] / 1e13 if precision == "tf32" else None)
     assert [(row["void"], row["variant"]) for row in rows] == [(None, precision)] * 3
     assert len({row["loss"]["loss"] for row in rows}) == 1
     assert 0 < rows[0]["loss"]["bound"] < 0.5
@@ -115,6 +117,15 @@ def test_a_whole_run_has_kernels_steps_and_no_peers(device, monkeypatch, tmp_pat
 def test_a_copy_counts_what_is_read_and_what_is_written(device):
     # A copy is one piece of work: a millisecond of the simulated clock.
     assert copy_bandwidth(device, quick=True)["bytes_per_second"] == pytest.approx(2 * (1 << 20) / 1e-3)
+
+
+def test_products_are_measured_in_every_precision(device):
+    require("ml_dtypes")
+    found = gemm_rates(device, quick=True)
+    assert (found["n"], found["errors"]) == (64, {})
+    # One launch of the simulated clock, or none where a product takes none of its time.
+    assert list(found["flops"]) == ["highest", "tf32", "bfloat16"]
+    assert all(rate in (2 * 64**3 / 1e-3, float("inf")) for rate in found["flops"].values())
 
 
 def test_launches_are_told_by_whose_they_are():

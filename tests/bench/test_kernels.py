@@ -5,6 +5,7 @@ import pytest
 
 from bnengine.bench.kernel_rows import disagreement, rated
 from bnengine.bench.kernels import kernels
+from bnengine.bench.machine import Rates
 from bnengine.bench.timing import Spread
 from bnengine.bench.torch_kernels import PEERS
 
@@ -52,11 +53,11 @@ def test_a_smaller_scale_divides_rows_and_bytes_and_changes_the_name():
 
 def test_the_share_is_the_models_rate_over_the_measured_one():
     kernel = BY_NAME["Adam, 100,000,000 parameters", "float32"]
-    found = rated(kernel, Spread(1e-3, 0.9e-3, 1.1e-3, 5), {"bytes": 4e12, "flops": 1.0})
+    found = rated(kernel, Spread(1e-3, 0.9e-3, 1.1e-3, 5), Rates(4e12, {"highest": None}))
     assert found["rate"] == pytest.approx(2.8e12)
     assert found["share"] == pytest.approx(0.7)
     assert found["seconds"] == {"median": 1e-3, "low": 0.9e-3, "high": 1.1e-3, "rounds": 5}
-    assert rated(kernel, Spread(0.0, 0.0, 0.0, 5), {"bytes": 1.0}) == {"void": "the device's clock counted no time"}
+    assert rated(kernel, Spread(0.0, 0.0, 0.0, 5), Rates(1.0, {})) == {"void": "the device's clock counted no time"}
 
 
 def test_results_are_compared_as_shares_of_the_largest_element():

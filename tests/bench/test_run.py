@@ -98,7 +98,7 @@ def test_on_a_cpu_steps_run_and_kernels_are_not_run(tmp_path):
     assert (row["loss"]["step"], row["loss"]["difference"]) == (20, 0.0)
     assert row["host_seconds"] is row["launches"] is row["ratio"] is None
     assert row["peak_bytes"] > 0
-    assert row["seconds_to_multiply"] == row["flops"] / found.gemm_rate["flops"]
+    assert row["seconds_to_multiply"] == row["flops"] / found.gemm_rate["flops"]["highest"]
     assert row["seconds_to_move"] == row["bytes"] / found.copy_bandwidth["bytes_per_second"]
     told = {left.what: left.why for left in found.not_run}
     assert told["PyTorch beside ours"] == "it was left out"

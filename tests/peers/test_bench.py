@@ -12,7 +12,7 @@ from bnengine.bench import torch_peer
 from bnengine.bench.agreement import compare, losses
 from bnengine.bench.kernel_rows import SAMPLED, disagreement
 from bnengine.bench.kernels import Kernel, kernels
-from bnengine.bench.machine import Machine
+from bnengine.bench.machine import Machine, Rates
 from bnengine.bench.ours import Ours
 from bnengine.bench.step_rows import reference, rows_of
 from bnengine.bench.timing import Deadline
@@ -25,7 +25,7 @@ from tests.support import missing, require
 pytestmark = pytest.mark.peers
 SMALL = Workload("12-16-16-5", (12, 16, 16, 5), 16, rows=512)
 DEEP = Workload("20-8x32-5", (20, *[32] * 8, 5), 32, rows=1024)
-RATES = {"bytes": 1e10, "flops": 1e11}
+RATES = Rates(1e10, {"highest": 1e11})
 
 
 @pytest.fixture
