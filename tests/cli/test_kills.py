@@ -80,20 +80,26 @@ Call = Callable[..., tuple[int, float]]
 KILLED = -9
 
 
-@pytest.fixture
-def call(tmp_path: Path) -> Iterator[Call]:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all runs lie."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def call(folder: Path) -> Iterator[Call]:
     """`call(arguments, ...)` runs the command line in a child and gives its exit code and how long it took."""
     if not hasattr(os, "fork"):
         missing("linux", "this system cannot fork a process")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "BNENGINE_BACKEND": "numpy", "OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "ignore", "-c", SERVER]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes) as server:
+    with subprocess.Popen(command, cwd=folder, env=environment, **pipes) as server:
         assert server.stdin is not None
         assert server.stdout is not None
 
         def give(arguments: str, **order: Any) -> tuple[int, float]:
-            line = json.dumps({"arguments": arguments.split(), "log": str(tmp_path / "log"), **order})
+            line = json.dumps({"arguments": arguments.split(), "log": str(folder / "log"), **order})
             print(line, file=server.stdin, flush=True)
             code, seconds = json.loads(server.stdout.readline())
             return code, seconds
@@ -102,15 +108,15 @@ def call(tmp_path: Path) -> Iterator[Call]:
         server.stdin.close()
 
 
-@pytest.fixture
-def whole(call: Call, tmp_path: Path) -> tuple[str, float]:
+@pytest.fixture(scope="module")
+def whole(call: Call, folder: Path) -> tuple[str, float]:
     """The command of a run, without its --out, and how long it takes; the run itself is in the folder `whole`."""
     rng = np.random.default_rng(0)
     codes = np.arange(120) % 3
-    np.savez(tmp_path / "blobs.npz", x=rng.normal(size=(120, 6)) + 3 * np.eye(3, 6)[codes], y=codes)
+    np.savez(folder / "blobs.npz", x=rng.normal(size=(120, 6)) + 3 * np.eye(3, 6)[codes], y=codes)
     train = f"train blobs.npz {OPTIONS}"
     code, _ = call(f"{train} --out whole")
-    assert code == 0, (tmp_path / "log").read_text()
+    assert code == 0, (folder / "log").read_text()
     return train, min(call(f"{train} --out again{i}")[1] for i in range(3))
 
 
@@ -128,7 +134,7 @@ def goes_on(call: Call, train: str, out: str, folder: Path) -> str:
     return next((line for line in said.splitlines() if line.startswith("resumed")), "from the beginning")
 
 
-def test_kills_at_random_moments_change_no_bit(call: Call, whole: tuple[str, float], tmp_path: Path) -> None:
+def test_kills_at_random_moments_change_no_bit(call: Call, whole: tuple[str, float], folder: Path) -> None:
     train, seconds = whole
     moments = random.Random(SEED)
     killed = tried = 0
@@ -139,28 +145,28 @@ def test_kills_at_random_moments_change_no_bit(call: Call, whole: tuple[str, flo
         code, _ = call(f"{train} --out cut{tried}", seconds=moments.uniform(0, seconds))
         if code == KILLED:  # else the run was faster than the one that was timed
             killed += 1
-            places.add(goes_on(call, train, f"cut{tried}", tmp_path))
+            places.add(goes_on(call, train, f"cut{tried}", folder))
     assert len(places) > AT_ANY_MOMENT // 4, f"the kills met {len(places)} different places only"
 
 
-def test_kills_inside_a_save_change_no_bit(call: Call, whole: tuple[str, float], tmp_path: Path) -> None:
+def test_kills_inside_a_save_change_no_bit(call: Call, whole: tuple[str, float], folder: Path) -> None:
     train, _ = whole
     moments = random.Random(SEED)
     calls = [("write", False), ("fsync", False), ("fsync", True), ("replace", False), ("replace", True)]
     for number in range(INSIDE_A_SAVE):
         name, after = calls[number % len(calls)]
         save = moments.randint(1, SAVES)
-        code, _ = call(f"{train} --out cut{number}", save=save, call=name, after=after)
+        code, _ = call(f"{train} --out inside{number}", save=save, call=name, after=after)
         assert code == KILLED, f"save {save}, {name}"
-        goes_on(call, train, f"cut{number}", tmp_path)
+        goes_on(call, train, f"inside{number}", folder)
 
 
-def test_a_run_killed_again_and_again_changes_no_bit(call: Call, whole: tuple[str, float], tmp_path: Path) -> None:
+def test_a_run_killed_again_and_again_changes_no_bit(call: Call, whole: tuple[str, float], folder: Path) -> None:
     train, _ = whole
     moments = random.Random(SEED)
-    command, killed = f"{train} --out cut", 0
+    command, killed = f"{train} --out over", 0
     while call(command, save=moments.randint(1, 4), call="fsync", after=True)[0] == KILLED:
         killed += 1
-        command = "train --resume cut --no-plot" if (tmp_path / "cut/config.toml").exists() else command
+        command = "train --resume over --no-plot" if (folder / "over/config.toml").exists() else command
     assert killed >= 5
-    goes_on(call, train, "cut", tmp_path)
+    goes_on(call, train, "over", folder)
