@@ -44,7 +44,9 @@ def settle(precision: Any, dtype: str, backend: Backend) -> Precision:
         try:
             backend.dtype(precision)
         except InputError as error:
-            raise InputError(f"{owner}: {error}; or take precision 'highest'") from error
+            known = precision == "bfloat16" and backend.name in ("numpy", "cupy")  # but a package is missing
+            reason = str(error) if known else f"{backend.name} has no such dtype"
+            raise InputError(f"{owner}: {reason}; or take precision 'highest'") from error
         return Precision(precision, "highest")
     if backend.name != "cupy":
         raise InputError(

@@ -11,6 +11,7 @@ from .backend import Backend
 from .data import Preprocessing
 from .errors import CheckpointError, InputError
 from .network import Sequential
+from .precision import PrecisionName
 
 if TYPE_CHECKING:
     from .training.trainer import Trainer
@@ -65,9 +66,16 @@ def read(path: Any) -> Saved:
     return Saved(metadata["network"], parts["network"], preprocessing, parts["training"], metadata.get("training"))
 
 
-def load(path: Any, *, backend: str | Backend | None = None, weights: Weights = "auto") -> Sequential:
+def load(
+    path: Any,
+    *,
+    backend: str | Backend | None = None,
+    weights: Weights = "auto",
+    precision: PrecisionName = "highest",
+) -> Sequential:
     """The network that `save` or a training wrote to `path`, a file or a run folder, on `backend`.
 
+    A file holds parameters in full precision whatever it was trained in, so any `precision` of the backend will do.
     `weights`: "raw", the trained ones; "average", the averaged ones of a training that kept an average; "auto", the
     averaged ones if there are any. `network.preprocessing` is what raw data must go through (`predict` of this module
     does).
@@ -75,7 +83,7 @@ def load(path: Any, *, backend: str | Backend | None = None, weights: Weights = 
     if weights not in ("auto", "raw", "average"):
         raise InputError(f"load: weights {weights!r} is not 'auto', 'raw' or 'average'")
     saved = read(path)
-    network = Sequential.from_config(saved.config, backend=backend)
+    network = Sequential.from_config(saved.config, backend=backend, precision=precision)
     prefix = "step.average."
     averaged = {k.removeprefix(prefix): v for k, v in saved.arrays.items() if k.startswith(prefix)}
     if weights == "average" and not averaged:

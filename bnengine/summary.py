@@ -41,13 +41,16 @@ def _aligned(row: tuple[str, ...], widths: list[int]) -> list[str]:
 def _totals(network: "Sequential") -> list[str]:
     parameters, statistics = network.parameters.array, network.statistics.array
     itemsize = 4 if network.dtype == "float32" else 8
+    shadow = "" if network.shadow is None else f" and a shadow in {network.storage}"
+    shadow += "" if network.precision == "highest" else f"; precision {network.precision}"
     held = parameters.shape[0] * itemsize + statistics.shape[0] * statistics.shape[1] * 8
+    held += 0 if network.shadow is None else parameters.shape[0] * 2
     kept = [
         name for name, handle in network.named_handles().items() if handle in set(_cancelled_anyway(network.layers))
     ]
     lines = [
         f"{network.parameter_count:,} parameters in {network.dtype} on {network.backend.name}, {held:,} bytes with "
-        "statistics",
+        f"statistics{shadow}",
         f"{network.cancelled_biases:,} biases left out: the BatchNorm behind subtracts them "
         f"({', '.join(network.cancelled)})"
         if network.cancelled

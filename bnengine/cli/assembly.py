@@ -14,6 +14,7 @@ from ..errors import BackendError, DataError, InputError
 from ..layers import Activation, BatchNorm, Dense, Dropout, Layer
 from ..losses import LossFunction, SoftmaxCrossEntropy, get_loss
 from ..network import Sequential
+from ..precision import settle
 from ..optimizers import Optimizer, get_optimizer
 from ..schedules import Schedule, from_spec
 from ..training import Average, Callback, Checkpointing, EarlyStopping, Trainer
@@ -39,6 +40,7 @@ def set_up(settings: Settings, *, fitted: Preprocessing | None = None) -> Traini
     Raises InputError or DataError.
     """
     backend = backend_of("train", settings.backend)
+    check_precision(settings, backend)
     dataset = load_data(settings.path, settings.target or None)
     settings = settled(settings, dataset, backend)
     task = get_loss(settings.loss).task
@@ -47,7 +49,8 @@ def set_up(settings: Settings, *, fitted: Preprocessing | None = None) -> Traini
     if fitted is not None:
         check_unchanged(preprocessing, fitted, settings.path)
         preprocessing = fitted
-    network = Sequential(*layers_of(settings, preprocessing), backend=backend, dtype=settings.dtype, seed=settings.seed)
+    own: dict[str, Any] = {"dtype": settings.dtype, "precision": settings.precision, "seed": settings.seed}
+    network = Sequential(*layers_of(settings, preprocessing), backend=backend, **own)
     network.preprocessing = preprocessing
     train = source_of(dataset, preprocessing, rows, settings.dtype)
     valid = source_of(dataset, preprocessing, valid_rows, settings.dtype) if len(valid_rows) else None
@@ -73,6 +76,17 @@ def backend_of(command: str, name: str | None) -> Backend:
         if text.startswith("get_backend: "):
             text = f"{command}: --backend: {text.removeprefix('get_backend: ')}"
         raise BackendError(text) from error
+
+
+def check_precision(settings: Settings, backend: Backend) -> None:
+    """InputError for a precision that dtype or backend do not have; it speaks of the command line's options."""
+    try:
+        settle(settings.precision, settings.dtype, backend)
+    except InputError as error:
+        text = str(error).replace("Sequential: precision", "train: --precision", 1)
+        for name in ("precision", "backend", "dtype"):
+            text = text.replace(f"take {name} '", f"take {flag(name)} '").replace(f"or {name} '", f"or {flag(name)} '")
+        raise InputError(text) from error
 
 
 def load_data(path: str, target: str | None, *, need_targets: bool = True) -> Dataset:

@@ -49,9 +49,10 @@ def network_line(network: Sequential, settings: Settings) -> str:
     widths = "-".join(map(str, (network.inputs, *settings.hidden, network.outputs)))
     dropout = f", dropout {settings.dropout:g}" if settings.dropout else ""
     hidden = f"{_NORMS[settings.norm]}, {settings.activation}{dropout}" if settings.hidden else ""
+    beside = "" if network.precision == "highest" else f", precision {network.precision}"
     count = network.cancelled_biases
     cancelled = f"; {count:,} biases left out, as batch norm would cancel them" if count else ""
-    return f"{widths}{hidden}: {network.parameter_count:,} parameters in {network.dtype}{cancelled}"
+    return f"{widths}{hidden}: {network.parameter_count:,} parameters in {network.dtype}{beside}{cancelled}"
 
 
 def training_line(training: Training) -> str:

@@ -20,6 +20,7 @@ from .models import load_model
 
 EXTRAS = {
     "matplotlib": "curves.png; pip install 'bnengine[plot]'",
+    "ml_dtypes": "bfloat16 on NumPy and CuPy; pip install ml_dtypes",
     "torch": "a witness and the peers' tests; pip install torch",
     "array-api-strict": "a witness; pip install array-api-strict",
     "pytest": "the tests; pip install 'bnengine[test]'",
@@ -77,7 +78,8 @@ def _installed(name: str) -> str | None:
 def of_run(run: str) -> dict[str, Any]:
     """What a run has come to, as JSON values."""
     model = load_model("info", run, "numpy")
-    training = saving.read(model.file).training or {}
+    saved = saving.read(model.file)
+    training = saved.training or {}
     records = read_metrics(model.file.parent)
     network, classes = model.network, model.preprocessing.classes
     return {
@@ -88,6 +90,7 @@ def of_run(run: str) -> dict[str, Any]:
         "task": task_of(model.preprocessing),
         "input_shape": list(model.preprocessing.input_shape),
         "scaling": model.preprocessing.scaling,
+        "precision": saved.config.get("precision", "highest"),
         "classes": None if classes is None else classes.values.tolist(),
         "parameters": network.parameter_count,
         "cancelled_biases": network.cancelled_biases,
@@ -119,7 +122,8 @@ def _show_machine(found: dict[str, Any]) -> None:
 
 def _show_run(found: dict[str, Any]) -> None:
     stopped = f" ({found['stopped']})" if found["stopped"] else ""
-    click.echo(f"{found['model']}: {found['epochs'] or 0} epochs{stopped}, scaling {found['scaling']}, {found['task']}")
+    trained = f"{found['epochs'] or 0} epochs{stopped} in precision {found['precision']}"
+    click.echo(f"{found['model']}: {trained}, scaling {found['scaling']}, {found['task']}")
     last = {k: v for k, v in (found["last"] or {}).items() if k.startswith(("train_", "valid_")) and v is not None}
     for name, value in last.items():
         click.echo(f"  {name.replace('_', ' '):<26} {value:.6g}")

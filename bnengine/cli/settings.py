@@ -6,6 +6,7 @@ from math import inf, isfinite
 from typing import Any, NamedTuple, Self
 
 from ..errors import InputError
+from ..precision import PRECISIONS
 
 MADE_BY = "made_by"
 
@@ -123,6 +124,7 @@ SCHEDULES = choice("one-cycle", "constant", "cosine", "step", "plateau")
 _LOSS = "auto: mean_squared_error for targets with fractions or several columns, else softmax_cross_entropy"
 _NORM = "batch normalisation of each hidden layer; normalize-only leaves out gamma and beta"
 _DECAY = "share of the old running statistics that a step keeps; exact: merge all"
+_PRECISION = "16 bits: activations, beside float32 parameters; tf32: products on a GPU; highest: all in the dtype"
 _VALIDATION = "share of the rows set apart for validation, unless the data do it"
 _DROP = "epochs between the drops of step; epochs without gain before one of plateau"
 _STOPPING = "stop after so many epochs without a lower validation loss, keep the best weights; 0: never"
@@ -146,6 +148,7 @@ class Settings:
     activation: str = setting("relu", "network", ACTIVATIONS, "of the hidden layers")
     dropout: float = setting(0.0, "network", number(0, 1), "share of the hidden values set to zero in training")
     dtype: str = setting("float32", "network", choice("float32", "float64"), "what the network computes in")
+    precision: str = setting("highest", "network", choice(*PRECISIONS), _PRECISION)
     loss: str = setting("auto", "training", LOSSES, _LOSS)
     label_smoothing: float = setting(0.0, "training", number(0, 1), "of softmax_cross_entropy")
     optimizer: str = setting("adam", "training", choice("adam", "adamw", "sgd", "rmsprop"), "the rule of the update")

@@ -3,17 +3,18 @@
 from ..layers import walk
 from ..network import Sequential
 
+BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
 def estimate(network: Sequential, rows: int) -> str:
     """About how many bytes a training step of `rows` rows holds at once: each layer's output and its gradient, the
     working copies of batch normalisation in float64, and four buffers of parameters. As text with a unit."""
-    itemsize = 4 if network.dtype == "float32" else 8
+    itemsize, stored = BYTES[network.dtype], BYTES[network.storage]
     width, values = network.inputs or 0, network.inputs or 0
     for _, layer in walk(network.given):
         width = layer.features(width) or width
         values += width
     size: float = (
-        rows * values * (2 * itemsize) + rows * (network.inputs or width) * 8 + 4 * network.parameter_count * itemsize
+        rows * values * (2 * stored) + rows * (network.inputs or width) * 8 + 4 * network.parameter_count * itemsize
     )
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if size < 1024 or unit == "GiB":

@@ -1,0 +1,182 @@
+"""A network's precision: what is stored in which dtype, what cannot be, and the shadow that products are taken from."""
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bnengine as bn
+from bnengine.backend import Backend, get_backend
+from bnengine.errors import InputError
+from bnengine.precision import settle
+
+NARROW = ("float16", "bfloat16")
+
+
+@pytest.fixture(params=NARROW)
+def precision(request: pytest.FixtureRequest, require: Any) -> str:
+    if request.param == "bfloat16":
+        require("ml_dtypes")
+    return str(request.param)
+
+
+@pytest.fixture(params=["numpy", "torch"])
+def backend(request: pytest.FixtureRequest, require: Any) -> Backend:
+    """The libraries that have 16 bits on a CPU."""
+    require(request.param)
+    return get_backend(request.param)
+
+
+def net(**options: Any) -> bn.Sequential:
+    layers = [bn.Dense(6, 8), bn.BatchNorm(8), bn.Activation("relu"), bn.Dense(8, 5), bn.Activation("tanh")]
+    residual = bn.Residual(bn.Dense(5, 5), bn.BatchNorm(5)), bn.Activation("gelu"), bn.Dropout(0.2)
+    return bn.Sequential(*layers, *residual, bn.Dense(5, 3), **{"backend": "numpy", **options})
+
+
+def name_of(array: Any) -> str:
+    return str(array.dtype).rsplit(".", 1)[-1]
+
+
+def shadow_is_rounded(network: bn.Sequential) -> bool:
+    """By NumPy's own rounding, bit for bit."""
+    read = network.backend.to_numpy
+    held = read(network.shadow.array)
+    return bool(held.tobytes() == read(network.parameters.array).astype(held.dtype).tobytes())
+
+
+def test_activations_and_their_gradients_have_16_bits_and_the_rest_32_or_64(backend, precision, rng):
+    network = net(backend=backend, precision=precision)
+    x = rng.standard_normal((9, 6))
+    assert name_of(network.asarray(x)) == precision
+    forward = network.forward(x, training=True)
+    grads = network.gradients()
+    dx = forward.pullback(backend.xp.ones_like(forward.output), grads)
+    assert (name_of(forward.output), name_of(dx)) == (precision, precision)
+    assert tuple(dx.shape) == (9, 6)
+    assert {name_of(a) for a in (grads.array, network.parameters.array)} == {"float32"}
+    assert {name_of(a) for a in (network.statistics.array, forward.proposals.array)} == {"float64"}
+    assert all(name_of(a) == "float32" for a in network.named_parameters().values())
+    assert np.all(np.isfinite(backend.to_numpy(grads.array)))
+
+
+def test_a_pass_in_16_bits_is_the_float32_pass_but_for_their_rounding(precision, rng):
+    narrow, wide = net(precision=precision), net()
+    for network in (narrow, wide):  # parameters that 16 bits have exactly
+        network.parameters.array[...] = network.parameters.array.astype(narrow.shadow.array.dtype)
+        network.refresh()
+    x = rng.standard_normal((40, 6)).astype(narrow.shadow.array.dtype).astype(np.float32)
+    unit, results = {"float16": 2.0**-11, "bfloat16": 2.0**-8}[precision], []
+    for network in (narrow, wide):
+        grads = network.gradients()
+        forward = network.forward(x, training=True, dropout=False)
+        forward.pullback(network.backend.asarray(np.ones((40, 3)), network.storage), grads)
+        results.append((forward.output.astype(np.float64), grads.array.astype(np.float64)))
+    for got, expected in zip(*results, strict=True):
+        size = np.abs(expected).max()
+        assert 0 < np.abs(got - expected).max() < 40 * unit * size
+
+
+def test_predictions_come_in_the_network_s_dtype(precision, rng):
+    network = net(precision=precision)
+    network.statistics.array[0] = 10.0
+    x = rng.standard_normal((9, 6))
+    whole, parts = network.predict(x), network.predict(x, batch_size=4)
+    assert whole.dtype == parts.dtype == np.float32
+    np.testing.assert_array_equal(whole, network.forward(x, training=False).output.astype(np.float32))
+    np.testing.assert_allclose(parts, whole, rtol=1e-2, atol=1e-2)
+
+
+def test_the_shadow_follows_the_parameters_wherever_they_come_from(backend, precision, tmp_path):
+    network = net(backend=backend, precision=precision)
+    assert shadow_is_rounded(network)
+    network.reset(7)
+    assert shadow_is_rounded(network)
+    other = net(seed=3)
+    network.load_state_dict(other.state_dict())
+    assert shadow_is_rounded(network)
+    network.named_parameters()["0.W"][...] = 0.1
+    assert not shadow_is_rounded(network)
+    network.forward(np.ones((4, 6)), training=True)
+    assert shadow_is_rounded(network)
+
+
+def test_full_precision_has_no_shadow_and_products_take_the_parameters():
+    network = net()
+    assert network.shadow is None
+    handles = network.named_handles()
+    assert handles["0.W"].operand is handles["0.W"].value
+    assert "precision" not in network.summary()
+
+
+def test_the_summary_names_the_precision_and_counts_the_shadow(precision):
+    plain, network = net(), net(precision=precision)
+    size = network.parameters.array.size
+    held = size * 4 + network.statistics.array.size * 8
+    assert f"{held:,} bytes with statistics" in plain.summary()
+    told = f"{held + 2 * size:,} bytes with statistics and a shadow in {precision}; precision {precision}"
+    assert told in network.summary()
+
+
+def test_a_saved_network_holds_full_parameters_and_loads_in_any_precision(precision, tmp_path, rng):
+    network = net(precision=precision)
+    network.statistics.array[0] = 10.0
+    bn.save(tmp_path / "a.safetensors", network)
+    x = rng.standard_normal((5, 6))
+    plain = bn.load(tmp_path / "a.safetensors", backend="numpy")
+    assert (plain.precision, plain.shadow) == ("highest", None)
+    assert plain.parameters.array.tobytes() == network.parameters.array.tobytes()
+    again = bn.load(tmp_path / "a.safetensors", backend="numpy", precision=precision)
+    assert again.precision == precision
+    np.testing.assert_array_equal(again.predict(x), network.predict(x))
+    assert bn.Sequential.from_config(network.config(), backend="numpy").precision == precision
+
+
+def test_a_file_from_before_there_was_a_precision_is_in_full_precision():
+    config = net().config()
+    del config["precision"]
+    assert bn.Sequential.from_config(config, backend="numpy").precision == "highest"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "half"}, r"precision 'half': there is none of that name; choose one of 'highest', 'tf32'"),
+        ({"precision": 16}, r"precision 16: there is none of that name"),
+        ({"precision": "tf32"}, r"backend numpy multiplies arrays as they are; take precision 'highest', or backend"),
+        ({"precision": "float16", "dtype": "float64"}, r"does not go with dtype 'float64'; take dtype 'float32'"),
+        ({"precision": "tf32", "dtype": "float64"}, r"does not go with dtype 'float64'; take dtype 'float32'"),
+    ],
+)
+def test_a_precision_that_cannot_be_is_refused_with_its_cure(options, message):
+    with pytest.raises(InputError, match=f"^Sequential: .*{message}"):
+        net(**options)
+
+
+def test_a_library_without_16_bits_refuses_them(require):
+    require("array_api_strict")
+    with pytest.raises(
+        InputError, match="^Sequential: precision 'float16': array_api_strict has no such dtype; or take"
+    ):
+        net(precision="float16", backend="array_api_strict")
+
+
+def test_bfloat16_without_its_package_is_refused_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    with pytest.raises(
+        InputError, match="^Sequential: precision 'bfloat16': .*; pip install ml_dtypes, or take float16"
+    ):
+        net(precision="bfloat16")
+
+
+@pytest.mark.parametrize(("capability", "ok"), [("75", False), ("80", True), ("90", True), ("120", True)])
+def test_tf32_begins_with_compute_capability_8(capability, ok):
+    backend = SimpleNamespace(name="cupy", device=SimpleNamespace(compute_capability=capability))
+    if ok:
+        assert settle("tf32", "float32", backend) == ("float32", "tf32")
+    else:
+        with pytest.raises(
+            InputError, match=r"compute capability 7\.5, and tf32 begins at 8\.0; take precision 'highest'"
+        ):
+            settle("tf32", "float32", backend)
