@@ -1,9 +1,9 @@
 """Where kernels come from, what they refuse in plain words, and what a NumPy user sees of them."""
 
+import importlib
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -140,5 +140,4 @@ def test_every_op_names_a_launcher_that_is_there():
         for fused in op.fused_names:
             module, _, function = fused.partition(":")
             assert function == name
-            assert Path(str(sys.modules[module].__file__)).is_file()
-            assert callable(getattr(sys.modules[module], function))
+            assert callable(getattr(importlib.import_module(module), function))
