@@ -3,6 +3,7 @@
 import functools
 import shutil
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +29,24 @@ def need_compiler() -> None:
 def module(file: str, names: tuple[str, ...]) -> Callable[[str], CpuKernel]:
     """The instances `names` of kernels/cuda/<file>, by name."""
     need_compiler()
-    return CpuModule(kernel_source(file), names).get_function
+    coming = _coming.pop((file, names), None)
+    return (coming.result() if coming else CpuModule(kernel_source(file), names)).get_function
+
+
+_coming: dict[tuple[str, tuple[str, ...]], Future[CpuModule]] = {}
+
+
+def compile_ahead(instances: dict[str, tuple[str, ...]], at_once: int) -> None:
+    """Begin to compile these instances of files, so many files at a time, while other tests run."""
+    pool = ThreadPoolExecutor(at_once)
+    for file, names in instances.items():
+        _coming[file, names] = pool.submit(CpuModule, kernel_source(file), names)
+
+
+def give_up_compiling() -> None:
+    """Let no file be compiled for tests that do not come any more."""
+    for coming in _coming.values():
+        coming.cancel()
 
 
 def instance(kernel: str, *arguments: Any) -> str:

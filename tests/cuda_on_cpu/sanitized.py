@@ -63,24 +63,16 @@ def main(options: list[str]) -> int:
     return subprocess.run([*command, *rest, *chosen], env=environment(library), check=False).returncode
 
 
-def build_all() -> None:
-    """Compile every file of kernels, as many at a time as there are processors."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    from tests.cuda_on_cpu.instances import INSTANCES
-    from tests.cuda_on_cpu.launch import module
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(lambda file: module(file, INSTANCES[file]), INSTANCES))
-
-
 def here(options: list[str]) -> int:
     """Run pytest in this process, whose children need no sanitizer: g++ least of all."""
     import pytest
 
+    from tests.cuda_on_cpu.instances import INSTANCES
+    from tests.cuda_on_cpu.launch import compile_ahead
+
     del os.environ["LD_PRELOAD"]
     if options[-len(TESTS) :] == [*TESTS]:
-        build_all()
+        compile_ahead(INSTANCES, at_once=os.cpu_count() or 1)
     return int(pytest.main(["-m", "not gpu and not peers and not cuda_proof", *options]))
 
 
