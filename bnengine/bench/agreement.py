@@ -69,12 +69,15 @@ def moved(weights: Mapping[str, np.ndarray], by: float, seed: int) -> dict[str, 
     return state
 
 
-def bounds(base: Sequence[float], repeated: Sequence[Sequence[float]], unit: float) -> list[float]:
-    """What a loss may differ by at each step, as a share: 3 times the largest change so far, and 10 roundings."""
+def bounds(base: Sequence[float], repeated: Sequence[Sequence[float]]) -> list[float]:
+    """What a loss may differ by at each step, as a share: 3 times the largest change so far, and 10 roundings.
+
+    The roundings are float32's in every precision: losses are computed and summed in it.
+    """
     largest, found = 0.0, []
     for t, loss in enumerate(base):
         largest = max([largest, *(abs(other[t] / loss - 1) for other in repeated)])
-        found.append(FACTOR * largest + 10 * unit)
+        found.append(FACTOR * largest + 10 * UNIT["highest"])
     return found
 
 

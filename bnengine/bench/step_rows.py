@@ -12,7 +12,7 @@ from .agreement import MOVED, MOVES, Agreement, bounds, compare, losses, losses_
 from .machine import Machine, Rates
 from .ours import Mode, Ours
 from .timing import Deadline, first_line, in_turns, limited, ratios, repetitions, spread
-from .workloads import AGREED, UNIT, Data, Workload
+from .workloads import AGREED, Data, Workload
 
 ROUNDS, QUICK_ROUNDS = 21, 5
 ROUND, QUICK_ROUND = 0.05, 0.02  # seconds of steps in a round
@@ -98,7 +98,7 @@ def reference(first: Ours, precision: PrecisionName) -> tuple[list[float], list[
     for seed in range(MOVES):
         first.start(moved(first.weights, MOVED[precision], seed))
         repeated.append(losses_from_here(first))
-    return base, bounds(base, repeated, UNIT[precision])
+    return base, bounds(base, repeated)
 
 
 def _empty(workload: Workload, precision: PrecisionName, name: str) -> dict[str, Any]:

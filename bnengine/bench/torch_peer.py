@@ -75,6 +75,8 @@ class TorchStep:
         orders = [torch.from_numpy(order) for order in data.orders]
         self.orders = [order.pin_memory() for order in orders] if on_gpu else orders
         self.x, self.y = (torch.from_numpy(a).to(self.device) for a in (data.x, data.y))
+        if precision == "bfloat16":  # as ours are held; what autocast would make of them in every step
+            self.x = self.x.to(torch.bfloat16)
         self.order = torch.zeros(len(data.x), dtype=torch.int64, device=self.device)
         self.cursor = torch.zeros(1, dtype=torch.int64, device=self.device)
         self.places = torch.arange(workload.batch, device=self.device)

@@ -29,8 +29,9 @@ def known(ours):
 def test_the_bound_is_three_times_the_largest_change_so_far_and_ten_roundings():
     base = [2.0, 1.0, 4.0]
     repeated = [[2.0, 1.01, 4.0], [2.0, 0.98, 4.04]]
-    assert bounds(base, repeated, 0.0) == pytest.approx([0.0, 0.06, 0.06])
-    assert bounds(base, [], 2.0**-24) == [10 * 2.0**-24] * 3
+    u = 2.0**-24
+    assert bounds(base, repeated) == pytest.approx([10 * u, 0.06 + 10 * u, 0.06 + 10 * u])
+    assert bounds(base, []) == [10 * u] * 3
 
 
 def test_losses_within_their_bounds_agree_and_the_last_one_is_told():

@@ -20,6 +20,7 @@ from bnengine.bench.torch_kernels import peer
 from bnengine.bench.torch_peer import TorchStep
 from bnengine.bench.workloads import Workload
 from bnengine.memory import Fresh
+from bnengine.precision import PrecisionName
 from tests.support import missing, require
 
 pytestmark = pytest.mark.peers
@@ -33,14 +34,20 @@ def machine() -> Machine:
     return Machine(get_backend("numpy"))
 
 
-@pytest.mark.parametrize("workload", [SMALL, DEEP], ids=lambda w: w.name)
+@pytest.mark.parametrize(
+    ("workload", "precision"),
+    [(SMALL, "highest"), (DEEP, "highest"), (SMALL, "bfloat16")],
+    ids=lambda w: getattr(w, "name", w),
+)
 def test_twenty_losses_agree_from_the_same_weights_on_the_same_batches(
-    torch: Any, machine: Machine, workload: Workload
+    torch: Any, machine: Machine, workload: Workload, precision: PrecisionName
 ) -> None:
+    if precision == "bfloat16":
+        require("ml_dtypes")
     data = workload.data()
-    ours = Ours(machine, workload, data)
-    base, allowed = reference(ours, "highest")
-    theirs = TorchStep(torch, workload, data, ours.weights, on_gpu=False)
+    ours = Ours(machine, workload, data, precision=precision)
+    base, allowed = reference(ours, precision)
+    theirs = TorchStep(torch, workload, data, ours.weights, on_gpu=False, precision=precision)
     theirs.prepare()
     found = compare(base, losses(theirs), allowed)
     assert found.void is None
