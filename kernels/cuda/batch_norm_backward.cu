@@ -1,5 +1,5 @@
-// Batch normalisation, the way back. dy, x, y, add, dx and dadd are (rows, channels) in T; dgamma, dbeta, dx and dadd may
-// be null. add is read for gelu alone, which needs z; y for the others.
+// Batch normalisation, the way back. dy, x, y, add, dx and dadd are (rows, channels) in T; dgamma, dbeta and dadd may be
+// null. add is read for gelu alone, which needs z; y for the others.
 #include "batch_norm.cuh"
 
 namespace bnengine {
@@ -104,11 +104,9 @@ __device__ __forceinline__ void write_row(const Arithmetic<T> (&dz)[VEC], const 
     for (int v = 0; v < VEC; ++v) out.set(v, dz[v]);
     store<VEC>(dadd + i, out);
   }
-  if (dx) {
 #pragma unroll
-    for (int v = 0; v < VEC; ++v) out.set(v, to[v](dz[v], x_norm[v], batch_statistics));
-    store_or_add<VEC>(dx + i, out, adds_dx);
-  }
+  for (int v = 0; v < VEC; ++v) out.set(v, to[v](dz[v], x_norm[v], batch_statistics));
+  store_or_add<VEC>(dx + i, out, adds_dx);
 }
 
 // dbeta = sum dz, dgamma = sum dz x_norm. sums (2, channels) holds both in double for batch_norm_backward.

@@ -28,8 +28,8 @@ STORED = {
     "mean_squared_error": {0},
     "hits": {0},
 }
-# What float32 numbers below 2^-126 may count for, since CuPy compiles with -ftz=true and they are 0 then: themselves, times
-# what 1/sqrt(eps) and the like make of them.
+# CuPy compiles with -ftz=true, where float32 numbers below 2^-126 are 0: what that may cost, with what 1/sqrt(eps) and
+# the like make of it.
 FLUSHED = 2.0**10 * 2.0**-126
 PATHS = [*(Path(s, s.vector) for s in STORAGES), *(Path(s, 1, offset=1) for s in STORAGES)]
 PATHS_WITH_SPLITS = [path._replace(splits=splits) for path in PATHS for splits in (1, 3)]

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from bnengine.ops import REGISTRY, Example
+from bnengine.fused.cuda import batch_norm as launchers
+from bnengine.fused.cuda._launch import slice_width
+from bnengine.memory import Fresh
+from bnengine.ops import REGISTRY, Example, Into
 from tests.cuda_on_cpu import batch_norm_launches as device
 from tests.cuda_on_cpu.cases import PATHS_WITH_SPLITS, Case, assert_within, cases, label
-from tests.cuda_on_cpu.instances import kernel
-from tests.cuda_on_cpu.launch import Destination, Launch, Path, simulate, unwritten
-from tests.cuda_on_cpu.storage import FLOAT, HALF
+from tests.cuda_on_cpu.launch import Destination, Path
+from tests.cuda_on_cpu.storage import DOUBLE, FLOAT, HALF
 
 SHARED_MEMORY = 227 * 1024  # bytes a block can have
 paths = pytest.mark.parametrize("path", PATHS_WITH_SPLITS, ids=label)
@@ -25,7 +27,7 @@ def tiled_cases(name: str, path: Path) -> Iterator[Case]:
 @paths
 def test_moments_are_within_the_bound_of_the_op(path):
     for case in tiled_cases("moments", path):
-        batch, _ = device.moments(path, *case.given)
+        batch = device.moments(path, *case.given)
         case.check("batch", batch)
 
 
@@ -51,7 +53,8 @@ def test_normalize_backward_is_within_the_bound_of_the_op(path):
 def test_one_launch_back_gives_the_bytes_of_two(path):
     whole = path._replace(splits=1)
     for case in tiled_cases("normalize_backward", path):
-        if device.backward_shared(path, device.shape_of(case.given[1])[0]) > SHARED_MEMORY:
+        a_row = slice_width(path.vector) * (path.storage.dtype.itemsize + path.storage.arithmetic.itemsize)
+        if device.shape_of(case.given[1])[0] * a_row > SHARED_MEMORY:
             continue
         two, one = (device.normalize_backward(whole, *case.given, **case.options, launches=n) for n in (2, 1))
         for field, got in one.items():
@@ -64,10 +67,9 @@ def test_one_launch_gives_the_bytes_of_two(path):
     for case in tiled_cases("normalize", path):
         x, _, *rest = case.given
         whole = path._replace(splits=1)
-        batch, _, y = device.batch_norm(path, x, *rest, **case.options)
-        expected, _ = device.moments(whole, x)
-        assert batch.tobytes() == expected.tobytes(), case.what
-        assert y.tobytes() == device.normalize(whole, x, batch, *rest, **case.options).tobytes(), case.what
+        one, two = (device.batch_norm(whole, x, *rest, **case.options, launches=n) for n in (1, 2))
+        for field, got in one.items():
+            assert got.tobytes() == two[field].tobytes(), f"{case.what}, {field}"
 
 
 SHAPES = ((1, 1), (2, 5), (31, 33), (257, 24), (300, 8), (1000, 3))
@@ -79,7 +81,7 @@ def test_any_number_of_rows_and_channels_gives_the_moments_of_all_rows(shape, sp
     x = (rng.standard_normal(shape) * 3 + 1000).astype(np.float32)
     for vector in (1, 4) if shape[1] % 4 == 0 else (1,):
         path = Path(FLOAT, vector, splits)
-        batch, _ = device.moments(path, x)
+        batch = device.moments(path, x)
         op = REGISTRY["moments"]
         expected, bound = op.reference(x.astype(np.float64)).batch, op.bound(FLOAT.unit, x).batch
         assert_within(batch, expected, bound, f"{shape}, {vector} wide")
@@ -109,7 +111,7 @@ def test_a_large_mean_and_an_outlier_cost_no_digits_over_many_rows(rng):
     x = x.astype(np.float32)
     op = REGISTRY["moments"]
     for splits in (1, 5):
-        batch, _ = device.moments(Path(FLOAT, 4, splits), x)
+        batch = device.moments(Path(FLOAT, 4, splits), x)
         expected, bound = op.reference(x.astype(np.float64)).batch, op.bound(FLOAT.unit, x).batch
         assert assert_within(batch, expected, bound, "moments") < 0.5
 
@@ -118,7 +120,7 @@ def test_a_large_mean_and_an_outlier_cost_no_digits_over_many_rows(rng):
 def test_squares_of_the_largest_and_smallest_numbers_neither_overflow_nor_vanish(value, rng):
     x = (value * (1 + rng.random((40, 4)) / 8)).astype(np.float32)
     op = REGISTRY["moments"]
-    batch, _ = device.moments(Path(FLOAT, 4), x)
+    batch = device.moments(Path(FLOAT, 4), x)
     expected, bound = op.reference(x.astype(np.float64)).batch, op.bound(FLOAT.unit, x).batch
     assert np.all(batch[2] > 0)
     assert_within(batch, expected, bound, f"about {value}")
@@ -128,7 +130,7 @@ def test_differences_that_are_nearly_the_largest_number_have_a_variance():
     x = np.zeros((256, 4), np.float32)
     x[5] = 3e38  # among the 8 rows of its thread
     op = REGISTRY["moments"]
-    batch, _ = device.moments(Path(FLOAT, 4), x)
+    batch = device.moments(Path(FLOAT, 4), x)
     assert_within(batch, op.reference(x.astype(np.float64)).batch, op.bound(FLOAT.unit, x).batch, "moments")
 
 
@@ -138,7 +140,7 @@ def test_a_value_that_is_not_finite_spoils_its_own_channel_alone(bad, rng):
     x[33, 2] = bad
     gamma, beta = np.ones(8, np.float32), np.zeros(8, np.float32)
     path = Path(FLOAT, 4, 2)
-    batch, _ = device.moments(path, x)
+    batch = device.moments(path, x)
     assert np.isnan(batch[1:, 2]).all()
     assert np.isfinite(np.delete(batch, 2, axis=1)).all()
     y = device.normalize(path, x, batch, gamma, beta, activation="relu")
@@ -157,37 +159,28 @@ def test_a_constant_channel_gives_exactly_beta(rng):
     for rows in (1, 2, 7, 100):
         x = np.full((rows, 4), 0.1, np.float32)
         for vector in (1, 4):
-            batch, _, y = device.batch_norm(Path(FLOAT, vector), x, np.ones(4, np.float32), beta)
-            np.testing.assert_array_equal(batch[2], 0)
-            np.testing.assert_array_equal(y, np.broadcast_to(beta, y.shape))
+            got = device.batch_norm(Path(FLOAT, vector), x, np.ones(4, np.float32), beta)
+            np.testing.assert_array_equal(got["batch"][2], 0)
+            np.testing.assert_array_equal(got["y"], np.broadcast_to(beta, x.shape))
 
 
 @pytest.mark.parametrize("vector", [1, 4])
-def test_a_proposal_is_written_or_merged_into_columns_of_a_larger_buffer(vector, rng):
-    x, buffer = rng.standard_normal((50, 4)).astype(np.float32), np.abs(rng.standard_normal((3, 10))) + 1
-    buffer[0, 2] = 0  # nothing seen there yet
+def test_a_proposal_is_written_or_merged(vector, rng):
+    x, before = rng.standard_normal((50, 4)).astype(np.float32), np.abs(rng.standard_normal((3, 4))) + 1
+    before[0, 2] = 0  # nothing seen there yet
     path = Path(FLOAT, vector, 2)
-    own = device.moments(path, x)[0]
+    own = device.moments(path, x)
     merge, rounding = REGISTRY["merge"], REGISTRY["moments"].bound(FLOAT.unit, x).batch
     for adds in (False, True):
-        expected = merge.reference(buffer[:, :4], own) if adds else own
-        bound = merge.bound(FLOAT.unit, buffer[:, :4], own) + rounding
-        for batch, proposal in (
-            device.moments(path, x, buffer, adds),
-            device.batch_norm(path, x, None, None, proposal=buffer, adds=adds)[:2],
+        into = {"proposal": Destination(before, adds)}
+        expected = merge.reference(before, own) if adds else own
+        bound = merge.bound(FLOAT.unit, before, own) + rounding
+        for got in (
+            device.run(path, launchers.moments, x, into=into),
+            *(device.batch_norm(path, x, None, None, into=into, launches=n) for n in (1, 2)),
         ):
-            assert_within(batch, own, rounding, "batch")
-            assert_within(proposal[:, :4], expected, bound, f"adds {adds}")
-            np.testing.assert_array_equal(proposal[:, 4:], buffer[:, 4:])
-
-
-def test_normalising_reads_statistics_from_columns_of_a_larger_buffer(rng):
-    x, buffer = rng.standard_normal((9, 4)).astype(np.float32), np.abs(rng.standard_normal((3, 10)))
-    own = np.ascontiguousarray(buffer[:, :4])
-    path = Path(FLOAT, 4)
-    np.testing.assert_array_equal(
-        device.normalize(path, x, buffer, None, None), device.normalize(path, x, own, None, None)
-    )
+            assert_within(got["batch"], own, rounding, "batch")
+            assert_within(got["proposal"], expected, bound, f"adds {adds}")
 
 
 @pytest.mark.parametrize("path", [Path(FLOAT, 4), Path(FLOAT, 1, 1, 1), Path(HALF, 8)], ids=label)
@@ -218,48 +211,29 @@ def test_gradients_are_added_into_destinations_that_are_never_read_as_the_batch_
                 np.testing.assert_array_equal(got[field], plain[field] + array)
 
 
-def test_parameter_gradients_alone_need_no_input_gradient(rng):
-    x, dy = (rng.standard_normal((40, 8)).astype(np.float32) for _ in range(2))
-    statistics = REGISTRY["moments"].reference(x).batch
-    args = dy, x, x, statistics, np.ones(8, np.float32), np.zeros(8, np.float32), x
-    with_dx, without = (device.normalize_backward(Path(FLOAT, 4), *args, input_gradient=dx) for dx in (True, False))
-    assert without["dx"] is None
-    assert all(without[field].tobytes() == with_dx[field].tobytes() for field in ("dadd", "dgamma", "dbeta"))
-
-
 @pytest.mark.parametrize("name", ["commit", "merge"])
 def test_running_statistics_change_as_in_the_op_and_in_place(name):
-    op = REGISTRY[name]
+    op, path = REGISTRY[name], Path(DOUBLE, 1)
     for example in op.examples(np.random.default_rng(0), "float64"):
         first, second, *rest = example.args
-        channels = first.shape[1]
         expected, bound = op.reference(*example.args), op.bound(2.0**-53, *example.args)
-        for out in (unwritten(first.shape, "f8"), first):
-            if name == "merge":
-                launch = Launch(
-                    kernel("batch_norm.cu", "merge_statistics"), (2,), (), (first, second), (out,), (), (channels,)
-                )
-            else:
-                ok, decay, unbiased = rest
-                reads = (first, second, decay, unbiased)
-                launch = Launch(kernel("batch_norm.cu", "commit"), (2,), (ok,), reads, (out,), (), (channels,))
-            (got,) = simulate(launch)
-            assert_within(got, expected, bound, example.label)
-            kept = second[0] == 0 if name == "merge" or rest[0][0] else np.ones(channels, bool)
-            assert got[:, kept].tobytes() == first[:, kept].tobytes()
+        got = device.run(path, getattr(launchers, name), *example.args)["out"]
+        assert_within(got, expected, bound, example.label)
+        kept = second[0] == 0 if name == "merge" or rest[0][0] else np.ones(first.shape[1], bool)
+        assert got[:, kept].tobytes() == first[:, kept].tobytes()
+        with device.forced(path, at_once=False):
+            running, *others = (device.moved(a, path) for a in example.args)
+            getattr(launchers, name)(Fresh("fused").outputs({"out": Into(running)}), running, *others)
+            assert running.get().tobytes() == got.tobytes()
 
 
 def test_running_variances_take_the_unbiased_variance_where_asked_for(rng):
-    op, channels = REGISTRY["commit"], 300
+    op, channels = REGISTRY["commit"], 1000
     running, proposal = (np.abs(rng.standard_normal((3, channels))) for _ in range(2))
     proposal[0] = rng.integers(0, 5, channels)
     decay, unbiased = rng.choice([0.0, 0.9, -1.0], channels), rng.random(channels) < 0.5
     args = (running, proposal, np.asarray([True]), decay, unbiased)
-    launch = Launch(
-        kernel("batch_norm.cu", "commit"), (2,), (args[2],), (running, proposal, decay, unbiased),
-        (unwritten(running.shape, "f8"),), (), (channels,),
-    )  # fmt: skip
-    (got,) = simulate(launch)
+    got = device.run(Path(DOUBLE, 1), launchers.commit, *args)["out"]
     assert_within(got, op.reference(*args), op.bound(2.0**-53, *args), "commit")
     untouched = proposal[0] == 0
     assert got[:, untouched].tobytes() == running[:, untouched].tobytes()
