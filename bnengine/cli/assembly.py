@@ -14,8 +14,8 @@ from ..errors import BackendError, DataError, InputError
 from ..layers import Activation, BatchNorm, Dense, Dropout, Layer
 from ..losses import LossFunction, SoftmaxCrossEntropy, get_loss
 from ..network import Sequential
-from ..precision import settle
 from ..optimizers import Optimizer, get_optimizer
+from ..precision import settle
 from ..schedules import Schedule, from_spec
 from ..training import Average, Callback, Checkpointing, EarlyStopping, Trainer
 from .settings import Settings, flag

@@ -38,9 +38,9 @@ class Trainer:
 
     `optimizer` and `loss`: objects, names or configurations. `learning_rate`: a number or a schedule. `clip_norm`: the
     largest global norm of the gradients. `accumulate`: micro-batches to a step. `statistics`, `average`, `loss_scale`:
-    see `Step`. `graph`: whether a step is replayed as one CUDA graph, "auto" where that can be. `resident`: whether all training
-    data are kept in the device's memory, "auto" where they take at most half of what a GPU has free; else batches are
-    brought there while it computes. `progress`: "auto", "bar", "plain" or "quiet".
+    see `Step`. `graph`: whether a step is replayed as one CUDA graph, "auto" where that can be. `resident`: whether
+    all training data are kept in the device's memory, "auto" where they take at most half of what a GPU has free; else
+    batches are brought there while it computes. `progress`: "auto", "bar", "plain" or "quiet".
     """
 
     def __init__(
@@ -274,7 +274,8 @@ class Trainer:
             where = self._find_fault(group.batches()) if group else "it cannot be told which batch it was"
             raise TrainingFailed(
                 f"fit: {report.longest_skip} steps in a row were not finite{not_counted(report.loss_scale)}; {where}. "
-                "The network is as it was before them: lower the learning rate, clip the gradients (clip_norm), or look at the data"
+                "The network is as it was before them: lower the learning rate, clip the gradients (clip_norm), or "
+                "look at the data"
             )
         return report
 

@@ -80,9 +80,10 @@ def multiply(at: Attributes, alpha: float, first: int, second: int, beta: float,
     b = operand(at.second, second, at.matmul["TRANSB"])
     out = matrix(at.out, d)
     assert (a.shape[1], a.shape[0], b.shape[1]) == (b.shape[0], *out.shape), "the shapes do not fit"
-    values = alpha * (a @ b)
-    if beta:
-        values += beta * decode(matrix(at.out, c), at.out["TYPE"])
+    with np.errstate(all="ignore"):
+        values = alpha * (a @ b)
+        if beta:
+            values += beta * decode(matrix(at.out, c), at.out["TYPE"])
     rows, epilogue = out.shape[0], at.matmul["EPILOGUE"]
     if epilogue in (api.Epilogue.BIAS, api.Epilogue.RELU_BIAS):
         vector = elements(at.matmul["BIAS_POINTER"], at.out["TYPE"], (rows,), (1,))

@@ -205,6 +205,7 @@ class Device:
     """The one device."""
 
     attributes = {"MultiProcessorCount": 3, "MaxSharedMemoryPerBlockOptin": 99 << 10}  # noqa: RUF012 -- as in CuPy
+    compute_capability = "90"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.id = int(bound("cuda.Device", args, kwargs).arguments.get("device") or 0)

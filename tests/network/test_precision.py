@@ -88,7 +88,7 @@ def test_predictions_come_in_the_network_s_dtype(precision, rng):
     np.testing.assert_allclose(parts, whole, rtol=1e-2, atol=1e-2)
 
 
-def test_the_shadow_follows_the_parameters_wherever_they_come_from(backend, precision, tmp_path):
+def test_the_shadow_follows_the_parameters_wherever_they_come_from(backend, precision):
     network = net(backend=backend, precision=precision)
     assert shadow_is_rounded(network)
     network.reset(7)
@@ -157,7 +157,7 @@ def test_a_precision_that_cannot_be_is_refused_with_its_cure(options, message):
 def test_a_library_without_16_bits_refuses_them(require):
     require("array_api_strict")
     with pytest.raises(
-        InputError, match="^Sequential: precision 'float16': array_api_strict has no such dtype; or take"
+        InputError, match=r"^Sequential: precision 'float16': array_api_strict has no such dtype; or take"
     ):
         net(precision="float16", backend="array_api_strict")
 
@@ -165,18 +165,18 @@ def test_a_library_without_16_bits_refuses_them(require):
 def test_bfloat16_without_its_package_is_refused_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ml_dtypes", None)
     with pytest.raises(
-        InputError, match="^Sequential: precision 'bfloat16': .*; pip install ml_dtypes, or take float16"
+        InputError, match=r"^Sequential: precision 'bfloat16': .*; pip install ml_dtypes, or take float16"
     ):
         net(precision="bfloat16")
 
 
-@pytest.mark.parametrize(("capability", "ok"), [("75", False), ("80", True), ("90", True), ("120", True)])
-def test_tf32_begins_with_compute_capability_8(capability, ok):
+@pytest.mark.parametrize("capability", ["80", "90", "120"])
+def test_tf32_begins_with_compute_capability_8(capability):
     backend = SimpleNamespace(name="cupy", device=SimpleNamespace(compute_capability=capability))
-    if ok:
-        assert settle("tf32", "float32", backend) == ("float32", "tf32")
-    else:
-        with pytest.raises(
-            InputError, match=r"compute capability 7\.5, and tf32 begins at 8\.0; take precision 'highest'"
-        ):
-            settle("tf32", "float32", backend)
+    assert settle("tf32", "float32", backend) == ("float32", "tf32")
+
+
+def test_an_older_gpu_has_no_tf32_and_the_error_says_so():
+    backend = SimpleNamespace(name="cupy", device=SimpleNamespace(compute_capability="75"))
+    with pytest.raises(InputError, match=r"compute capability 7\.5, and tf32 begins at 8\.0; take precision"):
+        settle("tf32", "float32", backend)

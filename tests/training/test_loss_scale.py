@@ -75,7 +75,7 @@ def test_the_scale_grows_after_so_many_good_steps_and_no_others():
         step([BATCH])
         seen.append(step.report().loss_scale)
     assert seen == [4.0, 4.0, 32.0, 32.0, 32.0, 256.0, 256.0]
-    bad = BATCH._replace(x=np.where(X == X[3, 2], np.nan, X))
+    bad = BATCH._replace(x=np.where(X[3, 2] == X, np.nan, X))
     step([bad])
     assert (step.report().ok, step.report().loss_scale) == (False, 256.0)  # the loss itself was not finite
     step([BATCH])
@@ -111,11 +111,9 @@ def test_each_case_by_hand(before, kind, after):
 
 
 def test_norm_and_factor_are_those_of_the_gradients_without_the_scale():
-    gradients = np.asarray([3.0, 4.0], np.float32)
+    given = np.ones(1, np.float32), np.asarray([3.0, 4.0], np.float32) * 512, np.zeros((1, 3, 0))
     for clip, factor in ((None, 1.0), (10.0, 1.0), (2.5, 0.5)):
-        verdict = ops.judge(
-            np.ones(1, np.float32), gradients * 512, np.zeros((1, 3, 0)), scaling(512, 0, 0, 0), clip=clip
-        )
+        verdict = ops.judge(*given, scaling(512, 0, 0, 0), clip=clip)
         assert verdict.norm.tolist() == [5.0]
         assert verdict.factor.tolist() == [factor / 512]
 

@@ -1,0 +1,155 @@
+"""Training steps in 16 bits on the simulated device: recorded, replayed, beside NumPy, and with a loss scale."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Layer, Residual
+from bnengine.losses import MeanSquaredError, SoftmaxCrossEntropy
+from bnengine.memory import Arena
+from bnengine.network import Sequential
+from bnengine.optimizers import SGD, Adam, AdamW, RMSprop
+from bnengine.training import LossScale, Step
+from tests.fused.test_step import groups, snapshot
+
+UNIT = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+
+
+@pytest.fixture(params=sorted(UNIT))
+def precision(request: pytest.FixtureRequest, require: Any) -> str:
+    if request.param == "bfloat16":
+        require("ml_dtypes")
+    return str(request.param)
+
+
+def layers() -> tuple[Layer, ...]:
+    """Widths that are and are not a multiple of 8, which is 16 bytes of 16 bits; a bias that stays, one that goes."""
+    first = Dense(64, 16), BatchNorm(16), Activation("relu"), Dropout(0.2), Dense(16, 7), Activation("tanh")
+    return *first, Residual(Dense(7, 7), BatchNorm(7)), Activation("gelu"), Dense(7, 10)
+
+
+def make(backend: Any, precision: str, optimizer: Any = None, mode: Any = "fused", **options: Any) -> Step:
+    network = Sequential(*options.pop("layers", layers)(), backend=backend, precision=precision, seed=2)
+    loss = options.pop("loss", SoftmaxCrossEntropy(label_smoothing=0.1))
+    step = Step(network, optimizer or AdamW(), loss, clip_norm=1.0, memory=Arena(mode), **options)
+    step.schedule([1e-2 * 0.9**t for t in range(40)])
+    return step
+
+
+def rounded_shadow(step: Step) -> bool:
+    network, read = step.network, step.backend.to_numpy
+    held = read(network.shadow.array)
+    return bool(held.tobytes() == read(network.parameters.array).astype(held.dtype).tobytes())
+
+
+def test_a_replayed_step_is_the_eager_one_byte_for_byte_with_a_scale_that_falls_and_grows(device, precision):
+    scale = LossScale(2.0**28 if precision == "float16" else 2.0**60, every=2)
+    backend = device.backend()
+    eager, replayed = (make(backend, precision, replay=replay, loss_scale=scale) for replay in (False, True))
+    seen = []
+    for group in groups(7):
+        eager(group)
+        replayed.memory.poison()
+        replayed(group)
+        assert snapshot(eager) == snapshot(replayed)
+        assert {"shadow", "scaling"} <= snapshot(eager).keys()
+        assert rounded_shadow(replayed)
+        seen.append(replayed.report().loss_scale)
+    assert not eager.plans
+    assert all(not plan.reasons for plan in replayed.plans.values())
+    assert len(set(seen)) > 2
+
+
+@pytest.mark.parametrize("optimizer", [SGD(momentum=0.9), RMSprop(), Adam(amsgrad=True)], ids=repr)
+def test_every_optimizer_writes_the_shadow_in_its_own_launch(optimizer, simulated, precision):
+    step = make(simulated.backend(), precision, optimizer, layers=lambda: (Dense(64, 12), Dense(12, 10)))
+    step.network.freeze("parameters", "0.W")
+    for group in groups(3):
+        before = step.network.shadow.array.get().tobytes()
+        simulated.STATE.launches.clear()
+        step(group)
+        assert rounded_shadow(step)
+        assert step.network.shadow.array.get().tobytes() != before
+        updates = [name for name in simulated.STATE.launches if any(r in name for r in ("sgd", "rmsprop", "adam"))]
+        assert len(updates) == 1
+        assert not [name for name in simulated.STATE.launches if "cast" in name]
+
+
+def test_every_op_of_a_step_in_16_bits_is_fused(device, precision):
+    step = make(device.backend(), precision)
+    assert {choice.version.startswith("bnengine.fused.cuda") for choice in step.network.explain_dispatch()} == {True}
+
+
+def test_the_device_follows_numpy_s_references_within_the_rounding_of_16_bits(device, precision):
+    """Before each step the device takes NumPy's state; loss and gradients then differ by rounding alone."""
+    leader = make("numpy", precision, mode="auto", loss_scale=1024.0)
+    step = make(device.backend(), precision, loss_scale=1024.0)
+    read = step.backend.to_numpy
+    for t, group in enumerate(groups(4)):
+        step.network.load_state_dict(leader.network.state_dict())
+        step.load_state_dict(leader.state_dict())
+        for s in (leader, step):
+            s.schedule([1e-2 * 0.9**t])
+            s(group)
+        np.testing.assert_allclose(read(step.value), leader.value, rtol=16 * UNIT[precision])
+        got, expected = (s.network.export(s.gradients, s.proposals[0]) for s in (step, leader))
+        for name, array in expected.items():
+            largest = np.abs(array).max()
+            assert np.abs(got[name] - array).max() <= 32 * UNIT[precision] * largest, (t, name)
+            assert "gamma" not in name or largest > 0
+
+
+def test_an_overflow_on_the_device_leaves_every_bit_but_counters_and_scale(device):
+    step = make(device.backend(), "float16", loss_scale=LossScale(2.0**40))
+    kept = ("parameters", "statistics", "m", "v", "shadow", "sums")
+    for n in range(1, 4):
+        before = snapshot(step)
+        step(groups(1)[0])
+        after = snapshot(step)
+        assert [name for name in kept if after[name] != before[name]] == []
+        report = step.report()
+        assert (report.ok, report.skipped, report.loss_scale) == (False, n, 2.0 ** (40 - n))
+        assert report.longest_skip == 0
+    assert np.isfinite(report.loss)
+
+
+def test_products_have_16_bit_operands_and_the_weights_gradients_float32(simulated, precision):
+    step = make(simulated.backend(), precision, layers=lambda: (Dense(64, 12), BatchNorm(12), Dense(12, 10)))
+    step(groups(1)[0])
+    (plan,) = step.plans.values()
+    products = [launch.kernel.plan.product for launch in plan.launches if hasattr(launch.kernel, "plan")]
+    assert {product.dtype for product in products} == {precision}
+    forward, dx, dW = ([p for p in products if (p.transpose_a, p.transpose_b) == which] for which in (
+        (False, False), (False, True), (True, False)))  # fmt: skip
+    assert {p.out_dtype for p in (*forward, *dx)} == {precision}
+    assert {p.out_dtype for p in dW} == {"float32"}
+    assert (len(forward), len(dx), len(dW)) == (4, 2, 4)  # two micro-batches
+
+
+def test_a_dense_layer_before_batch_norm_computes_no_bias_gradient(simulated):
+    step = make(simulated.backend(), "highest", layers=lambda: (Dense(64, 12), BatchNorm(12), Dense(12, 10)))
+    simulated.STATE.launches.clear()
+    step(groups(1)[0])
+    assert len([name for name in simulated.STATE.launches if "bias_activation_backward" in name]) == 2  # the last's
+
+
+def test_losses_of_numbers_take_float32_targets(device, precision, rng):
+    step, leader = (
+        make(b, precision, mode=m, loss=MeanSquaredError(), layers=lambda: (Dense(64, 3),), loss_scale=64.0)
+        for b, m in ((device.backend(), "fused"), ("numpy", "auto"))
+    )
+    group = [b._replace(y=rng.random((len(b.x), 3)) + 100.3) for b in groups(1)[0]]
+    for s in (step, leader):
+        s(group)
+    np.testing.assert_allclose(step.backend.to_numpy(step.value), leader.value, rtol=4 * UNIT[precision])
+
+
+def test_tf32_reaches_the_products_and_nothing_else(device):
+    step = make(device.backend(), "tf32", layers=lambda: (Dense(64, 12), BatchNorm(12), Dense(12, 10)))
+    assert step.network.shadow is None
+    assert step.scaling.array is None
+    step(groups(1)[0])
+    (plan,) = step.plans.values()
+    products = [launch.kernel.plan.product for launch in plan.launches if hasattr(launch.kernel, "plan")]
+    assert {(p.dtype, p.out_dtype, p.precision) for p in products} == {("float32", "float32", "tf32")}
