@@ -84,12 +84,14 @@ def test_a_missing_package_is_told_with_its_cure(tmp_path):
     assert {part["status"] for part in others} == {NOT_RUN}
 
 
-def test_every_test_that_is_marked_gpu_is_in_a_part():
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "--collect-only", "-q", "-p", "no:cacheprovider", "tests"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    files = {line.partition("::")[0] for line in done.stdout.splitlines() if "::" in line}
-    taken = [ROOT / where for group in parts.GROUPS.values() for where in group[0]]
-    assert all(path.exists() for path in taken)
-    left = [name for name in files if not any((ROOT / name).is_relative_to(path) for path in taken)]
-    assert not left
-    assert len(files) > 10
+def test_every_test_is_in_one_part(tmp_path):
+    planned = {p.name: p.command for p in parts.verify(False, tmp_path) if p.name in parts.GROUPS}
+    *named, others = (where for where, _, _ in parts.GROUPS.values())
+    named = [path for where in named for path in where]
+    assert all((ROOT / path).exists() for path in named)
+    assert others == ("tests",)
+    assert [w for w in planned["tests: others"] if w.startswith("--ignore=")] == [f"--ignore={path}" for path in named]
+    for name, command in planned.items():
+        assert command[-len(parts.GROUPS[name][0]) :] == parts.GROUPS[name][0]
+        assert command[command.index("-m", 2) + 1] == "gpu"
+        assert "-k" not in command

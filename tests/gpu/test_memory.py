@@ -37,7 +37,7 @@ def growth(step: Callable[[int], Any], count: int) -> tuple[int, int, int]:
 
 def resident(device: Any, count: int, **options: Any) -> Callable[[int], Any]:
     """Steps of one epoch on data that lie on the device."""
-    step, rows = make(device.backend(), WARM + count, **options), (WARM + count) * ROWS
+    step, rows = make(device.backend(), WARM + count, small=True, **options), (WARM + count) * ROWS
     data = step.hold(ArraySource(X[np.arange(rows) % len(X)], Y[np.arange(rows) % len(X)]))
     starts = range(0, rows, ROWS)
     data.start(np.arange(rows), [[slice(s, s + MICRO[0]), slice(s + MICRO[0], s + ROWS)] for s in starts], 0)
@@ -54,7 +54,7 @@ def test_steps_on_resident_data_allocate_nothing(graph, device, many):
 
 def test_steps_on_data_of_the_host_keep_what_they_have(device, many):
     count = many(2000, 20)
-    step, source = make(device.backend(), WARM + count), ArraySource(X[:200], Y[:200])
+    step, source = make(device.backend(), WARM + count, small=True), ArraySource(X[:200], Y[:200])
     batches = [source.take(np.arange(s, s + ROWS)) for s in range(0, 190, ROWS)]
     used, total, _ = growth(lambda t: step([batches[t % 10]]), count)
     assert (used, total) == (0, 0)
