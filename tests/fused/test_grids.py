@@ -31,6 +31,7 @@ def test_blocks_and_groups_are_those_of_the_kernels():
     assert (LANES, WARPS) == BLOCK == (there["kLanes"], there["kWarps"])
     assert THREADS == LANES * WARPS
     assert constants("loss.cu")["kHeldPacks"] == loss.HELD_PACKS
+    assert "kHeld = VEC == 8 ? 4 : 8;" in (_load.folder() / "cuda" / "slices.cuh").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,12 @@ def test_a_slice_is_what_a_warp_reads_of_a_row(vector, channels):
         (10**6, 32, 1, True, (1, 6)),
         (256, 32, 4, True, (1, 1)),
         (257, 32, 4, True, (1, 2)),
+        # Of 16-bit numbers 4 rows a thread.
+        (128, 64, 8, True, (1, 1)),
+        (129, 64, 8, True, (1, 2)),
+        # Four slices of six blocks that run side by side: a second split of each would be a second wave.
+        (10**6, 128, 4, True, (4, 1)),
+        (10**6, 160, 4, False, (5, 2)),
     ],
 )
 def test_a_sliced_grid_shares_out_channels_and_rows(rows, channels, vector, sums, grid, like):
@@ -134,6 +141,7 @@ def test_large_arrays_have_blocks_on_every_multiprocessor(simulated, rng):
     wide = np.abs(rng.standard_normal((3, 4000)))
     calls = [
         ("moments", (x,), {}),
+        ("batch_norm", (x, vector, vector), {}),
         ("normalize", (x, statistics, vector, vector), {}),
         ("normalize_backward", (dy, x, y, statistics, vector, vector), {}),
         ("activation", (x,), {"kind": "relu"}),
@@ -147,6 +155,8 @@ def test_large_arrays_have_blocks_on_every_multiprocessor(simulated, rng):
         ("mean_squared_error", (x, y), {"normaliser": 1.0}),
         ("hits", (x, codes), {}),
         ("judge", (np.ones(1, np.float32), flat, wide), {}),
+        ("judge", (np.ones(1, np.float32), flat, wide[:, :1]), {}),
+        ("judge", (np.ones(1, np.float32), flat[:4], wide), {}),
         ("sgd", (flat, dy.reshape(-1), y.reshape(-1), table[:, :1], *control[1:]), {"border": 0}),
         ("rmsprop", (flat, flat, flat**2, None, None, table[:, :1], *control[1:]), {"border": 0}),
         ("adam", (flat, flat, flat, flat**2, None, *control), {"border": 0}),
