@@ -54,9 +54,11 @@ class RawKernel:
         if found is None or found[2] == "1":
             return
         stored = [a for a in arguments if isinstance(a, ndarray) and a.dtype.name == STORED[found[1]]]
-        for a in stored:
-            if a.size == max(b.size for b in stored) and a.held.ctypes.data % 16:
-                raise AssertionError(f"{self.cpu.name}: an array at an address that is no multiple of 16")
+        largest = max((a.size for a in stored), default=0)
+        masks = [a for a in arguments if isinstance(a, ndarray) and a.dtype == bool]
+        for a, unit in ((a, width) for those, width in ((stored, 16), (masks, int(found[2]))) for a in those):
+            if a.size == largest and a.held.ctypes.data % unit:
+                raise AssertionError(f"{self.cpu.name}: an array at an address that is no multiple of {unit}")
 
     def _argument(self, i: int, given: Any) -> Any:
         """CuPy takes its own arrays and NumPy's scalars; None would be a kernel parameter at address 0."""

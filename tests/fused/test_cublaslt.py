@@ -225,6 +225,25 @@ def test_a_library_that_fails_raises_with_status_shapes_and_cure(model):
         plan(16, 16, 16, None, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("status", "cure"),
+    [
+        ("NOT_INITIALIZED", "nvidia-smi"),
+        ("ALLOC_FAILED", "free memory"),
+        ("INVALID_VALUE", "build it for these arrays"),
+        ("ARCH_MISMATCH", "on the device that runs it"),
+        ("EXECUTION_FAILED", "CUDA_LAUNCH_BLOCKING=1"),
+        ("NOT_SUPPORTED", "another precision"),
+        ("MAPPING_ERROR", "the library is the model"),
+    ],
+)
+def test_each_status_comes_with_its_cure(model, status, cure):
+    plan = planned(2, 3, 4, "float32")
+    model.fail["cublasLtMatmul"] = api.Status[status]
+    with pytest.raises(BackendError, match=rf"returned CUBLAS_STATUS_{status} for .*{cure}"):
+        plan(16, 16, 16, None, 0, 0)
+
+
 def test_a_plan_is_built_once_and_a_call_builds_nothing(model, rng):
     plan = planned(7, 5, 3, np.dtype("float32"))
     assert planned(7, 5, 3, "float32", lda=3, ldb=5, ldc=5, out_dtype=np.float32) is plan

@@ -90,3 +90,14 @@ def test_destinations_off_16_bytes_are_written_within_the_bound(name, device):
             for other in case.bound:
                 if case.expected[other] is not None:
                     case.check(other, got[other])
+
+
+def test_a_mask_off_four_bytes_is_written_and_read_byte_by_byte(device, rng):
+    x = rng.standard_normal((6, 8)).astype(np.float32)
+    args, options = (x, np.asarray([3]), np.arange(6)), {"seed": 1, "layer": 2, "rate": 0.4}
+    plain = outputs(device, "dropout", uploaded(device, args), options)
+    mask = shifted(device, plain["keep"])
+    same("dropout", plain, outputs(device, "dropout", uploaded(device, args), options, {"keep": Into(mask)}), "mask")
+    assert mask.get().tobytes() == plain["keep"].tobytes()
+    back = outputs(device, "dropout_backward", uploaded(device, (x, plain["keep"])), {"rate": 0.4})
+    same("dropout_backward", back, outputs(device, "dropout_backward", [device.on_device(x), mask], {"rate": 0.4}), "")
