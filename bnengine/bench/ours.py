@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .._typing import Array
 from ..data import ArraySource, Batch, groups
 from ..losses import SoftmaxCrossEntropy
 from ..optimizers import Adam
@@ -39,6 +40,7 @@ class Ours:
         self.network = workload.network(machine.backend, precision)
         self.step = Step(self.network, Adam(), SoftmaxCrossEntropy(), replay=mode != "eager", graph=mode == "graph")
         self.resident = self.step.hold(ArraySource(data.x, data.y)) if machine.on_gpu else None
+        self._sizes = (workload.batch,)
         self.groups = [[rows] for rows in groups(workload.rows, workload.batch)]
         self.weights, self.state = self.network.state_dict(), self.step.state_dict()
         self.start()
@@ -59,15 +61,17 @@ class Ours:
         """So many steps; nothing is waited for."""
         for _ in range(steps):
             epoch, i = divmod(self.at, self.workload.batches)
-            order = self.data.orders[epoch % len(self.data.orders)]
             if self.resident is None:
-                rows = order[self.groups[i][0]]
+                rows = self._order(epoch)[self.groups[i][0]]
                 self.step([Batch(self.data.x[rows], self.data.y[rows], None, rows)])
             else:
                 if i == 0:
-                    self.resident.start(order, self.groups, 0)
-                self.step.next((self.workload.batch,))
+                    self.resident.start(self._order(epoch), self.groups, 0)
+                self.step.next(self._sizes)
             self.at += 1
+
+    def _order(self, epoch: int) -> Array:
+        return self.data.orders[epoch % len(self.data.orders)]
 
     def loss(self) -> float:
         """The loss of the last step, which is waited for."""
