@@ -28,6 +28,16 @@ TRAIN = [
     ("blobs.npz --schedule linear", "'linear' is not one of one-cycle, constant"),
     ("blobs.npz --scaling big", "'big' is not one of auto, centre"),
     ("blobs.npz --dtype float16", "'float16' is not one of float32, float64"),
+    ("blobs.npz --precision half", "'half' is not one of highest, tf32, bfloat16, float16"),
+    (
+        "blobs.npz --precision tf32 --backend numpy",
+        "train: --precision 'tf32' is how tensor cores of a GPU multiply, and the backend numpy multiplies arrays as "
+        "they are; take --precision 'highest', or --backend 'cupy'",
+    ),
+    (
+        "blobs.npz --precision float16 --dtype float64",
+        "--precision 'float16' does not go with dtype 'float64'; take --dtype 'float32', or --precision 'highest'",
+    ),
     ("blobs.npz --dropout 1", "'1' is not a number from 0 up and below 1"),
     ("blobs.npz --learning-rate 0", "'0' is not a number above 0"),
     ("blobs.npz --learning-rate nan", "'nan' is not a number above 0"),

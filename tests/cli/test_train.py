@@ -143,6 +143,7 @@ OPTIONS = [
     "--scaling none",
     "--seed 3",
     "--dtype float64",
+    "--precision float16",
     "--hidden 8,8",
     "--hidden none",
 ]
@@ -156,6 +157,24 @@ def test_every_option_that_should_make_a_difference_makes_its_own(done: Command,
         found = tensors(Path(f"r{number}"))
         assert found not in results, f"{options} gives the same as {results[found]}"
         results[found] = options
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_a_run_in_16_bits_is_repeated_from_its_settings_and_tells_its_precision(
+    done: Command, npz: str, require, precision: str
+) -> None:
+    if precision == "bfloat16":
+        require("ml_dtypes")
+    whole = done("train", npz, *SMALL, "--precision", precision, "--out", "whole")
+    assert f"parameters in float32, precision {precision};" in whole.out
+    assert f'precision = "{precision}"' in Path("whole/config.toml").read_text()
+    again = done("train", "--config", "whole/config.toml", "--no-plot", "--json", "--out", "again").json
+    assert tensors(Path("again")) == tensors(Path("whole"))
+    told = done("info", "whole").out
+    assert f"3 epochs in precision {precision}, scaling" in told
+    assert done("info", "whole", "--json").json["precision"] == precision
+    found = done("evaluate", "whole", "validation", "--json").json
+    assert found["loss"] == pytest.approx(again["valid_loss"], rel=0.02)  # in full precision
 
 
 def test_checkpoints_within_an_epoch_change_no_bit(done: Command, npz: str) -> None:
