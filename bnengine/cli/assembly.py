@@ -18,9 +18,11 @@ from ..optimizers import Optimizer, get_optimizer
 from ..precision import settle
 from ..schedules import Schedule, from_spec
 from ..training import Average, Callback, Checkpointing, EarlyStopping, Trainer
+from ..training.replaying import has_graphs
 from .settings import Settings, flag
 
 BUILT_IN = ("digits",)
+ASKED: dict[str, Any] = {"auto": "auto", "yes": True, "no": False}
 
 
 class Training(NamedTuple):
@@ -41,6 +43,8 @@ def set_up(settings: Settings, *, fitted: Preprocessing | None = None) -> Traini
     """
     backend = backend_of("train", settings.backend)
     check_precision(settings, backend)
+    if settings.graph == "yes" and not has_graphs(backend.name):
+        raise InputError(f"train: --graph yes, but the backend {backend.name} has no graphs; take --graph auto")
     dataset = load_data(settings.path, settings.target or None)
     settings = settled(settings, dataset, backend)
     task = get_loss(settings.loss).task
@@ -160,6 +164,8 @@ def trainer_of(training: Training, *, callbacks: list[Callback], model: Path, pr
         average=Average(settings.average) if settings.average else None,
         callbacks=every,
         progress=progress,
+        graph=ASKED[settings.graph],
+        resident=ASKED[settings.resident],
     )
 
 

@@ -131,6 +131,8 @@ _STOPPING = "stop after so many epochs without a lower validation loss, keep the
 _AVERAGE = "decay of an average of the weights, which is used instead of them; 0: none"
 _RATE, _RATES = "the peak of one-cycle, else the first one", "0.1 for sgd, else 0.005"
 _WEIGHTS = "of the weights; gamma, beta and biases stay out of it"
+_GRAPH = "on a GPU a step as one CUDA graph; auto: where it can be, and the log says why not"
+_RESIDENT = "all training data in the GPU's memory; auto: where they take at most half of what is free"
 _BACKENDS = "auto, numpy, cupy, cupy:1, torch or array_api_strict"
 
 
@@ -167,6 +169,8 @@ class Settings:
     average: float = setting(0.0, "training", number(0, 1), _AVERAGE)
     seed: int = setting(0, "run", whole(0), "of the split, the weights, the order of the rows and dropout")
     backend: str | None = setting(None, "run", text("NAME"), _BACKENDS, shown="BNENGINE_BACKEND or auto")
+    graph: str = setting("auto", "run", choice("auto", "yes", "no"), _GRAPH)
+    resident: str = setting("auto", "run", choice("auto", "yes", "no"), _RESIDENT)
     checkpoint_every: int = setting(0, "run", whole(0), "steps between checkpoints, beside the one after each epoch")
 
     @classmethod

@@ -31,6 +31,11 @@ class _Kept:
         self.again: Callable[[], None] | None = None
 
 
+def has_graphs(backend: str) -> bool:
+    """Whether a step on arrays of this backend can be replayed as one graph."""
+    return offered(backend, "replayer") is not None
+
+
 class Replays:
     """Records the first step of each key while it runs, and replays later ones: the same launches, so the same bytes.
 
