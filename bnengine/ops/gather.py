@@ -56,5 +56,6 @@ def gather(
     xp = namespace(x)
     places = cursor[POSITION : POSITION + 1] + xp.arange(offset, offset + rows, dtype=xp.int64)
     chosen = xp.take(order, places, axis=0)
-    taken = (None if a is None else xp.take(a, chosen, axis=0) for a in (x, target, weights, samples))
-    return Gathered(*taken, xp.take(normalisers, cursor[GROUP : GROUP + 1], axis=0))
+    x, target, samples = (xp.take(a, chosen, axis=0) for a in (x, target, samples))
+    weights = None if weights is None else xp.take(weights, chosen, axis=0)
+    return Gathered(x, target, weights, samples, xp.take(normalisers, cursor[GROUP : GROUP + 1], axis=0))
