@@ -1,0 +1,249 @@
+// exp, log, log1p, tanh and erf of float and double without libm: the functions that kernels/rules.h leaves to the platform.
+//
+// No branch depends on a value, so a loop over an array becomes vector code; every fused multiply-add is written out, so
+// each element has the same bits alone, in AVX2 and in AVX-512. Right at NaN, infinity, subnormal numbers and signed zero.
+// Within 2 units in the last place (tests/cpu/functions.json has what was found over all 2^32 floats). The polynomials
+// are least in the greatest error; tests/cpu/coefficients.py derives them.
+#pragma once
+#include <stdint.h>
+
+#define BNENGINE_OWN_FUNCTIONS
+#define FUNCTION inline __attribute__((always_inline))  // a weak symbol could be another instruction set's
+
+namespace bnengine {
+namespace functions {
+
+template <class T>
+struct Format;
+template <>
+struct Format<float> {
+  using Bits = uint32_t;
+  static constexpr int kDigits = 23, kBias = 127;
+  static constexpr float kShift = 0x1.8p23f;                       // x + kShift has round(x) in its lowest bits
+  static constexpr float kCount = 0x1p23f;                         // kCount + n has the bits of n < 2^23 in its lowest
+  static constexpr float kLog2Hi = 0x1.62e4p-1f;                   // its product with an exponent is exact
+  static constexpr float kLog2Lo = 0x1.7f7d1cp-20f;
+  static constexpr float kLeast = 0x1p-126f, kLift = 0x1p25f;      // the least normal number; lifts every subnormal one
+  static constexpr int kLifted = 25;
+  static constexpr float kExpLow = -104, kExpHigh = 89;            // beyond these exp is 0 and infinite
+  static constexpr float kTanhOne = 10, kErfOne = 4;               // from here on tanh and erf round to 1
+  static constexpr Bits kRootHalf = 0x3f3504f3;                    // the bits of sqrt(1/2)
+};
+template <>
+struct Format<double> {
+  using Bits = uint64_t;
+  static constexpr int kDigits = 52, kBias = 1023;
+  static constexpr double kShift = 0x1.8p52;
+  static constexpr double kCount = 0x1p52;
+  static constexpr double kLog2Hi = 0x1.62e42fefap-1;
+  static constexpr double kLog2Lo = 0x1.cf79abc9e3b3ap-40;
+  static constexpr double kLeast = 0x1p-1022, kLift = 0x1p54;
+  static constexpr int kLifted = 54;
+  static constexpr double kExpLow = -746, kExpHigh = 710;
+  static constexpr double kTanhOne = 20, kErfOne = 6;
+  static constexpr Bits kRootHalf = 0x3fe6a09e667f3bcd;
+};
+
+template <class T>
+using Bits = typename Format<T>::Bits;
+
+FUNCTION float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+FUNCTION double fused(double a, double b, double c) { return __builtin_fma(a, b, c); }
+FUNCTION float absolute(float x) { return __builtin_fabsf(x); }
+FUNCTION double absolute(double x) { return __builtin_fabs(x); }
+FUNCTION float with_sign(float x, float sign) { return __builtin_copysignf(x, sign); }
+FUNCTION double with_sign(double x, double sign) { return __builtin_copysign(x, sign); }
+
+template <class To, class From>
+FUNCTION To cast(From from) {
+  static_assert(sizeof(To) == sizeof(From), "a cast keeps all bits");
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+// c0 + x (c1 + x (c2 + ...))
+template <class T>
+FUNCTION T polynomial(T, T c) {
+  return c;
+}
+template <class T, class... More>
+FUNCTION T polynomial(T x, T c, More... more) {
+  return fused(polynomial(x, more...), x, c);
+}
+
+// -- the polynomials: what each stands for, the interval, the error relative to the function's value (erf: absolute)
+
+template <class T>
+struct Coefficients;
+
+template <>
+struct Coefficients<float> {
+  // (e^r - 1 - r) / r^2 for |r| <= log(2) / 2: 2^-28.3
+  static FUNCTION float exponential(float r) {
+    return polynomial(r, 0.4999999341392316f, 0.16666520106201654f, 0.041668393942035746f, 0.00836878055703819f,
+                      0.001381447947339738f);
+  }
+  // (2 artanh(s) - 2 s) / s^3, z = s^2, for |s| <= 3 - 2 sqrt(2): 2^-30.2
+  static FUNCTION float logarithm(float z) {
+    return polynomial(z, 0.6666677671799744f, 0.39977495467762914f, 0.29873076151800804f);
+  }
+  // (tanh(a) - a) / a^3, s = a^2, for a <= 0.55: 2^-29.9
+  static FUNCTION float tangent(float s) {
+    return polynomial(s, -0.33333317998941814f, 0.13332599915062976f, -0.05385365470610426f, 0.021076855172328136f,
+                      -0.006281108271179139f);
+  }
+  // erf(a) / a - 1, s = a^2, for a <= 1: 2^-29.6
+  static FUNCTION float error(float s) {
+    return polynomial(s, 0.1283791659060055f, -0.37612627070353233f, 0.11283599295767306f, -0.02685440213357789f,
+                      0.0051894440365885105f, -0.0008019946041419187f, 7.885856736078179e-05f);
+  }
+  // log(1 - erf(2 + t)) for -1 <= t <= 2: 2^-29.8
+  static FUNCTION float tail(float t) {
+    return polynomial(t, -5.364941053051779f, -4.418159358815961f, -0.9237531195803981f, -0.016487368793003297f,
+                      0.0035437297065811133f, -0.000712505083209489f, 0.0001856944275939543f);
+  }
+};
+
+template <>
+struct Coefficients<double> {
+  // 2^-64.0
+  static FUNCTION double exponential(double r) {
+    return polynomial(r, 0.5, 0.16666666666666682, 0.04166666666666609, 0.008333333333316918, 0.001388888888911727,
+                      0.00019841269896680793, 2.4801586924593533e-05, 2.75572345589393e-06, 2.755758280417429e-07,
+                      2.5112144438451203e-08, 2.0826533845100594e-09);
+  }
+  // 2^-59.5
+  static FUNCTION double logarithm(double z) {
+    return polynomial(z, 0.6666666666666735, 0.3999999999941109, 0.2857142874326394, 0.22222198475838936,
+                      0.18183569747669306, 0.15313903049004113, 0.14797509613809104);
+  }
+  // 2^-60.6
+  static FUNCTION double tangent(double s) {
+    return polynomial(s, -0.333333333333333, 0.13333333333326794, -0.053968253963854476, 0.021869488388388574,
+                      -0.008863232640693625, 0.0035920924065268272, -0.0014555451481288158, 0.000588453509492157,
+                      -0.00023340346935427848, 8.33464386219864e-05, -1.951239289403767e-05);
+  }
+  // 2^-62.8
+  static FUNCTION double error(double s) {
+    return polynomial(s, 0.1283791670955126, -0.3761263890318375, 0.11283791670954882, -0.026866170645077358,
+                      0.005223977624823125, -0.0008548326981104899, 0.00012055331120715997, -1.4925595465585662e-05,
+                      1.646100336901371e-06, -1.6350340137620873e-07, 1.465993914852787e-08, -1.137340444199581e-09,
+                      5.957987852469534e-11);
+  }
+  // for -1 <= t <= 4: 2^-62.3
+  static FUNCTION double tail(double t) {
+    return polynomial(t, -5.364941264616638, -4.418160805994415, -0.923750841823778, -0.016465118136905165,
+                      0.0035707563455390774, -0.000732399386049407, 0.00013530933896900726, -2.0706428159647163e-05,
+                      1.9521812491200773e-06, 2.0362687228667598e-07, -1.7318523835942873e-07, 5.782226157053903e-08,
+                      -1.3969707640035366e-08, 2.518624237122704e-09, -2.6160853192056796e-10, -3.4890348863204873e-11,
+                      3.188477423439308e-11, -1.1097214857831509e-11, 2.143856089312978e-12, -1.7750521826305907e-13);
+  }
+};
+
+// -- what the functions are made of
+
+// 2^n, n a whole number at which it is normal
+template <class T>
+FUNCTION T power_of_two(T n) {
+  using F = Format<T>;
+  return cast<T>((cast<Bits<T>>(n + F::kShift) + Bits<T>(F::kBias)) << F::kDigits);
+}
+
+// e^x = 2^n e^r, r = x - n log(2); 2^n as a product, so that a subnormal result is rounded once.
+template <class T>
+FUNCTION T exponential(T x) {
+  using F = Format<T>;
+  x = x > F::kExpHigh ? F::kExpHigh : x;
+  x = x < F::kExpLow ? F::kExpLow : x;
+  const T n = fused(x, T(1.44269504088896340736), F::kShift) - F::kShift;
+  const T r = fused(n, -F::kLog2Lo, fused(n, -F::kLog2Hi, x));
+  const T power = fused(r * r, Coefficients<T>::exponential(r), r) + 1;
+  const T half = fused(n, T(0.5), F::kShift) - F::kShift;
+  return power * power_of_two(half) * power_of_two(n - half);
+}
+
+// x = 2^e m with m in [sqrt(1/2), sqrt(2)), for positive normal x
+template <class T>
+struct Split {
+  T e, m;
+};
+template <class T>
+FUNCTION Split<T> split(T x) {
+  using F = Format<T>;
+  constexpr Bits<T> kOne = Bits<T>(F::kBias) << F::kDigits, kFraction = (Bits<T>(1) << F::kDigits) - 1;
+  const Bits<T> from = cast<Bits<T>>(x) + (kOne - F::kRootHalf);
+  const T e = cast<T>(cast<Bits<T>>(F::kCount) | (from >> F::kDigits)) - (F::kCount + F::kBias);
+  return {e, cast<T>((from & kFraction) + F::kRootHalf)};
+}
+
+// e log(2) + log(1 + f): with s = f / (2 + f), log(1 + f) = 2 artanh(s) = f - s (f - (2 artanh(s) - 2 s) / s)
+template <class T>
+FUNCTION T logarithm_of(T e, T f) {
+  const T s = f / (2 + f), z = s * s;
+  const T rest = s * (f - z * Coefficients<T>::logarithm(z));
+  return fused(e, Format<T>::kLog2Hi, f - fused(e, -Format<T>::kLog2Lo, rest));
+}
+
+// What a logarithm of x is where x is not positive and finite, else y
+template <class T>
+FUNCTION T at_the_ends(T x, T y) {
+  constexpr T kInfinity = __builtin_inf();
+  y = x == kInfinity ? kInfinity : y;
+  y = x == 0 ? -kInfinity : y;
+  y = x < 0 ? T(__builtin_nan("")) : y;
+  return x != x ? x : y;
+}
+
+template <class T>
+FUNCTION T logarithm(T x) {
+  using F = Format<T>;
+  const bool small = x < F::kLeast;
+  const Split<T> parts = split(small ? x * F::kLift : x);
+  return at_the_ends(x, logarithm_of(small ? parts.e - F::kLifted : parts.e, parts.m - 1));
+}
+
+// log(u + rest), u = 1 + x as rounded and `rest` what the rounding left over; for e = 0 that gives back f = x itself.
+template <class T>
+FUNCTION T log_of_one_plus(T x) {
+  const T u = 1 + x, back = u - 1, rest = (1 - (u - back)) + (x - back);
+  const Split<T> parts = split(u);
+  const T e = parts.e > 100 ? T(100) : parts.e;  // `rest` no longer counts there
+  const T y = at_the_ends(u, logarithm_of(parts.e, fused(rest, power_of_two(-e), parts.m - 1)));
+  return x == 0 ? x : y;
+}
+
+template <class T>
+FUNCTION T hyperbolic_tangent(T x) {
+  const T a = absolute(x), s = a * a;
+  const T small = fused(a * s, Coefficients<T>::tangent(s), a);
+  const T large = 1 - 2 / (exponential(2 * (a > Format<T>::kTanhOne ? Format<T>::kTanhOne : a)) + 1);
+  return with_sign(a < T(0.55) ? small : large, x);
+}
+
+template <class T>
+FUNCTION T error_function(T x) {
+  const T a = absolute(x);
+  const T small = fused(a, Coefficients<T>::error(a * a), a);
+  const T end = a > Format<T>::kErfOne ? Format<T>::kErfOne : a;
+  const T large = 1 - exponential(Coefficients<T>::tail(end - 2));
+  return with_sign(a < 1 ? small : large, x);
+}
+
+}  // namespace functions
+
+FUNCTION float exponential(float x) { return functions::exponential(x); }
+FUNCTION double exponential(double x) { return functions::exponential(x); }
+FUNCTION float logarithm(float x) { return functions::logarithm(x); }
+FUNCTION double logarithm(double x) { return functions::logarithm(x); }
+FUNCTION float log_of_one_plus(float x) { return functions::log_of_one_plus(x); }
+FUNCTION double log_of_one_plus(double x) { return functions::log_of_one_plus(x); }
+FUNCTION float hyperbolic_tangent(float x) { return functions::hyperbolic_tangent(x); }
+FUNCTION double hyperbolic_tangent(double x) { return functions::hyperbolic_tangent(x); }
+FUNCTION float error_function(float x) { return functions::error_function(x); }
+FUNCTION double error_function(double x) { return functions::error_function(x); }
+
+}  // namespace bnengine
+
+#undef FUNCTION
+#include "../rules.h"
