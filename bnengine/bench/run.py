@@ -12,7 +12,7 @@ from .kernels import Kernel, kernels
 from .machine import Machine, Rates, copy_bandwidth, environment, gemm_rates
 from .report import NotRun, Report
 from .step_rows import rows_of
-from .timing import Clock, Deadline
+from .timing import Clock, Deadline, first_line
 from .workloads import WORKLOADS, Workload
 
 Say = Callable[[str], None]
@@ -85,12 +85,15 @@ def _run(
             continue
         say(part.what)
         share = part.weight / sum(left.weight for left in parts[i:])
-        if part.kernel is not None:
-            own = until.part(share, SECONDS)
-            report.rows.append(row_of(machine, part.kernel, torch, rates, own, quick=quick))
-        elif part.workload is not None:
-            own = until.part(share)
-            report.rows += rows_of(machine, part.workload, part.precision, torch, rates, own, quick=quick)
+        try:
+            if part.kernel is not None:
+                own = until.part(share, SECONDS)
+                report.rows.append(row_of(machine, part.kernel, torch, rates, own, quick=quick))
+            elif part.workload is not None:
+                own = until.part(share)
+                report.rows += rows_of(machine, part.workload, part.precision, torch, rates, own, quick=quick)
+        except Exception as error:  # one part's failure is told, and the next part runs
+            report.not_run.append(NotRun(part.what, f"it failed: {first_line(error)}"))
         report.write()
     report.write()
 

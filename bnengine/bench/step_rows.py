@@ -3,7 +3,7 @@
 import gc
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
 from ..precision import PrecisionName
@@ -19,7 +19,8 @@ ROUND, QUICK_ROUND = 0.05, 0.02  # seconds of steps in a round
 LEAST, MOST = 3, 2000  # steps in a round
 QUEUED = 8  # steps that are handed to an idle device to see how long that takes: fewer than fill its queue
 TIMED = 12.0  # seconds of a part that are kept for timing,
-PREPARING = 0.75  # and of the rest, what one peer may take to compile
+PREPARING = 0.75  # and of the rest, what one peer may take to compile,
+SHORTEST = 5.0  # seconds at least, however long ours took
 MODES: tuple[Mode, ...] = ("graph", "replayed", "eager")  # on a GPU, the one that is compared first
 
 
@@ -137,7 +138,8 @@ def _theirs(
                 torch, workload, data, first.weights, on_gpu=machine.on_gpu, precision=precision, mode=mode
             )
 
-        seconds = max(deadline.left() - TIMED, deadline.left() / 2) * PREPARING
+        left = deadline.left()
+        seconds = max(SHORTEST, max(left - TIMED, left / 2) * PREPARING)
         yield _made(make, _empty(workload, precision, f"PyTorch {mode}"), seconds, machine)
 
 
@@ -161,13 +163,10 @@ def _made(
 
 def _agrees(one: Contender, first: Ours, base: list[float], allowed: list[float], row: dict[str, Any]) -> bool:
     """Whether its training is ours; the row gets the figures."""
-    try:
+    with _void_if_it_fails(row):
         found = compare(base, base if one is first else losses(one), allowed)
-    except Exception as error:  # as above
-        row["void"] = first_line(error)
-        return False
-    row["loss"], row["void"] = told(base, found), found.void
-    return found.void is None
+        row["loss"], row["void"] = told(base, found), found.void
+    return row["void"] is None
 
 
 def told(base: list[float], found: Agreement) -> dict[str, Any]:
@@ -185,23 +184,30 @@ def _time(
     quick: bool,
 ) -> None:
     """Seconds a step, in turns; ratios to the first of ours; the host's time."""
-    rounds = {
-        name: _round(machine, one, QUICK_ROUND if quick else ROUND)
-        for name, one in contenders.items()
-        if (one is first) or not deadline.over
-    }
+    rounds = dict[str, Callable[[], float]]()
+    for name, one in contenders.items():
+        with _void_if_it_fails(rows[name]):
+            rounds[name] = _round(machine, one, QUICK_ROUND if quick else ROUND)
     found = in_turns(rounds, QUICK_ROUNDS if quick else ROUNDS, deadline)
     for name, reason in found.failed.items():
         rows[name]["void"] = reason
-    ours = next((found.seconds[name] for name, one in contenders.items() if one is first and name in found.seconds), [])
+    ours = found.seconds.get(first.name)
     for name, seconds in found.seconds.items():
         rows[name]["seconds"] = spread(seconds).to_json()
         if contenders[name] is not first and ours:
             rows[name]["ratio"] = ratios(ours, seconds).to_json()
         if machine.on_gpu:
-            rows[name]["host_seconds"] = _host(machine, contenders[name], quick)
-    for name in contenders.keys() - rounds.keys():
-        rows[name]["void"] = "no time was left"
+            with _void_if_it_fails(rows[name]):
+                rows[name]["host_seconds"] = _host(machine, contenders[name], quick)
+
+
+@contextmanager
+def _void_if_it_fails(row: dict[str, Any]) -> Iterator[None]:
+    """Whatever a contender raises inside is the reason why its row is void, and no end of the others."""
+    try:
+        yield
+    except Exception as error:  # a library's own, of whatever kind
+        row["void"] = first_line(error)
 
 
 def _round(machine: Machine, one: Contender, lasts: float) -> Callable[[], float]:

@@ -215,12 +215,12 @@ def _fill(torch: Any, parameter: Any, value: Array) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Inside, the compiler's advice is not printed."""
+    """Inside, the compiler's advice is not printed, nor what it was at when time ran out."""
     names = ("torch._inductor", "torch._dynamo")
     before = {name: logging.getLogger(name).level for name in names}
     try:
         for name in names:
-            logging.getLogger(name).setLevel(logging.ERROR)
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield

@@ -1,6 +1,7 @@
 """Whole runs on NumPy, with small networks, and contenders and clocks of the tests' own."""
 
 import json
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -127,16 +128,31 @@ def test_a_peer_that_trains_otherwise_is_void_and_has_no_time(peers):
 
 def test_a_peer_that_fails_is_a_row_with_the_first_line_of_its_error(peers):
     peers("no compiler", "breaks late", "eager")
-    ours, failed, broken, right = call().rows
+    ours, failed, broken, right = call().rows  # the second one breaks when it is timed
     assert failed["void"] == "RuntimeError: cannot find g++"
     assert broken["void"] == "MemoryError: no room"
     assert ours["void"] is right["void"] is None
 
 
+def test_a_part_that_fails_is_told_and_the_next_one_runs(monkeypatch):
+    whole = run.rows_of
+
+    def rows_of(machine, workload, *rest, **options):
+        if workload is TINY:
+            raise MemoryError("no room\nat all")
+        return whole(machine, workload, *rest, **options)
+
+    monkeypatch.setattr(run, "rows_of", rows_of)
+    found = call(workloads=[TINY, OTHER], peers=False)
+    assert [row["what"] for row in found.rows] == ["6-4-4-3"]
+    assert ("steps of 6-8-3, highest", "it failed: MemoryError: no room") in found.not_run
+
+
 def test_a_peer_that_is_not_ready_in_time_is_void(peers, monkeypatch):
     peers("eager")
-    monkeypatch.setattr(Peer, "prepare", lambda _self: __import__("time").sleep(60))
-    _, late = call(deadline=2.0).rows
+    monkeypatch.setattr(Peer, "prepare", lambda _self: time.sleep(60))
+    monkeypatch.setattr(step_rows, "SHORTEST", 0.01)
+    _, late = call(deadline=5.0).rows
     assert late["void"].startswith("TimeLimit: not ready within ")
 
 
