@@ -8,6 +8,7 @@ import numpy as np
 from .._typing import Array
 from ..namespaces import namespace
 from ._op import Example, op
+from .storage import arithmetic_name
 
 POSITION, GROUP = 0, 1  # a cursor's places
 
@@ -24,17 +25,18 @@ class Gathered(NamedTuple):
 
 def _examples(rng: Any, dtype: str) -> Iterator[Example]:
     n = 9
-    samples, order, normalisers = np.arange(n) * 7 + 2**33, rng.permutation(n), rng.random(4).astype(dtype)
+    wide = arithmetic_name(dtype)
+    samples, order, normalisers = np.arange(n) * 7 + 2**33, rng.permutation(n), rng.random(4).astype(wide)
     classes, cursor = rng.integers(0, 5, n), np.asarray([2, 3])
     for label, features in (("odd width", (3,)), ("16 bytes", (8,)), ("image", (2, 2, 4))):
         x = rng.standard_normal((n, *features)).astype(dtype)
-        weights = rng.random(n).astype(dtype)
+        weights = rng.random(n).astype(wide)
         yield Example(label, (x, classes, weights, samples, normalisers, order, cursor), {"rows": 4, "offset": 3})
-    x, values = rng.standard_normal((n, 4)).astype(dtype), rng.standard_normal((n, 2)).astype(dtype)
+    x, values = rng.standard_normal((n, 4)).astype(dtype), rng.standard_normal((n, 2)).astype(wide)
     x[0, 0] = np.nan
     yield Example("numbers, no weights", (x, values, None, samples, normalisers, order, cursor), {"rows": 7})
     x, pixels = rng.standard_normal((n, 2, 3, 4)).astype(dtype), rng.integers(0, 5, (n, 2, 3))
-    each = rng.random((n, 2, 3)).astype(dtype)
+    each = rng.random((n, 2, 3)).astype(wide)
     yield Example("a target a pixel", (x, pixels, each, samples, normalisers, order, cursor), {"rows": 5})
     yield Example("one row", (x, classes, None, samples, normalisers, order, cursor), {"rows": 1, "offset": 6})
 

@@ -358,8 +358,8 @@ def hits(output, target):
 ORACLES = {
     f.__name__: f
     for f in (
-        activation, activation_backward, adam, advance, affine, affine_backward, average, batch_norm, binary_cross_entropy,
-        commit, gather, dropout, dropout_backward, hits, judge, mean_squared_error, merge, moments, normalize, normalize_backward,
-        rmsprop, sgd, softmax_cross_entropy, tally, total,
+        activation, activation_backward, adam, advance, affine, affine_backward, average, batch_norm,
+        binary_cross_entropy, commit, dropout, dropout_backward, gather, hits, judge, mean_squared_error, merge,
+        moments, normalize, normalize_backward, rmsprop, sgd, softmax_cross_entropy, tally, total,
     )
 }  # fmt: skip

@@ -50,6 +50,10 @@ OTHER_DTYPES = {
     ("rmsprop", "shadow"): "storage",
     ("adam", "shadow"): "storage",
     ("dropout", "keep"): "bool",
+    ("gather", "target"): "of the target",
+    ("gather", "weights"): "arithmetic",
+    ("gather", "samples"): "int64",
+    ("gather", "normaliser"): "arithmetic",
     ("hits", "out"): "float64",
 }
 
@@ -139,7 +143,12 @@ def test_outputs_have_the_dtype_of_the_input_or_the_one_documented(name, dtype):
         for field, got in fields(op, op(*case.args, **case.options)).items():
             if got is not None:
                 expected = OTHER_DTYPES.get((name, field), case.args[0].dtype.name)
-                expected = {"arithmetic": arithmetic_name(dtype), "storage": dtype}.get(expected, expected)
+                told = {
+                    "arithmetic": arithmetic_name(dtype),
+                    "storage": dtype,
+                    "of the target": case.args[name == "gather"].dtype.name,
+                }
+                expected = told.get(expected, expected)
                 assert got.dtype.name == expected, f"{case.label}, {field}"
 
 
