@@ -65,8 +65,8 @@ def rows_of(
             rows = _measured(machine, workload, precision, torch, deadline, quick)
     finally:
         _tidy(torch)
-    _floors(workload, precision, rows, rates)
-    return rows
+    told = floors(workload, precision, rates, machine.cache_bytes)
+    return [row | told for row in rows]
 
 
 def _measured(
@@ -165,11 +165,11 @@ def _agrees(one: Contender, first: Ours, base: list[float], allowed: list[float]
     """Whether its training is ours; the row gets the figures."""
     with _void_if_it_fails(row):
         found = compare(base, base if one is first else losses(one), allowed)
-        row["loss"], row["void"] = told(base, found), found.void
+        row["loss"], row["void"] = compared(base, found), found.void
     return row["void"] is None
 
 
-def told(base: list[float], found: Agreement) -> dict[str, Any]:
+def compared(base: list[float], found: Agreement) -> dict[str, Any]:
     """The comparison of losses as JSON values."""
     figures = {"first": base[0], "step": AGREED, "loss": found.loss}
     return figures | {"difference": found.difference, "bound": found.bound}
@@ -223,14 +223,18 @@ def _host(machine: Machine, one: Contender, quick: bool) -> dict[str, float]:
     return spread([machine.handed_over(lambda: one.run(QUEUED)) / QUEUED for _ in range(times)]).to_json()
 
 
-def _floors(workload: Workload, precision: PrecisionName, rows: list[dict[str, Any]], rates: Rates) -> None:
-    """What no step can be faster than: its operations at the measured rate; and its bytes, if nothing is kept."""
-    size = 2 if precision == "bfloat16" else 4
-    for row in rows:
-        row["flops"], row["bytes"] = workload.flops, workload.bytes(size)
-        row["seconds_to_move"] = row["bytes"] / rates.bytes
-        flops = rates.flops[precision]
-        row["seconds_to_multiply"] = row["flops"] / flops if flops else None
+def floors(workload: Workload, precision: PrecisionName, rates: Rates, cache: int | None) -> dict[str, Any]:
+    """What a step must compute and move, the seconds for each at the measured rates, and the larger as its floor.
+
+    Bytes count for the floor where they are more than the cache holds: what stays there is not moved.
+    """
+    flops, moved = workload.flops, workload.bytes(2 if precision == "bfloat16" else 4)
+    rate = rates.flops[precision]
+    multiply, move = flops / rate if rate else None, moved / rates.bytes
+    known = [multiply, move if cache is not None and moved > cache else None]
+    floor = max((seconds for seconds in known if seconds is not None), default=None)
+    figures = {"flops": flops, "bytes": moved, "seconds_to_multiply": multiply, "seconds_to_move": move}
+    return {**figures, "floor_seconds": floor}
 
 
 def _tidy(torch: Any) -> None:

@@ -12,7 +12,7 @@ from .tables import print_table
 
 SECONDS = 600.0
 KERNELS = ("op", "dtype", "time", "rate", "share", "PyTorch / ours")
-STEPS = ("workload", "precision", "step", "time", "host", "launches", "PyTorch / ours", "loss at step 20")
+STEPS = ("workload", "precision", "step", "time", "floor", "host", "launches", "PyTorch / ours", "loss at step 20")
 
 
 @click.command("bench")
@@ -124,9 +124,8 @@ def _kernel(row: dict[str, Any]) -> tuple[str, ...]:
 def _step(row: dict[str, Any]) -> tuple[str, ...]:
     launches = "" if row["launches"] is None else str(row["launches"])
     loss = f"{row['loss']['loss']:.6g}" if row["loss"] else ""
-    told = (_time(row["seconds"]), _time(row["host_seconds"]), launches, _ratio(row), loss)
-    if row["void"]:
-        told = ("void", "", launches, "", loss)
+    times = (_time(row["seconds"]), _scaled(row["floor_seconds"], "s"), _time(row["host_seconds"]))
+    told = ("void", "", "", launches, "", loss) if row["void"] else (*times, launches, _ratio(row), loss)
     return row["what"], row["variant"], row["name"], *told
 
 

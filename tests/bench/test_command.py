@@ -29,6 +29,7 @@ def report():
     }  # fmt: skip
     lost = {**norm, "what": "another op", "void": "MemoryError: no room"}
     step = {"kind": "step", "what": "64-100-100-10", "variant": "highest", "launches": None, "void": None}
+    step["floor_seconds"] = 1e-7
     ours = {**step, "name": "bnengine graph", "seconds": spread(31e-6), "host_seconds": spread(4e-6), "launches": 23}
     theirs = {**step, "name": "PyTorch eager", "seconds": spread(4e-4), "host_seconds": None, "ratio": spread(12.9)}
     wrong = {
@@ -97,8 +98,8 @@ def test_the_tables_have_a_line_for_each_row(call):
     assert words(out, "another op") == "another op float32 void"
     steps = [" ".join(line.split()) for line in lines if line.startswith("64-100-100-10")]
     assert steps == [
-        "64-100-100-10 highest bnengine graph 31 µs 4 µs 23 2.3081",
-        "64-100-100-10 highest PyTorch eager 400 µs 12.90 (11.61 to 14.19) 2.3081",
+        "64-100-100-10 highest bnengine graph 31 µs 100 ns 4 µs 23 2.3081",
+        "64-100-100-10 highest PyTorch eager 400 µs 100 ns 12.90 (11.61 to 14.19) 2.3081",
         "64-100-100-10 highest PyTorch compile void 2",
     ]
 

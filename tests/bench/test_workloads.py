@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from bnengine.backend import get_backend
+from bnengine.bench.machine import Rates
+from bnengine.bench.step_rows import floors
 from bnengine.bench.workloads import WORKLOADS, Workload, check_precisions, chosen
 from bnengine.errors import InputError
 
@@ -25,6 +27,17 @@ def test_the_bytes_of_a_step_follow_the_model():
     # 5 rows of 4 inputs 4 times, 3 hidden 13 times, 2 logits 5 times; 26 parameters of 4 bytes 11 times
     assert TINY.bytes(4) == 5 * (16 + 39 + 10) * 4 + 11 * 4 * 26
     assert TINY.bytes(2) == 5 * (16 + 39 + 10) * 2 + 11 * 4 * 26
+
+
+def test_the_floor_is_the_longer_of_multiplying_and_of_moving_what_no_cache_holds():
+    rates = Rates(1000.0, {"highest": 100.0, "tf32": 1e6, "bfloat16": None})
+    found = floors(TINY, "highest", rates, 1000)
+    assert (found["seconds_to_multiply"], found["seconds_to_move"]) == (4.2, 2.444)
+    assert found["floor_seconds"] == 4.2
+    assert floors(TINY, "tf32", rates, 1000)["floor_seconds"] == 2.444
+    assert floors(TINY, "tf32", rates, 10_000)["floor_seconds"] == 4.2e-4
+    assert floors(TINY, "tf32", rates, None)["floor_seconds"] == 4.2e-4
+    assert floors(TINY, "bfloat16", rates, None)["floor_seconds"] is None
 
 
 def test_hidden_layers_are_dense_batch_norm_relu():
