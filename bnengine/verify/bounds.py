@@ -10,6 +10,7 @@ for float64. Four things are settled here.
   over n rows u becomes u (1 + sqrt(n) / 10) (Higham and Mary 2019, theorem 3.1; float32 is summed in float64).
 - What a relu holds back adds no error: on the way back through it, or through leaky relu, dz stands for dy, since
   telling it from the sign of y is exact.
+- What is stored in 16 bits may be off by that rounding, on its way from launch to launch too; all else by float32's.
 - An optimizer's divisor is told from its new state, which is what it divides by: in the first step the old one is 0.
   Decoupled decay does not pass through it.
 
@@ -37,6 +38,7 @@ from .._typing import Array
 from ..memory import Arena
 from ..ops import Into, Op, merge
 from ..ops.pointwise import activate, derivative
+from ..ops.storage import LEAST, unit_stored
 from .draws import Signs
 
 UNDERFLOW = {2.0**-24: 2.0**10 * 2.0**-126, 2.0**-53: 10 * 2.0**-1074}
@@ -45,6 +47,15 @@ TINY = 2.0**-1022  # where nothing ever moved, 0 / TINY is 0
 LOSSES = ("softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error")
 Y_OF = {"activation_backward": 2, "affine_backward": 3, "normalize_backward": 2}  # where their output y stands
 STEPS = ("relu", "leaky_relu")
+STORED = {
+    **dict.fromkeys(("affine", "normalize", "activation", "activation_backward", "total"), ("out",)),
+    **dict.fromkeys(("dropout", "dropout_backward"), ("out",)),
+    **dict.fromkeys(LOSSES, ("dlogits",)),
+    **dict.fromkeys(("sgd", "rmsprop", "adam"), ("shadow",)),
+    "batch_norm": ("y",),
+    "affine_backward": ("dx",),
+    "normalize_backward": ("dx", "dadd"),
+}  # the outputs that are stored like activations; in 16 bits all others are wider
 BEFORE_STEP = {"activation": "out", "affine": "out", "normalize": "out", "batch_norm": "y"}  # the output behind one
 
 
@@ -55,16 +66,30 @@ def fields(op: Op[Any], result: Any) -> dict[str, Any]:
     return dict.fromkeys(op.fields, result)
 
 
-def bound_of(op: Op[Any], u: float, args: tuple[Any, ...], options: dict[str, Any], result: Any) -> dict[str, Any]:
-    """The allowed error of each output of `op`; args and `result`, the reference's, are NumPy arrays in float64."""
+def bound_of(
+    op: Op[Any], u: float, args: tuple[Any, ...], options: dict[str, Any], result: Any, storage: str = "float64"
+) -> dict[str, Any]:
+    """The allowed error of each output of `op`; args and `result`, the reference's, are NumPy arrays in float64.
+
+    `storage`: the dtype of activations, if it is one of 16 bits.
+    """
     walk = 1 + np.sqrt(_summed(op, args)) / 10 if u == 2.0**-53 else 1.0
     decoupled = options.get("weight_decay", 0.0) if options.get("decoupled") else 0.0
     plain = {**options, "weight_decay": 0.0} if decoupled else options
+    stored = unit_stored(storage)
+    if stored and op.between:
+        plain = {**plain, "between": stored}
     with np.errstate(all="ignore"):
         found = fields(op, op.bound(u * walk, *_settled(op, args, options, result), **plain))
     if decoupled:  # p - lr (move + decay p): what the second term adds, with the factor of adam's bound
         p, lr = args[0], args[5][:, 0].max()
-        found["parameters"] = found["parameters"] + 20 * u * lr * decoupled * np.abs(p)
+        more = 20 * u * lr * decoupled * np.abs(p)
+        found |= {name: found[name] + more for name in ("parameters", "shadow") if found[name] is not None}
+    if stored:
+        values = fields(op, result)
+        for name in [n for n in STORED.get(op.name, ()) if values[n] is not None]:
+            size = np.abs(values[name]) + found[name]
+            found[name] = found[name] + np.where(np.isfinite(size), stored * size, 0.0) + LEAST[storage]
     return {name: None if bound is None else _subnormal(np.asarray(bound), u) for name, bound in found.items()}
 
 
@@ -94,11 +119,14 @@ def _settled(op: Op[Any], args: tuple[Any, ...], options: dict[str, Any], result
 
 
 class Perturbed(Arena):
-    """Memory in which each op runs by its reference and errs by its bound, with signs that `sign` turns all at once."""
+    """Memory in which each op runs by its reference and errs by its bound, with signs that `sign` turns all at once.
 
-    def __init__(self, u: float, signs: Signs, sign: int) -> None:
+    `storage` of 16 bits: what is stored like activations errs by that rounding as well.
+    """
+
+    def __init__(self, u: float, signs: Signs, sign: int, storage: str = "float64") -> None:
         super().__init__("reference")
-        self.u, self.signs, self.sign, self.calls = u, signs, sign, 0
+        self.u, self.signs, self.sign, self.storage, self.calls = u, signs, sign, storage, 0
 
     def outputs(self, into: Mapping[str, Into]) -> Any:
         """Just the destinations: nothing is launched here."""
@@ -115,7 +143,7 @@ class Perturbed(Arena):
     def _run(self, op: Op[Any], into: Mapping[str, Into], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         result = op.reference(*args, **options)
         values = fields(op, result)
-        bounds, step = bound_of(op, self.u, args, options, result), self._behind_step(op, args, options)
+        bounds, step = bound_of(op, self.u, args, options, result, self.storage), self._behind_step(op, args, options)
         values = {name: step[name] if name in step else self._err(v, bounds[name]) for name, v in values.items()}
         values |= {name: np.maximum(values[name], 0) for name in SQUARES & values.keys() if values[name] is not None}
         for name, (array, adds) in into.items():
@@ -123,7 +151,8 @@ class Perturbed(Arena):
             if adds:
                 size = np.abs(array) + np.abs(new)
                 new = op.accumulates[name](array, new)
-                new = new if op.accumulates[name] is merge.reference else self._err(new, 10 * self.u * size)
+                unit = self.u + (unit_stored(self.storage) if name in STORED.get(op.name, ()) else 0.0)
+                new = new if op.accumulates[name] is merge.reference else self._err(new, 10 * unit * size)
             array[...] = new
             values[name] = array
         return type(result)(**values) if hasattr(result, "_asdict") else values[op.fields[0]]
@@ -142,7 +171,10 @@ class Perturbed(Arena):
         kind, slope, plain = options[name], options.get("slope", 0.01), {**options, name: "identity"}
         result, out = op.reference(*args, **plain), BEFORE_STEP[op.name]
         z = fields(op, result)[out]
-        bound = 10 * self.u * np.abs(z) if op.name == "activation" else bound_of(op, self.u, args, plain, result)[out]
+        if op.name == "activation":
+            bound = 10 * (self.u + unit_stored(self.storage)) * np.abs(z)
+        else:
+            bound = bound_of(op, self.u, args, plain, result, self.storage)[out]
         return {out: activate(self._err(z, bound), kind, slope)}
 
 

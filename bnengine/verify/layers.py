@@ -137,11 +137,11 @@ def _verify(ledger: Ledger, case: Case, numpy: Backend, variants: Sequence[Varia
                     ledger.compare(what, mode, label, b, value, results[b][field], bound)
 
 
-def perturbations(u: float, seed: int) -> Iterator[Perturbed]:
+def perturbations(u: float, seed: int, storage: str = "float64") -> Iterator[Perturbed]:
     """Memories for the runs that a bound is made of."""
     for i in range(PAIRS):
         for sign in (1, -1):
-            yield Perturbed(u, signs(seed, i), sign)
+            yield Perturbed(u, signs(seed, i), sign, storage)
 
 
 def _network(case: Case, variant: Variant, draws: Draws | None) -> Sequential:

@@ -1,4 +1,4 @@
-"""Every op of the registry on all of its examples, ordinary and nasty, in both dtypes: two hops, and both to float64.
+"""Every op of the registry on all of its examples, ordinary and nasty, in every dtype: two hops, and both to float64.
 
 A fused version is compared with the reference on the same library's arrays, the reference on another library with
 NumPy's; where the first disagrees a kernel is wrong, where the second does a library is. Outputs that can be added
@@ -12,11 +12,13 @@ import numpy as np
 
 from .._typing import Array
 from ..memory import Fresh
+from ..namespaces import dtype_name
 from ..ops import REGISTRY, Example, Into, Op, merge
+from ..ops.storage import UNITS
 from .bounds import bound_of, fields
 from .certificate import Ledger
 from .draws import Draws
-from .variants import DTYPES, UNIT, Variant, wide
+from .variants import DTYPES, UNIT, Variant, narrow_dtypes, wide
 
 
 class Case(NamedTuple):
@@ -32,7 +34,7 @@ class Case(NamedTuple):
 def verify_ops(ledger: Ledger, numpy: Variant, variants: Sequence[Variant], seed: int) -> None:
     """Compare all variants with each other and with float64 on every example; `numpy` is any variant on NumPy."""
     for name, op in sorted(REGISTRY.items()):
-        for dtype in DTYPES:
+        for dtype in (*DTYPES, *narrow_dtypes(numpy.backend)[0]):
             own = [v for v in variants if v.dtype == dtype and (v.mode == "reference" or v.fused(op) is None)]
             for example in op.examples(Draws(seed, name, dtype), dtype):
                 with np.errstate(all="ignore"):
@@ -43,13 +45,13 @@ def _case(op: Op[Any], dtype: str, example: Example) -> Case:
     args = tuple(map(wide, example.args))
     options = {key: wide(value) for key, value in example.options.items()}
     result = op.reference(*args, **options)
-    return Case(op, dtype, example, fields(op, result), bound_of(op, UNIT[dtype], args, options, result))
+    return Case(op, dtype, example, fields(op, result), bound_of(op, UNIT[dtype], args, options, result, dtype))
 
 
 def _compare(ledger: Ledger, case: Case, numpy: Variant, variants: Sequence[Variant]) -> None:
     """The references first: what the others are compared with."""
     results = {numpy.label: _result(case, numpy, {})}
-    if case.dtype == "float32":
+    if case.dtype != "float64":
         _note(ledger, case, numpy.label, "numpy float64", results[numpy.label], case.truth)
     for variant in variants:
         hop = numpy if variant.mode == "reference" else variant._replace(mode="reference")
@@ -99,7 +101,7 @@ def _compare_added(ledger: Ledger, case: Case, variant: Variant, plain: dict[str
             shift = np.abs(value[1]) + np.abs(before[1])
             carried = np.stack([bound[0], bound[1], bound[2] + shift * bound[1] / 2 + bound[1] ** 2])
         else:
-            unit = UNIT[str(value.dtype)]
+            unit = UNITS[dtype_name(value.dtype)]
             rounding, carried = 10 * unit * (np.abs(before) + np.abs(wide(value))), bound
         _one(ledger, case, field, variant, got, expected, carried + rounding)
 

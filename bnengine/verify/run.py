@@ -9,8 +9,8 @@ from .certificate import Certificate, Ledger, NotRun, Row, environment
 from .layers import verify_layers
 from .operations import verify_ops
 from .steps import verify_free, verify_steps
-from .trainings import QUICK_STEPS, STEPS, optimizer_trainings, trainings
-from .variants import DTYPES, Variant, fused_variants
+from .trainings import QUICK_STEPS, STEPS, narrow_training, optimizer_trainings, trainings
+from .variants import DTYPES, Variant, fused_variants, narrow_dtypes
 
 LEFT_OUT = (
     f"training steps {QUICK_STEPS + 1} to {STEPS}",
@@ -29,11 +29,12 @@ def verify(
     """The parity certificate: does everything agree, on this machine, on every array library that can be used here?
 
     Every op of the registry on ordinary and nasty inputs, every fused version, every layer, every optimizer and
-    trainings step by step, in float32 and float64. Two hops: a fused version against the reference on the same
-    arrays, another library against NumPy; and both against NumPy in float64. Bounds are computed from the inputs (see
-    `bnengine.verify.bounds`). `backends`: names or Backends to compare with NumPy, None for every one that is usable.
-    `quick`: a few training steps, and not all of the rest. `seed`: of inputs and weights. `say` is told which part
-    begins. BackendError for a backend that is unknown or, if named, not usable; InputError for a seed below 0.
+    trainings step by step, in float32 and float64; every op and a training in the dtypes of 16 bits, too. Two hops: a
+    fused version against the reference on the same arrays, another library against NumPy; and both against NumPy in
+    float64. Bounds are computed from the inputs (see `bnengine.verify.bounds`). `backends`: names or Backends to
+    compare with NumPy, None for every one that is usable. `quick`: a few training steps, and not all of the rest.
+    `seed`: of inputs and weights. `say` is told which part begins. BackendError for a backend that is unknown or, if
+    named, not usable; InputError for a seed below 0.
     """
     if seed < 0:
         raise InputError(f"verify: seed {seed!r} is below 0; give a whole number from 0 up")
@@ -47,20 +48,26 @@ def verify(
         found, without[backend.name] = fused_variants(backend)
         variants += found
     not_run += _without_fused(without, {v.backend.name for v in variants if v.mode != "reference"})
+    narrow = []
+    for backend in (numpy, *chosen):
+        dtypes, lacking = narrow_dtypes(backend)
+        not_run += [NotRun(f"{dtype} on {backend.name}", why) for dtype, why in lacking.items()]
+        narrow += [Variant(backend, dtype) for dtype in dtypes if backend is not numpy]
+        narrow += fused_variants(backend, dtypes)[0]
     with _one_thread(chosen):
-        rows = _compare(numpy, variants, quick, seed, say)
+        rows = _compare(numpy, variants, narrow, quick, seed, say)
     if quick:
         not_run += [NotRun(what, "the quick certificate was asked for") for what in LEFT_OUT]
     return Certificate(all(row.ok for row in rows), environment(chosen, reports), rows, tuple(not_run))
 
 
 def _compare(
-    numpy: Backend, variants: list[Variant], quick: bool, seed: int, say: Callable[[str], None]
+    numpy: Backend, variants: list[Variant], narrow: list[Variant], quick: bool, seed: int, say: Callable[[str], None]
 ) -> tuple[Row, ...]:
     """All comparisons, part by part."""
     ledger, base = Ledger(), Variant(numpy, "float64")
     say("ops")
-    verify_ops(ledger, base, variants, seed)
+    verify_ops(ledger, base, [*variants, *narrow], seed)
     say("layers")
     verify_layers(ledger, base, variants, seed, quick=quick)
     say("optimizers")
@@ -71,6 +78,10 @@ def _compare(
         verify_steps(ledger, numpy, variants, training, seed)
         if not quick:
             verify_free(ledger, numpy, [v for v in variants if v.dtype == "float64"], training, seed)
+    for dtype in narrow_dtypes(numpy)[0]:
+        training = narrow_training(dtype, quick)
+        say(training.label)
+        verify_steps(ledger, numpy, [v for v in narrow if v.dtype == dtype], training, seed)
     return ledger.rows()
 
 

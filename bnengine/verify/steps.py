@@ -53,11 +53,12 @@ class Training(NamedTuple):
     options: dict[str, Any] = {}  # noqa: RUF012 -- a default of a tuple's field, never written to
     loss: LossFunction = SoftmaxCrossEntropy()
     frozen: tuple[str, ...] = ()
+    dtype: str = "float32"  # what every variant has exactly, and NumPy's references are compared in
 
 
 def make(training: Training, variant: Variant, memory: Arena | None = None) -> Step:
     """The step of a training on a variant."""
-    network = Sequential(*training.layers(), backend=variant.backend, dtype=variant.dtype, seed=1)
+    network = Sequential(*training.layers(), **variant.network, seed=1)
     if training.frozen:
         network.freeze("parameters", *training.frozen)
     options = {"memory": memory or Arena(variant.mode), "replay": memory is None, **training.options}
@@ -95,9 +96,11 @@ def load(step: Step, state: State, t: int) -> None:
     step.schedule([rate(t)])
 
 
-def start_of(leader: Step) -> State:
-    """The leader's state in numbers that float32 has; statistics are float64 everywhere and stay."""
-    network = {k: a if ".running_" in k else representable(a) for k, a in leader.network.state_dict().items()}
+def start_of(leader: Step, dtype: str) -> State:
+    """The leader's state in numbers that float32 has, parameters in those of `dtype`; statistics are float64
+    everywhere and stay.
+    """
+    network = {k: a if ".running_" in k else representable(a, dtype) for k, a in leader.network.state_dict().items()}
     state = leader.state_dict()
     return network, {k: representable(a) if k.startswith("optimizer.") else a for k, a in state.items()}
 
@@ -120,14 +123,14 @@ def verify_steps(
 ) -> None:
     """Shadow a training; with `passes` False only what follows on the gradients is compared."""
     exact = Variant(numpy, "float64")
-    leader, own = make(training, exact), [Variant(numpy, "float32"), *variants]
+    leader, own = make(training, exact), [Variant(numpy, training.dtype), *variants]
     steps: dict[Variant, Step] = {}
     for variant in own:
         with ledger.watching(training.label, "making it", variant.label, exact.label):
             steps[variant] = make(training, variant)
     probes = {dtype: _probes(training, exact, dtype, seed) for dtype in {v.dtype for v in steps}} if passes else {}
     for t in range(training.steps):
-        state, given = start_of(leader), batches(training, t, seed)
+        state, given = start_of(leader, training.dtype), batches(training, t, seed)
         load(leader, state, t)
         leader(given)
         truth = {exact.label: made(leader)}
@@ -142,7 +145,7 @@ Probe = tuple[Perturbed, Step]
 
 def _probes(training: Training, exact: Variant, dtype: str, seed: int) -> list[Probe]:
     """The steps that err on purpose, as a step in `dtype` may."""
-    return [(memory, make(training, exact, memory)) for memory in perturbations(UNIT[dtype], seed)]
+    return [(memory, make(training, exact, memory)) for memory in perturbations(UNIT[dtype], seed, dtype)]
 
 
 def _probe(probes: list[Probe], state: State, given: list[Batch], t: int) -> list[dict[str, Array]]:
@@ -184,6 +187,7 @@ def _buffers(step: Step) -> dict[str, Any]:
     slots = {name: None if flat is None else fetch(flat.array, copy=True) for name, flat in step.slots.items()}
     held = {"parameters": network.parameters.array, "statistics": network.statistics.array, "counters": step.counters}
     found = {name: fetch(array, copy=True) for name, array in held.items()}
+    slots |= {} if network.shadow is None else {"shadow": fetch(network.shadow.array, copy=True)}
     return {name: wide(a) for name, a in (found | {f"slot {k}": a for k, a in slots.items()}).items()}
 
 
@@ -204,19 +208,20 @@ def _verify_update(
     proposed = read(step.proposed)[:used]
     verdict = {name: read(array) for name, array in step.verdict._asdict().items() if array is not None}
     options: dict[str, Any] = {"clip": step.clip_norm}
-    judged = judge.reference(value, gradients, proposed, **options)
-    allowed = bound_of(judge, u, (value, gradients, proposed), options, judged)
-    for name, array in judged._asdict().items():
-        if array is not None:
-            compare(f"verdict {name}", verdict[name], array, allowed[name])
+    given = value, gradients, proposed, *(read(a) for a in step.scaling.memory())  # a scale that stays
+    judged = judge.reference(*given, **options)
+    allowed = bound_of(judge, u, given, options, judged)
+    for name in verdict:
+        compare(f"verdict {name}", verdict[name], getattr(judged, name), allowed[name])
     slots = [before[f"slot {name}"] for name in step.slots]
     ok, factor = verdict["ok"], verdict["factor"]
-    args = (before["parameters"], gradients, *slots, read(step.table.array), before["counters"], ok, factor)
+    shadow = () if network.shadow is None else (before["slot shadow"],)
+    args = (before["parameters"], gradients, *slots, read(step.table.array), before["counters"], ok, factor, *shadow)
     frozen = network.parameters.ranges(h for h in network.parameters if isinstance(h, Parameter) and h.frozen)
     options = {"border": network.border, "frozen": frozen, **optimizer.options()}
     with np.errstate(all="ignore"):
         new = optimizer.op.reference(*args, **options)
-    allowed = bound_of(optimizer.op, u, args, options, new)
+    allowed = bound_of(optimizer.op, u, args, options, new, variant.dtype)
     for name, array in fields(optimizer.op, new).items():
         if array is not None:
             got = after["parameters"] if name == "parameters" else after[f"slot {name}"]

@@ -67,3 +67,9 @@ def trainings(quick: bool) -> list[Training]:
     loss, options = SoftmaxCrossEntropy(label_smoothing=0.1), {"clip_norm": 1.0}
     residual = Training("training with a residual", _residual, AdamW(), fewer, (48, 24), options, loss)
     return [plain, residual]
+
+
+def narrow_training(dtype: str, quick: bool) -> Training:
+    """A plain network in 16 bits, with a loss scale, so that no gradient vanishes."""
+    scale = {"loss_scale": 1024.0}
+    return Training(f"training in {dtype}", _small, Adam(), 2 if quick else 10, (48,), scale, dtype=dtype)
