@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.gpu import parts
-from tests.gpu.runner import NOT_RUN, PASSED, REFUSED, ROOT, Outcome, Part, Report, Runner
+from tests.gpu.runner import PASSED, ROOT, Outcome, Part, Report, Runner
 
 SECONDS = {"verify": 290.0, "bench": 530.0}  # of the 5 and the 9 minutes that are promised
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
@@ -64,8 +64,7 @@ def run(what: str, options: argparse.Namespace, examined: tuple[Part, Outcome, f
     report = Report(options.out / file_name(what, found.get("device")), head(what, found, dry),
                     [part.name, *(p.name for p in planned)])  # fmt: skip
     report.record(part, outcome, seconds, "")
-    cores = len(os.sched_getaffinity(0))
-    jobs = options.jobs or max(1, min(4, cores // 4))
+    jobs = options.jobs or max(1, min(4, (os.cpu_count() or 1) // 4))
     missing = {"cupy"} if outcome.status != PASSED else set()
     runner = Runner(report, options.deadline or SECONDS[what], jobs, [*missing, *found.get("missing", {})])
     print(f"gpu-{what}: {len(planned)} parts, {jobs} side by side, {runner.seconds:.0f} s at most", flush=True)
@@ -75,11 +74,13 @@ def run(what: str, options: argparse.Namespace, examined: tuple[Part, Outcome, f
 
 
 def tell(report: Report, what: str) -> None:
-    """What failed and what was not run, and where it is written down."""
-    for status in (NOT_RUN, REFUSED):
-        for part in report.parts:
-            if part["status"] == status:
-                print(f"  {status}: {part['part']}: {part['why']}")
+    """What failed and what was not run, each reason in full and once, and where it is written down."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for part in report.parts:
+        if part["status"] != PASSED:
+            reasons.setdefault((part["status"], part["why"]), []).append(part["part"])
+    for (status, why), names in reasons.items():
+        print(f"  {status}: {', '.join(names)}: {why}")
     passed = sum(part["status"] == PASSED for part in report.parts)
     failed = f"; FAILED: {', '.join(report.failed)}" if report.failed else ""
     print(f"gpu-{what}: {passed} of {len(report.parts)} parts passed{failed}\n{report.path}", flush=True)

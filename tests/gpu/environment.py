@@ -18,10 +18,10 @@ from tests.gpu.runner import ROOT
 
 # What must be there, with the name that pip knows it by; the tests and the commands need more than the engine.
 MODULES = {
-    "numpy": "numpy", "array_api_compat": "array-api-compat", "pytest": "pytest", "click": "click", "rich": "rich",
-    "tomli_w": "tomli-w",
+    "numpy": "numpy", "array_api_compat": "array-api-compat", "ml_dtypes": "ml-dtypes", "pytest": "pytest",
+    "hypothesis": "hypothesis", "safetensors": "safetensors", "click": "click", "rich": "rich", "tomli_w": "tomli-w",
 }  # fmt: skip
-EXTRA = {"torch": "torch", "ml_dtypes": "ml-dtypes", "nvidia-cublas": "nvidia-cublas"}
+EXTRA = {"torch": "torch", "nvidia-cublas": "nvidia-cublas"}
 
 
 def examine() -> dict[str, Any]:
@@ -66,20 +66,20 @@ def _device() -> dict[str, Any]:
 
 def told(found: dict[str, Any]) -> str:
     """The machine in a line; or what is missing, and the cure."""
-    missing = found["missing"]
-    lines = []
+    missing, lines = found["missing"], []
     if "cupy" in missing:
         cure = "GPU_PYTHON=a Python that has CuPy 14.2 or later and its CUDA libraries"
         lines.append(f"cupy cannot be used here: {missing['cupy']}; {cure}")
+    else:
+        torch = f"torch {found['versions']['torch']}" if found["versions"].get("torch") else "no torch"
+        free, total = (found["memory"][name] / 2**30 for name in ("free", "total"))
+        machine = f"{found['device']}, {free:.0f} of {total:.0f} GiB free"
+        lines.append(f"{machine}, CuPy {found['cupy']}, CUDA {found['cuda']['driver']}, {torch}")
     if absent := [name for name in missing if name != "cupy"]:
         wheels = " ".join(MODULES[name] for name in absent)
-        cure = f"GPU_PYTHONPATH=folder, filled by: python3 -m pip install --no-deps --target folder {wheels}"
+        cure = f"GPU_PYTHONPATH=folder, filled by: python3 -m pip install --target folder {wheels}"
         lines.append(f"{', '.join(absent)} cannot be imported here; {cure}")
-    if lines:
-        return "; ".join(lines)
-    torch = f", torch {found['versions']['torch']}" if found["versions"].get("torch") else ", no torch"
-    free = f"{found['memory']['free'] / 2**30:.0f} of {found['memory']['total'] / 2**30:.0f} GiB free"
-    return f"{found['device']}, {free}, CuPy {found['cupy']}, CUDA {found['cuda']['driver']}{torch}"
+    return "; ".join(lines)
 
 
 def _absent(name: str) -> str:

@@ -140,17 +140,22 @@ def listed() -> Names:
 
 
 def launch_all(device: Device) -> list[str]:
-    """Launch them; what is wrong with what was launched, line by line."""
+    """Launch them; what is wrong, line by line. A call that fails does not keep the others from being made."""
+    wrong = []
     for storage in _launch.STORAGES.values():
         for dtype in storage_dtypes([storage]) or []:
             for call in every_call(dtype):
-                device.run(call)
-                device.finish()  # so that an error has the name of what it belongs to
+                try:
+                    device.run(call)
+                    device.finish()  # so that an error has the name of what it belongs to
+                except Exception as error:  # CuPy's own, or a launcher's
+                    told = str(error).strip().partition("\n")[0]
+                    wrong.append(f"{call.op} of {dtype}{' (odd)' * call.odd} raised {type(error).__name__}: {told}")
     wanted = listed()
     for _, name in sorted(wanted - device.launched):
         device.directly(name)
         device.finish()
-    return list(complaints(wanted, device.launched))
+    return [*wrong, *complaints(wanted, device.launched)]
 
 
 def complaints(wanted: Names, launched: Names) -> Iterator[str]:
@@ -186,7 +191,8 @@ def main() -> None:
     device = Device()
     wrong = launch_all(device)
     print(*wrong, sep="\n", end="\n" if wrong else "")
-    print(f"{len(device.launched)} of {len(listed())} kernels were launched", flush=True)
+    more = f"; {len(wrong)} complaints, the first: {wrong[0]}" if wrong else ""
+    print(f"{len(device.launched)} of {len(listed())} kernels were launched{more}", flush=True)
     sys.exit(bool(wrong))
 
 

@@ -15,7 +15,8 @@ from tests.gpu.runner import Ended, Outcome, Part, by_exit_status
 ENGINE = ("cupy", "numpy", "array_api_compat")
 TESTS, COMMANDS = (*ENGINE, "pytest"), (*ENGINE, "click", "tomli_w")
 # Libraries of other ages than ours have warnings that are not ours to answer for.
-PYTEST = ("pytest", "-m", "gpu", "-q", "-p", "tests.gpu.report", "-p", "no:cacheprovider", "-W", "default::Warning")
+PYTEST = ("pytest", "-m", "gpu", "-q", "-p", "tests.gpu.report", "-p", "no:cacheprovider", "-W", "default::Warning",
+          "--continue-on-collection-errors")  # fmt: skip
 # A hang in one group leaves the others. Where its tests are, how many seconds, which of them a dry run takes; the last
 # one has all that are in no other.
 GROUPS = {
@@ -74,7 +75,7 @@ def _tests(name: str, dry: bool) -> Part:
     selected = ("-k", few) if dry and few else ()
     if name == list(GROUPS)[-1]:
         taken = [path for group in GROUPS.values() if group[0] != where for path in group[0]]
-        selected = (*selected, "--continue-on-collection-errors", *(f"--ignore={path}" for path in taken))
+        selected = (*selected, *(f"--ignore={path}" for path in taken))
     return _part(name, *PYTEST, *selected, *where, seconds=seconds, dry=dry, judge=outcomes.of_tests, needs=TESTS)
 
 

@@ -181,7 +181,7 @@ class Runner:
 
     def _held_back(self, part: Part, left: float) -> Outcome | None:
         if absent := [name for name in part.needs if name in self.missing]:
-            return Outcome(NOT_RUN, f"{', '.join(absent)} cannot be imported here")
+            return Outcome(NOT_RUN, f"{', '.join(absent)} cannot be used here")
         if part.refusal:
             return Outcome(REFUSED, part.refusal)
         if left < START_UP * part.deadline:

@@ -69,7 +69,8 @@ def main() -> None:
     print(*wrong, sep="\n")
     ops = wrong_ops(backend)
     print(*ops, sep="\n")
-    print(f"{wrong[0]}; wrong ops: {'; '.join(ops[:4]) or 'none alone'}")
+    names = dict.fromkeys(line.split()[1].rstrip(":") for line in ops)
+    print(f"{wrong[0]}; wrong ops: {', '.join(names) or 'none alone'}")
     sys.exit(1)
 
 

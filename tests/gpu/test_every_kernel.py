@@ -56,3 +56,27 @@ def test_an_odd_array_lies_one_element_off_and_no_odd_one_at_sixteen_bytes(odd, 
         got = device.upload(x, odd)
         assert got.get().tobytes() == x.tobytes()
         assert got.data.ptr % 16 == (x.itemsize if odd else 0)
+
+
+def test_a_call_that_fails_is_told_and_the_others_are_made(simulated, monkeypatch):  # noqa: ARG001
+    calls = [every_kernel.Call("hits", (np.ones((4, 3), np.float32), np.zeros(4, np.int64)), {}, False)] * 2
+    monkeypatch.setattr(every_kernel, "every_call", lambda dtype: calls if dtype == np.float32 else [])
+    monkeypatch.setattr(every_kernel.Device, "directly", lambda _device, _name: False)
+    monkeypatch.setattr(every_kernel, "get_backend", lambda _name: None)
+    plain, seen = every_kernel.Device.run, []
+
+    def planted(device: every_kernel.Device, call: every_kernel.Call) -> None:
+        seen.append(call)
+        if len(seen) == 1:
+            raise RuntimeError("an illegal memory access\nand more")
+        plain(device, call)
+
+    monkeypatch.setattr(every_kernel.Device, "run", planted)
+    with monkeypatch.context() as patched:
+        patched.setattr(_load, "function", _load.function)  # which the device puts its own in place of
+        device = every_kernel.Device()
+        wrong = every_kernel.launch_all(device)
+    assert wrong[0] == "hits of float32 raised RuntimeError: an illegal memory access"
+    assert len(seen) == 2
+    assert device.launched == {("loss.cu", "bnengine::hits<float, long long>")}
+    assert len(wrong) == 1 + len(every_kernel.listed()) - 1

@@ -96,7 +96,7 @@ def test_the_run_s_deadline_ends_a_part_as_its_own_does(tmp_path):
 def test_a_part_whose_modules_are_missing_is_not_run_and_says_which(tmp_path):
     planned = [part("a", "print(1)", needs=("cupy", "numpy")), part("b", "print(2)", needs=("numpy",))]
     found, _ = run(tmp_path, planned, missing=("cupy",))
-    assert [(p["status"], p["why"]) for p in found] == [(NOT_RUN, "cupy cannot be imported here"), (PASSED, "2")]
+    assert [(p["status"], p["why"]) for p in found] == [(NOT_RUN, "cupy cannot be used here"), (PASSED, "2")]
 
 
 def test_parts_run_side_by_side_but_for_those_that_run_alone(tmp_path):
