@@ -1,0 +1,107 @@
+// Panels of B and strips of A laid out in the order in which a tile reads them.
+#pragma once
+#include "tile.h"
+
+namespace bnengine {
+namespace BNENGINE_ISA {
+
+// Vectors of 32 bytes, for transposing squares of 8 floats or 4 doubles.
+template <class T>
+struct StripOf {
+  typedef T Type __attribute__((vector_size(32)));
+};
+template <class T>
+using Strip = typename StripOf<T>::Type;
+template <class T>
+constexpr int kStrip = 32 / int(sizeof(T));
+
+// to[k stride + i] = from[i][k]
+VECTOR void transpose(const float* const (&from)[8], float* to, index stride) {
+  Strip<float> r[8], pairs[8], fours[8];
+  for (int i = 0; i < 8; ++i) __builtin_memcpy(&r[i], from[i], sizeof r[i]);
+  for (int i = 0; i < 8; i += 2) {
+    pairs[i] = __builtin_shufflevector(r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+    pairs[i + 1] = __builtin_shufflevector(r[i], r[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+  }
+  for (int i = 0; i < 8; i += 4)
+    for (int j = 0; j < 2; ++j) {
+      fours[i + 2 * j] = __builtin_shufflevector(pairs[i + j], pairs[i + j + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+      fours[i + 2 * j + 1] = __builtin_shufflevector(pairs[i + j], pairs[i + j + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+  for (int k = 0; k < 4; ++k) {
+    const Strip<float> low = __builtin_shufflevector(fours[k], fours[k + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+    const Strip<float> high = __builtin_shufflevector(fours[k], fours[k + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    __builtin_memcpy(to + k * stride, &low, sizeof low);
+    __builtin_memcpy(to + (k + 4) * stride, &high, sizeof high);
+  }
+}
+VECTOR void transpose(const double* const (&from)[4], double* to, index stride) {
+  Strip<double> r[4], pairs[4];
+  for (int i = 0; i < 4; ++i) __builtin_memcpy(&r[i], from[i], sizeof r[i]);
+  for (int i = 0; i < 4; i += 2) {
+    pairs[i] = __builtin_shufflevector(r[i], r[i + 1], 0, 4, 2, 6);
+    pairs[i + 1] = __builtin_shufflevector(r[i], r[i + 1], 1, 5, 3, 7);
+  }
+  for (int k = 0; k < 2; ++k) {
+    const Strip<double> low = __builtin_shufflevector(pairs[k], pairs[k + 2], 0, 1, 4, 5);
+    const Strip<double> high = __builtin_shufflevector(pairs[k], pairs[k + 2], 2, 3, 6, 7);
+    __builtin_memcpy(to + k * stride, &low, sizeof low);
+    __builtin_memcpy(to + (k + 2) * stride, &high, sizeof high);
+  }
+}
+
+// panel[k width + j] = b(k, j) for the `columns` that there are, else 0; b(k, j) at b[k stride + j]. `width` is a multiple of
+// the lanes.
+template <class T>
+void pack_rows(index length, index columns, const T* b, index stride, index width, T* panel) {
+  const index whole = columns / kLanes<T> * kLanes<T>;
+  const int rest = int(columns - whole);
+  for (index k = 0; k < length; ++k, b += stride, panel += width) {
+    for (index j = 0; j < whole; j += kLanes<T>) store(panel + j, load(b + j));
+    if (rest) store(panel + whole, load_part(b + whole, rest));
+  }
+}
+
+// The same with b(k, j) at b[j stride + k].
+template <class T>
+void pack_columns(index length, index columns, const T* b, index stride, index width, T* panel) {
+  constexpr int kSide = kStrip<T>;
+  static const T kNone[kSide] = {};
+  const index squares = length / kSide * kSide;
+  for (index j = 0; j < width; j += kSide) {
+    const T* from[kSide];
+    index ahead[kSide];
+    for (int i = 0; i < kSide; ++i) {
+      const bool there = j + i < columns;
+      from[i] = there ? b + (j + i) * stride : kNone;
+      ahead[i] = there ? kSide : 0;
+    }
+    for (index k = 0; k < squares; k += kSide) {
+      transpose(from, panel + k * width + j, width);
+      for (int i = 0; i < kSide; ++i) from[i] += ahead[i];
+    }
+    for (index k = squares; k < length; ++k)
+      for (int i = 0; i < kSide; ++i)
+        panel[k * width + j + i] = j + i < columns ? from[i][k - squares] : T(0);
+  }
+}
+
+// strips[i length + k kTileRows + r] = a(i + r, k), i a multiple of kTileRows; a(i, k) at a[k stride + i].
+template <class T>
+void pack_strips(index rows, index length, const T* a, index stride, T* strips) {
+  for (index i = 0; i < rows; i += kTileRows, strips += kTileRows * length) {
+    const T* from = a + i;
+    T* to = strips;
+    const int count = rows - i < kTileRows ? int(rows - i) : kTileRows;
+    if (count == kTileRows) {
+      for (index k = 0; k < length; ++k, from += stride, to += kTileRows)
+        __builtin_memcpy(to, from, kTileRows * sizeof(T));
+    } else {
+      for (index k = 0; k < length; ++k, from += stride, to += kTileRows)
+        for (int r = 0; r < count; ++r) to[r] = from[r];
+    }
+  }
+}
+
+}  // namespace BNENGINE_ISA
+}  // namespace bnengine

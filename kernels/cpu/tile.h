@@ -1,0 +1,106 @@
+// The innermost part of a matrix product: a tile of C, every element of it one chain of fused multiply-adds in a register.
+#pragma once
+#include <utility>
+
+#include "vector.h"
+
+namespace bnengine {
+namespace BNENGINE_ISA {
+
+// What a tile of C reads and writes beside the factors. Null is absent.
+template <class T>
+struct Destination {
+  const T* partial;  // the chains so far, else they start from 0
+  index partial_stride;
+  T* out;
+  index out_stride;
+  const T* bias;  // one a column, added behind the chain
+  const T* old;   // added behind the chain
+  index old_stride;
+  int last;  // columns of the last vector
+};
+
+// A tile of `kRows` rows and `kVectors` vectors of columns: chains over k of a(i, k) b(k, j), a(i, k) at a[i row + k step], row k
+// of b at b[k b_stride]. Indices are constants here, or GCC would keep the chains in memory.
+template <class T, class Rows, class Vectors>
+struct Tile;
+
+template <class T, size_t... I, size_t... J>
+struct Tile<T, std::index_sequence<I...>, std::index_sequence<J...>> {
+  static constexpr int kRows = sizeof...(I), kVectors = sizeof...(J);
+  using V = Vector<T>;
+
+  template <size_t i>
+  static VECTOR void step(V (&c)[kRows][kVectors], T a, const V (&b)[kVectors]) {
+    const V all = broadcast(a);
+    ((c[i][J] = fused(all, b[J], c[i][J])), ...);
+  }
+
+  template <size_t j>
+  static VECTOR V get(const T* p, int last) {
+    if (j + 1 < kVectors || last == kLanes<T>) return load(p + j * kLanes<T>);
+    return load_part(p + j * kLanes<T>, last);
+  }
+  template <size_t j>
+  static VECTOR void put(T* p, V v, int last) {
+    if (j + 1 < kVectors || last == kLanes<T>) return store(p + j * kLanes<T>, v);
+    store_part(p + j * kLanes<T>, v, last);
+  }
+
+  template <size_t i>
+  static VECTOR void start(V (&c)[kRows][kVectors], const Destination<T>& d) {
+    ((c[i][J] = get<J>(d.partial + index(i) * d.partial_stride, d.last)), ...);
+  }
+  template <size_t i>
+  static VECTOR void add(V (&c)[kRows][kVectors], const T* p, int last) {
+    ((c[i][J] += get<J>(p, last)), ...);
+  }
+  template <size_t i>
+  static VECTOR void finish(const V (&c)[kRows][kVectors], const Destination<T>& d) {
+    (put<J>(d.out + index(i) * d.out_stride, c[i][J], d.last), ...);
+  }
+
+  static void run(index length, const T* a, index row, index step_a, const T* b, index b_stride, const Destination<T>& d) {
+    V c[kRows][kVectors] = {};
+    if (d.partial) (start<I>(c, d), ...);
+    const T* const rows[kRows] = {a + index(I) * row...};
+    index at = 0;
+    for (index k = 0; k < length; ++k, at += step_a, b += b_stride) {
+      const V line[kVectors] = {load(b + J * kLanes<T>)...};
+      (step<I>(c, rows[I][at], line), ...);
+    }
+    if (d.bias) (add<I>(c, d.bias, d.last), ...);
+    if (d.old) (add<I>(c, d.old + index(I) * d.old_stride, d.last), ...);
+    (finish<I>(c, d), ...);
+  }
+};
+
+template <class T>
+using TileFunction = void (*)(index, const T*, index, index, const T*, index, const Destination<T>&);
+
+// As many rows and vectors of a tile as the registers hold.
+constexpr int kTileRows = kVectorRegisters == 32 ? 8 : 6;
+constexpr int kTileVectors = kVectorRegisters == 32 ? 3 : 2;
+
+template <class T>
+struct Tiles {
+  TileFunction<T> of[kTileRows][kTileVectors];
+};
+
+template <class T, size_t v, size_t... I>
+constexpr void fill_tiles(Tiles<T>& tiles, std::index_sequence<I...>) {
+  ((tiles.of[I][v] = Tile<T, std::make_index_sequence<I + 1>, std::make_index_sequence<v + 1>>::run), ...);
+}
+template <class T, size_t... J>
+constexpr Tiles<T> tiles_of(std::index_sequence<J...>) {
+  Tiles<T> tiles = {};
+  (fill_tiles<T, J>(tiles, std::make_index_sequence<kTileRows>()), ...);
+  return tiles;
+}
+
+// kTiles<T>.of[rows - 1][vectors - 1]
+template <class T>
+constexpr Tiles<T> kTiles = tiles_of<T>(std::make_index_sequence<kTileVectors>());
+
+}  // namespace BNENGINE_ISA
+}  // namespace bnengine
