@@ -45,7 +45,9 @@ def refusal(library: Path | str) -> str:
     if isinstance(library, str):
         return library
     probe = [sys.executable, "-c", "from tests.cuda_on_cpu.redzones import sanitized as s; raise SystemExit(not s())"]
-    done = subprocess.run(probe, env=environment(library), capture_output=True, text=True, check=False)
+    # On a kernel that puts memory where the sanitizer keeps its notes, the process may report that without end.
+    command = ["timeout", "60", *probe]
+    done = subprocess.run(command, env=environment(library), capture_output=True, text=True, check=False)
     return f"Python does not start with {library} preloaded: {done.stderr[-400:]}" if done.returncode else ""
 
 
