@@ -7,6 +7,7 @@ time; what was not run, or refused by the machine, is listed with its reason.
 import argparse
 import os
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -67,10 +68,22 @@ def run(what: str, options: argparse.Namespace, examined: tuple[Part, Outcome, f
     jobs = options.jobs or max(1, min(4, (os.cpu_count() or 1) // 4))
     missing = {"cupy"} if outcome.status != PASSED else set()
     runner = Runner(report, options.deadline or SECONDS[what], jobs, [*missing, *found.get("missing", {})])
+    stop_on_signals(runner)
     print(f"gpu-{what}: {len(planned)} parts, {jobs} side by side, {runner.seconds:.0f} s at most", flush=True)
     runner.run(planned)
     tell(report, what)
     return report
+
+
+def stop_on_signals(runner: Runner) -> None:
+    """What ends this process ends its parts, which are in process groups of their own."""
+
+    def stop(number: int, _frame: Any) -> None:
+        runner.stop()
+        sys.exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, stop)
 
 
 def tell(report: Report, what: str) -> None:

@@ -60,7 +60,7 @@ def _last_object(output: str) -> str:
 
 
 def of_certificate(ended: Ended) -> Outcome:
-    """`bnengine verify`: how many comparisons, and what disagrees."""
+    """`bnengine verify`: how many comparisons, those that disagree, and of each kind the one nearest to its bound."""
 
     def summed_up(found: dict[str, Any]) -> str:
         wrong = [row["what"] for row in found["rows"] if not row["ok"]]
@@ -68,9 +68,22 @@ def of_certificate(ended: Ended) -> Outcome:
         return f"{told}, {len(wrong)} disagree: {wrong[0]}" if wrong else f"{told} agree"
 
     outcome = of_json(ended, summed_up)
-    if outcome.status == PASSED and not outcome.result["rows"]:
-        return Outcome(FAILED, "nothing was compared", outcome.result)
-    return outcome
+    if outcome.result is None:
+        return outcome
+    rows, nearest = outcome.result["rows"], dict[tuple[str, ...], dict[str, Any]]()
+    for row in rows:
+        key = row["what"].partition(" ")[0], row["a"], row["b"]
+        if row["ok"] and (key not in nearest or _share(row) > _share(nearest[key])):
+            nearest[key] = row
+    kept = {"rows": len(rows), "disagree": [row for row in rows if not row["ok"]], "nearest": list(nearest.values())}
+    result = {**outcome.result, **kept}
+    if not rows:
+        return Outcome(FAILED, "nothing was compared", result)
+    return Outcome(outcome.status, outcome.why, result)
+
+
+def _share(row: dict[str, Any]) -> float:
+    return float(row["error"] / row["bound"]) if row["bound"] else 0.0
 
 
 def of_environment(ended: Ended) -> Outcome:

@@ -34,7 +34,9 @@ GROUPS = {
     "tests: memory": (("tests/gpu/test_memory.py", "tests/fused/test_steady.py"), 90, "resident or host_keep"),
     "tests: others": (("tests",), 120, "unusual and transposed"),
 }  # fmt: skip
-SANITIZERS = {"memcheck": ("--report-api-errors", "no"), "racecheck": (), "synccheck": (), "initcheck": ()}
+SANITIZERS = ("memcheck", "racecheck", "synccheck", "initcheck")
+# It is to look at kernels, and to wait until Python has loaded the driver.
+SANITIZING = ("--report-api-errors", "no", "--launch-timeout", "0", "--print-limit", "20")
 BENCH_SECONDS = 500
 MARGIN = 20  # seconds that a command with a deadline of its own has beyond it
 
@@ -64,7 +66,7 @@ def verify(dry: bool, _out: Path) -> list[Part]:
             "verify", "bnengine", "verify", "--backend", "cupy", "--json", *(("--quick",) if dry else ()),
             seconds=150, dry=dry, judge=outcomes.of_certificate, needs=COMMANDS,
         ),
-        *(_sanitizer(tool, options, dry) for tool, options in SANITIZERS.items()),
+        *(_sanitizer(tool, dry) for tool in SANITIZERS),
     ]  # fmt: skip
     order = ["smoke", "every kernel", *list(GROUPS)[:5], "verify", "memcheck", "racecheck", *list(GROUPS)[5:]]
     return sorted(parts, key=lambda part: order.index(part.name) if part.name in order else len(order))
@@ -79,10 +81,10 @@ def _tests(name: str, dry: bool) -> Part:
     return _part(name, *PYTEST, *selected, *where, seconds=seconds, dry=dry, judge=outcomes.of_tests, needs=TESTS)
 
 
-def _sanitizer(tool: str, options: tuple[str, ...], dry: bool) -> Part:
+def _sanitizer(tool: str, dry: bool) -> Part:
     program = sanitizer()
     under = _part(tool, "tests.gpu.every_kernel", seconds=100, dry=dry).command
-    settings = ("--tool", tool, "--error-exitcode", str(outcomes.FOUND), "--print-limit", "20", *options)
+    settings = ("--tool", tool, "--error-exitcode", str(outcomes.FOUND), *SANITIZING)
     refusal = "" if program else "compute-sanitizer is not installed here: it comes with the CUDA toolkit"
     refusal = "the simulated device has nothing that it could look at" if dry else refusal
     return Part(tool, (program, *settings, *under), 100, outcomes.of_sanitizer, ENGINE, refusal=refusal)

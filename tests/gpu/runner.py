@@ -23,6 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 PASSED, FAILED, LATE, REFUSED, NOT_RUN = "passed", "failed", "out of time", "refused", "not run"
 KEPT = 6000  # characters of a part's output, its end
+ENDED = "the run was ended {} it"
 GRACE = 3.0  # seconds in which a part that is late may say where it stands
 START_UP = 0.5  # a part is begun if this share of its deadline is left to the whole run
 STOOD = re.compile(r"most recent call first\):\s*File (.*)")  # the innermost line of a process that was ended
@@ -83,14 +84,20 @@ class Part:
     notes: Path | None = None
 
 
-def run_process(command: Sequence[str], seconds: float, environment: dict[str, str]) -> tuple[int | None, str]:
-    """Exit status and output; None if it was ended, with every process of its group, after so many seconds."""
+def run_process(
+    command: Sequence[str], seconds: float, environment: dict[str, str], groups: set[int]
+) -> tuple[int | None, str]:
+    """Exit status and output; None if it was ended, with every process of its group, after so many seconds.
+
+    The group is in `groups` as long as it runs.
+    """
     with tempfile.TemporaryFile() as output:  # not a pipe: a child that outlives the part must not be waited for
         process = subprocess.Popen(
             command, cwd=ROOT, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=output,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         status = None
+        groups.add(process.pid)
         try:
             status = process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -100,6 +107,7 @@ def run_process(command: Sequence[str], seconds: float, environment: dict[str, s
         finally:
             _signal(process.pid, signal.SIGKILL)  # also what a part left running behind it
             process.wait()
+            groups.discard(process.pid)
         output.seek(0)
         return status, output.read().decode(errors="replace")
 
@@ -114,7 +122,7 @@ class Report:
 
     def __init__(self, path: Path, head: dict[str, Any], names: Iterable[str]) -> None:
         self.path, self.head = path, head
-        self._parts = {name: {"part": name, "status": NOT_RUN, "why": "the run ended before it"} for name in names}
+        self._parts = {name: {"part": name, "status": NOT_RUN, "why": ENDED.format("before")} for name in names}
         self._lock = threading.Lock()
         self.write()
 
@@ -146,6 +154,10 @@ class Report:
         return [name for name, part in self._parts.items() if part["status"] in (FAILED, LATE)]
 
 
+def tell_at_once(line: str) -> None:
+    print(line, flush=True)
+
+
 class Runner:
     """Runs parts in their order, `jobs` of them side by side, until the run's own deadline.
 
@@ -154,9 +166,10 @@ class Runner:
 
     def __init__(
         self, report: Report, seconds: float, jobs: int = 1, missing: Sequence[str] = (),
-        say: Callable[[str], None] = print,
+        say: Callable[[str], None] = tell_at_once,
     ) -> None:  # fmt: skip
         self.report, self.jobs, self.missing, self.say = report, jobs, set(missing), say
+        self._running, self._stopped = set[int](), False
         self.seconds, self._end = seconds, time.monotonic() + seconds
 
     def run(self, parts: Sequence[Part]) -> None:
@@ -166,6 +179,12 @@ class Runner:
                 for future in [pool.submit(self._run, part) for part in group]:
                     future.result()
 
+    def stop(self) -> None:
+        """End the parts that run, and begin no other."""
+        self._stopped = True
+        for group in list(self._running):
+            _signal(group, signal.SIGKILL)
+
     def _run(self, part: Part) -> None:
         began = time.monotonic()
         left = self._end - began
@@ -173,6 +192,8 @@ class Runner:
             outcome, output = why, ""
         else:
             outcome, output = self._judged(part, min(part.deadline, left))
+            if self._stopped:
+                outcome = Outcome(NOT_RUN, ENDED.format("in"), outcome.result)
         seconds = time.monotonic() - began
         self.report.record(part, outcome, seconds, output)
         if part.notes is not None and outcome.result is not None:
@@ -180,6 +201,8 @@ class Runner:
         self.say(f"{seconds:7.1f} s  {part.name:28}  {outcome.status:11}  {outcome.why[:160]}".rstrip())
 
     def _held_back(self, part: Part, left: float) -> Outcome | None:
+        if self._stopped:
+            return Outcome(NOT_RUN, ENDED.format("before"))
         if absent := [name for name in part.needs if name in self.missing]:
             return Outcome(NOT_RUN, f"{', '.join(absent)} cannot be used here")
         if part.refusal:
@@ -197,7 +220,7 @@ class Runner:
                        for word in part.command]  # fmt: skip
             environment = {**ENVIRONMENT, "BNENGINE_GPU_NOTES": str(notes)}
             try:
-                status, output = run_process(command, seconds, environment)
+                status, output = run_process(command, seconds, environment, self._running)
             except OSError as error:
                 return Outcome(FAILED, f"it cannot be started: {error}"), ""
             return part.judge(Ended(status, output, notes)), output

@@ -3,13 +3,15 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.gpu import outcomes, parts
-from tests.gpu.runner import FAILED, LATE, NOT_RUN, PASSED, REFUSED, Ended, Part, Report, Runner
+from tests.gpu.runner import FAILED, LATE, NOT_RUN, PASSED, REFUSED, ROOT, Ended, Part, Report, Runner
 
 HANG = "import time; print('so far', flush=True); time.sleep(600)"
 LONG = 30.0  # a deadline that nothing here comes near to
@@ -266,10 +268,57 @@ def test_what_a_part_writes_down_stays_until_it_is_in_the_report(tmp_path):
         assert notes.exists() == left
 
 
+def certificate(tmp_path: Path, status: int, *rows: dict) -> Ended:
+    found = {"agreed": all(row["ok"] for row in rows), "environment": {}, "rows": rows, "not_run": []}
+    return Ended(status, f"a warning\n{json.dumps(found)}\n", tmp_path / "notes")
+
+
+def test_of_a_certificate_what_disagrees_is_kept_and_what_is_nearest_to_its_bound(tmp_path):
+    near, far, wrong = (
+        {"what": f"op {n}", "a": "cupy", "b": "numpy", "error": error, "bound": 1.0, "ok": error <= 1}
+        for n, error in (("x", 0.9), ("y", 0.1), ("z", 3.0))
+    )
+    outcome = outcomes.of_certificate(certificate(tmp_path, 0, near, far))
+    assert (outcome.status, outcome.why) == (PASSED, "2 comparisons agree")
+    assert outcome.result | {"environment": 0} == {
+        "agreed": True, "environment": 0, "rows": 2, "disagree": [], "nearest": [near], "not_run": []
+    }  # fmt: skip
+    outcome = outcomes.of_certificate(certificate(tmp_path, 1, wrong, far))
+    assert (outcome.status, outcome.why) == (FAILED, "2 comparisons, 1 disagree: op z")
+    assert (outcome.result["disagree"], outcome.result["nearest"]) == ([wrong], [far])
+
+
 def test_a_certificate_of_nothing_is_no_pass(tmp_path):
-    ended = Ended(0, '{"agreed": true, "rows": []}\n', tmp_path / "notes")
-    assert outcomes.of_certificate(ended).status == FAILED
-    ended = Ended(1, '{"agreed": false, "rows": [{"what": "op x", "ok": false}]}\n', tmp_path / "notes")
-    assert outcomes.of_certificate(ended).status == FAILED
-    assert "op x" in outcomes.of_certificate(ended).why
+    assert outcomes.of_certificate(certificate(tmp_path, 0)).status == FAILED
     assert outcomes.of_certificate(Ended(0, "nothing\n", tmp_path / "notes")).why == "it gave no JSON"
+
+
+SIGNALLED = """
+import sys
+from pathlib import Path
+from tests.gpu.__main__ import stop_on_signals
+from tests.gpu.runner import Part, Report, Runner
+part = Part("hangs", ("python", "-c", {code!r}), 600)
+report = Report(Path({file!r}), {{}}, ["hangs", "next"])
+runner = Runner(report, 600)
+stop_on_signals(runner)
+runner.run([part, Part("next", ("python", "-c", "print(1)"), 600)])
+"""
+
+
+def test_a_run_that_is_ended_ends_its_part_and_leaves_a_whole_file(tmp_path):
+    file, pid = tmp_path / "here.json", tmp_path / "pid"
+    code = f"import os, time; open({str(pid)!r} + '~', 'w').write(str(os.getpid())); os.rename({str(pid)!r} + '~', "
+    code += f"{str(pid)!r}); time.sleep(600)"
+    process = subprocess.Popen([sys.executable, "-c", SIGNALLED.format(code=code, file=str(file))], cwd=ROOT)
+    while not pid.exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.terminate()
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert gone(int(pid.read_text()))
+    found = json.loads(file.read_text())["parts"]
+    assert [(p["part"], p["status"], p["why"]) for p in found] == [
+        ("hangs", NOT_RUN, "the run was ended in it"),
+        ("next", NOT_RUN, "the run was ended before it"),
+    ]
