@@ -16,16 +16,16 @@ struct Gathered {
   __device__ __forceinline__ Gathered(const T*, index, index, const Slice<VEC>&) {}
 
   // By float sums over the block; false if squares may have vanished or overflowed in them, or are not numbers.
-  __device__ __forceinline__ bool add_block(const Pack<T, VEC> (&held)[kHeld<VEC>]) {
-    constexpr float kShare = 1.0f / kHeld<VEC>;
+  __device__ __forceinline__ bool add_block(const Pack<T, VEC> (&held)[kHeld]) {
+    constexpr float kShare = 1.0f / kHeld;
     bool trusted = true;
     if (count == 0) from = held[0];
-    count += kHeld<VEC>;
+    count += kHeld;
 #pragma unroll
     for (int v = 0; v < VEC; ++v) {
-      float x[kHeld<VEC>];
+      float x[kHeld];
 #pragma unroll
-      for (int k = 0; k < kHeld<VEC>; ++k) x[k] = held[k][v];
+      for (int k = 0; k < kHeld; ++k) x[k] = held[k][v];
       const Block<float> block = block_of(x);
       const double d = (block.pivot - from[v]) + block.shift;
       sum[v] += d, squares[v] += block.squares * kShare, squares[v] += d * d;
@@ -39,14 +39,14 @@ struct Gathered {
     count += 1;
 #pragma unroll
     for (int v = 0; v < VEC; ++v) {
-      const double d = row[v] - double(from[v]), part = d * (1.0 / kHeld<VEC>);
+      const double d = row[v] - double(from[v]), part = d * (1.0 / kHeld);
       sum[v] += part, squares[v] += d * part;
     }
   }
 
   __device__ __forceinline__ Moment moment(int v, double inverse) const {
     if (count == 0) return {};
-    const double shift = sum[v] * kHeld<VEC> * inverse, rest = (squares[v] - sum[v] * shift) * kHeld<VEC>;
+    const double shift = sum[v] * kHeld * inverse, rest = (squares[v] - sum[v] * shift) * kHeld;
     return {count, from[v] + shift, rest < 0 ? 0.0 : rest};
   }
 };
@@ -74,15 +74,15 @@ struct Gathered<double, VEC> {
       if (at.inside) pivot[v] = pivot_of(x, rows, channels, at.channel + v);
   }
 
-  __device__ __forceinline__ bool add_block(const Pack<double, VEC> (&held)[kHeld<VEC>]) {
-    count += kHeld<VEC>;
+  __device__ __forceinline__ bool add_block(const Pack<double, VEC> (&held)[kHeld]) {
+    count += kHeld;
 #pragma unroll
     for (int v = 0; v < VEC; ++v) {
-      double x[kHeld<VEC>];
+      double x[kHeld];
 #pragma unroll
-      for (int k = 0; k < kHeld<VEC>; ++k) x[k] = held[k][v] - pivot[v];
+      for (int k = 0; k < kHeld; ++k) x[k] = held[k][v] - pivot[v];
       const Block<double> block = block_of(x);
-      merge(of[v], {double(kHeld<VEC>), block.pivot + block.shift, block.squares}, kHeld<VEC> / count);
+      merge(of[v], {double(kHeld), block.pivot + block.shift, block.squares}, kHeld / count);
     }
     return true;
   }
@@ -103,17 +103,17 @@ __device__ __forceinline__ Gathered<T, VEC> gather_rows(const T* x, index rows, 
   for (bool in_blocks = true;; in_blocks = false) {
     Gathered<T, VEC> seen(x, rows, channels, at);
     bool trusted = true;
-    for (index row = at.row; at.inside && row < rows; row += kHeld<VEC> * at.step) {
-      Pack<T, VEC> held[kHeld<VEC>];
+    for (index row = at.row; at.inside && row < rows; row += kHeld * at.step) {
+      Pack<T, VEC> held[kHeld];
       const int n = fetch(held, x, row, rows, channels, at);
 #pragma unroll
-      for (int k = 0; k < kHeld<VEC>; ++k)
+      for (int k = 0; k < kHeld; ++k)
         if (k < n) keep(row + k * at.step, held[k]);
-      if (in_blocks && n == kHeld<VEC>) {
+      if (in_blocks && n == kHeld) {
         trusted &= seen.add_block(held);
       } else {
 #pragma unroll
-        for (int k = 0; k < kHeld<VEC>; ++k)
+        for (int k = 0; k < kHeld; ++k)
           if (k < n) seen.add_row(held[k]);
       }
     }

@@ -43,12 +43,12 @@ __device__ __forceinline__ Sums<2, VEC> sum_rows(const T* dy, const T* x, const 
                                                  const Affine<Arithmetic<T>> (&of)[VEC], index rows, index channels,
                                                  Arithmetic<T> slope, const Slice<VEC>& at, Keep keep) {
   using A = Arithmetic<T>;
-  constexpr int kAhead = VEC == 8 ? 1 : 2;  // rows on their way from memory
+  constexpr int kAhead = 2;  // rows on their way from memory
   Sums<2, VEC> seen;
-  for (index begin = at.row; at.inside && begin < rows; begin += kHeld<VEC> * at.step) {
+  for (index begin = at.row; at.inside && begin < rows; begin += kHeld * at.step) {
     A sum_dz[VEC] = {}, sum_dz_x_norm[VEC] = {};
 #pragma unroll 1
-    for (int k = 0; k < kHeld<VEC>; k += kAhead) {
+    for (int k = 0; k < kHeld; k += kAhead) {
       Row<G, T, VEC> row[kAhead];
 #pragma unroll
       for (int a = 0; a < kAhead; ++a) {

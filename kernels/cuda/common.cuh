@@ -48,12 +48,28 @@ __device__ __forceinline__ __nv_bfloat16 stored<__nv_bfloat16>(float x) {
   return __float2bfloat16_rn(x);
 }
 
+template <class S, class T>
+constexpr bool kSame = false;
+template <class T>
+constexpr bool kSame<T, T> = true;
+
 // N consecutive elements, read and written 16 bytes at a time, or all at once if they are fewer: their address must be a
 // multiple of that.
 template <class T, int N>
 struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) Pack {
   T element[N];
-  __device__ __forceinline__ Arithmetic<T> operator[](int i) const { return widened(element[i]); }
+  __device__ __forceinline__ Arithmetic<T> operator[](int i) const {
+    if constexpr (kSame<T, __nv_bfloat16> && N % 2 == 0) {  // told by pairs, two stay in one register
+      unsigned pair;
+      memcpy(&pair, element + (i & ~1), sizeof pair);
+      pair = i & 1 ? pair & 0xffff0000u : pair << 16;
+      float x;
+      memcpy(&x, &pair, sizeof x);
+      return x;
+    } else {
+      return widened(element[i]);
+    }
+  }
   __device__ __forceinline__ void set(int i, Arithmetic<T> x) { element[i] = stored<T>(x); }
 };
 
@@ -115,11 +131,6 @@ __device__ __forceinline__ void store_or_add(T* p, Pack<T, N> values, bool adds)
   }
   store<N>(p, values);
 }
-
-template <class S, class T>
-constexpr bool kSame = false;
-template <class T>
-constexpr bool kSame<T, T> = true;
 
 // a / b for numbers from 0 up; where both have 32 bits, as nearly always, at a fraction of the cost.
 __device__ __forceinline__ index quotient(index a, index b) {

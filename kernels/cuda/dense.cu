@@ -32,10 +32,10 @@ __global__ void __launch_bounds__(kThreads, 2)
   using A = Arithmetic<T>;
   const Slice<VEC> at(outputs);
   Sums<1, VEC> seen;
-  for (index begin = at.row; at.inside && begin < rows; begin += kHeld<VEC> * at.step) {
+  for (index begin = at.row; at.inside && begin < rows; begin += kHeld * at.step) {
     A held[VEC] = {};
 #pragma unroll 4
-    for (int k = 0; k < kHeld<VEC>; ++k) {
+    for (int k = 0; k < kHeld; ++k) {
       const index row = begin + k * at.step, i = row * outputs + at.channel;
       if (row >= rows) break;
       Pack<T, VEC> values = load<VEC>(dy + i), out = {};

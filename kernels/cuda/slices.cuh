@@ -8,8 +8,7 @@
 namespace bnengine {
 
 // Rows that a thread holds at once: a block about its own mean.
-template <int VEC>
-constexpr int kHeld = VEC == 8 ? 4 : 8;
+constexpr int kHeld = 8;
 
 // The part of x that a thread of a block sees: VEC channels of every `step`-th row. A warp reads 128 bytes of a row.
 template <int VEC>
@@ -41,11 +40,11 @@ __device__ __forceinline__ void copy(C (&own)[VEC], const C* shared, const Slice
 
 // The next kHeld rows of this thread from `row` on; returns how many there were.
 template <class T, int VEC>
-__device__ __forceinline__ int fetch(Pack<T, VEC> (&held)[kHeld<VEC>], const T* x, index row, index rows, index channels,
+__device__ __forceinline__ int fetch(Pack<T, VEC> (&held)[kHeld], const T* x, index row, index rows, index channels,
                                      const Slice<VEC>& at) {
   int n = 0;
 #pragma unroll
-  for (int k = 0; k < kHeld<VEC>; ++k) {
+  for (int k = 0; k < kHeld; ++k) {
     const index r = row + k * at.step;
     if (r < rows) held[k] = load<VEC>(x + r * channels + at.channel), n = k + 1;
   }

@@ -183,6 +183,16 @@ def test_a_proposal_is_written_or_merged(vector, rng):
             assert_within(got["proposal"], expected, bound, f"adds {adds}")
 
 
+def test_normalising_reads_statistics_from_columns_of_a_larger_buffer(rng):
+    x, buffer = rng.standard_normal((9, 4)).astype(np.float32), np.abs(rng.standard_normal((3, 10)))
+    path = Path(FLOAT, 4)
+    expected = device.normalize(path, x, np.ascontiguousarray(buffer[:, :4]), None, None)
+    with device.forced(path, at_once=False):
+        columns = device.moved(buffer, path)[:, :4]
+        got = launchers.normalize(Fresh("fused").outputs({}), device.moved(x, path), columns, None, None)
+        np.testing.assert_array_equal(got.get(), expected)
+
+
 @pytest.mark.parametrize("path", [Path(FLOAT, 4), Path(FLOAT, 1, 1, 1), Path(HALF, 8)], ids=label)
 def test_gradients_are_added_into_destinations_that_are_never_read_as_the_batch_s_own(path, rng):
     storage = path.storage

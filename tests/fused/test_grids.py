@@ -31,7 +31,7 @@ def test_blocks_and_groups_are_those_of_the_kernels():
     assert (LANES, WARPS) == BLOCK == (there["kLanes"], there["kWarps"])
     assert THREADS == LANES * WARPS
     assert constants("loss.cu")["kHeldPacks"] == loss.HELD_PACKS
-    assert "kHeld = VEC == 8 ? 4 : 8;" in (_load.folder() / "cuda" / "slices.cuh").read_text(encoding="utf-8")
+    assert constants("slices.cuh")["kHeld"] == _launch.HELD
 
 
 @pytest.mark.parametrize(
@@ -78,9 +78,6 @@ def test_a_slice_is_what_a_warp_reads_of_a_row(vector, channels):
         (10**6, 32, 1, True, (1, 6)),
         (256, 32, 4, True, (1, 1)),
         (257, 32, 4, True, (1, 2)),
-        # Of 16-bit numbers 4 rows a thread.
-        (128, 64, 8, True, (1, 1)),
-        (129, 64, 8, True, (1, 2)),
         # Four slices of six blocks that run side by side: a second split of each would be a second wave.
         (10**6, 128, 4, True, (4, 1)),
         (10**6, 160, 4, False, (5, 2)),

@@ -14,6 +14,7 @@ from . import _load
 
 BLOCK = (32, 8)  # kLanes and kWarps of kernels/cuda/common.cuh
 LANES, WARPS, THREADS = 32, 8, 256
+HELD = 8  # kHeld of kernels/cuda/slices.cuh
 STORAGES = {"float32": "float", "float64": "double", "float16": "__half", "bfloat16": "__nv_bfloat16"}
 FULL = ("float32", "float64")  # the types that parameters and optimizers have
 INDEX = "long long"
@@ -138,8 +139,8 @@ def sliced_grid(like: Array, rows: int, channels: int, vector: int, *, sums: boo
     are waited for. No more of them than run side by side: the few of a second wave would take as long as all of the
     first.
     """
-    slices, held = -(-channels // slice_width(vector)), 4 if vector == 8 else 8
-    rows_at_once = WARPS * (LANES * vector // slice_width(vector)) * (held if sums else 2)
+    slices = -(-channels // slice_width(vector))
+    rows_at_once = WARPS * (LANES * vector // slice_width(vector)) * (HELD if sums else 2)
     side_by_side = (2 if sums else 4) * _load.multiprocessors(like.device.id)
     return slices, max(1, min(side_by_side // slices, -(-rows // rows_at_once), 65535))
 
