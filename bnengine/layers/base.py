@@ -125,8 +125,14 @@ def chain(layers: Iterable[Layer], x: Array, run: Pass) -> tuple[Array, Pullback
     """Loop forward; the pullback is the loop reversed."""
     pulls: list[Pullback] = []
     for layer in layers:
-        x, pull = layer.forward(x, run)
+        y, pull = layer.forward(x, run)
+        if y.dtype != x.dtype:
+            raise InputError(
+                f"{layer.name}: the output is {y.dtype} for an input of {x.dtype}, and activations have one dtype; "
+                "return it in the dtype of the input"
+            )
         pulls.append(pull)
+        x = y
 
     def pullback(dy: Array, grads: Flat, *, dx: Dx = True) -> Array:
         if not pulls:

@@ -139,6 +139,24 @@ def test_a_file_from_before_there_was_a_precision_is_in_full_precision():
     assert bn.Sequential.from_config(config, backend="numpy").precision == "highest"
 
 
+class Widening(bn.layers.Layer):
+    """Forgets to give its output back in the dtype of its input."""
+
+    def forward(self, x: Any, run: Any) -> Any:  # noqa: ARG002
+        return x * np.float64(2), None
+
+    def __repr__(self) -> str:
+        return "Widening()"
+
+
+@pytest.mark.parametrize("name", ["highest", "float16"])
+def test_a_layer_of_one_s_own_that_changes_the_dtype_is_named(name):
+    network = bn.Sequential(bn.Dense(6, 8), Widening(), bn.Dense(8, 3), backend="numpy", precision=name)
+    told = {"highest": "float32", "float16": "float16"}[name]
+    with pytest.raises(InputError, match=rf"^Widening\(\), layer 1: the output is float64 for an input of {told}, and"):
+        network.forward(np.ones((4, 6), np.float32), training=True)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
