@@ -113,6 +113,7 @@ class Trainer:
         self.batch_size, self.stopping, self._loaded = batch_size, self.stopping if self._loaded else "", False
         steps = self.steps_per_epoch(source)
         self._resolve(steps, epochs)
+        self.network.refresh()
         bring(source, self.step, self.keeps_data)
         shown = progress(self.mode)
         shown.start(epochs, steps)

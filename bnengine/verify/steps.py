@@ -106,15 +106,16 @@ def start_of(leader: Step, dtype: str) -> State:
 
 
 def made(step: Step) -> dict[str, Array]:
-    """Loss, gradients and proposals of the last step, as NumPy arrays by name."""
+    """Loss, gradients (without a loss scale) and proposals of the last step, as NumPy arrays by name."""
     network, fetch = step.network, step.backend.to_numpy
+    scale = (step.scaling.read() or (1.0,))[0]
     found = {"loss": fetch(step.value, copy=True)}
     for i, proposal in enumerate(step.proposals):
         for name, array in network.export(step.gradients, proposal).items():
             if ".running_" in name:
                 found[f"proposal {i + 1} of {name.replace('running_', '')}"] = array
             else:
-                found[f"gradient {name}"] = array
+                found[f"gradient {name}"] = array / scale
     return found
 
 

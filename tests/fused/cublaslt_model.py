@@ -56,9 +56,10 @@ def decode(stored: np.ndarray, type_: int) -> np.ndarray:
 
 
 def encode(values: np.ndarray, type_: int) -> np.ndarray:
-    """Float64 values as they are stored, rounded to nearest even."""
+    """Float64 values as they are stored, rounded to nearest even; what is too large is infinite."""
     if type_ != BFLOAT16:
-        return values.astype(STORAGE[type_])
+        with np.errstate(over="ignore"):
+            return values.astype(STORAGE[type_])
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
