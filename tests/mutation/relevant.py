@@ -59,8 +59,8 @@ KERNELS = {
     "batch_norm.cu": "cuda_on_cpu/test_batch_norm*.py",
     "batch_norm_backward.cu": "cuda_on_cpu/test_batch_norm*.py",
 }
-LAUNCHES = "fused/test_launchers*.py"
-REPLAYS = ("fused/test_*.py",)
+LAUNCHES = ("fused/test_grids*.py", "fused/test_launchers*.py")
+REPLAYS = ("fused/test_layouts*.py", "fused/test_traffic*.py", "fused/test_narrow*.py", "fused/test_step*.py")
 
 
 class Stage(NamedTuple):
@@ -78,7 +78,7 @@ def stages(mutant: Mutant, root: Path, texts: Mapping[str, str]) -> list[Stage]:
         return _of_kernels(mutant, root, texts)
     if mutant.path.startswith(LAUNCHERS):
         own = f"fused/test_{Path(mutant.path).stem.lstrip('_')}*.py"
-        return _in_order(root, {"near": (own, LAUNCHES), "wide": REPLAYS})
+        return _in_order(root, {"near": (own, *LAUNCHES), "wide": REPLAYS})
     own = (f"ops/test_{Path(mutant.path).stem}*.py", "ops/test_contracts.py")
     return _in_order(root, {"near": NEAR.get(mutant.path, own), "wide": WIDE, "peers": PEERS})
 
@@ -95,7 +95,7 @@ def _of_kernels(mutant: Mutant, root: Path, texts: Mapping[str, str]) -> list[St
         compiled = tuple(file for file in files if KERNELS[file] == pattern)
         tests = tuple(_found((pattern,), root))
         found += [Stage("compiled", compiled=compiled), Stage("near", tests)]
-    found += _in_order(root, {"wide": (LAUNCHES, *REPLAYS)})
+    found += _in_order(root, {"wide": (*LAUNCHES, *REPLAYS)})
     return [*found, *(Stage("sanitized", stage.tests, sanitized=True) for stage in found if stage.name == "near")]
 
 
