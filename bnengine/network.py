@@ -292,14 +292,22 @@ class Sequential(Named):
         return sum(size(every[name]) for name in self.cancelled)
 
     def explain_dispatch(self, rows: int = 2) -> list[Choice]:
-        """Which version of each op a training pass takes, and why not a fused one: found by running one on zeros."""
+        """Which version of each op a training pass takes, and why not a fused one: found by running one on zeros.
+
+        In precision "tf32" it says which products are float32 all the same: those of a reference.
+        """
         memory = Fresh()
         x = self.backend.xp.zeros(
             (rows, self.inputs or 1), dtype=self.backend.dtype(self.storage), device=self.backend.device
         )
         forward = self.forward(x, training=True, memory=memory)
         forward.pullback(self.backend.xp.zeros_like(forward.output), self.gradients(), dx=False)
-        return memory.explain()
+        return [self._with_products(choice) for choice in memory.explain()]
+
+    def _with_products(self, choice: Choice) -> Choice:
+        if self.products == "highest" or choice.version != "reference" or not choice.op.startswith("affine"):
+            return choice
+        return choice._replace(why=f"{choice.why}; its products are {choice.dtype}, not {self.products}")
 
     def summary(self) -> str:
         """A table of the layers: output width, parameters, statistics; cancelled biases and bytes beneath it."""

@@ -9,6 +9,7 @@ from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Layer, Residu
 from bnengine.losses import MeanSquaredError, SoftmaxCrossEntropy
 from bnengine.memory import Arena
 from bnengine.network import Sequential
+from bnengine.ops import using
 from bnengine.optimizers import SGD, Adam, AdamW, RMSprop
 from bnengine.training import LossScale, Step
 from tests.fused.test_step import groups, snapshot
@@ -176,3 +177,14 @@ def test_tf32_reaches_the_products_and_nothing_else(device):
     (plan,) = step.plans.values()
     products = [launch.kernel.plan.product for launch in plan.launches if hasattr(launch.kernel, "plan")]
     assert {(p.dtype, p.out_dtype, p.precision) for p in products} == {("float32", "float32", "tf32")}
+
+
+def test_a_reference_in_tf32_is_told_to_multiply_as_the_arrays_are(simulated):
+    network = make(simulated.backend(), "tf32").network
+    fused = {choice.op: choice for choice in network.explain_dispatch()}
+    assert fused["affine"].why == fused["affine_backward"].why == ""
+    with using("reference"):
+        plain = {choice.op: choice.why for choice in network.explain_dispatch()}
+    told = "the reference was asked for"
+    assert plain["affine"] == plain["affine_backward"] == f"{told}; its products are float32, not tf32"
+    assert plain["batch_norm"] == told
