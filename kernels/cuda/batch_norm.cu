@@ -6,8 +6,8 @@ namespace bnengine {
 // ---- statistics
 
 // What a thread has seen of its channels: how many rows, and in double the sums of their differences from the first of
-// them and of the squares of these. That first row lies among the others, so little cancels, and numbers of 32 bits have
-// 29 to spare. Sums are kHeld times too small, as blocks then need no factor.
+// them and of the squares of these. That first row lies among the others, so little cancels, and double has 29 bits more
+// than float. Sums are kHeld times too small, as blocks then need no factor.
 template <class T, int VEC>
 struct Gathered {
   Pack<T, VEC> from;
