@@ -92,6 +92,39 @@ def test_sums_and_products():
     assert_bound("affine_backward", backward, {"input_gradient": False}, [None, a([132.0]), a(36.0)])
 
 
+def test_what_is_rounded_on_its_way_through_a_product():
+    # tf32 rounds both factors to 2^-11; a product stored in 16 bits, |x W| = 5, rounds once more before bias and relu
+    x, W, b = a([1.0, -2.0]), a([3.0], [4.0]), a(-5.0)
+    assert_bound("affine", (x, W), {"precision": "tf32"}, [a([1.2 * 2 * 2.0**-11 * 11])], u=0.0)
+    assert_bound("affine", (x, W, b), {"between": 2.0**-8}, [a([1.2 * 2.0**-8 * 5])], u=0.0)
+    backward = a([1.0], [-2.0]), a([3.0], [-4.0]), a([-5.0]), a([1.0], [1.0])
+    rounded = [a([6.0], [12.0]) * 2.0**-10, a([13.2]) * 2.0**-10, a(0.0)]
+    assert_bound("affine_backward", backward, {"precision": "tf32"}, rounded, u=0.0)
+    # dz is stored where an activation makes it, and is dy itself without one
+    assert_bound("affine_backward", backward, {"between": 0.5}, [a([0.0], [0.0]), a([0.0]), a(0.0)], u=0.0)
+    stored = {"between": 0.5, "activation": "tanh"}
+    assert_bound("affine_backward", backward, stored, [a([3.0], [6.0]), a([6.6]), a(0.0)], u=0.0)
+    none = {"bias_gradient": False}
+    assert_bound("affine_backward", backward, none, [a([60.0], [120.0]), a([132.0]), None])
+
+
+def test_a_loss_scale_multiplies_the_bound_of_gradients_alone():
+    given = a([2.0, -3.0]), np.asarray([1])
+    value, slope = REGISTRY["softmax_cross_entropy"].bound(1.0, *given, normaliser=4)
+    assert_bound("softmax_cross_entropy", given, {"normaliser": 4, "scale": a(8.0)}, [value, 8 * slope])
+    numbers = a([2.0, -3.0]), a([0.0, 1.0])
+    for name in ("binary_cross_entropy", "mean_squared_error"):
+        value, slope = REGISTRY[name].bound(1.0, *numbers, normaliser=4)
+        assert_bound(name, numbers, {"normaliser": 4, "scale": a(8.0)}, [value, 8 * slope])
+    verdict = [0, 70 * DOUBLE / 8, 10.0 / 8, 0]
+    assert_bound("judge", (a(1.0), a(3.0, -4.0), column(0, 0, 0), a(8.0, 0, 0, 0)), {}, verdict)
+
+
+def test_a_shadow_is_held_to_the_bound_of_the_parameters():
+    p, g, table = a(-3.0), a(2.0), a([0.25], [0.5])
+    assert_bound("sgd", (p, g, None, table, *STATE, p), {"border": 1}, [a(50.0), None, a(50.0)])
+
+
 def test_dropout_scales_and_its_mask_is_exact():
     options = {"seed": 1, "layer": 1, "rate": 0.75}
     assert_bound("dropout", (a([-3.0]), a(1), a(1)), options, [a([120.0]), a([0.0])])
