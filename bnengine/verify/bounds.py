@@ -88,9 +88,17 @@ def bound_of(
     if stored:
         values = fields(op, result)
         for name in [n for n in STORED.get(op.name, ()) if values[n] is not None]:
-            size = np.abs(values[name]) + found[name]
-            found[name] = found[name] + np.where(np.isfinite(size), stored * size, 0.0) + LEAST[storage]
+            found[name] = found[name] + stored_rounding(op, name, np.abs(values[name]) + found[name], storage)
     return {name: None if bound is None else _subnormal(np.asarray(bound), u) for name, bound in found.items()}
+
+
+def stored_rounding(op: Op[Any], field: str, value: Array, storage: str) -> Array | float:
+    """What storing an output, about as large as `value`, in 16 bits may put it off by; 0 if it is not stored so."""
+    stored = unit_stored(storage)
+    if not stored or field not in STORED.get(op.name, ()):
+        return 0.0
+    size = np.abs(value)
+    return np.where(np.isfinite(size), stored * size, 0.0) + LEAST[storage]
 
 
 def _summed(op: Op[Any], args: tuple[Any, ...]) -> int:

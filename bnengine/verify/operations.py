@@ -15,7 +15,7 @@ from ..memory import Fresh
 from ..namespaces import dtype_name
 from ..ops import REGISTRY, Example, Into, Op, merge
 from ..ops.storage import UNITS
-from .bounds import bound_of, fields
+from .bounds import bound_of, fields, stored_rounding
 from .certificate import Ledger
 from .draws import Draws
 from .variants import DTYPES, UNIT, Variant, narrow_dtypes, wide
@@ -84,7 +84,10 @@ def _note(
         elif value is not None and same_dtype and value.dtype != other.dtype:
             ledger.fail(what, case.example.label, a, b, f"dtype {value.dtype} instead of {other.dtype}")
         elif value is not None:
-            ledger.compare(what, case.example.label, a, b, value, other, case.bounds[field])
+            bound = case.bounds[field]
+            if same_dtype:  # the other one was rounded to 16 bits as well
+                bound = bound + stored_rounding(case.op, field, wide(other), case.dtype)
+            ledger.compare(what, case.example.label, a, b, value, other, bound)
 
 
 def _compare_added(ledger: Ledger, case: Case, variant: Variant, plain: dict[str, Any]) -> None:
