@@ -35,7 +35,7 @@ def load_state(step: "Step", state: dict[str, Any]) -> None:
     if wrong := sorted(expected.keys() ^ state.keys()):
         raise InputError(
             f"Step.load_state_dict: {', '.join(wrong[:4])} missing or unknown; the optimizer must be the one "
-            "that was saved"
+            "that was saved, and so must the loss scale"
         )
     for name, array in expected.items():
         if np.shape(state[name]) != array.shape:

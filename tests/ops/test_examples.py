@@ -38,6 +38,35 @@ def test_examples_are_of_the_dtype_that_was_asked_for_and_the_same_every_time(na
             assert one.args[0].dtype == dtype
 
 
+# Where arrays of a dtype of 16 bits stand among the arguments; all other floating arrays are float32, or float64 where
+# they are statistics or sums.
+STORED = {
+    "activation": {0}, "activation_backward": {0, 1, 2}, "total": {0, 1}, "affine": {0, 1}, "dropout": {0},
+    "affine_backward": {0, 1, 2, 3}, "dropout_backward": {0}, "moments": {0}, "normalize": {0, 4}, "batch_norm": {0, 3},
+    "normalize_backward": {0, 1, 2, 6}, "softmax_cross_entropy": {0}, "binary_cross_entropy": {0},
+    "mean_squared_error": {0}, "hits": {0}, "sgd": {7}, "rmsprop": {9}, "adam": {9},
+}  # fmt: skip
+WIDEST = {"normalize": 1, "normalize_backward": 3}  # statistics
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", sorted(STORED))
+def test_in_16_bits_what_is_stored_has_them_and_parameters_weights_and_losses_are_float32(name, dtype, require):
+    if dtype == "bfloat16":
+        require("ml_dtypes")
+    met = set()
+    for label, one in examples(name, dtype).items():
+        for i, a in enumerate(one.args):
+            if not isinstance(a, np.ndarray) or a.dtype.kind in "iub":
+                continue
+            kind = "float64" if i == WIDEST.get(name) else dtype if i in STORED[name] else "float32"
+            assert a.dtype.name == kind, (label, i)
+            met |= {i} & STORED[name]
+        for option, a in one.options.items():
+            assert not isinstance(a, np.ndarray) or a.dtype == np.float32, (label, option)
+    assert met == STORED[name]
+
+
 def check_batches(found: dict[str, Any], dtype: str) -> None:
     """The batches of `moments`, which `normalize` and its way back meet too."""
     tiny = np.finfo(dtype).tiny
