@@ -202,7 +202,7 @@ class Sequential(Named):
         return Forward(y, pullback, proposals, memory)
 
     def predict(self, x: Any, *, batch_size: int = 4096) -> Array:
-        """The output in evaluation mode, in batches of at most `batch_size` rows, as one array of the network's dtype."""
+        """The output in evaluation mode, in batches of at most `batch_size` rows: one array in the network's dtype."""
         if not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"predict: batch_size {batch_size!r} is not a whole number from 1 up")
         x = x if hasattr(x, "shape") else np.asarray(x)

@@ -238,7 +238,9 @@ def hits(to, output, target):
 
 
 def _judge(loss, gradients, proposals, ok, norm, factor, clip):
-    for out, value in zip((ok, norm, factor), ops.judge.reference(loss, gradients, proposals, clip=clip)[:3], strict=True):
+    for out, value in zip(
+        (ok, norm, factor), ops.judge.reference(loss, gradients, proposals, clip=clip)[:3], strict=True
+    ):
         np.copyto(out, value)
 
 
