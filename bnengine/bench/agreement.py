@@ -15,9 +15,11 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from .timing import Deadline, TimeLimit
 from .workloads import AGREED, UNIT
 
 MOVED = {"highest": 16 * UNIT["highest"], "tf32": 2 * UNIT["tf32"], "bfloat16": 2 * UNIT["bfloat16"]}
+ENDLESS = Deadline(None)
 MOVES = 3  # repetitions, each with other signs
 FACTOR = 3.0
 
@@ -44,16 +46,18 @@ class Agreement(NamedTuple):
     void: str | None
 
 
-def losses(one: Trainable, steps: int = AGREED) -> list[float]:
-    """The loss of each of the first steps."""
+def losses(one: Trainable, until: Deadline = ENDLESS) -> list[float]:
+    """The loss of each of the first steps; TimeLimit where the deadline comes before the last of them."""
     one.start()
-    return losses_from_here(one, steps)
+    return losses_from_here(one, until)
 
 
-def losses_from_here(one: Trainable, steps: int = AGREED) -> list[float]:
-    """The loss of each of the next steps."""
-    found = []
-    for _ in range(steps):
+def losses_from_here(one: Trainable, until: Deadline = ENDLESS) -> list[float]:
+    """The loss of each of the next steps; TimeLimit as above."""
+    found: list[float] = []
+    for _ in range(AGREED):
+        if until.over:
+            raise TimeLimit(f"no time was left to compare losses, after {len(found)} steps")
         one.run(1)
         found.append(one.loss())
     return found

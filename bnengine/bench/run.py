@@ -91,7 +91,8 @@ def _run(
                 report.rows.append(row_of(machine, part.kernel, torch, rates, own, quick=quick))
             elif part.workload is not None:
                 own = until.part(share)
-                report.rows += rows_of(machine, part.workload, part.precision, torch, rates, own, quick=quick)
+                given = machine, part.workload, part.precision, torch, rates, own
+                report.rows += rows_of(*given, until=until, quick=quick)
         except Exception as error:  # one part's failure is told, and the next part runs
             report.not_run.append(NotRun(part.what, f"it failed: {first_line(error)}"))
         report.write()

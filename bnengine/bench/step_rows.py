@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from ..precision import PrecisionName
 from . import torch_peer
-from .agreement import MOVED, MOVES, Agreement, bounds, compare, losses, losses_from_here, moved
+from .agreement import ENDLESS, MOVED, MOVES, Agreement, bounds, compare, losses, losses_from_here, moved
 from .machine import Machine, Rates
 from .ours import Mode, Ours
 from .timing import Deadline, first_line, in_turns, limited, ratios, repetitions, spread
@@ -16,12 +16,15 @@ from .workloads import AGREED, Data, Workload
 
 ROUNDS, QUICK_ROUNDS = 21, 5
 ROUND, QUICK_ROUND = 0.05, 0.02  # seconds of steps in a round
-LEAST, MOST = 3, 2000  # steps in a round
+LEAST, MOST = 1, 2000  # steps in a round
 QUEUED = 8  # steps that are handed to an idle device to see how long that takes: fewer than fill its queue
 TIMED = 12.0  # seconds of a part that are kept for timing,
 PREPARING = 0.75  # and of the rest, what one peer may take to compile,
 SHORTEST = 5.0  # seconds at least, however long ours took
 MODES: tuple[Mode, ...] = ("graph", "replayed", "eager")  # on a GPU, the one that is compared first
+
+
+Known = tuple[list[float], list[float]]  # our losses, and what others may be off by
 
 
 class Contender(Protocol):
@@ -57,12 +60,17 @@ def rows_of(
     rates: Rates,
     deadline: Deadline,
     *,
+    until: Deadline = ENDLESS,
     quick: bool = False,
 ) -> list[dict[str, Any]]:
-    """A row a contender; the ratio in a peer's row is its time over that of the first of ours that works."""
+    """A row a contender; the ratio in a peer's row is its time over that of the first of ours that works.
+
+    `deadline` is this part's, which says how long peers may prepare and how many rounds there are; `until` is that of
+    everything, after which nothing begins.
+    """
     try:
         with torch_peer.multiplying(torch, precision) if torch else nullcontext():
-            rows = _measured(machine, workload, precision, torch, deadline, quick)
+            rows = _measured(machine, workload, precision, torch, deadline, until, quick)
     finally:
         _tidy(torch)
     told = floors(workload, precision, rates, machine.cache_bytes)
@@ -70,7 +78,13 @@ def rows_of(
 
 
 def _measured(
-    machine: Machine, workload: Workload, precision: PrecisionName, torch: Any, deadline: Deadline, quick: bool
+    machine: Machine,
+    workload: Workload,
+    precision: PrecisionName,
+    torch: Any,
+    deadline: Deadline,
+    until: Deadline,
+    quick: bool,
 ) -> list[dict[str, Any]]:
     data = workload.data()
     ready: dict[str, Contender] = {}
@@ -82,23 +96,25 @@ def _measured(
             if one is not None:
                 ready[row["name"]] = one
 
-    take(_ours(machine, workload, data, precision))
+    take(_ours(machine, workload, data, precision, until))
     first = next((one for one in ready.values() if isinstance(one, Ours)), None)
-    if first is not None:
-        base, allowed = reference(first, precision)
+    if first is None:
+        return list(rows.values())
+    with _void_if_it_fails(rows[first.name]):
+        known = reference(first, precision, until)
         take(_theirs(machine, workload, data, precision, torch, first, deadline))
-        agreed = {name: one for name, one in ready.items() if _agrees(one, first, base, allowed, rows[name])}
+        agreed = {name: one for name, one in ready.items() if _agrees(one, first, known, rows[name], until)}
         _time(machine, agreed, first, rows, deadline, quick)
     return list(rows.values())
 
 
-def reference(first: Ours, precision: PrecisionName) -> tuple[list[float], list[float]]:
+def reference(first: Ours, precision: PrecisionName, until: Deadline = ENDLESS) -> Known:
     """Our losses, and what others may be off by: from repetitions with roundings put in."""
-    base = losses(first)
+    base = losses(first, until)
     repeated = []
     for seed in range(MOVES):
         first.start(moved(first.weights, MOVED[precision], seed))
-        repeated.append(losses_from_here(first))
+        repeated.append(losses_from_here(first, until))
     return base, bounds(base, repeated)
 
 
@@ -109,7 +125,7 @@ def _empty(workload: Workload, precision: PrecisionName, name: str) -> dict[str,
 
 
 def _ours(
-    machine: Machine, workload: Workload, data: Data, precision: PrecisionName
+    machine: Machine, workload: Workload, data: Data, precision: PrecisionName, until: Deadline
 ) -> Iterator[tuple[Contender | None, dict[str, Any]]]:
     for mode in MODES if machine.on_gpu else MODES[-1:]:
 
@@ -117,7 +133,7 @@ def _ours(
             return Ours(machine, workload, data, precision=precision, mode=mode)
 
         name = f"bnengine {mode}"
-        yield _made(make, _empty(workload, precision, name), float("inf"), machine)
+        yield _made(make, _empty(workload, precision, name), max(SHORTEST, until.left()), machine)
 
 
 def _theirs(
@@ -161,10 +177,11 @@ def _made(
     return one, row
 
 
-def _agrees(one: Contender, first: Ours, base: list[float], allowed: list[float], row: dict[str, Any]) -> bool:
+def _agrees(one: Contender, first: Ours, known: Known, row: dict[str, Any], until: Deadline) -> bool:
     """Whether its training is ours; the row gets the figures."""
+    base, allowed = known
     with _void_if_it_fails(row):
-        found = compare(base, base if one is first else losses(one), allowed)
+        found = compare(base, base if one is first else losses(one, until), allowed)
         row["loss"], row["void"] = compared(base, found), found.void
     return row["void"] is None
 

@@ -10,6 +10,7 @@ from bnengine.bench.agreement import MOVED, bounds, compare, losses, losses_from
 from bnengine.bench.machine import Machine
 from bnengine.bench.ours import Ours
 from bnengine.bench.step_rows import reference
+from bnengine.bench.timing import Deadline, TimeLimit
 from bnengine.bench.workloads import LEARNING_RATE, Workload
 from bnengine.optimizers import Adam
 
@@ -84,6 +85,18 @@ def test_another_learning_rate_does_not_agree(ours, known):
     ours.start()
     ours.step.schedule([1.01 * LEARNING_RATE] * 20)
     assert compare(base, losses_from_here(ours), allowed).void is not None
+
+
+def test_no_step_is_taken_after_the_deadline(ours):
+    now = [0.0]
+
+    def clock():
+        now[0] += 1.0  # each look at it takes a second
+        return now[0]
+
+    with pytest.raises(TimeLimit, match="no time was left to compare losses, after 4 steps"):
+        losses(ours, Deadline(5.0, clock))
+    assert ours.step.report().steps == 4
 
 
 def test_other_batches_do_not_agree(ours, known):

@@ -169,6 +169,20 @@ def test_the_rest_is_not_run_after_the_deadline(monkeypatch):
     assert ("steps of 6-4-3, highest", "no time was left before the deadline") in found.not_run
 
 
+def test_where_the_deadline_comes_before_the_losses_are_compared_the_row_says_so(monkeypatch):
+    now = [0.0]
+    run_of = Ours.run
+
+    def slow(self, steps):
+        now[0] += 10.0 * steps
+        run_of(self, steps)
+
+    monkeypatch.setattr(Ours, "run", slow)
+    (row,) = call(peers=False, deadline=100.0, clock=lambda: now[0]).rows
+    assert row["void"].startswith("TimeLimit: no time was left to compare losses, after ")
+    assert row["seconds"] is None
+
+
 def test_each_part_has_its_share_of_the_time_that_is_left(monkeypatch):
     given = []
 
