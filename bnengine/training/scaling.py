@@ -52,8 +52,8 @@ def get_loss_scale(given: Given, precision: str) -> LossScale | None:
 
 
 def unchanged(scale: float | None) -> str:
-    """What a skipped step changed, for a message."""
-    return "nothing changed" if scale is None else f"nothing changed but the loss scale, which is {scale:g} now"
+    """That a skipped step changed no number of the training, and where the scale stands, for a message."""
+    return "nothing changed" if scale is None else f"nothing changed; the loss scale is {scale:g} now"
 
 
 def not_counted(scale: float | None) -> str:

@@ -219,6 +219,7 @@ class Trainer:
             measured = self.evaluate(valid, metrics=metrics)
             record |= {f"valid_{name}": value for name, value in measured.items()}
         record |= {"gradient_norm": report.norm, "skipped_steps": report.skipped}
+        record |= {} if report.loss_scale is None else {"loss_scale": report.loss_scale}
         if isinstance(self.schedule, Observer):
             self.schedule.observe(self._watched(self.schedule, record))
         record |= {"seconds": seconds, "samples_per_second": rows / max(seconds, 1e-9)}

@@ -130,8 +130,9 @@ def test_a_scale_that_falls_from_far_above_does_not_end_a_training(capsys):
     assert record["steps"] + record["skipped_steps"] == 30
     assert (t.step.report().longest_skip, t.step.report().skipped_in_a_row) == (0, 0)
     told = capsys.readouterr().err
-    halved = "step 1 of the training was not finite and was skipped: nothing changed but the loss scale, which is "
+    halved = "step 1 of the training was not finite and was skipped: nothing changed; the loss scale is "
     assert f"{halved}{2.0**35:g} now\n" in told
+    assert record["loss_scale"] == t.step.report().loss_scale
 
 
 def test_ten_skips_in_a_row_below_scale_1_end_it_and_the_message_says_which_are_counted():
