@@ -39,6 +39,7 @@ SANITIZERS = ("memcheck", "racecheck", "synccheck", "initcheck")
 SANITIZING = ("--report-api-errors", "no", "--launch-timeout", "0", "--print-limit", "20")
 BENCH_SECONDS = 500
 MARGIN = 20  # seconds that a command with a deadline of its own has beyond it
+DRY = 10  # times as long a dry run may take: kernels run on a CPU, and have to be compiled by g++ if they never were
 
 
 def _part(
@@ -46,6 +47,7 @@ def _part(
     judge: Callable[[Ended], Outcome] = by_exit_status, needs: tuple[str, ...] = ENGINE, alone: bool = False,
 ) -> Part:  # fmt: skip
     before = ("-m", "tests.gpu.simulate") if dry else ("-m",)
+    seconds *= DRY if dry else 1
     return Part(name, ("python", *before, module, *arguments), seconds, judge, needs, alone)
 
 
