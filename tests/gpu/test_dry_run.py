@@ -55,7 +55,7 @@ def test_every_part_runs_on_the_simulated_device(tmp_path):
     assert by_name["verify"]["result"]["agreed"]
     assert bench["parts"][1]["result"]["rows"]
     assert "gpu-verify: " in done.stdout
-    assert "refused: memcheck: " in done.stdout
+    assert "refused: memcheck, racecheck, synccheck, initcheck: " in done.stdout
 
 
 def test_without_cupy_the_reason_and_the_cure_are_told_and_nothing_is_run(tmp_path):
