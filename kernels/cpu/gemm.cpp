@@ -9,25 +9,29 @@ namespace bnengine {
 namespace BNENGINE_ISA {
 namespace {
 
-// A piece of B, kDepth x kColumns, stays in the second-level cache; so do kRows x kDepth of A.
+// A block of C, kRows x kColumns, stays in the second-level cache from the first k to the last, with kRows x kDepth of A
+// and the piece of B that meets it.
 template <class T>
-constexpr index kDepth = 256;
+constexpr index kDepth = 1024 / index(sizeof(T));
 template <class T>
 constexpr index kWidth = kTileVectors * kLanes<T>;  // of a tile
 template <class T>
 constexpr index kColumns = 1152 / index(sizeof(T)) / kWidth<T> * kWidth<T>;
-constexpr index kRows = 192;
-constexpr index kChains = 96;  // rows whose unfinished chains wait in scratch
+constexpr index kRows = 96;
+constexpr index kHeld = 2304 << 10;  // bytes of B that are packed once and stay
+constexpr index kNear = 48 << 10;    // bytes that the first-level cache keeps: not worth packing
 
-// Where things lie in a worker's scratch, in bytes. kScratch of them is what a product needs.
+// Where things lie in a worker's scratch, in bytes. A product needs kScratch of them.
+constexpr index kStripsAt = kHeld;
 template <class T>
-constexpr index kStripsAt = kDepth<T> * kColumns<T> * index(sizeof(T));
+constexpr index kStrips = kRows / kTileRows * strip_stride<T>(kDepth<T>);  // elements of each of two sets of strips
 template <class T>
-constexpr index kChainsAt = kStripsAt<T> + kRows * kDepth<T> * index(sizeof(T));
+constexpr index kChainsAt = kStripsAt + 2 * kStrips<T> * index(sizeof(T));
+constexpr index kScratch = index(3) << 20;
 template <class T>
-constexpr index kNeeded = kChainsAt<T> + kChains * kColumns<T> * index(sizeof(T));
-constexpr index kScratch = index(1) << 20;
-static_assert(kNeeded<float> <= kScratch && kNeeded<double> <= kScratch, "a product's scratch is 1 MiB");
+constexpr bool kFits = kDepth<T> * kColumns<T> * index(sizeof(T)) <= kHeld &&
+                       kChainsAt<T> + kRows * kColumns<T> * index(sizeof(T)) <= kScratch;
+static_assert(kFits<float> && kFits<double>, "a product's scratch is 3 MiB");
 
 index least(index a, index b) { return a < b ? a : b; }
 
@@ -65,20 +69,29 @@ class Multiplication {
   Multiplication(const Product<T>& product, Worker& worker)
       : p(product),
         panels(static_cast<T*>(worker.scratch)),
-        strips(at(worker, kStripsAt<T>)),
-        chains(at(worker, kChainsAt<T>)) {}
+        chains(at(worker, kChainsAt<T>)),
+        in_place(!kAcrossB && (p.m <= 2 * kTileRows || p.k * p.ldb * index(sizeof(T)) <= kNear)),
+        in_strips(kAcrossA && p.n > kWidth<T> && p.k * p.lda * index(sizeof(T)) > kNear) {
+    now.strips = at(worker, kStripsAt);
+    next.strips = now.strips + kStrips<T>;
+    next.stride = now.stride = p.lda;
+  }
 
   void run() {
-    const bool waits = p.adds && p.k > kDepth<T>;  // C still holds what is to be added while chains are unfinished
-    for (i_begin = 0; i_begin < p.m; i_begin = i_end) {
-      i_end = waits ? i_begin + piece(p.m, i_begin, kChains) : p.m;
-      for (j_begin = 0; j_begin < p.n; j_begin += columns) {
-        columns = least(p.n - j_begin, kColumns<T>);
+    const index most = columns_at_once();
+    if (in_strips) expect(0, 0);
+    for (j_begin = 0; j_begin < p.n; j_begin += columns) {
+      columns = least(p.n - j_begin, most);
+      padded = (columns + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
+      held = p.k * padded * index(sizeof(T)) <= kHeld;
+      for (i_begin = 0; i_begin < p.m; i_begin += rows) {
+        rows = least(p.m - i_begin, kRows);
         k_begin = 0;
         do {
           depth = piece(p.k, k_begin, kDepth<T>);
-          pack();
-          for (index i = i_begin; i < i_end; i += kRows) rows(i, least(i_end - i, kRows));
+          if (!held || i_begin == 0) pack();
+          if (in_strips) turn();
+          tiles();
           k_begin += depth;
         } while (k_begin < p.k);
       }
@@ -88,11 +101,18 @@ class Multiplication {
  private:
   static T* at(Worker& worker, index bytes) { return reinterpret_cast<T*>(static_cast<char*>(worker.scratch) + bytes); }
 
-  // Whether the panel is read where it lies: few rows of C, and no column of it beyond the matrix.
-  bool direct(index j, index vectors) const {
-    if (kAcrossB || j_begin + j + vectors * kLanes<T> > p.readable) return false;
-    return p.m <= 2 * kTileRows || (p.m <= 64 && p.ldb <= 128);
+  // So many that B is packed once, unless that were fewer than two tiles.
+  index columns_at_once() const {
+    const index fit = kHeld / index(sizeof(T)) / (p.k ? p.k : 1) / kWidth<T> * kWidth<T>;
+    return fit < 2 * kWidth<T> ? kColumns<T> : least(fit, kColumns<T>);
   }
+
+  // Whether a panel is read where it lies: no column of it is beyond the matrix.
+  bool direct(index j, index vectors) const {
+    return in_place && j_begin + j + vectors * kLanes<T> <= p.readable;
+  }
+
+  T* panel(index j) const { return panels + (held ? k_begin * padded : 0) + j * depth; }
 
   void pack() {
     for (index j = 0, vectors; j < columns; j += vectors * kLanes<T>) {
@@ -100,46 +120,70 @@ class Multiplication {
       if (direct(j, vectors)) continue;
       const index width = vectors * kLanes<T>, some = least(columns - j, width), first = j_begin + j;
       if constexpr (kAcrossB)
-        pack_columns(depth, some, p.b + first * p.ldb + k_begin, p.ldb, width, panels + j * depth);
+        pack_columns(depth, some, p.b + first * p.ldb + k_begin, p.ldb, width, panel(j));
       else
-        pack_rows(depth, some, p.b + k_begin * p.ldb + first, p.ldb, width, panels + j * depth);
+        pack_rows(depth, some, p.b + k_begin * p.ldb + first, p.ldb, width, panel(j));
     }
   }
 
-  // Rows [i, i + count) of the columns and the depth that are packed.
-  void rows(index i, index count) {
-    const T* a = kAcrossA ? p.a + k_begin * p.lda + i : p.a + i * p.lda + k_begin;
-    const bool strip = kAcrossA && columns > kWidth<T> && p.lda > 64;
-    if (strip) pack_strips(count, depth, a, p.lda, strips);
+  // All tiles of the block of C, over the depth that is at hand.
+  void tiles() {
+    const T* a = kAcrossA ? p.a + k_begin * p.lda + i_begin : p.a + i_begin * p.lda + k_begin;
+    const index share = next.length * kWidth<T> * kTileRows / (padded * rows) + 1;
     for (index j = 0, vectors; j < columns; j += vectors * kLanes<T>) {
       vectors = panel_vectors<T>(columns, j);
-      const bool in_place = direct(j, vectors);
-      const T* b = in_place ? p.b + k_begin * p.ldb + j_begin + j : panels + j * depth;
-      const index b_stride = in_place ? p.ldb : vectors * kLanes<T>;
-      for (index r = 0; r < count; r += kTileRows) {
-        const index height = least(count - r, kTileRows);
-        const TileFunction<T> tile = kTiles<T>.of[height - 1][vectors - 1];
-        const Destination<T> to = destination(i + r, j, vectors);
-        if (strip)
-          tile(depth, strips + r * depth, 1, kTileRows, b, b_stride, to);
-        else if (kAcrossA)
-          tile(depth, a + r, 1, p.lda, b, b_stride, to);
-        else
-          tile(depth, a + r * p.lda, p.lda, 1, b, b_stride, to);
+      const bool there = direct(j, vectors);
+      const T* b = there ? p.b + k_begin * p.ldb + j_begin + j : panel(j);
+      const index b_stride = there ? p.ldb : vectors * kLanes<T>;
+      for (index i = 0; i < rows; i += kTileRows) {
+        const TileFunction<T> tile = kTiles<T>.of[least(rows - i, kTileRows) - 1][vectors - 1];
+        const Destination<T> to = destination(i, j, vectors);
+        if (in_strips) {
+          tile(depth, now.strips + i / kTileRows * strip_stride<T>(depth), 1, kTileRows, b, b_stride, to);
+          next.pack(share);
+        } else if (kAcrossA) {
+          tile(depth, a + i, 1, p.lda, b, b_stride, to);
+        } else {
+          tile(depth, a + i * p.lda, p.lda, 1, b, b_stride, to);
+        }
       }
     }
   }
 
+  // The strips of the block of C from row i, from k on, are packed next.
+  void expect(index i, index k) {
+    next.a = p.a + k * p.lda + i;
+    next.rows = least(p.m - i, kRows);
+    next.length = piece(p.k, k, kDepth<T>);
+    next.done = 0;
+  }
+
+  // Takes the strips that were packed meanwhile, and begins with those of the block behind this one.
+  void turn() {
+    next.pack(next.length);
+    const Strips<T> packed = next;
+    next.strips = now.strips;
+    now = packed;
+    if (k_begin + depth < p.k)
+      expect(i_begin, k_begin + depth);
+    else if (i_begin + rows < p.m)
+      expect(i_begin + rows, 0);
+    else if (j_begin + columns < p.n)
+      expect(0, 0);
+    else
+      next.length = next.done = 0;
+  }
+
+  // Chains that have not ended wait in scratch: C may hold what is to be added behind them.
   Destination<T> destination(index i, index j, index vectors) const {
-    const bool ends = k_begin + depth == p.k, waits = p.adds && p.k > kDepth<T>;
-    T* const c = p.c + i * p.ldc + j_begin + j;
-    T* const between = waits ? chains + (i - i_begin) * kColumns<T> + j : c;
-    const index between_stride = waits ? kColumns<T> : p.ldc;
+    const bool ends = k_begin + depth == p.k;
+    T* const c = p.c + (i_begin + i) * p.ldc + j_begin + j;
+    T* const waiting = chains + i * kColumns<T> + j;
     Destination<T> to;
-    to.partial = k_begin ? between : nullptr;
-    to.partial_stride = between_stride;
-    to.out = ends ? c : between;
-    to.out_stride = ends ? p.ldc : between_stride;
+    to.partial = k_begin ? waiting : nullptr;
+    to.partial_stride = kColumns<T>;
+    to.out = ends ? c : waiting;
+    to.out_stride = ends ? p.ldc : kColumns<T>;
     to.bias = ends && p.bias ? p.bias + j_begin + j : nullptr;
     to.old = ends && p.adds ? c : nullptr;
     to.old_stride = p.ldc;
@@ -148,8 +192,11 @@ class Multiplication {
   }
 
   const Product<T> p;
-  T *const panels, *const strips, *const chains;
-  index i_begin = 0, i_end = 0, j_begin = 0, columns = 0, k_begin = 0, depth = 0;
+  T *const panels, *const chains;
+  Strips<T> now, next;
+  const bool in_place, in_strips;
+  bool held = false;  // whether all of B's columns at hand are packed at once
+  index i_begin = 0, rows = 0, j_begin = 0, columns = 0, padded = 0, k_begin = 0, depth = 0;
 };
 
 // The sums of columns [begin, end) of x (rows, columns), each a chain of additions in double, rounded once.

@@ -50,13 +50,21 @@ VECTOR void transpose(const double* const (&from)[4], double* to, index stride) 
   }
 }
 
+// Asks for `count` elements: rows may be a page apart, and then no processor fetches the next one by itself.
+template <class T>
+VECTOR void fetch(const T* from, index count) {
+  for (index i = 0; i < count; i += 64 / index(sizeof(T))) __builtin_prefetch(from + i);
+}
+
 // panel[k width + j] = b(k, j) for the `columns` that there are, else 0; b(k, j) at b[k stride + j]. `width` is a multiple of
 // the lanes.
+constexpr index kAhead = 8;
 template <class T>
 void pack_rows(index length, index columns, const T* b, index stride, index width, T* panel) {
   const index whole = columns / kLanes<T> * kLanes<T>;
   const int rest = int(columns - whole);
   for (index k = 0; k < length; ++k, b += stride, panel += width) {
+    if (k + kAhead < length) fetch(b + kAhead * stride, columns);
     for (index j = 0; j < whole; j += kLanes<T>) store(panel + j, load(b + j));
     if (rest) store(panel + whole, load_part(b + whole, rest));
   }
@@ -86,22 +94,34 @@ void pack_columns(index length, index columns, const T* b, index stride, index w
   }
 }
 
-// strips[i length + k kTileRows + r] = a(i + r, k), i a multiple of kTileRows; a(i, k) at a[k stride + i].
+// From one strip to the next: not a power of two, or the strips would meet in the same sets of the cache.
 template <class T>
-void pack_strips(index rows, index length, const T* a, index stride, T* strips) {
-  for (index i = 0; i < rows; i += kTileRows, strips += kTileRows * length) {
-    const T* from = a + i;
-    T* to = strips;
-    const int count = rows - i < kTileRows ? int(rows - i) : kTileRows;
-    if (count == kTileRows) {
-      for (index k = 0; k < length; ++k, from += stride, to += kTileRows)
-        __builtin_memcpy(to, from, kTileRows * sizeof(T));
-    } else {
-      for (index k = 0; k < length; ++k, from += stride, to += kTileRows)
-        for (int r = 0; r < count; ++r) to[r] = from[r];
-    }
-  }
+constexpr index strip_stride(index length) {
+  return kTileRows * length + 64 / index(sizeof(T));
 }
+
+// Strips of kTileRows rows of A, packed a few k at a time while tiles of the strips before them are computed: what comes
+// from memory next is fetched meanwhile. strips[s strip_stride + k kTileRows + r] = a(s kTileRows + r, k), a(i, k) at
+// a[k stride + i].
+template <class T>
+struct Strips {
+  T* strips = nullptr;
+  const T* a = nullptr;
+  index stride = 0, rows = 0, length = 0, done = 0;
+
+  void pack(index count) {
+    const index end = done + count < length ? done + count : length, between = strip_stride<T>(length);
+    const index whole = rows / kTileRows, rest = rows - whole * kTileRows;
+    for (; done < end; ++done) {
+      const T* from = a + done * stride;
+      T* to = strips + done * kTileRows;
+      for (index s = 0; s < whole; ++s, from += kTileRows, to += between)
+        __builtin_memcpy(to, from, kTileRows * sizeof(T));
+      for (index r = 0; r < rest; ++r) to[r] = from[r];
+    }
+    for (index k = end; k < end + count && k < length; ++k) fetch(a + k * stride, rows);
+  }
+};
 
 }  // namespace BNENGINE_ISA
 }  // namespace bnengine
