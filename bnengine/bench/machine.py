@@ -39,6 +39,7 @@ class Machine:
         self.backend, self.clock = backend, clock
         self.timing = offered(backend.name, "timing")  # the device's own clock and counters, None on a CPU
         self.on_gpu = self.timing is not None
+        self.replays = offered(backend.name, "replayer") is not None  # whether recorded steps can run as one
         self.label = "GPU" if self.on_gpu else "CPU"
 
     def seconds(self, work: Callable[[], object]) -> float:

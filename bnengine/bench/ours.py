@@ -9,6 +9,7 @@ import numpy as np
 
 from .._typing import Array
 from ..data import ArraySource, Batch, groups
+from ..errors import InputError
 from ..losses import SoftmaxCrossEntropy
 from ..optimizers import Adam
 from ..precision import PrecisionName
@@ -16,6 +17,7 @@ from ..training.step import Step
 from .machine import Machine
 from .workloads import LEARNING_RATE, Data, Workload
 
+CUPY = ("copied", "filled")  # launches that CuPy's own kernels do
 Mode = Literal["eager", "replayed", "graph"]
 SCHEDULED = 1 << 16  # steps whose learning rates are uploaded at once: more than are measured
 
@@ -46,8 +48,12 @@ class Ours:
         self.start()
 
     def prepare(self) -> None:
-        """Compile, record and capture whatever there is to; then begin anew."""
+        """Compile, record and capture whatever there is to; then begin anew. InputError where nothing is replayed."""
         self.run(3)
+        if self.mode != "eager":
+            for how in self.step.modes():
+                if how.how == "op by op":
+                    raise InputError(f"bench: steps run op by op: {how.why}")
         self.start()
 
     def start(self, weights: Mapping[str, np.ndarray] | None = None) -> None:
@@ -99,6 +105,6 @@ class Ours:
 def owner(kernel: Callable[..., Any]) -> str:
     """Whose kernel it is: our own, cublasLt's, or CuPy's."""
     name = str(getattr(kernel, "__name__", ""))
-    if name.startswith("bnengine::"):
-        return "bnengine"
-    return "cublasLt" if name.startswith("C (") else "CuPy"
+    if name.startswith("cupy.") or name in CUPY:
+        return "CuPy"
+    return "cublasLt" if name.startswith("C (") else "bnengine"

@@ -21,7 +21,7 @@ QUEUED = 8  # steps that are handed to an idle device to see how long that takes
 TIMED = 12.0  # seconds of a part that are kept for timing,
 PREPARING = 0.75  # and of the rest, what one peer may take to compile,
 SHORTEST = 5.0  # seconds at least, however long ours took
-MODES: tuple[Mode, ...] = ("graph", "replayed", "eager")  # on a GPU, the one that is compared first
+MODES: tuple[Mode, ...] = ("graph", "replayed", "eager")  # the first that works is compared with
 
 
 Known = tuple[list[float], list[float]]  # our losses, and what others may be off by
@@ -127,7 +127,7 @@ def _empty(workload: Workload, precision: PrecisionName, name: str) -> dict[str,
 def _ours(
     machine: Machine, workload: Workload, data: Data, precision: PrecisionName, until: Deadline
 ) -> Iterator[tuple[Contender | None, dict[str, Any]]]:
-    for mode in MODES if machine.on_gpu else MODES[-1:]:
+    for mode in MODES if machine.replays else MODES[-1:]:
 
         def make(mode: Mode = mode) -> Contender:
             return Ours(machine, workload, data, precision=precision, mode=mode)

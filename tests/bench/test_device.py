@@ -133,3 +133,4 @@ def test_launches_are_told_by_whose_they_are():
     assert owner(SimpleNamespace(__name__="C (2, 3) = A (2, 4) B (4, 3), float32, precision highest")) == "cublasLt"
     assert owner(SimpleNamespace(__name__="cupy.matmul (no cublasLt)")) == "CuPy"
     assert owner(SimpleNamespace(__name__="filled")) == "CuPy"
+    assert owner(SimpleNamespace(__name__="a native kernel")) == "bnengine"

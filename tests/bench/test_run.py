@@ -10,6 +10,7 @@ from bnengine.bench import Workload, bench, run, step_rows, torch_peer
 from bnengine.bench.machine import DISTORTING, commit
 from bnengine.bench.ours import Ours
 from bnengine.errors import BackendError
+from bnengine.ops import using
 
 TINY = Workload("6-8-3", (6, 8, 3), 8, rows=128)
 OTHER = Workload("6-4-4-3", (6, 4, 4, 3), 8, rows=128)
@@ -59,7 +60,8 @@ MACHINE = []
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """What is measured of the machine itself, and what is uploaded for many steps, is kept small."""
+    """What is measured of the machine itself, and uploaded for many steps, is small; NumPy's steps are not replayed."""
+    monkeypatch.setattr("bnengine.bench.machine.offered", lambda _backend, _what: None)
     monkeypatch.setattr("bnengine.bench.machine.QUICKLY_COPIED", 1 << 20)
     monkeypatch.setattr("bnengine.bench.ours.SCHEDULED", 1024)
 
@@ -236,6 +238,15 @@ def test_where_ours_cannot_run_its_row_says_why_and_nothing_else_does(monkeypatc
     monkeypatch.setattr(step_rows, "Ours", type("Ours", (), {"__init__": fails}))
     (row,) = call().rows
     assert row["void"] == "MemoryError: too large"
+
+
+def test_a_step_that_cannot_be_replayed_is_void_and_op_by_op_is_compared(monkeypatch):
+    monkeypatch.setattr("bnengine.bench.machine.offered", lambda _name, what: object() if what == "replayer" else None)
+    with using("reference"):
+        graph, replayed, eager = call(peers=False).rows
+    assert graph["void"].startswith("InputError: Step: graph=True, but ")
+    assert replayed["void"].startswith("InputError: bench: steps run op by op: no fused version of ")
+    assert (eager["name"], eager["void"]) == ("bnengine eager", None)
 
 
 def test_what_distorts_numpy_is_warned_of(monkeypatch):
