@@ -12,7 +12,7 @@ from .tables import print_table
 
 SECONDS = 600.0
 KERNELS = ("op", "dtype", "time", "rate", "share", "PyTorch / ours")
-STEPS = ("workload", "precision", "step", "time", "floor", "host", "launches", "PyTorch / ours", "loss at step 20")
+STEPS = ("workload", "precision", "step", "time", "floor", "host", "launches", "times as long", "loss at step 20")
 
 
 @click.command("bench")
@@ -46,7 +46,7 @@ def command(
 
     On a GPU each op has its share of the copy bandwidth measured in the same run, and steps are run op by op, replayed,
     and replayed as one graph. A peer whose loss does not agree with ours up to step 20 is void, with the reason.
-    Without a GPU the steps run on NumPy and PyTorch's CPU. Ratios above 1 say how much faster than PyTorch this is.
+    Without a GPU the steps run on NumPy and PyTorch's CPU. Ratios are theirs over ours: above 1, ours is faster.
 
     \b
       bnengine bench
