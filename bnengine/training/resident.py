@@ -26,6 +26,8 @@ class Resident:
         self.dtypes = inputs.dtypes(first)
         self._targets = np.empty((source.rows, *first.target.shape[1:]), first.target.dtype)
         self._weights = None if first.weights is None else np.empty(source.rows, first.weights.dtype)
+        self._alike = self._weights is None and inputs.loss.constants(inputs.outputs) is None
+        self._known: dict[int, float] = {}
         self.arrays = {name: self._empty(name, a) for name, a in first._asdict().items() if a is not None}
         for start in range(0, source.rows, ROWS_AT_ONCE):
             self._bring(start)
@@ -51,16 +53,21 @@ class Resident:
 
     def start(self, order: np.ndarray, groups: Sequence[Sequence[slice]], done: int) -> None:
         """Begin an epoch in this order, in these groups of micro-batches, `done` of which were taken already."""
-        totals = [self._total(order[rows[0].start : rows[-1].stop]) for rows in groups]
+        totals = [positive_total(sum(self._part(order[part]) for part in parts)) for parts in groups]
         self.order[...] = self.backend.asarray(order, "int64")
         self.normalisers[: len(totals)] = self.backend.asarray(np.asarray(totals), self.inputs.network.dtype)
         position = groups[done][0].start if done < len(groups) else self.source.rows
         self.cursor[...] = self.backend.asarray(np.asarray([position, done]), "int64")
         self._rest = self.source.rows - position
 
-    def _total(self, positions: np.ndarray) -> float:
+    def _part(self, positions: np.ndarray) -> float:
+        """What a micro-batch adds to the divisor; where rows weigh alike, one look at each number of rows is enough."""
+        if self._alike and len(positions) in self._known:
+            return self._known[len(positions)]
         weights = None if self._weights is None else self._weights[positions]
-        return positive_total(self.inputs.loss.total(self._targets[positions], weights, self.inputs.outputs))
+        total = self.inputs.loss.total(self._targets[positions], weights, self.inputs.outputs)
+        self._known[len(positions)] = total
+        return total
 
     def take(self, sizes: tuple[int, ...]) -> None:
         """The host's count of a step over micro-batches of these sizes."""

@@ -30,9 +30,9 @@ LOSSES = {
 }
 
 
-def trainer(backend: Any, loss: Any = "softmax_cross_entropy", **options: Any) -> Trainer:
+def trainer(backend: Any, loss: Any = "softmax_cross_entropy", dtype: str = "float32", **options: Any) -> Trainer:
     layers = Dense(6, 5), BatchNorm(5), Activation("relu"), Dense(5, 4)
-    return Trainer(Sequential(*layers, backend=backend, seed=1), loss=loss, progress="quiet", **options)
+    return Trainer(Sequential(*layers, backend=backend, dtype=dtype, seed=1), loss=loss, progress="quiet", **options)
 
 
 def bits(made: Trainer) -> dict[str, bytes]:
@@ -40,10 +40,12 @@ def bits(made: Trainer) -> dict[str, bytes]:
     return {name: array.tobytes() for name, array in state.items()}
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("weighted", "dtype"), [(False, "float32"), (True, "float32"), (True, "float64")])
 @pytest.mark.parametrize("task", LOSSES)
-def test_data_held_by_the_backend_train_as_uploaded_batches_do(backend, task, weighted):
-    made = [trainer(backend, LOSSES[task], resident=held, accumulate=2, clip_norm=1.0) for held in (False, True)]
+def test_data_held_by_the_backend_train_as_uploaded_batches_do(backend, task, weighted, dtype):
+    """In float64 the divisors must be sums in the same order, too."""
+    options: dict[str, Any] = {"dtype": dtype, "accumulate": 3, "clip_norm": 1.0}
+    made = [trainer(backend, LOSSES[task], resident=held, **options) for held in (False, True)]
     for one in made:
         one.fit(given(task, weighted), epochs=3, batch_size=16)
     assert made[0].step.resident is None
