@@ -36,10 +36,11 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
 def examine(dry: bool) -> tuple[Part, Outcome, float]:
     """The part that comes before all others: where it fails there is no device to name."""
     part = parts.environment(dry)
-    folder = tempfile.mkdtemp(prefix="bnengine-gpu-")
-    report = Report(Path(folder) / "environment.json", {}, [part.name])
-    runner = Runner(report, part.deadline)
-    runner.run([part])
+    with tempfile.TemporaryDirectory() as folder:
+        report = Report(Path(folder) / "environment.json", {}, [part.name])
+        runner = Runner(report, part.deadline)
+        stop_on_signals(runner)
+        runner.run([part])
     found = report.parts[0]
     return part, Outcome(found["status"], found["why"], found.get("result")), found["seconds"]
 
