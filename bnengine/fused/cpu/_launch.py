@@ -1,0 +1,173 @@
+"""What all launchers share: arrays in a kernel's layout, how a launch is cut into blocks, names of kernels."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..._typing import Array, DType
+from ...errors import InputError
+from ...memory import Outputs
+from ...plan import COLUMNS, ROWS
+from . import _load
+from .native import NativeKernel
+
+TYPES = {"float32": "float", "float64": "double"}  # C++'s names
+LINE = 64  # bytes, a line of the cache
+FEW_ROWS = 8192  # so many lines of a column of lines stay in a core's own cache
+BLOCK_BYTES = 16 << 10  # at least, of a block: less is not worth being handed out
+MOST_BLOCKS = 512  # of a launch
+
+_COPIED = {("f4", "f4"), ("f4", "f8"), ("f8", "f4"), ("f8", "f8"), ("i8", "i8"), ("i4", "i8"), ("u1", "i8"), ("b1", "b1")}
+_AXES = 4  # of the arrays that the copying kernel takes
+
+
+def refusal(x: Any) -> str | None:
+    """Why the kernels cannot take arrays like x, in a few words; None if they can."""
+    if type(x) not in (np.ndarray, np.memmap):
+        return "not a NumPy array"
+    if x.dtype.name not in TYPES or not x.dtype.isnative:
+        return f"{x.dtype} is not one of {', '.join(TYPES)}"
+    return _load.available()
+
+
+def extent(x: Array) -> tuple[int, int]:
+    """(rows, channels): all axes but the last are rows."""
+    return prod(x.shape[:-1]), int(x.shape[-1])
+
+
+def flat(x: Array | None) -> Array | None:
+    """x as (rows, channels), the same memory: so launches of neighbours see the same view."""
+    return None if x is None else x.reshape(extent(x))
+
+
+# -- how a launch is cut
+
+
+class Cut(NamedTuple):
+    """How a launch is cut: along what, how many columns or rows, in multiples of what, into how many blocks at most."""
+
+    split: int | None
+    width: int = 1
+    unit: int = 1
+    blocks: int = 1
+
+    @property
+    def by_columns(self) -> bool:
+        """Whether a block has all rows of some columns."""
+        return self.split == COLUMNS
+
+
+WHOLE = Cut(None)
+
+
+def cut_columns(rows: int, columns: int, itemsize: int, lines: int = 2) -> Cut:
+    """Blocks of at least `lines` lines of the cache in every row."""
+    unit = LINE // itemsize
+    blocks = min(-(-columns // (lines * unit)), rows * columns * itemsize // BLOCK_BYTES)
+    return Cut(COLUMNS, columns, unit, max(1, blocks))
+
+
+def cut_rows(rows: int, columns: int, itemsize: int, unit: int = 1) -> Cut:
+    """Blocks of rows, in multiples of `unit`."""
+    return Cut(ROWS, rows, unit, max(1, min(rows * columns * itemsize // BLOCK_BYTES, MOST_BLOCKS)))
+
+
+def cut(rows: int, columns: int, itemsize: int) -> Cut:
+    """By columns, so that a product and all that follows it meet in the cache; by rows where there are very many of them,
+    for then a column of lines would not stay in it, and columns may be too few for the threads."""
+    few = rows <= FEW_ROWS
+    return cut_columns(rows, columns, itemsize) if few else cut_rows(rows, columns, itemsize)
+
+
+# -- kernels
+
+
+def kernel(name: str, *parameters: Any, cut: Cut = WHOLE, scratch: int = 0) -> NativeKernel:
+    """The instance name<parameters>; an array among the parameters stands for C++'s name of its dtype."""
+    words = [p if isinstance(p, str) else TYPES[p.dtype.name] for p in parameters]
+    full = f"{name}<{', '.join(words)}>" if words else name
+    return NativeKernel(full, cut.width, cut.unit, cut.blocks, scratch)
+
+
+# -- arrays
+
+
+def copied(x: Array, out: Array) -> None:
+    """A launch of NumPy's own: x in the dtype and layout of `out`."""
+    out[...] = x
+
+
+def ready(to: Outputs, x: Array, dtype: DType | None = None) -> Array:
+    """x itself if it is contiguous, aligned and of this dtype (None: whichever it has), else a copy that is.
+
+    The copy is a launch, so that it is made again in every replay.
+    """
+    if x is None:
+        return None
+    dtype = np.dtype(x.dtype if dtype is None else dtype)
+    if x.dtype == dtype and x.flags.c_contiguous and x.flags.aligned:
+        return x
+    out = to.array("a contiguous copy", x.shape, dtype, x)
+    types = x.dtype.str[1:], dtype.str[1:]
+    if types not in _COPIED or not x.dtype.isnative or x.ndim > _AXES:
+        to.launch(copied, reads=(x,), writes=(out,))
+        return out
+    missing = _AXES - x.ndim
+    shape, strides = (1,) * missing + x.shape, (0,) * missing + x.strides
+    along = Cut(ROWS, x.shape[0], 1, cut_rows(x.shape[0], x.size, 1).blocks) if x.ndim == _AXES else WHOLE
+    run = kernel("rearranged", *types, cut=along)
+    to.launch(run, reads=(x,), writes=(out,), scalars=(*shape, *strides), split=along.split)
+    return out
+
+
+def scalar(to: Outputs, value: Any, dtype: DType, like: Array) -> Array:
+    """A number as an array of shape (1,), which kernels read it from; such an array as it is."""
+    if hasattr(value, "shape"):
+        return ready(to, value, dtype)
+    out = to.array("a number", (1,), dtype, like)
+    to.launch(kernel("fill", out), writes=(out,), scalars=(float(value),))
+    return out
+
+
+def statistics_of(to: Outputs, x: Array) -> tuple[Array, int]:
+    """(count, mean, var) and the elements from row to row: columns of a larger buffer are read where they are."""
+    x = x if _has_rows(x) else ready(to, x, np.float64)
+    return x, int(x.strides[0]) // 8
+
+
+def _has_rows(x: Array) -> bool:
+    rows, columns = x.strides
+    apart = columns == 8 and rows % 8 == 0 and rows >= 8 * x.shape[1]
+    return bool(x.dtype == np.float64 and x.flags.aligned and apart)
+
+
+def output(
+    to: Outputs, field: str, shape: Sequence[int], dtype: DType, like: Array, *, rows_apart: bool = False
+) -> Array:
+    """The array that an output is written to; a destination that the kernel could not write to is an error.
+
+    `rows_apart`: it may be columns of a larger buffer.
+    """
+    shape, dtype = tuple(map(int, shape)), np.dtype(dtype)
+    array = to.array(field, shape, dtype, like)
+    if not to.given(field):
+        return array
+    if tuple(array.shape) != shape:
+        shapes = f"{tuple(array.shape)}, the output is {shape}"
+        raise InputError(f"the destination of {field!r} is {shapes}; they must be alike")
+    contiguous = array.flags.c_contiguous and array.flags.aligned
+    if array.dtype != dtype or not array.flags.writeable or not (contiguous or (rows_apart and _has_rows(array))):
+        raise InputError(
+            f"the destination of {field!r} is {array.dtype} with strides {tuple(array.strides)}; native kernels write "
+            f"to contiguous, aligned, writeable {dtype} arrays"
+        )
+    return array
+
+
+def absent(to: Outputs, *fields: str) -> None:
+    """Refuse destinations of outputs that this call does not have."""
+    for field in fields:
+        if to.given(field):
+            raise InputError(f"this call has no output {field!r} that could go into a destination")
