@@ -77,7 +77,7 @@ def stages(mutant: Mutant, root: Path, texts: Mapping[str, str]) -> list[Stage]:
     if not mutant.path.endswith(".py"):
         return _of_kernels(mutant, root, texts)
     if mutant.path.startswith(LAUNCHERS):
-        own = f"fused/test_{Path(mutant.path).stem.lstrip('_')}*.py"
+        own = f"fused/test_{Path(mutant.path).stem.lstrip('_').removesuffix('_api')}*.py"
         return _in_order(root, {"near": (own, *LAUNCHES), "wide": REPLAYS})
     own = (f"ops/test_{Path(mutant.path).stem}*.py", "ops/test_contracts.py")
     return _in_order(root, {"near": NEAR.get(mutant.path, own), "wide": WIDE, "peers": PEERS})
