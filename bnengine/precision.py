@@ -10,7 +10,9 @@ In 16 bits the parameters, their gradients, the optimizer's state, gamma, beta, 
 statistics float64, and kernels compute in float32; weight matrices are multiplied from a copy in 16 bits, the shadow,
 which each update of the parameters writes too. Micikevicius et al. (2018).
 
-References multiply arrays as they are, so where a network in "tf32" runs one, its products are float32.
+"tf32" allows cublasLt its tensor cores; for a shape or an address that these do not take it multiplies in float32.
+References multiply arrays as they are, so where a network in "tf32" runs one, its products are float32, and
+`explain_dispatch` says so.
 """
 
 from typing import Any, Literal, NamedTuple

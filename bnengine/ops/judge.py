@@ -47,7 +47,8 @@ def _examples(rng: Any, dtype: str) -> Iterator[Example]:
     yield Example("grows", (*given, np.asarray([64.0, 4.0, 0.0, 2.0], wide)), {"every": 5, "growth": 3.0})
     overflown = gradients.copy()
     overflown[7] = np.inf
-    for scale in (64.0, 0.5):
+    yield Example("cannot grow", (*given, np.asarray([LARGEST, 4.0, 0.0, 2.0], wide)), {"every": 5})
+    for scale in (SMALLEST, 64.0, 1.0, 0.5):
         state = np.asarray([scale, 4.0, 2.0, 2.0], wide)
         yield Example(f"overflown at {scale}", (loss, overflown, proposals, state), {"backoff": 0.25})
     yield Example("not the scale's fault", (loss * np.inf, gradients, proposals, state))

@@ -244,6 +244,7 @@ def judge(loss, gradients, proposals, scaling=None, *, clip=None, growth=2.0, ba
         in_a_row += not (overflown and scale > 1)
         if overflown:
             scale, good = scale * backoff, 0
+    scale = min(max(scale, LONG(2.0**-24)), LONG(2.0**64))
     return found | {"scaling": np.asarray([scale, good, in_a_row, max(longest, in_a_row)])}
 
 
