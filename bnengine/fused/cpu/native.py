@@ -1,0 +1,150 @@
+"""Native kernels as a launch's kernel, one at a time or a whole recorded step in one call: the same bits."""
+
+import ctypes
+import functools
+import math
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...errors import InputError
+from ...plan import Launch, Plan, name_of
+from . import _load
+
+
+class Packed(NamedTuple):
+    """What a kernel gets: addresses of the arrays, the scalars by their kind, each in the order of the launch."""
+
+    arrays: list[int | None]
+    integers: list[int]
+    reals: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class NativeKernel:
+    """A kernel of kernels/cpu by its name, and how its launch is cut: called with arrays and scalars, it runs at once.
+
+    `width`: the columns, rows or elements that blocks divide; it is that of the launch, 1 where that has no split.
+    `unit`: a block begins at a multiple of it. `blocks`: how many there are at most, by the shape and never by the
+    number of threads. `scratch`: bytes that each thread needs beside its arguments. No result depends on unit or
+    blocks.
+    """
+
+    name: str
+    width: int = 1
+    unit: int = 1
+    blocks: int = 1
+    scratch: int = 0
+
+    def __post_init__(self) -> None:
+        if self.width < 0 or self.unit < 1 or self.blocks < 1 or self.scratch < 0:
+            figures = f"width {self.width}, unit {self.unit}, blocks {self.blocks}, scratch {self.scratch}"
+            raise InputError(f"{self.name}: {figures} cannot be; width and scratch are 0 or more, unit and blocks 1")
+
+    @property
+    def __name__(self) -> str:
+        return self.name
+
+    def __call__(self, *arguments: Any) -> None:
+        """Run it on the pool, as the only launch of its group."""
+        packed = _packed(self.name, arguments)
+        outcome = _load.library().bnengine_launch_now(
+            ctypes.byref(_group([self])),
+            _load.kernel(self.name),
+            _vector(ctypes.c_void_p, packed.arrays),
+            _vector(ctypes.c_int64, packed.integers),
+            _vector(ctypes.c_double, packed.reals),
+            self.scratch,
+        )
+        _load.done(outcome, self.name)
+
+
+def replayer(plan: Plan) -> Callable[[], None] | str:
+    """A call that runs the whole plan as one native call, or in words why there is none.
+
+    The call releases the interpreter's lock and allocates nothing. It holds the plan, and with it the arrays.
+    """
+    if not plan.launches:
+        return "the plan has no launches"
+    for launch in plan.launches:
+        if why := _refusal(launch):
+            return f"{name_of(launch.kernel)} {why}"
+    return _NativePlan(plan)
+
+
+def _refusal(launch: Launch) -> str:
+    """Why a launch cannot be part of a native plan; "" if it can."""
+    if not isinstance(launch.kernel, NativeKernel):
+        return "is not a native kernel"
+    if launch.scratch:
+        return "has scratch arrays; a native kernel asks for scratch in bytes"
+    if launch.split is not None and launch.width != launch.kernel.width:
+        return f"is cut by {launch.kernel.width}, its launch by {launch.width}"
+    if any(not x.flags.writeable for x in launch.outputs):
+        return "writes to a read-only array"
+    return ""
+
+
+class _NativePlan:
+    """A plan in the library's memory; runs when called."""
+
+    def __init__(self, plan: Plan) -> None:
+        groups, launches = list[_load.Group](), list[_load.Launch]()
+        flat = Packed([], [], [])
+        scratch = 0
+        for members in plan.groups():
+            kernels: list[NativeKernel] = [launch.kernel for launch in members]  # type: ignore[misc] # as _refusal saw
+            groups.append(_group(kernels))
+            for kernel, launch in zip(kernels, members, strict=True):
+                packed = _packed(kernel.name, (*launch.whole, *launch.reads, *launch.writes, *launch.scalars))
+                counts = len(packed.arrays), len(packed.integers), len(packed.reals)
+                launches.append(_load.Launch(_load.kernel(kernel.name), *counts))
+                flat.arrays.extend(packed.arrays)
+                flat.integers.extend(packed.integers)
+                flat.reals.extend(packed.reals)
+                scratch = max(scratch, kernel.scratch)
+        outcome, library = ctypes.c_int(), _load.library()
+        handle = library.bnengine_plan(
+            _vector(_load.Group, groups), len(groups), _vector(_load.Launch, launches),
+            _vector(ctypes.c_void_p, flat.arrays), _vector(ctypes.c_int64, flat.integers),
+            _vector(ctypes.c_double, flat.reals), scratch, ctypes.byref(outcome),
+        )  # fmt: skip
+        _load.done(outcome.value, "replayer")
+        self.plan = plan
+        self._run = functools.partial(library.bnengine_run, ctypes.c_void_p(handle))
+        weakref.finalize(self, library.bnengine_plan_free, handle).atexit = False
+
+    def __call__(self) -> None:
+        if outcome := self._run():
+            _load.done(outcome, "a native plan")
+
+
+def _group(kernels: Sequence[NativeKernel]) -> _load.Group:
+    """How the blocks of a group lie: units that suit every kernel of it, and the most blocks that one asks for."""
+    width, unit = kernels[0].width, math.lcm(*(kernel.unit for kernel in kernels))
+    blocks = min(max(kernel.blocks for kernel in kernels), max(1, -(-width // unit)))
+    return _load.Group(width, unit, blocks, len(kernels))
+
+
+def _packed(name: str, arguments: Sequence[Any]) -> Packed:
+    packed = Packed([], [], [])
+    for argument in arguments:
+        kind = type(argument)
+        if argument is None:
+            packed.arrays.append(None)
+        elif kind is int or kind is bool:
+            packed.integers.append(argument)
+        elif kind is float:
+            packed.reals.append(argument)
+        elif (interface := getattr(argument, "__array_interface__", None)) is None or isinstance(argument, np.generic):
+            raise InputError(f"{name}: {argument!r} is not an array, an int or a float, which kernels take")
+        else:
+            packed.arrays.append(interface["data"][0])
+    return packed
+
+
+def _vector(kind: Any, values: Sequence[Any]) -> Any:
+    return (kind * len(values))(*values)

@@ -1,0 +1,141 @@
+"""The native library found, or why not: each reason in its words, each mistake in the environment named."""
+
+import ctypes
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from bnengine.fused.cpu import _load
+from tests.cpu.driver import compiled
+from tests.support import ROOT
+
+ASK = """
+from bnengine import threads
+from bnengine.errors import InputError
+from bnengine.fused.cpu import _load
+try:
+    print(_load.available())
+    print(_load.isa() if _load.available() is None else "-", threads.get())
+except InputError as error:
+    print("InputError:", error)
+"""
+
+
+def asked(**environment):
+    """What a new process finds, a line each."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("BNENGINE_")}
+    command = [sys.executable, "-W", "error", "-c", ASK]
+    done = subprocess.run(command, cwd=ROOT, env=kept | environment, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def there(native):
+    opened = native.library()
+    return [name for name in native.sets(opened) if opened.bnengine_isa_runs(name.encode())]
+
+
+def test_the_most_capable_instruction_set_runs_unless_another_is_asked_for(native):
+    runs = there(native)
+    assert asked()[1].split()[0] == runs[0]
+    for name in runs:
+        assert asked(BNENGINE_ISA=name)[1].split()[0] == name
+
+
+def test_an_instruction_set_that_is_not_there_is_an_error(native):
+    assert asked(BNENGINE_ISA="avx2") == [
+        "InputError: BNENGINE_ISA: 'avx2' is not one of v4, v3, aarch64; unset it for the most capable one"
+    ]
+    absent = next(name for name in _load.SETS if name not in there(native))
+    message = asked(BNENGINE_ISA=absent)[0]
+    assert message == f"InputError: BNENGINE_ISA: this processor does not run {absent}, but {', '.join(there(native))}"
+
+
+@pytest.mark.usefixtures("native")
+def test_the_environment_says_the_number_of_threads():
+    assert asked(BNENGINE_NUM_THREADS="3")[1].endswith(" 3")
+    for wrong in ("0", "257", "two", "1.5"):
+        assert asked(BNENGINE_NUM_THREADS=wrong) == [
+            f"InputError: BNENGINE_NUM_THREADS: {wrong!r} is not a number of threads from 1 to 256; unset it or say one"
+        ]
+
+
+def test_a_library_that_is_not_there_is_a_reason_and_one_thread(tmp_path):
+    why, rest = asked(BNENGINE_CPU_LIBRARY=str(tmp_path / "_kernels.so"))
+    assert why.startswith("no native kernels were built: ")
+    assert rest == "- 1"
+
+
+def test_a_file_that_is_no_library_is_a_reason(tmp_path):
+    broken = tmp_path / "_kernels.so"
+    broken.write_bytes(b"not a library")
+    assert asked(BNENGINE_CPU_LIBRARY=str(broken))[0].startswith(f"{broken} cannot be loaded: ")
+
+
+def test_a_library_of_another_interface_is_a_reason(tmp_path):
+    source = tmp_path / "other.cpp"
+    source.write_text('extern "C" int bnengine_interface() { return 0; }\n')
+    other = compiled(source, name="other", shared=True)
+    assert re.search(r"has interface 0, not \d+; install bnengine again", asked(BNENGINE_CPU_LIBRARY=str(other))[0])
+    source.write_text("int nothing;\n")
+    strange = compiled(source, name="strange", shared=True)
+    assert "cannot be loaded" in asked(BNENGINE_CPU_LIBRARY=str(strange))[0]
+
+
+def test_every_function_of_the_header_has_its_types():
+    header = (ROOT / "kernels" / "cpu" / "replay.h").read_text()
+    declared = re.findall(r"^BNENGINE_EXPORT .*?(bnengine_\w+)\(([^;]*)\);", header, re.MULTILINE | re.DOTALL)
+    counts = {name: len(given.split(",")) if given.strip() else 0 for name, given in declared}
+    assert counts.pop("bnengine_interface") == 0
+    assert counts == {name: len(arguments) for name, (_, arguments) in _load._SIGNATURES.items()}
+    number = re.search(r"kInterface = (\d+);", (ROOT / "kernels" / "cpu" / "tables.cpp").read_text())[1]
+    assert int(number) == _load.INTERFACE
+
+
+def test_every_instruction_set_has_the_same_kernels(native):
+    opened = native.library()
+    taken, names = native.isa(), dict[str, list[str]]()
+    try:
+        for name in there(native):
+            native.done(opened.bnengine_choose_isa(name.encode()), name)
+            assert native.isa() == name
+            names[name] = native.kernels()
+    finally:
+        native.done(opened.bnengine_choose_isa(taken.encode()), taken)
+    assert all(found == native.kernels() for found in names.values())
+    assert len(set(native.kernels())) == len(native.kernels()) > 0
+
+
+def test_nothing_compiled_for_one_instruction_set_can_stand_in_for_another(native):
+    """An inline function compiled for several of them, and kept once, would run AVX-512 code where there is none."""
+    if shutil.which("nm") is None:
+        pytest.skip("nm is not installed")
+    done = subprocess.run(["nm", "-C", native.path()], capture_output=True, text=True, check=True)
+    weak = [line.split(maxsplit=2)[2] for line in done.stdout.splitlines() if re.match(r"[0-9a-f]+ [WVu] ", line)]
+    assert not [name for name in weak if not re.search(r"\bbnengine_(v3|v4|aarch64)::", name)]
+
+
+def test_the_library_needs_the_c_library_alone(native):
+    if shutil.which("objdump") is None:
+        pytest.skip("objdump is not installed")
+    done = subprocess.run(["objdump", "-p", native.path()], capture_output=True, text=True, check=True)
+    needed = re.findall(r"NEEDED\s+(\S+)", done.stdout)
+    assert needed
+    assert all(re.match(r"lib(c|pthread)\.so|ld-linux", name) for name in needed)
+
+
+@pytest.mark.usefixtures("native")
+def test_loading_leaves_the_floating_point_mode_alone():
+    script = (
+        "import numpy as np; small = np.float32(1e-45); from bnengine.fused.cpu import _load; "
+        "assert _load.available() is None; print(float(small * np.float32(1)) > 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+
+
+def test_the_structures_are_as_large_as_in_c():
+    assert ctypes.sizeof(_load.Group) == ctypes.sizeof(_load.Launch) == 32

@@ -1,0 +1,37 @@
+"""The pool of threads on its own, plain and under g++'s sanitizers; the cases are in pool_driver.cpp."""
+
+import subprocess
+
+import pytest
+
+from tests.cpu.driver import HERE, compiled, environment
+from tests.support import ROOT
+
+CASES = (
+    "counts", "sleeping", "nested", "concurrent", "resize", "forked", "leaving", "scratch", "floating_point", "late",
+)  # fmt: skip
+# GCC's thread sanitizer does not follow a process that forks while it has threads.
+CHECKS = {"": CASES, "thread": tuple(c for c in CASES if c != "forked"), "address,undefined": CASES}
+
+
+@pytest.mark.parametrize(("sanitize", "case"), [(s, c) for s, cases in CHECKS.items() for c in cases])
+def test_the_pool_keeps_its_word(sanitize, case):
+    sources = ROOT / "kernels" / "cpu" / "pool.cpp", HERE / "pool_driver.cpp"
+    program = compiled(*sources, name="pool", sanitize=sanitize)
+    done = subprocess.run([program, case], env=environment(), capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+
+
+def test_the_thread_sanitizer_sees_a_slot_that_is_taken_too_early(tmp_path):
+    text = (ROOT / "kernels" / "cpu" / "pool.cpp").read_text()
+    waits = "while (slot->gate.load(std::memory_order_acquire)) ++slot;"
+    assert text.count(waits) == 1
+    planted = tmp_path / "cpu" / "pool.cpp"
+    planted.parent.mkdir()
+    planted.write_text(text.replace(waits, ""))
+    for header in ("pool.h", "sleep.h", "kernel.h"):
+        (planted.parent / header).write_text((ROOT / "kernels" / "cpu" / header).read_text())
+    program = compiled(planted, HERE / "pool_driver.cpp", name="planted", sanitize="thread")
+    done = subprocess.run([program, "counts"], env=environment(), capture_output=True, text=True, timeout=180)
+    assert done.returncode != 0

@@ -1,0 +1,327 @@
+"""Recorded steps as one native call: order, groups, the same bits on any number of threads, nothing allocated."""
+
+import ctypes
+import gc
+import os
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+import weakref
+
+import numpy as np
+import pytest
+
+from bnengine import threads
+from bnengine.errors import BackendError, InputError
+from bnengine.fused.cpu.native import NativeKernel, replayer
+from bnengine.plan import COLUMNS, ROWS, Launch, Plan
+from tests.support import ROOT
+
+pytestmark = pytest.mark.usefixtures("kernels_for_tests")
+ROWS_OF_X, CHANNELS = 1000, 37
+
+
+def plan_of(*launches, own=()):
+    plan = Plan()
+    plan.own([*own, *(x for launch in launches for x in launch.inputs)])
+    for launch in launches:
+        plan.record(launch)
+    return plan
+
+
+def means(x, partial, out):
+    """The mean of each column of x in two launches, and a copy of it: three groups."""
+    copy = np.empty_like(out)
+    rows, columns = x.shape
+    blocks = partial.shape[0]
+    sums = NativeKernel("block_sums", width=blocks, blocks=13)
+    merged = NativeKernel("merged_sums", width=columns, unit=8, blocks=3)
+    copied = NativeKernel("copy<float>", width=columns, unit=16, blocks=2)
+    return copy, (
+        Launch(sums, whole=(x,), writes=(partial,), scalars=(rows, columns), split=ROWS),
+        Launch(merged, whole=(partial,), writes=(out,), scalars=(blocks, columns, 1.0 / rows), split=COLUMNS),
+        Launch(copied, reads=(out,), writes=(copy,), split=COLUMNS),
+    )
+
+
+@pytest.fixture
+def case(rng):
+    x = rng.standard_normal((ROWS_OF_X, CHANNELS)).astype(np.float32)
+    partial = np.zeros((-(-ROWS_OF_X // 16), CHANNELS), np.float32)
+    out = np.zeros(CHANNELS, np.float32)
+    copy, launches = means(x, partial, out)
+    return x, out, copy, launches
+
+
+def test_a_plan_gives_what_its_launches_give_one_by_one(case):
+    x, out, copy, launches = case
+    plan = plan_of(*launches)
+    assert [len(group) for group in plan.groups()] == [1, 2]
+    for launch in launches:
+        launch()
+    eager = copy.tobytes()
+    assert np.allclose(copy, x.astype(np.float64).mean(axis=0), atol=1e-6)
+    out[:] = copy[:] = np.nan
+    run = replayer(plan)
+    assert not isinstance(run, str)
+    run()
+    assert copy.tobytes() == eager
+
+
+@pytest.mark.parametrize("blocks", [1, 5, 63])
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_the_bits_are_the_same_on_any_number_of_threads_and_for_any_blocks(case, count, blocks):
+    _, _, copy, launches = case
+    threads.set(1)
+    replayer(plan_of(*launches))()
+    alone = copy.tobytes()
+    threads.set(count)
+    first = launches[0]._replace(kernel=NativeKernel("block_sums", width=launches[0].kernel.width, blocks=blocks))
+    run = replayer(plan_of(first, *launches[1:]))
+    for _ in range(200):
+        copy[:] = np.nan
+        run()
+        assert copy.tobytes() == alone
+
+
+def test_every_block_runs_once_and_a_group_behind_the_one_before_it():
+    log, a, b = np.zeros(4000, np.int64), np.zeros(103), np.zeros(50)
+
+    def logged(number, along, unit, blocks):
+        kernel = NativeKernel("logged", width=along.size, unit=unit, blocks=blocks)
+        return Launch(kernel, whole=(log,), writes=(along,), scalars=(number,), split=COLUMNS)
+
+    plan = plan_of(logged(0, a, 8, 5), logged(1, a, 4, 9), logged(2, b, 1, 100), own=[log])
+    assert [len(group) for group in plan.groups()] == [2, 1]
+    run = replayer(plan)
+    for count in (1, 2, 8):
+        threads.set(count)
+        for _ in range(20):
+            log[:] = 0
+            run()
+            ran = log[1 : 1 + 3 * log[0]].reshape(-1, 3).tolist()
+            assert [number for number, _, _ in ran[-50:]] == [2] * 50
+            blocks = sorted((begin, end) for number, begin, end in ran if number == 0)
+            assert len(blocks) == 9
+            assert [begin for begin, _ in blocks] == [0, *(end for _, end in blocks[:-1])]
+            assert blocks[-1][1] == 103
+            assert all(begin % 8 == 0 for begin, _ in blocks)
+            assert sorted((begin, end) for number, begin, end in ran if number == 1) == blocks
+            assert sorted(begin for number, begin, _ in ran if number == 2) == list(range(50))
+            order = {(n, begin): i for i, (n, begin, _) in enumerate(ran)}
+            assert all(order[0, begin] < order[1, begin] for begin, _ in blocks)
+
+
+def test_a_launch_without_a_split_and_one_of_no_width_run_as_one_block():
+    log, a = np.zeros(100, np.int64), np.zeros((0,))
+    plan = plan_of(
+        Launch(NativeKernel("logged"), writes=(log,), scalars=(7,)),
+        Launch(NativeKernel("logged", width=0, blocks=4), whole=(log,), writes=(a,), scalars=(8,), split=COLUMNS),
+    )
+    replayer(plan)()
+    assert log[:7].tolist() == [2, 7, 0, 1, 8, 0, 0]
+
+
+def test_a_steady_run_asks_for_no_memory(case):
+    _, _, _, launches = case
+    run = replayer(plan_of(*launches))
+    gc.collect()
+    gc.disable()
+    try:
+        assert grown(run) == 0
+        tracemalloc.start()
+        for _ in range(1000):
+            run()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 65536
+    finally:
+        gc.enable()
+
+
+def test_an_allocation_planted_in_a_kernel_is_seen():
+    out = np.zeros(1)
+    run = replayer(plan_of(Launch(NativeKernel("allocates"), writes=(out,), scalars=(100,))))
+    assert grown(run) >= 1000 * 100
+
+
+def grown(run):
+    """By how many bytes 1,000 runs change what the C heap has given out, mapped memory with it."""
+
+    class Info(ctypes.Structure):
+        _fields_ = [(name, ctypes.c_size_t) for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+        )]  # fmt: skip
+
+    try:
+        ask = ctypes.CDLL(None).mallinfo2
+    except AttributeError:
+        pytest.skip("this C library has no mallinfo2")
+    ask.restype = Info
+
+    figures = [0, 0]
+    for i in (0, 0, 0, 1):  # what the first calls leave behind is none of it
+        for _ in range(1000):
+            run()
+        found = ask()
+        figures[i] = found.uordblks + found.hblkhd
+    return figures[1] - figures[0]
+
+
+def test_each_thread_has_the_scratch_that_was_asked_for():
+    out = np.zeros(64, np.int64)
+    kernel = NativeKernel("uses_scratch", width=64, blocks=64, scratch=100_000)
+    run = replayer(plan_of(Launch(kernel, writes=(out,), scalars=(100_000,), split=COLUMNS)))
+    for count in (2, 5, 1):
+        threads.set(count)
+        out[:] = -2
+        run()
+        assert out.tolist() == list(range(64))
+
+
+def test_scratch_can_be_poisoned_between_runs(native):
+    out = np.zeros(16, np.float32)
+    kernel = NativeKernel("reads_scratch", width=16, scratch=64)
+    run = replayer(plan_of(Launch(kernel, writes=(out,), split=COLUMNS)))
+    native.done(native.library().bnengine_fill_scratch(255), "poison")
+    run()
+    assert np.isnan(out).all()
+
+
+def test_a_plan_from_inside_a_kernel_is_refused(case, native):
+    inner = replayer(plan_of(*case[3]))
+    out = np.full(4, -1)
+    address = ctypes.cast(native.library().bnengine_run, ctypes.c_void_p).value
+    kernel = NativeKernel("runs_a_plan", width=4, blocks=4)
+    Launch(kernel, writes=(out,), scalars=(address, inner._run.args[0].value), split=COLUMNS)()
+    assert out.tolist() == [1, 1, 1, 1]
+    with pytest.raises(BackendError, match="called from inside a kernel"):
+        native.done(int(out[0]), "a native plan")
+
+
+def test_plans_run_in_several_python_threads_while_others_change_their_number():
+    outcomes = []
+
+    def work(seed):
+        x = np.random.default_rng(seed).standard_normal((ROWS_OF_X, CHANNELS)).astype(np.float32)
+        partial, out = np.zeros((-(-ROWS_OF_X // 16), CHANNELS), np.float32), np.zeros(CHANNELS, np.float32)
+        copy, launches = means(x, partial, out)
+        run = replayer(plan_of(*launches))
+        run()
+        expected = copy.tobytes()
+        for _ in range(200):
+            copy[:] = np.nan
+            run()
+            outcomes.append(copy.tobytes() == expected)
+
+    workers = [threading.Thread(target=work, args=(seed,)) for seed in range(3)]
+    for worker in workers:
+        worker.start()
+    for n in (1, 3, 2, 4) * 5:
+        threads.set(n)
+    threads.release()
+    for worker in workers:
+        worker.join()
+    assert outcomes == [True] * 600
+
+
+def test_a_run_lets_other_python_threads_run():
+    flags, out = np.zeros(2, np.int64), np.zeros(1)
+
+    def answer():
+        while not flags[0]:
+            time.sleep(0.001)
+        flags[1] = 1
+
+    run = replayer(plan_of(Launch(NativeKernel("waits"), whole=(flags,), writes=(out,))))
+    other = threading.Thread(target=answer)
+    other.start()
+    run()  # comes back when it was answered, or after ten seconds
+    other.join()
+    assert out[0] == 1
+
+
+def test_a_child_process_has_a_pool_of_its_own(case):
+    _, _, copy, launches = case
+    run = replayer(plan_of(*launches))
+    run()
+    expected = copy.tobytes()
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        copy[:] = np.nan
+        run()
+        threads.set(3)
+        run()
+        os.write(write, b"same" if copy.tobytes() == expected else b"other")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert os.read(read, 10) == b"same"
+    os.close(read)
+    os.close(write)
+    run()
+
+
+SCRIPT = """
+import threading
+import numpy as np
+from bnengine.fused.cpu.native import NativeKernel, replayer
+from bnengine.plan import COLUMNS, Launch, Plan
+out, plan = np.zeros(100_000, np.float32), Plan()
+plan.record(Launch(NativeKernel("fill<float>", out.size, 16, 8), writes=(out,), scalars=(1.0,), split=COLUMNS))
+run = replayer(plan)
+run()
+def forever():
+    while True:
+        run()
+threading.Thread(target=forever, daemon=True).start()
+print("leaves")
+"""
+
+
+def test_the_interpreter_ends_while_a_daemon_thread_runs_steps():
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "leaves\n", "")
+
+
+def test_a_plan_goes_with_the_last_reference_to_its_call(case):
+    plan = plan_of(*case[3])
+    run, held = replayer(plan), weakref.ref(plan)
+    del plan
+    run()
+    assert held() is not None
+    del run
+    gc.collect()
+    assert held() is None
+
+
+def test_why_a_plan_cannot_be_native_is_said():
+    a = np.zeros(8, np.float32)
+    fill = NativeKernel("fill<float>", width=8)
+    fixed = np.zeros(8, np.float32)
+    fixed.flags.writeable = False
+    refused = {
+        "is not a native kernel": Launch(np.negative, writes=(a,)),
+        "is cut by 8, its launch by 4": Launch(fill, writes=(a[:4],), scalars=(1.0,), split=COLUMNS),
+        "scratch in bytes": Launch(fill, writes=(a,), scratch=(a,), scalars=(1.0,), split=COLUMNS),
+        "read-only": Launch(fill, writes=(fixed,), scalars=(1.0,), split=COLUMNS),
+    }
+    for why, launch in refused.items():
+        assert why in str(replayer(plan_of(launch)))
+    assert "no launches" in str(replayer(Plan()))
+
+
+def test_mistakes_are_named():
+    a = np.zeros(8, np.float32)
+    with pytest.raises(InputError, match="fill<float>: 'x' is not an array, an int or a float"):
+        NativeKernel("fill<float>", 8)(a, "x")
+    with pytest.raises(InputError, match="is not an array, an int or a float"):
+        NativeKernel("fill<float>", 8)(a, np.float32(1))
+    with pytest.raises(BackendError, match="there is no kernel 'fill<int>'"):
+        NativeKernel("fill<int>", 8)(a, 1.0)
+    for wrong in ({"width": -1}, {"unit": 0}, {"blocks": 0}, {"scratch": -1}):
+        with pytest.raises(InputError, match="cannot be"):
+            NativeKernel("fill<float>", **wrong)
