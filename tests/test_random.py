@@ -28,6 +28,8 @@ PERMUTATION = [6, 5, 3, 4, 2, 0, 1, 7]
 
 
 def host(x):
+    if hasattr(x, "get"):  # CuPy's, which lie on a device
+        return x.get()
     return np.from_dlpack(x) if not isinstance(x, np.ndarray) else x
 
 

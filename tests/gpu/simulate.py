@@ -46,7 +46,7 @@ def install() -> None:
     )
     simulated_cupy.CUPY.cuda.nvrtc = SimpleNamespace(getVersion=lambda: (0, 0))
     simulated_cupy.NAMESPACE.cuda = simulated_cupy.CUPY.cuda
-    simulated_cupy.DEVICE.compute_capability = "00"
+    simulated_cupy.DEVICE.compute_capability = "90"
     backend._PROBES["cupy"] = backend._probe_cupy = probe
     atexit.register(lambda: delattr(Zone, "__del__"))  # what it counts with is gone when the last arrays go
 
