@@ -89,8 +89,7 @@ void pack_columns(index length, index columns, const T* b, index stride, index w
       for (int i = 0; i < kSide; ++i) from[i] += ahead[i];
     }
     for (index k = squares; k < length; ++k)
-      for (int i = 0; i < kSide; ++i)
-        panel[k * width + j + i] = j + i < columns ? from[i][k - squares] : T(0);
+      for (int i = 0; i < kSide; ++i) panel[k * width + j + i] = from[i][k - squares];
   }
 }
 

@@ -1,0 +1,131 @@
+// Every product kernel between pages that nothing may touch, in blocks, against its definition: one chain of fused multiply-adds
+// for each element. A page that is touched ends the program; so does a sanitizer's finding.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "gemm.cpp"
+
+using namespace bnengine::BNENGINE_ISA;
+using bnengine::Kernel;
+using i64 = int64_t;
+
+static uint64_t state = 88172645463325252ull;
+static uint64_t draw() {
+  state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+  return state;
+}
+static i64 below(i64 n) { return i64(draw() % uint64_t(n)); }
+
+// `count` elements that end, or begin, where a page that may not be touched begins, or ends.
+template <class T>
+struct Fenced {
+  static constexpr size_t kPage = 4096;
+  char* base = nullptr;
+  size_t bytes = 0;
+  T* data = nullptr;
+  Fenced(i64 count, bool behind) {
+    const size_t needed = size_t(count) * sizeof(T);
+    bytes = (needed + kPage - 1) / kPage * kPage + 2 * kPage;
+    base = static_cast<char*>(mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    if (base == MAP_FAILED || mprotect(base, kPage, PROT_NONE) || mprotect(base + bytes - kPage, kPage, PROT_NONE)) abort();
+    data = reinterpret_cast<T*>(behind ? base + bytes - kPage - needed : base + kPage);
+    for (i64 i = 0; i < count; ++i) data[i] = T(below(2001) - 1000) / T(1 + below(999));
+  }
+  ~Fenced() { munmap(base, bytes); }
+  Fenced(const Fenced&) = delete;
+};
+
+static float chain(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+static double chain(double a, double b, double c) { return __builtin_fma(a, b, c); }
+
+static Kernel find(const char* name) {
+  for (const bnengine::Entry* e = entries(); e->name; ++e)
+    if (!strcmp(e->name, name)) return e->kernel;
+  fprintf(stderr, "there is no %s\n", name);
+  exit(1);
+}
+
+static void* scratch;
+static const size_t kScratchBytes = 3 << 20;
+
+template <class T>
+static void check(const char* name, bool across_a, bool across_b, bool by_rows, i64 m, i64 n, i64 k) {
+  const bool behind = below(2), adds = below(2), has_bias = below(2), sums_too = !by_rows && !across_b && below(2);
+  const i64 wide_a = across_a ? m : k, high_a = across_a ? k : m, wide_b = across_b ? k : n, high_b = across_b ? n : k;
+  const i64 lda = wide_a + below(2) * below(40), ldb = wide_b + below(2) * below(40), ldc = n + below(2) * below(40);
+  // The last row ends with its last column: what a stride leaves behind it does not belong to the matrix.
+  Fenced<T> a(high_a ? (high_a - 1) * lda + wide_a : 0, behind), b(high_b ? (high_b - 1) * ldb + wide_b : 0, behind);
+  Fenced<T> bias(n, behind), c((m - 1) * ldc + n, behind), sums(n, behind);
+  T* const old = static_cast<T*>(malloc(size_t((m - 1) * ldc + n) * sizeof(T)));
+  T* const old_sums = static_cast<T*>(malloc(size_t(n) * sizeof(T)));
+  memcpy(old, c.data, size_t((m - 1) * ldc + n) * sizeof(T));
+  memcpy(old_sums, sums.data, size_t(n) * sizeof(T));
+
+  void* const columns[] = {a.data, b.data, has_bias ? bias.data : nullptr, c.data, sums_too ? sums.data : nullptr};
+  void* const rows[] = {b.data, has_bias ? bias.data : nullptr, a.data, c.data};
+  const i64 integers[] = {m, n, k, lda, ldb, ldc, adds, adds};
+  bnengine::Worker worker{scratch, kScratchBytes};
+  const Kernel kernel = find(name);
+  const i64 width = by_rows ? m : n, most = below(3) ? width : 1 + below(width);
+  for (i64 begin = 0, end; begin < width; begin = end) {
+    end = begin + most < width ? begin + most : width;
+    kernel(bnengine::Arguments{by_rows ? rows : columns, integers, nullptr}, begin, end, worker);
+  }
+
+  for (i64 i = 0; i < m; ++i) {
+    for (i64 j = 0; j < ldc && i * ldc + j < (m - 1) * ldc + n; ++j) {
+      T sum = 0;
+      if (j < n) {
+        for (i64 l = 0; l < k; ++l)
+          sum = chain(a.data[across_a ? l * lda + i : i * lda + l], b.data[across_b ? j * ldb + l : l * ldb + j], sum);
+        if (has_bias) sum += bias.data[j];
+        if (adds) sum += old[i * ldc + j];
+      } else {
+        sum = old[i * ldc + j];
+      }
+      if (memcmp(&sum, &c.data[i * ldc + j], sizeof sum)) {
+        fprintf(stderr, "%s m %ld n %ld k %ld strides %ld %ld %ld block %ld: (%ld, %ld) is %.17g, not %.17g\n", name, long(m),
+                long(n), long(k), long(lda), long(ldb), long(ldc), long(most), long(i), long(j),
+                double(c.data[i * ldc + j]), double(sum));
+        exit(1);
+      }
+    }
+  }
+  for (i64 j = 0; sums_too && j < n; ++j) {
+    double sum = 0;
+    for (i64 l = 0; l < k; ++l) sum += double(b.data[l * ldb + j]);
+    const T expected = adds ? old_sums[j] + T(sum) : T(sum);
+    if (memcmp(&expected, &sums.data[j], sizeof expected)) {
+      fprintf(stderr, "%s: sum %ld is %.17g, not %.17g\n", name, long(j), double(sums.data[j]), double(expected));
+      exit(1);
+    }
+  }
+  free(old), free(old_sums);
+}
+
+int main(int count, char** arguments) {
+  const int rounds = count > 1 ? atoi(arguments[1]) : 100;
+  scratch = aligned_alloc(64, kScratchBytes);
+  memset(scratch, 255, kScratchBytes);  // NaN
+  const i64 sizes[] = {1, 2, 3, 5, 6, 7, 8, 9, 10, 12, 15, 16, 17, 24, 31, 33, 47, 48, 49, 63, 64, 65, 95, 96, 97, 100, 127, 144, 145};
+  const i64 long_ones[] = {256, 257, 289, 300, 513, 700};
+  const auto size = [&](bool any) { return below(8) || !any ? sizes[below(sizeof sizes / sizeof *sizes)] : long_ones[below(6)]; };
+  for (int round = 0; round < rounds; ++round)
+    for (int which = 0; which < 6; ++which) {
+      const bool across_a = which % 3 == 2, across_b = which % 3 == 1, by_rows = which >= 3;
+      const i64 m = size(true), n = size(true), k = below(20) ? (below(3) ? size(true) : long_ones[below(6)]) : 0;
+      static const char* const kinds[] = {"nn", "nt", "tn"};
+      char name[40];
+      snprintf(name, sizeof name, "gemm_%s%s<float>", kinds[which % 3], by_rows ? "_rows" : "");
+      check<float>(name, across_a, across_b, by_rows, m, n, k);
+      snprintf(name, sizeof name, "gemm_%s%s<double>", kinds[which % 3], by_rows ? "_rows" : "");
+      check<double>(name, across_a, across_b, by_rows, m, n, k);
+    }
+  // So deep that B is packed again for each block of rows.
+  check<float>("gemm_nn<float>", false, false, false, 100, 100, 7000);
+  check<double>("gemm_nt<double>", false, true, false, 100, 100, 7000);
+  check<float>("gemm_tn_rows<float>", true, false, true, 100, 100, 7000);
+  return 0;
+}
