@@ -26,7 +26,8 @@ SETS = {
 NEEDS = {"v3": {"avx2", "fma", "bmi2"}, "v4": {"avx2", "fma", "bmi2", "avx512f", "avx512bw", "avx512dq", "avx512vl"}}
 FLAGS = (
     *("-std=gnu++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden"),
-    *("-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics", "-Wall", "-Wextra", "-Werror", f"-I{KERNELS}"),
+    *("-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
+    f"-I{KERNELS}",
 )
 
 
@@ -44,7 +45,7 @@ def require_set(isa: str) -> None:
 def compiled(code: str, isa: str, *options: str) -> Path:
     """What g++ makes of a source that may include kernel files; its name is a digest of all that it depends on."""
     require_set(isa)
-    command = ["g++", "-x", "c++", *FLAGS, *SETS[isa], f"-DBNENGINE_ISA={isa}", *options]
+    command = ["g++", "-x", "c++", "-", *FLAGS, *SETS[isa], f"-DBNENGINE_ISA={isa}", *options]
     try:
         version = subprocess.run(["g++", "--version"], capture_output=True, text=True, check=True).stdout
     except FileNotFoundError:
@@ -58,7 +59,7 @@ def compiled(code: str, isa: str, *options: str) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as work:
             out = Path(work) / "out"
-            done = subprocess.run([*command, "-", "-o", str(out)], input=code, capture_output=True, text=True)
+            done = subprocess.run([*command, "-o", str(out)], input=code, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
             out.replace(target)
     return target
