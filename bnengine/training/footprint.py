@@ -5,6 +5,7 @@ from ..network import Sequential
 
 BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
+
 def estimate(network: Sequential, rows: int) -> str:
     """About how many bytes a training step of `rows` rows holds at once: each layer's output and its gradient, the
     working copies of batch normalisation in float64, and four buffers of parameters. As text with a unit."""
