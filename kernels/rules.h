@@ -6,6 +6,8 @@
 
 #if defined(__CUDACC__)
 #define RULE __host__ __device__ __forceinline__
+#elif defined(BNENGINE_OWN_FUNCTIONS)
+#define RULE inline __attribute__((always_inline))  // so that a loop over elements becomes vector code
 #else
 #define RULE inline
 #endif
@@ -126,6 +128,11 @@ RULE Block<A> block_of(const A (&x)[N]) {
   return {pivot, shift, rest < 0 ? A(0) : rest};
 }
 
+RULE double median(double a, double b, double c) {
+  if ((a <= b) == (b <= c)) return b;
+  return (b <= a) == (a <= c) ? a : c;
+}
+
 // Statistics as they are stored: (count, mean, biased variance).
 struct Statistic {
   double count, mean, var;
@@ -159,6 +166,12 @@ template <class A>
 RULE Centre<A> centre_of(double mean, double var, double eps) {
   const A hi = A(mean);
   return {hi, A(mean - double(hi)), A(1 / square_root(var + eps))};
+}
+
+// dx = gamma inv_std (dz - dbeta / m - x_norm dgamma / m), or gamma inv_std dz where the statistics are constants.
+template <class A>
+RULE A input_gradient(A dz, A x_norm, A through_mean, A through_var, A scale, bool batch_statistics) {
+  return (batch_statistics ? dz - through_mean - x_norm * through_var : dz) * scale;
 }
 
 // -- optimizers: the new values of one parameter and its state
@@ -227,12 +240,95 @@ RULE Words philox(Words c, unsigned key0, unsigned key1) {
   return c;
 }
 
-// -- losses: the value of one element
+// -- what ends an optimizer step
+
+template <class A>
+struct Verdict {
+  bool ok, overflown;  // overflown: of what is not finite, only the gradients are the scale's fault
+  double norm;
+  A factor;
+};
+
+// From the sum of the gradients' squares in double, times scale^2; `sound`: loss and proposals are finite; clip is infinite
+// for none. The norm, clipped, must have a square in A, which Adam and RMSprop keep.
+template <class A>
+RULE Verdict<A> verdict_of(double squares, bool sound, double scale, double clip) {
+  constexpr double kLargest = sizeof(A) == 4 ? 1.844674352395373e19 : 1.3407807929942596e154;  // sqrt of A's maximum
+  const double norm = square_root(squares) / scale;
+  const bool usable = clip > kLargest ? norm <= kLargest : finite(norm);
+  return {usable && sound, sound && !finite(norm), norm, A((norm > clip ? clip / norm : 1) / scale)};
+}
+
+// The loss scale after a step: scaling = (scale, good steps since it changed, skipped in a row, longest such run). Its
+// limits are those of bnengine/ops/judge.py. `out` may be `scaling`.
+template <class A>
+RULE void rescale(const A* scaling, A* out, bool ok, bool overflown, A growth, A backoff, A every) {
+  constexpr A kSmallest = A(5.9604644775390625e-8), kLargest = A(18446744073709551616.0);  // 2^-24, 2^64
+  const A scale = scaling[0], good = scaling[1], longest = scaling[3];
+  const bool grows = ok && good + 1 >= every;
+  A changed = overflown ? scale * backoff : grows ? scale * growth : scale;
+  changed = changed < kSmallest ? kSmallest : changed > kLargest ? kLargest : changed;
+  const bool excused = overflown && scale > 1 && changed < scale;  // it is how the scale is found
+  const A in_a_row = ok ? A(0) : scaling[2] + A(!excused);
+  out[0] = changed;
+  out[1] = grows || overflown ? A(0) : ok ? good + 1 : good;
+  out[2] = in_a_row;
+  out[3] = in_a_row > longest ? in_a_row : longest;
+}
+
+// The row of the table that is next, of so many columns; behind its end the last row stays. I is a whole number.
+template <class A, class I>
+RULE const A* next_row(const A* table, const I* counters, I rows, int columns) {
+  return table + (counters[1] < rows ? counters[1] : rows - 1) * columns;
+}
+
+// counters = (steps, row of the table, skipped, skipped in a row, longest such run). `out` may be `counters`.
+template <class I>
+RULE void count_step(const I* counters, bool ok, I* out) {
+  const I good = ok, in_a_row = (counters[3] + 1) * (1 - good), longest = counters[4];
+  out[0] = counters[0] + good;
+  out[1] = counters[1] + good;
+  out[2] = counters[2] + 1 - good;
+  out[3] = in_a_row;
+  out[4] = in_a_row > longest ? in_a_row : longest;
+}
+
+// sums = (loss times its divisor, divisor, rows right, rows) of an epoch so far. `out` may be `sums`.
+RULE void tally_step(const double* sums, double value, double divisor, double hits, double rows, bool ok, double* out) {
+  const double more[4] = {value * divisor, divisor, hits, rows};
+  for (int k = 0; k < 4; ++k) out[k] = ok ? sums[k] + more[k] : sums[k];
+}
+
+// An exponential average after a step; rest = 1 - decay, rounded once.
+template <class A>
+RULE A averaged_with(A mean, A value, A decay, A rest) {
+  return mean * decay + value * rest;
+}
+
+// -- losses
+
+// A target as a probability, smoothed: kept = 1 - smoothing, spread = smoothing / classes.
+template <class A>
+RULE A smoothed(A plain, A kept, A spread) {
+  return spread != 0 ? plain * kept + spread : plain;
+}
 
 template <class A>
 RULE A binary_surprise(A logit, A target) {
   const A positive = logit < 0 ? A(0) : logit;
   return positive - logit * target + log_of_one_plus(exponential(-magnitude(logit)));
 }
+
+// Losses of single outputs: the value of one, and its slope.
+template <class A>
+struct BinaryCrossEntropy {
+  RULE A value(A logit, A target) const { return binary_surprise(logit, target); }
+  RULE A slope(A logit, A target) const { return activate<Activation::sigmoid>(logit, A(0)) - target; }
+};
+template <class A>
+struct SquaredError {
+  RULE A value(A p, A target) const { return (p - target) * (p - target); }
+  RULE A slope(A p, A target) const { return (p - target) * 2; }
+};
 
 }  // namespace bnengine

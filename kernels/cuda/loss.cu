@@ -51,8 +51,8 @@ struct Target {
   const A* class_weights;
 
   __device__ __forceinline__ A operator()(A plain, index k) const {
-    const A smoothed = spread != 0 ? plain * kept + spread : plain;
-    return (class_weights ? smoothed * class_weights[k] : smoothed) * weight;
+    const A likely = smoothed(plain, kept, spread);
+    return (class_weights ? likely * class_weights[k] : likely) * weight;
   }
 };
 
@@ -131,19 +131,6 @@ __global__ void __launch_bounds__(kThreads, VEC == 8 || sizeof(T) == 8 ? 1 : 2)
 }
 
 // ---- losses of single outputs
-
-template <class A>
-struct BinaryCrossEntropy {
-  __device__ __forceinline__ A value(A logit, A target) const { return binary_surprise(logit, target); }
-  __device__ __forceinline__ A slope(A logit, A target) const {
-    return activate<Activation::sigmoid>(logit, A(0)) - target;
-  }
-};
-template <class A>
-struct SquaredError {
-  __device__ __forceinline__ A value(A p, A target) const { return (p - target) * (p - target); }
-  __device__ __forceinline__ A slope(A p, A target) const { return (p - target) * 2; }
-};
 
 // Rule is BinaryCrossEntropy or SquaredError. A sample's weight counts for all its outputs.
 template <class T, int VEC, template <class> class Rule>

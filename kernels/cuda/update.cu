@@ -8,24 +8,6 @@ namespace bnengine {
 
 // ---- judge
 
-// The loss scale after a step: scaling = (scale, good steps since it changed, skipped in a row, longest such run). Its
-// limits are those of bnengine/ops/judge.py.
-template <class A>
-__device__ __forceinline__ void rescale(const A* scaling, A* out, bool ok, bool overflown, A growth, A backoff,
-                                        A every) {
-  constexpr A kSmallest = A(5.9604644775390625e-8), kLargest = A(18446744073709551616.0);  // 2^-24, 2^64
-  const A scale = scaling[0], good = scaling[1], longest = scaling[3];
-  const bool grows = ok && good + 1 >= every;
-  A changed = overflown ? scale * backoff : grows ? scale * growth : scale;
-  changed = changed < kSmallest ? kSmallest : changed > kLargest ? kLargest : changed;
-  const bool excused = overflown && scale > 1 && changed < scale;  // it is how the scale is found
-  const A in_a_row = ok ? A(0) : scaling[2] + A(!excused);
-  out[0] = changed;
-  out[1] = grows || overflown ? A(0) : ok ? good + 1 : good;
-  out[2] = in_a_row;
-  out[3] = in_a_row > longest ? in_a_row : longest;
-}
-
 // ok: loss, gradients and proposals are finite, and the norm (clipped to `clip`, infinite for none) has a square in A;
 // norm = |gradients|_2 / scale; factor = min(1, clip / norm) / scale. Without `scaling` the scale is 1.
 template <class A, int VEC>
@@ -42,14 +24,12 @@ __global__ void __launch_bounds__(kThreads, 2)
   });
   for_each<1>(proposed, [&](auto, index i) { found[1] += !finite(proposals[i]); });
   if (!grid_sum(found, partial, arrivals) || thread_number() != 0) return;
-  constexpr double kLargest = sizeof(A) == 4 ? 1.844674352395373e19 : 1.3407807929942596e154;  // sqrt of A's maximum
-  const double scale = scaling ? double(scaling[0]) : 1, length = square_root(found[0]) / scale;
-  const bool usable = clip > kLargest ? length <= kLargest : finite(length);
   const bool sound = finite(double(*loss)) && found[1] == 0;
-  *ok = usable && sound;
-  *norm = length;
-  *factor = A((length > clip ? clip / length : 1) / scale);
-  if (scaling) rescale(scaling, new_scaling, usable && sound, sound && !finite(length), A(growth), A(backoff), A(every));
+  const Verdict<A> verdict = verdict_of<A>(found[0], sound, scaling ? double(scaling[0]) : 1, clip);
+  *ok = verdict.ok;
+  *norm = verdict.norm;
+  *factor = verdict.factor;
+  if (scaling) rescale(scaling, new_scaling, verdict.ok, verdict.overflown, A(growth), A(backoff), A(every));
 }
 
 // ---- optimizers
@@ -71,12 +51,6 @@ struct Frozen {
     return low < count && i >= ranges[2 * low];
   }
 };
-
-// The row of the table that is next; behind its end the last row stays.
-template <class A>
-__device__ __forceinline__ const A* next_row(const A* table, const index* counters, index rows, int columns) {
-  return table + (counters[1] < rows ? counters[1] : rows - 1) * columns;
-}
 
 // A state slot that a variant may lack: then it reads as zeros and is not written.
 template <int N, class A>
@@ -205,7 +179,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     const Pack<A, N> value = load<N>(values + i);
 #pragma unroll
     for (int k = 0; k < N; ++k)
-      if (good) mean.set(k, mean[k] * A(decay) + value[k] * A(1 - decay));
+      if (good) mean.set(k, averaged_with(mean[k], value[k], A(decay), A(1 - decay)));
     store<N>(out + i, mean);
   });
 }
@@ -215,12 +189,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 __global__ void advance(const bool* ok, const index* counters, const index* cursor, index* out, index* new_cursor,
                         index rows) {
   if (thread_number() != 0) return;
-  const index good = *ok, in_a_row = (counters[3] + 1) * (1 - good), longest = counters[4];
-  out[0] = counters[0] + good;
-  out[1] = counters[1] + good;
-  out[2] = counters[2] + 1 - good;
-  out[3] = in_a_row;
-  out[4] = in_a_row > longest ? in_a_row : longest;
+  count_step(counters, *ok, out);
   if (cursor) {
     new_cursor[0] = cursor[0] + rows;
     new_cursor[1] = cursor[1] + 1;
@@ -232,9 +201,7 @@ template <class A>
 __global__ void tally(const A* value, const A* normaliser, const double* hits, const bool* ok, const double* sums,
                       double* out, index rows) {
   if (thread_number() != 0) return;
-  const double divisor = double(*normaliser);
-  const double more[4] = {double(*value) * divisor, divisor, *hits, double(rows)};
-  for (int k = 0; k < 4; ++k) out[k] = *ok ? sums[k] + more[k] : sums[k];
+  tally_step(sums, double(*value), double(*normaliser), *hits, double(rows), *ok, out);
 }
 
 }  // namespace bnengine
