@@ -19,16 +19,26 @@ FEW_ROWS = 8192  # so many lines of a column of lines stay in a core's own cache
 BLOCK_BYTES = 16 << 10  # at least, of a block: less is not worth being handed out
 MOST_BLOCKS = 512  # of a launch
 
-_COPIED = {("f4", "f4"), ("f4", "f8"), ("f8", "f4"), ("f8", "f8"), ("i8", "i8"), ("i4", "i8"), ("u1", "i8"), ("b1", "b1")}
+_COPIED = {
+    ("f4", "f4"),
+    ("f4", "f8"),
+    ("f8", "f4"),
+    ("f8", "f8"),
+    ("i8", "i8"),
+    ("i4", "i8"),
+    ("u1", "i8"),
+    ("b1", "b1"),
+}
 _AXES = 4  # of the arrays that the copying kernel takes
 
 
-def refusal(x: Any) -> str | None:
-    """Why the kernels cannot take arrays like x, in a few words; None if they can."""
+def refusal(x: Any, *more: str) -> str | None:
+    """Why the kernels cannot take arrays like x, in a few words; None if they can. `more`: dtypes beside the usual ones."""
     if type(x) not in (np.ndarray, np.memmap):
         return "not a NumPy array"
-    if x.dtype.name not in TYPES or not x.dtype.isnative:
-        return f"{x.dtype} is not one of {', '.join(TYPES)}"
+    names = (*TYPES, *more)
+    if x.dtype.name not in names or not x.dtype.isnative:
+        return f"{x.dtype} is not one of {', '.join(names)}"
     return _load.available()
 
 
@@ -115,8 +125,8 @@ def ready(to: Outputs, x: Array, dtype: DType | None = None) -> Array:
         to.launch(copied, reads=(x,), writes=(out,))
         return out
     missing = _AXES - x.ndim
-    shape, strides = (1,) * missing + x.shape, (0,) * missing + x.strides
-    along = Cut(ROWS, x.shape[0], 1, cut_rows(x.shape[0], x.size, 1).blocks) if x.ndim == _AXES else WHOLE
+    shape, strides = (*x.shape[:1], *(1,) * missing, *x.shape[1:]), (*x.strides[:1], *(0,) * missing, *x.strides[1:])
+    along = cut_rows(x.shape[0], x.size // max(1, x.shape[0]), dtype.itemsize) if x.ndim else WHOLE
     run = kernel("rearranged", *types, cut=along)
     to.launch(run, reads=(x,), writes=(out,), scalars=(*shape, *strides), split=along.split)
     return out

@@ -1,0 +1,131 @@
+"""Losses, value and gradient in one pass, and the rows classified right.
+
+Rows are cut into blocks. Their losses, or those of chunks of outputs, are an array that a launch of its own sums up.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from ..._typing import Array
+from ...memory import Outputs
+from ...ops.loss import Loss
+from ...plan import ROWS
+from ._launch import Cut, cut_rows, extent, flat, kernel, output, ready, refusal, scalar
+
+CHUNK = 1024  # outputs that have one sum
+EXPENSIVE = 4  # an exponential takes as long as so many elements that are only moved
+
+
+def unsupported(x: Any) -> str | None:
+    """Why these kernels cannot take arrays like x; None if they can."""
+    return refusal(x)
+
+
+def softmax_cross_entropy(
+    to: Outputs, logits: Array, target: Array, class_weights: Array | None = None,
+    sample_weights: Array | None = None, *, normaliser: Any, label_smoothing: float = 0.0,
+    scale: Array | None = None,
+) -> Loss:  # fmt: skip
+    """Row by row."""
+    logits, dtype = ready(to, logits), logits.dtype
+    target = _target(to, target, dtype)
+    class_weights, sample_weights = ready(to, class_weights, dtype), ready(to, sample_weights, dtype)
+    divisor, scale = scalar(to, normaliser, dtype, logits), ready(to, scale, dtype)
+    rows, classes = extent(logits)
+    value, dlogits = _outputs(to, logits)
+    losses = to.array("the losses of rows", (rows,), np.float64, logits)
+    along = cut_rows(rows, classes, EXPENSIVE * logits.itemsize)
+    numbers = target.dtype == np.int64
+    to.launch(
+        kernel("softmax_cross_entropy", logits, cut=along),
+        whole=(class_weights, divisor, scale),
+        reads=(flat(logits), target.reshape(-1) if numbers else flat(target), _rows(sample_weights)),
+        writes=(losses, flat(dlogits)),
+        scalars=(classes, int(numbers), float(label_smoothing)),
+        split=along.split,
+    )
+    _summed(to, divisor, losses, value, to.adds("value"))
+    return Loss(value, dlogits)
+
+
+def binary_cross_entropy(
+    to: Outputs, logits: Array, target: Array, sample_weights: Array | None = None, *, normaliser: Any,
+    scale: Array | None = None,
+) -> Loss:  # fmt: skip
+    """A question an output."""
+    return _elementwise(to, "BinaryCrossEntropy", logits, target, sample_weights, normaliser, scale)
+
+
+def mean_squared_error(
+    to: Outputs, prediction: Array, target: Array, sample_weights: Array | None = None, *, normaliser: Any,
+    scale: Array | None = None,
+) -> Loss:  # fmt: skip
+    """A difference an output."""
+    return _elementwise(to, "SquaredError", prediction, target, sample_weights, normaliser, scale)
+
+
+def _elementwise(
+    to: Outputs, rule: str, prediction: Array, target: Array, sample_weights: Array | None, normaliser: Any,
+    scale: Array | None,
+) -> Loss:  # fmt: skip
+    prediction, dtype = ready(to, prediction), prediction.dtype
+    target, sample_weights = ready(to, target, dtype), ready(to, sample_weights, dtype)
+    divisor, scale = scalar(to, normaliser, dtype, prediction), ready(to, scale, dtype)
+    rows, outputs = extent(prediction)
+    value, gradient = _outputs(to, prediction)
+    chunks = -(-prediction.size // CHUNK)
+    losses = to.array("the losses of chunks", (chunks,), np.float64, prediction)
+    blocks = cut_rows(chunks, CHUNK, EXPENSIVE * prediction.itemsize).blocks
+    to.launch(  # blocks of chunks are not blocks of rows: the launch is alone in its group
+        kernel("elementwise_loss", prediction, rule, cut=Cut(None, chunks, 1, blocks)),
+        whole=(divisor, scale),
+        reads=(prediction, target, sample_weights),
+        writes=(losses, gradient),
+        scalars=(rows, outputs, CHUNK),
+    )
+    _summed(to, divisor, losses, value, to.adds("value"))
+    return Loss(value, gradient)
+
+
+def hits(to: Outputs, output: Array, target: Array) -> Array:
+    """Row by row."""
+    output = ready(to, output)
+    target = _target(to, target, output.dtype)
+    rows, classes = extent(output)
+    out = destination(to, "out", (1,), np.float64, output)
+    right = to.array("rows that are right", (rows,), np.float64, output)
+    along = cut_rows(rows, classes, EXPENSIVE * output.itemsize)
+    numbers = target.dtype == np.int64
+    to.launch(
+        kernel("hits", output, cut=along),
+        reads=(flat(output), target.reshape(-1) if numbers else flat(target)),
+        writes=(right,),
+        scalars=(classes, int(numbers)),
+        split=ROWS,
+    )
+    _summed(to, None, right, out, to.adds("out"))
+    return out
+
+
+destination = output  # `hits` has an argument of that name
+
+
+def _summed(to: Outputs, divisor: Array | None, terms: Array, out: Array, adds: bool) -> None:
+    """A second launch: it may begin when the last block of the first has ended."""
+    run = kernel("loss_value", out)
+    to.launch(run, whole=(divisor,), reads=(terms,), writes=(out,), scalars=(terms.size, int(adds)))
+
+
+def _target(to: Outputs, target: Array, dtype: Any) -> Array:
+    """Class numbers of any integer type, or one number for each class in the dtype of the logits."""
+    return ready(to, target, np.int64 if target.dtype.kind in "iu" else dtype)
+
+
+def _rows(x: Array | None) -> Array | None:
+    """One number a row, in one axis."""
+    return None if x is None else x.reshape(-1)
+
+
+def _outputs(to: Outputs, like: Array) -> tuple[Array, Array]:
+    return output(to, "value", (1,), like.dtype, like), output(to, "dlogits", like.shape, like.dtype, like)
