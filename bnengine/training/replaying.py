@@ -98,8 +98,7 @@ class Replays:
     def _settled(self, key: Hashable, plan: Plan) -> _Kept:
         kept = _Kept(plan)
         if plan.reasons:
-            whys = {choice.op: choice.why for choice in self.memory.explain()}
-            why = "; ".join(f"no fused version of {name} can be taken ({whys[name]})" for name in plan.reasons)
+            why = _without_fused(plan.reasons, {choice.op: choice.why for choice in self.memory.explain()})
             self._refuse(why)
             kept.mode = Mode(key, "op by op", 0, why)
         return kept
@@ -127,3 +126,11 @@ def described(mode: Mode) -> str:
         return ""
     how = {"op by op": "op by op", "launches": "launch by launch"}.get(mode.how, mode.how)
     return f"steps run {how}: {mode.why}"
+
+
+def _without_fused(names: list[str], whys: dict[str, str]) -> str:
+    """Which ops have no fused version here, by reason, without the module that gave it."""
+    by_reason: dict[str, list[str]] = {}
+    for name in names:
+        by_reason.setdefault(whys[name].rpartition(": ")[2], []).append(name)
+    return "; ".join(f"no fused version of {', '.join(ops)} ({why})" for why, ops in by_reason.items())

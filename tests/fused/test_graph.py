@@ -104,7 +104,7 @@ def test_an_op_without_a_fused_version_is_named_and_the_step_runs_op_by_op(simul
     list(epochs(step, rows, 6))
     assert {mode.how for mode in step.modes()} == {"op by op"}
     (line,) = set(map(described, step.modes()))
-    assert line == "steps run op by op: no fused version of adam can be taken (no fused version exists)"
+    assert line == "steps run op by op: no fused version of adam (no fused version exists)"
     strict = make(simulated.backend(), 8, mode="auto", graph=True)
     strict.hold(rows)
     with pytest.raises(InputError, match=r"^Step: graph=True, but no fused version of adam .*take graph='auto'$"):
