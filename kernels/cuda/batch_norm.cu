@@ -54,9 +54,7 @@ struct Gathered {
 // Doubles near 1e6 that differ by 1 have no digits to spare: blocks are merged one by one, less something of the size of
 // the channel's values, the median of three rows, so that one outlier is not it.
 __device__ __forceinline__ double pivot_of(const double* x, index rows, index channels, index channel) {
-  const double a = x[channel], b = x[rows / 2 * channels + channel], c = x[(rows - 1) * channels + channel];
-  if ((a <= b) == (b <= c)) return b;
-  return (b <= a) == (a <= c) ? a : c;
+  return median(x[channel], x[rows / 2 * channels + channel], x[(rows - 1) * channels + channel]);
 }
 template <class T>
 __device__ __forceinline__ double pivot_of(const T*, index, index, index) {

@@ -79,7 +79,7 @@ __device__ __forceinline__ void write_parameter_gradients(const Total<2>& sum, i
   if (dgamma) dgamma[channel] = A(sum[1]) + (adds_dgamma ? dgamma[channel] : A(0));
 }
 
-// dx = gamma inv_std (dz - dbeta / m - x_norm dgamma / m), or gamma inv_std dz where the statistics are constants.
+// What a channel's input_gradient needs.
 template <class A>
 struct InputGradient {
   A through_mean, through_var, scale;
@@ -90,7 +90,7 @@ struct InputGradient {
         through_var(A(sum_dz_x_norm / double(rows))),
         scale(of.gamma * of.centre.inv_std) {}
   __device__ __forceinline__ A operator()(A dz, A x_norm, bool batch_statistics) const {
-    return (batch_statistics ? dz - through_mean - x_norm * through_var : dz) * scale;
+    return input_gradient(dz, x_norm, through_mean, through_var, scale, batch_statistics);
   }
 };
 

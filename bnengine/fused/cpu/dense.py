@@ -1,0 +1,97 @@
+"""affine and affine_backward: products of our own, with the bias in them and the activation behind on the same columns."""
+
+from typing import Any
+
+from ..._typing import Array
+from ...memory import Outputs
+from ...ops.dense import AffineGradients
+from ...plan import COLUMNS, ROWS
+from ._launch import MOST_BLOCKS, Cut, absent, cut, flat, kernel, output, ready, refusal
+from .pointwise import activated, derived
+
+SCRATCH = 3 << 20  # bytes: kScratch of kernels/cpu/gemm.cpp
+PANEL = 192  # bytes of a row of the result that a product is quickest with: three of the widest vectors
+TILE_ROWS = 24  # rows that suit the tiles of every instruction set
+BLOCK_WORK = 1 << 19  # multiplications, at least, of a block
+
+
+def unsupported(x: Any) -> str | None:
+    """Why these kernels cannot take arrays like x; None if they can."""
+    return refusal(x)
+
+
+def _along(m: int, n: int, k: int, itemsize: int) -> Cut:
+    """How a product (m, k) (k, n) is cut: as what follows it on its result."""
+    following = cut(m, n, itemsize)
+    unit, width = (PANEL // itemsize, n) if following.by_columns else (TILE_ROWS, m)
+    blocks = min(-(-width // unit), max(1, m * n * k // BLOCK_WORK), MOST_BLOCKS)
+    return Cut(following.split, width, unit, max(1, blocks))
+
+
+def affine(
+    to: Outputs, x: Array, W: Array, b: Array | None = None, *,
+    activation: str = "identity", slope: float = 0.01, precision: str = "highest",
+) -> Array:  # fmt: skip
+    """y = x W + b, then g where it lies. `precision` is that of the arrays, whatever it says."""
+    x = ready(to, x)
+    W, b = ready(to, W, x.dtype), ready(to, b, x.dtype)
+    y = output(to, "out", (*x.shape[:-1], W.shape[1]), x.dtype, x)
+    rows_x, rows_y = flat(x), flat(y)
+    (m, k), n = rows_x.shape, W.shape[1]
+    along, sizes = _along(m, n, k, x.itemsize), (m, n, k, k, n, n, False)
+    if along.by_columns:
+        run = kernel("gemm_nn", x, cut=along, scratch=SCRATCH)
+        to.launch(run, whole=(rows_x,), reads=(W, b), writes=(rows_y, None), scalars=(*sizes, False), split=COLUMNS)
+    else:
+        run = kernel("gemm_nn_rows", x, cut=along, scratch=SCRATCH)
+        to.launch(run, whole=(W, b), reads=(rows_x,), writes=(rows_y,), scalars=sizes, split=ROWS)
+    if activation != "identity":
+        activated(to, rows_y, rows_y, activation, slope)
+    return y
+
+
+def affine_backward(
+    to: Outputs, dy: Array, x: Array, W: Array, y: Array, *,
+    activation: str = "identity", slope: float = 0.01, input_gradient: bool = True, bias_gradient: bool = True,
+    precision: str = "highest",
+) -> AffineGradients:  # fmt: skip
+    """dz; dW = x^T dz with db = sum dz on the same columns; dx = dz W^T."""
+    x = ready(to, x)
+    dy, W = ready(to, dy, x.dtype), ready(to, W, x.dtype)
+    rows_x, dz = flat(x), flat(dy)
+    if activation != "identity":
+        rows_y, rows_dy, dz = flat(ready(to, y, x.dtype)), dz, to.array("dz", dz.shape, x.dtype, x)
+        derived(to, rows_dy, None, rows_y, dz, activation, slope)
+    dW = output(to, "dW", W.shape, x.dtype, x)
+    if not bias_gradient:
+        absent(to, "db")
+    db = output(to, "db", W.shape[1:], x.dtype, x) if bias_gradient else None
+    _weight_gradients(to, rows_x, dz, dW, db)
+    if not input_gradient:
+        absent(to, "dx")
+        return AffineGradients(None, dW, db)
+    dx = output(to, "dx", x.shape, x.dtype, x)
+    _input_gradient(to, dz, W, flat(dx))
+    return AffineGradients(dx, dW, db)
+
+
+def _weight_gradients(to: Outputs, x: Array, dz: Array, dW: Array, db: Array | None) -> None:
+    """Launch dW = x^T dz and db = sum dz, by columns always: a sum over the rows is one chain."""
+    (rows, inputs), outputs = x.shape, dz.shape[1]
+    unit = PANEL // x.itemsize
+    along = Cut(COLUMNS, outputs, unit, max(1, min(-(-outputs // unit), rows * inputs * outputs // BLOCK_WORK)))
+    scalars = (inputs, outputs, rows, inputs, outputs, outputs, to.adds("dW"), to.adds("db"))
+    run = kernel("gemm_tn", x, cut=along, scratch=SCRATCH)
+    to.launch(run, whole=(x,), reads=(dz, None), writes=(dW, db), scalars=scalars, split=COLUMNS)
+
+
+def _input_gradient(to: Outputs, dz: Array, W: Array, dx: Array) -> None:
+    """Launch dx = dz W^T. A block of columns of dx needs rows of W, so W goes in whole."""
+    (m, k), n = dz.shape, dx.shape[1]
+    along, sizes = _along(m, n, k, dz.itemsize), (m, n, k, k, k, n, to.adds("dx"))
+    if along.by_columns:
+        run = kernel("gemm_nt", dz, cut=along, scratch=SCRATCH)
+        to.launch(run, whole=(dz, W, None), writes=(dx, None), scalars=(*sizes, False), split=COLUMNS)
+    else:
+        run = kernel("gemm_nt_rows", dz, cut=along, scratch=SCRATCH)
+        to.launch(run, whole=(W, None), reads=(dz,), writes=(dx,), scalars=sizes, split=ROWS)

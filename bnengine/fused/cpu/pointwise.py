@@ -1,0 +1,64 @@
+"""activation, activation_backward and total: element by element over contiguous arrays.
+
+They are cut as batch normalisation is, so that they meet the layers before and behind them in the cache.
+"""
+
+from typing import Any
+
+from ..._typing import Array
+from ...memory import Outputs
+from ...ops.pointwise import NEEDS_INPUT
+from ._launch import cut, extent, flat, kernel, output, ready, refusal
+
+
+def unsupported(x: Any) -> str | None:
+    """Why these kernels cannot take arrays like x; None if they can."""
+    return refusal(x)
+
+
+def activation(to: Outputs, x: Array, *, kind: str, slope: float = 0.01) -> Array:
+    """y = g(x)."""
+    x = ready(to, x)
+    y = output(to, "out", x.shape, x.dtype, x)
+    activated(to, flat(x), flat(y), kind, slope)
+    return y
+
+
+def activated(to: Outputs, x: Array, y: Array, kind: str, slope: float) -> None:
+    """Launch y = g(x), both (rows, columns); y may be x."""
+    along = cut(*x.shape, x.itemsize)
+    run = kernel("activation", x, kind, cut=along)
+    to.launch(run, reads=(x,), writes=(y,), scalars=(*x.shape, along.by_columns, float(slope)), split=along.split)
+
+
+def activation_backward(to: Outputs, dy: Array, x: Array, y: Array, *, kind: str, slope: float = 0.01) -> Array:
+    """dx = dy g'(x), told from x for gelu, from y for the others."""
+    dy = ready(to, dy)
+    x = ready(to, x, dy.dtype) if kind in NEEDS_INPUT else None
+    y = ready(to, y, dy.dtype) if x is None and kind != "identity" else None
+    dx = output(to, "out", dy.shape, dy.dtype, dy)
+    derived(to, flat(dy), flat(x), flat(y), flat(dx), kind, slope, adds=to.adds("out"))
+    return dx
+
+
+def derived(
+    to: Outputs, dy: Array, x: Array | None, y: Array | None, dx: Array, kind: str, slope: float, *,
+    adds: bool = False,
+) -> None:  # fmt: skip
+    """Launch dx = dy g'(x), all (rows, columns), or with `adds` dx = dx + dy g'(x)."""
+    along = cut(*dy.shape, dy.itemsize)
+    run = kernel("activation_backward", dy, kind, cut=along)
+    scalars = (*dy.shape, along.by_columns, adds, float(slope))
+    to.launch(run, reads=(dy, x, y), writes=(dx,), scalars=scalars, split=along.split)
+
+
+def total(to: Outputs, a: Array, b: Array) -> Array:
+    """a + b."""
+    a = ready(to, a)
+    b = ready(to, b, a.dtype)
+    out = output(to, "out", a.shape, a.dtype, a)
+    (rows, columns), along = extent(a), cut(*extent(a), a.itemsize)
+    scalars = (rows, columns, along.by_columns, to.adds("out"))
+    run = kernel("total", a, cut=along)
+    to.launch(run, reads=(flat(a), flat(b)), writes=(flat(out),), scalars=scalars, split=along.split)
+    return out

@@ -1,0 +1,234 @@
+// Batch normalisation: statistics, forward, running statistics. x, y and add are (rows, channels).
+//
+// Where a block has all rows of some columns, statistics and y are made of one tile after the other: as many columns as
+// stay in a core's own cache, which memory is read for once. Where rows are very many a column would not stay there: they
+// are cut in blocks, fixed by the shape, whose moments lie in an array until another launch has merged them, and a third
+// normalises. A column's rows are gone through in their order either way, kHeld at once about their own mean.
+#include "batch_norm.h"
+
+namespace bnengine {
+namespace BNENGINE_ISA {
+namespace {
+
+constexpr index kTileBytes = 256 << 10;  // of x, that stay in the second-level cache with as much of y
+
+// The columns of a tile: whole lines, at most eight.
+template <class T>
+index tile_columns(index rows) {
+  const index lines = kTileBytes / (64 * (rows ? rows : 1));
+  return kLine<T> * (lines < 1 ? 1 : least(lines, 8));
+}
+
+// y = g(gamma x_norm + beta + add) of the rows of a strip.
+template <Activation G, bool kAdds, bool kStreams, class T, class Strip>
+VECTOR void normalize_strip(const T* x, const T* add, T* y, index rows, index stride, const Affines<T>& affines,
+                            index first, Strip strip, T slope) {
+  const StripAffines<T> of(affines, first, strip);
+  for (index r = 0; r < rows; ++r, x += stride, add += kAdds ? stride : 0, y += stride) {
+    T line[kLine<T>];
+    for (int j = 0; j < strip.count; ++j) {
+      T z = of.affine(of.normalized(x[j], j), j);
+      if (kAdds) z += add[j];
+      line[j] = activate<G>(z, slope);
+    }
+    if constexpr (kStreams)
+      stream(y, line);
+    else
+      __builtin_memcpy(y, line, size_t(strip.count) * sizeof(T));
+  }
+}
+
+template <Activation G, bool kStreams, class T>
+void normalize_rows(const T* x, const T* add, T* y, index rows, index stride, index columns, const Affines<T>& affines,
+                    T slope) {
+  for (index row = 0; row < rows; row += kHeld) {
+    const index some = least(kHeld, rows - row), at = row * stride;
+    each_strip<T>(columns, [&](index j, auto strip) {
+      constexpr bool kPast = kStreams && sizeof strip < sizeof(Some);  // a line
+      if (add)
+        normalize_strip<G, true, kPast>(x + at + j, add + at + j, y + at + j, some, stride, affines, j, strip, slope);
+      else
+        normalize_strip<G, false, kPast>(x + at + j, add, y + at + j, some, stride, affines, j, strip, slope);
+    });
+  }
+}
+
+// Columns [begin, end). Arrays: x, batch (3, channels), proposal (3 rows `stride` apart) or null. Integers: rows, channels,
+// stride, whether the proposal is merged into.
+template <class T>
+void moments(const Arguments& arguments, index begin, index end, Worker& worker) {
+  Given given(arguments);
+  const T* x = given.array<T>();
+  double *batch = given.array<double>(), *proposal = given.array<double>();
+  const index rows = given.integer(), channels = given.integer(), stride = given.integer();
+  const bool adds = given.flag();
+  for (index column = begin, columns; column < end; column += columns) {
+    columns = least(end - column, tile_columns<T>(rows));
+    Scratch scratch(worker);
+    Seen seen(scratch, columns);
+    choose_pivot(seen, x + column, rows, channels);
+    add_rows(seen, x + column, rows, channels);
+    write_moments(seen, batch + column, channels, proposal ? proposal + column : nullptr, stride, adds);
+  }
+}
+
+// Moments of the blocks [begin, end) of `block` rows each. Arrays: x, partial (blocks, 3, channels) = pivot, mean less
+// pivot, sum of squared differences. Integers: rows, channels, block. The first block is the last rows: what is read
+// last, the next launch reads first.
+template <class T>
+void moments_of_blocks(const Arguments& arguments, index begin, index end, Worker& worker) {
+  Given given(arguments);
+  const T* x = given.array<T>();
+  double* partial = given.array<double>();
+  const index rows = given.integer(), channels = given.integer(), block = given.integer();
+  const index blocks = (rows + block - 1) / block;
+  for (index b = begin; b < end; ++b) {
+    const index row = (blocks - 1 - b) * block;
+    Scratch scratch(worker);
+    Seen seen(scratch, channels);
+    choose_pivot(seen, x, rows, channels);
+    add_rows(seen, x + row * channels, least(block, rows - row), channels);
+    double* to = partial + b * 3 * channels;
+    for (index j = 0; j < channels; ++j) {
+      to[j] = seen.pivot[j];
+      to[channels + j] = seen.mean[j];
+      to[2 * channels + j] = seen.squares[j];
+    }
+  }
+}
+
+// Columns [begin, end) of the union of all blocks. Arrays: partial, batch, proposal or null. Integers: rows, channels,
+// block, stride, whether the proposal is merged into.
+void moments_of_all(const Arguments& arguments, index begin, index end, Worker&) {
+  Given given(arguments);
+  const double* partial = given.array<double>();
+  double *batch = given.array<double>(), *proposal = given.array<double>();
+  const index rows = given.integer(), channels = given.integer(), block = given.integer(), stride = given.integer();
+  const bool adds = given.flag();
+  const index blocks = (rows + block - 1) / block;
+  for (index j = begin; j < end; ++j) {
+    Moment all{};
+    for (index b = 0; b < blocks; ++b) {
+      const double* p = partial + b * 3 * channels + j;
+      const index row = (blocks - 1 - b) * block;
+      merge(all, {double(least(block, rows - row)), p[channels], p[2 * channels]});
+    }
+    all.mean += partial[j];
+    write_moment(all, batch + j, channels, proposal ? proposal + j : nullptr, stride, adds);
+  }
+}
+
+// Columns or rows [begin, end). Arrays: statistics (3 rows `stride` apart), gamma and beta or null, x, add or null, y.
+// Integers: rows, channels, stride, by columns?, past the caches? Reals: eps, slope.
+template <class T, Activation G>
+void normalize(const Arguments& arguments, index begin, index end, Worker& worker) {
+  Given given(arguments);
+  const double* statistics = given.array<double>();
+  const T *gamma = given.array<T>(), *beta = given.array<T>(), *x = given.array<T>(), *add = given.array<T>();
+  T* y = given.array<T>();
+  const index rows = given.integer(), channels = given.integer(), stride = given.integer();
+  const Region at(rows, channels, given.flag(), begin, end);
+  const bool past = given.flag();
+  const double eps = given.real();
+  const T slope = T(given.real());
+  Scratch scratch(worker);
+  Affines<T> affines(scratch, at.columns);
+  affines.read(statistics + at.column, stride, eps, gamma ? gamma + at.column : nullptr,
+               beta ? beta + at.column : nullptr, at.columns);
+  const index first = at.row * channels + at.column;
+  x += first, y += first;
+  if (add) add += first;
+  if (past && of_lines(y, channels)) {
+    normalize_rows<G, true>(x, add, y, at.rows, channels, at.columns, affines, slope);
+    settle();
+  } else {
+    normalize_rows<G, false>(x, add, y, at.rows, channels, at.columns, affines, slope);
+  }
+}
+
+// Moments and y of columns [begin, end), tile by tile. Arrays: gamma and beta or null, x, add or null, y, batch (3,
+// channels), proposal or null. Integers: rows, channels, stride of the proposal, whether it is merged into. Reals: eps, slope.
+template <class T, Activation G>
+void batch_norm(const Arguments& arguments, index begin, index end, Worker& worker) {
+  Given given(arguments);
+  const T *gamma = given.array<T>(), *beta = given.array<T>(), *x = given.array<T>(), *add = given.array<T>();
+  T* y = given.array<T>();
+  double *batch = given.array<double>(), *proposal = given.array<double>();
+  const index rows = given.integer(), channels = given.integer(), stride = given.integer();
+  const bool adds = given.flag();
+  const double eps = given.real();
+  const T slope = T(given.real());
+  for (index column = begin, columns; column < end; column += columns) {
+    columns = least(end - column, tile_columns<T>(rows));
+    Scratch scratch(worker);
+    Seen seen(scratch, columns);
+    choose_pivot(seen, x + column, rows, channels);
+    add_rows(seen, x + column, rows, channels);
+    write_moments(seen, batch + column, channels, proposal ? proposal + column : nullptr, stride, adds);
+    Affines<T> affines(scratch, columns);
+    affines.read(batch + column, channels, eps, gamma ? gamma + column : nullptr, beta ? beta + column : nullptr, columns);
+    normalize_rows<G, false>(x + column, add ? add + column : nullptr, y + column, rows, channels, columns, affines,
+                             slope);
+  }
+}
+
+// -- running statistics: (3, channels) buffers
+
+// Columns [begin, end), where ok is false the old values, bit for bit; running may be out. Arrays: ok, running, proposal,
+// decay, unbiased, out. Integers: channels.
+void commit(const Arguments& arguments, index begin, index end, Worker&) {
+  Given given(arguments);
+  const bool* ok = given.array<bool>();
+  const double *running = given.array<double>(), *proposal = given.array<double>(), *decay = given.array<double>();
+  const bool* unbiased = given.array<bool>();
+  double* out = given.array<double>();
+  const index channels = given.integer();
+  for (index j = begin; j < end; ++j) {
+    const Statistic old = read_statistic(running + j, channels), seen = read_statistic(proposal + j, channels);
+    write_statistic(out + j, channels, *ok ? committed(old, seen, decay[j], unbiased[j]) : old);
+  }
+}
+
+// Columns [begin, end) of the union of two samples; a may be out. Arrays: a, b, out. Integers: channels.
+void merge_statistics(const Arguments& arguments, index begin, index end, Worker&) {
+  Given given(arguments);
+  const double *a = given.array<double>(), *b = given.array<double>();
+  double* out = given.array<double>();
+  const index channels = given.integer();
+  for (index j = begin; j < end; ++j)
+    write_statistic(out + j, channels, merged(read_statistic(a + j, channels), read_statistic(b + j, channels)));
+}
+
+}  // namespace
+
+#define BY_ACTIVATION(T, G) \
+  {"normalize<" #T ", " #G ">", normalize<T, Activation::G>}, {"batch_norm<" #T ", " #G ">", batch_norm<T, Activation::G>}
+
+const Entry* entries() {
+  static const Entry table[] = {
+      {"moments<float>", moments<float>},
+      {"moments<double>", moments<double>},
+      {"moments_of_blocks<float>", moments_of_blocks<float>},
+      {"moments_of_blocks<double>", moments_of_blocks<double>},
+      {"moments_of_all", moments_of_all},
+      BY_ACTIVATION(float, identity),
+      BY_ACTIVATION(float, relu),
+      BY_ACTIVATION(float, leaky_relu),
+      BY_ACTIVATION(float, sigmoid),
+      BY_ACTIVATION(float, tanh),
+      BY_ACTIVATION(float, gelu),
+      BY_ACTIVATION(double, identity),
+      BY_ACTIVATION(double, relu),
+      BY_ACTIVATION(double, leaky_relu),
+      BY_ACTIVATION(double, sigmoid),
+      BY_ACTIVATION(double, tanh),
+      BY_ACTIVATION(double, gelu),
+      {"commit", commit},
+      {"merge_statistics", merge_statistics},
+      {nullptr, nullptr},
+  };
+  return table;
+}
+
+}  // namespace BNENGINE_ISA
+}  // namespace bnengine

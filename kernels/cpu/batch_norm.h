@@ -1,0 +1,153 @@
+// Batch normalisation: statistics of some rows, and what normalises a channel, for strips of columns.
+#pragma once
+#include "strips.h"
+
+namespace bnengine {
+namespace BNENGINE_ISA {
+
+constexpr int kHeld = 16;  // rows of a block that has a mean of its own
+constexpr double kFloatLeast = 1e-29, kFloatMost = 1e30;  // beyond these, squares of floats may have vanished or overflowed
+
+// -- statistics
+
+// What was seen of some columns: so many rows, their mean less `pivot`, the sum of squared differences from it.
+struct Seen {
+  double *pivot, *mean, *squares;
+  index columns;
+  double count = 0;
+
+  Seen(Scratch& scratch, index columns)
+      : pivot(scratch.take<double>(columns)),
+        mean(scratch.take<double>(columns)),
+        squares(scratch.take<double>(columns)),
+        columns(columns) {
+    for (index j = 0; j < columns; ++j) pivot[j] = mean[j] = squares[j] = 0;
+  }
+};
+
+// Doubles near 1e6 that differ by 1 have no digits to spare: they are taken less something of the size of the channel's
+// values, the median of three rows. Floats need none, for their moments are in double.
+inline void choose_pivot(Seen& seen, const double* x, index rows, index stride) {
+  const double *middle = x + rows / 2 * stride, *last = x + (rows - 1) * stride;
+  for (index j = 0; j < seen.columns; ++j) seen.pivot[j] = median(x[j], middle[j], last[j]);
+}
+inline void choose_pivot(Seen&, const float*, index, index) {}
+
+VECTOR float less(float x, double) { return x; }
+VECTOR double less(double x, double pivot) { return x - pivot; }
+
+// A block of kHeld rows. `share` is kHeld of all rows with these.
+template <class T, class Strip>
+VECTOR void add_block(const T* x, index stride, Strip strip, double count, double share, const double* pivot,
+                      double* __restrict mean, double* __restrict squares) {
+  double own_mean[kLine<T>], own_squares[kLine<T>];
+  int vanished = 0;
+  for (int j = 0; j < strip.count; ++j) {
+    T held[kHeld];
+    for (int k = 0; k < kHeld; ++k) held[k] = less(x[k * stride + j], pivot[j]);
+    const Block<T> block = block_of(held);
+    own_mean[j] = double(block.pivot) + double(block.shift);
+    own_squares[j] = block.squares;
+    if (sizeof(T) < sizeof(double)) vanished |= !(block.squares > T(kFloatLeast) && block.squares < T(kFloatMost));
+  }
+  if (vanished)
+    for (int j = 0; j < strip.count; ++j) {
+      if (own_squares[j] > kFloatLeast && own_squares[j] < kFloatMost) continue;
+      double held[kHeld];
+      for (int k = 0; k < kHeld; ++k) held[k] = x[k * stride + j];
+      const Block<double> block = block_of(held);
+      own_mean[j] = block.pivot + block.shift, own_squares[j] = block.squares;
+    }
+  for (int j = 0; j < strip.count; ++j) {
+    Moment all{count, mean[j], squares[j]};
+    merge(all, {double(kHeld), own_mean[j], own_squares[j]}, share);
+    mean[j] = all.mean, squares[j] = all.squares;
+  }
+}
+
+template <class T>
+void add_row(Seen& seen, const T* x) {
+  const double share = 1 / (seen.count + 1);
+  for (index j = 0; j < seen.columns; ++j) {
+    Moment all{seen.count, seen.mean[j], seen.squares[j]};
+    merge(all, {1, double(x[j]) - seen.pivot[j], 0}, share);
+    seen.mean[j] = all.mean, seen.squares[j] = all.squares;
+  }
+  seen.count += 1;
+}
+
+// The rows of x, from the first to the last.
+template <class T>
+void add_rows(Seen& seen, const T* x, index rows, index stride) {
+  index row = 0;
+  for (; row + kHeld <= rows; row += kHeld, x += kHeld * stride) {
+    const double share = kHeld / (seen.count + kHeld);
+    ask_for(x + kHeld * stride, least(kHeld, rows - row - kHeld), stride, seen.columns);
+    each_strip<T>(seen.columns, [&](index j, auto strip) {
+      add_block(x + j, stride, strip, seen.count, share, seen.pivot + j, seen.mean + j, seen.squares + j);
+    });
+    seen.count += kHeld;
+  }
+  for (; row < rows; ++row, x += stride) add_row(seen, x);
+}
+
+// -- statistics as they are stored: three rows of doubles, `stride` apart, so that they may be columns of a larger buffer
+
+VECTOR Statistic read_statistic(const double* p, index stride) { return {p[0], p[stride], p[2 * stride]}; }
+VECTOR void write_statistic(double* p, index stride, const Statistic& s) {
+  p[0] = s.count, p[stride] = s.mean, p[2 * stride] = s.var;
+}
+
+// A batch's own, and the proposal that it is, or is merged into; `proposal` may be null.
+inline void write_moment(const Moment& seen, double* batch, index channels, double* proposal, index stride, bool adds) {
+  const Statistic own = statistic_of(seen);
+  write_statistic(batch, channels, own);
+  if (proposal) write_statistic(proposal, stride, adds ? merged(read_statistic(proposal, stride), own) : own);
+}
+inline void write_moments(const Seen& seen, double* batch, index channels, double* proposal, index stride, bool adds) {
+  for (index j = 0; j < seen.columns; ++j)
+    write_moment({seen.count, seen.mean[j] + seen.pivot[j], seen.squares[j]}, batch + j, channels,
+                 proposal ? proposal + j : nullptr, stride, adds);
+}
+
+// -- what normalises a channel
+
+template <class T>
+struct Affines {
+  T *hi, *lo, *inv_std, *gamma, *beta;
+
+  // Of `columns` channels from the first of `statistics`; gamma and beta may be null.
+  Affines(Scratch& scratch, index columns)
+      : hi(scratch.take<T>(columns)),
+        lo(scratch.take<T>(columns)),
+        inv_std(scratch.take<T>(columns)),
+        gamma(scratch.take<T>(columns)),
+        beta(scratch.take<T>(columns)) {}
+
+  void read(const double* statistics, index stride, double eps, const T* gammas, const T* betas, index columns) {
+    for (index j = 0; j < columns; ++j) {
+      const Centre<T> centre = centre_of<T>(statistics[stride + j], statistics[2 * stride + j], eps);
+      hi[j] = centre.hi, lo[j] = centre.lo, inv_std[j] = centre.inv_std;
+    }
+    for (index j = 0; j < columns; ++j) gamma[j] = gammas ? gammas[j] : T(1), beta[j] = betas ? betas[j] : T(0);
+  }
+};
+
+// The channels of a strip, where the compiler can keep them in registers.
+template <class T>
+struct StripAffines {
+  T hi[kLine<T>], lo[kLine<T>], inv_std[kLine<T>], gamma[kLine<T>], beta[kLine<T>];
+
+  template <class Strip>
+  VECTOR StripAffines(const Affines<T>& of, index first, Strip strip) {
+    for (int j = 0; j < strip.count; ++j) {
+      hi[j] = of.hi[first + j], lo[j] = of.lo[first + j], inv_std[j] = of.inv_std[first + j];
+      gamma[j] = of.gamma[first + j], beta[j] = of.beta[first + j];
+    }
+  }
+  VECTOR T normalized(T x, int j) const { return Centre<T>{hi[j], lo[j], inv_std[j]}.normalized(x); }
+  VECTOR T affine(T x_norm, int j) const { return x_norm * gamma[j] + beta[j]; }
+};
+
+}  // namespace BNENGINE_ISA
+}  // namespace bnengine

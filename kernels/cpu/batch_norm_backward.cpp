@@ -1,0 +1,303 @@
+// Batch normalisation, the way back. dy, x, y, add, dx and dadd are (rows, channels); dgamma, dbeta and dadd may be null.
+// add is read for gelu alone, which needs z; y for the others.
+//
+// Cut as the way there (batch_norm.cpp): by columns, where the sums and dx of a tile are made while it is in the cache, or
+// by blocks of rows with partial sums in an array.
+#include "batch_norm.h"
+
+namespace bnengine {
+namespace BNENGINE_ISA {
+namespace {
+
+constexpr index kTileBytes = 128 << 10;  // of one array, of four or five that stay in the second-level cache
+
+template <class T>
+index tile_columns(index rows) {
+  const index lines = kTileBytes / (64 * (rows ? rows : 1));
+  return kLine<T> * (lines < 1 ? 1 : least(lines, 8));
+}
+
+template <Activation G>
+constexpr bool kNeedsZ = G == Activation::gelu;
+template <Activation G>
+constexpr bool kNeedsY = !kNeedsZ<G> && G != Activation::identity;
+
+// The arrays that gradients are made of, from one place on.
+template <class T>
+struct Sources {
+  const T *dy, *x, *y, *add;
+  Sources from(index at) const { return {dy + at, x + at, y ? y + at : nullptr, add ? add + at : nullptr}; }
+};
+
+template <Activation G, class T>
+VECTOR T dz_of(const Sources<T>& from, index at, int j, const StripAffines<T>& of, T x_norm, T slope) {
+  T z = 0, out = 0;
+  if (kNeedsY<G>) out = from.y[at];
+  if (kNeedsZ<G>) z = of.affine(x_norm, j);
+  if (kNeedsZ<G> && from.add) z += from.add[at];
+  return derivative<G>(from.dy[at], out, z, slope);
+}
+
+// The sums over the rows of dz and of dz x_norm, of some columns.
+struct Sums {
+  double *dz, *dz_x_norm;
+  index columns;
+
+  Sums(Scratch& scratch, index columns)
+      : dz(scratch.take<double>(columns)), dz_x_norm(scratch.take<double>(columns)), columns(columns) {
+    for (index j = 0; j < columns; ++j) dz[j] = dz_x_norm[j] = 0;
+  }
+};
+
+template <Activation G, class T, class Strip>
+VECTOR void sum_strip(const Sources<T>& from, index rows, index stride, const Affines<T>& affines, index first,
+                      Strip strip, T slope, double* __restrict dz, double* __restrict dz_x_norm) {
+  const StripAffines<T> of(affines, first, strip);
+  T own[kLine<T>] = {}, own_x_norm[kLine<T>] = {};
+  for (index r = 0; r < rows; ++r)
+    for (int j = 0; j < strip.count; ++j) {
+      const T x_norm = of.normalized(from.x[r * stride + j], j);
+      const T gradient = dz_of<G>(from, r * stride + j, j, of, x_norm, slope);
+      own[j] += gradient, own_x_norm[j] += gradient * x_norm;
+    }
+  for (int j = 0; j < strip.count; ++j) dz[j] += own[j], dz_x_norm[j] += own_x_norm[j];
+}
+
+template <Activation G, class T>
+void sum_rows(Sums& sums, const Sources<T>& from, index rows, index stride, const Affines<T>& affines, T slope) {
+  for (index row = 0; row < rows; row += kHeld) {
+    const index some = least(kHeld, rows - row), next = (row + kHeld) * stride, left = least(kHeld, rows - row - some);
+    ask_for(from.x + next, left, stride, sums.columns);
+    ask_for(from.dy + next, left, stride, sums.columns);
+    if (kNeedsY<G>) ask_for(from.y + next, left, stride, sums.columns);
+    each_strip<T>(sums.columns, [&](index j, auto strip) {
+      sum_strip<G>(from.from(row * stride + j), some, stride, affines, j, strip, slope, sums.dz + j, sums.dz_x_norm + j);
+    });
+  }
+}
+
+template <class T>
+void write_parameter_gradients(const double* dz, const double* dz_x_norm, index columns, T* dgamma, T* dbeta,
+                               bool adds_dgamma, bool adds_dbeta) {
+  for (index j = 0; dbeta && j < columns; ++j) dbeta[j] = T(dz[j]) + (adds_dbeta ? dbeta[j] : T(0));
+  for (index j = 0; dgamma && j < columns; ++j) dgamma[j] = T(dz_x_norm[j]) + (adds_dgamma ? dgamma[j] : T(0));
+}
+
+// What input_gradient needs of each channel.
+template <class T>
+struct Through {
+  T *mean, *var, *scale;
+  bool batch_statistics;
+
+  Through(Scratch& scratch, const double* dz, const double* dz_x_norm, index columns, index rows,
+          const Affines<T>& affines, bool batch_statistics)
+      : mean(scratch.take<T>(columns)),
+        var(scratch.take<T>(columns)),
+        scale(scratch.take<T>(columns)),
+        batch_statistics(batch_statistics) {
+    for (index j = 0; j < columns; ++j) {
+      mean[j] = batch_statistics ? T(dz[j] / double(rows)) : T(0);
+      var[j] = batch_statistics ? T(dz_x_norm[j] / double(rows)) : T(0);
+      scale[j] = affines.gamma[j] * affines.inv_std[j];
+    }
+  }
+};
+
+template <class T>
+struct Destinations {
+  T *dx, *dadd;
+  bool adds_dx;
+  Destinations from(index at) const { return {dx + at, dadd ? dadd + at : nullptr, adds_dx}; }
+};
+
+template <Activation G, bool kBatch, bool kStreams, class T, class Strip>
+VECTOR void input_strip(const Sources<T>& from, const Destinations<T>& to, index rows, index stride,
+                        const Affines<T>& affines, const Through<T>& through, index first, Strip strip, T slope) {
+  const StripAffines<T> of(affines, first, strip);
+  T mean[kLine<T>], var[kLine<T>], scale[kLine<T>];
+  for (int j = 0; j < strip.count; ++j)
+    mean[j] = through.mean[first + j], var[j] = through.var[first + j], scale[j] = through.scale[first + j];
+  const size_t bytes = size_t(strip.count) * sizeof(T);
+  for (index r = 0; r < rows; ++r) {
+    T line[kLine<T>], gradients[kLine<T>];
+    for (int j = 0; j < strip.count; ++j) {
+      const T x_norm = of.normalized(from.x[r * stride + j], j);
+      const T dz = dz_of<G>(from, r * stride + j, j, of, x_norm, slope);
+      gradients[j] = dz;
+      line[j] = input_gradient(dz, x_norm, mean[j], var[j], scale[j], kBatch);
+    }
+    if (to.dadd) __builtin_memcpy(to.dadd + r * stride, gradients, bytes);
+    if (to.adds_dx)
+      for (int j = 0; j < strip.count; ++j) line[j] = to.dx[r * stride + j] + line[j];
+    if constexpr (kStreams)
+      stream(to.dx + r * stride, line);
+    else
+      __builtin_memcpy(to.dx + r * stride, line, bytes);
+  }
+}
+
+template <Activation G, bool kStreams, class T>
+void input_rows(const Sources<T>& from, const Destinations<T>& to, index rows, index stride, index columns,
+                const Affines<T>& affines, const Through<T>& through, T slope) {
+  for (index row = 0; row < rows; row += kHeld) {
+    const index some = least(kHeld, rows - row), at = row * stride;
+    each_strip<T>(columns, [&](index j, auto strip) {
+      constexpr bool kPast = kStreams && sizeof strip < sizeof(Some);  // a line
+      const Sources<T> own = from.from(at + j);
+      const Destinations<T> own_to = to.from(at + j);
+      if (through.batch_statistics)
+        input_strip<G, true, kPast>(own, own_to, some, stride, affines, through, j, strip, slope);
+      else
+        input_strip<G, false, kPast>(own, own_to, some, stride, affines, through, j, strip, slope);
+    });
+  }
+}
+
+// What every kernel here begins with. Arrays: statistics (3 rows `stride` apart), gamma and beta or null, dy, x, y, add.
+// Integers: rows, channels, stride. Reals: eps, slope.
+template <class T>
+struct Problem {
+  const double* statistics;
+  const T *gamma, *beta;
+  Sources<T> from;
+  index rows, channels, stride;
+  double eps;
+  T slope;
+
+  explicit Problem(Given& given) {
+    statistics = given.array<double>();
+    gamma = given.array<T>(), beta = given.array<T>();
+    from.dy = given.array<T>(), from.x = given.array<T>(), from.y = given.array<T>(), from.add = given.array<T>();
+    rows = given.integer(), channels = given.integer(), stride = given.integer();
+    eps = given.real(), slope = T(given.real());
+  }
+  void read(Affines<T>& affines, index column, index columns) const {
+    affines.read(statistics + column, stride, eps, gamma ? gamma + column : nullptr, beta ? beta + column : nullptr,
+                 columns);
+  }
+};
+
+// All gradients of columns [begin, end), tile by tile. Arrays: those of Problem, dx, dadd, dgamma, dbeta. Integers: those of
+// Problem, batch statistics?, are dx, dgamma, dbeta added to?
+template <class T, Activation G>
+void batch_norm_backward(const Arguments& arguments, index begin, index end, Worker& worker) {
+  Given given(arguments);
+  const Problem<T> p(given);
+  Destinations<T> to;
+  to.dx = given.array<T>(), to.dadd = given.array<T>();
+  T *dgamma = given.array<T>(), *dbeta = given.array<T>();
+  const bool batch_statistics = given.flag();
+  to.adds_dx = given.flag();
+  const bool adds_dgamma = given.flag(), adds_dbeta = given.flag();
+  const bool summed = batch_statistics || dgamma || dbeta;
+  for (index column = begin, columns; column < end; column += columns) {
+    columns = least(end - column, tile_columns<T>(p.rows));
+    Scratch scratch(worker);
+    Affines<T> affines(scratch, columns);
+    p.read(affines, column, columns);
+    Sums sums(scratch, columns);
+    if (summed) sum_rows<G>(sums, p.from.from(column), p.rows, p.channels, affines, p.slope);
+    write_parameter_gradients(sums.dz, sums.dz_x_norm, columns, dgamma ? dgamma + column : nullptr,
+                              dbeta ? dbeta + column : nullptr, adds_dgamma, adds_dbeta);
+    const Through<T> through(scratch, sums.dz, sums.dz_x_norm, columns, p.rows, affines, batch_statistics);
+    input_rows<G, false>(p.from.from(column), to.from(column), p.rows, p.channels, columns, affines, through, p.slope);
+  }
+}
+
+// Sums of the blocks [begin, end) of `block` rows each, the first of which is the last rows. Arrays: those of Problem,
+// partial (blocks, 2, channels). Integers: those of Problem, block.
+template <class T, Activation G>
+void sums_of_blocks(const Arguments& arguments, index begin, index end, Worker& worker) {
+  Given given(arguments);
+  const Problem<T> p(given);
+  double* partial = given.array<double>();
+  const index block = given.integer(), blocks = (p.rows + block - 1) / block;
+  Scratch scratch(worker);
+  Affines<T> affines(scratch, p.channels);
+  p.read(affines, 0, p.channels);
+  for (index b = begin; b < end; ++b) {
+    const index row = (blocks - 1 - b) * block;
+    Scratch rest(scratch);
+    Sums sums(rest, p.channels);
+    sum_rows<G>(sums, p.from.from(row * p.channels), least(block, p.rows - row), p.channels, affines, p.slope);
+    double* to = partial + b * 2 * p.channels;
+    for (index j = 0; j < p.channels; ++j) to[j] = sums.dz[j], to[p.channels + j] = sums.dz_x_norm[j];
+  }
+}
+
+// Columns [begin, end) of the sums over all blocks, in double for input_of_rows. Arrays: partial, sums (2, channels), dgamma,
+// dbeta. Integers: blocks, channels, are dgamma and dbeta added to?
+template <class T>
+void sums_of_all(const Arguments& arguments, index begin, index end, Worker&) {
+  Given given(arguments);
+  const double* partial = given.array<double>();
+  double* sums = given.array<double>();
+  T *dgamma = given.array<T>(), *dbeta = given.array<T>();
+  const index blocks = given.integer(), channels = given.integer();
+  const bool adds_dgamma = given.flag(), adds_dbeta = given.flag();
+  for (index j = begin; j < end; ++j) sums[j] = sums[channels + j] = 0;
+  for (index b = 0; b < blocks; ++b)
+    for (index j = begin; j < end; ++j) {
+      sums[j] += partial[2 * b * channels + j];
+      sums[channels + j] += partial[(2 * b + 1) * channels + j];
+    }
+  write_parameter_gradients(sums + begin, sums + channels + begin, end - begin, dgamma ? dgamma + begin : nullptr,
+                            dbeta ? dbeta + begin : nullptr, adds_dgamma, adds_dbeta);
+}
+
+// dx and dadd of rows [begin, end). Arrays: sums or null where statistics are constants, those of Problem, dx, dadd.
+// Integers: those of Problem, is dx added to?, past the caches?
+template <class T, Activation G>
+void input_of_rows(const Arguments& arguments, index begin, index end, Worker& worker) {
+  Given given(arguments);
+  const double* sums = given.array<double>();
+  const Problem<T> p(given);
+  Destinations<T> to;
+  to.dx = given.array<T>(), to.dadd = given.array<T>();
+  to.adds_dx = given.flag();
+  const bool past = given.flag();
+  Scratch scratch(worker);
+  Affines<T> affines(scratch, p.channels);
+  p.read(affines, 0, p.channels);
+  const double* second = sums ? sums + p.channels : nullptr;
+  const Through<T> through(scratch, sums, second, p.channels, p.rows, affines, sums != nullptr);
+  const index at = begin * p.channels;
+  const Sources<T> from = p.from.from(at);
+  if (past && of_lines(to.dx, p.channels)) {
+    input_rows<G, true>(from, to.from(at), end - begin, p.channels, p.channels, affines, through, p.slope);
+    settle();
+  } else {
+    input_rows<G, false>(from, to.from(at), end - begin, p.channels, p.channels, affines, through, p.slope);
+  }
+}
+
+}  // namespace
+
+#define BY_ACTIVATION(T, G)                                                       \
+  {"batch_norm_backward<" #T ", " #G ">", batch_norm_backward<T, Activation::G>}, \
+      {"sums_of_blocks<" #T ", " #G ">", sums_of_blocks<T, Activation::G>},       \
+      {"input_of_rows<" #T ", " #G ">", input_of_rows<T, Activation::G>}
+
+const Entry* entries() {
+  static const Entry table[] = {
+      {"sums_of_all<float>", sums_of_all<float>},
+      {"sums_of_all<double>", sums_of_all<double>},
+      BY_ACTIVATION(float, identity),
+      BY_ACTIVATION(float, relu),
+      BY_ACTIVATION(float, leaky_relu),
+      BY_ACTIVATION(float, sigmoid),
+      BY_ACTIVATION(float, tanh),
+      BY_ACTIVATION(float, gelu),
+      BY_ACTIVATION(double, identity),
+      BY_ACTIVATION(double, relu),
+      BY_ACTIVATION(double, leaky_relu),
+      BY_ACTIVATION(double, sigmoid),
+      BY_ACTIVATION(double, tanh),
+      BY_ACTIVATION(double, gelu),
+      {nullptr, nullptr},
+  };
+  return table;
+}
+
+}  // namespace BNENGINE_ISA
+}  // namespace bnengine

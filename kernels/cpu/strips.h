@@ -1,0 +1,111 @@
+// Rows of a matrix by strips of columns, a line of the cache wide: loops over the lanes of one become vector code, and a
+// lane is computed as a scalar would be.
+#pragma once
+#include "functions.h"
+#include "vector.h"
+
+namespace bnengine {
+namespace BNENGINE_ISA {
+
+constexpr index least(index a, index b) { return a < b ? a : b; }
+
+// -- the arguments of a launch, taken in their order
+
+class Given {
+ public:
+  explicit Given(const Arguments& given) : given_(given) {}
+  template <class T>
+  T* array() {
+    return static_cast<T*>(given_.arrays[arrays_++]);
+  }
+  index integer() { return given_.integers[integers_++]; }
+  bool flag() { return integer() != 0; }
+  double real() { return given_.reals[reals_++]; }
+
+ private:
+  const Arguments& given_;
+  int arrays_ = 0, integers_ = 0, reals_ = 0;
+};
+
+// A worker's scratch, handed out by pieces of whole lines.
+class Scratch {
+ public:
+  explicit Scratch(Worker& worker) : at_(static_cast<char*>(worker.scratch)) {}
+  template <class T>
+  T* take(index count) {
+    T* piece = reinterpret_cast<T*>(at_);
+    at_ += (count * index(sizeof(T)) + 63) / 64 * 64;
+    return piece;
+  }
+
+ private:
+  char* at_;
+};
+
+// The block [begin, end) of a launch over a matrix, cut by columns or by rows.
+struct Region {
+  index row, rows, column, columns;
+  Region(index all_rows, index all_columns, bool by_columns, index begin, index end)
+      : row(by_columns ? 0 : begin),
+        rows(by_columns ? all_rows : end - begin),
+        column(by_columns ? begin : 0),
+        columns(by_columns ? end - begin : all_columns) {}
+};
+
+// -- strips
+
+template <class T>
+constexpr int kLine = 64 / int(sizeof(T));
+
+// How many columns a strip has: a line of the cache, which the compiler knows, or some.
+template <class T>
+struct Line {
+  static constexpr int count = kLine<T>;
+};
+struct Some {
+  int count;
+};
+
+// f(first, Line or Some) for each strip of [0, columns).
+template <class T, class F>
+VECTOR void each_strip(index columns, F f) {
+  index j = 0;
+  for (; j + kLine<T> <= columns; j += kLine<T>) f(j, Line<T>{});
+  if (j < columns) f(j, Some{int(columns - j)});
+}
+
+// Asks for the next rows before they are needed: where rows are far apart, no processor fetches them by itself.
+template <class T>
+VECTOR void ask_for(const T* x, index rows, index stride, index columns) {
+  for (index r = 0; r < rows; ++r, x += stride)
+    for (index j = 0; j < columns; j += kLine<T>) __builtin_prefetch(x + j);
+}
+
+// Whether rows of so many columns may be stored past the caches: each of them is whole lines.
+template <class T>
+bool of_lines(const T* p, index columns) {
+  return reinterpret_cast<uintptr_t>(p) % 64 == 0 && columns % kLine<T> == 0;
+}
+
+// A line stored past the caches, which would read it first and then keep what nobody reads soon. A kernel that does so ends
+// with settle(), so that another thread sees what it stored.
+template <class T>
+VECTOR void stream(T* to, const T (&line)[kLine<T>]) {
+#if defined(__AVX512F__)
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(to), _mm512_loadu_si512(line));
+#elif defined(__AVX2__)
+  const __m256i* from = reinterpret_cast<const __m256i*>(line);
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(to), _mm256_loadu_si256(from));
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(to) + 1, _mm256_loadu_si256(from + 1));
+#else
+  __builtin_memcpy(to, line, sizeof line);
+#endif
+}
+inline void settle() {
+#if defined(__AVX2__) || defined(__AVX512F__)
+  _mm_sfence();
+#endif
+}
+
+}  // namespace BNENGINE_ISA
+}  // namespace bnengine
