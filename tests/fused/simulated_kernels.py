@@ -32,7 +32,7 @@ class RawKernel:
         if not (isinstance(grid, tuple) and isinstance(block, tuple) and isinstance(arguments, tuple)):
             raise TypeError(f"{self.cpu.name}: grid, block and arguments are tuples")
         limits = zip((*grid, 1, 1), (2**31 - 1, 65535, 65535), strict=False)
-        assert all(0 < n <= limit for n, limit in limits), f"{self.cpu.name}: a grid of {grid}"
+        assert all(type(n) is int and 0 < n <= limit for n, limit in limits), f"{self.cpu.name}: a grid of {grid}"
         passed = [self._argument(i, a) for i, a in enumerate(arguments)]
         self._check_alignment(arguments)
         STATE.launches.append(self.cpu.name)

@@ -84,3 +84,12 @@ def test_tf32_is_asked_of_cublaslt_and_nobody_else_pretends_to_it(simulated, rng
     run(simulated, "affine", (x, W), {"precision": "highest"})
     with pytest.raises(BackendError, match=r"'tf32': products .* since there is none; take precision='highest'"):
         run(simulated, "affine", (x, W), {"precision": "tf32"})
+
+
+def test_without_cublaslt_gradients_of_16_bit_products_have_float32_s_digits_and_range(simulated, monkeypatch):
+    monkeypatch.setattr(cublaslt_api, "load", lambda: cublaslt_api.Refusal("there is none"))
+    x, dy = np.full((300, 4), 16, np.float16), np.full((300, 3), 16, np.float16)
+    dy[0, 0] = 1  # a sum of 76800 is beyond float16, and 76560 would be rounded in bfloat16
+    got = run(simulated, "affine_backward", (dy, x, np.ones((4, 3), np.float16), dy), {})
+    np.testing.assert_array_equal(got["dW"], np.tile(np.float32([76560, 76800, 76800]), (4, 1)))
+    assert got["dW"].dtype == np.float32

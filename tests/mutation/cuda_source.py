@@ -272,10 +272,8 @@ class CudaSource(Text):
         top = list(self._top(first, stop))
         for k in top:
             if self.at(k) in _TYPES and self.at(k) != "class":
-                named = [
-                    j for j in top if j > k and self.tokens[j].kind == "name" and self.at(j) not in (*_ALONE, "class")
-                ]
-                return self.at(named[0]) if named else ""
+                behind = [self.at(j) for j in top if j > k and self.tokens[j].kind == "name"]
+                return next((name for name in behind if name not in ("class", "alignas")), "")
         for k in top:
             if self.at(k) == "(" and self.tokens[k - 1].kind == "name" and self.at(k - 1) not in _ALONE:
                 return self.at(k - 1)

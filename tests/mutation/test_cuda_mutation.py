@@ -112,7 +112,7 @@ def test_comments_directives_checks_and_types_are_left_alone(text):
 def test_names_of_functions_members_and_constants_are_the_scopes():
     text = """namespace n {
 constexpr int kA = 1 + 2;
-struct S {
+struct alignas(8) S {
   static constexpr int kB = 3 + 4;
   __device__ S(int a) : x(a), y(5 + a) { x = a + 6; }
   __device__ int operator()(int a) const { return a + 7; }
