@@ -10,9 +10,9 @@ namespace BNENGINE_ISA {
 namespace {
 
 // A block of C, kRows x kColumns, stays in the second-level cache from the first k to the last, with kRows x kDepth of A
-// and the piece of B that meets it.
-template <class T>
-constexpr index kDepth = 1024 / index(sizeof(T));
+// and the piece of B that meets it. A transposed A has its elements of one row in as many lines of the cache: fewer then.
+template <class T, bool kAcrossA>
+constexpr index kDepth = (kAcrossA ? 512 : 1024) / index(sizeof(T));
 template <class T>
 constexpr index kWidth = kTileVectors * kLanes<T>;  // of a tile
 template <class T>
@@ -22,16 +22,17 @@ constexpr index kHeld = 2304 << 10;  // bytes of B that are packed once and stay
 constexpr index kNear = 48 << 10;    // bytes that the first-level cache keeps: not worth packing
 
 // Where things lie in a worker's scratch, in bytes. A product needs kScratch of them.
-constexpr index kStripsAt = kHeld;
+constexpr index kChainsAt = kHeld, kAsideAt = kHeld + (256 << 10), kScratch = index(3) << 20;
 template <class T>
-constexpr index kStrips = kRows / kTileRows * strip_stride<T>(kDepth<T>);  // elements of each of two sets of strips
-template <class T>
-constexpr index kChainsAt = kStripsAt + 2 * kStrips<T> * index(sizeof(T));
-constexpr index kScratch = index(3) << 20;
-template <class T>
-constexpr bool kFits = kDepth<T> * kColumns<T> * index(sizeof(T)) <= kHeld &&
-                       kChainsAt<T> + kRows * kColumns<T> * index(sizeof(T)) <= kScratch;
+constexpr bool kFits = kDepth<T, false> * kColumns<T> * index(sizeof(T)) <= kHeld &&
+                       kRows * kColumns<T> * index(sizeof(T)) <= kAsideAt - kChainsAt &&
+                       kWidth<T> * kColumns<T> * index(sizeof(T)) <= kScratch - kAsideAt;
 static_assert(kFits<float> && kFits<double>, "a product's scratch is 3 MiB");
+
+template <class T>
+T* at(const Worker& worker, index bytes) {
+  return reinterpret_cast<T*>(static_cast<char*>(worker.scratch) + bytes);
+}
 
 index least(index a, index b) { return a < b ? a : b; }
 
@@ -68,18 +69,12 @@ class Multiplication {
  public:
   Multiplication(const Product<T>& product, Worker& worker)
       : p(product),
-        panels(static_cast<T*>(worker.scratch)),
-        chains(at(worker, kChainsAt<T>)),
-        in_place(!kAcrossB && (p.m <= 2 * kTileRows || p.k * p.ldb * index(sizeof(T)) <= kNear)),
-        in_strips(kAcrossA && p.n > kWidth<T> && p.k * p.lda * index(sizeof(T)) > kNear) {
-    now.strips = at(worker, kStripsAt);
-    next.strips = now.strips + kStrips<T>;
-    next.stride = now.stride = p.lda;
-  }
+        panels(at<T>(worker, 0)),
+        chains(at<T>(worker, kChainsAt)),
+        in_place(!kAcrossB && (p.m <= 2 * kTileRows || p.k * p.ldb * index(sizeof(T)) <= kNear)) {}
 
   void run() {
     const index most = columns_at_once();
-    if (in_strips) expect(0, 0);
     for (j_begin = 0; j_begin < p.n; j_begin += columns) {
       columns = least(p.n - j_begin, most);
       padded = (columns + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
@@ -88,9 +83,8 @@ class Multiplication {
         rows = least(p.m - i_begin, kRows);
         k_begin = 0;
         do {
-          depth = piece(p.k, k_begin, kDepth<T>);
+          depth = piece(p.k, k_begin, kDepth<T, kAcrossA>);
           if (!held || i_begin == 0) pack();
-          if (in_strips) turn();
           tiles();
           k_begin += depth;
         } while (k_begin < p.k);
@@ -99,8 +93,6 @@ class Multiplication {
   }
 
  private:
-  static T* at(Worker& worker, index bytes) { return reinterpret_cast<T*>(static_cast<char*>(worker.scratch) + bytes); }
-
   // So many that B is packed once, unless that were fewer than two tiles.
   index columns_at_once() const {
     const index fit = kHeld / index(sizeof(T)) / (p.k ? p.k : 1) / kWidth<T> * kWidth<T>;
@@ -129,7 +121,6 @@ class Multiplication {
   // All tiles of the block of C, over the depth that is at hand.
   void tiles() {
     const T* a = kAcrossA ? p.a + k_begin * p.lda + i_begin : p.a + i_begin * p.lda + k_begin;
-    const index share = next.length * kWidth<T> * kTileRows / (padded * rows) + 1;
     for (index j = 0, vectors; j < columns; j += vectors * kLanes<T>) {
       vectors = panel_vectors<T>(columns, j);
       const bool there = direct(j, vectors);
@@ -138,40 +129,12 @@ class Multiplication {
       for (index i = 0; i < rows; i += kTileRows) {
         const TileFunction<T> tile = kTiles<T>.of[least(rows - i, kTileRows) - 1][vectors - 1];
         const Destination<T> to = destination(i, j, vectors);
-        if (in_strips) {
-          tile(depth, now.strips + i / kTileRows * strip_stride<T>(depth), 1, kTileRows, b, b_stride, to);
-          next.pack(share);
-        } else if (kAcrossA) {
+        if (kAcrossA)
           tile(depth, a + i, 1, p.lda, b, b_stride, to);
-        } else {
+        else
           tile(depth, a + i * p.lda, p.lda, 1, b, b_stride, to);
-        }
       }
     }
-  }
-
-  // The strips of the block of C from row i, from k on, are packed next.
-  void expect(index i, index k) {
-    next.a = p.a + k * p.lda + i;
-    next.rows = least(p.m - i, kRows);
-    next.length = piece(p.k, k, kDepth<T>);
-    next.done = 0;
-  }
-
-  // Takes the strips that were packed meanwhile, and begins with those of the block behind this one.
-  void turn() {
-    next.pack(next.length);
-    const Strips<T> packed = next;
-    next.strips = now.strips;
-    now = packed;
-    if (k_begin + depth < p.k)
-      expect(i_begin, k_begin + depth);
-    else if (i_begin + rows < p.m)
-      expect(i_begin + rows, 0);
-    else if (j_begin + columns < p.n)
-      expect(0, 0);
-    else
-      next.length = next.done = 0;
   }
 
   // Chains that have not ended wait in scratch: C may hold what is to be added behind them.
@@ -193,11 +156,40 @@ class Multiplication {
 
   const Product<T> p;
   T *const panels, *const chains;
-  Strips<T> now, next;
-  const bool in_place, in_strips;
+  const bool in_place;
   bool held = false;  // whether all of B's columns at hand are packed at once
   index i_begin = 0, rows = 0, j_begin = 0, columns = 0, padded = 0, k_begin = 0, depth = 0;
 };
+
+// The transpose of C, a piece of its columns at a time, is the product of the other order: the same chains.
+template <class T>
+void multiply_narrow(const Product<T>& p, Worker& worker) {
+  T* const aside = at<T>(worker, kAsideAt);
+  for (index i = 0; i < p.m; i += kColumns<T>) {
+    Product<T> turned;
+    turned.m = p.n, turned.n = least(p.m - i, kColumns<T>), turned.k = p.k;
+    turned.a = p.b, turned.lda = p.ldb, turned.b = p.a + i, turned.ldb = p.lda;
+    turned.c = aside, turned.ldc = kColumns<T>, turned.bias = nullptr, turned.adds = false;
+    turned.readable = p.m - i;
+    Multiplication<T, true, false>(turned, worker).run();
+    T* c = p.c + i * p.ldc;
+    for (index r = 0; r < turned.n; ++r, c += p.ldc)
+      for (index j = 0; j < p.n; ++j) {
+        const T chain = aside[j * kColumns<T> + r], sum = p.bias ? chain + p.bias[j] : chain;
+        c[j] = p.adds ? sum + c[j] : sum;
+      }
+  }
+}
+
+template <class T, bool kAcrossA, bool kAcrossB>
+void multiply(const Product<T>& p, Worker& worker) {
+  if constexpr (kAcrossA && !kAcrossB) {
+    // C is so narrow that vectors along its columns were half empty: along its rows they are full, as A lies.
+    const index padded = (p.n + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
+    if (padded <= kWidth<T> && p.n * 10 <= padded * 7 && p.m >= kWidth<T>) return multiply_narrow(p, worker);
+  }
+  Multiplication<T, kAcrossA, kAcrossB>(p, worker).run();
+}
 
 // The sums of columns [begin, end) of x (rows, columns), each a chain of additions in double, rounded once.
 template <class T>
@@ -238,7 +230,7 @@ void by_columns(const Arguments& given, index begin, index end, Worker& worker) 
   p.bias = bias ? bias + begin : nullptr;
   p.adds = size[kAdds] != 0;
   p.readable = size[kN] - begin;
-  Multiplication<T, kAcrossA, kAcrossB>(p, worker).run();
+  multiply<T, kAcrossA, kAcrossB>(p, worker);
   if (T* sums = static_cast<T*>(given.arrays[4])) sum_columns(p.k, b, ldb, begin, end, sums, size[kAddsSums] != 0);
 }
 
@@ -255,7 +247,7 @@ void by_rows(const Arguments& given, index begin, index end, Worker& worker) {
   p.bias = static_cast<const T*>(given.arrays[1]);
   p.adds = size[kAdds] != 0;
   p.readable = p.n;
-  Multiplication<T, kAcrossA, kAcrossB>(p, worker).run();
+  multiply<T, kAcrossA, kAcrossB>(p, worker);
 }
 
 // out[begin:end] = the sums of these columns of x (rows, n), or that added. Arrays: x, out (n). Integers: rows, the stride of

@@ -1,4 +1,4 @@
-// Panels of B and strips of A laid out in the order in which a tile reads them.
+// Panels of B laid out in the order in which a tile reads them. A is read where it lies: packed as well, it was slower.
 #pragma once
 #include "tile.h"
 
@@ -92,35 +92,6 @@ void pack_columns(index length, index columns, const T* b, index stride, index w
       for (int i = 0; i < kSide; ++i) panel[k * width + j + i] = from[i][k - squares];
   }
 }
-
-// From one strip to the next: not a power of two, or the strips would meet in the same sets of the cache.
-template <class T>
-constexpr index strip_stride(index length) {
-  return kTileRows * length + 64 / index(sizeof(T));
-}
-
-// Strips of kTileRows rows of A, packed a few k at a time while tiles of the strips before them are computed: what comes
-// from memory next is fetched meanwhile. strips[s strip_stride + k kTileRows + r] = a(s kTileRows + r, k), a(i, k) at
-// a[k stride + i].
-template <class T>
-struct Strips {
-  T* strips = nullptr;
-  const T* a = nullptr;
-  index stride = 0, rows = 0, length = 0, done = 0;
-
-  void pack(index count) {
-    const index end = done + count < length ? done + count : length, between = strip_stride<T>(length);
-    const index whole = rows / kTileRows, rest = rows - whole * kTileRows;
-    for (; done < end; ++done) {
-      const T* from = a + done * stride;
-      T* to = strips + done * kTileRows;
-      for (index s = 0; s < whole; ++s, from += kTileRows, to += between)
-        __builtin_memcpy(to, from, kTileRows * sizeof(T));
-      for (index r = 0; r < rest; ++r) to[r] = from[r];
-    }
-    for (index k = end; k < end + count && k < length; ++k) fetch(a + k * stride, rows);
-  }
-};
 
 }  // namespace BNENGINE_ISA
 }  // namespace bnengine
