@@ -53,7 +53,6 @@ struct Product {
   index ldc;
   const T* bias;
   bool adds;
-  index readable;  // columns of b, from its first, that may be read: those of the matrix and not only of the block
 };
 
 // The vectors of the panel that begins at column j of n: as many as a tile has, but no single one is left for the last.
@@ -99,10 +98,8 @@ class Multiplication {
     return fit < 2 * kWidth<T> ? kColumns<T> : least(fit, kColumns<T>);
   }
 
-  // Whether a panel is read where it lies: no column of it is beyond the matrix.
-  bool direct(index j, index vectors) const {
-    return in_place && j_begin + j + vectors * kLanes<T> <= p.readable;
-  }
+  // Whether a panel is read where it lies: another thread may be writing the columns behind the block.
+  bool direct(index j, index vectors) const { return in_place && j_begin + j + vectors * kLanes<T> <= p.n; }
 
   T* panel(index j) const { return panels + (held ? k_begin * padded : 0) + j * depth; }
 
@@ -170,7 +167,6 @@ void multiply_narrow(const Product<T>& p, Worker& worker) {
     turned.m = p.n, turned.n = least(p.m - i, kColumns<T>), turned.k = p.k;
     turned.a = p.b, turned.lda = p.ldb, turned.b = p.a + i, turned.ldb = p.lda;
     turned.c = aside, turned.ldc = kColumns<T>, turned.bias = nullptr, turned.adds = false;
-    turned.readable = p.m - i;
     Multiplication<T, true, false>(turned, worker).run();
     T* c = p.c + i * p.ldc;
     for (index r = 0; r < turned.n; ++r, c += p.ldc)
@@ -229,7 +225,6 @@ void by_columns(const Arguments& given, index begin, index end, Worker& worker) 
   p.c = static_cast<T*>(given.arrays[3]) + begin, p.ldc = size[kStrideC];
   p.bias = bias ? bias + begin : nullptr;
   p.adds = size[kAdds] != 0;
-  p.readable = size[kN] - begin;
   multiply<T, kAcrossA, kAcrossB>(p, worker);
   if (T* sums = static_cast<T*>(given.arrays[4])) sum_columns(p.k, b, ldb, begin, end, sums, size[kAddsSums] != 0);
 }
@@ -246,7 +241,6 @@ void by_rows(const Arguments& given, index begin, index end, Worker& worker) {
   p.c = static_cast<T*>(given.arrays[3]) + begin * ldc, p.ldc = ldc;
   p.bias = static_cast<const T*>(given.arrays[1]);
   p.adds = size[kAdds] != 0;
-  p.readable = p.n;
   multiply<T, kAcrossA, kAcrossB>(p, worker);
 }
 
