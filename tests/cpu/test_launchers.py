@@ -60,9 +60,18 @@ def assert_same_bits(got, expected, what):
         assert other is value is None or other.tobytes() == value.tobytes(), f"{what}, {field}"
 
 
+def assert_exact(name, example, storage):
+    """Within the bound of the exact result: a reference that adds up thousands of rows in a chain is not always."""
+    case, got = Case(name, Path(storage, 1), example), run(name, example)
+    for field, value in got.items():
+        if value is not None:
+            case.check(field, value)
+    return got
+
+
 def assert_right(name, example, storage):
     """Within the bound of the exact result, and twice that of the reference."""
-    case, got = Case(name, Path(storage, 1), example), run(name, example)
+    case, got = Case(name, Path(storage, 1), example), assert_exact(name, example, storage)
     with np.errstate(all="ignore"):
         reference = fields(case.op, case.op.reference(*example.args, **example.options))
     assert got.keys() == reference.keys()
@@ -71,7 +80,6 @@ def assert_right(name, example, storage):
             assert got[field] is None, (case.what, field)
             continue
         assert got[field].dtype == expected.dtype, (case.what, field)
-        case.check(field, got[field])
         with np.errstate(all="ignore"):
             assert_within(got[field], expected, 2 * case.bound[field], f"{case.what}, {field}")
 
@@ -86,7 +94,8 @@ def of_rows(name, rows, width, dtype=np.float32, activation="relu"):
     x, dy, add, gamma, beta = draw(rows, width) * 2 + 30, draw(rows, width), draw(rows, width), draw(width), draw(width)
     statistics = np.stack([np.full(width, 9.0), np.full(width, 30.1), np.full(width, 4.2)])
     W, z = draw(width, 21), np.tanh(draw(rows, 21))
-    out = np.maximum(draw(rows, width), 0)
+    out = REGISTRY["normalize"].reference(x, statistics, gamma, beta, add, activation=activation)
+    activated = REGISTRY["activation"].reference(add, kind=activation)
     g, samples, step = {"activation": activation}, rng.integers(0, 10**6, rows), np.asarray([5])
     order = rng.permutation(rows)
     return {
@@ -95,13 +104,13 @@ def of_rows(name, rows, width, dtype=np.float32, activation="relu"):
         "batch_norm": Example("", (x, gamma, beta, add), g),
         "normalize_backward": Example("", (dy, x, out, statistics, gamma, beta, add), g),
         "activation": Example("", (dy,), {"kind": activation}),
-        "activation_backward": Example("", (dy, x, out), {"kind": activation}),
+        "activation_backward": Example("", (dy, add, activated), {"kind": activation}),
         "total": Example("", (x, dy)),
         "affine": Example("", (dy, W, draw(21)), {"activation": "tanh"}),
         "affine_backward": Example("", (draw(rows, 21), dy, W, z), {"activation": "tanh"}),
         "dropout": Example("", (x, step, samples), {"seed": 2**40 + 3, "layer": 2, "rate": 0.4}),
         "dropout_backward": Example("", (dy, draw(rows, width) > 0), {"rate": 0.4}),
-        "gather": Example("", (x, z, draw(rows), samples, draw(4), order, np.asarray([2, 3])), {"rows": rows - 4}),
+        "gather": Example("", (x, z, draw(rows), samples, draw(4), order, np.asarray([1, 3])), {"rows": rows - 1}),
     }[name]
 
 
@@ -116,13 +125,13 @@ def test_every_example_is_within_the_bound_of_the_op_and_of_its_reference(name, 
 @pytest.mark.parametrize("shape", [(2, 1), (16, 3), (33, 17), (100, 37), (300, 131), (MANY, 1), (MANY, 21)], ids=str)
 @pytest.mark.parametrize("name", OF_ROWS)
 def test_odd_widths_few_rows_and_many_are_within_the_bound(name, shape, storage):
-    assert_right(name, of_rows(name, *shape, storage.dtype), storage)
+    assert_exact(name, of_rows(name, *shape, storage.dtype), storage)
 
 
 @pytest.mark.parametrize("activation", ["identity", "leaky_relu", "sigmoid", "tanh", "gelu"])
 @pytest.mark.parametrize("name", ["normalize", "batch_norm", "normalize_backward"])
 def test_every_activation_follows_rows_that_are_cut(name, activation):
-    assert_right(name, of_rows(name, MANY, 19, activation=activation), FLOAT)
+    assert_exact(name, of_rows(name, MANY, 19, activation=activation), FLOAT)
 
 
 @pytest.mark.parametrize("storage", [FLOAT, DOUBLE], ids=lambda s: s.name)
@@ -138,8 +147,7 @@ def test_moments_neither_cancel_nor_vanish_nor_overflow(rows, storage, rng):
     x[:, 6] = 0
     x[:, 7] *= 1e-39
     example = Example("hard", (x.astype(storage.dtype),))
-    assert_right("moments", example, storage)
-    got = run("moments", example)["batch"]
+    got = assert_exact("moments", example, storage)["batch"]
     assert (got[1, 2], got[2, 2]) == (example.args[0][0, 2], 0)  # a constant has its own value as mean
 
 
