@@ -55,14 +55,6 @@ struct Product {
   bool adds;
 };
 
-// The vectors of the panel that begins at column j of n: as many as a tile has, but no single one is left for the last.
-template <class T>
-index panel_vectors(index n, index j) {
-  const index left = (n - j + kLanes<T> - 1) / kLanes<T>;
-  if (left <= kTileVectors) return left;
-  return left == kTileVectors + 1 && kTileVectors > 2 ? kTileVectors - 1 : kTileVectors;
-}
-
 template <class T, bool kAcrossA, bool kAcrossB>
 class Multiplication {
  public:
@@ -70,7 +62,8 @@ class Multiplication {
       : p(product),
         panels(at<T>(worker, 0)),
         chains(at<T>(worker, kChainsAt)),
-        in_place(!kAcrossB && (p.m <= 2 * kTileRows || p.k * p.ldb * index(sizeof(T)) <= kNear)) {}
+        few(p.m <= 2 * kTileRows),
+        in_place(!kAcrossB && (few || p.k * p.ldb * index(sizeof(T)) <= kNear)) {}
 
   void run() {
     const index most = columns_at_once();
@@ -103,9 +96,18 @@ class Multiplication {
 
   T* panel(index j) const { return panels + (held ? k_begin * padded : 0) + j * depth; }
 
+  // The vectors of the panel that begins at column j: as many as a tile has, but no single one is left for the last. For a
+  // few rows the whole vectors are read in place, and only what is left behind them is packed.
+  index vectors_from(index j) const {
+    const index whole = (columns - j) / kLanes<T>, most = p.m == 1 ? kRowVectors : kTileVectors;
+    const index left = in_place && few && whole ? whole : (columns - j + kLanes<T> - 1) / kLanes<T>;
+    if (left <= most) return left;
+    return left == most + 1 && most > 2 ? most - 1 : most;
+  }
+
   void pack() {
     for (index j = 0, vectors; j < columns; j += vectors * kLanes<T>) {
-      vectors = panel_vectors<T>(columns, j);
+      vectors = vectors_from(j);
       if (direct(j, vectors)) continue;
       const index width = vectors * kLanes<T>, some = least(columns - j, width), first = j_begin + j;
       if constexpr (kAcrossB)
@@ -119,12 +121,13 @@ class Multiplication {
   void tiles() {
     const T* a = kAcrossA ? p.a + k_begin * p.lda + i_begin : p.a + i_begin * p.lda + k_begin;
     for (index j = 0, vectors; j < columns; j += vectors * kLanes<T>) {
-      vectors = panel_vectors<T>(columns, j);
+      vectors = vectors_from(j);
       const bool there = direct(j, vectors);
       const T* b = there ? p.b + k_begin * p.ldb + j_begin + j : panel(j);
       const index b_stride = there ? p.ldb : vectors * kLanes<T>;
       for (index i = 0; i < rows; i += kTileRows) {
-        const TileFunction<T> tile = kTiles<T>.of[least(rows - i, kTileRows) - 1][vectors - 1];
+        const index height = least(rows - i, kTileRows);
+        const TileFunction<T> tile = p.m == 1 ? kTiles<T>.row[vectors - 1] : kTiles<T>.of[height - 1][vectors - 1];
         const Destination<T> to = destination(i, j, vectors);
         if (kAcrossA)
           tile(depth, a + i, 1, p.lda, b, b_stride, to);
@@ -153,7 +156,7 @@ class Multiplication {
 
   const Product<T> p;
   T *const panels, *const chains;
-  const bool in_place;
+  const bool few, in_place;
   bool held = false;  // whether all of B's columns at hand are packed at once
   index i_begin = 0, rows = 0, j_begin = 0, columns = 0, padded = 0, k_begin = 0, depth = 0;
 };

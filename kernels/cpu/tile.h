@@ -78,29 +78,32 @@ struct Tile<T, std::index_sequence<I...>, std::index_sequence<J...>> {
 template <class T>
 using TileFunction = void (*)(index, const T*, index, index, const T*, index, const Destination<T>&);
 
-// As many rows and vectors of a tile as the registers hold.
+// As many rows and vectors of a tile as the registers hold; a single row has more vectors, or its chains would be too few
+// to keep the processor busy.
 constexpr int kTileRows = kVectorRegisters == 32 ? 8 : 6;
 constexpr int kTileVectors = kVectorRegisters == 32 ? 3 : 2;
+constexpr int kRowVectors = 8;
 
 template <class T>
 struct Tiles {
-  TileFunction<T> of[kTileRows][kTileVectors];
+  TileFunction<T> of[kTileRows][kTileVectors];  // [rows - 1][vectors - 1]
+  TileFunction<T> row[kRowVectors];             // [vectors - 1]
 };
 
 template <class T, size_t v, size_t... I>
 constexpr void fill_tiles(Tiles<T>& tiles, std::index_sequence<I...>) {
   ((tiles.of[I][v] = Tile<T, std::make_index_sequence<I + 1>, std::make_index_sequence<v + 1>>::run), ...);
 }
-template <class T, size_t... J>
-constexpr Tiles<T> tiles_of(std::index_sequence<J...>) {
+template <class T, size_t... J, size_t... R>
+constexpr Tiles<T> tiles_of(std::index_sequence<J...>, std::index_sequence<R...>) {
   Tiles<T> tiles = {};
   (fill_tiles<T, J>(tiles, std::make_index_sequence<kTileRows>()), ...);
+  ((tiles.row[R] = Tile<T, std::index_sequence<0>, std::make_index_sequence<R + 1>>::run), ...);
   return tiles;
 }
 
-// kTiles<T>.of[rows - 1][vectors - 1]
 template <class T>
-constexpr Tiles<T> kTiles = tiles_of<T>(std::make_index_sequence<kTileVectors>());
+constexpr Tiles<T> kTiles = tiles_of<T>(std::make_index_sequence<kTileVectors>(), std::make_index_sequence<kRowVectors>());
 
 }  // namespace BNENGINE_ISA
 }  // namespace bnengine
