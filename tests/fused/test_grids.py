@@ -145,6 +145,7 @@ def test_large_arrays_have_blocks_on_every_multiprocessor(simulated, rng):
         ("activation_backward", (dy, x, y), {"kind": "relu"}),
         ("total", (x, y), {}),
         ("dropout", (x, np.zeros(1, np.int64), np.arange(4000)), {"seed": 1, "layer": 0, "rate": 0.5}),
+        ("dropout", (x[:100], np.zeros(1, np.int64), np.arange(100)), {"seed": 1, "layer": 0, "rate": 0.5}),
         ("dropout_backward", (dy, keep), {"rate": 0.5}),
         ("affine_backward", (dy, x, np.eye(64, dtype=np.float32), y), {"activation": "tanh"}),
         ("softmax_cross_entropy", (x, codes), {"normaliser": 1.0}),

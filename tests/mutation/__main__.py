@@ -39,6 +39,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="of the draw (default: the population's own)")
     parser.add_argument("--jobs", type=int, default=2, help="mutants judged at a time (default: %(default)s)")
     parser.add_argument("--journal", type=Path, metavar="FILE", help="note verdicts there, and take known ones from it")
+    parser.add_argument(
+        "--sanitized",
+        action="store_true",
+        help="mutants of kernels that survive meet g++'s sanitizers too, for minutes",
+    )
     return parser.parse_args()
 
 
@@ -57,7 +62,14 @@ def main() -> int:
         by_id = {mutant.id: mutant for mutant in everything}
         if unknown := [name for name in args.only if name not in by_id]:
             raise SystemExit(f"mutation: no mutant {', '.join(unknown)}; --list prints all")
-        outcomes = judged([by_id[name] for name in args.only], texts, args.jobs, count=len(args.only), output=True)
+        outcomes = judged(
+            [by_id[name] for name in args.only],
+            texts,
+            args.jobs,
+            count=len(args.only),
+            sanitizing=args.sanitized,
+            output=True,
+        )
         return int(any(o.verdict == "survived" for o in outcomes))
     count = args.draw or args.sample or FULL
     candidates = ranked(everything, texts, seed=seed)
@@ -67,7 +79,7 @@ def main() -> int:
     print(f"{count} of {len(everything)} mutants, drawn with seed {seed}", flush=True)
     commit = commit_of(ROOT, population)
     journal = Journal(args.journal, ROOT)
-    outcomes = judged(candidates, texts, args.jobs, count=count, sanitizing=args.full, journal=journal)
+    outcomes = judged(candidates, texts, args.jobs, count=count, sanitizing=args.sanitized, journal=journal)
     result = figures(outcomes, texts, commit=commit, seed=seed, of=len(everything), reasons=explain())
     if args.full:
         save(result, population)
@@ -82,7 +94,7 @@ def main() -> int:
 
 def judged(
     candidates: Iterable[Mutant], texts: dict[str, str], jobs: int, *,
-    count: int, sanitizing: bool = True, journal: Journal | None = None, output: bool = False,
+    count: int, sanitizing: bool = False, journal: Journal | None = None, output: bool = False,
 ) -> list[Outcome]:  # fmt: skip
     """The outcomes of the first `count` candidates that live, and of those before them that do not."""
     waiting, began = iter(candidates), time.monotonic()
