@@ -16,12 +16,13 @@ GPU_ARGS       ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
-.PHONY: help demo demo-gpu test gpu gpu-verify gpu-bench lint format types cuda-proof kernels-sanitized peers peers-install wheel wheel-check cuda-extra clean
+.PHONY: help kernels demo demo-gpu test gpu gpu-verify gpu-bench lint format types cuda-proof kernels-sanitized peers peers-install wheel wheel-check cuda-extra clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo         train a batch-normalised network on handwritten digits (GPU=0: without CuPy)"
 	@echo "make test         run the tests (ARGS='-k norm' goes to pytest)"
+	@echo "make kernels      build the native kernels into the checkout; make test and make demo do so themselves"
 	@echo "make gpu          all that needs a GPU: gpu-verify (under 5 minutes) and gpu-bench (under 9); installs nothing"
 	@echo "                  (GPU_PYTHON=... GPU_PYTHONPATH=... OUT=folder; GPU_ARGS=--dry-run: on a simulated device)"
 	@echo "make lint         format check and lint;  make format rewrites the files"
@@ -39,6 +40,26 @@ $(VENV)/.made:
 	@echo "making $(VENV) with $(PYTHON)"
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
+
+# The native kernels, in their place in the package. Without a C++ compiler the references run, and a line says so.
+LIBRARY := bnengine/fused/cpu/_kernels.so
+UNBUILT := bnengine/fused/cpu/_unbuilt.txt
+
+kernels: $(LIBRARY)
+
+$(LIBRARY): $(wildcard kernels/CMakeLists.txt kernels/rules.h kernels/cpu/*) | $(VENV)/.made
+	@if ! command -v $(CXX) >/dev/null; then \
+	    echo "no C++ compiler was found by the name $(CXX); install one, or name it by CXX=" >$(UNBUILT); \
+	    echo "there is no C++ compiler $(CXX): the native kernels are not built, and the references run"; \
+	    exit 0; \
+	fi; \
+	cmake=`command -v cmake || echo $(BIN)/cmake`; \
+	[ -x "$$cmake" ] || { echo "installing cmake (about 30 MB to download)"; $(PIP) cmake || exit 1; }; \
+	echo "building the native kernels into $@"; \
+	mkdir -p build; CXX="$(CXX)" "$$cmake" -S kernels -B build/kernels -DBNENGINE_REASON="$(CURDIR)/$(UNBUILT)" >build/kernels.log 2>&1 && \
+	"$$cmake" --build build/kernels --parallel 2 >>build/kernels.log 2>&1 && \
+	"$$cmake" --install build/kernels --prefix . >>build/kernels.log 2>&1 && touch $@ || \
+	{ tail -n 40 build/kernels.log; echo "the native kernels could not be built: build/kernels.log"; exit 1; }
 
 $(VENV)/.demo: $(VENV)/.made pyproject.toml
 	@echo "installing bnengine and matplotlib (about 60 MB to download)"
@@ -74,11 +95,12 @@ demo-gpu: $(VENV)/.demo
 	fi
 
 demo: demo-gpu
+	@$(MAKE) --no-print-directory kernels || echo "they are left out: the references run"
 	@n=1; while [ -e runs/digits-$$n ]; do n=$$((n + 1)); done; \
 	echo "bnengine train digits --seed 0 --out runs/digits-$$n"; \
 	$(BIN)/bnengine train digits --seed 0 --out runs/digits-$$n
 
-test: $(VENV)/.test
+test: $(VENV)/.test kernels
 	@$(BIN)/python -m pytest -m "not gpu and not peers and not cuda_proof" $(ARGS)
 
 # The Python that is given, with the CuPy that it has: nothing is installed, and no network is needed.

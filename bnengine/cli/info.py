@@ -9,10 +9,11 @@ from typing import Any
 import click
 import numpy as np
 
-from .. import saving
+from .. import saving, threads
 from .._version import __version__
 from ..backend import available_backends, get_backend
-from ..errors import BackendError
+from ..errors import BackendError, InputError
+from ..fused.cpu import _load as cpu
 from ..network import Sequential
 from ..runs import plain, read_metrics
 from .describe import task_of
@@ -25,7 +26,6 @@ EXTRAS = {
     "array-api-strict": "a witness; pip install array-api-strict",
     "pytest": "the tests; pip install 'bnengine[test]'",
 }
-KERNELS = "references (no native kernels in this version)"
 
 
 @click.command("info")
@@ -63,9 +63,18 @@ def machine() -> dict[str, Any]:
         "platform": platform.platform(),
         "backends": [vars(report) for report in available_backends()],
         "chosen": auto,
-        "kernels": KERNELS,
+        "kernels": _kernels(),
         "extras": {name: _installed(name) for name in EXTRAS},
     }
+
+
+def _kernels() -> str:
+    """The native kernels for NumPy arrays, or why there are none."""
+    try:
+        reason = cpu.available()
+    except InputError as error:
+        reason = str(error)
+    return f"references: {reason}" if reason else f"built, instruction set {cpu.isa()}, {threads.get()} threads"
 
 
 def _installed(name: str) -> str | None:

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 import bnengine as bn
-from bnengine.cli import info
 from tests.cli.conftest import SMALL, Command, tensors
 from tests.support import ROOT
 
@@ -168,10 +167,10 @@ def test_info_names_every_backend_with_reason_and_cure(done: Command) -> None:
     assert all(report["usable"] or (report["reason"] and report["cure"]) for report in reports.values())
     assert reports["numpy"]["version"] == np.__version__
     assert found["chosen"]["name"] in reports
-    assert found["kernels"] == info.KERNELS
+    assert found["kernels"].startswith(("built, instruction set ", "references: "))
     assert found["bnengine"] == bn.__version__
     text = done("info").out
-    for told in (*reports, "taken: ", "auto: ", "kernels: references", "matplotlib", bn.__version__):
+    for told in (*reports, "taken: ", "auto: ", f"kernels: {found['kernels']}", "matplotlib", bn.__version__):
         assert told in text
     for report in reports.values():
         assert report["usable"] or f"cure: {report['cure']}" in text

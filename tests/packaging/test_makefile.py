@@ -55,6 +55,9 @@ def checkout(tmp_path, driver):  # noqa: ARG001 -- make must be there
     (folder / ".venv" / "bin").mkdir(parents=True)
     shutil.copy(ROOT / "Makefile", folder)
     (folder / "pyproject.toml").touch()
+    library = folder / "bnengine" / "fused" / "cpu" / "_kernels.so"
+    library.parent.mkdir(parents=True)
+    library.touch()
     for name in ("python", "bnengine"):
         program = folder / ".venv" / "bin" / name
         program.write_text(f'#!/bin/sh\necho "{name} $*"\n')
@@ -96,3 +99,25 @@ def test_a_python_that_is_too_old_is_an_error_that_says_so(tmp_path, checkout):
     assert done.returncode != 0
     assert "needs Python 3.11 or later" in done.stdout
     assert "Python 3.9.1" in done.stdout
+
+
+def test_without_a_compiler_the_kernels_are_left_out_and_a_line_says_so(checkout):
+    (checkout / "bnengine" / "fused" / "cpu" / "_kernels.so").unlink()
+    line = "there is no C++ compiler no-such-compiler: the native kernels are not built, and the references run"
+    assert make("kernels", "CXX=no-such-compiler", cwd=checkout) == line
+    reason = (checkout / "bnengine" / "fused" / "cpu" / "_unbuilt.txt").read_text()
+    assert reason.startswith("no C++ compiler was found by the name no-such-compiler")
+    told = make("demo", "GPU=0", "CXX=no-such-compiler", cwd=checkout).splitlines()
+    assert told[1:3] == [line, "bnengine train digits --seed 0 --out runs/digits-1"]
+
+
+def test_kernels_that_do_not_compile_are_an_error_that_shows_why(checkout):
+    (checkout / "bnengine" / "fused" / "cpu" / "_kernels.so").unlink()
+    (checkout / "kernels").mkdir()
+    (checkout / "kernels" / "CMakeLists.txt").write_text('message(FATAL_ERROR "planted")\n')
+    if shutil.which("cmake") is None or shutil.which("g++") is None:
+        missing("g++", "g++ or cmake is not installed")
+    done = subprocess.run(["make", "kernels"], cwd=checkout, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "planted" in done.stdout
+    assert "the native kernels could not be built: build/kernels.log" in done.stdout

@@ -1,10 +1,12 @@
 """Build the sdist, the wheel from the sdist, and use the wheel outside the checkout: `make wheel-check`.
 
+All of it twice: as this machine builds it, and as one without a C++ compiler would, which gives a pure Python package.
 Needs only the standard library; everything is installed into environments of its own, in a temporary folder.
 """
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -15,13 +17,14 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+LARGEST = 3 << 20  # bytes of a wheel
 IMPORT_RATIO = 2.5  # `import bnengine` may take this many times `import numpy`.
 PAIRS = 15
 
 
-def run(*command: str | Path, cwd: Path) -> str:
+def run(*command: str | Path, cwd: Path, **variables: str) -> str:
     """What the command printed; a failing command ends the check with everything that it printed."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "BNENGINE_"))}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "BNENGINE_"))} | variables
     done = subprocess.run([str(c) for c in command], cwd=cwd, env=environment, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"failed ({done.returncode}): {' '.join(map(str, command))}\n{done.stdout}\n{done.stderr}")
@@ -57,9 +60,12 @@ def check_sdist(path: Path) -> None:
     check(not strangers, f"the sdist carries {sorted(strangers)}")
 
 
-def check_wheel(path: Path) -> None:
-    """The wheel holds bnengine with kernels/ inside it, and nothing beside it."""
-    check(path.name.endswith("-py3-none-any.whl"), f"{path.name} is not a pure Python wheel")
+def check_wheel(path: Path, *, native: bool) -> None:
+    """The wheel holds bnengine with kernels/ inside it, and nothing beside it but the library or why there is none."""
+    check("-py3-none-" in path.name, f"{path.name} is bound to a version of Python")
+    check(path.name.endswith("-any.whl") != native, f"{path.name} has the wrong platform")
+    check(path.stat().st_size < LARGEST, f"{path.name} has {path.stat().st_size} bytes")
+    made = "bnengine/fused/cpu/_kernels.so" if native else "bnengine/fused/cpu/_unbuilt.txt"
     with zipfile.ZipFile(path) as archive:
         names = set(archive.namelist())
         tops = {name.partition("/")[0] for name in names}
@@ -72,10 +78,14 @@ def check_wheel(path: Path) -> None:
             check(inside in names, f"the wheel lacks {inside}")
             check(archive.read(inside) == (ROOT / name).read_bytes(), f"{inside} differs from the checkout's {name}")
         check(any(name.endswith("/licenses/LICENSE") for name in names), "the wheel lacks the licence")
+        others = {name for name in names if name.startswith("bnengine/")} - {
+            name if name.startswith("bnengine/") else f"bnengine/{name}" for name in tracked("bnengine", "kernels")
+        }
+        check(others == {made}, f"beside the checkout's files the wheel holds {sorted(others)}")
     print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB, {len(names)} files, top level {sorted(tops)}")
 
 
-def check_use(programs: Path, outside: Path) -> None:
+def check_use(programs: Path, outside: Path, *, kernels: str) -> None:
     """The installed package imports, reports its backends, trains, evaluates and predicts, outside the checkout."""
     where = run(programs / "python", "-c", "import bnengine; print(bnengine.__file__)", cwd=outside).strip()
     check(Path(where).is_relative_to(programs.parent), f"bnengine was imported from {where}")
@@ -84,7 +94,9 @@ def check_use(programs: Path, outside: Path) -> None:
     find = "from importlib.resources import files; print((files('bnengine') / 'kernels' / 'README.md').is_file())"
     check(run(programs / "python", "-c", find, cwd=outside).strip() == "True", "bnengine/kernels was not found")
     run(programs / "python", "-m", "pip", "check", cwd=outside)
-    print(run(programs / "bnengine", "info", cwd=outside).rstrip())
+    told = run(programs / "bnengine", "info", cwd=outside)
+    print(told.rstrip())
+    check(f"kernels: {kernels}" in told, f"bnengine info does not say 'kernels: {kernels}'")
     train = (programs / "bnengine", "train", "digits", "--epochs", "2", "--no-plot", "--json", "--out", "run")
     result = json.loads(run(*train, cwd=outside))
     check(result["valid_accuracy"] > 0.8, f"two epochs on digits gave {result}")
@@ -112,6 +124,26 @@ def check_import_time(programs: Path, outside: Path) -> None:
     check(ratio <= IMPORT_RATIO, f"import bnengine takes {ratio:.2f} times import numpy")
 
 
+def check_both(folder: Path, sdist: Path, wheel: Path) -> None:
+    """The wheel of this machine, and the one that the sdist gives where there is no compiler."""
+    native = shutil.which(os.environ.get("CXX", "g++")) is not None
+    if not native:
+        print("there is no C++ compiler: the wheel with native kernels is not tried")
+    check_wheel(wheel, native=native)
+    reason = "references: no native kernels were built: no C++ compiler was found"
+    programs, outside = environment(folder / "user", wheel), folder / "outside"
+    outside.mkdir()
+    check_use(programs, outside, kernels="built, instruction set" if native else reason)
+    check_import_time(programs, outside)
+    if native:
+        install = (programs / "python", "-m", "pip", "-q", "--disable-pip-version-check", "wheel", "--no-deps")
+        run(*install, "-w", folder / "pure", sdist, cwd=folder, CXX="/nowhere/c++")
+        (pure,) = (folder / "pure").glob("*.whl")
+        check_wheel(pure, native=False)
+        run(*install[:-2], "install", "--force-reinstall", "--no-deps", pure, cwd=folder)
+        check_use(programs, folder / "pure", kernels=reason)
+
+
 def main() -> None:
     """All of the checks, in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="bnengine-wheel-") as name:
@@ -120,12 +152,7 @@ def main() -> None:
         run(builder / "python", "-m", "build", "--outdir", folder / "dist", ROOT, cwd=folder)
         (sdist,), (wheel,) = (folder / "dist").glob("*.tar.gz"), (folder / "dist").glob("*.whl")
         check_sdist(sdist)
-        check_wheel(wheel)
-        programs = environment(folder / "user", wheel)
-        outside = folder / "outside"
-        outside.mkdir()
-        check_use(programs, outside)
-        check_import_time(programs, outside)
+        check_both(folder, sdist, wheel)
 
 
 if __name__ == "__main__":
