@@ -1,16 +1,16 @@
 // Matrix products, C = A B with factors as they lie or transposed, bias, sums of columns, and the old C added.
 //
 // Every element of C is one chain: c = 0, then c = fma(a(i, k), b(k, j), c) for k = 0, 1, 2, ..., then + bias(j), then
-// + the old c(i, j). Blocks, threads and the width of vectors change nothing about it: between pieces of k a chain waits in
-// memory as it is. So any split gives the same bits, with AVX2 as with AVX-512.
+// + the old c(i, j). Blocks, threads and the width of vectors change nothing about it: between pieces of k a chain waits
+// in memory as it is. So any split gives the same bits, with AVX2 as with AVX-512.
 #include "pack.h"
 
 namespace bnengine {
 namespace BNENGINE_ISA {
 namespace {
 
-// A block of C, kRows x kColumns, stays in the second-level cache from the first k to the last, with kRows x kDepth of A
-// and the piece of B that meets it. A transposed A has its elements of one row in as many lines of the cache: fewer then.
+// A block of C, kRows x kColumns, stays in the second-level cache from the first k to the last, with kRows x kDepth of
+// A and the piece of B that meets it. A transposed A has a row's elements in as many lines of the cache: fewer then.
 template <class T, bool kAcrossA>
 constexpr index kDepth = (kAcrossA ? 512 : 1024) / index(sizeof(T));
 template <class T>
@@ -96,8 +96,8 @@ class Multiplication {
 
   T* panel(index j) const { return panels + (held ? k_begin * padded : 0) + j * depth; }
 
-  // The vectors of the panel that begins at column j: as many as a tile has, but no single one is left for the last. For a
-  // few rows the whole vectors are read in place, and only what is left behind them is packed.
+  // The vectors of the panel that begins at column j: as many as a tile has, but no single one is left for the last.
+  // For a few rows the whole vectors are read in place, and only what is left behind them is packed.
   index vectors_from(index j) const {
     const index whole = (columns - j) / kLanes<T>, most = p.m == 1 ? kRowVectors : kTileVectors;
     const index left = in_place && few && whole ? whole : (columns - j + kLanes<T> - 1) / kLanes<T>;
@@ -211,10 +211,11 @@ void sum_columns(index rows, const T* x, index stride, index begin, index end, T
 
 enum Size { kM, kN, kK, kStrideA, kStrideB, kStrideC, kAdds, kAddsSums };
 
-// -- the kernels. Integers: m, n, k, the strides of the rows of A, B and C, whether the old C is added, and, of a product by
-// columns, whether the old sums are. A is (m, k), or (k, m) in gemm_tn; B is (k, n), or (n, k) in gemm_nt; C is (m, n).
+// -- the kernels. Integers: m, n, k, the strides of the rows of A, B and C, whether the old C is added, and, of a
+// product by columns, whether the old sums are. A is (m, k), or (k, m) in gemm_tn; B is (k, n), or (n, k) in gemm_nt; C
+// is (m, n). Scratch: kScratch.
 
-// Columns [begin, end) of C. Arrays: A, B, bias (n) or null, C, sums (n) or null: those of the columns of B, not for gemm_nt.
+// Columns [begin, end) of C. Arrays: A, B, bias (n) or null, C, sums (n) or null: of B's columns, not for gemm_nt.
 template <class T, bool kAcrossA, bool kAcrossB>
 void by_columns(const Arguments& given, index begin, index end, Worker& worker) {
   const index* size = given.integers;
@@ -247,8 +248,8 @@ void by_rows(const Arguments& given, index begin, index end, Worker& worker) {
   multiply<T, kAcrossA, kAcrossB>(p, worker);
 }
 
-// out[begin:end] = the sums of these columns of x (rows, n), or that added. Arrays: x, out (n). Integers: rows, the stride of
-// the rows of x, whether the old sums are added.
+// out[begin:end] = the sums of these columns of x (rows, n), or that added. Arrays: x, out (n). Integers: rows, the
+// stride of the rows of x, whether the old sums are added.
 template <class T>
 void column_sums(const Arguments& given, index begin, index end, Worker&) {
   const index* size = given.integers;

@@ -1,4 +1,4 @@
-// The innermost part of a matrix product: a tile of C, every element of it one chain of fused multiply-adds in a register.
+// The innermost part of a matrix product: a tile of C, each element one chain of fused multiply-adds in a register.
 #pragma once
 #include <utility>
 
@@ -20,8 +20,8 @@ struct Destination {
   int last;  // columns of the last vector
 };
 
-// A tile of `kRows` rows and `kVectors` vectors of columns: chains over k of a(i, k) b(k, j), a(i, k) at a[i row + k step], row k
-// of b at b[k b_stride]. Indices are constants here, or GCC would keep the chains in memory.
+// A tile of `kRows` rows and `kVectors` vectors of columns: chains over k of a(i, k) b(k, j), with a(i, k) at
+// a[i row + k step_a] and row k of b at b[k step_b]. Indices are constants here, or GCC would keep the chains in memory.
 template <class T, class Rows, class Vectors>
 struct Tile;
 
@@ -60,12 +60,13 @@ struct Tile<T, std::index_sequence<I...>, std::index_sequence<J...>> {
     (put<J>(d.out + index(i) * d.out_stride, c[i][J], d.last), ...);
   }
 
-  static void run(index length, const T* a, index row, index step_a, const T* b, index b_stride, const Destination<T>& d) {
+  static void run(index length, const T* a, index row, index step_a, const T* b, index step_b,
+                  const Destination<T>& d) {
     V c[kRows][kVectors] = {};
     if (d.partial) (start<I>(c, d), ...);
     const T* const rows[kRows] = {a + index(I) * row...};
     index at = 0;
-    for (index k = 0; k < length; ++k, at += step_a, b += b_stride) {
+    for (index k = 0; k < length; ++k, at += step_a, b += step_b) {
       const V line[kVectors] = {load(b + J * kLanes<T>)...};
       (step<I>(c, rows[I][at], line), ...);
     }
