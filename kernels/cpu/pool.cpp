@@ -37,7 +37,7 @@ namespace {
 
 constexpr size_t kLine = 64;
 constexpr int64_t kSpin = 500000;  // nanoseconds of waiting awake before a thread sleeps
-constexpr int kPauses = 2000;      // of them without a thought of others, then giving way at every look
+constexpr int kPauses = 4000;      // looks before it gives way to others at each
 
 struct alignas(kLine) Claims {
   std::atomic<uint64_t> word;
