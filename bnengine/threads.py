@@ -6,6 +6,7 @@
 import os
 from pathlib import Path
 
+from . import fused
 from .errors import BackendError, InputError
 
 VARIABLE = "BNENGINE_NUM_THREADS"
@@ -14,9 +15,8 @@ MOST = 256
 
 def get() -> int:
     """The number of threads that kernels run on, the caller's own among them; 1 where there are no native kernels."""
-    from .fused.cpu import _load
-
-    return 1 if _load.available() else int(_load.library().bnengine_threads())
+    native = fused.native()
+    return 1 if native.available() else int(native.library().bnengine_threads())
 
 
 def set(n: int) -> None:
@@ -24,22 +24,20 @@ def set(n: int) -> None:
 
     Raises InputError for another number, and BackendError where there are no native kernels, unless n is 1.
     """
-    from .fused.cpu import _load
-
     _checked(n, "threads.set")
-    if reason := _load.available():
+    native = fused.native()
+    if reason := native.available():
         if n != 1:
             raise BackendError(f"threads.set: {n} threads have nothing to run: {reason}")
         return
-    _load.done(_load.library().bnengine_set_threads(n), "threads.set")
+    native.done(native.library().bnengine_set_threads(n), "threads.set")
 
 
 def release() -> None:
     """Stop the threads; the next step that has use for them starts them again."""
-    from .fused.cpu import _load
-
-    if _load.available() is None:
-        _load.done(_load.library().bnengine_release(), "threads.release")
+    native = fused.native()
+    if native.available() is None:
+        native.done(native.library().bnengine_release(), "threads.release")
 
 
 def default() -> int:

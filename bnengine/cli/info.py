@@ -9,11 +9,10 @@ from typing import Any
 import click
 import numpy as np
 
-from .. import saving, threads
+from .. import fused, saving, threads
 from .._version import __version__
 from ..backend import available_backends, get_backend
 from ..errors import BackendError, InputError
-from ..fused.cpu import _load as cpu
 from ..network import Sequential
 from ..runs import plain, read_metrics
 from .describe import task_of
@@ -70,11 +69,12 @@ def machine() -> dict[str, Any]:
 
 def _kernels() -> str:
     """The native kernels for NumPy arrays, or why there are none."""
+    native = fused.native()
     try:
-        reason = cpu.available()
+        reason = native.available()
     except InputError as error:
         reason = str(error)
-    return f"references: {reason}" if reason else f"built, instruction set {cpu.isa()}, {threads.get()} threads"
+    return f"references: {reason}" if reason else f"built, instruction set {native.isa()}, {threads.get()} threads"
 
 
 def _installed(name: str) -> str | None:

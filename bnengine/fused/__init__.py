@@ -14,3 +14,8 @@ def offered(backend: str, what: str) -> Any:
     """What the fused code for arrays of a backend offers by this name, None if it does not, or if there is none."""
     folder = _FOLDERS.get(backend)
     return None if folder is None else getattr(importlib.import_module(f"{__name__}.{folder}"), what, None)
+
+
+def native() -> Any:
+    """The library of native kernels: `available()`, `isa()`, its functions; imported when it is asked for."""
+    return importlib.import_module(f"{__name__}.cpu._load")
