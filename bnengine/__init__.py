@@ -9,7 +9,7 @@ any other array-API library as a witness.
     network = bn.Sequential(bn.Dense(64, 100), bn.BatchNorm(100), bn.Activation("relu"), bn.Dense(100, 10))
 """
 
-from . import data, layers, losses, metrics, ops, optimizers, schedules
+from . import data, layers, losses, metrics, ops, optimizers, schedules, threads
 from ._version import __version__
 from .backend import Backend, available_backends, get_backend
 from .data import ArraySource, IterableSource, Preprocessing, load_digits
@@ -71,4 +71,5 @@ __all__ = [
     "predict",
     "save",
     "schedules",
+    "threads",
 ]
