@@ -1,14 +1,14 @@
-// exp, log, log1p, tanh and erf of float and double without libm: the functions that kernels/rules.h leaves to the platform.
+// exp, log, log1p, tanh and erf of float and double without libm: what kernels/rules.h leaves to the platform.
 //
-// No branch depends on a value, so a loop over an array becomes vector code; every fused multiply-add is written out, so
-// each element has the same bits alone, in AVX2 and in AVX-512. Right at NaN, infinity, subnormal numbers and signed zero.
-// Within 2 units in the last place (tests/cpu/functions.json has what was found over all 2^32 floats). The polynomials
-// are least in the greatest error; tests/cpu/coefficients.py derives them.
+// No branch depends on a value, so a loop over an array becomes vector code; every fused multiply-add is written out,
+// so each element has the same bits alone, in AVX2 and in AVX-512. Right at NaN, infinity, subnormal numbers and signed
+// zero. Within 2 units in the last place (tests/cpu/functions.json has what was found over all 2^32 floats). The
+// polynomials are those of least greatest error; tests/cpu/coefficients.py derives them.
 #pragma once
 #include <stdint.h>
 
 #define BNENGINE_OWN_FUNCTIONS
-#define FUNCTION inline __attribute__((always_inline))  // a weak symbol could be another instruction set's
+#define FUNCTION inline __attribute__((always_inline))  // a loop that calls is no vector code
 
 namespace bnengine {
 namespace functions {

@@ -1,8 +1,8 @@
 // Matrix products, C = A B with factors as they lie or transposed, bias, sums of columns, and the old C added.
 //
 // Every element of C is one chain: c = 0, then c = fma(a(i, k), b(k, j), c) for k = 0, 1, 2, ..., then + bias(j), then
-// + the old c(i, j). Blocks, threads and the width of vectors change nothing about it: between pieces of k a chain waits
-// in memory as it is. So any split gives the same bits, with AVX2 as with AVX-512.
+// + the old c(i, j). Blocks, threads and the width of vectors change nothing about it: between pieces of k a chain
+// waits in memory as it is. So any split gives the same bits, with AVX2 as with AVX-512.
 #include "pack.h"
 
 namespace bnengine {
@@ -18,15 +18,22 @@ constexpr index kWidth = kTileVectors * kLanes<T>;  // of a tile
 template <class T>
 constexpr index kColumns = 1152 / index(sizeof(T)) / kWidth<T> * kWidth<T>;
 constexpr index kRows = 96;
+template <class T>
+constexpr index kBlockStride = kRows + 64 / index(sizeof(T));  // no power of two: rows would meet in a set of the cache
 constexpr index kHeld = 2304 << 10;  // bytes of B that are packed once and stay
 constexpr index kNear = 48 << 10;    // bytes that the first-level cache keeps: not worth packing
+constexpr index kPage = 4 << 10;
+// A transposed A whose rows are a page apart is copied if tiles are narrow and so many: with wide ones that was slower.
+constexpr bool kNarrow = kTileVectors * kVectorBytes < 128;
 
 // Where things lie in a worker's scratch, in bytes. A product needs kScratch of them.
-constexpr index kChainsAt = kHeld, kAsideAt = kHeld + (256 << 10), kScratch = index(3) << 20;
+constexpr index kChainsAt = kHeld, kAsideAt = kHeld + (256 << 10), kBlockAt = kAsideAt + (256 << 10);
+constexpr index kScratch = index(3) << 20;
 template <class T>
 constexpr bool kFits = kDepth<T, false> * kColumns<T> * index(sizeof(T)) <= kHeld &&
                        kRows * kColumns<T> * index(sizeof(T)) <= kAsideAt - kChainsAt &&
-                       kWidth<T> * kColumns<T> * index(sizeof(T)) <= kScratch - kAsideAt;
+                       kWidth<T> * kColumns<T> * index(sizeof(T)) <= kBlockAt - kAsideAt &&
+                       kDepth<T, true> * kBlockStride<T> * index(sizeof(T)) <= kScratch - kBlockAt;
 static_assert(kFits<float> && kFits<double>, "a product's scratch is 3 MiB");
 
 template <class T>
@@ -62,8 +69,10 @@ class Multiplication {
       : p(product),
         panels(at<T>(worker, 0)),
         chains(at<T>(worker, kChainsAt)),
+        block(at<T>(worker, kBlockAt)),
         few(p.m <= 2 * kTileRows),
-        in_place(!kAcrossB && (few || p.k * p.ldb * index(sizeof(T)) <= kNear)) {}
+        in_place(!kAcrossB && (few || p.k * p.ldb * index(sizeof(T)) <= kNear)),
+        copied(kAcrossA && kNarrow && p.lda * index(sizeof(T)) >= kPage) {}
 
   void run() {
     const index most = columns_at_once();
@@ -120,6 +129,11 @@ class Multiplication {
   // All tiles of the block of C, over the depth that is at hand.
   void tiles() {
     const T* a = kAcrossA ? p.a + k_begin * p.lda + i_begin : p.a + i_begin * p.lda + k_begin;
+    if (copied) {
+      copy_rows(depth, rows, a, p.lda, block, kBlockStride<T>);
+      a = block;
+    }
+    const index lda = copied ? kBlockStride<T> : p.lda;
     for (index j = 0, vectors; j < columns; j += vectors * kLanes<T>) {
       vectors = vectors_from(j);
       const bool there = direct(j, vectors);
@@ -130,9 +144,9 @@ class Multiplication {
         const TileFunction<T> tile = p.m == 1 ? kTiles<T>.row[vectors - 1] : kTiles<T>.of[height - 1][vectors - 1];
         const Destination<T> to = destination(i, j, vectors);
         if (kAcrossA)
-          tile(depth, a + i, 1, p.lda, b, b_stride, to);
+          tile(depth, a + i, 1, lda, b, b_stride, to);
         else
-          tile(depth, a + i * p.lda, p.lda, 1, b, b_stride, to);
+          tile(depth, a + i * lda, lda, 1, b, b_stride, to);
       }
     }
   }
@@ -155,8 +169,8 @@ class Multiplication {
   }
 
   const Product<T> p;
-  T *const panels, *const chains;
-  const bool few, in_place;
+  T *const panels, *const chains, *const block;
+  const bool few, in_place, copied;
   bool held = false;  // whether all of B's columns at hand are packed at once
   index i_begin = 0, rows = 0, j_begin = 0, columns = 0, padded = 0, k_begin = 0, depth = 0;
 };

@@ -1,4 +1,4 @@
-// Panels of B laid out in the order in which a tile reads them. A is read where it lies: packed as well, it was slower.
+// Panels of B laid out in the order in which a tile reads them.
 #pragma once
 #include "tile.h"
 
@@ -56,8 +56,8 @@ VECTOR void fetch(const T* from, index count) {
   for (index i = 0; i < count; i += 64 / index(sizeof(T))) __builtin_prefetch(from + i);
 }
 
-// panel[k width + j] = b(k, j) for the `columns` that there are, else 0; b(k, j) at b[k stride + j]. `width` is a multiple of
-// the lanes.
+// panel[k width + j] = b(k, j) for the `columns` that there are, else 0; b(k, j) at b[k stride + j]. `width` is a
+// multiple of the lanes.
 constexpr index kAhead = 8;
 template <class T>
 void pack_rows(index length, index columns, const T* b, index stride, index width, T* panel) {
@@ -70,7 +70,16 @@ void pack_rows(index length, index columns, const T* b, index stride, index widt
   }
 }
 
-// The same with b(k, j) at b[j stride + k].
+// to[k to_stride + j] = from[k stride + j]
+template <class T>
+void copy_rows(index length, index columns, const T* from, index stride, T* to, index to_stride) {
+  for (index k = 0; k < length; ++k, from += stride, to += to_stride) {
+    if (k + kAhead < length) fetch(from + kAhead * stride, columns);
+    __builtin_memcpy(to, from, size_t(columns) * sizeof(T));
+  }
+}
+
+// pack_rows with b(k, j) at b[j stride + k].
 template <class T>
 void pack_columns(index length, index columns, const T* b, index stride, index width, T* panel) {
   constexpr int kSide = kStrip<T>;

@@ -21,7 +21,7 @@ struct Destination {
 };
 
 // A tile of `kRows` rows and `kVectors` vectors of columns: chains over k of a(i, k) b(k, j), with a(i, k) at
-// a[i row + k step_a] and row k of b at b[k step_b]. Indices are constants here, or GCC would keep the chains in memory.
+// a[i row + k step_a] and row k of b at b[k step_b]. Indices are constants, or GCC would keep the chains in memory.
 template <class T, class Rows, class Vectors>
 struct Tile;
 
@@ -79,8 +79,8 @@ struct Tile<T, std::index_sequence<I...>, std::index_sequence<J...>> {
 template <class T>
 using TileFunction = void (*)(index, const T*, index, index, const T*, index, const Destination<T>&);
 
-// As many rows and vectors of a tile as the registers hold; a single row has more vectors, or its chains would be too few
-// to keep the processor busy.
+// As many rows and vectors of a tile as the registers hold; a single row has more vectors, or its chains would be too
+// few to keep the processor busy.
 constexpr int kTileRows = kVectorRegisters == 32 ? 8 : 6;
 constexpr int kTileVectors = kVectorRegisters == 32 ? 3 : 2;
 constexpr int kRowVectors = 8;
@@ -104,7 +104,8 @@ constexpr Tiles<T> tiles_of(std::index_sequence<J...>, std::index_sequence<R...>
 }
 
 template <class T>
-constexpr Tiles<T> kTiles = tiles_of<T>(std::make_index_sequence<kTileVectors>(), std::make_index_sequence<kRowVectors>());
+constexpr Tiles<T> kTiles =
+    tiles_of<T>(std::make_index_sequence<kTileVectors>(), std::make_index_sequence<kRowVectors>());
 
 }  // namespace BNENGINE_ISA
 }  // namespace bnengine

@@ -33,7 +33,7 @@ using Reference = Wide (*)(Wide);
 static const Reference<double> kDouble[] = {exp, log, log1p, tanh, erf};
 static const Reference<long double> kLong[] = {expl, logl, log1pl, tanhl, erfl};
 
-// |y - exact| in units in the last place of exact as a T; negative where one of them is no number to measure with and they differ.
+// |y - exact| in units in the last place of exact as a T; negative where one cannot be measured and they differ.
 template <class T, class Wide>
 static double distance(T y, Wide exact) {
   const T rounded = T(exact);
