@@ -208,13 +208,14 @@ struct Rmsprop {
 
 template <class A>
 struct Adam {
-  A rate, c1, c2, beta1, rest1, beta2, rest2, eps;  // rest = 1 - beta, rounded once
+  A rate, unbiased1, unbiased2;  // unbiased = 1 / c: a division takes as long as all the rest
+  A beta1, rest1, beta2, rest2, eps;  // rest = 1 - beta, rounded once
   bool amsgrad;
   RULE void operator()(A g, A decay, A& p, A& m, A& v, A& largest) const {
     m = m * beta1 + g * rest1;
     v = v * beta2 + g * g * rest2;
     largest = v > largest ? v : largest;
-    A move = m / c1 / (square_root((amsgrad ? largest : v) / c2) + eps);
+    A move = m * unbiased1 / (square_root((amsgrad ? largest : v) * unbiased2) + eps);
     if (decay != 0) move = move + p * decay;
     p = p - rate * move;
   }

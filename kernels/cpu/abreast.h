@@ -13,16 +13,21 @@ struct Count {
   VECTOR constexpr operator int() const { return N; }
 };
 
-// One partial sum for each place abreast, and their sum in a fixed order.
+// What `join` makes of 16 numbers, halves abreast: in a fixed order.
+template <class T, class Join>
+VECTOR T joined(const T (&lane)[kAbreast], Join join) {
+  T eight[8], four[4];
+  for (int l = 0; l < 8; ++l) eight[l] = join(lane[l], lane[l + 8]);
+  for (int l = 0; l < 4; ++l) four[l] = join(eight[l], eight[l + 4]);
+  return join(join(four[0], four[2]), join(four[1], four[3]));
+}
+
+// One partial sum for each place abreast.
 struct Sums {
   double lane[kAbreast] = {};
 
   VECTOR double total() const {
-    double rest[kAbreast];
-    for (int l = 0; l < kAbreast; ++l) rest[l] = lane[l];
-    for (int half = kAbreast / 2; half > 0; half /= 2)
-      for (int l = 0; l < half; ++l) rest[l] += rest[l + half];
-    return rest[0];
+    return joined(lane, [](double a, double b) { return a + b; });
   }
 };
 
@@ -37,14 +42,15 @@ VECTOR double sum_abreast(index begin, index end, F f) {
   return sums.total();
 }
 
-// The first `count` of 16 elements; nothing behind them is read or written.
+// The first `count` of 16 elements, then `padding`; nothing behind them is read or written.
 template <class T>
 VECTOR void load_tile(const T* from, int count, T padding, T (&to)[kAbreast]) {
+  static const T kOrder[kAbreast] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   for (int at = 0; at < kAbreast; at += kLanes<T>) {
     const int left = count - at, some = left < 0 ? 0 : left < kLanes<T> ? left : kLanes<T>;
-    store(to + at, load_part(from + at, some));
+    const Vector<T> there = load_part(from + at, some);
+    store(to + at, load(kOrder + at) < broadcast(T(count)) ? there : broadcast(padding));
   }
-  for (int l = 0; l < kAbreast; ++l) to[l] = l < count ? to[l] : padding;
 }
 template <class T>
 VECTOR void store_tile(const T (&from)[kAbreast], int count, T* to) {
@@ -63,18 +69,6 @@ VECTOR void each_tile(const T* x, index n, T padding, F f) {
   T part[kAbreast];
   load_tile(x + i, int(n - i), padding, part);
   f(part, i, int(n - i));
-}
-
-// f(tile of x, tile of y, place, count): as above, and what f puts into the tile of y is stored.
-template <class T, class F>
-VECTOR void map_tiles(const T* x, T* y, index n, T padding, F f) {
-  index i = 0;
-  for (; i + kAbreast <= n; i += kAbreast) f(x + i, y + i, i, Count<kAbreast>());
-  if (i == n) return;
-  T part[kAbreast], made[kAbreast];
-  load_tile(x + i, int(n - i), padding, part);
-  f(part, made, i, int(n - i));
-  store_tile(made, int(n - i), y + i);
 }
 
 }  // namespace BNENGINE_ISA

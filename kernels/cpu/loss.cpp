@@ -1,8 +1,7 @@
 // Losses, value and gradient in one pass, and the rows classified right. Logits are (rows, classes).
 //
 // The losses of rows, or of chunks of outputs, go into an ordinary array in double, and another launch sums it up: rows and
-// chunks follow from the shape alone. Rows are read again from the first-level cache: for their largest logit, for the sum
-// of exponentials, for the gradient.
+// chunks follow from the shape alone.
 #include "abreast.h"
 
 namespace bnengine {
@@ -11,18 +10,22 @@ namespace {
 
 // -- softmax cross-entropy
 
-template <class T>
-VECTOR T largest_of(const T (&lane)[kAbreast]) {
-  T rest[kAbreast];
-  for (int l = 0; l < kAbreast; ++l) rest[l] = lane[l];
-  for (int half = kAbreast / 2; half > 0; half /= 2)
-    for (int l = 0; l < half; ++l) rest[l] = rest[l] < rest[l + half] ? rest[l + half] : rest[l];
-  return rest[0];
-}
-
 constexpr double kInfinity = __builtin_inf();
 
-// The largest of a row without NaN.
+template <class T>
+struct CrossEntropy {
+  index classes;
+  const index* number;     // the class of each row, or null
+  const T *probabilities;  // of each class, or null
+  const T *logits, *class_weights, *sample_weights;  // weights or null
+  T* gradient;
+  double* losses;
+  T kept, spread, step;  // 1 - smoothing; smoothing / classes; scale / normaliser
+
+  VECTOR T weight(index row) const { return sample_weights ? sample_weights[row] : T(1); }
+};
+
+// The largest of a row; a NaN is passed over.
 template <class T>
 VECTOR T largest_of_row(const T* x, index classes) {
   T lane[kAbreast];
@@ -30,109 +33,97 @@ VECTOR T largest_of_row(const T* x, index classes) {
   each_tile(x, classes, -T(kInfinity), [&](const T* tile, index, int) {
     for (int l = 0; l < kAbreast; ++l) lane[l] = lane[l] < tile[l] ? tile[l] : lane[l];
   });
-  return largest_of(lane);
+  return joined(lane, [](T a, T b) { return a < b ? b : a; });
 }
 
-// A row's exponentials, e^(x - largest), into y; their sum.
+// The exponentials e^(x - largest) of a row, up to a multiple of 16, and their sum.
 template <class T>
-VECTOR double exponentials(const T* x, index classes, T largest, T* y) {
+VECTOR double exponentials(const T* x, index classes, T largest, T* e) {
   Sums sums;
-  map_tiles(x, y, classes, -T(kInfinity), [&](const T* tile, T* made, index, int count) {
+  each_tile(x, classes, largest, [&](const T* tile, index at, int count) {
 #pragma GCC ivdep
     for (int l = 0; l < kAbreast; ++l) {
-      const T e = l < count ? exponential(tile[l] - largest) : T(0);
-      made[l] = e;
-      sums.lane[l] += double(e);
+      const T power = exponential(tile[l] - largest);
+      e[at + l] = power;
+      sums.lane[l] += l < count ? double(power) : 0.0;
     }
   });
   return sums.total();
 }
 
-// The targets of a row of all classes, smoothed and weighted.
+// A row whose target is one class of weight `hit`: its gradient, and its loss.
 template <class T>
-struct Targets {
-  index number;            // of the class, where there are no probabilities
-  const T *probabilities;  // or null
-  const T *class_weights;  // or null
-  T kept, spread, weight;  // 1 - smoothing; smoothing / classes; of the sample
-
-  VECTOR void tile(index at, int count, T (&t)[kAbreast]) const {
-    if (probabilities)
-      load_tile(probabilities + at, count, T(0), t);
-    else
-      for (int l = 0; l < kAbreast; ++l) t[l] = at + l == number ? T(1) : T(0);
-    for (int l = 0; l < kAbreast; ++l) t[l] = smoothed(t[l], kept, spread);
-    if (class_weights) {
-      T of_class[kAbreast];
-      load_tile(class_weights + at, count, T(0), of_class);
-      for (int l = 0; l < kAbreast; ++l) t[l] *= of_class[l];
-    }
-    for (int l = 0; l < kAbreast; ++l) t[l] = l < count ? t[l] * weight : T(0);
-  }
-};
-
-// A row whose target is one class of weight `hit`: the gradient for e^(x - largest), which is in y; the loss.
-template <class T>
-VECTOR double one_class(const T* x, index classes, index number, T hit, T largest, T sum, T step, T* y) {
-  const bool there = uint64_t(number) < uint64_t(classes);
-  const T target_sum = there ? hit : T(0), share = target_sum / sum, e = there ? y[number] : T(0);
+VECTOR double one_class(const CrossEntropy<T>& of, index row, T hit, T largest, T sum, const T* e) {
+  const index number = of.number[row];
+  const bool there = uint64_t(number) < uint64_t(of.classes);
+  const T share = (there ? hit : T(0)) / sum, step = of.step;
+  T* y = of.gradient + row * of.classes;
 #pragma GCC ivdep
-  for (index k = 0; k < classes; ++k) y[k] = y[k] * share * step;
+  for (index k = 0; k < of.classes; ++k) y[k] = e[k] * share * step;
   if (!there || hit == 0) return 0;
-  y[number] = (e * share - hit) * step;
-  return double(hit * (logarithm(sum) - (x[number] - largest)));
+  y[number] = (e[number] * share - hit) * step;
+  return double(hit * (logarithm(sum) - (of.logits[row * of.classes + number] - largest)));
+}
+
+// The targets of a tile of a row, smoothed and weighted.
+template <class T>
+VECTOR void targets_of(const CrossEntropy<T>& of, index row, index at, int count, T weight, T (&t)[kAbreast]) {
+  T of_class[kAbreast];
+  for (int l = 0; l < kAbreast; ++l) of_class[l] = T(1);
+  if (of.class_weights) load_tile(of.class_weights + at, count, T(0), of_class);
+  if (of.number)
+    for (int l = 0; l < kAbreast; ++l) t[l] = at + l == of.number[row] ? T(1) : T(0);
+  else
+    load_tile(of.probabilities + row * of.classes + at, count, T(0), t);
+  for (int l = 0; l < kAbreast; ++l) t[l] = l < count ? smoothed(t[l], of.kept, of.spread) * of_class[l] * weight : T(0);
 }
 
 // The same for any targets.
 template <class T>
-VECTOR double all_classes(const T* x, index classes, const Targets<T>& targets, T largest, T sum, T step, T* y) {
-  Sums weights, surprises;
-  T t[kAbreast];
-  for (index at = 0; at < classes; at += kAbreast) {
-    targets.tile(at, int(classes - at < kAbreast ? classes - at : kAbreast), t);
-    for (int l = 0; l < kAbreast; ++l) weights.lane[l] += double(t[l]);
+VECTOR double all_classes(const CrossEntropy<T>& of, index row, T weight, T largest, T sum, const T* e) {
+  Sums targets, surprises;
+  T t[kAbreast], y[kAbreast];
+  for (index at = 0; at < of.classes; at += kAbreast) {
+    targets_of(of, row, at, int(of.classes - at < kAbreast ? of.classes - at : kAbreast), weight, t);
+    for (int l = 0; l < kAbreast; ++l) targets.lane[l] += double(t[l]);
   }
-  const T share = T(weights.total()) / sum, log_sum = logarithm(sum);
-  each_tile(x, classes, T(0), [&](const T* tile, index at, int count) {
-    T g[kAbreast], of_class[kAbreast];
-    targets.tile(at, count, of_class);
-    load_tile(y + at, count, T(0), g);
+  const T share = T(targets.total()) / sum, log_sum = logarithm(sum), step = of.step;
+  each_tile(of.logits + row * of.classes, of.classes, T(0), [&](const T* tile, index at, int count) {
+    targets_of(of, row, at, count, weight, t);
     for (int l = 0; l < kAbreast; ++l) {
-      const T target = of_class[l];
-      surprises.lane[l] += target != 0 ? double(target * (log_sum - (tile[l] - largest))) : 0.0;  // 0 log 0 is 0
-      g[l] = (g[l] * share - target) * step;
+      surprises.lane[l] += t[l] != 0 ? double(t[l] * (log_sum - (tile[l] - largest))) : 0.0;  // 0 log 0 is 0
+      y[l] = (e[at + l] * share - t[l]) * step;
     }
-    store_tile(g, count, y + at);
+    store_tile(y, count, of.gradient + row * of.classes + at);
   });
   return surprises.total();
 }
 
 // Rows [begin, end) of the gradient, and their losses. Arrays: class weights or null, normaliser, scale or null; logits,
 // target, sample weights or null; losses (rows), gradient. Integers: classes, whether targets are class numbers, else
-// probabilities. Reals: label smoothing.
+// probabilities. Reals: label smoothing. Scratch: a row, up to a multiple of 16 elements.
 template <class T>
-void softmax_cross_entropy(const Arguments& a, index begin, index end, Worker&) {
-  const T *class_weights = static_cast<const T*>(a.arrays[0]), *scale = static_cast<const T*>(a.arrays[2]);
-  const T *logits = static_cast<const T*>(a.arrays[3]), *sample_weights = static_cast<const T*>(a.arrays[5]);
-  const bool numbers = a.integers[1] != 0;
-  const index classes = a.integers[0], *number = numbers ? static_cast<const index*>(a.arrays[4]) : nullptr;
-  const T* probabilities = numbers ? nullptr : static_cast<const T*>(a.arrays[4]);
-  double* losses = static_cast<double*>(a.arrays[6]);
-  T* gradient = static_cast<T*>(a.arrays[7]);
-  const T step = (scale ? *scale : T(1)) / *static_cast<const T*>(a.arrays[1]);
-  const T kept = T(1 - a.reals[0]), spread = T(a.reals[0] / double(classes));
+void softmax_cross_entropy(const Arguments& a, index begin, index end, Worker& worker) {
+  const T* scale = static_cast<const T*>(a.arrays[2]);
+  CrossEntropy<T> of;
+  of.classes = a.integers[0];
+  of.number = a.integers[1] ? static_cast<const index*>(a.arrays[4]) : nullptr;
+  of.probabilities = a.integers[1] ? nullptr : static_cast<const T*>(a.arrays[4]);
+  of.logits = static_cast<const T*>(a.arrays[3]);
+  of.class_weights = static_cast<const T*>(a.arrays[0]);
+  of.sample_weights = static_cast<const T*>(a.arrays[5]);
+  of.losses = static_cast<double*>(a.arrays[6]);
+  of.gradient = static_cast<T*>(a.arrays[7]);
+  of.kept = T(1 - a.reals[0]);
+  of.spread = T(a.reals[0] / double(of.classes));
+  of.step = (scale ? *scale : T(1)) / *static_cast<const T*>(a.arrays[1]);
+  T* e = static_cast<T*>(worker.scratch);
   for (index row = begin; row < end; ++row) {
-    const T* x = logits + row * classes;
-    T* y = gradient + row * classes;
-    const T weight = sample_weights ? sample_weights[row] : T(1);
-    const T largest = largest_of_row(x, classes), sum = T(exponentials(x, classes, largest, y));
-    const bool one = numbers && !class_weights && spread == 0 && weight * 0 == 0;
-    losses[row] =
-        one ? one_class(x, classes, number[row], weight, largest, sum, step, y)
-            : all_classes(x, classes,
-                          {numbers ? number[row] : 0, numbers ? nullptr : probabilities + row * classes, class_weights, kept,
-                           spread, weight},
-                          largest, sum, step, y);
+    const T* x = of.logits + row * of.classes;
+    const T weight = of.weight(row), largest = largest_of_row(x, of.classes);
+    const T sum = T(exponentials(x, of.classes, largest, e));
+    const bool one = of.number && !of.class_weights && of.spread == 0 && weight * 0 == 0;
+    of.losses[row] = one ? one_class(of, row, weight, largest, sum, e) : all_classes(of, row, weight, largest, sum, e);
   }
 }
 

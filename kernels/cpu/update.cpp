@@ -182,13 +182,13 @@ void rmsprop(const Arguments& a, index begin, index end, Worker&) {
 template <class A>
 void adam(const Arguments& a, index begin, index end, Worker&) {
   const Step<A, 3> step(a, 3);
-  const A rate = step.row[0], c1 = step.row[1], c2 = step.row[2], eps = A(a.reals[3]);
+  const A rate = step.row[0], unbiased1 = 1 / step.row[1], unbiased2 = 1 / step.row[2], eps = A(a.reals[3]);
   const A beta1 = A(a.reals[1]), rest1 = A(1 - a.reals[1]), beta2 = A(a.reals[2]), rest2 = A(1 - a.reals[2]);
   const A factor = step.factor, decay = step.decay;
   const A *p = step.parameters(), *g = step.gradients(), *m = step.slot(0), *v = step.slot(1), *most = step.slot(2);
   A *new_p = step.new_parameters(), *new_m = step.new_slot(0), *new_v = step.new_slot(1), *new_most = step.new_slot(2);
   const auto update = [&](index from, index to, auto decayed, auto decoupled, auto amsgrad) {
-    const Adam<A> rule = {rate, c1, c2, beta1, rest1, beta2, rest2, eps, amsgrad.value};
+    const Adam<A> rule = {rate, unbiased1, unbiased2, beta1, rest1, beta2, rest2, eps, amsgrad.value};
     const A l2 = decayed.value && !decoupled.value ? decay : A(0), shrinks = decayed.value && decoupled.value ? decay : A(0);
 #pragma GCC ivdep
     for (index i = from; i < to; ++i) {

@@ -142,8 +142,8 @@ __global__ void __launch_bounds__(kThreads, 3)
          index border, double beta1, double beta2, double eps, double weight_decay, bool decoupled) {
   const Frozen frozen = {frozen_ranges, frozen_count};
   const A* row = next_row(table, counters, table_rows, 3);
-  const Adam<A> rule = {row[0], row[1], row[2], A(beta1), A(1 - beta1), A(beta2), A(1 - beta2), A(eps),
-                        largest != nullptr};
+  const Adam<A> rule = {row[0],   1 / row[1],   1 / row[2], A(beta1), A(1 - beta1),
+                        A(beta2), A(1 - beta2), A(eps),     largest != nullptr};
   const bool good = *ok;
   const A clipped = *factor;
   for_each<VEC>(size, [&](auto width, index i) {

@@ -14,6 +14,7 @@ from ...plan import ROWS
 from ._launch import Cut, cut_rows, extent, flat, kernel, output, ready, refusal, scalar
 
 CHUNK = 1024  # outputs that have one sum
+ABREAST = 16  # kAbreast of kernels/cpu/abreast.h
 EXPENSIVE = 4  # an exponential takes as long as so many elements that are only moved
 
 
@@ -38,7 +39,7 @@ def softmax_cross_entropy(
     along = cut_rows(rows, classes, EXPENSIVE * logits.itemsize)
     numbers = target.dtype == np.int64
     to.launch(
-        kernel("softmax_cross_entropy", logits, cut=along),
+        kernel("softmax_cross_entropy", logits, cut=along, scratch=(classes + ABREAST) * logits.itemsize),
         whole=(class_weights, divisor, scale),
         reads=(flat(logits), target.reshape(-1) if numbers else flat(target), _rows(sample_weights)),
         writes=(losses, flat(dlogits)),
