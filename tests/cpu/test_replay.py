@@ -243,6 +243,7 @@ def test_a_run_lets_other_python_threads_run():
     assert out[0] == 1
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_child_process_has_a_pool_of_its_own(case):
     _, _, copy, launches = case
     run = replayer(plan_of(*launches))
