@@ -16,6 +16,7 @@ from bnengine.memory import Arena, Fresh, Outputs
 from bnengine.ops import REGISTRY, Example, Into
 from bnengine.plan import COLUMNS, ROWS
 from tests.cpu.build import require_set
+from tests.cpu.large import large
 from tests.cuda_on_cpu.cases import Case, assert_within, fields
 from tests.cuda_on_cpu.launch import Path
 from tests.cuda_on_cpu.storage import DOUBLE, FLOAT
@@ -196,6 +197,7 @@ def several(name):
     """Examples that are cut in several blocks, by columns and by rows, and the op's own."""
     if name in OF_ROWS:
         yield from (of_rows(name, *shape) for shape in ((200, 300), (67, 113), (MANY, 24)))
+    yield from large(name)
     yield from examples(name)
 
 
