@@ -16,7 +16,7 @@ constexpr index kTileBytes = 256 << 10;  // of x, that stay in the second-level 
 template <class T>
 index tile_columns(index rows) {
   const index lines = kTileBytes / (64 * (rows ? rows : 1));
-  return kLine<T> * (lines < 1 ? 1 : least(lines, 8));
+  return kStripColumns<T> * (lines < 1 ? 1 : least(lines, 8));
 }
 
 // y = g(gamma x_norm + beta + add) of the rows of a strip.
@@ -25,8 +25,8 @@ VECTOR void normalize_strip(const T* x, const T* add, T* y, index rows, index st
                             index first, Strip strip, T slope) {
   const StripAffines<T> of(affines, first, strip);
   for (index r = 0; r < rows; ++r, x += stride, add += kAdds ? stride : 0, y += stride) {
-    T line[kLine<T>];
-    for (int j = 0; j < strip.count; ++j) {
+    T line[kStripColumns<T>];
+    EACH_LANE(j, strip) {
       T z = of.affine(of.normalized(x[j], j), j);
       if (kAdds) z += add[j];
       line[j] = activate<G>(z, slope);
@@ -44,7 +44,7 @@ void normalize_rows(const T* x, const T* add, T* y, index rows, index stride, in
   for (index row = 0; row < rows; row += kHeld) {
     const index some = least(kHeld, rows - row), at = row * stride;
     each_strip<T>(columns, [&](index j, auto strip) {
-      constexpr bool kPast = kStreams && sizeof strip < sizeof(Some);  // a line
+      constexpr bool kPast = kStreams && sizeof strip < sizeof(Some);  // whole
       if (add)
         normalize_strip<G, true, kPast>(x + at + j, add + at + j, y + at + j, some, stride, affines, j, strip, slope);
       else

@@ -40,9 +40,9 @@ VECTOR double less(double x, double pivot) { return x - pivot; }
 template <class T, class Strip>
 VECTOR void add_block(const T* x, index stride, Strip strip, double count, double share, const double* pivot,
                       double* __restrict mean, double* __restrict squares) {
-  double own_mean[kLine<T>], own_squares[kLine<T>];
+  double own_mean[kStripColumns<T>], own_squares[kStripColumns<T>];
   int vanished = 0;
-  for (int j = 0; j < strip.count; ++j) {
+  EACH_LANE(j, strip) {
     T held[kHeld];
     for (int k = 0; k < kHeld; ++k) held[k] = less(x[k * stride + j], pivot[j]);
     const Block<T> block = block_of(held);
@@ -51,14 +51,14 @@ VECTOR void add_block(const T* x, index stride, Strip strip, double count, doubl
     if (sizeof(T) < sizeof(double)) vanished |= !(block.squares > T(kFloatLeast) && block.squares < T(kFloatMost));
   }
   if (vanished)
-    for (int j = 0; j < strip.count; ++j) {
+    EACH_LANE(j, strip) {
       if (own_squares[j] > kFloatLeast && own_squares[j] < kFloatMost) continue;
       double held[kHeld];
       for (int k = 0; k < kHeld; ++k) held[k] = x[k * stride + j];
       const Block<double> block = block_of(held);
       own_mean[j] = block.pivot + block.shift, own_squares[j] = block.squares;
     }
-  for (int j = 0; j < strip.count; ++j) {
+  EACH_LANE(j, strip) {
     Moment all{count, mean[j], squares[j]};
     merge(all, {double(kHeld), own_mean[j], own_squares[j]}, share);
     mean[j] = all.mean, squares[j] = all.squares;
@@ -136,11 +136,11 @@ struct Affines {
 // The channels of a strip, where the compiler can keep them in registers.
 template <class T>
 struct StripAffines {
-  T hi[kLine<T>], lo[kLine<T>], inv_std[kLine<T>], gamma[kLine<T>], beta[kLine<T>];
+  T hi[kStripColumns<T>], lo[kStripColumns<T>], inv_std[kStripColumns<T>], gamma[kStripColumns<T>], beta[kStripColumns<T>];
 
   template <class Strip>
   VECTOR StripAffines(const Affines<T>& of, index first, Strip strip) {
-    for (int j = 0; j < strip.count; ++j) {
+    EACH_LANE(j, strip) {
       hi[j] = of.hi[first + j], lo[j] = of.lo[first + j], inv_std[j] = of.inv_std[first + j];
       gamma[j] = of.gamma[first + j], beta[j] = of.beta[first + j];
     }

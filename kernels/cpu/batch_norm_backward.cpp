@@ -14,7 +14,7 @@ constexpr index kTileBytes = 128 << 10;  // of one array, of four or five that s
 template <class T>
 index tile_columns(index rows) {
   const index lines = kTileBytes / (64 * (rows ? rows : 1));
-  return kLine<T> * (lines < 1 ? 1 : least(lines, 8));
+  return kStripColumns<T> * (lines < 1 ? 1 : least(lines, 8));
 }
 
 template <Activation G>
@@ -53,14 +53,18 @@ template <Activation G, class T, class Strip>
 VECTOR void sum_strip(const Sources<T>& from, index rows, index stride, const Affines<T>& affines, index first,
                       Strip strip, T slope, double* __restrict dz, double* __restrict dz_x_norm) {
   const StripAffines<T> of(affines, first, strip);
-  T own[kLine<T>] = {}, own_x_norm[kLine<T>] = {};
-  for (index r = 0; r < rows; ++r)
-    for (int j = 0; j < strip.count; ++j) {
+  StripSum<T> sum, sum_x_norm;
+  T own[kStripColumns<T>] = {}, own_x_norm[kStripColumns<T>] = {};
+  for (index r = 0; r < rows; ++r) {
+    EACH_LANE(j, strip) {
       const T x_norm = of.normalized(from.x[r * stride + j], j);
-      const T gradient = dz_of<G>(from, r * stride + j, j, of, x_norm, slope);
-      own[j] += gradient, own_x_norm[j] += gradient * x_norm;
+      own[j] = dz_of<G>(from, r * stride + j, j, of, x_norm, slope);
+      own_x_norm[j] = own[j] * x_norm;
     }
-  for (int j = 0; j < strip.count; ++j) dz[j] += own[j], dz_x_norm[j] += own_x_norm[j];
+    sum.add(own), sum_x_norm.add(own_x_norm);
+  }
+  sum.put(own), sum_x_norm.put(own_x_norm);
+  EACH_LANE(j, strip) dz[j] += own[j], dz_x_norm[j] += own_x_norm[j];
 }
 
 template <Activation G, class T>
@@ -114,13 +118,13 @@ template <Activation G, bool kBatch, bool kStreams, class T, class Strip>
 VECTOR void input_strip(const Sources<T>& from, const Destinations<T>& to, index rows, index stride,
                         const Affines<T>& affines, const Through<T>& through, index first, Strip strip, T slope) {
   const StripAffines<T> of(affines, first, strip);
-  T mean[kLine<T>], var[kLine<T>], scale[kLine<T>];
-  for (int j = 0; j < strip.count; ++j)
+  T mean[kStripColumns<T>], var[kStripColumns<T>], scale[kStripColumns<T>];
+  EACH_LANE(j, strip)
     mean[j] = through.mean[first + j], var[j] = through.var[first + j], scale[j] = through.scale[first + j];
   const size_t bytes = size_t(strip.count) * sizeof(T);
   for (index r = 0; r < rows; ++r) {
-    T line[kLine<T>], gradients[kLine<T>];
-    for (int j = 0; j < strip.count; ++j) {
+    T line[kStripColumns<T>], gradients[kStripColumns<T>];
+    EACH_LANE(j, strip) {
       const T x_norm = of.normalized(from.x[r * stride + j], j);
       const T dz = dz_of<G>(from, r * stride + j, j, of, x_norm, slope);
       gradients[j] = dz;
@@ -128,7 +132,7 @@ VECTOR void input_strip(const Sources<T>& from, const Destinations<T>& to, index
     }
     if (to.dadd) __builtin_memcpy(to.dadd + r * stride, gradients, bytes);
     if (to.adds_dx)
-      for (int j = 0; j < strip.count; ++j) line[j] = to.dx[r * stride + j] + line[j];
+      EACH_LANE(j, strip) line[j] = to.dx[r * stride + j] + line[j];
     if constexpr (kStreams)
       stream(to.dx + r * stride, line);
     else
@@ -142,7 +146,7 @@ void input_rows(const Sources<T>& from, const Destinations<T>& to, index rows, i
   for (index row = 0; row < rows; row += kHeld) {
     const index some = least(kHeld, rows - row), at = row * stride;
     each_strip<T>(columns, [&](index j, auto strip) {
-      constexpr bool kPast = kStreams && sizeof strip < sizeof(Some);  // a line
+      constexpr bool kPast = kStreams && sizeof strip < sizeof(Some);  // whole
       const Sources<T> own = from.from(at + j);
       const Destinations<T> own_to = to.from(at + j);
       if (through.batch_statistics)

@@ -55,54 +55,73 @@ struct Region {
 // -- strips
 
 template <class T>
-constexpr int kLine = 64 / int(sizeof(T));
+constexpr int kStripColumns = 64 / int(sizeof(T));
 
 // How many columns a strip has: a line of the cache, which the compiler knows, or some.
 template <class T>
-struct Line {
-  static constexpr int count = kLine<T>;
+struct Whole {
+  static constexpr int count = kStripColumns<T>;
 };
 struct Some {
   int count;
 };
 
-// f(first, Line or Some) for each strip of [0, columns).
+// Over the lanes of a strip. GCC would unroll such a loop before it looks whether it is vector code.
+#define EACH_LANE(j, strip) _Pragma("GCC unroll 1") for (int j = 0; j < (strip).count; ++j)
+
+// f(first, Whole or Some) for each strip of [0, columns).
 template <class T, class F>
 VECTOR void each_strip(index columns, F f) {
   index j = 0;
-  for (; j + kLine<T> <= columns; j += kLine<T>) f(j, Line<T>{});
+  for (; j + kStripColumns<T> <= columns; j += kStripColumns<T>) f(j, Whole<T>{});
   if (j < columns) f(j, Some{int(columns - j)});
 }
+
+// Sums of a strip's lanes, in registers: an array that is added to GCC keeps in memory.
+template <class T, int kVectors = 64 / kVectorBytes>
+struct StripSum {
+  Vector<T> first = {};
+  StripSum<T, kVectors - 1> rest;
+  VECTOR void add(const T* line) {
+    first += load(line);
+    rest.add(line + kLanes<T>);
+  }
+  VECTOR void put(T* line) const {
+    store(line, first);
+    rest.put(line + kLanes<T>);
+  }
+};
+template <class T>
+struct StripSum<T, 0> {
+  VECTOR void add(const T*) {}
+  VECTOR void put(T*) const {}
+};
 
 // Asks for the next rows before they are needed: where rows are far apart, no processor fetches them by itself.
 template <class T>
 VECTOR void ask_for(const T* x, index rows, index stride, index columns) {
   for (index r = 0; r < rows; ++r, x += stride)
-    for (index j = 0; j < columns; j += kLine<T>) __builtin_prefetch(x + j);
+    for (index j = 0; j < columns; j += kStripColumns<T>) __builtin_prefetch(x + j);
 }
 
-// Whether rows of so many columns may be stored past the caches: each of them is whole lines.
+// Whether rows of so many columns may be stored past the caches: a vector is a line, and each row is whole lines.
 template <class T>
 bool of_lines(const T* p, index columns) {
-  return reinterpret_cast<uintptr_t>(p) % 64 == 0 && columns % kLine<T> == 0;
+  return kVectorBytes == 64 && reinterpret_cast<uintptr_t>(p) % 64 == 0 && columns % kStripColumns<T> == 0;
 }
 
 // A line stored past the caches, which would read it first and then keep what nobody reads soon. A kernel that does so ends
 // with settle(), so that another thread sees what it stored.
 template <class T>
-VECTOR void stream(T* to, const T (&line)[kLine<T>]) {
+VECTOR void stream(T* to, const T (&line)[kStripColumns<T>]) {
 #if defined(__AVX512F__)
   _mm512_stream_si512(reinterpret_cast<__m512i*>(to), _mm512_loadu_si512(line));
-#elif defined(__AVX2__)
-  const __m256i* from = reinterpret_cast<const __m256i*>(line);
-  _mm256_stream_si256(reinterpret_cast<__m256i*>(to), _mm256_loadu_si256(from));
-  _mm256_stream_si256(reinterpret_cast<__m256i*>(to) + 1, _mm256_loadu_si256(from + 1));
 #else
   __builtin_memcpy(to, line, sizeof line);
 #endif
 }
 inline void settle() {
-#if defined(__AVX2__) || defined(__AVX512F__)
+#if defined(__AVX512F__)
   _mm_sfence();
 #endif
 }
