@@ -33,7 +33,7 @@ _AXES = 4  # of the arrays that the copying kernel takes
 
 
 def refusal(x: Any, *more: str) -> str | None:
-    """Why the kernels cannot take arrays like x, in a few words; None if they can. `more`: dtypes beside the usual ones."""
+    """Why the kernels cannot take arrays like x, in a few words; None if they can. `more`: dtypes beside the usual."""
     if type(x) not in (np.ndarray, np.memmap):
         return "not a NumPy array"
     names = (*TYPES, *more)
