@@ -7,30 +7,45 @@ namespace BNENGINE_ISA {
 
 // Vectors of 32 bytes, for transposing squares of 8 floats or 4 doubles.
 template <class T>
-struct StripOf {
-  typedef T Type __attribute__((vector_size(32)));
+struct StripOf;
+template <>
+struct StripOf<float> {
+  typedef float Type __attribute__((vector_size(32)));
+  typedef int32_t Lanes __attribute__((vector_size(32)));
+};
+template <>
+struct StripOf<double> {
+  typedef double Type __attribute__((vector_size(32)));
+  typedef int64_t Lanes __attribute__((vector_size(32)));
 };
 template <class T>
 using Strip = typename StripOf<T>::Type;
 template <class T>
 constexpr int kStrip = 32 / int(sizeof(T));
 
+// Lanes of a and b by their numbers, those of b behind those of a; each compiler has a name of its own for it.
+#if defined(__clang__)
+#define SHUFFLED(T, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLED(T, a, b, ...) __builtin_shuffle(a, b, StripOf<T>::Lanes{__VA_ARGS__})
+#endif
+
 // to[k stride + i] = from[i][k]
 VECTOR void transpose(const float* const (&from)[8], float* to, index stride) {
   Strip<float> r[8], pairs[8], fours[8];
   for (int i = 0; i < 8; ++i) __builtin_memcpy(&r[i], from[i], sizeof r[i]);
   for (int i = 0; i < 8; i += 2) {
-    pairs[i] = __builtin_shufflevector(r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
-    pairs[i + 1] = __builtin_shufflevector(r[i], r[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+    pairs[i] = SHUFFLED(float, r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+    pairs[i + 1] = SHUFFLED(float, r[i], r[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
   }
   for (int i = 0; i < 8; i += 4)
     for (int j = 0; j < 2; ++j) {
-      fours[i + 2 * j] = __builtin_shufflevector(pairs[i + j], pairs[i + j + 2], 0, 1, 8, 9, 4, 5, 12, 13);
-      fours[i + 2 * j + 1] = __builtin_shufflevector(pairs[i + j], pairs[i + j + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+      fours[i + 2 * j] = SHUFFLED(float, pairs[i + j], pairs[i + j + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+      fours[i + 2 * j + 1] = SHUFFLED(float, pairs[i + j], pairs[i + j + 2], 2, 3, 10, 11, 6, 7, 14, 15);
     }
   for (int k = 0; k < 4; ++k) {
-    const Strip<float> low = __builtin_shufflevector(fours[k], fours[k + 4], 0, 1, 2, 3, 8, 9, 10, 11);
-    const Strip<float> high = __builtin_shufflevector(fours[k], fours[k + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    const Strip<float> low = SHUFFLED(float, fours[k], fours[k + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+    const Strip<float> high = SHUFFLED(float, fours[k], fours[k + 4], 4, 5, 6, 7, 12, 13, 14, 15);
     __builtin_memcpy(to + k * stride, &low, sizeof low);
     __builtin_memcpy(to + (k + 4) * stride, &high, sizeof high);
   }
@@ -39,12 +54,12 @@ VECTOR void transpose(const double* const (&from)[4], double* to, index stride) 
   Strip<double> r[4], pairs[4];
   for (int i = 0; i < 4; ++i) __builtin_memcpy(&r[i], from[i], sizeof r[i]);
   for (int i = 0; i < 4; i += 2) {
-    pairs[i] = __builtin_shufflevector(r[i], r[i + 1], 0, 4, 2, 6);
-    pairs[i + 1] = __builtin_shufflevector(r[i], r[i + 1], 1, 5, 3, 7);
+    pairs[i] = SHUFFLED(double, r[i], r[i + 1], 0, 4, 2, 6);
+    pairs[i + 1] = SHUFFLED(double, r[i], r[i + 1], 1, 5, 3, 7);
   }
   for (int k = 0; k < 2; ++k) {
-    const Strip<double> low = __builtin_shufflevector(pairs[k], pairs[k + 2], 0, 1, 4, 5);
-    const Strip<double> high = __builtin_shufflevector(pairs[k], pairs[k + 2], 2, 3, 6, 7);
+    const Strip<double> low = SHUFFLED(double, pairs[k], pairs[k + 2], 0, 1, 4, 5);
+    const Strip<double> high = SHUFFLED(double, pairs[k], pairs[k + 2], 2, 3, 6, 7);
     __builtin_memcpy(to + k * stride, &low, sizeof low);
     __builtin_memcpy(to + (k + 2) * stride, &high, sizeof high);
   }
