@@ -25,14 +25,20 @@ struct CrossEntropy {
   VECTOR T weight(index row) const { return sample_weights ? sample_weights[row] : T(1); }
 };
 
-// The largest of a row; a NaN is passed over.
+// The largest of a row; a NaN is passed over. In vectors by name: the compiler makes single numbers of such a loop.
 template <class T>
 VECTOR T largest_of_row(const T* x, index classes) {
-  T lane[kAbreast];
-  for (int l = 0; l < kAbreast; ++l) lane[l] = -T(kInfinity);
+  constexpr int kVectors = kAbreast / kLanes<T>;
+  Vector<T> most[kVectors];
+  for (int v = 0; v < kVectors; ++v) most[v] = broadcast(-T(kInfinity));
   each_tile(x, classes, -T(kInfinity), [&](const T* tile, index, int) {
-    for (int l = 0; l < kAbreast; ++l) lane[l] = lane[l] < tile[l] ? tile[l] : lane[l];
+    for (int v = 0; v < kVectors; ++v) {
+      const Vector<T> here = load(tile + v * kLanes<T>);
+      most[v] = most[v] < here ? here : most[v];
+    }
   });
+  T lane[kAbreast];
+  for (int v = 0; v < kVectors; ++v) store(lane + v * kLanes<T>, most[v]);
   return joined(lane, [](T a, T b) { return a < b ? b : a; });
 }
 
