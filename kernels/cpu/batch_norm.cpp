@@ -41,9 +41,12 @@ VECTOR void normalize_strip(const T* x, const T* add, T* y, index rows, index st
 template <Activation G, bool kStreams, class T>
 void normalize_rows(const T* x, const T* add, T* y, index rows, index stride, index columns, const Affines<T>& affines,
                     T slope) {
+  const index ahead = steps_ahead<T>(columns, kHeld);
   for (index row = 0; row < rows; row += kHeld) {
     const index some = least(kHeld, rows - row), at = row * stride;
+    const bool more = row + ahead + kHeld <= rows;
     each_strip<T>(columns, [&](index j, auto strip) {
+      if (more) ask_for(x + at + j, kHeld, stride, ahead);
       constexpr bool kPast = kStreams && sizeof strip < sizeof(Some);  // whole
       if (add)
         normalize_strip<G, true, kPast>(x + at + j, add + at + j, y + at + j, some, stride, affines, j, strip, slope);

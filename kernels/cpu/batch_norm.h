@@ -79,11 +79,13 @@ void add_row(Seen& seen, const T* x) {
 // The rows of x, from the first to the last.
 template <class T>
 void add_rows(Seen& seen, const T* x, index rows, index stride) {
+  const index ahead = steps_ahead<T>(seen.columns, kHeld);
   index row = 0;
   for (; row + kHeld <= rows; row += kHeld, x += kHeld * stride) {
     const double share = kHeld / (seen.count + kHeld);
-    ask_for(x + kHeld * stride, least(kHeld, rows - row - kHeld), stride, seen.columns);
+    const bool more = row + ahead + kHeld <= rows;
     each_strip<T>(seen.columns, [&](index j, auto strip) {
+      if (more) ask_for(x + j, kHeld, stride, ahead);
       add_block(x + j, stride, strip, seen.count, share, seen.pivot + j, seen.mean + j, seen.squares + j);
     });
     seen.count += kHeld;

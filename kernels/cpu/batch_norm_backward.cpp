@@ -30,6 +30,13 @@ struct Sources {
 };
 
 template <Activation G, class T>
+VECTOR void ask_for_sources(const Sources<T>& from, index stride, index ahead) {
+  ask_for(from.dy, kHeld, stride, ahead);
+  ask_for(from.x, kHeld, stride, ahead);
+  if (kNeedsY<G>) ask_for(from.y, kHeld, stride, ahead);
+}
+
+template <Activation G, class T>
 VECTOR T dz_of(const Sources<T>& from, index at, int j, const StripAffines<T>& of, T x_norm, T slope) {
   T z = 0, out = 0;
   if (kNeedsY<G>) out = from.y[at];
@@ -69,13 +76,14 @@ VECTOR void sum_strip(const Sources<T>& from, index rows, index stride, const Af
 
 template <Activation G, class T>
 void sum_rows(Sums& sums, const Sources<T>& from, index rows, index stride, const Affines<T>& affines, T slope) {
+  const index ahead = steps_ahead<T>(sums.columns, kHeld);
   for (index row = 0; row < rows; row += kHeld) {
-    const index some = least(kHeld, rows - row), next = (row + kHeld) * stride, left = least(kHeld, rows - row - some);
-    ask_for(from.x + next, left, stride, sums.columns);
-    ask_for(from.dy + next, left, stride, sums.columns);
-    if (kNeedsY<G>) ask_for(from.y + next, left, stride, sums.columns);
+    const index some = least(kHeld, rows - row);
+    const bool more = row + ahead + kHeld <= rows;
     each_strip<T>(sums.columns, [&](index j, auto strip) {
-      sum_strip<G>(from.from(row * stride + j), some, stride, affines, j, strip, slope, sums.dz + j, sums.dz_x_norm + j);
+      const Sources<T> own = from.from(row * stride + j);
+      if (more) ask_for_sources<G>(own, stride, ahead);
+      sum_strip<G>(own, some, stride, affines, j, strip, slope, sums.dz + j, sums.dz_x_norm + j);
     });
   }
 }
@@ -143,12 +151,15 @@ VECTOR void input_strip(const Sources<T>& from, const Destinations<T>& to, index
 template <Activation G, bool kStreams, class T>
 void input_rows(const Sources<T>& from, const Destinations<T>& to, index rows, index stride, index columns,
                 const Affines<T>& affines, const Through<T>& through, T slope) {
+  const index ahead = steps_ahead<T>(columns, kHeld);
   for (index row = 0; row < rows; row += kHeld) {
     const index some = least(kHeld, rows - row), at = row * stride;
+    const bool more = row + ahead + kHeld <= rows;
     each_strip<T>(columns, [&](index j, auto strip) {
       constexpr bool kPast = kStreams && sizeof strip < sizeof(Some);  // whole
       const Sources<T> own = from.from(at + j);
       const Destinations<T> own_to = to.from(at + j);
+      if (more) ask_for_sources<G>(own, stride, ahead);
       if (through.batch_statistics)
         input_strip<G, true, kPast>(own, own_to, some, stride, affines, through, j, strip, slope);
       else

@@ -402,7 +402,7 @@ def test_other_arrays_are_refused_in_words():
         assert "is not one of float32, float64" in unsupported(np.zeros(3, dtype))
 
 
-def test_the_rows_of_a_data_set_may_lie_apart_and_are_not_copied(rng):
+def test_the_rows_of_a_data_set_may_lie_apart_and_are_not_copied():
     example = of_rows("gather", 40, 6)
     wide = np.zeros((40, 11), np.float32)
     wide[:, 2:8] = example.args[0]
@@ -413,10 +413,10 @@ def test_the_rows_of_a_data_set_may_lie_apart_and_are_not_copied(rng):
 
 
 def test_many_rows_are_cut_and_few_are_not():
-    assert _launch.cut(_launch.FEW_ROWS, 64, 4).split == COLUMNS
-    assert _launch.cut(_launch.FEW_ROWS + 1, 64, 4).split == ROWS
-    assert _launch.cut(200_704, 64, 4).blocks > 64
-    assert _launch.cut(2, 3, 4).blocks == 1
+    assert _launch.cut((_launch.FEW_ROWS, 64), 4).split == COLUMNS
+    assert _launch.cut((_launch.FEW_ROWS + 1, 64), 4).split == ROWS
+    assert _launch.cut((200_704, 64), 4).blocks > 64
+    assert _launch.cut((2, 3), 4).blocks == 1
 
 
 def test_products_get_the_scratch_that_their_kernel_asks_for():

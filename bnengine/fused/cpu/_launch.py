@@ -15,7 +15,7 @@ from .native import NativeKernel
 
 TYPES = {"float32": "float", "float64": "double"}  # C++'s names
 LINE = 64  # bytes, a line of the cache
-FEW_ROWS = 8192  # so many lines of a column of lines stay in a core's own cache
+FEW_ROWS = 1024  # of which a block of columns stays in a core's own cache, even where rows lie a power of two apart
 BLOCK_BYTES = 16 << 10  # at least, of a block: less is not worth being handed out
 MOST_BLOCKS = 512  # of a launch
 
@@ -84,11 +84,13 @@ def cut_rows(rows: int, columns: int, itemsize: int, unit: int = 1) -> Cut:
     return Cut(ROWS, rows, unit, max(1, min(rows * columns * itemsize // BLOCK_BYTES, MOST_BLOCKS)))
 
 
-def cut(rows: int, columns: int, itemsize: int) -> Cut:
-    """By columns, so that a product and all that follows it meet in the cache; by rows where there are very many of them,
-    for then a column of lines would not stay in it, and columns may be too few for the threads."""
-    few = rows <= FEW_ROWS
-    return cut_columns(rows, columns, itemsize) if few else cut_rows(rows, columns, itemsize)
+def cut(shape: tuple[int, int], itemsize: int) -> Cut:
+    """By columns, so that a product and all that follows it meet in the cache; by rows where there are many of them.
+
+    Then columns would not stay in it, and may be too few for the threads.
+    """
+    few = shape[0] <= FEW_ROWS
+    return cut_columns(*shape, itemsize) if few else cut_rows(*shape, itemsize)
 
 
 # -- kernels

@@ -1,8 +1,8 @@
 """Batch normalisation: moments, normalize and its way back, and what becomes of running statistics.
 
-By columns, one launch has them all, and shares its columns with the product before it. Where rows are so many that a
-column would not stay in the cache, they are cut: partial results of fixed blocks of rows, a launch that merges them, and
-one that goes over the rows again, from those that were seen last.
+By columns, one launch has them all, and shares its columns with the product before it. Where rows are so many that
+columns would not stay in the cache, they are cut: partial results of fixed blocks of rows, a launch that merges them,
+and one that goes over the rows again, from those that were seen last.
 """
 
 from typing import Any, NamedTuple
@@ -31,7 +31,8 @@ from ._launch import (
 )
 
 HELD = 16  # rows that have a mean of their own: kHeld of kernels/cpu/batch_norm.h
-PARTIAL_BYTES = 256 << 10  # of x, at least, that have a partial result
+PARTIAL_BYTES = (16 << 10, 256 << 10)  # of x that have a partial result, at least and at most
+PARTIAL = 64  # blocks, where that lets them
 MOST_PARTIAL = 1024
 PAST = 24 << 20  # bytes of an output from which on it is stored past the caches
 TILE = 128  # columns, at most, of a block's tile
@@ -51,16 +52,18 @@ class Blocks(NamedTuple):
     """Blocks of rows that have a partial result each."""
 
     rows: int
-    count: int
+    number: int
 
     @property
     def cut(self) -> Cut:
-        return Cut(ROWS, self.count, 1, min(self.count, MOST_BLOCKS))
+        return Cut(ROWS, self.number, 1, min(self.number, MOST_BLOCKS))
 
 
 def _blocks(x: Array) -> Blocks:
     rows, channels = x.shape
-    some = max(PARTIAL_BYTES // (channels * x.itemsize), -(-rows // MOST_PARTIAL))
+    least, most = PARTIAL_BYTES
+    size = min(max(x.nbytes // PARTIAL, least), most)
+    some = max(size // (channels * x.itemsize), -(-rows // MOST_PARTIAL))
     some = -(-some // HELD) * HELD
     return Blocks(some, -(-rows // some))
 
@@ -85,17 +88,16 @@ def _statistics(to: Outputs, x: Array) -> tuple[Array, Array | None, int]:
 
 def _moments(to: Outputs, x: Array, batch: Array, proposal: Array | None, stride: int) -> None:
     rows, channels = x.shape
-    along, adds = cut(rows, channels, x.itemsize), to.adds("proposal")
+    along, adds = cut((rows, channels), x.itemsize), to.adds("proposal")
     if along.by_columns:
         run = kernel("moments", x, cut=along, scratch=_scratch(channels, along))
-        scalars = (rows, channels, stride, adds)
-        to.launch(run, reads=(x,), writes=(batch, proposal), scalars=scalars, split=COLUMNS)
+        to.launch(run, reads=(x,), writes=(batch, proposal), scalars=(rows, channels, stride, adds), split=COLUMNS)
         return
     blocks = _blocks(x)
-    partial = to.array("partial moments", (blocks.count, 3, channels), np.float64, x)
+    partial = to.array("partial moments", (blocks.number, 3, channels), np.float64, x)
     run = kernel("moments_of_blocks", x, cut=blocks.cut, scratch=_scratch(channels, along))
     to.launch(run, whole=(x,), writes=(partial,), scalars=(rows, channels, blocks.rows), split=ROWS)
-    run = kernel("moments_of_all", cut=cut_columns(3 * blocks.count, channels, 8))
+    run = kernel("moments_of_all", cut=cut_columns(3 * blocks.number, channels, 8))
     scalars = (rows, channels, blocks.rows, stride, adds)
     to.launch(run, whole=(partial,), writes=(batch, proposal), scalars=scalars, split=COLUMNS)
 
@@ -121,7 +123,7 @@ def _normalize(
     add: Array | None, eps: float, activation: str, slope: float,
 ) -> None:  # fmt: skip
     (rows, channels), (held, stride) = x.shape, statistics
-    along = cut(rows, channels, x.itemsize)
+    along = cut((rows, channels), x.itemsize)
     past = not along.by_columns and y.nbytes >= PAST
     of_channels, of_rows = (held, gamma, beta), (x, add)
     to.launch(
@@ -144,7 +146,7 @@ def batch_norm(
     rows_x, rows_y, rows_add = flat(x), flat(y), flat(add)
     rows, channels = extent(x)
     batch, proposal, stride = _statistics(to, x)
-    along = cut(rows, channels, x.itemsize)
+    along = cut((rows, channels), x.itemsize)
     if along.by_columns:
         to.launch(
             kernel("batch_norm", x, activation, cut=along, scratch=_scratch(channels, along)),
@@ -180,7 +182,7 @@ def normalize_backward(
     dadd = _or_absent(to, "dadd", x.shape, x, there=has_add)
 
     of_channels, of_rows = (held, gamma, beta), tuple(map(flat, (dy, x, y, add)))
-    common, along = (rows, channels, stride, float(eps), float(slope)), cut(rows, channels, x.itemsize)
+    common, along = (rows, channels, stride, float(eps), float(slope)), cut((rows, channels), x.itemsize)
     if along.by_columns:
         adds = tuple(map(to.adds, ("dx", "dgamma", "dbeta")))
         to.launch(
@@ -219,15 +221,15 @@ def _sums(
     """The sums over all rows of dz and of dz x_norm, as (2, channels) doubles; dgamma and dbeta."""
     x = given[4]
     channels, blocks = int(x.shape[1]), _blocks(x)
-    partial = to.array("partial sums", (blocks.count, 2, channels), np.float64, x)
+    partial = to.array("partial sums", (blocks.number, 2, channels), np.float64, x)
     run = kernel("sums_of_blocks", x, activation, cut=blocks.cut, scratch=_scratch(channels, blocks.cut))
     to.launch(run, whole=given, writes=(partial,), scalars=(*common, blocks.rows), split=ROWS)
     sums = to.array("sums", (2, channels), np.float64, x)
     to.launch(
-        kernel("sums_of_all", x, cut=cut_columns(2 * blocks.count, channels, 8)),
+        kernel("sums_of_all", x, cut=cut_columns(2 * blocks.number, channels, 8)),
         whole=(partial,),
         writes=(sums, dgamma, dbeta),
-        scalars=(blocks.count, channels, to.adds("dgamma"), to.adds("dbeta")),
+        scalars=(blocks.number, channels, to.adds("dgamma"), to.adds("dbeta")),
         split=COLUMNS,
     )
     return sums

@@ -1,4 +1,7 @@
-"""affine and affine_backward: products of our own, with the bias in them and the activation behind on the same columns."""
+"""affine and affine_backward: products of our own, the bias in them, the activation behind on the same columns.
+
+A precision lets a product be rounded, and asks for nothing: here products are those of the arrays, whatever it says.
+"""
 
 from typing import Any
 
@@ -6,12 +9,12 @@ from ..._typing import Array
 from ...memory import Outputs
 from ...ops.dense import AffineGradients
 from ...plan import COLUMNS, ROWS
-from ._launch import MOST_BLOCKS, Cut, absent, cut, flat, kernel, output, ready, refusal
+from ._launch import MOST_BLOCKS, Cut, absent, cut, extent, flat, kernel, output, ready, refusal
 from .pointwise import activated, derived
 
 SCRATCH = 3 << 20  # bytes: kScratch of kernels/cpu/gemm.cpp
 PANEL = 192  # bytes of a row of the result that a product is quickest with: three of the widest vectors
-TILE_ROWS = 24  # rows that suit the tiles of every instruction set
+BLOCK_ROWS = 192  # kRows of kernels/cpu/gemm.cpp: so many share what is packed of W
 BLOCK_WORK = 1 << 19  # multiplications, at least, of a block
 
 
@@ -22,22 +25,22 @@ def unsupported(x: Any) -> str | None:
 
 def _along(m: int, n: int, k: int, itemsize: int) -> Cut:
     """How a product (m, k) (k, n) is cut: as what follows it on its result."""
-    following = cut(m, n, itemsize)
-    unit, width = (PANEL // itemsize, n) if following.by_columns else (TILE_ROWS, m)
+    following = cut((m, n), itemsize)
+    unit, width = (PANEL // itemsize, n) if following.by_columns else (BLOCK_ROWS, m)
     blocks = min(-(-width // unit), max(1, m * n * k // BLOCK_WORK), MOST_BLOCKS)
     return Cut(following.split, width, unit, max(1, blocks))
 
 
 def affine(
     to: Outputs, x: Array, W: Array, b: Array | None = None, *,
-    activation: str = "identity", slope: float = 0.01, precision: str = "highest",
+    activation: str = "identity", slope: float = 0.01, precision: str = "highest",  # noqa: ARG001
 ) -> Array:  # fmt: skip
-    """y = x W + b, then g where it lies. `precision` is that of the arrays, whatever it says."""
+    """y = x W + b, then g where it lies."""
     x = ready(to, x)
     W, b = ready(to, W, x.dtype), ready(to, b, x.dtype)
     y = output(to, "out", (*x.shape[:-1], W.shape[1]), x.dtype, x)
     rows_x, rows_y = flat(x), flat(y)
-    (m, k), n = rows_x.shape, W.shape[1]
+    (m, k), n = extent(x), W.shape[1]
     along, sizes = _along(m, n, k, x.itemsize), (m, n, k, k, n, n, False)
     if along.by_columns:
         run = kernel("gemm_nn", x, cut=along, scratch=SCRATCH)
@@ -53,14 +56,14 @@ def affine(
 def affine_backward(
     to: Outputs, dy: Array, x: Array, W: Array, y: Array, *,
     activation: str = "identity", slope: float = 0.01, input_gradient: bool = True, bias_gradient: bool = True,
-    precision: str = "highest",
+    precision: str = "highest",  # noqa: ARG001
 ) -> AffineGradients:  # fmt: skip
     """dz; dW = x^T dz with db = sum dz on the same columns; dx = dz W^T."""
     x = ready(to, x)
     dy, W = ready(to, dy, x.dtype), ready(to, W, x.dtype)
     rows_x, dz = flat(x), flat(dy)
     if activation != "identity":
-        rows_y, rows_dy, dz = flat(ready(to, y, x.dtype)), dz, to.array("dz", dz.shape, x.dtype, x)
+        rows_y, rows_dy, dz = flat(ready(to, y, x.dtype)), dz, to.array("dz", extent(dy), x.dtype, x)
         derived(to, rows_dy, None, rows_y, dz, activation, slope)
     dW = output(to, "dW", W.shape, x.dtype, x)
     if not bias_gradient:

@@ -26,7 +26,7 @@ def dropout(to: Outputs, x: Array, step: Array, samples: Array, *, seed: int, la
     x, step, samples = ready(to, x), ready(to, step, np.int64), ready(to, samples, np.int64)
     y, keep = output(to, "out", x.shape, x.dtype, x), output(to, "keep", x.shape, np.bool_, x)
     rows_x = _by_samples(x)
-    along = cut(*rows_x.shape, x.itemsize)  # units of it are multiples of the four features of a counter
+    along = cut(rows_x.shape, x.itemsize)  # units of it are multiples of the four features of a counter
     scalars = (*rows_x.shape, along.by_columns, *split_seed(seed), layer, round(rate * 2**32), float(rate))
     to.launch(
         kernel("dropout", x, cut=along),
@@ -44,7 +44,7 @@ def dropout_backward(to: Outputs, dy: Array, keep: Array, *, rate: float) -> Arr
     dy, keep = ready(to, dy), ready(to, keep, np.bool_)
     dx = output(to, "out", dy.shape, dy.dtype, dy)
     rows_dy = _by_samples(dy)
-    along = cut(*rows_dy.shape, dy.itemsize)
+    along = cut(rows_dy.shape, dy.itemsize)
     to.launch(
         kernel("dropout_backward", dy, cut=along),
         reads=(rows_dy, _by_samples(keep)),

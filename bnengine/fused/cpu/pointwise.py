@@ -26,7 +26,7 @@ def activation(to: Outputs, x: Array, *, kind: str, slope: float = 0.01) -> Arra
 
 def activated(to: Outputs, x: Array, y: Array, kind: str, slope: float) -> None:
     """Launch y = g(x), both (rows, columns); y may be x."""
-    along = cut(*x.shape, x.itemsize)
+    along = cut(x.shape, x.itemsize)
     run = kernel("activation", x, kind, cut=along)
     to.launch(run, reads=(x,), writes=(y,), scalars=(*x.shape, along.by_columns, float(slope)), split=along.split)
 
@@ -46,7 +46,7 @@ def derived(
     adds: bool = False,
 ) -> None:  # fmt: skip
     """Launch dx = dy g'(x), all (rows, columns), or with `adds` dx = dx + dy g'(x)."""
-    along = cut(*dy.shape, dy.itemsize)
+    along = cut(dy.shape, dy.itemsize)
     run = kernel("activation_backward", dy, kind, cut=along)
     scalars = (*dy.shape, along.by_columns, adds, float(slope))
     to.launch(run, reads=(dy, x, y), writes=(dx,), scalars=scalars, split=along.split)
@@ -57,7 +57,7 @@ def total(to: Outputs, a: Array, b: Array) -> Array:
     a = ready(to, a)
     b = ready(to, b, a.dtype)
     out = output(to, "out", a.shape, a.dtype, a)
-    (rows, columns), along = extent(a), cut(*extent(a), a.itemsize)
+    (rows, columns), along = extent(a), cut(extent(a), a.itemsize)
     scalars = (rows, columns, along.by_columns, to.adds("out"))
     run = kernel("total", a, cut=along)
     to.launch(run, reads=(flat(a), flat(b)), writes=(flat(out),), scalars=scalars, split=along.split)
