@@ -28,7 +28,7 @@ help:
 	@echo "make lint         format check and lint;  make format rewrites the files"
 	@echo "make types        check the types"
 	@echo "make cuda-proof   compile the CUDA kernels for every architecture, without a GPU (BNENGINE_FULL=1: every instance)"
-	@echo "make kernels-sanitized   run the CUDA kernels on the CPU under g++'s sanitizers"
+	@echo "make kernels-sanitized   run CUDA kernels on the CPU, and the native ones, under g++'s sanitizers"
 	@echo "make peers        compare with PyTorch, which is installed first (PEERS_PIP: more options for pip)"
 	@echo "make wheel        build dist/*.whl and dist/*.tar.gz;  make wheel-check tries them outside the checkout"
 	@echo "make clean        remove .venv and what was built; runs/ stays"
@@ -136,6 +136,7 @@ cuda-proof: $(VENV)/.cuda-proof
 
 kernels-sanitized: $(VENV)/.test
 	@$(BIN)/python -m tests.cuda_on_cpu.sanitized $(ARGS)
+	@$(BIN)/python -m tests.cpu.sanitized $(ARGS)
 
 peers-install: $(VENV)/.peers
 
