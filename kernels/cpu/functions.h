@@ -152,15 +152,19 @@ FUNCTION T power_of_two(T n) {
 
 // e^x = 2^n e^r, r = x - n log(2); 2^n as a product, so that a subnormal result is rounded once.
 template <class T>
-FUNCTION T exponential(T x) {
+FUNCTION T exponential_of_negative(T x) {  // of 0 too, and of NaN
   using F = Format<T>;
-  x = x > F::kExpHigh ? F::kExpHigh : x;
   x = x < F::kExpLow ? F::kExpLow : x;
   const T n = fused(x, T(1.44269504088896340736), F::kShift) - F::kShift;
   const T r = fused(n, -F::kLog2Lo, fused(n, -F::kLog2Hi, x));
   const T power = fused(r * r, Coefficients<T>::exponential(r), r) + 1;
   const T half = fused(n, T(0.5), F::kShift) - F::kShift;
   return power * power_of_two(half) * power_of_two(n - half);
+}
+
+template <class T>
+FUNCTION T exponential(T x) {
+  return exponential_of_negative(x > Format<T>::kExpHigh ? Format<T>::kExpHigh : x);
 }
 
 // x = 2^e m with m in [sqrt(1/2), sqrt(2)), for positive normal x

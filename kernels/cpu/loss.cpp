@@ -49,7 +49,7 @@ VECTOR double exponentials(const T* x, index classes, T largest, T* e) {
   each_tile(x, classes, largest, [&](const T* tile, index at, int count) {
 #pragma GCC ivdep
     for (int l = 0; l < kAbreast; ++l) {
-      const T power = exponential(tile[l] - largest);
+      const T power = functions::exponential_of_negative(tile[l] - largest);
       e[at + l] = power;
       sums.lane[l] += l < count ? double(power) : 0.0;
     }
