@@ -27,7 +27,8 @@ class Packed(NamedTuple):
 class NativeKernel:
     """A kernel of kernels/cpu by its name, and how its launch is cut: called with arrays and scalars, it runs at once.
 
-    `width`: the columns, rows or elements that blocks divide; it is that of the launch, 1 where that has no split.
+    `width`: the columns, rows or elements that blocks divide; it is that of the launch, or where that has no split what
+    the kernel counts, such as chunks of a sum: the launch is then alone in its group.
     `unit`: a block begins at a multiple of it. `blocks`: how many there are at most, by the shape and never by the
     number of threads. `scratch`: bytes that each thread needs beside its arguments. No result depends on unit or
     blocks.
