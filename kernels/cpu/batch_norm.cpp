@@ -41,7 +41,7 @@ VECTOR void normalize_strip(const T* x, const T* add, T* y, index rows, index st
 template <Activation G, bool kStreams, class T>
 void normalize_rows(const T* x, const T* add, T* y, index rows, index stride, index columns, const Affines<T>& affines,
                     T slope) {
-  const index ahead = steps_ahead<T>(columns, kHeld);
+  const index ahead = rows_ahead<T>(rows, stride, columns, kHeld);
   for (index row = 0; row < rows; row += kHeld) {
     const index some = least(kHeld, rows - row), at = row * stride;
     const bool more = row + ahead + kHeld <= rows;

@@ -79,7 +79,7 @@ void add_row(Seen& seen, const T* x) {
 // The rows of x, from the first to the last.
 template <class T>
 void add_rows(Seen& seen, const T* x, index rows, index stride) {
-  const index ahead = steps_ahead<T>(seen.columns, kHeld);
+  const index ahead = rows_ahead<T>(rows, stride, seen.columns, kHeld);
   index row = 0;
   for (; row + kHeld <= rows; row += kHeld, x += kHeld * stride) {
     const double share = kHeld / (seen.count + kHeld);

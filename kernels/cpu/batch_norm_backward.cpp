@@ -76,7 +76,7 @@ VECTOR void sum_strip(const Sources<T>& from, index rows, index stride, const Af
 
 template <Activation G, class T>
 void sum_rows(Sums& sums, const Sources<T>& from, index rows, index stride, const Affines<T>& affines, T slope) {
-  const index ahead = steps_ahead<T>(sums.columns, kHeld);
+  const index ahead = rows_ahead<T>(rows, stride, sums.columns, kHeld);
   for (index row = 0; row < rows; row += kHeld) {
     const index some = least(kHeld, rows - row);
     const bool more = row + ahead + kHeld <= rows;
@@ -151,7 +151,7 @@ VECTOR void input_strip(const Sources<T>& from, const Destinations<T>& to, index
 template <Activation G, bool kStreams, class T>
 void input_rows(const Sources<T>& from, const Destinations<T>& to, index rows, index stride, index columns,
                 const Affines<T>& affines, const Through<T>& through, T slope) {
-  const index ahead = steps_ahead<T>(columns, kHeld);
+  const index ahead = rows_ahead<T>(rows, stride, columns, kHeld);
   for (index row = 0; row < rows; row += kHeld) {
     const index some = least(kHeld, rows - row), at = row * stride;
     const bool more = row + ahead + kHeld <= rows;

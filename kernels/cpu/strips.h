@@ -104,9 +104,12 @@ VECTOR void ask_for(const T* x, index rows, index stride, index ahead) {
   x += ahead * stride;
   for (index r = 0; r < rows; ++r) __builtin_prefetch(x + r * stride, 0, 2);
 }
-// How far ahead, in steps of `held` rows: narrow tiles are through with a step sooner.
+// How many rows ahead, in steps of `held`: narrow tiles are through with a step sooner. Columns of an array that is near at
+// hand are not asked for, which is to say beyond the last row.
+constexpr index kNearBytes = 2 << 20;
 template <class T>
-VECTOR index steps_ahead(index columns, index held) {
+VECTOR index rows_ahead(index rows, index stride, index columns, index held) {
+  if (stride != columns && rows * stride * index(sizeof(T)) <= kNearBytes) return rows;
   return columns < 4 * kStripColumns<T> ? 4 * held : columns < 16 * kStripColumns<T> ? 2 * held : held;
 }
 

@@ -250,6 +250,19 @@ def self_blocks(kernel, blocks):
         object.__setattr__(kernel, "blocks", blocks)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["batch_norm", "normalize", "normalize_backward"])
+def test_what_is_stored_past_the_caches_has_the_same_bits(name, dtype, monkeypatch):
+    for width in (16, 64, 24, 21):  # whole lines of the cache, and not
+        example = of_rows(name, MANY, width, dtype)
+        expected = run(name, example)
+        for past in (0, 1 << 60):
+            monkeypatch.setattr(importlib.import_module("bnengine.fused.cpu.batch_norm"), "PAST", past)
+            arena = Arena()
+            got = run(name, example, memory=arena)
+            assert_same_bits(got, expected, name)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_replayed_plan_gives_the_bits_of_its_launches_whatever_scratch_holds(name, native):
     for example in several(name):
