@@ -35,7 +35,8 @@ bool valid(const bnengine_group& g) {
 void run_block(const Group& group, index block, Worker& worker) {
   const index units = ceiling(group.width, group.unit);
   const index begin = units * block / group.blocks * group.unit;
-  const index wanted = units * (block + 1) / group.blocks * group.unit, end = wanted < group.width ? wanted : group.width;
+  const index wanted = units * (block + 1) / group.blocks * group.unit;
+  const index end = wanted < group.width ? wanted : group.width;
   for (const Launch* launch = group.first; launch != group.last; ++launch)
     launch->kernel(launch->arguments, begin, end, worker);
 }

@@ -1,4 +1,5 @@
-// Drives kernels/cpu/pool.cpp without Python, so that sanitizers see it alone: pool_driver CASE; exit status 0 is a pass.
+// Drives kernels/cpu/pool.cpp without Python, so that sanitizers see it alone: pool_driver CASE; exit status 0 is a
+// pass.
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -40,7 +41,8 @@ struct Counted {
   void (*inner)(Worker&) = nullptr;
   int round = 0;
 
-  explicit Counted(const std::vector<bnengine::index>& tasks) : runs(total(tasks)), written(runs.size()), done(tasks.size()) {
+  explicit Counted(const std::vector<bnengine::index>& tasks)
+      : runs(total(tasks)), written(runs.size()), done(tasks.size()) {
     bnengine::index end = 0;
     for (bnengine::index n : tasks) ends.push_back(end += n);
   }
@@ -61,7 +63,8 @@ struct Counted {
     CHECK(i >= 0 && i < self.tasks(stage));
     if (stage) CHECK(self.done[stage - 1].load() == self.tasks(stage - 1));
     const bnengine::index first = self.ends[stage] - self.tasks(stage);
-    for (bnengine::index k = stage ? first - self.tasks(stage - 1) : 0; k < first; ++k) CHECK(self.written[k] == self.round);
+    for (bnengine::index k = stage ? first - self.tasks(stage - 1) : 0; k < first; ++k)
+      CHECK(self.written[k] == self.round);
     self.written[first + i] = self.round;
     self.runs[first + i].fetch_add(1);
     if (self.inner) self.inner(worker);
@@ -80,7 +83,10 @@ struct Counted {
 
 void counts() {
   unsigned state = 1;
-  auto draw = [&](unsigned below) { return (state = state * 1664525u + 1013904223u) >> 8 & 0xffff ? (state >> 8) % below : 0; };
+  auto draw = [&](unsigned below) {
+    state = state * 1664525u + 1013904223u;
+    return (state >> 8) % below;
+  };
   for (int threads : {1, 2, 3, 8}) {
     CHECK(bnengine::pool_set_threads(threads) == Outcome::done);
     CHECK(bnengine::pool_threads() == threads);
