@@ -40,6 +40,22 @@ def test_a_class_that_cannot_be_costs_nothing_where_it_is_not_the_target(storage
         assert (got["dlogits"][:, 7] == 0).all()
 
 
+@storages
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_row_of_weight_0_costs_nothing_though_its_class_cannot_be(smoothing, storage, rng):
+    logits, codes = softmax(rng, 6, 40, storage.dtype).args
+    logits[2, codes[2]] = -np.inf
+    weights = np.ones(6, storage.dtype)
+    weights[2] = 0
+    options = {"normaliser": 5.0, "label_smoothing": smoothing}
+    got = run(NAME, Example("", (logits, codes, None, weights), options))
+    others = np.delete(np.arange(6), 2)
+    plain = run(NAME, Example("", (logits[others], codes[others], None, weights[others]), options))
+    np.testing.assert_allclose(got["value"], plain["value"], rtol=4 * storage.unit)
+    assert got["dlogits"][others].tobytes() == plain["dlogits"].tobytes()
+    assert (got["dlogits"][2] == 0).all()
+
+
 def as_doubles(*arrays):
     return [a.astype("f8") if a.dtype.kind == "f" else a for a in arrays]
 
