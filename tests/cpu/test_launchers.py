@@ -135,6 +135,16 @@ def test_every_activation_follows_rows_that_are_cut(name, activation):
     assert_exact(name, of_rows(name, MANY, 19, activation=activation), FLOAT)
 
 
+@pytest.mark.parametrize("rows", [33, MANY])
+def test_statistics_may_be_constants_and_gamma_and_beta_absent(rows):
+    example = of_rows("normalize_backward", rows, 21)
+    dy, x, y, statistics, gamma, beta, add = example.args
+    for batch_statistics in (True, False):
+        options = {**example.options, "batch_statistics": batch_statistics}
+        for given in ((gamma, beta, add), (None, beta, None), (gamma, None, None), (None, None, None)):
+            assert_exact("normalize_backward", Example("", (dy, x, y, statistics, *given), options), FLOAT)
+
+
 @pytest.mark.parametrize("storage", [FLOAT, DOUBLE], ids=lambda s: s.name)
 @pytest.mark.parametrize("rows", [333, MANY])
 def test_moments_neither_cancel_nor_vanish_nor_overflow(rows, storage, rng):
@@ -318,6 +328,18 @@ def test_copies_are_native_launches_so_that_they_replay(rng):
     replay()
     expected = LAUNCHERS["batch_norm"](Outputs(Fresh(), {}), np.ascontiguousarray(x.T), gamma.astype(np.float32), None)
     assert got.y.tobytes() == expected.y.tobytes()
+
+
+@pytest.mark.parametrize("shape", [(6,), (5, 6), (3, 4, 5), (2, 3, 4, 5)])
+def test_what_is_not_aligned_or_not_contiguous_is_copied_and_nothing_else_is(shape, rng):
+    x = rng.standard_normal(shape).astype(np.float32)
+    for given, copies in ((x, 0), (unaligned(x), 1), (strided(x), 1), (np.ascontiguousarray(x.T).T, len(shape) > 1)):
+        arena = Arena()
+        with arena.recording([given]) as plan:
+            ready = _launch.ready(Outputs(arena, {}), given)
+        assert len(plan.launches) == copies
+        assert (ready is given) == (not copies)
+        np.testing.assert_array_equal(ready, x)
 
 
 def test_a_product_its_normalisation_and_what_follows_share_their_columns(rng):
