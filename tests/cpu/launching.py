@@ -1,0 +1,112 @@
+"""Launchers of native kernels for tests: all of them by their ops, examples of every shape, what they must give."""
+
+import importlib
+import importlib.util
+
+import numpy as np
+
+from bnengine.fused.cpu import _launch
+from bnengine.memory import Fresh, Outputs
+from bnengine.ops import REGISTRY, Example
+from tests.cpu.large import large
+from tests.cuda_on_cpu.cases import Case, assert_within, fields
+from tests.cuda_on_cpu.launch import Path
+from tests.cuda_on_cpu.storage import FLOAT
+
+MANY = _launch.FEW_ROWS + 809  # rows: they are cut, and neither blocks of 16 nor those of a partial result end evenly
+
+
+def found():
+    """{op: launcher} of all ops that have native kernels, by the place of their CUDA launchers."""
+    launchers = {}
+    for name, op in REGISTRY.items():
+        module, _, function = op.fused_names[0].replace(".cuda.", ".cpu.").partition(":")
+        if importlib.util.find_spec(module):
+            launchers[name] = getattr(importlib.import_module(module), function)
+    return launchers
+
+
+LAUNCHERS = found()
+NAMES = sorted(LAUNCHERS)
+OF_ROWS = (
+    *("moments", "normalize", "batch_norm", "normalize_backward", "activation", "activation_backward", "total"),
+    *("affine", "affine_backward", "dropout", "dropout_backward", "gather"),
+)
+
+
+def run(name, example, into=None, memory=None):
+    result = LAUNCHERS[name](Outputs(memory or Fresh(), into or {}), *example.args, **example.options)
+    return fields(REGISTRY[name], result)
+
+
+def examples(name, storage=FLOAT):
+    return REGISTRY[name].examples(np.random.default_rng(0), storage.dtype.name)
+
+
+def assert_same_bits(got, expected, what):
+    assert got.keys() == expected.keys()
+    for field, value in expected.items():
+        other = got[field]
+        assert other is value is None or other.tobytes() == value.tobytes(), f"{what}, {field}"
+
+
+def assert_exact(name, example, storage):
+    """Within the bound of the exact result: a reference that adds up thousands of rows in a chain is not always."""
+    case, got = Case(name, Path(storage, 1), example), run(name, example)
+    for field, value in got.items():
+        if value is not None:
+            case.check(field, value)
+    return got
+
+
+def assert_right(name, example, storage):
+    """Within the bound of the exact result, and twice that of the reference."""
+    case, got = Case(name, Path(storage, 1), example), assert_exact(name, example, storage)
+    with np.errstate(all="ignore"):
+        reference = fields(case.op, case.op.reference(*example.args, **example.options))
+    assert got.keys() == reference.keys()
+    for field, expected in reference.items():
+        if expected is None:
+            assert got[field] is None, (case.what, field)
+            continue
+        assert got[field].dtype == expected.dtype, (case.what, field)
+        with np.errstate(all="ignore"):
+            assert_within(got[field], expected, 2 * case.bound[field], f"{case.what}, {field}")
+
+
+def of_rows(name, rows, width, dtype=np.float32, activation="relu"):
+    """An example of an op over rows, by the shape; its statistics are no batch's but near one's."""
+    rng = np.random.default_rng(rows + width)
+
+    def draw(*shape):
+        return rng.standard_normal(shape).astype(dtype)
+
+    x, dy, add, gamma, beta = draw(rows, width) * 2 + 30, draw(rows, width), draw(rows, width), draw(width), draw(width)
+    statistics = np.stack([np.full(width, 9.0), np.full(width, 30.1), np.full(width, 4.2)])
+    W, z = draw(width, 21), np.tanh(draw(rows, 21))
+    out = REGISTRY["normalize"].reference(x, statistics, gamma, beta, add, activation=activation)
+    activated = REGISTRY["activation"].reference(add, kind=activation)
+    g, samples, step = {"activation": activation}, rng.integers(0, 10**6, rows), np.asarray([5])
+    order = rng.permutation(rows)
+    return {
+        "moments": Example("", (x,)),
+        "normalize": Example("", (x, statistics, gamma, beta, add), g),
+        "batch_norm": Example("", (x, gamma, beta, add), g),
+        "normalize_backward": Example("", (dy, x, out, statistics, gamma, beta, add), g),
+        "activation": Example("", (dy,), {"kind": activation}),
+        "activation_backward": Example("", (dy, add, activated), {"kind": activation}),
+        "total": Example("", (x, dy)),
+        "affine": Example("", (dy, W, draw(21)), {"activation": "tanh"}),
+        "affine_backward": Example("", (draw(rows, 21), dy, W, z), {"activation": "tanh"}),
+        "dropout": Example("", (x, step, samples), {"seed": 2**40 + 3, "layer": 2, "rate": 0.4}),
+        "dropout_backward": Example("", (dy, draw(rows, width) > 0), {"rate": 0.4}),
+        "gather": Example("", (x, z, draw(rows), samples, draw(4), order, np.asarray([1, 3])), {"rows": rows - 1}),
+    }[name]
+
+
+def several(name):
+    """Examples that are cut in several blocks, by columns and by rows, and the op's own."""
+    if name in OF_ROWS:
+        yield from (of_rows(name, *shape) for shape in ((200, 300), (67, 113), (MANY, 24)))
+    yield from large(name)
+    yield from examples(name)
