@@ -5,7 +5,7 @@ import pytest
 
 from bnengine.ops import REGISTRY, Example
 from tests.cpu.large import LOSSES, outputs, softmax
-from tests.cpu.test_launchers import assert_exact, assert_same_bits, run
+from tests.cpu.launching import assert_exact, assert_same_bits, run
 from tests.cuda_on_cpu.cases import assert_within
 from tests.cuda_on_cpu.storage import DOUBLE, FLOAT
 

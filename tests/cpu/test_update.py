@@ -8,7 +8,7 @@ from bnengine.fused.cpu.update import rounded
 from bnengine.memory import Arena
 from bnengine.ops import REGISTRY, Example, Into
 from tests.cpu.large import FROZEN, SLOTS, flat
-from tests.cpu.test_launchers import assert_exact, assert_same_bits, run
+from tests.cpu.launching import assert_exact, assert_same_bits, run
 from tests.cuda_on_cpu.storage import BFLOAT, DOUBLE, FLOAT, HALF
 
 pytestmark = pytest.mark.usefixtures("native")
