@@ -14,7 +14,7 @@ from tests.cuda_on_cpu.sanitized import environment, preload
 from tests.support import ROOT, required
 
 BUILD = ROOT / "build" / "kernels-sanitized"
-TESTS = ("test_replay.py", "test_launchers.py")
+TESTS = ("test_replay.py", "test_launchers.py", "test_destinations.py")
 
 
 def built() -> str:
