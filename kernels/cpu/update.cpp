@@ -108,8 +108,8 @@ struct Step {
       const index from = range[0] < begin ? begin : range[0] < end ? range[0] : end;
       const index to = range[1] < end ? range[1] : end;
       each_side(begin, from, update);
-      if (from < to) keep(from, to);
-      begin = from < to ? to : from;
+      keep(from, to);
+      begin = to;
     }
     each_side(begin, end, update);
   }
