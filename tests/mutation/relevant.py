@@ -59,7 +59,7 @@ KERNELS = {
     "batch_norm.cu": "cuda_on_cpu/test_batch_norm*.py",
     "batch_norm_backward.cu": "cuda_on_cpu/test_batch_norm*.py",
 }
-LAUNCHES = ("fused/test_grids*.py", "fused/test_launchers*.py")
+LAUNCHES = ("fused/test_signatures*.py", "fused/test_grids*.py", "fused/test_launchers*.py")
 REPLAYS = ("fused/test_layouts*.py", "fused/test_traffic*.py", "fused/test_narrow*.py", "fused/test_step*.py")
 
 
