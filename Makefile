@@ -22,7 +22,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 help:
 	@echo "make demo         train a batch-normalised network on handwritten digits (GPU=0: without CuPy)"
 	@echo "make test         run the tests (ARGS='-k norm' goes to pytest)"
-	@echo "make kernels      build the native kernels into the checkout; make test and make demo do so themselves"
+	@echo "make kernels      build the native kernels into the checkout; make test does so itself"
 	@echo "make gpu          all that needs a GPU: gpu-verify (under 5 minutes) and gpu-bench (under 9); installs nothing"
 	@echo "                  (GPU_PYTHON=... GPU_PYTHONPATH=... OUT=folder; GPU_ARGS=--dry-run: on a simulated device)"
 	@echo "make lint         format check and lint;  make format rewrites the files"
@@ -95,7 +95,6 @@ demo-gpu: $(VENV)/.demo
 	fi
 
 demo: demo-gpu
-	@$(MAKE) --no-print-directory kernels || echo "they are left out: the references run"
 	@n=1; while [ -e runs/digits-$$n ]; do n=$$((n + 1)); done; \
 	echo "bnengine train digits --seed 0 --out runs/digits-$$n"; \
 	$(BIN)/bnengine train digits --seed 0 --out runs/digits-$$n
