@@ -49,12 +49,14 @@ def test_a_training_compares_loss_gradients_proposals_update_and_statistics(cert
 
 def test_no_bound_is_so_wide_that_it_says_nothing(certificate):
     """Float32 has 7 digits, float16 3, bfloat16 2; bounds are of the size of the numbers' own rounding times what the
-    pass amplifies.
+    pass amplifies. A row tells the bound of the element that came nearest to its own; where all are equal, of any.
     """
-    for row in certificate.rows:
-        if row.what.startswith(("training", "optimizer")):
-            narrow = {"training in float16": 5e-3, "training in bfloat16": 4e-2}
-            assert row.bound < narrow.get(row.what.partition(":")[0], 1e-3), row
+    rows = [row for row in certificate.rows if row.what.startswith(("training", "optimizer")) and row.bound]
+    differ = [row for row in rows if row.error]
+    assert len(differ) > len(rows) / 2
+    for row in differ:
+        narrow = {"training in float16": 5e-3, "training in bfloat16": 4e-2}
+        assert row.bound < narrow.get(row.what.partition(":")[0], 1e-3), row
 
 
 def test_what_was_not_run_has_its_reason(certificate):
