@@ -53,7 +53,7 @@ def test_no_bound_is_so_wide_that_it_says_nothing(certificate):
     """
     rows = [row for row in certificate.rows if row.what.startswith(("training", "optimizer")) and row.bound]
     differ = [row for row in rows if row.error]
-    assert len(differ) > len(rows) / 2
+    assert len(differ) > len(rows) / 3  # libraries that compute alike differ in nothing
     for row in differ:
         narrow = {"training in float16": 5e-3, "training in bfloat16": 4e-2}
         assert row.bound < narrow.get(row.what.partition(":")[0], 1e-3), row
