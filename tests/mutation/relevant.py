@@ -35,7 +35,7 @@ NEAR = {
     ),
     "bnengine/layers/batch_norm.py": ("layers/test_batch_norm*.py",),
     "bnengine/optimizers.py": ("test_optimizer*.py", "training/test_step.py"),
-    "bnengine/training/step.py": ("training/test_step*.py",),
+    "bnengine/training/step.py": ("training/test_step*.py", "plan/test_replay*.py"),
 }
 WIDE = (
     "ops/test_*.py",
