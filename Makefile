@@ -16,13 +16,14 @@ GPU_ARGS       ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
-.PHONY: help kernels demo demo-gpu test gpu gpu-verify gpu-bench lint format types cuda-proof kernels-sanitized peers peers-install wheel wheel-check cuda-extra clean
+.PHONY: help kernels demo demo-gpu test test-references gpu gpu-verify gpu-bench lint format types cuda-proof kernels-sanitized peers peers-install wheel wheel-check cuda-extra clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo         train a batch-normalised network on handwritten digits (GPU=0: without CuPy)"
 	@echo "make test         run the tests (ARGS='-k norm' goes to pytest)"
-	@echo "make kernels      build the native kernels into the checkout; make test does so itself"
+	@echo "make test-references  run those of layers, networks and training without the native kernels"
+	@echo "make kernels      build the native kernels into the checkout; make test and make demo do so themselves"
 	@echo "make gpu          all that needs a GPU: gpu-verify (under 5 minutes) and gpu-bench (under 9); installs nothing"
 	@echo "                  (GPU_PYTHON=... GPU_PYTHONPATH=... OUT=folder; GPU_ARGS=--dry-run: on a simulated device)"
 	@echo "make lint         format check and lint;  make format rewrites the files"
@@ -95,12 +96,18 @@ demo-gpu: $(VENV)/.demo
 	fi
 
 demo: demo-gpu
+	@$(MAKE) --no-print-directory kernels || echo "they are left out: the references run"
 	@n=1; while [ -e runs/digits-$$n ]; do n=$$((n + 1)); done; \
 	echo "bnengine train digits --seed 0 --out runs/digits-$$n"; \
 	$(BIN)/bnengine train digits --seed 0 --out runs/digits-$$n
 
 test: $(VENV)/.test kernels
 	@$(BIN)/python -m pytest -m "not gpu and not peers and not cuda_proof" $(ARGS)
+
+# Where the references run although the native kernels are built: what a machine without a compiler does.
+test-references: $(VENV)/.test
+	@BNENGINE_CPU_LIBRARY=/nonexistent $(BIN)/python -m pytest -m "not gpu and not peers and not cuda_proof" \
+	    tests/layers tests/network tests/training tests/plan $(ARGS)
 
 # The Python that is given, with the CuPy that it has: nothing is installed, and no network is needed.
 GPU_RUN = PYTHONPATH=".:$(GPU_PYTHONPATH):$$PYTHONPATH" $(GPU_PYTHON) -m tests.gpu

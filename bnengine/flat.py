@@ -54,6 +54,7 @@ class Flat:
         self.array, self.offsets = array, offsets
         self._views = {h: self._view(h) for h in offsets}
         self._written: set[Handle] = set()
+        self.put_by_hand = False  # whether a gradient was `put` since `start`
 
     def _view(self, handle: Handle) -> Array:
         start = self.offsets[handle]
@@ -102,6 +103,7 @@ class Flat:
     def start(self) -> None:
         """What comes next overwrites; what comes after that, for the same handle, is combined with it."""
         self._written.clear()
+        self.put_by_hand = False
 
     def into(self, **handles: Handle | None) -> dict[str, Into]:
         """Where results of an op go, `into(dW=self.W, db=self.b)`: write first, add ever after; frozen: none."""
@@ -112,6 +114,7 @@ class Flat:
 
     def put(self, handle: Handle, value: Array) -> None:
         """Store a gradient that a layer computed without an op, by the same rule: write first, add ever after."""
+        self.put_by_hand = True
         for array, adds in self.into(value=handle).values():
             array[...] = array + value if adds else value
 

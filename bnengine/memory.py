@@ -10,7 +10,7 @@ import numpy as np
 from ._typing import Array, DType
 from .namespaces import namespace
 from .ops._op import Into, Mode, Op, current_mode
-from .plan import Launch, Plan, view_of
+from .plan import Launch, Plan, name_of, view_of
 
 ALIGNMENT = 64  # bytes, a cache line
 
@@ -189,7 +189,15 @@ class Arena(Fresh):
         if self._plan is not None and not self._plan.reasons:
             if not self._plan.launches:
                 self._plan.own(self._owned)
-            self._plan.record(launch)
+            if self._plan.unwritten(launch) is not None:
+                self.outside(f"what {name_of(launch.kernel)} reads was computed outside the ops")
+            else:
+                self._plan.record(launch)
+
+    def outside(self, what: str) -> None:
+        """Something was computed outside the ops, told in a sentence: a step that is recorded cannot be replayed."""
+        if self._plan is not None:
+            self._plan.reasons.append(what)
 
     @contextmanager
     def recording(self, owned: Sequence[Array]) -> Iterator[Plan]:

@@ -137,7 +137,10 @@ def independent(a: Launch, b: Launch) -> bool:
 
 
 class Plan:
-    """The launches of a step in their order; `reasons` says why it cannot be replayed, if it cannot."""
+    """The launches of a step in their order; `reasons` says why it cannot be replayed, if it cannot.
+
+    A reason is the name of an op that ran by its reference, or a sentence about what was computed outside the ops.
+    """
 
     def __init__(self) -> None:
         self.launches, self.reasons = list[Launch](), list[str]()
@@ -151,16 +154,18 @@ class Plan:
 
     def record(self, launch: Launch) -> None:
         """Append a launch; one that reads memory nobody wrote is refused, for its values would be lost in a replay."""
-        for x in launch.inputs:
-            view = view_of(x)
-            if not self._known.covers(view.start, view.stop):
-                raise InputError(
-                    f"plan: {name_of(launch.kernel)} reads an array of shape {view.shape} that no launch wrote: it was "
-                    "computed "
-                    "outside the ops, and a replay would see its old value; make that computation an op"
-                )
+        if (shape := self.unwritten(launch)) is not None:
+            raise InputError(
+                f"plan: {name_of(launch.kernel)} reads an array of shape {shape} that no launch wrote: it was computed "
+                "outside the ops, and a replay would see its old value; make that computation an op"
+            )
         self.own(launch.outputs)
         self.launches.append(launch)
+
+    def unwritten(self, launch: Launch) -> tuple[int, ...] | None:
+        """The shape of an array that a launch reads and no launch wrote, None where there is none."""
+        views = map(view_of, launch.inputs)
+        return next((view.shape for view in views if not self._known.covers(view.start, view.stop)), None)
 
     def replay(self) -> None:
         """Run the launches in their order."""

@@ -97,7 +97,7 @@ struct Moment {
 RULE void merge(Moment& a, const Moment& b, double share) {
   const double delta = b.mean - a.mean;
   a.mean += delta * share;
-  a.squares += b.squares + delta * delta * (a.count * share);
+  a.squares += b.squares + delta * (a.count * share) * delta;  // 0 rows add 0, though delta^2 may overflow
   a.count += b.count;
 }
 
@@ -125,7 +125,8 @@ RULE Block<A> block_of(const A (&x)[N]) {
     squares += d * d;
   }
   const A shift = sum * kShare, rest = squares - shift * sum;
-  return {pivot, shift, rest < 0 ? A(0) : rest};
+  // Squares that overflow are inf, not inf - inf; NaN stays NaN.
+  return {pivot, shift, rest < 0 ? A(0) : rest == rest ? rest : squares};
 }
 
 RULE double median(double a, double b, double c) {

@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,9 @@ BLOCK = 1 << 22  # random numbers that are drawn; more repeat them
 ON_CPU = 4  # a CPU's buffer and matrix are smaller by this
 
 
+Mode = Literal["eager", "replayed", "graph"]
+
+
 class Rates(NamedTuple):
     """What was measured of the machine: bytes a second that it copies, operations a second, by precision."""
 
@@ -39,7 +42,8 @@ class Machine:
         self.backend, self.clock = backend, clock
         self.timing = offered(backend.name, "timing")  # the device's own clock and counters, None on a CPU
         self.on_gpu = self.timing is not None
-        self.replays = offered(backend.name, "replayer") is not None  # whether recorded steps can run as one
+        ways: dict[Any, Mode] = {"graph": "graph", "one call": "replayed"}
+        self.best: Mode = ways.get(offered(backend.name, "REPLAYED_AS"), "eager")  # how steps run at their best
         self.label = "GPU" if self.on_gpu else "CPU"
 
     def seconds(self, work: Callable[[], object]) -> float:

@@ -1,9 +1,9 @@
-"""This engine's training steps as a contender: op by op, replayed launch by launch, or replayed as one graph."""
+"""This engine's training steps as a contender: op by op, replayed launch by launch, or as one graph or native call."""
 
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -13,12 +13,12 @@ from ..errors import InputError
 from ..losses import SoftmaxCrossEntropy
 from ..optimizers import Adam
 from ..precision import PrecisionName
+from ..training.replaying import Graph
 from ..training.step import Step
-from .machine import Machine
+from .machine import Machine, Mode
 from .workloads import LEARNING_RATE, Data, Workload
 
 CUPY = ("copied", "filled")  # launches that CuPy's own kernels do
-Mode = Literal["eager", "replayed", "graph"]
 SCHEDULED = 1 << 16  # steps whose learning rates are uploaded at once: more than are measured
 
 
@@ -40,7 +40,8 @@ class Ours:
         self.machine, self.workload, self.data, self.precision, self.mode = machine, workload, data, precision, mode
         self.name, self._before = f"bnengine {mode}", machine.held_bytes()
         self.network = workload.network(machine.backend, precision)
-        self.step = Step(self.network, Adam(), SoftmaxCrossEntropy(), replay=mode != "eager", graph=mode == "graph")
+        graph: Graph = mode == "graph" or (False if machine.on_gpu else "auto")  # on a CPU a replay is one native call
+        self.step = Step(self.network, Adam(), SoftmaxCrossEntropy(), replay=mode != "eager", graph=graph)
         self.resident = self.step.hold(ArraySource(data.x, data.y)) if machine.on_gpu else None
         self._sizes = (workload.batch,)
         self.groups = [[rows] for rows in groups(workload.rows, workload.batch)]

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from ..precision import PrecisionName
 from . import torch_peer
 from .agreement import ENDLESS, MOVED, MOVES, Agreement, bounds, compare, losses, losses_from_here, moved
-from .machine import Machine, Rates
-from .ours import Mode, Ours
+from .machine import Machine, Mode, Rates
+from .ours import Ours
 from .timing import Deadline, first_line, in_turns, limited, ratios, repetitions, spread
 from .workloads import AGREED, Data, Workload
 
@@ -127,7 +127,7 @@ def _empty(workload: Workload, precision: PrecisionName, name: str) -> dict[str,
 def _ours(
     machine: Machine, workload: Workload, data: Data, precision: PrecisionName, until: Deadline
 ) -> Iterator[tuple[Contender | None, dict[str, Any]]]:
-    for mode in MODES if machine.replays else MODES[-1:]:
+    for mode in MODES[MODES.index(machine.best) :]:
 
         def make(mode: Mode = mode) -> Contender:
             return Ours(machine, workload, data, precision=precision, mode=mode)

@@ -1,19 +1,25 @@
 """Fused versions of ops, one folder for each kind of device; the ops name them and import them when an array fits.
 
-Besides ops, a folder may offer `replayer(plan)`, which runs a recorded step as one, `Uploads`, which bring a step's
-data to the device while it computes, and `timing`, the device's clock and how much of its memory is taken.
+Besides ops, a folder may offer `replayer(plan)`, which runs a recorded step as one, `REPLAYED_AS`, what that is called,
+`Uploads`, which bring a step's data to the device while it computes, and `timing`, the device's clock and how much of
+its memory is taken. One that has `available()`, why it can do nothing here, offers nothing where that says why.
 """
 
 import importlib
 from typing import Any
 
-_FOLDERS = {"cupy": "cuda"}
+_FOLDERS = {"cupy": "cuda", "numpy": "cpu"}
 
 
 def offered(backend: str, what: str) -> Any:
     """What the fused code for arrays of a backend offers by this name, None if it does not, or if there is none."""
     folder = _FOLDERS.get(backend)
-    return None if folder is None else getattr(importlib.import_module(f"{__name__}.{folder}"), what, None)
+    if folder is None:
+        return None
+    module = importlib.import_module(f"{__name__}.{folder}")
+    if hasattr(module, "available") and module.available() is not None:
+        return None
+    return getattr(module, what, None)
 
 
 def native() -> Any:

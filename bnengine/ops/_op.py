@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Mode = Literal["auto", "fused", "reference"]
 R = TypeVar("R")
 REGISTRY: dict[str, "Op[Any]"] = {}
+FOLDERS = ("bnengine.fused.cuda", "bnengine.fused.cpu")
 _mode: ContextVar[Mode] = ContextVar("mode", default="auto")
 
 
@@ -81,15 +82,17 @@ class Op(Generic[R]):
         """(launcher of the fused version, "") for arrays like x, or (None, why the reference runs)."""
         if mode == "reference":
             return None, "the reference was asked for"
-        reasons = []
+        reasons = list[tuple[str, str]]()
         for name in self.fused_names:
             module, function = name.split(":")
             library = sys.modules.get(module) or importlib.import_module(module)
             reason = library.unsupported(x)
             if reason is None:
                 return getattr(library, function), ""
-            reasons.append(f"{module}: {reason}")
-        why = "; ".join(reasons) or "no fused version exists"
+            reasons.append((module, reason))
+        # Versions for the arrays of other libraries have nothing to tell where there is one for these.
+        own = [found for found in reasons if not found[1].startswith("not a ")] or reasons
+        why = "; ".join(f"{module}: {reason}" for module, reason in own) or "no fused version exists"
         if mode == "fused":
             raise InputError(f"{self.name}: using('fused'), but {why}; use 'auto' to allow the reference")
         return None, why
@@ -137,6 +140,7 @@ class Op(Generic[R]):
 
 def op(
     *fused: str,
+    family: str | None = None,
     examples: Callable[[Any, str], Iterator[Example]],
     bound: Callable[..., Any],
     accumulates: Mapping[str, Callable[[Array, Array], Array]] | None = None,
@@ -145,7 +149,8 @@ def op(
 ) -> Callable[[Callable[..., R]], Op[R]]:
     """Register a reference as an op, with its contract.
 
-    `fused`: "module:launcher" of each fused version, tried in this order. `examples(rng, dtype)` makes inputs,
+    `fused`: "module:launcher" of each fused version, tried in this order; the engine's own ops name their `family`, the
+    module in each folder of `bnengine.fused` with a launcher of the op's name. `examples(rng, dtype)` makes inputs,
     ordinary and nasty. `bound(u, *args, **options)` is the allowed error of each output, computed from the inputs, u
     the unit of rounding.
     `accumulates`: {output: rule} for the outputs that may be combined with what a destination holds. `check` refuses a
@@ -156,7 +161,8 @@ def op(
     def register(reference: Callable[..., R]) -> Op[R]:
         if reference.__name__ in REGISTRY:
             raise InputError(f"op: {reference.__name__!r} is registered already; give the new op another name")
-        made = Op(reference, fused, examples, bound, accumulates or {}, check, between)
+        own = () if family is None else tuple(f"{folder}.{family}:{reference.__name__}" for folder in FOLDERS)
+        made = Op(reference, (*own, *fused), examples, bound, accumulates or {}, check, between)
         REGISTRY[made.name] = made
         return made
 

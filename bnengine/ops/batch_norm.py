@@ -124,7 +124,7 @@ def _check_eps(owner: str, eps: float) -> None:
 
 
 @op(
-    "bnengine.fused.cuda.batch_norm:normalize", examples=_examples_normalize, bound=_bound_normalize,
+    family="batch_norm", examples=_examples_normalize, bound=_bound_normalize,
     check=_check_normalize)  # fmt: skip
 def normalize(
     x: Array,
@@ -174,7 +174,7 @@ def _check_batch_norm(x: Array, gamma: Array, beta: Array, add: Array = None, **
 
 
 @op(
-    "bnengine.fused.cuda.batch_norm:batch_norm", examples=_examples_batch_norm, bound=_bound_batch_norm,
+    family="batch_norm", examples=_examples_batch_norm, bound=_bound_batch_norm,
     accumulates={"proposal": merge.reference}, check=_check_batch_norm)  # fmt: skip
 def batch_norm(
     x: Array,
@@ -250,7 +250,7 @@ def _check_backward(
 
 
 @op(
-    "bnengine.fused.cuda.batch_norm:normalize_backward", examples=_examples_backward, bound=_bound_backward,
+    family="batch_norm", examples=_examples_backward, bound=_bound_backward,
     accumulates={"dx": plus, "dgamma": plus, "dbeta": plus}, check=_check_backward,
 )  # fmt: skip
 def normalize_backward(

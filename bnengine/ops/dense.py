@@ -73,7 +73,7 @@ def _check(
         raise InputError(f"affine: b has shape {tuple(b.shape)}; W {tuple(W.shape)} needs ({W.shape[1]},)")
 
 
-@op("bnengine.fused.cuda.dense:affine", examples=_examples, bound=_bound, check=_check, between=True)
+@op(family="dense", examples=_examples, bound=_bound, check=_check, between=True)
 def affine(
     x: Array, W: Array, b: Array | None = None, *,
     activation: str = "identity", slope: float = 0.01, precision: str = "highest",
@@ -137,7 +137,7 @@ def _check_backward(dy: Array, x: Array, W: Array, y: Array, **options: Any) -> 
 
 
 @op(
-    "bnengine.fused.cuda.dense:affine_backward",
+    family="dense",
     examples=_examples_backward,
     bound=_bound_backward,
     accumulates={"dx": add, "dW": add, "db": add},

@@ -49,7 +49,7 @@ def _check(x: Array, step: Array, samples: Array, *, seed: int, layer: int, rate
         )
 
 
-@op("bnengine.fused.cuda.dropout:dropout", examples=_examples, bound=_bound, check=_check)
+@op(family="dropout", examples=_examples, bound=_bound, check=_check)
 def dropout(x: Array, step: Array, samples: Array, *, seed: int, layer: int, rate: float) -> Dropped:
     """y = x / (1 - rate) where kept, else 0; each value is kept with probability 1 - rate (Srivastava et al. 2014).
 
@@ -82,7 +82,7 @@ def _check_backward(dy: Array, keep: Array, *, rate: float) -> None:
 
 
 @op(
-    "bnengine.fused.cuda.dropout:dropout_backward",
+    family="dropout",
     examples=_examples_backward,
     bound=_bound_backward,
     accumulates={"out": add},

@@ -45,7 +45,7 @@ def _bound(u: float, x: Array, target: Array, weights: Array, *rest: Array, rows
     return Gathered(0, 0, None if weights is None else 0, 0, 0)
 
 
-@op("bnengine.fused.cuda.gather:gather", examples=_examples, bound=_bound)
+@op(family="gather", examples=_examples, bound=_bound)
 def gather(
     x: Array, target: Array, weights: Array | None, samples: Array, normalisers: Array, order: Array, cursor: Array, *,
     rows: int, offset: int = 0,

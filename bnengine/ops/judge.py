@@ -62,7 +62,7 @@ def _bound(
     return Verdict(0, norm, 10 * u / scale, None if scaling is None else 0)
 
 
-@op("bnengine.fused.cuda.update:judge", examples=_examples, bound=_bound)
+@op(family="update", examples=_examples, bound=_bound)
 def judge(
     loss: Array, gradients: Array, proposals: Array, scaling: Array | None = None, *,
     clip: float | None = None, growth: float = 2.0, backoff: float = 0.5, every: int = 2000,

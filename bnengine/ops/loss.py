@@ -120,13 +120,7 @@ def _check_softmax(
         raise InputError(f"{name}: sample_weights {tuple(sample_weights.shape)}; the rows need {rows}")
 
 
-@op(
-    "bnengine.fused.cuda.loss:softmax_cross_entropy",
-    examples=_examples_softmax,
-    bound=_bound_softmax,
-    accumulates={"value": add},
-    check=_check_softmax,
-)
+@op(family="loss", examples=_examples_softmax, bound=_bound_softmax, accumulates={"value": add}, check=_check_softmax)
 def softmax_cross_entropy(
     logits: Array,
     target: Array,
@@ -193,13 +187,7 @@ def _check_binary(logits: Array, target: Array, sample_weights: Array = None, **
     _check_rows("binary_cross_entropy", logits, target, sample_weights)
 
 
-@op(
-    "bnengine.fused.cuda.loss:binary_cross_entropy",
-    examples=_examples_binary,
-    bound=_bound_binary,
-    accumulates={"value": add},
-    check=_check_binary,
-)
+@op(family="loss", examples=_examples_binary, bound=_bound_binary, accumulates={"value": add}, check=_check_binary)
 def binary_cross_entropy(
     logits: Array, target: Array, sample_weights: Array | None = None, *, normaliser: Any, scale: Array | None = None
 ) -> Loss:
@@ -237,13 +225,7 @@ def _check_squared(prediction: Array, target: Array, sample_weights: Array = Non
     _check_rows("mean_squared_error", prediction, target, sample_weights)
 
 
-@op(
-    "bnengine.fused.cuda.loss:mean_squared_error",
-    examples=_examples_squared,
-    bound=_bound_squared,
-    accumulates={"value": add},
-    check=_check_squared,
-)
+@op(family="loss", examples=_examples_squared, bound=_bound_squared, accumulates={"value": add}, check=_check_squared)
 def mean_squared_error(
     prediction: Array, target: Array, sample_weights: Array | None = None, *, normaliser: Any,
     scale: Array | None = None,
@@ -269,7 +251,7 @@ def _bound_hits(u: float, output: Array, target: Array) -> Array:
     return 0
 
 
-@op("bnengine.fused.cuda.loss:hits", examples=_examples_hits, bound=_bound_hits, accumulates={"out": add})
+@op(family="loss", examples=_examples_hits, bound=_bound_hits, accumulates={"out": add})
 def hits(output: Array, target: Array) -> Array:
     """How many rows are classified right, (1,) float64: the largest logit is the target's, or its most probable class.
 

@@ -125,7 +125,7 @@ def _check(x: Array, *, kind: str, slope: float = 0.01) -> None:
     check_floating("activation", x=x)
 
 
-@op("bnengine.fused.cuda.pointwise:activation", examples=_examples, bound=_bound, check=_check)
+@op(family="pointwise", examples=_examples, bound=_bound, check=_check)
 def activation(x: Array, *, kind: str, slope: float = 0.01) -> Array:
     """y = g(x), element by element; x of any shape, floating; y like x. Exact gelu: Hendrycks and Gimpel (2016)."""
     return stored(activate(widened(x), kind, slope), x)
@@ -149,7 +149,7 @@ def _check_backward(dy: Array, x: Array, y: Array, *, kind: str, slope: float = 
 
 
 @op(
-    "bnengine.fused.cuda.pointwise:activation_backward",
+    family="pointwise",
     examples=_examples_backward,
     bound=_bound_backward,
     accumulates={"out": add},
@@ -175,13 +175,7 @@ def _check_total(a: Array, b: Array) -> None:
     check_alike("total", a=a, b=b)
 
 
-@op(
-    "bnengine.fused.cuda.pointwise:total",
-    examples=_examples_total,
-    bound=_bound_total,
-    accumulates={"out": add},
-    check=_check_total,
-)
+@op(family="pointwise", examples=_examples_total, bound=_bound_total, accumulates={"out": add}, check=_check_total)
 def total(a: Array, b: Array) -> Array:
     """y = a + b, both of one shape: a residual's sum where no other op takes it over, and its gradient's."""
     return stored(widened(a) + widened(b), a)

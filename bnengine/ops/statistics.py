@@ -50,7 +50,7 @@ def _check_merge(a: Array, b: Array) -> None:
     _check_statistics("merge", a=a, b=b)
 
 
-@op("bnengine.fused.cuda.batch_norm:merge", examples=_examples_merge, bound=_bound_merge, check=_check_merge)
+@op(family="batch_norm", examples=_examples_merge, bound=_bound_merge, check=_check_merge)
 def merge(a: Array, b: Array) -> Array:
     """Statistics of the union of two samples, exactly as if all rows had been seen at once.
 
@@ -104,8 +104,8 @@ def check_moments(x: Array, *, owner: str = "moments") -> None:
 
 
 @op(
-    "bnengine.fused.cuda.batch_norm:moments",
-    examples=examples_moments, bound=bound_moments, accumulates={"proposal": merge.reference}, check=check_moments,
+    family="batch_norm", examples=examples_moments, bound=bound_moments,
+    accumulates={"proposal": merge.reference}, check=check_moments,
 )  # fmt: skip
 def moments(x: Array) -> Moments:
     """Count, mean and biased variance of each channel of x, shape (..., C), as float64 (3, C).
@@ -152,7 +152,7 @@ def _check_commit(running: Array, proposal: Array, ok: Array, decay: Array, unbi
             raise InputError(f"commit: {name} has shape {tuple(array.shape)}; it must be {tuple(shape)}")
 
 
-@op("bnengine.fused.cuda.batch_norm:commit", examples=_examples_commit, bound=_bound_commit, check=_check_commit)
+@op(family="batch_norm", examples=_examples_commit, bound=_bound_commit, check=_check_commit)
 def commit(running: Array, proposal: Array, ok: Array, decay: Array, unbiased: Array) -> Array:
     """Running statistics after one optimizer step; the old ones, bit for bit, if not `ok` or nothing was proposed.
 

@@ -38,7 +38,7 @@ def _bound_advance(u: float, counters: Array, ok: Array, cursor: Array = None, *
     return Advanced(0, None if cursor is None else 0)
 
 
-@op("bnengine.fused.cuda.update:advance", examples=_examples_advance, bound=_bound_advance)
+@op(family="update", examples=_examples_advance, bound=_bound_advance)
 def advance(counters: Array, ok: Array, cursor: Array | None = None, *, rows: int = 0) -> Advanced:
     """counters (5,) int64 = (steps, row of the table, skipped, in a row, longest such run), after one more step.
 
@@ -70,7 +70,7 @@ def _bound_tally(u: float, sums: Array, value: Array, normaliser: Array, hits: A
     return 10 * 2.0**-53 * (np.abs(sums) + np.abs(new))
 
 
-@op("bnengine.fused.cuda.update:tally", examples=_examples_tally, bound=_bound_tally)
+@op(family="update", examples=_examples_tally, bound=_bound_tally)
 def tally(sums: Array, value: Array, normaliser: Array, hits: Array, ok: Array, *, rows: int) -> Array:
     """sums (4,) float64 = (loss times its divisor, divisor, rows right, rows) of an epoch so far, where ok."""
     xp = namespace(sums)
@@ -191,7 +191,7 @@ def _has_shadow(rest: tuple[Any, ...]) -> bool:
     return len(rest) > 3 and rest[3] is not None
 
 
-@op("bnengine.fused.cuda.update:sgd", examples=_examples_sgd, bound=_bound_sgd)
+@op(family="update", examples=_examples_sgd, bound=_bound_sgd)
 def sgd(
     parameters: Array, gradients: Array, velocity: Array | None,
     table: Array, counters: Array, ok: Array, factor: Array, shadow: Array | None = None, *,
@@ -243,7 +243,7 @@ def _bound_rmsprop(
     return RmspropState(moved, 10 * u * (square + size**2), new_mean, new_v, moved if _has_shadow(rest) else None)
 
 
-@op("bnengine.fused.cuda.update:rmsprop", examples=_examples_rmsprop, bound=_bound_rmsprop)
+@op(family="update", examples=_examples_rmsprop, bound=_bound_rmsprop)
 def rmsprop(
     parameters: Array, gradients: Array, square: Array, mean: Array | None, velocity: Array | None,
     table: Array, counters: Array, ok: Array, factor: Array, shadow: Array | None = None, *,
@@ -299,7 +299,7 @@ def _bound_adam(
     return AdamState(moved, 10 * u * (np.abs(m) + size), second, most, moved if _has_shadow(rest) else None)
 
 
-@op("bnengine.fused.cuda.update:adam", examples=_examples_adam, bound=_bound_adam)
+@op(family="update", examples=_examples_adam, bound=_bound_adam)
 def adam(
     parameters: Array, gradients: Array, m: Array, v: Array, largest: Array | None,
     table: Array, counters: Array, ok: Array, factor: Array, shadow: Array | None = None, *,
@@ -336,7 +336,7 @@ def _bound_average(u: float, averaged: Array, values: Array, ok: Array, *, decay
     return 10 * u * (np.abs(averaged) + np.abs(values))
 
 
-@op("bnengine.fused.cuda.update:average", examples=_examples_average, bound=_bound_average)
+@op(family="update", examples=_examples_average, bound=_bound_average)
 def average(averaged: Array, values: Array, ok: Array, *, decay: float) -> Array:
     """a <- decay a + (1 - decay) values, where ok: the exponential average of the weights, or of the statistics."""
     xp = namespace(averaged)

@@ -1,5 +1,6 @@
-"""Steps recorded once and replayed ever after: as one graph, launch by launch, or op by op where neither can be."""
+"""Steps recorded once and replayed ever after: as one graph or native call, launch by launch, or op by op."""
 
+import re
 from collections.abc import Callable, Hashable
 from typing import Literal, NamedTuple
 
@@ -9,7 +10,7 @@ from ..fused import offered
 from ..memory import Arena
 from ..plan import Plan
 
-How = Literal["graph", "launches", "op by op"]
+How = Literal["graph", "one call", "launches", "op by op"]
 Graph = Literal["auto"] | bool
 
 
@@ -33,21 +34,21 @@ class _Kept:
 
 def has_graphs(backend: str) -> bool:
     """Whether a step on arrays of this backend can be replayed as one graph."""
-    return offered(backend, "replayer") is not None
+    return bool(offered(backend, "REPLAYED_AS") == "graph")
 
 
 class Replays:
     """Records the first step of each key while it runs, and replays later ones: the same launches, so the same bytes.
 
-    `replay` False: op by op, always. `graph`: "auto" takes one graph a step where the library can, False never, and
-    True makes it an error where it cannot.
+    `replay` False: op by op, always. `graph`: "auto" takes one graph a step, or one native call, where the library can,
+    False never, and True makes it an error where there is no graph.
     """
 
     def __init__(self, memory: Arena, backend: str, *, replay: bool, graph: Graph) -> None:
         if graph not in ("auto", True, False):
             raise InputError(f"Step: graph {graph!r} is not 'auto', True or False")
-        self._replayer = offered(backend, "replayer")
-        if graph is True and (not replay or self._replayer is None):
+        self._replayer, self._replayed_as = offered(backend, "replayer"), offered(backend, "REPLAYED_AS")
+        if graph is True and not (replay and has_graphs(backend)):
             why = "replay=False runs op by op" if not replay else f"the backend {backend} has no graphs"
             raise InputError(f"Step: graph=True, but {why}; take graph='auto'")
         self.memory, self.replay, self.graph = memory, replay, graph
@@ -112,7 +113,7 @@ class Replays:
                     self._refuse(found)
                 kept.again, kept.mode = kept.plan.replay, Mode(key, "launches", len(kept.plan.launches), found)
             else:
-                kept.again, kept.mode = found, Mode(key, "graph", len(kept.plan.launches), "")
+                kept.again, kept.mode = found, Mode(key, self._replayed_as, len(kept.plan.launches), "")
         return kept.again
 
     def _refuse(self, why: str) -> None:
@@ -129,8 +130,9 @@ def described(mode: Mode) -> str:
 
 
 def _without_fused(names: list[str], whys: dict[str, str]) -> str:
-    """Which ops have no fused version here, by reason, without the module that gave it."""
+    """Which ops have no fused version here, by reason, without the module that gave it; other reasons as they are."""
     by_reason: dict[str, list[str]] = {}
-    for name in names:
-        by_reason.setdefault(whys[name].rpartition(": ")[2], []).append(name)
-    return "; ".join(f"no fused version of {', '.join(ops)} ({why})" for why, ops in by_reason.items())
+    for name in (name for name in names if name in whys):
+        by_reason.setdefault(re.sub(r"(^|; )[\w.]+: ", r"\1", whys[name]), []).append(name)
+    told = [f"no fused version of {', '.join(ops)} ({why})" for why, ops in by_reason.items()]
+    return "; ".join([*told, *(name for name in names if name not in whys)])

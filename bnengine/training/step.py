@@ -84,7 +84,8 @@ class Step:
 
     Where every op has a fused version, the first step of each shape is recorded as a plan while it runs, and later
     ones replay it: the same launches on the same memory, so the same bytes. `replay` False runs op by op. `graph`:
-    "auto" replays as one graph where the library has such, False launch by launch, True is an error where it cannot.
+    "auto" replays as one graph or native call where there is such, False launch by launch, True is an error where there
+    is no graph.
 
     `hold` brings a whole data set to the backend; `next` is then a step whose rows are gathered by a launch of its own.
     """
@@ -214,7 +215,7 @@ class Step:
         return self._replays.plans
 
     def modes(self) -> list[Mode]:
-        """How recorded steps run: as one graph, launch by launch, or op by op, and why."""
+        """How recorded steps run: as one graph or native call, launch by launch, or op by op, and why."""
         return self._replays.modes()
 
     def _generations(self) -> tuple[int, ...]:
@@ -257,6 +258,8 @@ class Step:
         for i, micro in enumerate(micros):
             self._gradients_of(i, micro, normaliser)
         self.gradients.finish()
+        if self.gradients.put_by_hand:
+            memory.outside("a layer computed gradients outside the ops")
         proposals = self._finish_proposals(len(micros))
 
         judged = {name: Into(array) for name, array in self.verdict._asdict().items() if array is not None}

@@ -241,7 +241,8 @@ def test_where_ours_cannot_run_its_row_says_why_and_nothing_else_does(monkeypatc
 
 
 def test_a_step_that_cannot_be_replayed_is_void_and_op_by_op_is_compared(monkeypatch):
-    monkeypatch.setattr("bnengine.bench.machine.offered", lambda _name, what: object() if what == "replayer" else None)
+    offers = {"replayer": object(), "REPLAYED_AS": "graph"}
+    monkeypatch.setattr("bnengine.bench.machine.offered", lambda _name, what: offers.get(what))
     with using("reference"):
         graph, replayed, eager = call(peers=False).rows
     assert graph["void"].startswith("InputError: Step: graph=True, but ")

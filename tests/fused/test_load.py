@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bnengine.errors import BackendError, InputError
+from bnengine.fused.cpu import _load as native
 from bnengine.fused.cuda import _launch, _load, batch_norm, dense, dropout, loss, pointwise, update
 from bnengine.layers import BatchNorm, Dense
 from bnengine.memory import Fresh
@@ -20,17 +21,34 @@ from tests.support import ROOT
 FAMILIES = (batch_norm, dense, dropout, loss, pointwise, update)
 
 
-def test_numpy_arrays_are_told_in_plain_words_why_no_cuda_kernel_runs():
+@pytest.fixture
+def no_native(monkeypatch):
+    """The native kernels are missing."""
+    monkeypatch.setattr(native, "available", lambda: "they are missing")
+
+
+@pytest.mark.usefixtures("no_native")
+def test_numpy_arrays_are_told_in_plain_words_why_no_native_kernel_runs():
     network = Sequential(Dense(3, 4), BatchNorm(4), Dense(4, 2), backend="numpy")
     choices = network.explain_dispatch()
     assert {choice.version for choice in choices} == {"reference"}
     for choice in choices:
-        assert re.fullmatch(r"bnengine\.fused\.cuda\.\w+: not a CuPy array", choice.why)
+        assert re.fullmatch(r"bnengine\.fused\.cpu\.\w+: they are missing", choice.why)
     memory = Fresh()
     total(np.ones((2, 2)), np.ones((2, 2)), memory=memory)
-    assert memory.explain()[0].why == "bnengine.fused.cuda.pointwise: not a CuPy array"
-    with using("fused"), pytest.raises(InputError, match=r"total: using.*not a CuPy array; use 'auto'"):
+    assert memory.explain()[0].why == "bnengine.fused.cpu.pointwise: they are missing"
+    with using("fused"), pytest.raises(InputError, match=r"total: using.*pointwise: they are missing; use 'auto'"):
         total(np.ones((2, 2)), np.ones((2, 2)))
+
+
+def test_arrays_of_no_library_that_has_kernels_are_told_so(require):
+    torch = require("torch")
+    memory = Fresh()
+    total(torch.ones(2), torch.ones(2), memory=memory)
+    (choice,) = memory.explain()
+    assert choice.why == (
+        "bnengine.fused.cuda.pointwise: not a CuPy array; bnengine.fused.cpu.pointwise: not a NumPy array"
+    )
 
 
 def test_nothing_is_imported_for_an_array_of_numpy():

@@ -253,6 +253,8 @@ def _enter(folder: Path, *, bytecode: bool) -> None:
     importlib.invalidate_caches()
     # What the tests of the checkout must not skip may be out of reach in a copy.
     os.environ.pop("BNENGINE_REQUIRE", None)
+    # The references are judged: native kernels would stand in for them.
+    os.environ["BNENGINE_CPU_LIBRARY"] = str(folder / "no native kernels")
     os.environ["PYTHONPATH"] = str(folder)
     os.environ["PYTHONDONTWRITEBYTECODE"] = "" if bytecode else "1"
     sys.dont_write_bytecode = not bytecode

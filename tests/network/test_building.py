@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from bnengine.errors import BackendError, InputError
+from bnengine.fused.cpu._load import available
 from bnengine.initializers import Constant
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Residual
 from bnengine.network import Sequential
+from bnengine.ops import using
 from bnengine.random import Stream
 from tests.network.support import slope_error
 
@@ -260,11 +262,18 @@ def test_the_summary_reports_no_bias_that_nothing_cancels():
 def test_explain_dispatch_lists_each_op_and_changes_nothing():
     net = network(*everything())
     before = net.parameters.array.tobytes(), net.statistics.array.tobytes()
-    choices = net.explain_dispatch()
+    with using("reference"):
+        choices = net.explain_dispatch()
     ops = {choice.op for choice in choices}
     assert {"affine", "affine_backward", "batch_norm", "normalize_backward", "dropout", "total"} <= ops
-    assert {choice.version for choice in choices} == {"reference"}
-    assert all(choice.library == "numpy" and choice.dtype == "float64" and choice.why for choice in choices)
+    assert {(choice.version, choice.why) for choice in choices} == {("reference", "the reference was asked for")}
+    assert all(choice.library == "numpy" and choice.dtype == "float64" for choice in choices)
+    here = net.explain_dispatch()
+    assert {choice.op for choice in here} == ops
+    if reason := available():
+        assert all(choice.version == "reference" and choice.why.endswith(reason) for choice in here)
+    else:
+        assert all(choice.version.startswith("bnengine.fused.cpu.") and not choice.why for choice in here)
     assert (net.parameters.array.tobytes(), net.statistics.array.tobytes()) == before
 
 

@@ -62,6 +62,11 @@ def no_examples(_rng: Any, _dtype: str) -> Any:
 
 
 @pytest.fixture(autouse=True)
+def references():
+    """Which version runs is the subject here."""
+
+
+@pytest.fixture(autouse=True)
 def libraries(monkeypatch):
     """Two toy libraries, `toy_first` and `toy_second`, that can be imported."""
     made = [Library("toy_first"), Library("toy_second")]

@@ -8,7 +8,8 @@ import pytest
 
 from bnengine import data
 from bnengine.errors import InputError
-from bnengine.layers import Activation, BatchNorm, Dense, Dropout
+from bnengine.flat import Parameter
+from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Layer, deliver
 from bnengine.losses import SoftmaxCrossEntropy
 from bnengine.memory import Arena
 from bnengine.network import Sequential
@@ -183,6 +184,54 @@ def test_arithmetic_between_ops_is_refused_in_a_recorded_step() -> None:
     step([batch(np.arange(40))])
     (plan,) = step.plans.values()
     assert "activation" in plan.reasons  # it has no fused version here, so nothing was lost: the step stays eager
+
+
+class Shifted(Layer):
+    """x + b, without an op."""
+
+    def __init__(self) -> None:
+        self.b = Parameter((24,))
+
+    def handles(self) -> Any:
+        return {"b": self.b}
+
+    def forward(self, x: Any, run: Any) -> Any:
+        def pullback(dy: Any, grads: Any, *, dx: Any = True) -> Any:
+            grads.put(self.b, dy.sum(0))
+            return deliver(dy, dx, run.memory)
+
+        return x + self.b.value, pullback
+
+
+class Unmoved(Shifted):
+    """x as it is; b gets a gradient all the same, which no launch reads before the end of the step."""
+
+    def forward(self, x: Any, run: Any) -> Any:
+        return x, super().forward(x, run)[1]
+
+
+@pytest.mark.parametrize(
+    ("layer", "why"),
+    [
+        (Shifted, "what _affine reads was computed outside the ops"),
+        (Unmoved, "a layer computed gradients outside the ops"),
+    ],
+)
+def test_a_layer_that_computes_without_ops_makes_the_step_eager_and_is_named(layer: Any, why: str) -> None:
+    def made(**options: Any) -> Step:
+        layers = Dense(64, 24), layer(), Dense(24, 10)
+        step = Step(Sequential(*layers, backend="numpy"), Adam(), SoftmaxCrossEntropy(), **options)
+        step.schedule([1e-2] * 10)
+        return step
+
+    eager, replayed = made(replay=False), made()
+    for i in range(4):
+        for step in (eager, replayed):
+            step([batch(np.arange(40 * i, 40 * i + 40))])
+        assert snapshot(eager) == snapshot(replayed)
+    (mode,) = replayed.modes()
+    assert mode.how == "op by op"
+    assert why in mode.why
 
 
 def test_a_stale_forward_raises() -> None:

@@ -25,7 +25,9 @@ FUSED = (
 
 
 def installed(monkeypatch: Any, *names: str) -> None:
-    """Let the ops (all of `FUSED` if none is named) take their fused versions from here."""
+    """Let the ops (all of `FUSED` if none is named) take their fused versions from here, and no op from elsewhere."""
+    for other in ops.REGISTRY.values():
+        monkeypatch.setattr(other, "fused_names", ())
     for name in names or FUSED:
         monkeypatch.setattr(ops.REGISTRY[name], "fused_names", (f"{__name__}:{name}",))
 

@@ -8,12 +8,15 @@ import pytest
 
 from bnengine.backend import available_backends, get_backend
 from bnengine.errors import BackendError, InputError
+from bnengine.fused.cpu._load import available
 from bnengine.ops import REGISTRY
 from bnengine.verify import Certificate, NotRun, Row, verify
 from bnengine.verify.certificate import Ledger, worst
-from bnengine.verify.variants import narrow_dtypes
+from bnengine.verify.variants import DTYPES, fused_variants, narrow_dtypes
 
 USABLE = [report.name for report in available_backends() if report.usable]
+NUMPY = get_backend("numpy")
+NATIVE = fused_variants(NUMPY, (*DTYPES, *narrow_dtypes(NUMPY)[0]))[0]  # those with native kernels, if these were built
 
 
 def test_everything_agrees_on_this_machine(certificate):
@@ -26,14 +29,16 @@ def test_every_op_is_compared_in_every_dtype_on_every_library(certificate):
     seen = {(row.what.split(":")[0].removeprefix("op "), row.a) for row in certificate.rows if row.what[:3] == "op "}
     labels = {"numpy float32"} | {f"{n} {d}" for n in USABLE if n != "numpy" for d in ("float32", "float64")}
     assert "numpy float16" in narrow_labels(USABLE)
-    assert seen == {(name, label) for name in REGISTRY for label in labels | narrow_labels(USABLE)}
+    fused = {(name, v.label) for v in NATIVE for name, op in REGISTRY.items() if v.fused(op) is None}
+    assert seen == {(name, label) for name in REGISTRY for label in labels | narrow_labels(USABLE)} | fused
 
 
 @pytest.mark.parametrize("kind", ["layer", "optimizer", "training"])
 def test_layers_optimizers_and_trainings_are_compared_on_every_library(certificate, kind):
     seen = {row.a for row in certificate.rows if row.what.startswith(f"{kind} ")}
     labels = {"numpy float32"} | {f"{n} {d}" for n in USABLE if n != "numpy" for d in ("float32", "float64")}
-    assert seen == labels | (narrow_labels(USABLE) if kind == "training" else set())
+    fused = {v.label for v in NATIVE if kind == "training" or v.dtype in DTYPES}
+    assert seen == labels | fused | (narrow_labels(USABLE) if kind == "training" else set())
 
 
 def narrow_labels(names):
@@ -72,7 +77,7 @@ def test_what_was_not_run_has_its_reason(certificate):
 def test_without_a_gpu_it_says_that_nothing_fused_ran(certificate):
     whats = [left.what for left in certificate.not_run]
     assert "cupy: references and fused versions on a GPU" in whats
-    assert any(what.startswith("fused versions on numpy") for what in whats)
+    assert any(what.startswith("fused versions on numpy") for what in whats) == (available() is not None)
 
 
 def test_as_json_it_has_the_documented_keys_and_only_finite_numbers(certificate):
@@ -101,7 +106,7 @@ def test_one_seed_gives_the_same_rows_again_and_another_seed_others(alone, certi
 
 @pytest.mark.parametrize("name", [name for name in USABLE if name != "numpy"])
 def test_a_library_that_was_not_named_is_told_as_not_asked_for(alone, name):
-    assert {row.a for row in alone.rows} == {"numpy float32"} | narrow_labels(["numpy"])
+    assert {row.a for row in alone.rows} == {"numpy float32"} | narrow_labels(["numpy"]) | {v.label for v in NATIVE}
     assert [left.why for left in alone.not_run if left.what.startswith(name)] == ["it was not asked for"]
 
 

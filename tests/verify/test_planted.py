@@ -21,6 +21,9 @@ from tests.verify import planted
 
 
 def plant(monkeypatch: Any, op: str, version: str) -> None:
+    """Let an op have this fused version, and the others none."""
+    for other in ops.REGISTRY.values():
+        monkeypatch.setattr(other, "fused_names", ())
     monkeypatch.setattr(ops.REGISTRY[op], "fused_names", (f"{planted.HERE}:{version}",))
 
 

@@ -1,5 +1,8 @@
 """Launches of the kernels in kernels/cpu on NumPy arrays, and recorded steps as one native call."""
 
+from ._load import available
 from .native import replayer
 
-__all__ = ["replayer"]
+REPLAYED_AS = "one call"
+
+__all__ = ["REPLAYED_AS", "available", "replayer"]

@@ -9,4 +9,6 @@ from . import timing
 from .graph import replayer
 from .upload import Uploads
 
-__all__ = ["Uploads", "replayer", "timing"]
+REPLAYED_AS = "graph"
+
+__all__ = ["REPLAYED_AS", "Uploads", "replayer", "timing"]
