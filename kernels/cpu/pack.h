@@ -99,8 +99,10 @@ template <class T>
 void pack_columns(index length, index columns, const T* b, index stride, index width, T* panel) {
   constexpr int kSide = kStrip<T>;
   static const T kNone[kSide] = {};
-  const index squares = length / kSide * kSide;
   for (index j = 0; j < width; j += kSide) {
+    // Vectors may be narrower than a strip: the last strip of a panel is then cut.
+    const int side = width - j < kSide ? int(width - j) : kSide;
+    const index squares = side < kSide ? 0 : length / kSide * kSide;
     const T* from[kSide];
     index ahead[kSide];
     for (int i = 0; i < kSide; ++i) {
@@ -113,7 +115,7 @@ void pack_columns(index length, index columns, const T* b, index stride, index w
       for (int i = 0; i < kSide; ++i) from[i] += ahead[i];
     }
     for (index k = squares; k < length; ++k)
-      for (int i = 0; i < kSide; ++i) panel[k * width + j + i] = from[i][k - squares];
+      for (int i = 0; i < side; ++i) panel[k * width + j + i] = ahead[i] ? from[i][k - squares] : T(0);
   }
 }
 
