@@ -17,9 +17,10 @@ from tests.support import ROOT, missing
 
 SEED = 20240607
 AT_ANY_MOMENT, INSIDE_A_SAVE = 20, 10
-SMALL = "--hidden 8 --epochs 6 --batch-size 16 --no-plot"
-OPTIONS = f"{SMALL} --checkpoint-every 2 --dropout 0.2 --average 0.9 --early-stopping 5"
-SAVES = 6 * (6 // 2 + 1) + 1  # six steps an epoch, two to a checkpoint, and one at the end
+EPOCHS = 12  # enough that most of the time is training
+SMALL = f"--hidden 8 --epochs {EPOCHS} --batch-size 16 --no-plot"
+OPTIONS = f"{SMALL} --checkpoint-every 2 --dropout 0.2 --average 0.9 --early-stopping {EPOCHS}"
+SAVES = EPOCHS * (6 // 2 + 1) + 1  # six steps an epoch, two to a checkpoint, and one at the end
 
 # A process that has imported everything once and forks a child for each call. Two ways to kill it: after some seconds;
 # or by its own hand, in a save, before or after a call to the system, with half of what it was to write.

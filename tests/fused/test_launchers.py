@@ -147,6 +147,7 @@ def test_without_cublaslt_products_are_cupy_s_own_and_the_launch_says_so(simulat
             memory = Arena("fused")
             with memory.recording([]) as plan, monkeypatch.context() as patched:
                 patched.setattr(plan, "own", lambda *_: None)
+                patched.setattr(plan, "unwritten", lambda _launch: None)
                 patched.setattr(plan, "record", plan.launches.append)
                 got = run(simulated, name, example.args, example.options, targets, memory)
             for field, value in got.items():

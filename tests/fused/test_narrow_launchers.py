@@ -74,6 +74,7 @@ def test_tf32_is_asked_of_cublaslt_and_nobody_else_pretends_to_it(simulated, rng
     memory = Arena("fused")
     with memory.recording([]) as plan, monkeypatch.context() as patched:
         patched.setattr(plan, "own", lambda *_: None)
+        patched.setattr(plan, "unwritten", lambda _launch: None)
         patched.setattr(plan, "record", plan.launches.append)
         y = run(simulated, "affine", (x, W), {"precision": "tf32"}, memory=memory)["out"]
         assert_within(y, x64 @ W64, REGISTRY["affine"].bound(FLOAT.unit, x64, W64, precision="tf32"), "tf32")
