@@ -11,7 +11,7 @@ from .._version import __version__
 from ..errors import InputError, TrainingFailed
 
 FAILED, MISTAKE, INTERRUPTED, TERMINATED, BROKEN_PIPE = 1, 2, 130, 143, 141
-COMMANDS = ("train", "evaluate", "predict", "info", "verify", "bench")
+COMMANDS = ("train", "evaluate", "predict", "info", "verify", "bench", "explain")
 
 
 class Interrupted(Exception):
@@ -88,6 +88,7 @@ def cli() -> None:
       bnengine info                              what bnengine can use on this machine
       bnengine verify                            that all array libraries agree on this machine
       bnengine bench                             how fast this machine trains, beside PyTorch
+      bnengine explain                           what is true of batch normalisation, by experiments
 
     Every command has its own --help.
     """

@@ -1,0 +1,172 @@
+"""Networks of the experiments, their training step by step, and a look inside."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from .._typing import Array
+from ..backend import Backend
+from ..data import ArraySource, groups, order
+from ..initializers import Initializer
+from ..layers import Activation, BatchNorm, Dense, Layer, Pass, Pullback
+from ..losses import SoftmaxCrossEntropy
+from ..memory import Fresh
+from ..network import Sequential
+from ..optimizers import Optimizer
+from ..schedules import Schedule, get_schedule
+from ..training.step import Step
+
+Norm = Literal["batch", "normalise", "none"]
+
+
+def perceptron(
+    widths: Sequence[int],
+    *,
+    norm: Norm = "batch",
+    activation: str = "relu",
+    bias: bool | Literal["auto"] = "auto",
+    weights: str | Initializer | None = None,
+    decay: float | None = 0.9,
+    eps: float = 1e-5,
+    dtype: str = "float32",
+    backend: Backend | None = None,
+    seed: int = 0,
+) -> Sequential:
+    """Dense, BatchNorm and an activation for each hidden width, then Dense: (64, 64, 64, 10) has two hidden layers.
+
+    `norm`: "batch"; "normalise", without gamma and beta; "none". `weights` None: He for relu, else Glorot.
+    """
+    drawn = weights if weights is not None else "he" if activation == "relu" else "glorot"
+    layers: list[Layer] = []
+    for inputs, width in pairwise(widths[:-1]):
+        layers.append(Dense(inputs, width, bias=bias, weights=drawn))
+        if norm != "none":
+            affine = norm == "batch"
+            layers.append(BatchNorm(width, decay=decay, eps=eps, gamma=affine, beta=affine))
+        layers.append(Activation(activation))
+    layers.append(Dense(widths[-2], widths[-1], weights=drawn))
+    return Sequential(*layers, backend=backend, dtype=dtype, seed=seed)
+
+
+class Training:
+    """A training of a classifier that stops where it is told to, to be looked at: x (n, features), y (n,) codes."""
+
+    def __init__(
+        self,
+        network: Sequential,
+        optimizer: Optimizer,
+        x: Array,
+        y: Array,
+        *,
+        rate: float | Schedule,
+        batch: int = 64,
+        seed: int = 0,
+    ) -> None:
+        self.network, self.batch, self.seed = network, batch, seed
+        self.step, self.schedule = Step(network, optimizer, SoftmaxCrossEntropy()), get_schedule(rate)
+        self.source = ArraySource(np.asarray(x, network.dtype), y, dtype=network.dtype)
+        self.resident = self.step.hold(self.source)
+        self.done = 0
+        self._parts = [[rows] for rows in groups(self.source.rows, batch, last="drop")]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches of the training rows; a shorter rest is left out, and another one in every epoch."""
+        return len(self._parts)
+
+    def run(self, steps: int) -> "Training":
+        """So many steps more."""
+        for _ in range(steps):
+            at = self.done % len(self._parts)
+            if at == 0:
+                shuffled = order(self.source.rows, seed=self.seed, epoch=self.done // len(self._parts))
+                self.resident.start(shuffled, self._parts, 0)
+                rates = self.schedule.for_steps(self.done, len(self._parts))
+                self.step.schedule(rates)
+            self.step.next((self.batch,))
+            self.done += 1
+        return self
+
+    def every(self, steps: int, until: int) -> Iterator[int]:
+        """Run `until` steps are done, and yield how many are, at once and after every `steps`."""
+        yield self.done
+        while self.done < until:
+            self.run(min(steps, until - self.done))
+            yield self.done
+
+    @property
+    def loss(self) -> float:
+        """The last step's."""
+        return self.step.report().loss
+
+
+def logits(network: Sequential, x: Array) -> Array:
+    """The outputs in evaluation mode, (n, classes) float64 on the host."""
+    with np.errstate(all="ignore"):
+        return np.asarray(network.backend.to_numpy(network.predict(np.asarray(x, network.dtype))), np.float64)
+
+
+def accuracy(network: Sequential, x: Array, y: Array) -> float:
+    """The share of rows whose largest logit is their label's, in evaluation mode; a row that is not finite is wrong."""
+    found = logits(network, x)
+    return float(np.mean(np.isfinite(found).all(axis=1) & (np.argmax(found, axis=1) == y)))
+
+
+def loss(network: Sequential, x: Array, y: Array) -> float:
+    """The mean softmax cross-entropy in evaluation mode, computed in float64."""
+    found = logits(network, x)
+    top = found.max(axis=1, keepdims=True)
+    surprise = top[:, 0] + np.log(np.exp(found - top).sum(axis=1)) - found[np.arange(len(y)), y]
+    return float(surprise.mean())
+
+
+class Seen(NamedTuple):
+    """A layer of a network with what went in and came out of it, and the gradients: float64 on the host."""
+
+    layer: Layer
+    x: Array
+    y: Array
+    dx: Array | None
+    dy: Array | None
+
+
+def look(
+    network: Sequential, x: Array, y: Array | None = None, *, training: bool
+) -> tuple[list[Seen], dict[str, Array]]:
+    """Each layer in turn as one batch passes, and with labels `y` also the gradients of the mean loss, by name.
+
+    An activation that a layer applies itself is told apart from it: a BatchNorm's `y` is what its activation then gets.
+    """
+    backend, value = network.backend, network.asarray(np.asarray(x, network.dtype))
+    zero, rows = backend.asarray(np.zeros(1, np.int64)), backend.asarray(np.arange(len(x)))
+    run = Pass(training, Fresh(), network.statistics.like(), network.seed, zero, rows, drops=False)
+    passed, values = list[tuple[Layer, Pullback]](), [value]
+    for layer in _apart(network.layers):
+        value, pullback = layer.forward(value, run)
+        passed.append((layer, pullback))
+        values.append(value)
+    slopes: list[Any] = [None] * len(values)
+    grads = network.gradients()
+    if y is not None:
+        divisor = backend.asarray(np.full(1, float(len(y))), network.dtype)
+        slopes[-1] = SoftmaxCrossEntropy()(value, backend.asarray(np.asarray(y)), None, None, divisor).dlogits
+        for i in reversed(range(len(passed))):
+            slopes[i] = passed[i][1](slopes[i + 1], grads)
+    host = [np.asarray(backend.to_numpy(each), np.float64) for each in values]
+    back = [None if each is None else np.asarray(backend.to_numpy(each), np.float64) for each in slopes]
+    handles = network.named_handles()
+    found = {
+        name: np.asarray(backend.to_numpy(grads[handles[name]]), np.float64) for name in network.named_parameters()
+    }
+    seen = [Seen(layer, host[i], host[i + 1], back[i], back[i + 1]) for i, (layer, _) in enumerate(passed)]
+    return seen, {} if y is None else found
+
+
+def _apart(layers: Iterable[Layer]) -> Iterator[Layer]:
+    for layer in layers:
+        kind = getattr(layer, "activation", "identity")
+        yield layer if kind == "identity" else layer.changed(activation="identity")
+        if kind != "identity":
+            yield Activation(kind)
