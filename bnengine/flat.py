@@ -118,11 +118,12 @@ class Flat:
         for array, adds in self.into(value=handle).values():
             array[...] = array + value if adds else value
 
-    def finish(self) -> None:
-        """Zeros where nothing was written since `start`: what a frozen or unused handle contributes."""
-        for handle in self.offsets:
-            if handle not in self._written:
-                self._views[handle][...] = 0
+    def finish(self) -> bool:
+        """Zeros where nothing was written since `start`, what a frozen or unused handle contributes: is there such?"""
+        unwritten = [view for handle, view in self._views.items() if handle not in self._written]
+        for view in unwritten:
+            view[...] = 0
+        return bool(unwritten)
 
     def ranges(self, handles: Iterable[Handle]) -> tuple[tuple[int, int], ...]:
         """Where `handles` lie, as ranges [a, b) of the buffer, in order."""

@@ -114,7 +114,8 @@ class Step:
         xp, device, dtype = backend.xp, backend.device, backend.dtype(network.dtype)
         self.memory = memory or Arena()
         self._replays, self.graph = Replays(self.memory, backend.name, replay=replay, graph=graph), graph
-        self._froze = network.freezes
+        self._gaps = False  # whether a step left gradients or proposals unwritten: of what is frozen, or has no batch
+        self._last_key: Hashable = None
         self.resident: Resident | None = None
         self._held = 0  # data sets that were brought in, one after the other
         self.scaling = Scaling(get_loss_scale(loss_scale, network.precision), network)
@@ -201,13 +202,13 @@ class Step:
         if self.statistics == "per_micro_batch" and micros > len(self.proposals):
             self._propose(micros)
         network = self.network
-        if self._froze is not network.freezes:  # no launch of a plan writes what is frozen now
+        options = self.clip_norm, self.optimizer, self.loss, self.average, self.statistics, self.scaling.settings
+        key = kind, (*options, network.seed, network.freezes)
+        if self._gaps and key != self._last_key:  # what no launch of this plan writes, one of the last plan may have
             self.gradients.array[...] = 0
             self.proposed[...] = 0
-            self._froze = network.freezes
-        options = self.clip_norm, self.optimizer, self.loss, self.average, self.statistics, self.scaling.settings
-        settings = *options, network.seed, self._froze
-        self._replays((kind, settings), self._generations, self._owned, run)
+        self._last_key = key
+        self._replays(key, self._generations, self._owned, run)
 
     @property
     def plans(self) -> dict[Hashable, Plan]:
@@ -257,7 +258,7 @@ class Step:
         self.gradients.start()
         for i, micro in enumerate(micros):
             self._gradients_of(i, micro, normaliser)
-        self.gradients.finish()
+        self._gaps |= self.gradients.finish()
         if self.gradients.put_by_hand:
             memory.outside("a layer computed gradients outside the ops")
         proposals = self._finish_proposals(len(micros))
@@ -325,7 +326,7 @@ class Step:
     def _finish_proposals(self, micros: int) -> list[Flat]:
         used = self.proposals[: micros if self.statistics == "per_micro_batch" else 1]
         for proposal in used:
-            proposal.finish()
+            self._gaps |= proposal.finish()
         return used
 
     def _frozen(self) -> tuple[tuple[int, int], ...]:

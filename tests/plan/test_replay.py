@@ -242,3 +242,16 @@ def test_a_stale_forward_raises() -> None:
         _ = first.output
     with pytest.raises(InputError, match=r"pullback: another forward pass has begun"):
         first.pullback(np.ones((8, 10), np.float32), net.gradients())
+
+
+def test_a_batch_without_statistics_proposes_nothing_whatever_the_step_before_proposed() -> None:
+    def made(**options: Any) -> Step:
+        layers = Dense(64, 24), BatchNorm(24, one_value="running"), Activation("relu"), Dense(24, 10)
+        return Step(Sequential(*layers, backend="numpy"), Adam(), SoftmaxCrossEntropy(), **options)
+
+    eager, replayed = made(replay=False), made()
+    for rows in (8, 1, 8, 1, 1, 8, 8, 1):
+        for step in (eager, replayed):
+            step([batch(np.arange(rows))])
+        assert snapshot(eager) == snapshot(replayed)
+    assert len(replayed.plans) == 2

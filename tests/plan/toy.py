@@ -165,7 +165,10 @@ def batch_norm(to, x, gamma, beta, add=None, *, eps=1e-5, activation="identity",
     return BatchNormalized(y, batch, proposal)
 
 
-def _normalize_backward(dy, x, y, statistics, gamma, dx, dgamma, dbeta, t, h, dz, mask, row, eps, activation, adds):
+def _normalize_backward(
+    dy, x, y, statistics, gamma, dx, dgamma, dbeta, t, h, dz, mask, row, eps, activation, adds, own
+):  # fmt: skip
+    rows = len(x) if own else np.inf
     np.add(statistics[2], eps, out=t)
     np.sqrt(t, out=t)
     np.subtract(x, statistics[1], out=h, casting="same_kind")
@@ -173,12 +176,12 @@ def _normalize_backward(dy, x, y, statistics, gamma, dx, dgamma, dbeta, t, h, dz
     _derivative(dy, y, dz, mask, activation)
     np.add.reduce(dz, axis=0, out=row)
     np.multiply(dz, h, out=dx)
-    np.divide(row, len(x), out=t)
+    np.divide(row, rows, out=t)
     np.subtract(dz, t, out=dz, casting="same_kind")
     _store(dbeta, row, adds[1])
     np.add.reduce(dx, axis=0, out=row)
     _store(dgamma, row, adds[0])
-    np.divide(row, len(x), out=t)
+    np.divide(row, rows, out=t)
     np.multiply(h, t, out=h, casting="same_kind")
     np.subtract(dz, h, out=dx)
     np.multiply(dx, gamma, out=dx)
@@ -192,7 +195,6 @@ def normalize_backward(
     eps=1e-5, activation="identity", slope=0.01, batch_statistics=True,
 ):  # fmt: skip
     assert add is None
-    assert batch_statistics
     assert not to.given("dx")
     dx = to.array("dx", x.shape, x.dtype, x)
     dgamma, dbeta = (to.array(name, gamma.shape, gamma.dtype, x) for name in ("dgamma", "dbeta"))
@@ -200,7 +202,7 @@ def normalize_backward(
     to.launch(
         _normalize_backward, reads=(dy, x, y, statistics, gamma), writes=(dx, dgamma, dbeta), split=COLUMNS,
         scratch=(wide, (x.shape, x.dtype), (x.shape, x.dtype), (x.shape, np.bool_), row),
-        scalars=(eps, activation, (to.adds("dgamma"), to.adds("dbeta"))),
+        scalars=(eps, activation, (to.adds("dgamma"), to.adds("dbeta")), batch_statistics),
     )  # fmt: skip
     return NormalizeGradients(dx, None, dgamma, dbeta)
 
