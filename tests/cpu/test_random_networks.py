@@ -1,0 +1,56 @@
+"""Random small networks: as a plan, op by op and by the references, step by step from the same state."""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from bnengine.backend import get_backend
+from bnengine.training.step import Step
+from bnengine.verify.certificate import Ledger
+from bnengine.verify.steps import make, verify_steps
+from bnengine.verify.variants import Variant
+from tests.cpu.random_networks import STEPS, Drawn, drawn
+from tests.cpu.same_bits import state
+
+pytestmark = pytest.mark.usefixtures("native")
+
+NUMPY = get_backend("numpy")
+NATIVE = [Variant(NUMPY, dtype, "auto") for dtype in ("float32", "float64")]
+MORE = 25 if os.environ.get("BNENGINE_FULL") else 1
+BOUNDED = {
+    "deadline": None,
+    "derandomize": True,
+    "phases": [Phase.explicit, Phase.generate],  # what is drawn is small, and to shrink it would take minutes
+    "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+}
+
+
+@settings(max_examples=40 * MORE, **BOUNDED)
+@given(drawn())
+def test_op_by_op_gives_the_bits_of_the_plan(one: Drawn) -> None:
+    for variant in NATIVE:
+        plan, eager = pair(one, variant)
+        for t in range(2 * STEPS):
+            batches = one.batches(t % STEPS)
+            plan(batches)
+            eager(batches)
+            assert state(plan) == state(eager), (variant.label, f"step {t + 1}")
+        assert {mode.how for mode in plan.modes()} == {"one call"}, plan.modes()
+
+
+def pair(one: Drawn, variant: Variant) -> tuple[Step, Step]:
+    made = make(one.training, variant), make(one.training._replace(options={**one.options, "replay": False}), variant)
+    for step in made:
+        step.schedule([0.01 * 0.9**t for t in range(2 * STEPS)])
+    return made
+
+
+@settings(max_examples=30 * MORE, **BOUNDED)
+@given(drawn())
+def test_the_plan_is_within_the_bounds_of_the_references(one: Drawn) -> None:
+    ledger = Ledger()
+    verify_steps(ledger, NUMPY, NATIVE, one.training, seed=0)
+    rows = ledger.rows()
+    assert {row.a for row in rows} >= {variant.label for variant in NATIVE}
+    assert not [row for row in rows if not row.ok]
