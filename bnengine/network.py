@@ -15,6 +15,7 @@ from .layers import Layer, Pass, Pullback, build, chain, config_of, labelled, na
 from .layers.base import Dx, widths
 from .memory import Choice, Fresh
 from .named import Freezable, Named
+from .passes import ROWS, Passes
 from .precision import PrecisionName
 from .precision import settle as settle_precision
 from .random import Stream
@@ -88,6 +89,9 @@ class Sequential(Named):
         self.cancelled = [name for name, h in self._names.items() if h not in used]
         self._names = {name: h for name, h in self._names.items() if h in used}
         self.freezes = self._freezes()
+        native = self.backend.name == "numpy" and self.storage == dtype
+        self.passes = Passes() if native else None
+        self._usual = np.dtype(dtype) if native else None
         self._allocate()
         self.reset()
 
@@ -202,18 +206,36 @@ class Sequential(Named):
         return Forward(y, pullback, proposals, memory)
 
     def predict(self, x: Any, *, batch_size: int = 4096) -> Array:
-        """The output in evaluation mode, in batches of at most `batch_size` rows: one array in the network's dtype."""
+        """The output in evaluation mode, in batches of at most `batch_size` rows: one array in the network's dtype.
+
+        On NumPy arrays with native kernels a batch has 1,024 rows at most, and from the second one of a shape on it is
+        one native call; see `bnengine.passes`. A layer of your own that is made of ops is part of it, and what it reads
+        of other than its parameters and statistics stays as it was then. The array is new. Threads may call it at once.
+        """
         if not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"predict: batch_size {batch_size!r} is not a whole number from 1 up")
         x = x if hasattr(x, "shape") else np.asarray(x)
         rows = x.shape[0] if x.ndim > 1 else 0  # forward refuses the others
-        if rows <= batch_size:
-            return self.backend.asarray(self.forward(x, training=False).output, self.dtype)
-        parts = [
-            self.backend.asarray(self.forward(x[a : min(a + batch_size, rows), ...], training=False).output, self.dtype)
-            for a in range(0, rows, batch_size)
-        ]
+        most = batch_size if self.passes is None else min(batch_size, ROWS)
+        if rows <= most:
+            return self._predicted(x)
+        parts = [self._predicted(x[a : min(a + most, rows), ...]) for a in range(0, rows, most)]
         return self.backend.xp.concat(parts, axis=0)
+
+    def _predicted(self, x: Any) -> Array:
+        x = self.asarray(x)
+        if self.passes is None:
+            return self.backend.asarray(self.forward(x, training=False).output, self.dtype)
+        if not self._collected:
+            self._require_statistics()
+        return self.passes(x.shape, (x,), self._read, self._evaluated)[0]
+
+    def _read(self) -> list[Array]:
+        """The memory that a pass reads beside its input."""
+        return [self.parameters.array, self.statistics.array]
+
+    def _evaluated(self, x: Array, *, memory: Fresh) -> tuple[Array]:
+        return (self.forward(x, training=False, memory=memory).output,)
 
     def gradients(self) -> Flat:
         """A zeroed buffer for the gradients of all parameters: what `pullback` writes into."""
@@ -221,7 +243,12 @@ class Sequential(Named):
 
     def asarray(self, x: Any) -> Array:
         """x in the network's library and the dtype of its activations, checked."""
+        if self._usual is not None and type(x) is np.ndarray and x.dtype == self._usual and self._has_inputs(x):
+            return x  # the checks below would cost more than a prediction
         return self.backend.asarray(self.checked(x), self.storage)
+
+    def _has_inputs(self, x: Array) -> bool:
+        return bool(x.ndim > 1 and x.shape[0] > 0 and x.shape[-1] == self.inputs)
 
     def checked(self, x: Any) -> Array:
         """x as it is, or a list as a NumPy array; an error unless it is floating, has a row or more, and the first

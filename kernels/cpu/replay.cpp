@@ -21,6 +21,7 @@ struct Group {
 // All of it lies in one block of memory, behind itself.
 struct Plan {
   Work work;
+  void** arrays;
 };
 
 namespace {
@@ -58,7 +59,7 @@ class Pieces {
   }
 
   template <typename T>
-  const T* copy(const T* from, size_t count) {
+  T* copy(const T* from, size_t count) {
     T* piece = next<T>(count);
     if (piece && count) memcpy(piece, from, count * sizeof(T));
     return piece;
@@ -89,7 +90,8 @@ Plan* lay_out(Pieces& pieces, const Sizes& n, const Given& given) {
   Group* groups = pieces.next<Group>(size_t(n.groups));
   Launch* launches = pieces.next<Launch>(size_t(n.launches));
   index* ends = pieces.next<index>(size_t(n.groups));
-  void* const* arrays = pieces.copy(given.arrays, size_t(n.arrays));
+  void** const all = pieces.copy(given.arrays, size_t(n.arrays));
+  void* const* arrays = all;
   const index* integers = pieces.copy(given.integers, size_t(n.integers));
   const double* reals = pieces.copy(given.reals, size_t(n.reals));
   if (!plan) return nullptr;
@@ -104,7 +106,7 @@ Plan* lay_out(Pieces& pieces, const Sizes& n, const Given& given) {
     }
     ends[i] = tasks += g.blocks;
   }
-  *plan = {{run_task, groups, ends, n.groups, 0}};
+  *plan = {{run_task, groups, ends, n.groups, 0}, all};
   return plan;
 }
 
@@ -135,6 +137,8 @@ Plan* bnengine_plan(const bnengine_group* groups, index count, const bnengine_la
   Pieces pieces(memory);
   return lay_out(pieces, n, given);
 }
+
+void** bnengine_plan_arrays(Plan* plan) { return plan->arrays; }
 
 int bnengine_run(const Plan* plan) { return int(pool_run(plan->work)); }
 

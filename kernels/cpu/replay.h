@@ -55,6 +55,9 @@ BNENGINE_EXPORT Plan* bnengine_plan(const bnengine_group* groups, index count,
                                               const bnengine_launch* launches, void* const* arrays,
                                               const index* integers, const double* reals,
                                               index scratch, int* outcome);
+// Where a plan holds the arrays of its launches, in their order: what is put there is read by the next run. Not to be written
+// while a thread runs the plan.
+BNENGINE_EXPORT void** bnengine_plan_arrays(Plan* plan);
 // Runs all groups, one after the other, and allocates nothing.
 BNENGINE_EXPORT int bnengine_run(const Plan* plan);
 // Must not be called while a thread runs the plan.

@@ -24,7 +24,7 @@
 namespace bnengine {
 namespace {
 
-constexpr int kInterface = 1;
+constexpr int kInterface = 2;
 
 struct Table {
   const char* set;

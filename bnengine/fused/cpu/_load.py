@@ -9,7 +9,7 @@ from typing import Any
 from ... import threads
 from ...errors import BackendError, InputError
 
-INTERFACE = 1  # kInterface of kernels/cpu/tables.cpp
+INTERFACE = 2  # kInterface of kernels/cpu/tables.cpp
 SETS = ("v4", "v3", "aarch64")
 ISA, LIBRARY = "BNENGINE_ISA", "BNENGINE_CPU_LIBRARY"
 FOLDER = Path(__file__).resolve().parent
@@ -47,6 +47,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bnengine_release": (_int, []),
     "bnengine_fill_scratch": (_int, [_int]),
     "bnengine_plan": (_pointer, [_pointer, _size, _pointer, _pointer, _pointer, _pointer, _size, _pointer]),
+    "bnengine_plan_arrays": (_pointer, [_pointer]),
     "bnengine_run": (_int, [_pointer]),
     "bnengine_plan_free": (None, [_pointer]),
     "bnengine_launch_now": (_int, [_pointer, _pointer, _pointer, _pointer, _pointer, _size]),
