@@ -49,6 +49,11 @@ class Fresh:
         """Each (op, library, dtype) met so far, the version that runs, and the condition that a fused one failed."""
         return list(self._choices)
 
+    @property
+    def fuses(self) -> bool:
+        """Whether a fused version of any op ran here."""
+        return any(launcher is not None for launcher in self._launchers.values())
+
     def outputs(self, into: Mapping[str, Into]) -> "Outputs":
         """What a launcher asks for its outputs."""
         return Outputs(self, into)

@@ -9,6 +9,7 @@ from ..errors import InputError
 from ..fused import offered
 from ..memory import Arena
 from ..plan import Plan
+from .watching import difference
 
 How = Literal["graph", "one call", "launches", "op by op"]
 Graph = Literal["auto"] | bool
@@ -24,10 +25,14 @@ class Mode(NamedTuple):
 
 
 class _Kept:
-    """A recorded step, and what runs it again; None until that is settled, at the first replay."""
+    """A recorded step, and what runs it again; None until that is settled, at the first replay.
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
+    `again` is to wait while the step is `watched`: until a second recording launched the same. `memory`: that of the
+    recording, as `Replays` counts it; None where it grew meanwhile, so that the next one will lie elsewhere.
+    """
+
+    def __init__(self, plan: Plan, memory: tuple[int, ...] | None) -> None:
+        self.plan, self.memory, self.watched = plan, memory, False
         self.mode: Mode | None = None
         self.again: Callable[[], None] | None = None
 
@@ -41,17 +46,21 @@ class Replays:
     """Records the first step of each key while it runs, and replays later ones: the same launches, so the same bytes.
 
     `replay` False: op by op, always. `graph`: "auto" takes one graph a step, or one native call, where the library can,
-    False never, and True makes it an error where there is no graph.
+    False never, and True makes it an error where there is no graph. `outside` names the classes that bnengine does not
+    know: where there are any, the second step of a key is recorded too, and the steps of one whose launches differ run
+    op by op.
     """
 
-    def __init__(self, memory: Arena, backend: str, *, replay: bool, graph: Graph) -> None:
+    def __init__(
+        self, memory: Arena, backend: str, *, replay: bool, graph: Graph, outside: Callable[[], list[str]] = list
+    ) -> None:
         if graph not in ("auto", True, False):
             raise InputError(f"Step: graph {graph!r} is not 'auto', True or False")
         self._replayer, self._replayed_as = offered(backend, "replayer"), offered(backend, "REPLAYED_AS")
         if graph is True and not (replay and has_graphs(backend)):
             why = "replay=False runs op by op" if not replay else f"the backend {backend} has no graphs"
             raise InputError(f"Step: graph=True, but {why}; take graph='auto'")
-        self.memory, self.replay, self.graph = memory, replay, graph
+        self.memory, self.replay, self.graph, self._outside = memory, replay, graph, outside
         self._kept: dict[Hashable, _Kept] = {}
         self._memory_of_plans: tuple[int, ...] = ()
         self._last: tuple[Hashable, Callable[[], None]] | None = None
@@ -85,21 +94,29 @@ class Replays:
             self._last[1]()
             return
         kept = self._kept.get(key)
-        if kept is None:
+        if kept is None or kept.watched:
             with self.memory.recording(owned()) as plan:
                 run()
-            self._kept[key] = self._settled(key, plan)
-            self._memory_of_plans, self._last = memory(), None
+            now = memory()
+            self._kept[key] = self._settled(key, plan, kept, now if now == self._memory_of_plans else None)
+            self._memory_of_plans, self._last = now, None
             return
         again = run if kept.mode is not None and kept.mode.how == "op by op" else self._replay_of(key, kept)
         if again is not run:
             self._last = key, again
         again()
 
-    def _settled(self, key: Hashable, plan: Plan) -> _Kept:
-        kept = _Kept(plan)
+    def _settled(self, key: Hashable, plan: Plan, before: _Kept | None, memory: tuple[int, ...] | None) -> _Kept:
+        kept, why = _Kept(plan, memory), ""
         if plan.reasons:
             why = _without_fused(plan.reasons, {choice.op: choice.why for choice in self.memory.explain()})
+        elif outside := self._outside():
+            if before is None or memory is None or before.memory != memory:
+                kept.watched = True
+            elif other := difference(before.plan, plan):
+                names = ", ".join(outside)
+                why = f"{names}, not bnengine's own, did not ask for the same work in every step ({other})"
+        if why:
             self._refuse(why)
             kept.mode = Mode(key, "op by op", 0, why)
         return kept

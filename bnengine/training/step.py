@@ -21,6 +21,7 @@ from .._typing import Array
 from ..data import ArraySource, Batch
 from ..errors import InputError
 from ..flat import Flat, Parameter
+from ..layers import walk
 from ..losses import LossFunction
 from ..memory import Arena
 from ..network import Sequential
@@ -33,6 +34,7 @@ from .replaying import Graph, Mode, Replays
 from .resident import Resident
 from .scaling import Given, Scaling, get_loss_scale
 from .state import load_state, state_of
+from .watching import from_outside
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ class Step:
         backend = self.backend = network.backend
         xp, device, dtype = backend.xp, backend.device, backend.dtype(network.dtype)
         self.memory = memory or Arena()
-        self._replays, self.graph = Replays(self.memory, backend.name, replay=replay, graph=graph), graph
+        self._replays = Replays(self.memory, backend.name, replay=replay, graph=graph, outside=self._from_outside)
+        self.graph = graph
         self._gaps = False  # whether a step left gradients or proposals unwritten: of what is frozen, or has no batch
         self._last_key: Hashable = None
         self.resident: Resident | None = None
@@ -222,6 +225,10 @@ class Step:
     def _generations(self) -> tuple[int, ...]:
         """Counts of the replacements of memory that plans point to."""
         return self.inputs.generation, self.table.generation, self.memory.layout, len(self.proposals), self._held
+
+    def _from_outside(self) -> list[str]:
+        """The classes whose code runs inside a step and that bnengine does not define."""
+        return from_outside([*(layer for _, layer in walk(self.network.given)), self.loss, self.optimizer])
 
     def _owned(self) -> list[Array]:
         """The memory that outlives a step and that a replay reads."""

@@ -282,13 +282,14 @@ class Trainer:
         return report
 
     def _tell_modes(self, shown: Progress) -> None:
-        """Once, why steps on a device do not run as one graph; references on a CPU are nothing to tell."""
-        if self.network.backend.name != "cupy" or self.step.graph is False:
+        """Once, why steps do not run as one graph or native call; references and nothing else on a CPU need no word."""
+        if self.step.graph is False:
             return
         for line in map(described, self.step.modes()):
             if line and line not in self._said:
                 self._said.add(line)
-                shown.message(line)
+                if self.network.backend.name == "cupy" or self.step.memory.fuses:
+                    shown.message(line)
 
     def _find_fault(self, batches: list[Batch]) -> str:
         found = [first_non_finite(self.step, batch) for batch in batches]

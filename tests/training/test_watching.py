@@ -1,0 +1,222 @@
+"""Layers from outside bnengine: those that launch the same in every step are replayed, and no others."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bnengine as bn
+from bnengine import ops
+from bnengine.data import Batch
+from bnengine.flat import Parameter
+from bnengine.fused.cpu import _load
+from bnengine.initializers import He
+from bnengine.layers import Activation, BatchNorm, Dense, Layer, Residual
+from bnengine.losses import SoftmaxCrossEntropy
+from bnengine.network import Sequential
+from bnengine.optimizers import Adam
+from bnengine.plan import Launch, Plan
+from bnengine.training.step import Step
+from bnengine.training.watching import difference, from_outside
+from tests.cpu.same_bits import state
+from tests.plan.toy import installed
+from tests.support import missing
+from tests.training.support import blobs
+
+X, Y = blobs(200, 6)
+
+
+@pytest.fixture(params=["native", "toy"], autouse=True)
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "toy":
+        installed(monkeypatch)
+    elif reason := _load.available():
+        missing("kernels", reason)
+    return request.param
+
+
+class Steady(BatchNorm):
+    """As its base class."""
+
+
+class Drifting(BatchNorm):
+    """Another eps in every step."""
+
+    def forward(self, x: Any, run: Any) -> Any:
+        self.eps *= 2
+        return super().forward(x, run)
+
+
+class Once(BatchNorm):
+    """Another eps from the fifth step on: later than anybody looks."""
+
+    steps = 0
+
+    def forward(self, x: Any, run: Any) -> Any:
+        self.steps += 1
+        self.eps = 1e-5 if self.steps < 5 else 1e-3
+        return super().forward(x, run)
+
+
+class Alternating(Layer):
+    """x W, with one W in every other step, and the other in the rest."""
+
+    def __init__(self) -> None:
+        self.Ws, self.turn = [Parameter((8, 8), He()) for _ in range(2)], 0
+
+    def handles(self) -> dict[str, Any]:
+        return {"first": self.Ws[0], "second": self.Ws[1]}
+
+    def forward(self, x: Any, run: Any) -> Any:
+        self.turn = 1 - self.turn
+        W = self.Ws[self.turn]
+        y = ops.affine(x, W.value, memory=run.memory)
+
+        def pullback(dy: Any, grads: Any, **_: Any) -> Any:
+            into = grads.into(dW=W)
+            return ops.affine_backward(dy, x, W.value, y, bias_gradient=False, memory=run.memory, into=into).dx
+
+        return y, pullback
+
+
+class Growing(Alternating):
+    """x W, and from the second step on x W W."""
+
+    def forward(self, x: Any, run: Any) -> Any:
+        y, pull = super().forward(x, run)
+        if not self.turn:
+            return y, pull
+        z, again = super().forward(y, run)
+        self.turn = 1
+        return z, lambda dy, grads, **more: pull(again(dy, grads), grads, **more)
+
+
+def make(layer: Layer, *, replay: bool = True) -> Step:
+    network = Sequential(Dense(6, 8), layer, BatchNorm(8), Activation("relu"), Dense(8, 3), backend="numpy", seed=2)
+    step = Step(network, Adam(), SoftmaxCrossEntropy(), replay=replay)
+    step.schedule([1e-2] * 40)
+    return step
+
+
+def batch(rows: int = 20, start: int = 0) -> list[Batch]:
+    chosen = np.arange(start, start + rows)
+    return [Batch(X[chosen], Y[chosen], None, chosen)]
+
+
+def as_eager(layer: Callable[[], Layer], rows: tuple[int, ...] = (20,) * 8) -> Step:
+    """The step of a network with this layer, replayed where it can be, once it gave the bits of one op by op."""
+    eager, replayed = make(layer(), replay=False), make(layer())
+    for i, n in enumerate(rows):
+        for step in (eager, replayed):
+            step(batch(n, 10 * i))
+        assert state(eager) == state(replayed), f"step {i + 1}"
+    return replayed
+
+
+@pytest.mark.parametrize(
+    ("layer", "why"),
+    [
+        (lambda: Drifting(8), "^Drifting, .* with [^(]*, then with "),
+        (Alternating, "^Alternating, .* on other memory"),
+        (Growing, "^Growing, "),
+    ],
+    ids=["Drifting", "Alternating", "Growing"],
+)
+def test_a_layer_whose_steps_are_not_alike_runs_op_by_op_and_is_named(layer, why) -> None:
+    (mode,) = as_eager(layer).modes()
+    assert mode.how == "op by op"
+    assert re.search(why, mode.why), mode.why
+    assert "not bnengine's own, did not ask for the same work in every step (" in mode.why
+
+
+def test_a_layer_whose_steps_are_alike_is_replayed_once_two_were_looked_at(library) -> None:
+    step = make(Steady(8))
+    for _ in range(2 + (library == "toy")):  # whose scratch grows in the first step, which therefore does not count
+        step(batch())
+        assert not step.modes()
+    step(batch())
+    (mode,) = step.modes()
+    assert mode.how == ("one call" if library == "native" else "launches")
+    as_eager(lambda: Steady(8))
+
+
+def test_a_layer_of_bnengine_is_replayed_from_the_second_on() -> None:
+    step = make(BatchNorm(8))
+    step(batch())
+    assert not step.modes()
+    step(batch())
+    assert [mode.how == "op by op" for mode in step.modes()] == [False]
+
+
+def test_memory_that_grows_meanwhile_is_no_difference() -> None:
+    rows = (10, 20, 40, 10, 20, 40, 10, 20, 40, 10, 20, 40)
+    modes = as_eager(lambda: Steady(8), rows).modes()
+    assert [mode.how == "op by op" for mode in modes] == [False] * 3
+
+
+def test_every_shape_is_looked_at_on_its_own() -> None:
+    modes = as_eager(lambda: Drifting(8), (20, 10) * 4).modes()
+    assert [mode.how for mode in modes] == ["op by op"] * 2
+
+
+def test_what_changes_later_than_the_second_step_is_not_seen() -> None:
+    """The limit that the documentation tells."""
+    eager, replayed = make(Once(8), replay=False), make(Once(8))
+    for step in (eager, replayed):
+        for _ in range(8):
+            step(batch())
+    assert state(eager) != state(replayed)
+
+
+def test_the_log_says_why(capsys) -> None:
+    network = Sequential(Dense(6, 8), Drifting(8), Dense(8, 3), backend="numpy")
+    bn.Trainer(network, progress="plain").fit((X, Y), epochs=2, batch_size=50)
+    written = "".join(capsys.readouterr())
+    assert "steps run op by op: Drifting, not bnengine's own, did not ask for the same" in written
+
+
+def test_classes_from_outside_are_found_inside_others_and_beside_the_layers() -> None:
+    class Own(SoftmaxCrossEntropy):
+        pass
+
+    def found(layer: Layer, loss: Any) -> list[str]:
+        network = Sequential(Dense(6, 8), Residual(Dense(8, 8), layer), Dense(8, 3), backend="numpy")
+        return Step(network, Adam(), loss)._from_outside()
+
+    assert found(BatchNorm(8), SoftmaxCrossEntropy()) == []
+    assert found(Steady(8), SoftmaxCrossEntropy()) == ["Steady"]
+    assert found(BatchNorm(8), Own()) == ["Own"]
+    assert from_outside([1, Dense(2, 2)]) == ["int"]
+
+
+def kernel(*_: Any) -> None:
+    pass
+
+
+def plan(*launches: Launch) -> Plan:
+    made = Plan()
+    made.launches.extend(launches)
+    return made
+
+
+def test_recordings_differ_in_kernels_scalars_memory_and_number() -> None:
+    a, b = np.zeros((3, 4)), np.zeros((3, 4))
+    one = Launch(kernel, reads=(a, None), writes=(b,), scalars=(1, float("nan"), np.float32(2)))
+    same = Launch(kernel, reads=(a[:], None), writes=(b[:],), scalars=(1, float("nan"), np.float32(2)))
+    assert difference(plan(one, one), plan(same, one)) == ""
+    a[:] = 5
+    assert difference(plan(one), plan(same)) == ""
+    others = {
+        "<lambda>": one._replace(kernel=lambda *_: None),
+        "kernel with 1, nan, 2.0, then with 1, nan, 3.0": one._replace(scalars=(1, float("nan"), np.float32(3))),
+        "kernel with 1, nan, 2.0, then with 1.0, ": one._replace(scalars=(1.0, float("nan"), np.float32(2))),
+        "kernel on other memory": one._replace(reads=(a.copy(), None)),
+    }
+    for what, other in others.items():
+        assert what in difference(plan(one), plan(other))
+    for other in (one._replace(reads=(a.T, None)), one._replace(reads=(a, a)), one._replace(split=0)):
+        assert difference(plan(one), plan(other)) == "kernel on other memory"
+    assert difference(plan(one), plan(one._replace(reads=(a.view(np.int64), None)))) == "kernel on other memory"
+    assert difference(plan(one, one), plan(one)) == "2 launches, then 1"
