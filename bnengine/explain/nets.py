@@ -27,7 +27,7 @@ def perceptron(
     norm: Norm = "batch",
     activation: str = "relu",
     bias: bool | Literal["auto"] = "auto",
-    weights: str | Initializer | None = None,
+    weights: str | Initializer = "he",
     decay: float | None = 0.9,
     eps: float = 1e-5,
     dtype: str = "float32",
@@ -36,17 +36,16 @@ def perceptron(
 ) -> Sequential:
     """Dense, BatchNorm and an activation for each hidden width, then Dense: (64, 64, 64, 10) has two hidden layers.
 
-    `norm`: "batch"; "normalise", without gamma and beta; "none". `weights` None: He for relu, else Glorot.
+    `norm`: "batch"; "normalise", without gamma and beta; "none".
     """
-    drawn = weights if weights is not None else "he" if activation == "relu" else "glorot"
     layers: list[Layer] = []
     for inputs, width in pairwise(widths[:-1]):
-        layers.append(Dense(inputs, width, bias=bias, weights=drawn))
+        layers.append(Dense(inputs, width, bias=bias, weights=weights))
         if norm != "none":
             affine = norm == "batch"
             layers.append(BatchNorm(width, decay=decay, eps=eps, gamma=affine, beta=affine))
         layers.append(Activation(activation))
-    layers.append(Dense(widths[-2], widths[-1], weights=drawn))
+    layers.append(Dense(widths[-2], widths[-1], weights=weights))
     return Sequential(*layers, backend=backend, dtype=dtype, seed=seed)
 
 
@@ -112,6 +111,15 @@ def accuracy(network: Sequential, x: Array, y: Array) -> float:
     """The share of rows whose largest logit is their label's, in evaluation mode; a row that is not finite is wrong."""
     found = logits(network, x)
     return float(np.mean(np.isfinite(found).all(axis=1) & (np.argmax(found, axis=1) == y)))
+
+
+def accuracy_by_batch(network: Sequential, x: Array, y: Array, size: int) -> float:
+    """The share of rows that the network tells right in training mode, in batches of `size`; a rest is left out."""
+    told = 0
+    for rows in groups(len(x), size, last="drop"):
+        output = network.forward(np.asarray(x[rows], network.dtype), training=True, dropout=False).output
+        told += int(np.sum(np.argmax(network.backend.to_numpy(output), axis=1) == y[rows]))
+    return told / (len(x) // size * size)
 
 
 def loss(network: Sequential, x: Array, y: Array) -> float:
