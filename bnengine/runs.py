@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from . import fused
 from ._version import __version__
 from .atomic import remove_leftovers, replace_file
 from .errors import CheckpointError, InputError
@@ -76,11 +77,13 @@ class RunFolder:
         check_run(folder, "train: --resume")
         return cls(folder, _locked(folder))
 
-    def write_config(self, tables: Mapping[str, Any]) -> None:
-        """Write config.toml in one step; CheckpointError if that cannot be done."""
+    def write_config(self, tables: Mapping[str, Any], backend: str) -> None:
+        """Write config.toml in one step, with what this machine computes by; CheckpointError if that cannot be done."""
         import tomli_w
 
         made_by = {"bnengine": __version__, "python": platform.python_version(), "numpy": np.__version__}
+        if backend == "numpy":
+            made_by["kernels"] = fused.instruction_set() or "none, the references"
         content = _COMMENT + tomli_w.dumps({**tables, "made_by": made_by})
         try:
             replace_file(self.config, [content.encode()])
@@ -163,6 +166,15 @@ def read_config(file: Path, owner: str) -> dict[str, Any]:
         raise InputError(f"{owner} {file}: it cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{owner} {file}: this is not TOML ({error})") from error
+
+
+def kernels_of(folder: Path) -> str | None:
+    """Which instructions the kernels used where a run began; None if that is not told, or it did not begin on NumPy."""
+    try:
+        tables = tomllib.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        return str(tables["made_by"]["kernels"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

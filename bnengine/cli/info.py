@@ -14,7 +14,7 @@ from .._version import __version__
 from ..backend import available_backends, get_backend
 from ..errors import BackendError, InputError
 from ..network import Sequential
-from ..runs import plain, read_metrics
+from ..runs import kernels_of, plain, read_metrics
 from .describe import task_of
 from .models import load_model
 
@@ -69,12 +69,13 @@ def machine() -> dict[str, Any]:
 
 def _kernels() -> str:
     """The native kernels for NumPy arrays, or why there are none."""
-    native = fused.native()
     try:
-        reason = native.available()
+        reason = fused.native().available()
     except InputError as error:
         reason = str(error)
-    return f"references: {reason}" if reason else f"built, instruction set {native.isa()}, {threads.get()} threads"
+    if reason:
+        return f"references: {reason}"
+    return f"built, instruction set {fused.instruction_set()}, {threads.get()} threads"
 
 
 def _installed(name: str) -> str | None:
@@ -100,6 +101,7 @@ def of_run(run: str) -> dict[str, Any]:
         "input_shape": list(model.preprocessing.input_shape),
         "scaling": model.preprocessing.scaling,
         "precision": saved.config.get("precision", "highest"),
+        "kernels": kernels_of(model.file.parent),
         "classes": None if classes is None else classes.values.tolist(),
         "parameters": network.parameter_count,
         "cancelled_biases": network.cancelled_biases,
@@ -133,6 +135,8 @@ def _show_run(found: dict[str, Any]) -> None:
     stopped = f" ({found['stopped']})" if found["stopped"] else ""
     trained = f"{found['epochs'] or 0} epochs{stopped} in precision {found['precision']}"
     click.echo(f"{found['model']}: {trained}, scaling {found['scaling']}, {found['task']}")
+    if found["kernels"]:
+        click.echo(f"begun with the kernels: {found['kernels']}")
     last = {k: v for k, v in (found["last"] or {}).items() if k.startswith(("train_", "valid_")) and v is not None}
     for name, value in last.items():
         click.echo(f"  {name.replace('_', ' '):<26} {value:.6g}")

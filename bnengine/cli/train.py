@@ -135,7 +135,7 @@ def _new(settings: Settings, out: str | None, manner: Manner) -> dict[str, Any]:
     training = set_up(settings)
     run = RunFolder.create(out, _name(settings.path))
     try:
-        run.write_config(training.settings.tables())
+        run.write_config(training.settings.tables(), training.network.backend.name)
         return _fit(run, training, None, manner)
     except InputError:
         run.discard()

@@ -9,6 +9,7 @@ import importlib
 from typing import Any
 
 _FOLDERS = {"cupy": "cuda", "numpy": "cpu"}
+_WORDS = {"v4": "AVX-512 (x86-64-v4)", "v3": "AVX2 (x86-64-v3)", "aarch64": "64-bit ARM (aarch64)"}
 
 
 def offered(backend: str, what: str) -> Any:
@@ -25,3 +26,12 @@ def offered(backend: str, what: str) -> Any:
 def native() -> Any:
     """The library of native kernels: `available()`, `isa()`, its functions; imported when it is asked for."""
     return importlib.import_module(f"{__name__}.cpu._load")
+
+
+def instruction_set() -> str | None:
+    """Which instructions of the processor the native kernels use, in a user's words; None where there are no kernels.
+
+    Raises InputError where BNENGINE_ISA names one that does not run here.
+    """
+    found = native()
+    return None if found.available() else _WORDS[found.isa()]
