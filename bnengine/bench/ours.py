@@ -25,7 +25,8 @@ SCHEDULED = 1 << 16  # steps whose learning rates are uploaded at once: more tha
 class Ours:
     """A network with its training step: `run` goes through the data again and again in the orders that were given.
 
-    On a GPU the data lie there and a launch of the step gathers its rows; on a CPU batches are taken from NumPy arrays.
+    On a GPU the data lie there, and a launch of the step gathers its rows; so it does in replays on a CPU. Op by op,
+    batches are taken from NumPy arrays there.
     """
 
     def __init__(
@@ -42,7 +43,8 @@ class Ours:
         self.network = workload.network(machine.backend, precision)
         graph: Graph = mode == "graph" or (False if machine.on_gpu else "auto")  # on a CPU a replay is one native call
         self.step = Step(self.network, Adam(), SoftmaxCrossEntropy(), replay=mode != "eager", graph=graph)
-        self.resident = self.step.hold(ArraySource(data.x, data.y)) if machine.on_gpu else None
+        gathers = machine.on_gpu or mode == "replayed"
+        self.resident = self.step.hold(ArraySource(data.x, data.y)) if gathers else None
         self._sizes = (workload.batch,)
         self.groups = [[rows] for rows in groups(workload.rows, workload.batch)]
         self.weights, self.state = self.network.state_dict(), self.step.state_dict()

@@ -8,19 +8,22 @@ import numpy as np
 from .kernels import ADAM_OPTIONS, LR, RATE, places_of, targets
 from .machine import BLOCK
 
-Call = Callable[[], Any]
+Call = Callable[..., Any]
 
 
-def peer(torch: Any, name: str, shape: tuple[int, ...], dtype: str, device: str) -> Call:
-    """The op called `name`; its result is the one that ours is compared with."""
-    return PEERS[name](Inputs(torch, dtype, device), shape)
+def peer(
+    torch: Any, name: str, shape: tuple[int, ...], dtype: str, device: str, *, compiled: bool = False
+) -> Call:  # fmt: skip
+    """The op called `name`; its result is the one that ours is compared with. `compiled`: batch norm and loss only."""
+    return PEERS[name](Inputs(torch, dtype, device, compiled), shape)
 
 
 class Inputs:
     """The numbers that `Machine.random` gives, as tensors."""
 
-    def __init__(self, torch: Any, dtype: str, device: str) -> None:
+    def __init__(self, torch: Any, dtype: str, device: str, compiled: bool = False) -> None:
         self.torch, self.dtype, self.device = torch, getattr(torch, dtype), device
+        self.wrapped: Callable[[Call], Call] = torch.compile if compiled else lambda function: function
 
     def random(self, shape: tuple[int, ...], seed: int, dtype: Any = None) -> Any:
         """Standard normal numbers, a block of them repeated."""
@@ -39,22 +42,25 @@ def batch_norm(given: Inputs, shape: tuple[int, ...]) -> Call:
     x, dy = given.random(shape, 1).requires_grad_(), given.random(shape, 2)
     gamma, beta = (given.random(shape[1:], seed, torch.float32).requires_grad_() for seed in (3, 4))
 
-    def call() -> Any:
-        y = torch.nn.functional.batch_norm(x, None, None, gamma, beta, training=True, eps=1e-5)
-        return torch.autograd.grad(y, (x, gamma, beta), dy)[0]
+    @given.wrapped
+    def forward() -> Any:
+        return torch.nn.functional.batch_norm(x, None, None, gamma, beta, training=True, eps=1e-5)
 
-    return call
+    return lambda: torch.autograd.grad(forward(), (x, gamma, beta), dy)[0]
 
 
 def adam(given: Inputs, shape: tuple[int, ...]) -> Call:
-    p = given.random(shape, 1).requires_grad_()
-    p.grad = given.random(shape, 2)
+    """Of one tensor (n,), or of several (tensors, n)."""
+    whole, gradients = (given.random(shape, seed) for seed in (1, 2))
+    tensors = list(whole) if len(shape) > 1 else [whole]
+    for p, g in zip(tensors, gradients if len(shape) > 1 else [gradients], strict=True):
+        p.requires_grad_().grad = g
     betas = ADAM_OPTIONS["beta1"], ADAM_OPTIONS["beta2"]
-    optimizer = given.torch.optim.Adam([p], lr=LR, betas=betas, eps=ADAM_OPTIONS["eps"], fused=True)
+    optimizer = given.torch.optim.Adam(tensors, lr=LR, betas=betas, eps=ADAM_OPTIONS["eps"], fused=True)
 
     def call() -> Any:
         optimizer.step()
-        return p.detach()
+        return whole.detach()
 
     return call
 
@@ -63,10 +69,11 @@ def softmax(given: Inputs, shape: tuple[int, ...]) -> Call:
     torch = given.torch
     logits, classes = given.random(shape, 1).requires_grad_(), given.put(targets(shape))
 
-    def call() -> Any:
-        return torch.autograd.grad(torch.nn.functional.cross_entropy(logits, classes), logits)[0]
+    @given.wrapped
+    def forward() -> Any:
+        return torch.nn.functional.cross_entropy(logits, classes)
 
-    return call
+    return lambda: torch.autograd.grad(forward(), logits)[0]
 
 
 def dropout(given: Inputs, shape: tuple[int, ...]) -> Call:
