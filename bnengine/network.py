@@ -1,6 +1,6 @@
 """Sequential: settles its layers, owns the flat buffers, runs the chain forward and back."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import count
 from typing import Any, Self
 
@@ -15,7 +15,7 @@ from .layers import Layer, Pass, Pullback, build, chain, config_of, labelled, na
 from .layers.base import Dx, widths
 from .memory import Choice, Fresh
 from .named import Freezable, Named
-from .passes import ROWS, Passes
+from .passes import ROWS, Arrays, Passes
 from .precision import PrecisionName
 from .precision import settle as settle_precision
 from .random import Stream
@@ -224,18 +224,27 @@ class Sequential(Named):
 
     def _predicted(self, x: Any) -> Array:
         x = self.asarray(x)
+        output = self.evaluated(x.shape, (x,), self._output)[0]
+        return output if self.passes is not None else self.backend.asarray(output, self.dtype)
+
+    def _output(self, x: Array, *, memory: Fresh) -> tuple[Array]:
+        return (self.forward(x, training=False, memory=memory).output,)
+
+    def evaluated(self, kind: Hashable, arguments: Sequence[Array | None], run: Callable[..., Arrays]) -> Arrays:
+        """run(*arguments, memory=...): new arrays, made by ops from this network's output in evaluation mode.
+
+        `kind`: shapes and dtypes of the arguments, and all that `run` holds as a constant: from the second time on, it
+        is one native call where that can be.
+        """
         if self.passes is None:
-            return self.backend.asarray(self.forward(x, training=False).output, self.dtype)
+            return run(*arguments, memory=Fresh())
         if not self._collected:
             self._require_statistics()
-        return self.passes(x.shape, (x,), self._read, self._evaluated)[0]
+        return self.passes(kind, arguments, self._read, run)
 
     def _read(self) -> list[Array]:
-        """The memory that a pass reads beside its input."""
+        """The memory that a pass reads beside its arguments."""
         return [self.parameters.array, self.statistics.array]
-
-    def _evaluated(self, x: Array, *, memory: Fresh) -> tuple[Array]:
-        return (self.forward(x, training=False, memory=memory).output,)
 
     def gradients(self) -> Flat:
         """A zeroed buffer for the gradients of all parameters: what `pullback` writes into."""

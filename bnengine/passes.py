@@ -40,14 +40,19 @@ class Passes:
         self._layout = 0
 
     def __call__(
-        self, kind: Hashable, arguments: Arrays, owned: Callable[[], Sequence[Array]], run: Callable[..., Arrays]
+        self,
+        kind: Hashable,
+        arguments: Sequence[Array],
+        owned: Callable[[], Sequence[Array]],
+        run: Callable[..., Arrays],
     ) -> Arrays:
-        """run(*arguments, memory=...): new arrays.
+        """run(*arguments, memory=...): new arrays. An argument may be None.
 
         `kind`: shapes and dtypes of the arguments, and all that `run` holds as a constant. `owned`: the memory that it
-        reads beside its arguments.
+        reads beside its arguments. More than `ROWS` rows go op by op, or their memory would be held.
         """
-        if current_mode() != "auto" or not self._lock.acquire(blocking=False):
+        large = arguments[0] is not None and arguments[0].shape[0] > ROWS
+        if large or current_mode() != "auto" or not self._lock.acquire(blocking=False):
             return run(*arguments, memory=Fresh())
         try:
             found = self._kept.get(kind)
@@ -57,7 +62,7 @@ class Passes:
                 self._kept[kind], self._last = self._kept.pop(kind), kind
             if found.again is not None:
                 outputs = tuple([np.empty(shape, dtype) for shape, dtype in found.outputs])
-                found.again(*map(_ready, arguments), *outputs)
+                found.again(*[_ready(x) for x in arguments if x is not None], *outputs)
                 return outputs
         finally:
             self._lock.release()
@@ -73,23 +78,31 @@ class Passes:
         """Bytes held for what lies between the layers."""
         return self._memory.nbytes + self._inputs.nbytes
 
-    def _record(self, kind: Hashable, arguments: Arrays, owned: Sequence[Array], run: Callable[..., Arrays]) -> Arrays:
+    def _record(
+        self, kind: Hashable, arguments: Sequence[Array | None], owned: Sequence[Array], run: Callable[..., Arrays]
+    ) -> Arrays:
         """Run it for the first time, on copies of the arguments: a plan must not keep a user's arrays alive."""
-        memory, held = self._memory, tuple(self._inputs.array(i, x.shape, x.dtype, x) for i, x in enumerate(arguments))
-        for array, given in zip(held, arguments, strict=True):
-            array[...] = given
-        with memory.recording([*owned, *held]) as plan:
+        memory = self._memory
+        inputs = [self._copy(i, x) for i, x in enumerate(x for x in arguments if x is not None)]
+        copies = iter(inputs)
+        held = [None if x is None else next(copies) for x in arguments]
+        with memory.recording([*owned, *inputs]) as plan:
             outputs = run(*held, memory=memory)
         if memory.layout != self._layout:
             self._kept.clear()
             self._layout = memory.layout
         while len(self._kept) >= KEPT:
             del self._kept[next(iter(self._kept))]
-        self._kept[kind], self._last = _recorded(plan, held, outputs), kind
+        self._kept[kind], self._last = _recorded(plan, inputs, outputs), kind
         return tuple(x.copy() for x in outputs)
 
+    def _copy(self, i: int, x: Array) -> Array:
+        held = self._inputs.array(i, x.shape, x.dtype, x)
+        held[...] = x
+        return held
 
-def _recorded(plan: Plan, arguments: Arrays, outputs: Arrays) -> _Recorded:
+
+def _recorded(plan: Plan, arguments: Sequence[Array], outputs: Arrays) -> _Recorded:
     replayer = offered("numpy", "replayer")
     if plan.reasons or replayer is None or not all(_written(plan, x) for x in outputs):
         return _Recorded(None)

@@ -140,6 +140,16 @@ def test_plans_and_memory_are_bounded_whatever_sizes_come(monkeypatch):
     assert (2, 20) in network.passes.plans
 
 
+@needs_kernels
+def test_passes_of_very_many_rows_hold_no_memory():
+    network, x = net(), data(passes.ROWS + 1)
+    found = network.evaluated(
+        x.shape, (x,), lambda x, *, memory: (network.forward(x, training=False, memory=memory).output,)
+    )
+    assert found[0].tobytes() == network.predict(x).tobytes()
+    assert network.passes.plans == [(passes.ROWS, 20), (1, 20)]
+
+
 def test_a_ragged_last_batch_gives_what_whole_data_give():
     network, x = net(), data(2500)
     whole = op_by_op(network, x)

@@ -1,9 +1,11 @@
 """Evaluate a network on a source of batches: loss and metrics, by the running statistics."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
+from .._typing import Array
 from ..data import Batch, IterableSource, Source, groups
 from ..errors import InputError
 from ..losses import LossFunction
@@ -11,6 +13,7 @@ from ..memory import Fresh
 from ..metrics import Accuracy, MeanAbsoluteError, Metric
 from ..network import Sequential
 from ..ops.storage import widened
+from ..passes import Arrays
 
 
 def default_metrics(loss: LossFunction) -> list[Metric]:
@@ -46,7 +49,7 @@ def evaluate(
     metrics = default_metrics(loss) if metrics is None else metrics
     for metric in metrics:
         metric.reset()
-    backend, outputs, memory = network.backend, network.outputs or 1, Fresh()
+    backend, outputs = network.backend, network.outputs or 1
     network.refresh()
     constants = loss.constants(outputs)
     constants = None if constants is None else backend.asarray(constants, network.dtype)
@@ -59,15 +62,29 @@ def evaluate(
             total = loss.total(target, batch.weights, outputs)
             if total == 0:
                 continue
-            forward = network.forward(batch.x, training=False, memory=memory)
             device_target = backend.asarray(target, "int64" if target.dtype.kind == "i" else network.dtype)
             weights = None if batch.weights is None else backend.asarray(batch.weights, network.dtype)
             normaliser = backend.asarray(np.asarray([total]), network.dtype)
-            part = loss(forward.output, device_target, weights, constants, normaliser, memory=memory).value
+            output, part = _judged(network, loss, batch.x, device_target, weights, constants, normaliser)
             value, weight = value + float(backend.to_numpy(part)[0]) * total, weight + total
-            host = backend.to_numpy(widened(forward.output))
+            host = backend.to_numpy(widened(output))
             for metric in metrics:
                 metric.update(host, target, batch.weights)
     if weight == 0:
         raise InputError("evaluate: the data has no rows, or only rows of weight 0")
     return {"loss": value / weight} | {metric.name: float(metric.value()) for metric in metrics}
+
+
+def _judged(
+    network: Sequential, loss: LossFunction, x: Any, target: Array, weights: Array | None, constants: Array | None,
+    normaliser: Array,
+) -> Arrays:  # fmt: skip
+    """(output, loss) of a batch."""
+
+    def run(x: Array, *others: Array | None, memory: Fresh) -> Arrays:
+        output = network.forward(x, training=False, memory=memory).output
+        return output, loss(output, *others, memory=memory).value
+
+    given = network.asarray(x), target, weights, constants, normaliser
+    kind = loss, *(None if a is None else (tuple(a.shape), str(a.dtype)) for a in given)
+    return network.evaluated(kind, given, run)

@@ -6,6 +6,7 @@ import pytest
 import bnengine as bn
 from bnengine.data import Batch
 from bnengine.errors import InputError
+from bnengine.fused import offered
 from bnengine.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
 from bnengine.training.evaluation import batches_of, default_metrics, evaluate
 from tests.training.support import Rows, blobs, net, network_bits, outcome, trainer
@@ -136,3 +137,31 @@ def test_a_network_without_statistics_cannot_be_evaluated():
 def test_a_batch_without_targets_is_what_predict_is_for(trained):
     batch = Batch(blobs(rows=4)[0], None, None, np.arange(4))
     assert trained.predict(batch.x).shape == (4, 3)
+
+
+@pytest.mark.parametrize("loss", [LOSS, SoftmaxCrossEntropy(class_weights=(1.0, 2.0, 0.5)), MeanSquaredError()])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_replayed_evaluations_have_the_bits_of_those_op_by_op(loss, weighted):
+    network, (x, y) = net(), blobs(rows=50, seed=5)
+    x, y = x.astype(np.float32), np.eye(3)[y] if loss.task == "regression" else y
+    weights = np.random.default_rng(0).uniform(0, 2, 50) if weighted else None
+    trainer(network, loss=loss).fit((x, y), epochs=1, batch_size=10)
+    passes, network.passes = network.passes, None
+    alone = evaluate(network, loss, Rows(x, y, weights), batch_size=8)
+    network.passes = passes
+    for _ in range(3):
+        assert evaluate(network, loss, Rows(x, y, weights), batch_size=8) == alone
+        network.predict(x)
+    if offered("numpy", "replayer") is not None:
+        assert len(passes.plans) == 3  # eight rows, the last two, and a prediction
+
+
+def test_an_evaluation_sees_the_weights_of_its_time_and_each_loss_its_own_constants():
+    network, (x, y) = net(dropout=0.3), blobs(rows=48, seed=5)
+    t = trainer(network)
+    for classes in (None, (1.0, 2.0, 0.5), (3.0, 1.0, 1.0)):
+        t.fit((x, y), epochs=t.epoch + 1, batch_size=12)
+        loss, _ = by_hand(network, x, y, classes=classes)
+        for _ in range(2):
+            found = evaluate(network, SoftmaxCrossEntropy(class_weights=classes), Rows(x, y), batch_size=16)
+            assert found["loss"] == pytest.approx(loss, rel=1e-5)

@@ -14,6 +14,8 @@ from .pointwise import activated, derived
 
 SCRATCH = 3 << 20  # bytes: kScratch of kernels/cpu/gemm.cpp
 PANEL = 192  # bytes of a row of the result that a product is quickest with: three of the widest vectors
+ROW_PANEL = 512  # the same where there is a single row: eight of them, kRowVectors of kernels/cpu/tile.h
+LEAST_ROWS = 8  # that a product counts as: to bring W in takes as long as to multiply it by so many
 BLOCK_ROWS = 192  # kRows of kernels/cpu/gemm.cpp: so many share what is packed of W
 BLOCK_WORK = 1 << 19  # multiplications, at least, of a block
 
@@ -26,8 +28,9 @@ def unsupported(x: Any) -> str | None:
 def _along(m: int, n: int, k: int, itemsize: int) -> Cut:
     """How a product (m, k) (k, n) is cut: as what follows it on its result."""
     following = cut((m, n), itemsize)
-    unit, width = (PANEL // itemsize, n) if following.by_columns else (BLOCK_ROWS, m)
-    blocks = min(-(-width // unit), max(1, m * n * k // BLOCK_WORK), MOST_BLOCKS)
+    panel = (ROW_PANEL if m == 1 else PANEL) // itemsize
+    unit, width = (panel, n) if following.by_columns else (BLOCK_ROWS, m)
+    blocks = min(-(-width // unit), max(1, max(m, LEAST_ROWS) * n * k // BLOCK_WORK), MOST_BLOCKS)
     return Cut(following.split, width, unit, max(1, blocks))
 
 
