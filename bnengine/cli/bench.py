@@ -1,4 +1,4 @@
-"""`bnengine bench`: how fast this machine trains, beside PyTorch."""
+"""`bnengine bench`: how fast this machine trains, beside PyTorch and JAX."""
 
 import json
 import sys
@@ -6,8 +6,12 @@ from typing import Any, Literal
 
 import click
 
+from ..backend import get_backend
 from ..bench import Report, bench
+from ..bench.cpu import bench_cpu, plot
 from ..bench.workloads import check_precisions, chosen
+from ..errors import InputError
+from . import bench_cpu as cpu_tables
 from .tables import print_table
 
 SECONDS = 600.0
@@ -17,10 +21,13 @@ STEPS = ("workload", "precision", "step", "time", "floor", "host", "launches", "
 
 @click.command("bench")
 @click.option("--backend", metavar="NAME", help="auto, numpy, cupy, cupy:1.  [auto]")
-@click.option("--only", type=click.Choice(["kernels", "steps"]), help="Only single ops, or only whole training steps.")
+@click.option(
+    "--only", type=click.Choice(["kernels", "steps", "predictions"]),
+    help="Only single ops, only whole training steps, or on a CPU only predictions.",
+)  # fmt: skip
 @click.option("--workload", "workloads", multiple=True, metavar="NAME", help="Only this network (repeatable).")
 @click.option("--precision", "precisions", multiple=True, metavar="NAME", help="Only highest, tf32 or bfloat16.")
-@click.option("--without-peers", is_flag=True, help="Leave PyTorch out, even where it is installed.")
+@click.option("--without-peers", is_flag=True, help="Leave PyTorch and JAX out, even where they are installed.")
 @click.option("--quick", is_flag=True, help="Fewer and shorter rounds.")
 @click.option(
     "--deadline", type=click.FloatRange(min=0, min_open=True), default=SECONDS, metavar="SECONDS",
@@ -30,35 +37,71 @@ STEPS = ("workload", "precision", "step", "time", "floor", "host", "launches", "
     "--scale", type=click.IntRange(min=1), default=1, metavar="N",
     help="Divide the rows of single ops by this, where memory is small; they then have no targets.  [1]",
 )  # fmt: skip
+@click.option(
+    "--threads", type=click.IntRange(min=1), metavar="N",
+    help="On a CPU, of everybody.  [the cores that this process may use]",
+)  # fmt: skip
+@click.option(
+    "--plot", "picture", metavar="FILE",
+    help="On a CPU, draw the time of a step over width, depth and batch, which takes more time; needs matplotlib.",
+)  # fmt: skip
 @click.option("--json", "path", metavar="FILE", help="Write all figures there after every part; - prints them instead.")
 def command(
     backend: str | None,
-    only: Literal["kernels", "steps"] | None,
+    only: Literal["kernels", "steps", "predictions"] | None,
     workloads: tuple[str, ...],
     precisions: tuple[str, ...],
     without_peers: bool,
     quick: bool,
     deadline: float,
     scale: int,
+    threads: int | None,
+    picture: str | None,
     path: str | None,
 ) -> None:
-    """Time single ops and whole training steps on this machine, with PyTorch beside them in turns if it is installed.
+    """Time single ops and whole training steps on this machine, with PyTorch and JAX beside them in turns if installed.
 
     On a GPU each op has its share of the copy bandwidth measured in the same run, and steps are run op by op, replayed,
-    and replayed as one graph. A peer whose loss does not agree with ours up to step 20 is void, with the reason.
-    Without a GPU the steps run on NumPy and PyTorch's CPU. Ratios are theirs over ours: above 1, ours is faster.
+    and replayed as one graph, beside PyTorch. Ratios are theirs over ours: above 1, ours is faster.
+
+    On a CPU everybody is a process of its own, with the same number of threads; predictions are timed too, and rounds
+    in which other programs took the cores are repeated. Ratios are ours over theirs, or over the floor: below 1, ours
+    is faster.
+
+    A peer whose loss does not agree with ours up to step 20 is void, with the reason.
 
     \b
       bnengine bench
       bnengine bench --quick --only steps --workload 64-100-100-10
-      bnengine bench --json figures.json --deadline 500
+      bnengine bench --json figures.json --plot figures.png --deadline 500
     """
     check_precisions(precisions)
+    networks = chosen(workloads)
     say = _say if sys.stderr.isatty() and path != "-" else None
+    if get_backend(backend).name == "numpy":
+        if any(name != "highest" for name in precisions):
+            raise InputError("bench: less precision than float32 is for a GPU; leave --precision out")
+        if picture is not None:
+            plot.check()
+            if only not in (None, "steps"):
+                raise InputError(f"bench: --plot draws training steps, which --only {only} leaves out")
+        measured = bench_cpu(
+            only=only, workloads=networks, peers=not without_peers, quick=quick, deadline=deadline, threads=threads,
+            path=None if path == "-" else path, sweep=picture is not None, scale=scale, say=say,
+        ).to_json()  # fmt: skip
+        if path == "-":
+            click.echo(json.dumps(measured, allow_nan=False))
+        else:
+            cpu_tables.show(measured)
+        if picture is not None:
+            plot.draw(measured, picture)
+        return
+    if threads is not None or picture is not None or only == "predictions":
+        raise InputError("bench: --threads, --plot and --only predictions are for a CPU; add --backend numpy")
     found = bench(
         backend,
         only=only,
-        workloads=chosen(workloads),
+        workloads=networks,
         precisions=precisions,
         peers=not without_peers,
         quick=quick,

@@ -2,14 +2,20 @@
 
 import io
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from bnengine.bench import NotRun, Report
+from bnengine.bench.cpu import CpuReport
+from bnengine.bench.cpu.cases import COPY, EAGER, JAX, OURS, REFERENCE, Case
+from bnengine.bench.cpu.measure import Measured
+from bnengine.bench.cpu.report import rows
 from bnengine.bench.workloads import WORKLOADS
 from bnengine.cli import bench as module
 from bnengine.cli import main
 from bnengine.errors import BackendError
+from tests.support import require
 
 ENVIRONMENT = {
     "bnengine": "1.2.3", "python": "3.12.1", "backend": "cupy", "measured_on": "GPU", "device": "NVIDIA H200",
@@ -67,11 +73,16 @@ def call(monkeypatch, capsys):
 
         def bench(*args, **options):
             given.append((args, options))
-            if isinstance(found, Exception):
-                raise found
             return found or report()
 
+        def chosen(name):
+            if isinstance(found, Exception):
+                raise found
+            return SimpleNamespace(name=name or "cupy")
+
+        monkeypatch.setattr(module, "get_backend", chosen)
         monkeypatch.setattr(module, "bench", bench)
+        monkeypatch.setattr(module, "bench_cpu", bench)
         with pytest.raises(SystemExit) as end:
             main(["bench", *arguments])
         return end.value.code or 0, *capsys.readouterr(), given
@@ -196,3 +207,88 @@ NUMBERS = {4.21e12: "4.21 TB", 1234.0: "1.23 kB", 31e-6: "31 µB", 1.0: "1 B", 0
 @pytest.mark.parametrize(("value", "told"), NUMBERS.items())
 def test_numbers_are_told_with_their_prefix(value, told):
     assert module._scaled(value, "B") == told
+
+
+# -- on a CPU -------------------------------------------------------------------------------------------------------
+
+CPU = {
+    "bnengine": "1.2.3", "python": "3.12.1", "numpy": "2.4.0", "peers": {"torch": "2.13.0", "jax": None}, "isa": "v4",
+    "processor": "a CPU", "machine": "x86_64", "threads": 2, "usable_cores": 4, "kernels": "built",
+}  # fmt: skip
+
+
+def cpu_report():
+    roles = (OURS, REFERENCE, COPY, EAGER, JAX)
+    times = {OURS: [2e-5], REFERENCE: [9e-5], COPY: [1e-5], EAGER: [1e-4]}
+    measured = Measured(times, {JAX: "ModuleNotFoundError: No module named 'jax'"}, {}, 3, 1)
+    timed = Case("batch norm (8, 4)", "kernel", roles, {}, COPY, best_peer=0.5, by_floor=1.25, places={"width": 4})
+    lost = Case("step x", "step", (OURS,), {}, best_peer=0.5)
+    found = rows(timed, measured, 2, CPU) + rows(lost, Measured({}, {OURS: "no room"}, {}, 0, 0), 2, CPU)
+    return CpuReport(CPU, 2, rows=found)
+
+
+def test_on_a_cpu_a_line_has_ours_the_best_peer_and_the_ratios(call):
+    code, out, err, _ = call("--backend", "numpy", found=cpu_report())
+    assert (code, err) == (0, "")
+    assert out.splitlines()[:2] == [
+        "bnengine 1.2.3, Python 3.12.1, NumPy 2.4.0, torch 2.13.0",
+        "CPU: a CPU, 2 of 4 cores, instruction set v4",
+    ]
+    assert words(out, "batch norm") == "batch norm (8, 4) 20 µs 90 µs 10 µs 100 µs PyTorch eager 0.200 2.000"
+    assert words(out, "step x") == "step x void"
+    lines = out.splitlines()
+    assert "measured again, because others took the cores: 3 times" in lines
+    assert "warning: 1 figures were disturbed to the end; repeat the run on a machine at rest" in lines
+    assert "  batch norm (8, 4), JAX jit: ModuleNotFoundError: No module named 'jax'" in lines
+    assert "  step x, bnengine: no room" in lines
+    assert "  reached: batch norm (8, 4): 0.2 of the best peer's time, at most 0.5" in lines
+    assert "  NOT reached: batch norm (8, 4): 2 of the floor, at most 1.25" in lines
+    assert lines[-1] == "1 of 3 targets were not measured"
+
+
+def test_on_a_cpu_a_dash_prints_a_list_of_rows(call):
+    code, out, err, given = call("--backend", "numpy", "--json", "-", found=cpu_report())
+    assert (code, err, out.count("\n")) == (0, "", 1)
+    assert json.loads(out) == json.loads(json.dumps(cpu_report().to_json()))
+    assert given[0][1]["path"] is None
+
+
+def test_on_a_cpu_options_reach_the_benchmarks(call, tmp_path):
+    require("matplotlib")
+    picture = tmp_path / "figures.png"
+    arguments = "--only steps --workload 784-512-512-10 --without-peers --quick --threads 2 --deadline 90 --scale 64"
+    code, *_, given = call(
+        "--backend", "numpy", *arguments.split(), "--json", "f.json", "--plot", str(picture), found=cpu_report()
+    )
+    options = {
+        "only": "steps", "workloads": (WORKLOADS[1],), "peers": False, "quick": True, "deadline": 90.0, "threads": 2,
+        "path": "f.json", "sweep": True, "scale": 64, "say": None,
+    }  # fmt: skip
+    assert (code, given) == (0, [((), options)])
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("--backend numpy --precision tf32", "bench: less precision than float32 is for a GPU"),
+        ("--backend numpy --plot f.png --only kernels", "bench: --plot draws training steps, which --only kernels"),
+        ("--backend cupy --threads 2", "bench: --threads, --plot and --only predictions are for a CPU"),
+        ("--backend cupy --plot f.png", "bench: --threads, --plot and --only predictions are for a CPU"),
+        ("--backend cupy --only predictions", "bench: --threads, --plot and --only predictions are for a CPU"),
+        ("--backend numpy --threads 0", "bench: Invalid value for '--threads'"),
+    ],
+)
+def test_what_one_device_lacks_ends_with_2(call, arguments, told):
+    if "plot" in arguments:
+        require("matplotlib")
+    code, out, err, given = call(*arguments.split())
+    assert (code, out, given) == (2, "", [])
+    assert err.startswith(told)
+
+
+def test_more_threads_than_cores_end_with_2(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["bench", "--backend", "numpy", "--threads", "100000"])
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith("bench: --threads 100000, but this process may use ")

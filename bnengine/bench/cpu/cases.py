@@ -33,7 +33,9 @@ SOFTMAX, SOFTMAX_AIM = (4096, 1000), 0.3
 RATES = {"64-100-100-10": 0.85}  # of OpenBLAS's, for single products,
 RATE = 0.95  # and those of the other networks
 BUSY = 2.0
-WIDTHS, DEPTHS, BATCHES = (32, 128, 512, 2048), (1, 5, 20), (16, 64, 512, 4096)
+AXES_OF = {"width": (32, 128, 512, 2048), "depth": (1, 5, 20), "batch": (16, 64, 512, 4096)}
+# Where three of the workloads are in the plot.
+PLACES = {"64-100-100-10": {"batch": 64}, "784-512-512-10": {"width": 512}, "784-20x128-10": {"depth": 20}}
 
 
 @dataclass(frozen=True)
@@ -160,12 +162,9 @@ def busy(workload: Workload) -> Case:
     return Case(name, "busy", (OURS, ONE_THREAD), described(workload), best_peer=BUSY, weight=3.0)
 
 
-PLACES = {"64-100-100-10": {"batch": 64}, "784-512-512-10": {"width": 512}, "784-20x128-10": {"depth": 20}}
-
-
 def swept(quick: bool = False) -> Iterator[Case]:
     """Steps of networks that differ in width, in depth and in batch, around three of the workloads."""
-    widths, depths, batches = (axis[:2] if quick else axis for axis in (WIDTHS, DEPTHS, BATCHES))
+    widths, depths, batches = (axis[:2] if quick else axis for axis in AXES_OF.values())
     networks = [({"width": n}, Workload(f"784-{n}-{n}-10", (784, n, n, 10), 256, rows=ROWS)) for n in widths]
     networks += [({"depth": n}, Workload(f"784-{n}x128-10", (784, *[128] * n, 10), 128, rows=ROWS)) for n in depths]
     networks += [({"batch": n}, Workload("64-100-100-10", (64, 100, 100, 10), n, rows=ROWS)) for n in batches]

@@ -19,7 +19,7 @@ from .processes import Crew, Lost, Process, Refused
 
 PREPARING, SHORTEST = 150.0, 20.0  # seconds that contenders may take to be ready, compilers among them: in between
 BEFORE = 0.25  # of the time that is left
-HEARING = 60.0  # seconds that a slot may take longer than it should
+HEARING, LATE = 60.0, 10.0  # seconds that a slot may take longer than it should; and behind the deadline
 STARTING = 0.15  # seconds until another program runs
 
 
@@ -99,7 +99,7 @@ def measure(case: Case, crew: Crew, share: float, until: Deadline, pace: Pace) -
         shutil.rmtree(folder)
     deadline = until.part(share)
     watched = {
-        role: Watched(turn(case, role, crew, pace.seconds), deadline, pace.tries)
+        role: Watched(turn(case, role, crew, pace.seconds, until), deadline, pace.tries)
         for role in case.roles
         if role not in void
     }
@@ -152,12 +152,13 @@ def difference(ours: dict[str, Any], theirs: dict[str, Any], folder: Path) -> st
     return disagreement(a, b, ours["tolerance"])
 
 
-def turn(case: Case, role: str, crew: Crew, seconds: float) -> Callable[[], Slot]:
+def turn(case: Case, role: str, crew: Crew, seconds: float, until: Deadline) -> Callable[[], Slot]:
     """A contender's slot in a round; while another program runs, if the case is that of ours on a busy machine."""
     process, threads = crew[role], crew.threads
 
-    def one() -> Slot:
-        return slot(process, seconds, threads)
+    def one(burning: int = 0) -> Slot:
+        limit = seconds + min(HEARING, max(LATE, until.left()))
+        return slot(process, seconds, threads, limit, burning)
 
     def disturbed_one() -> Slot:
         cores = counters.read()
@@ -165,7 +166,7 @@ def turn(case: Case, role: str, crew: Crew, seconds: float) -> Callable[[], Slot
         burning = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(programs)]
         try:
             time.sleep(STARTING)
-            return slot(process, seconds, threads, burning=len(burning))
+            return one(len(burning))
         finally:
             for program in burning:
                 program.kill()
@@ -174,13 +175,14 @@ def turn(case: Case, role: str, crew: Crew, seconds: float) -> Callable[[], Slot
     return disturbed_one if case.kind == "busy" and role == OURS else one
 
 
-def slot(process: Process, seconds: float, threads: int, burning: int = 0) -> Slot:
+def slot(process: Process, seconds: float, threads: int, limit: float, burning: int = 0) -> Slot:
     """Time a process once, the system's counters read before and after.
 
-    `burning`: programs that are to take cores; each may have one all the time.
+    `limit`: seconds until the answer is there. `burning`: programs that are to take cores; each may have one all the
+    time.
     """
     before, began = counters.read(), time.perf_counter()
-    found = process.ask({"do": "run", "seconds": seconds}, seconds + HEARING)
+    found = process.ask({"do": "run", "seconds": seconds}, limit)
     elapsed, after = time.perf_counter() - began, counters.read()
     lost = counters.taken(before, after, found["own"] + burning * elapsed, elapsed, threads)
     too_much = counters.disturbed(lost, None if burning else found["switches"], elapsed, threads)

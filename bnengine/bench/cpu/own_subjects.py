@@ -36,8 +36,10 @@ def make(role: str, kind: str, given: dict[str, Any], folder: Path) -> Subject:
         return kernel(role, given, folder)
     if kind == "product":
         return product(role, given, folder)
-    made = prediction if kind == "prediction" else step
-    return made(role, workload_of(given), folder)
+    if kind == "prediction":
+        return prediction(role, workload_of(given), folder)
+    alone = role == REFERENCE and fused.native().available() is not None
+    return step(role, workload_of(given), folder, compared=alone or role in (OURS, ONE_THREAD))
 
 
 def about() -> dict[str, Any]:
@@ -50,12 +52,10 @@ def machine() -> Machine:
     return Machine(get_backend("numpy"))
 
 
-def step(role: str, workload: Workload, folder: Path) -> Subject:
-    """Training steps; the answer has their losses and, of the first of ours, what others may be off by."""
+def step(role: str, workload: Workload, folder: Path, *, compared: bool) -> Subject:
+    """Training steps. The answer: their losses; where others are `compared` with these, what they may be off by."""
     ours = Ours(machine(), workload, data_of(folder), mode="eager" if role == REFERENCE else "replayed")
     ours.prepare()
-    alone = fused.native().available() is not None
-    compared = role in (OURS, ONE_THREAD) or (role == REFERENCE and alone)
     base, allowed = reference(ours, "highest") if compared else (losses(ours), None)
     ours.start()
     return Subject(ours.run, {"losses": base, "allowed": allowed, **about()})

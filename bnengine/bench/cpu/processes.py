@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,9 @@ class Process:
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.put(line)
+        with self._process.stdout as lines:
+            for line in lines:
+                self._lines.put(line)
         self._lines.put(None)
 
     @property
@@ -95,7 +97,11 @@ class Process:
             raise Lost(f"no answer within {since + seconds:.0f} s") from None
         if line is None:
             raise Lost(self._ended())
-        answer: dict[str, Any] = json.loads(line)
+        try:
+            answer: dict[str, Any] = json.loads(line)
+        except ValueError:
+            self.end()
+            raise Lost(f"it answered {line.strip()[:80]!r}") from None
         if "error" in answer:
             raise Refused(answer["error"])
         return answer
@@ -118,12 +124,15 @@ class Process:
 
     def end(self) -> None:
         """End it, and what it has started."""
+        assert self._process.stdin is not None
         if self.alive:
             if hasattr(os, "killpg"):
                 os.killpg(self._process.pid, signal.SIGKILL)
             else:
                 self._process.kill()
         self._process.wait()
+        with suppress(OSError):  # what was not read any more
+            self._process.stdin.close()
 
 
 class Crew:

@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ... import fused, threads
+from ... import fused
+from ... import threads as pool
 from ..._version import __version__
+from ...errors import InputError
 from ..machine import commit, processor
 from ..timing import Clock, Deadline, first_line
 from ..workloads import WORKLOADS, Workload
@@ -35,7 +37,7 @@ def bench_cpu(
     peers: bool = True,
     quick: bool = False,
     deadline: float | None = None,
-    count: int | None = None,
+    threads: int | None = None,
     path: str | None = None,
     sweep: bool = False,
     scale: int = 1,
@@ -45,34 +47,37 @@ def bench_cpu(
 ) -> CpuReport:
     """Time whole training steps, predictions and single ops on NumPy's arrays, PyTorch and JAX beside them.
 
-    Each contender is a process of its own (`command` and its role), with `count` threads, by default as many as this
-    process may use cores. `only`: "steps", "predictions" or "kernels"; `workloads`: those of these networks. `peers`
+    Each contender is a process of its own (`command` and its role), with so many `threads`, by default as many as
+    `threads.default` says. `only`: "steps", "predictions" or "kernels"; `workloads`: those of these networks. `peers`
     False leaves the other frameworks out. `quick`: fewer and shorter rounds. `deadline`: seconds in all. `path`: a file
     that holds what there is after every case. `sweep`: steps of other widths, depths and batches too. `scale` divides
-    the rows of single ops. InputError for more threads than cores, or a path that cannot be written.
+    the rows of single ops. InputError for more threads than cores, where nothing is left to measure, and for a path
+    that cannot be written.
     """
     say, until = say or (lambda _case: None), Deadline(deadline, clock)
-    threads_of_all = checked_threads(count or threads.cores(), threads.cores())
+    number = checked_threads(threads or min(pool.default(), pool.cores()), pool.cores())
     chosen = WORKLOADS if workloads is None else workloads
     todo = cases(only=only, workloads=chosen, sweep=sweep, quick=quick, scale=scale)
+    if not todo:
+        raise InputError(f"bench: there are no {only} of {', '.join(one.name for one in chosen)}; ask for others")
     if not peers:
         todo = [without(case, PEERS) for case in todo]
-    report = CpuReport(about(threads_of_all), threads_of_all, path)
+    report = CpuReport(about(number), number, path)
     report.pending = todo
     report.write()
     with (
         tempfile.TemporaryDirectory(prefix="bnengine-bench-") as folder,
-        Crew(threads_of_all, Path(folder), command) as crew,
+        Crew(number, Path(folder), command) as crew,
     ):
         for i, case in enumerate(todo):
             report.pending = todo[i + 1 :]
             if until.over:
-                report.rows += untimed(case, NO_TIME, threads_of_all, report.environment)
+                report.rows += untimed(case, NO_TIME, number, report.environment)
                 continue
             say(case.name)
             share = case.weight / sum(left.weight for left in todo[i:])
             found = timed(case, crew, share, until, paced(case, quick))
-            report.rows += rows(case, found, threads_of_all, report.environment)
+            report.rows += rows(case, found, number, report.environment)
             report.write()
     report.write()
     return report
@@ -102,7 +107,7 @@ def about(count: int) -> dict[str, Any]:
         "processor": processor(),
         "machine": platform.machine(),
         "cores": os.cpu_count(),
-        "usable_cores": threads.cores(),
+        "usable_cores": pool.cores(),
         "threads": count,
         "isa": None if native.available() else native.isa(),
         "kernels": native.available() or "built",
