@@ -1,10 +1,10 @@
 """Mutation testing: python -m tests.mutation --list | --draw 200 | --sample 20 | --full | --only ID
 
 Tests that find no fault in a mutant would find none in a mistake. Mutants are made of the files that compute
-(populations.py: the Python sources, or with `--population cuda` the kernels and their launchers) and judged by the
+(populations.py: the Python sources, or with `--population cuda` or `cpu` kernels and their launchers) and judged by the
 tests in a copy of the package; the checkout is never written to, but for the result of --full. A mutant that times out
-counts as caught. A survivor needs a reason in reasons.toml. A kernel that g++ refuses is no mutant: the next one in the
-draw takes its place.
+counts as caught. A survivor needs a reason in reasons.toml. A kernel that g++ refuses, or makes the same native code
+of, is no mutant: the next one in the draw takes its place.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
+from . import native
 from .journal import Journal
 from .mutants import Mutant, all_mutants, ranked, read
 from .populations import POPULATIONS
@@ -56,8 +57,10 @@ def main() -> int:
     if args.list:
         print(*everything, f"{len(everything)} mutants", sep="\n")
         return 0
-    if population.name == "cuda" and not args.draw and shutil.which("g++") is None:
+    if population.name != "python" and not args.draw and shutil.which("g++") is None:
         raise SystemExit("mutation: there is no g++ on the PATH to run the kernels with; install it")
+    if population.name == "cpu" and not args.draw and not native.runs():
+        raise SystemExit("mutation: this processor runs no instruction set that native kernels are judged in: v3, v4")
     if args.only:
         by_id = {mutant.id: mutant for mutant in everything}
         if unknown := [name for name in args.only if name not in by_id]:
@@ -101,7 +104,7 @@ def judged(
     drawn: list[Mutant] = []
     outcomes: list[Outcome] = []
     with Runner(ROOT, texts, jobs=jobs, sanitizing=sanitizing) as runner:
-        while missing := count - sum(outcome.verdict != "stillborn" for outcome in outcomes):
+        while missing := count - sum(outcome.lives for outcome in outcomes):
             more = list(islice(waiting, missing))
             if not more:
                 break

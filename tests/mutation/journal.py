@@ -38,6 +38,6 @@ def state_of(root: Path) -> str:
     digest = hashlib.sha256()
     for name in COPIED:
         for path in [root / name, *sorted((root / name).rglob("*"))]:
-            if path.suffix in (".py", ".h", ".cu", ".cuh", ".toml") and path.name != "reasons.toml":
+            if path.suffix in (".py", ".h", ".cpp", ".cu", ".cuh", ".toml", ".txt") and path.name != "reasons.toml":
                 digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()

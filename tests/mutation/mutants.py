@@ -10,8 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from .cuda_operators import CUDA_OPERATORS
-from .cuda_source import CudaSource
+from .kernel_operators import KERNEL_OPERATORS
+from .kernel_source import KernelSource
 from .launch_operators import LAUNCH_OPERATORS
 from .operators import OPERATORS, Change
 from .source import Source, Text
@@ -61,7 +61,7 @@ class Mutant(NamedTuple):
 
 
 def mutants_of(path: str, text: str, members: Mapping[str, set[str]] | None = None) -> Iterator[Mutant]:
-    """All mutants of one file, in the order of the text; `members` as in `CudaSource`.
+    """All mutants of one file, in the order of the text; `members` as in `KernelSource`.
 
     The id is a hash of file, scope, operator, line, change, and a number that tells equal ones apart: it stays when
     other lines change, and goes when its own line does.
@@ -69,7 +69,7 @@ def mutants_of(path: str, text: str, members: Mapping[str, set[str]] | None = No
     if path.endswith(".py"):
         source = Source(path, text)
         return _identified(source, _in_python(source))
-    kernels = CudaSource(path, text, members)
+    kernels = KernelSource(path, text, members)
     return _identified(kernels, _in_kernels(kernels))
 
 
@@ -81,9 +81,9 @@ def _in_python(source: Source) -> Iterator[Found]:
                 yield from (Found(change, name, source.scope(node)) for change in operator(source, node))
 
 
-def _in_kernels(source: CudaSource) -> Iterator[Found]:
+def _in_kernels(source: KernelSource) -> Iterator[Found]:
     for i in source.sites:
-        for name, operator in CUDA_OPERATORS.items():
+        for name, operator in KERNEL_OPERATORS.items():
             yield from (Found(change, name, source.scope(i)) for change in operator(source, i))
 
 
@@ -113,7 +113,7 @@ def all_mutants(texts: Mapping[str, str]) -> list[Mutant]:
     members: dict[str, set[str]] = {}
     for path, text in texts.items():
         if not path.endswith(".py"):
-            for name, others in CudaSource(path, text).own_members.items():
+            for name, others in KernelSource(path, text).own_members.items():
                 members.setdefault(name, set()).update(others)
     return [mutant for path, text in texts.items() for mutant in mutants_of(path, text, members)]
 

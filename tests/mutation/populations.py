@@ -1,4 +1,4 @@
-"""What is mutated: the Python sources that compute, and the CUDA kernels with their launchers."""
+"""What is mutated: the Python sources that compute, and CUDA and native kernels with their launchers."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -39,6 +39,12 @@ POPULATIONS = {
             ("kernels/rules.h", "kernels/cuda/*.cuh", "kernels/cuda/*.cu", "bnengine/fused/cuda/*.py"),
             2016,
             HERE / "cuda_results.json",
+        ),
+        Population(
+            "cpu",
+            ("kernels/rules.h", "kernels/cpu/*.h", "kernels/cpu/*.cpp", "bnengine/fused/cpu/*.py"),
+            2017,
+            HERE / "cpu_results.json",
         ),
     )
 }

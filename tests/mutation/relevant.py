@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from .cuda_source import CudaSource, users
+from .kernel_source import KernelSource, users
 from .mutants import LAUNCHERS, Mutant
 
 # What the file's own tests are called, where the name does not tell; a pattern may match nothing.
@@ -63,17 +63,62 @@ LAUNCHES = ("fused/test_signatures*.py", "fused/test_grids*.py", "fused/test_lau
 REPLAYS = ("fused/test_layouts*.py", "fused/test_traffic*.py", "fused/test_narrow*.py", "fused/test_step*.py")
 
 
+# Native kernels and their launchers: the tests of all launchers that are of a family's ops, and files of tests of their
+# own, the quick ones first. The library that judges has one instruction set, which cannot be compared with another.
+NATIVE = "kernels/cpu/"
+NATIVE_LAUNCHERS = "bnengine/fused/cpu/"
+ALL = "not avx_512"
+NORMALISATION = "moments or normal or batch_norm or merge or commit or statistics or not_a_number"
+FAMILIES = {
+    "batch_norm": NORMALISATION,
+    "batch_norm_backward": "normalize_backward or statistics",
+    "dense": "affine or product",
+    "gemm": "affine or product",
+    "dropout": "dropout",
+    "gather": "gather or data_set",
+    "fill": "scratch_holds or cross_entropy",
+    "loss": "cross_entropy or squared_error or hits",
+    "pointwise": "activation or total or copied or copies or layouts",
+    "update": "sgd or adam or rmsprop or judge or advance or average or tally",
+}
+NATIVE_LAUNCHES = ("cpu/test_destinations*.py", "cpu/test_launchers*.py")
+NATIVE_OWN = {
+    "update": ("cpu/test_update*.py",),
+    "loss": ("cpu/test_loss*.py",),
+    "gemm": ("cpu/test_gemm*.py",),
+    "functions": ("cpu/test_functions*.py",),
+    "vector": ("cpu/test_gemm*.py", "cpu/test_functions*.py"),
+    "fill": ("cpu/test_replay*.py",),
+    "pool": ("cpu/test_replay*.py", "cpu/test_pool*.py"),
+    "sleep": ("cpu/test_replay*.py", "cpu/test_pool*.py"),
+    "replay": ("cpu/test_replay*.py",),
+    "native": ("cpu/test_replay*.py",),
+    "tables": ("cpu/test_load*.py",),
+    "load": ("cpu/test_load*.py", "cpu/test_replay*.py"),
+}
+CUTS = "cpu/test_blocks*.py"
+POOL = "tests/cpu/test_pool.py"
+NATIVE_WIDE = (CUTS, *NATIVE_LAUNCHES, *(f"cpu/test_{name}*.py" for name in ("update", "loss", "replay", "load")))
+STEPS = ("plan/test_replay*.py", "training/test_step.py", "training/test_skips*.py", "test_passes*.py")
+
+
 class Stage(NamedTuple):
-    """One part of a judgement: kernel files to compile, or test files to run, perhaps under g++'s sanitizers."""
+    """One part of a judgement: kernel files to compile, or test files to run, perhaps under g++'s sanitizers.
+
+    `only`: pytest's -k, which tests of the files.
+    """
 
     name: str
     tests: tuple[str, ...] = ()
     compiled: tuple[str, ...] = ()
     sanitized: bool = False
+    only: str = ""
 
 
 def stages(mutant: Mutant, root: Path, texts: Mapping[str, str]) -> list[Stage]:
     """What judges a mutant, stage by stage, quick ones first."""
+    if any(path.startswith(NATIVE) for path in texts):
+        return _of_native(mutant, root, texts)
     if not mutant.path.endswith(".py"):
         return _of_kernels(mutant, root, texts)
     if mutant.path.startswith(LAUNCHERS):
@@ -85,11 +130,7 @@ def stages(mutant: Mutant, root: Path, texts: Mapping[str, str]) -> list[Stage]:
 
 def _of_kernels(mutant: Mutant, root: Path, texts: Mapping[str, str]) -> list[Stage]:
     """Each kernel file that what was changed gets into: compiled, then tested; then all that is launched; sanitized."""
-    kernel = Path(mutant.path).name
-    changed = {p: mutant.source(t) if p == mutant.path else t for p, t in texts.items() if not p.endswith(".py")}
-    sources = {path: CudaSource(path, text) for path, text in changed.items()}
-    reached = {Path(path).name for path in users(mutant.scope.partition(".")[0], sources)}
-    files = [kernel] if kernel in KERNELS else [file for file in KERNELS if file in reached] or list(KERNELS)
+    files = _reached(mutant, texts, list(KERNELS))
     found = []
     for pattern in dict.fromkeys(KERNELS[file] for file in files):
         compiled = tuple(file for file in files if KERNELS[file] == pattern)
@@ -97,6 +138,36 @@ def _of_kernels(mutant: Mutant, root: Path, texts: Mapping[str, str]) -> list[St
         found += [Stage("compiled", compiled=compiled), Stage("near", tests)]
     found += _in_order(root, {"wide": (*LAUNCHES, *REPLAYS)})
     return [*found, *(Stage("sanitized", stage.tests, sanitized=True) for stage in found if stage.name == "near")]
+
+
+def _reached(mutant: Mutant, texts: Mapping[str, str], kernels: list[str]) -> list[str]:
+    """The kernel files that what was changed gets into."""
+    kernel = Path(mutant.path).name
+    if kernel in kernels:
+        return [kernel]
+    changed = {p: mutant.source(t) if p == mutant.path else t for p, t in texts.items() if not p.endswith(".py")}
+    sources = {path: KernelSource(path, text) for path, text in changed.items()}
+    reached = {Path(path).name for path in users(mutant.scope.partition(".")[0], sources)}
+    return [file for file in kernels if file in reached] or kernels
+
+
+def _of_native(mutant: Mutant, root: Path, texts: Mapping[str, str]) -> list[Stage]:
+    """The kernel files that what was changed gets into, compiled; the tests of their ops; their own; all others."""
+    own, found = Path(mutant.path).stem.lstrip("_"), list[Stage]()
+    names, first = [own], [CUTS]
+    if not mutant.path.endswith(".py"):
+        first = []
+        kernels = [Path(path).name for path in texts if path.startswith(NATIVE) and path.endswith(".cpp")]
+        files = _reached(mutant, texts, kernels)
+        names += [Path(file).stem for file in files if Path(file).stem != own]
+        found.append(Stage("compiled", compiled=tuple(files)))
+    launches = tuple(_found(NATIVE_LAUNCHES, root))
+    found += [Stage("near", launches, only=f"({FAMILIES[name]}) and {ALL}") for name in names if name in FAMILIES]
+    tests = _found((*first, *(pattern for name in names for pattern in NATIVE_OWN.get(name, ()))), root)
+    found += [Stage("near", (test,), only=ALL) for test in tests]
+    rest = [test for test in _found(NATIVE_WIDE, root) if test not in tests]
+    found += [Stage("wide", tuple(rest), only=ALL), Stage("steps", tuple(_found(STEPS, root)), only=ALL)]
+    return found
 
 
 def _in_order(root: Path, patterns: Mapping[str, tuple[str, ...]]) -> list[Stage]:

@@ -25,8 +25,8 @@ def figures(
     outcomes: list[Outcome], texts: dict[str, str], *, commit: str | None, seed: int, of: int, reasons: dict[str, str]
 ) -> dict[str, Any]:
     """The result as JSON values."""
-    stillborn = [o.mutant.id for o in outcomes if o.verdict == "stillborn"]
-    outcomes = [o for o in outcomes if o.verdict != "stillborn"]
+    verdicts = Counter(o.verdict for o in outcomes)
+    outcomes = [o for o in outcomes if o.lives]
     survivors = [o for o in outcomes if o.verdict == "survived"]
     caught = len(outcomes) - len(survivors)
     by_file: dict[str, dict[str, int]] = {}
@@ -44,7 +44,8 @@ def figures(
         "drawn": len(outcomes),
         "caught": caught,
         "share": round(caught / len(outcomes), 4) if outcomes else 0.0,
-        "stillborn": len(stillborn),
+        "stillborn": verdicts["stillborn"],
+        "same_code": verdicts["same"],
         "timed_out": [o.mutant.id for o in outcomes if o.verdict == "timed out"],
         "caught_in_stage": dict(Counter(o.stage for o in outcomes if o.stage)),
         "by_file": dict(sorted(by_file.items())),
@@ -104,5 +105,6 @@ def print_summary(result: dict[str, Any]) -> None:
         print(f"    reason: {survivor['reason'] or 'NONE: write the missing test, or a reason into reasons.toml'}")
     late = f", {len(result['timed_out'])} of them by the clock" if result["timed_out"] else ""
     others = f"; {result['stillborn']} more do not compile" if result["stillborn"] else ""
+    others += f"; of {result['same_code']} g++ makes the same code" if result["same_code"] else ""
     caught = f"{result['caught']} of {result['drawn']} caught{late}: {result['share']:.1%}"
     print(f"{caught} ({SHARE:.0%} are asked for){others}")

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import os
+import re
 import resource
 import shutil
 import signal
@@ -18,14 +19,14 @@ from typing import NamedTuple
 from tests.cuda_on_cpu.module import cache_folder
 
 from .mutants import Mutant
-from .relevant import Stage, stages
+from .native import LIBRARY, SAME, STILLBORN, Native
+from .relevant import NATIVE, POOL, Stage, stages
 
 COPIED = ("bnengine", "kernels", "tests", "pyproject.toml")
 PRELOADED = ("numpy", "pytest", "_pytest.assertion.rewrite", "hypothesis", "array_api_strict", "array_api_compat.numpy")
 PRELOADED += ("hypothesis.extra.numpy", "torch", "array_api_compat.torch", "safetensors.numpy", "rich.progress")
 NO_TESTS = 5  # pytest's exit status where it found none
 BROKEN = 70  # the child itself failed, not the tests
-STILLBORN = 71  # the compiler refuses it
 COMPILING = 300  # seconds that g++ may take
 MEMORY = 8 * 2**30
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-rN", "--hypothesis-seed=0")  # the same judge for every mutant
@@ -34,7 +35,8 @@ OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-rN", "--hypothesis-seed=0")  
 class Outcome(NamedTuple):
     """How a mutant ended, in which stage, with what output.
 
-    "caught", "timed out" (counts as caught), "survived", or "stillborn": g++ refuses it, so it is none.
+    "caught", "timed out" (counts as caught), "survived"; it is none where it is "stillborn": g++ refuses it, or "same":
+    g++ makes the same code of it.
     """
 
     mutant: Mutant
@@ -43,16 +45,22 @@ class Outcome(NamedTuple):
     seconds: float
     output: str
 
+    @property
+    def lives(self) -> bool:
+        """Whether it is a mutant."""
+        return self.verdict not in ("stillborn", "same")
+
 
 class Run(NamedTuple):
-    """A test file that was timed, perhaps under sanitizers."""
+    """A test file that was timed, or some of its tests, perhaps under sanitizers."""
 
     test: str
+    only: str
     sanitized: bool
 
 
 def runs(stage: Stage) -> list[Run]:
-    return [Run(test, stage.sanitized) for test in stage.tests]
+    return [Run(test, stage.only, stage.sanitized) for test in stage.tests]
 
 
 @dataclass
@@ -79,19 +87,23 @@ class Runner:
         self.root, self.texts, self.jobs, self.sanitizing = root, texts, jobs, sanitizing
         self._made = tempfile.TemporaryDirectory(prefix="mutation-")
         self.home = Path(self._made.name)
+        self.base = self.home / "base"
+        self.native: Native | None = None
         self.seconds: dict[Run, float] = {}
         self._stamp = 0
 
     def __enter__(self) -> "Runner":
         preload()
         self._find_compiled()
-        self.base = self.home / "base"
         self.base.mkdir()
         for name in COPIED:
             copy = shutil.copytree if (self.root / name).is_dir() else shutil.copy2
             copy(self.root / name, self.base / name)
         for path, text in self.texts.items():
             (self.base / path).write_text(text, encoding="utf-8")
+        if any(path.startswith(NATIVE) for path in self.texts):
+            self.native = Native(self.base, self.home / "objects")
+            self.native.build(self.jobs)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -126,8 +138,9 @@ class Runner:
         while waiting or running:
             while waiting and len(running) < self.jobs:
                 run = waiting.pop()
-                stage = Stage("", (run.test,), sanitized=run.sanitized)
-                running[_start(self.base, stage, self._log(run), bytecode=True)] = (run, time.monotonic())
+                stage = Stage("", (run.test,), sanitized=run.sanitized, only=run.only)
+                pid = _start(self.base, stage, self._log(run), self.native, bytecode=True)
+                running[pid] = (run, time.monotonic())
             for pid, (run, began) in list(running.items()):
                 status = _polled(pid)
                 if status is not None:
@@ -140,7 +153,7 @@ class Runner:
             time.sleep(0.01)
 
     def _log(self, run: Run) -> Path:
-        return self.home / (run.test.replace("/", "-") + ".log")
+        return self.home / (re.sub(r"\W+", "-", f"{run.test} {run.only}")[:200] + ".log")
 
     def judge(self, mutants: Iterable[Mutant]) -> Iterator[Outcome]:
         """Outcomes as they come, not in the order of the mutants."""
@@ -181,8 +194,8 @@ class Runner:
             if code is None:
                 _kill(place.pid)
                 verdict = "stillborn" if place.stage.compiled else "timed out"
-            elif code == STILLBORN:
-                verdict = "stillborn"
+            elif code in (STILLBORN, SAME):
+                verdict = "stillborn" if code == STILLBORN else "same"
             elif code == BROKEN:
                 raise RuntimeError(f"mutation: no tests could be run\n{_tail(log)}")
             elif code not in (0, NO_TESTS):
@@ -195,7 +208,7 @@ class Runner:
             if place.stage.compiled or place.stage.sanitized:
                 needed += COMPILING
             place.began, place.limit = time.monotonic(), 20 + needed
-            place.pid = _start(place.folder, place.stage, log, bytecode=False)
+            place.pid = _start(place.folder, place.stage, log, self.native, bytecode=False)
             return None
         return self._settle(place, verdict or "survived", _tail(log))
 
@@ -203,6 +216,8 @@ class Runner:
         mutant = place.mutant
         assert mutant is not None
         self._write(place, mutant.path, self.texts[mutant.path])
+        if self.native:
+            self.native.restore(place.folder)
         place.mutant = None
         stage = "" if verdict == "survived" else place.stage.name
         return Outcome(mutant, verdict, stage, time.monotonic() - place.first, output)
@@ -217,7 +232,7 @@ def preload() -> None:
             importlib.import_module(name)
 
 
-def _start(folder: Path, stage: Stage, log: Path, *, bytecode: bool) -> int:
+def _start(folder: Path, stage: Stage, log: Path, native: Native | None, *, bytecode: bool) -> int:
     """Fork a child that does what a stage says in a copy; its process id, which is that of its group too."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -230,10 +245,13 @@ def _start(folder: Path, stage: Stage, log: Path, *, bytecode: bool) -> int:
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(out, 1)
         os.dup2(out, 2)
-        _enter(folder, bytecode=bytecode)
+        _enter(folder, native=native is not None, bytecode=bytecode)
         if stage.sanitized:
             _sanitized(folder, stage.tests)
-        status = _compile(stage.compiled) if stage.compiled else _tests(folder, stage.tests)
+        if not stage.compiled:
+            status = _tests(folder, stage)
+        else:
+            status = native.compile(folder, stage.compiled) if native else _compile(stage.compiled)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -242,7 +260,7 @@ def _start(folder: Path, stage: Stage, log: Path, *, bytecode: bool) -> int:
         os._exit(status)
 
 
-def _enter(folder: Path, *, bytecode: bool) -> None:
+def _enter(folder: Path, *, native: bool, bytecode: bool) -> None:
     """The package and its tests come from the copy from now on."""
     os.chdir(folder)
     for name in [name for name in sys.modules if name.partition(".")[0] in ("tests", "bnengine")]:
@@ -251,10 +269,12 @@ def _enter(folder: Path, *, bytecode: bool) -> None:
     # An editable installation finds the checkout before any path is looked at.
     sys.meta_path[:] = [finder for finder in sys.meta_path if not type(finder).__module__.startswith("_editable")]
     importlib.invalidate_caches()
-    # What the tests of the checkout must not skip may be out of reach in a copy.
-    os.environ.pop("BNENGINE_REQUIRE", None)
-    # The references are judged: native kernels would stand in for them.
-    os.environ["BNENGINE_CPU_LIBRARY"] = str(folder / "no native kernels")
+    if native:  # tests that skip where there is no library would find nothing wrong with one that cannot be loaded
+        os.environ["BNENGINE_REQUIRE"] = "kernels"
+        os.environ["BNENGINE_CPU_LIBRARY"] = str(folder / LIBRARY)
+    else:  # the references are judged: native kernels would stand in for them
+        os.environ.pop("BNENGINE_REQUIRE", None)  # what the checkout must not skip may be out of reach in a copy
+        os.environ["BNENGINE_CPU_LIBRARY"] = str(folder / "no native kernels")
     os.environ["PYTHONPATH"] = str(folder)
     os.environ["PYTHONDONTWRITEBYTECODE"] = "" if bytecode else "1"
     sys.dont_write_bytecode = not bytecode
@@ -283,13 +303,15 @@ def _sanitized(folder: Path, files: Iterable[str]) -> None:
     os.execv(sys.executable, command)
 
 
-def _tests(folder: Path, files: Iterable[str]) -> int:
+def _tests(folder: Path, stage: Stage) -> int:
     import pytest
 
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    if POOL not in stage.tests:  # a thread sanitizer asks for terabytes that it does not use
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     options = ["-m", "not slow and not gpu", "--rootdir", str(folder)]
     options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis is imported before pytest starts
-    return int(pytest.main([*OPTIONS, *options, *files]))
+    options += ["-k", stage.only] if stage.only else []
+    return int(pytest.main([*OPTIONS, *options, *stage.tests]))
 
 
 def _polled(pid: int) -> int | None:

@@ -5,8 +5,8 @@ import ast
 import pytest
 
 from tests.cuda_on_cpu.instances import INSTANCES
-from tests.mutation.cuda_operators import CUDA_OPERATORS
-from tests.mutation.cuda_source import CudaSource, users
+from tests.mutation.kernel_operators import KERNEL_OPERATORS
+from tests.mutation.kernel_source import KernelSource, users
 from tests.mutation.launch_operators import LAUNCH_OPERATORS
 from tests.mutation.mutants import Mutant, all_mutants, mutants_of, read
 from tests.mutation.populations import POPULATIONS
@@ -42,6 +42,9 @@ CASES = [
     ("constant", "a = b / 2u;", {"a = b / 3u;", "a = b / 20u;"}),
     ("constant", "a = 0.5f * b;", {"a = 0.25f * b;", "a = 5.0f * b;"}),
     ("constant", "a = 0xD2511F53u;", {"a = 0xD2511F52u;"}),
+    ("constant", "a = 0x1.8p1f + 0x1p-3;", {
+        "a = 1.5f + 0x1p-3;", "a = 30.0f + 0x1p-3;", "a = 0x1.8p1f + 0.0625;", "a = 0x1.8p1f + 1.25;",
+    }),
     ("named constant", "a = kLanes * b;", {"a = kWarps * b;"}),
     ("named constant", "a = b % Slice<VEC>::kChannels;", {"a = b % (Slice<VEC>::kChannels + 1);"}),
     ("named constant", "constexpr int kAhead = 2;", set()),
@@ -51,6 +54,9 @@ CASES = [
     ("swapped arguments", "f(a, b[1], g(c));", {"f(b[1], a, g(c));", "f(a, g(c), b[1]);"}),
     ("swapped arguments", "return {a, b};", {"return {b, a};"}),
     ("swapped arguments", "each([&](int a, int b) { f(a); });", set()),
+    ("swapped arguments", 'static const E t[] = {{"a", f}, {"b", g}};', {
+        'static const E t[] = {{f, "a"}, {"b", g}};', 'static const E t[] = {{"a", f}, {g, "b"}};',
+    }),
     ("dropped term", "a = b + c * d;", {"a = b;", "a = c * d;", "a = b + c;", "a = b + d;"}),
     ("dropped term", "a = b - c / 2;", {"a = b;", "a = b - c;"}),
     ("dropped term", "if (a < n && ok) f();", {"if (a < n) f();", "if (ok) f();"}),
@@ -90,7 +96,7 @@ def test_an_operator_changes_the_statement_as_its_name_says(operator, statement,
 
 
 def test_every_operator_has_a_case_here():
-    assert {case[0] for case in CASES} == set(CUDA_OPERATORS)
+    assert {case[0] for case in CASES} == set(KERNEL_OPERATORS)
 
 
 @pytest.mark.parametrize(
@@ -103,9 +109,11 @@ def test_every_operator_has_a_case_here():
         "template <class T, int VEC>\nstruct A;\n",
         "using B = A<1, 2>;\nenum class Kind { one, two };\n",
         "const auto keep = [](int, const A&) {};\n",
+        "constexpr int kAhead = 8;\ntemplate <class T>\nvoid ask_for(const T* x, int rows) {\n  x += rows * 2;\n}\n",
+        "void f(const A* x, int n) {\n  if (n > 1 + kAhead) ask_for<A>(x + n, 2);\n}\n",
     ],
 )
-def test_comments_directives_checks_and_types_are_left_alone(text):
+def test_comments_directives_checks_types_and_what_only_asks_for_memory_are_left_alone(text):
     assert not list(mutants_of("f.cu", text))
 
 
@@ -126,7 +134,7 @@ __device__ __forceinline__ int g(int a) {
 }
 }  // namespace n
 """
-    source = CudaSource("f.cu", text)
+    source = KernelSource("f.cu", text)
     found = {token.text: source.scope(i) for i, token in enumerate(source.tokens) if token.kind == "number"}
     expected = {"1": "kA", "2": "kA", "3": "S", "4": "S", "5": "S", "6": "S.S", "7": "S.operator", "8": "g", "9": "g"}
     assert {k: v for k, v in found.items() if k != "0"} == expected
@@ -139,13 +147,13 @@ def test_what_uses_a_definition_is_found_through_others():
         "b.cu": "__global__ void f(int* y) { *y = two(); }\n",
         "c.cu": "__global__ void g(int* y) { *y = other(); }\n",
     }
-    sources = {path: CudaSource(path, text) for path, text in texts.items()}
+    sources = {path: KernelSource(path, text) for path, text in texts.items()}
     assert users("one", sources) == {"a.h", "b.cu"}
     assert users("other", sources) == {"a.h", "c.cu"}
 
 
 def test_shifts_comparisons_and_templates_are_told_apart():
-    source = CudaSource("f.cu", "a = b >> 2 > c && d<e, f<g>>(h) < i;")
+    source = KernelSource("f.cu", "a = b >> 2 > c && d<e, f<g>>(h) < i;")
     assert [t.text for i, t in enumerate(source.tokens) if source.is_binary(i)] == [">>", ">", "&&", "<"]
 
 
@@ -213,7 +221,7 @@ def test_every_barrier_and_fence_of_the_kernels_is_dropped_once(population):
 def test_brackets_in_changed_kernels_still_match(population):
     texts, mutants = population
     for mutant in [m for m in mutants if not m.path.endswith(".py")][::50]:
-        CudaSource(mutant.path, mutant.source(texts[mutant.path]))
+        KernelSource(mutant.path, mutant.source(texts[mutant.path]))
 
 
 def test_a_kernel_is_judged_by_the_tests_that_launch_it_compiled_first(population):

@@ -4,11 +4,11 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
-from .cuda_source import ASSIGNMENTS, PRECEDENCE, CudaSource
+from .kernel_source import ASSIGNMENTS, PRECEDENCE, KernelSource
 from .operators import BOUNDS, Change
 
-CudaOperator = Callable[[CudaSource, int], Iterator[Change]]
-CUDA_OPERATORS: dict[str, CudaOperator] = {}
+KernelOperator = Callable[[KernelSource, int], Iterator[Change]]
+KERNEL_OPERATORS: dict[str, KernelOperator] = {}
 
 BARRIERS = ("__syncthreads", "__syncwarp", "__threadfence", "__threadfence_block")
 OPPOSITES = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}
@@ -30,33 +30,33 @@ AXES = {"x": "y", "y": "x"}
 BUILTIN = ("threadIdx", "blockIdx", "blockDim", "gridDim")
 
 
-def operator(name: str) -> Callable[[CudaOperator], CudaOperator]:
-    def register(function: CudaOperator) -> CudaOperator:
-        CUDA_OPERATORS[name] = function
+def operator(name: str) -> Callable[[KernelOperator], KernelOperator]:
+    def register(function: KernelOperator) -> KernelOperator:
+        KERNEL_OPERATORS[name] = function
         return function
 
     return register
 
 
-def _token(source: CudaSource, i: int, after: str) -> Change:
+def _token(source: KernelSource, i: int, after: str) -> Change:
     return source.tokens[i].start, source.tokens[i].end, after
 
 
-def _range(source: CudaSource, first: int, last: int, after: str) -> Change:
+def _range(source: KernelSource, first: int, last: int, after: str) -> Change:
     return source.tokens[first].start, source.tokens[last].end, after
 
 
-def _is_plain(source: CudaSource, first: int, last: int) -> bool:
+def _is_plain(source: KernelSource, first: int, last: int) -> bool:
     """Whether there is no binary operator outside of brackets."""
     return not any(source.is_binary(k) or source.at(k) == "?" for k in range(first, last + 1))
 
 
-def _bracketed(source: CudaSource, first: int, last: int) -> str:
+def _bracketed(source: KernelSource, first: int, last: int) -> str:
     text = source.text_of(first, last)
     return text if _is_plain(source, first, last) else f"({text})"
 
 
-def _is_call(source: CudaSource, i: int) -> int | None:
+def _is_call(source: KernelSource, i: int) -> int | None:
     """The ( of a call of the name at i, behind its template arguments."""
     if source.tokens[i].kind != "name":
         return None
@@ -64,34 +64,34 @@ def _is_call(source: CudaSource, i: int) -> int | None:
     return opening if source.at(opening) == "(" and not source.is_parameters(opening) else None
 
 
-def _in_template(source: CudaSource, i: int) -> bool:
+def _in_template(source: KernelSource, i: int) -> bool:
     around = source.around(i)
     return around in source.templates
 
 
 @operator("barrier dropped")
-def barrier_dropped(source: CudaSource, i: int) -> Iterator[Change]:
+def barrier_dropped(source: KernelSource, i: int) -> Iterator[Change]:
     """A barrier or a fence is not there."""
     if source.at(i) in BARRIERS:
         yield _range(source, i, i + 3, ";")
 
 
 @operator("bound")
-def bound(source: CudaSource, i: int) -> Iterator[Change]:
+def bound(source: KernelSource, i: int) -> Iterator[Change]:
     """<= for <, and the like."""
     if source.is_binary(i) and source.at(i) in BOUNDS:
         yield _token(source, i, BOUNDS[source.at(i)])
 
 
 @operator("opposite")
-def opposite(source: CudaSource, i: int) -> Iterator[Change]:
+def opposite(source: KernelSource, i: int) -> Iterator[Change]:
     """>= for <, != for ==, and the like."""
     if source.is_binary(i) and source.at(i) in OPPOSITES:
         yield _token(source, i, OPPOSITES[source.at(i)])
 
 
 @operator("sign")
-def sign(source: CudaSource, i: int) -> Iterator[Change]:
+def sign(source: KernelSource, i: int) -> Iterator[Change]:
     """+ for -, * for /, << for >>, -= for +=; a unary minus dropped."""
     mark = source.at(i)
     if mark in SIGNS and (source.is_binary(i) or mark in ASSIGNMENTS) and not _steps(source, i):
@@ -100,20 +100,20 @@ def sign(source: CudaSource, i: int) -> Iterator[Change]:
         yield _token(source, i, "")
 
 
-def _steps(source: CudaSource, i: int) -> bool:
+def _steps(source: KernelSource, i: int) -> bool:
     """Whether a += is the step of a loop: another one would only run for ever."""
     return source.at(i) in ASSIGNMENTS and source.in_for_header(i)
 
 
 @operator("assignment")
-def assignment(source: CudaSource, i: int) -> Iterator[Change]:
+def assignment(source: KernelSource, i: int) -> Iterator[Change]:
     """= for +=."""
     if source.at(i) in ASSIGNMENTS[1:] and not _steps(source, i):
         yield _token(source, i, "=")
 
 
 @operator("logic")
-def logic(source: CudaSource, i: int) -> Iterator[Change]:
+def logic(source: KernelSource, i: int) -> Iterator[Change]:
     """|| for &&, | for &; a ! dropped."""
     mark = source.at(i)
     if mark in LOGIC and source.is_binary(i):
@@ -123,7 +123,7 @@ def logic(source: CudaSource, i: int) -> Iterator[Change]:
 
 
 @operator("off by one")
-def off_by_one(source: CudaSource, i: int) -> Iterator[Change]:
+def off_by_one(source: KernelSource, i: int) -> Iterator[Change]:
     """The element behind or before the one that is meant, and the same for addresses."""
     spans = []
     if source.at(i) == "[" and source.match[i] > i + 1 and not _declares(source, i) and not _is_lambda(source, i):
@@ -141,11 +141,11 @@ def off_by_one(source: CudaSource, i: int) -> Iterator[Change]:
         yield _range(source, first, last, f"{text} - 1")
 
 
-def _is_lambda(source: CudaSource, i: int) -> bool:
+def _is_lambda(source: KernelSource, i: int) -> bool:
     return source.at(source.match[i] + 1) == "(" and (source.tokens[i - 1].kind == "mark" and source.at(i - 1) != "]")
 
 
-def _declares(source: CudaSource, i: int) -> bool:
+def _declares(source: KernelSource, i: int) -> bool:
     """Whether a [ gives the size of an array that is declared there."""
     first = source.boundary(i)
     if not source.is_declaration(first):
@@ -159,7 +159,7 @@ def _declares(source: CudaSource, i: int) -> bool:
 
 
 @operator("smaller array")
-def smaller_array(source: CudaSource, i: int) -> Iterator[Change]:
+def smaller_array(source: KernelSource, i: int) -> Iterator[Change]:
     """An array that is declared without its last element."""
     if source.at(i) == "[" and source.match[i] > i + 1 and _declares(source, i):
         first, last = i + 1, source.match[i] - 1
@@ -167,29 +167,30 @@ def smaller_array(source: CudaSource, i: int) -> Iterator[Change]:
 
 
 @operator("constant")
-def constant(source: CudaSource, i: int) -> Iterator[Change]:
+def constant(source: KernelSource, i: int) -> Iterator[Change]:
     """Another number: 0 to 1, 1 to 2 and 0, n to n + 1 and to 10 n; with a point to its half and to ten times it."""
     token = source.tokens[i]
     if token.kind != "number":
         return
-    suffix = token.text[len(token.text.rstrip("uUlLfF" if "x" not in token.text else "uUlL")) :]
+    in_bits = "x" in token.text and "p" not in token.text
+    suffix = token.text[len(token.text.rstrip("uUlL" if in_bits else "uUlLfF")) :]
     digits = token.text[: len(token.text) - len(suffix)]
-    if "x" in digits:
+    if in_bits:
         yield _token(source, i, f"0x{int(digits, 16) ^ 1:X}{suffix}")
     elif digits.isdigit():
         n = int(digits)
         others = (n + 1,) if n == 0 else (2, 0) if n == 1 else (n + 1, 10 * n)
         for other in others:
             yield _token(source, i, f"{other}{suffix}")
-    elif float(digits):
-        for other in (float(digits) / 2, float(digits) * 10):
+    elif number := float.fromhex(digits) if "x" in digits else float(digits):
+        for other in (number / 2, number * 10):
             yield _token(source, i, f"{other!r}{suffix}")
     else:
         yield _token(source, i, f"1.0{suffix}")
 
 
 @operator("named constant")
-def named_constant(source: CudaSource, i: int) -> Iterator[Change]:
+def named_constant(source: KernelSource, i: int) -> Iterator[Change]:
     """Warps for lanes, fewer lanes in a mask; the width of something by one more."""
     name = source.at(i)
     if source.tokens[i].kind != "name" or _is_declared(source, i) or (source.at(i - 1) in ("::", ".") and name == "N"):
@@ -204,13 +205,13 @@ def named_constant(source: CudaSource, i: int) -> Iterator[Change]:
         yield _range(source, first, last, f"({source.text_of(first, last)} + 1)")
 
 
-def _is_declared(source: CudaSource, i: int) -> bool:
+def _is_declared(source: KernelSource, i: int) -> bool:
     """Whether a name is the one that a declaration introduces."""
     return source.at(i + 1) == "=" or (i + 1 in source.templates and source.at(source.match[i + 1] + 1) == "=")
 
 
 @operator("template argument")
-def template_argument(source: CudaSource, i: int) -> Iterator[Change]:
+def template_argument(source: KernelSource, i: int) -> Iterator[Change]:
     """A width of 1 for the one that is meant; two neighbours swapped."""
     if i not in source.templates or source.at(i) != "<" or source.at(i - 1) == "template":
         return
@@ -223,7 +224,7 @@ def template_argument(source: CudaSource, i: int) -> Iterator[Change]:
 
 
 @operator("swapped arguments")
-def swapped_arguments(source: CudaSource, i: int) -> Iterator[Change]:
+def swapped_arguments(source: KernelSource, i: int) -> Iterator[Change]:
     """Two neighbours in a call or in a list of values."""
     if source.at(i) in ("(", "{") and i in source.match:
         if source.at(i) == "(" and (source.tokens[i - 1].kind != "name" and source.at(i - 1) != ">"):
@@ -231,11 +232,12 @@ def swapped_arguments(source: CudaSource, i: int) -> Iterator[Change]:
         if source.at(i) == "{" and source.is_block(i):
             return
         for a, b in pairwise(source.parts(i)):
-            if source.at(a[0]) != "[" and source.at(b[0]) != "[":  # lambdas
+            table = source.at(a[0]) == "{" and source.tokens[a[0] + 1].kind == "text"  # of names: their order is free
+            if source.at(a[0]) != "[" and source.at(b[0]) != "[" and not table:  # [: lambdas
                 yield from _swapped(source, a, b)
 
 
-def _swapped(source: CudaSource, a: tuple[int, int], b: tuple[int, int]) -> Iterator[Change]:
+def _swapped(source: KernelSource, a: tuple[int, int], b: tuple[int, int]) -> Iterator[Change]:
     one, other = source.text_of(*a), source.text_of(*b)
     if one != other:
         between = source.between(source.tokens[a[1]].end, source.tokens[b[0]].start)
@@ -243,7 +245,7 @@ def _swapped(source: CudaSource, a: tuple[int, int], b: tuple[int, int]) -> Iter
 
 
 @operator("dropped term")
-def dropped_term(source: CudaSource, i: int) -> Iterator[Change]:
+def dropped_term(source: KernelSource, i: int) -> Iterator[Change]:
     """One operand of a sum, product or condition left out."""
     mark = source.at(i)
     if not source.is_binary(i) or mark in OPPOSITES:
@@ -255,7 +257,7 @@ def dropped_term(source: CudaSource, i: int) -> Iterator[Change]:
 
 
 @operator("condition")
-def condition(source: CudaSource, i: int) -> Iterator[Change]:
+def condition(source: KernelSource, i: int) -> Iterator[Change]:
     """One branch of a conditional expression, always; a condition that is no comparison, negated."""
     if source.at(i) == "?":
         first = source.operand_before(i, 0)
@@ -270,12 +272,12 @@ def condition(source: CudaSource, i: int) -> Iterator[Change]:
         yield from _negated(source, i + 2, source.match[i + 1] - 1)
 
 
-def _negated(source: CudaSource, first: int, last: int) -> Iterator[Change]:
+def _negated(source: KernelSource, first: int, last: int) -> Iterator[Change]:
     if _is_plain(source, first, last):
         yield source.tokens[first].start, source.tokens[first].start, "!"
 
 
-def _colon(source: CudaSource, i: int) -> int:
+def _colon(source: KernelSource, i: int) -> int:
     """The : of the ? at i."""
     k, depth = i + 1, 0
     while source.at(k) != ":" or depth:
@@ -285,7 +287,7 @@ def _colon(source: CudaSource, i: int) -> int:
 
 
 @operator("dropped statement")
-def dropped_statement(source: CudaSource, i: int) -> Iterator[Change]:
+def dropped_statement(source: KernelSource, i: int) -> Iterator[Change]:
     """A call for its effect, an assignment, an early end, left out; one of several assignments in a row."""
     end = source.statement_at(i)
     if end is None or source.at(i) in BARRIERS or source.is_declaration(i):
@@ -307,7 +309,7 @@ def dropped_statement(source: CudaSource, i: int) -> Iterator[Change]:
             yield source.tokens[parts[k - 1][1]].end, source.tokens[last].end, ""
 
 
-def _listed(source: CudaSource, first: int, end: int) -> list[tuple[int, int]]:
+def _listed(source: KernelSource, first: int, end: int) -> list[tuple[int, int]]:
     """The parts of a statement between its commas."""
     found, k, begin = [], first, first
     while k <= end:
@@ -319,7 +321,7 @@ def _listed(source: CudaSource, first: int, end: int) -> list[tuple[int, int]]:
 
 
 @operator("other field")
-def other_field(source: CudaSource, i: int) -> Iterator[Change]:
+def other_field(source: KernelSource, i: int) -> Iterator[Change]:
     """The next member of the same type; y for x of a thread or block."""
     if source.at(i) != "." or source.tokens[i + 1].kind != "name" or source.at(i + 2) == "(":
         return
@@ -332,14 +334,14 @@ def other_field(source: CudaSource, i: int) -> Iterator[Change]:
 
 
 @operator("flag")
-def flag(source: CudaSource, i: int) -> Iterator[Change]:
+def flag(source: KernelSource, i: int) -> Iterator[Change]:
     """false for true."""
     if source.at(i) in ("true", "false"):
         yield _token(source, i, "false" if source.at(i) == "true" else "true")
 
 
 @operator("other function")
-def other_function(source: CudaSource, i: int) -> Iterator[Change]:
+def other_function(source: KernelSource, i: int) -> Iterator[Change]:
     """The sum of a warp for that of a block, another shuffle; a root or a modulus left out."""
     name = source.at(i)
     opening = _is_call(source, i)

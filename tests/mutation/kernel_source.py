@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import NamedTuple
 
-from .cuda_tokens import tokens_of
+from .kernel_tokens import tokens_of
 from .source import Text
 
 PRECEDENCE = {
@@ -25,7 +25,9 @@ _ENDS = (",", ";", "?", ":", "return", "else", *ASSIGNMENTS)  # of an operand
 _CONTROL = ("if", "for", "while", "switch")
 _TYPES = ("struct", "union", "class", "enum", "namespace")
 # What says nothing about values, or is the judge's and not the judged: checks, bounds of registers, names of types.
-_ALONE = ("static_assert", "__launch_bounds__", "__align__")
+_ALONE = ("static_assert", "__launch_bounds__", "__align__", "__attribute__")
+# Nor do functions that only ask for memory before its turn, and the constants that say how early.
+_AHEAD = ("ask_for", "ask_for_sources", "fetch", "__builtin_prefetch", "rows_ahead", "kAhead", "kNearBytes", "kAsked")
 _QUALIFIERS = ("const", "constexpr", "static", "inline", "explicit", "RULE", "__shared__", "__device__", "extern")
 
 
@@ -38,7 +40,7 @@ class Definition(NamedTuple):
     names: frozenset[str]
 
 
-class CudaSource(Text):
+class KernelSource(Text):
     """The text of a file as tokens; positions are places in `tokens`."""
 
     def __init__(self, path: str, text: str, members: Mapping[str, set[str]] | None = None) -> None:
@@ -330,6 +332,8 @@ class CudaSource(Text):
         for i, token in enumerate(self.tokens):
             if token.text in _ALONE and self.at(i + 1) == "(":
                 alone |= set(range(i, self.match[i + 1] + 1))
+            if token.text in _AHEAD:
+                alone |= self._asking(i)
             if token.text == "template" and self.at(i + 1) == "<":
                 alone |= set(range(i, self.match[i + 1] + 1))
             if token.text in ("using", "enum"):
@@ -338,6 +342,19 @@ class CudaSource(Text):
             if token.text == "(" and self.is_parameters(i):
                 alone |= set(range(i, self.match[i] + 1))
         return [i for i in range(len(self.tokens)) if i not in alone and self.tokens[i].kind != "text"]
+
+    def _asking(self, i: int) -> set[int]:
+        """A call that asks for memory, with the condition that it stands under; the definition of such a function."""
+        definition = self.definition_of(i)
+        if definition is not None and definition.name in _AHEAD:
+            return set(range(definition.first, definition.last + 1))
+        first = self.boundary(i)
+        end = self.statement_at(first)
+        if self.at(i + 1) != "(" and i + 1 not in self.templates:
+            return set()
+        if self.at(first - 1) == ")" and self.at(self.match[first - 1] - 1) == "if":
+            first = self.match[first - 1] - 1
+        return set() if end is None or self.at(end - 1) != ")" else set(range(first, end + 1))
 
     def is_parameters(self, opening: int) -> bool:
         """Whether a ( begins the parameters of a function or lambda, or a type in brackets."""
@@ -353,9 +370,9 @@ class CudaSource(Text):
         )
 
 
-def users(name: str, sources: dict[str, CudaSource]) -> set[str]:
+def users(name: str, sources: dict[str, KernelSource]) -> set[str]:
     """The files with a definition that mentions `name`, or something of a header that mentions it, and so on."""
-    headers = [source for path, source in sources.items() if not path.endswith(".cu")]
+    headers = [source for path, source in sources.items() if not path.endswith((".cu", ".cpp"))]
     reached, grew = {name}, True
     while grew:
         more = {d.name for s in headers for d in s.definitions if d.names & reached} - reached
