@@ -8,6 +8,8 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ._typing import Array
 from .errors import InputError
 
@@ -136,6 +138,22 @@ def independent(a: Launch, b: Launch) -> bool:
     return True
 
 
+class _Touches:
+    """Byte ranges and the stages that they were touched in."""
+
+    def __init__(self) -> None:
+        self._rows = np.empty((0, 3), np.int64)
+
+    def add(self, views: Sequence[View], stage: int) -> None:
+        """Take in views that a stage touches."""
+        self._rows = np.concatenate([self._rows, *([[view.start, view.stop, stage]] for view in views)])
+
+    def behind(self, views: Sequence[View]) -> int:
+        """The first stage that comes behind all that touched one of the views."""
+        start, stop, stages = self._rows.T
+        return max((int(stages[(start < v.stop) & (v.start < stop)].max(initial=-1)) + 1 for v in views), default=0)
+
+
 class Plan:
     """The launches of a step in their order; `reasons` says why it cannot be replayed, if it cannot.
 
@@ -181,6 +199,20 @@ class Plan:
             else:
                 groups.append([launch])
         return groups
+
+    def stages(self) -> list[list[list[Launch]]]:
+        """Groups that may run at once, stage behind stage: each group as soon as what it reads or overwrites allows."""
+        read, written, stages = _Touches(), _Touches(), list[list[list[Launch]]]()
+        for group in self.groups():
+            reads = [view_of(x) for launch in group for x in launch.inputs]
+            writes = [view_of(x) for launch in group for x in launch.outputs]
+            stage = max(written.behind([*reads, *writes]), read.behind(writes))
+            read.add(reads, stage)
+            written.add(writes, stage)
+            if stage == len(stages):
+                stages.append([])
+            stages[stage].append(group)
+        return stages
 
     def replay_by_blocks(self, size: int) -> None:
         """Run each group block by block, `size` columns or rows at a time: what a cache-minded replayer does."""

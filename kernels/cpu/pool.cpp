@@ -9,14 +9,15 @@
 // * When the last stage has ended the caller closes the gate and returns. It waits for nobody: a worker that is still
 //   inside, however late, finds every task claimed and leaves. As many slots as threads: the workers (one fewer) can
 //   hold no more than all but one, so there is always a free one.
-// * A late worker looks at the slot and at the `ends` of its Work alone. These go only after pool_drain(), which waits
-//   for every gate to be 0.
+// * A late worker looks at the slot and at `ends` and `waves` of its Work alone. These go only after pool_drain(), which
+//   waits for every gate to be 0.
 //
 // Inside a job, the tasks of a stage are cut into as many ranges as there are threads. A range has a claim word: the
 // stage in the upper half, the tasks of it that are taken in the lower. A thread takes a task by an exchange that holds
 // only if the word is of its own stage or of an earlier one, and words only ever grow: so a thread that still believes
-// in an earlier stage can take nothing. It takes from its own range first, then from the others'. A stage ends by count:
-// whoever adds the last of its finished tasks to `finished` moves `stage` on. A thread that was not there is not missed.
+// in an earlier stage can take nothing. It takes from its own range first, then from the others', and goes on within the
+// wave when none is left. A wave ends by count: whoever adds the last of its finished tasks to `finished` moves `stage` on
+// to the next. A thread that was not there is not missed.
 #include "pool.h"
 
 #include <errno.h>
@@ -157,12 +158,14 @@ void take_part(Slot& slot, int threads, int id) {
   inside = true;
   Worker worker{slot.scratch + size_t(id) * slot.bytes, slot.bytes};
   const Work& work = slot.work;
-  for (uint32_t stage; (stage = slot.stage.value()) < uint32_t(work.stages);) {
-    const index count = take(work, slot.claims, stage, threads, id, worker);
-    if (count && slot.finished.fetch_add(count, std::memory_order_acq_rel) + count == work.end(stage))
-      slot.stage.set(stage + 1);
+  for (uint32_t first; (first = slot.stage.value()) < uint32_t(work.stages);) {
+    const uint32_t behind = uint32_t(work.wave(first));
+    index count = 0;
+    for (uint32_t stage = first; stage < behind; ++stage) count += take(work, slot.claims, stage, threads, id, worker);
+    if (count && slot.finished.fetch_add(count, std::memory_order_acq_rel) + count == work.end(behind - 1))
+      slot.stage.set(behind);
     else
-      wait(slot.stage, stage);
+      wait(slot.stage, first);
   }
   inside = false;
 }

@@ -4,16 +4,19 @@
 
 namespace bnengine {
 
-// Stages of tasks, one stage after the other; the tasks of a stage in any order, on any thread.
+// Stages of tasks; the tasks of a stage in any order, on any thread. Stages are taken up one after the other: one begins
+// when those before it have ended, but within a wave of them when all their tasks are taken.
 struct Work {
   void (*run)(const void* context, index stage, index task, Worker&);
   const void* context;
   const index* ends;  // tasks of the stages up to and with each: ends[0] is the first stage's count; none is empty
   index stages;
   index only;  // where `ends` is null: the tasks of the only stage
+  const index* waves = nullptr;  // behind the last stage of the wave that each is in; null: each is one of its own
 
   index end(index stage) const { return ends ? ends[stage] : only; }
   index begin(index stage) const { return stage ? ends[stage - 1] : 0; }
+  index wave(index stage) const { return waves ? waves[stage] : stage + 1; }
 };
 
 constexpr int kMostThreads = 256;
@@ -39,8 +42,8 @@ Outcome pool_reserve(size_t scratch);
 // Sets every byte of all scratch: nothing may depend on what it holds.
 Outcome pool_fill_scratch(int byte);
 
-// Returns when no thread looks at the `ends` of any work that was run: only now may they go. A late thread may look at
-// them behind pool_run(), but at nothing else.
+// Returns when no thread looks at the `ends` and `waves` of any work that was run: only now may they go. A late thread may
+// look at them behind pool_run(), but at nothing else.
 Outcome pool_drain();
 
 }  // namespace bnengine

@@ -10,11 +10,12 @@ namespace bnengine {
 
 struct Launch {
   Kernel kernel;
+  index width;
   Arguments arguments;
 };
 
 struct Group {
-  index width, unit, blocks;
+  index unit, blocks;
   const Launch *first, *last;
 };
 
@@ -28,22 +29,64 @@ namespace {
 
 index ceiling(index a, index b) { return (a + b - 1) / b; }
 
-bool valid(const bnengine_group& g) {
-  const index units = g.unit > 0 && g.width > 0 ? ceiling(g.width, g.unit) : 1;
-  return g.width >= 0 && g.unit > 0 && g.launches > 0 && g.blocks > 0 && g.blocks <= units && g.blocks < kMostTasks;
+bool valid(const bnengine_group& g, const bnengine_launch* launches) {
+  bool fits = g.unit > 0 && g.launches > 0 && g.blocks > 0 && g.blocks < kMostTasks;
+  for (const bnengine_launch* l = launches; fits && l != launches + g.launches; ++l) {
+    fits = l->kernel && l->width >= 0 && l->arrays >= 0 && l->integers >= 0 && l->reals >= 0;
+    if (g.blocks > 1) fits = fits && l->width == launches->width && g.blocks <= ceiling(l->width, g.unit);
+  }
+  return fits;
 }
 
-void run_block(const Group& group, index block, Worker& worker) {
-  const index units = ceiling(group.width, group.unit);
+// run(launch, begin, end) for each launch of a group, on one block.
+template <class Run>
+void each_launch(const Group& group, index block, Run run) {
+  const index units = ceiling(group.first->width, group.unit);
   const index begin = units * block / group.blocks * group.unit;
   const index wanted = units * (block + 1) / group.blocks * group.unit;
-  const index end = wanted < group.width ? wanted : group.width;
   for (const Launch* launch = group.first; launch != group.last; ++launch)
-    launch->kernel(launch->arguments, begin, end, worker);
+    run(*launch, begin, block + 1 < group.blocks ? wanted : launch->width);
 }
 
 void run_task(const void* context, index stage, index task, Worker& worker) {
-  run_block(static_cast<const Group*>(context)[stage], task, worker);
+  each_launch(static_cast<const Group*>(context)[stage], task, [&](const Launch& launch, index begin, index end) {
+    launch.kernel(launch.arguments, begin, end, worker);
+  });
+}
+
+// -- the same, with a look at the clock before and behind each launch
+
+// The processor's own clock, which goes on at one rate.
+uint64_t ticks() {
+#if defined(__x86_64__)
+  return __builtin_ia32_rdtsc();
+#elif defined(__aarch64__)
+  uint64_t count;
+  __asm__ volatile("mrs %0, cntvct_el0" : "=r"(count));
+  return count;
+#else
+#error "kernels/cpu: a processor whose clock is not known; add it to replay.cpp"
+#endif
+}
+
+struct Timed {
+  const Group* groups;
+  uint64_t *busy, *ended;  // of each launch, of each group
+};
+
+void run_task_timed(const void* context, index stage, index task, Worker& worker) {
+  const Timed& timed = *static_cast<const Timed*>(context);
+  uint64_t from = ticks();
+  each_launch(timed.groups[stage], task, [&](const Launch& launch, index begin, index end) {
+    launch.kernel(launch.arguments, begin, end, worker);
+    const uint64_t now = ticks();
+    __atomic_fetch_add(&timed.busy[&launch - timed.groups->first], now - from, __ATOMIC_RELAXED);
+    from = now;
+  });
+  uint64_t last = __atomic_load_n(&timed.ended[stage], __ATOMIC_RELAXED);
+  while (last < from &&
+         !__atomic_compare_exchange_n(&timed.ended[stage], &last, from, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
 }
 
 // Hands out pieces of a block of memory that is large enough; with none given, it only counts.
@@ -89,7 +132,7 @@ Plan* lay_out(Pieces& pieces, const Sizes& n, const Given& given) {
   Plan* plan = pieces.next<Plan>(1);
   Group* groups = pieces.next<Group>(size_t(n.groups));
   Launch* launches = pieces.next<Launch>(size_t(n.launches));
-  index* ends = pieces.next<index>(size_t(n.groups));
+  index *ends = pieces.next<index>(size_t(n.groups)), *waves = pieces.next<index>(size_t(n.groups));
   void** const all = pieces.copy(given.arrays, size_t(n.arrays));
   void* const* arrays = all;
   const index* integers = pieces.copy(given.integers, size_t(n.integers));
@@ -99,14 +142,18 @@ Plan* lay_out(Pieces& pieces, const Sizes& n, const Given& given) {
   index tasks = 0;
   for (index i = 0; i < n.groups; ++i) {
     const bnengine_group& g = given.groups[i];
-    groups[i] = {g.width, g.unit, g.blocks, launches, launches + g.launches};
+    groups[i] = {g.unit, g.blocks, launches, launches + g.launches};
     for (index j = 0; j < g.launches; ++j, ++from) {
-      *launches++ = {from->kernel, {arrays, integers, reals}};
+      *launches++ = {from->kernel, from->width, {arrays, integers, reals}};
       arrays += from->arrays, integers += from->integers, reals += from->reals;
     }
     ends[i] = tasks += g.blocks;
   }
-  *plan = {{run_task, groups, ends, n.groups, 0}, all};
+  for (index i = n.groups - 1, behind = n.groups; i >= 0; --i) {
+    waves[i] = behind;
+    if (given.groups[i].waits) behind = i;
+  }
+  *plan = {{run_task, groups, ends, n.groups, 0, waves}, all};
   return plan;
 }
 
@@ -117,11 +164,10 @@ Plan* bnengine_plan(const bnengine_group* groups, index count, const bnengine_la
   Sizes n{count};
   bool fits = count > 0 && count < kMostTasks && scratch >= 0;
   for (index i = 0; fits && i < count; ++i) {
-    fits = valid(groups[i]);
+    fits = valid(groups[i], launches + n.launches);
     for (index j = 0; fits && j < groups[i].launches; ++j) {
       const bnengine_launch& launch = launches[n.launches++];
       n.arrays += launch.arrays, n.integers += launch.integers, n.reals += launch.reals;
-      fits = launch.kernel && launch.arrays >= 0 && launch.integers >= 0 && launch.reals >= 0;
     }
   }
   *outcome = int(fits ? pool_reserve(size_t(scratch)) : Outcome::range);
@@ -142,18 +188,27 @@ void** bnengine_plan_arrays(Plan* plan) { return plan->arrays; }
 
 int bnengine_run(const Plan* plan) { return int(pool_run(plan->work)); }
 
+int bnengine_run_timed(const Plan* plan, uint64_t* busy, uint64_t* ended) {
+  const Timed timed{static_cast<const Group*>(plan->work.context), busy, ended + 1};
+  Work work = plan->work;
+  work.run = run_task_timed, work.context = &timed;
+  for (index i = 0; i < work.stages; ++i) timed.ended[i] = 0;
+  ended[0] = ticks();
+  return int(pool_run(work));
+}
+
 void bnengine_plan_free(Plan* plan) {
   pool_drain();
   free(plan);
 }
 
-int bnengine_launch_now(const bnengine_group* group, Kernel kernel, void* const* arrays, const index* integers,
-                        const double* reals, index scratch) {
-  if (!kernel || !valid(*group) || group->launches != 1 || scratch < 0) return int(Outcome::range);
+int bnengine_launch_now(const bnengine_group* group, const bnengine_launch* launch, void* const* arrays,
+                        const index* integers, const double* reals, index scratch) {
+  if (!valid(*group, launch) || group->launches != 1 || scratch < 0) return int(Outcome::range);
   const Outcome reserved = pool_reserve(size_t(scratch));
   if (reserved != Outcome::done) return int(reserved);
-  const Launch launch{kernel, {arrays, integers, reals}};
-  const Group only{group->width, group->unit, group->blocks, &launch, &launch + 1};
+  const Launch own{launch->kernel, launch->width, {arrays, integers, reals}};
+  const Group only{group->unit, group->blocks, &own, &own + 1};
   return int(pool_run({run_task, &only, nullptr, 1, group->blocks}));
 }
 

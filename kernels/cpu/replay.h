@@ -36,34 +36,38 @@ BNENGINE_EXPORT int bnengine_fill_scratch(int byte);
 
 // -- recorded steps
 
-// A group of launches, of which a thread takes a block of `width` and runs all of them on it. Blocks are `unit` or a
-// multiple of it wide, but for the last, and there are `blocks` of them, at most one a unit; both follow from the shape.
+// A group of launches, of which a thread takes a block and runs all of them on it. Blocks are `unit` or a multiple of it
+// wide, but for the last, and there are `blocks` of them, at most one a unit; both follow from the shape. A group that
+// does not wait may run beside the one before it, and beside those that that one does not wait for.
 struct bnengine_group {
-  index width, unit, blocks, launches;
+  index unit, blocks, launches, waits;
 };
 
-// How many arrays, integers and reals a launch takes from where the one before it stopped.
+// What the blocks of a launch divide, the same in a group of more than one block; and how many arrays, integers and reals
+// it takes from where the one before it stopped.
 struct bnengine_launch {
   Kernel kernel;
-  index arrays, integers, reals;
+  index width, arrays, integers, reals;
 };
 
 // Groups in their order; `launches`, `arrays`, `integers` and `reals` hold those of all groups, one behind the other,
 // and are copied. Scratch of so many bytes is there for each thread from now on. Null if that cannot be, and why in
 // `outcome`.
-BNENGINE_EXPORT Plan* bnengine_plan(const bnengine_group* groups, index count,
-                                              const bnengine_launch* launches, void* const* arrays,
-                                              const index* integers, const double* reals,
-                                              index scratch, int* outcome);
+BNENGINE_EXPORT Plan* bnengine_plan(const bnengine_group* groups, index count, const bnengine_launch* launches,
+                                    void* const* arrays, const index* integers, const double* reals, index scratch,
+                                    int* outcome);
 // Where a plan holds the arrays of its launches, in their order: what is put there is read by the next run. Not to be written
 // while a thread runs the plan.
 BNENGINE_EXPORT void** bnengine_plan_arrays(Plan* plan);
-// Runs all groups, one after the other, and allocates nothing.
+// Runs all groups and allocates nothing.
 BNENGINE_EXPORT int bnengine_run(const Plan* plan);
+// The same with a clock: adds to `busy` what each launch took, on all threads together, and says in `ended` when the call
+// began and each group ended, all in ticks of the processor's clock.
+BNENGINE_EXPORT int bnengine_run_timed(const Plan* plan, uint64_t* busy, uint64_t* ended);
 // Must not be called while a thread runs the plan.
 BNENGINE_EXPORT void bnengine_plan_free(Plan* plan);
 // One launch as a group of its own: what a plan of it would do.
-BNENGINE_EXPORT int bnengine_launch_now(const bnengine_group* group, Kernel kernel, void* const* arrays,
-                                        const index* integers, const double* reals, index scratch);
+BNENGINE_EXPORT int bnengine_launch_now(const bnengine_group* group, const bnengine_launch* launch,
+                                        void* const* arrays, const index* integers, const double* reals, index scratch);
 
 }  // namespace bnengine

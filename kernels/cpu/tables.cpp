@@ -24,7 +24,7 @@
 namespace bnengine {
 namespace {
 
-constexpr int kInterface = 2;
+constexpr int kInterface = 3;
 
 struct Table {
   const char* set;

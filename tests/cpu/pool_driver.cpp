@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <vector>
 
@@ -31,23 +32,26 @@ namespace {
 
 thread_local std::atomic<bool> in_task{false};
 
-// A job that counts: each task once, and none before the stage in front of its own has ended. What a task writes, in
-// memory that is not atomic, all tasks of the next stage read.
+// A job that counts: each task once, and none before the wave in front of its own has ended. What a task writes, in
+// memory that is not atomic, all tasks of the next wave read. Waves are `wave` stages long, but for the last.
 struct Counted {
-  std::vector<bnengine::index> ends;
+  std::vector<bnengine::index> ends, waves;
+  bnengine::index wave;
   std::vector<std::atomic<int>> runs;
   std::vector<int> written;
   std::vector<std::atomic<bnengine::index>> done;
   void (*inner)(Worker&) = nullptr;
   int round = 0;
 
-  explicit Counted(const std::vector<bnengine::index>& tasks)
-      : runs(total(tasks)), written(runs.size()), done(tasks.size()) {
+  explicit Counted(const std::vector<bnengine::index>& tasks, bnengine::index wave = 1)
+      : wave(wave), runs(total(tasks)), written(runs.size()), done(tasks.size()) {
+    const bnengine::index stages = bnengine::index(tasks.size());
     bnengine::index end = 0;
     for (bnengine::index n : tasks) ends.push_back(end += n);
+    for (bnengine::index i = 0; i < stages; ++i) waves.push_back(std::min(stages, (i / wave + 1) * wave));
   }
 
-  ~Counted() { bnengine::pool_drain(); }  // a late thread may still look at `ends`
+  ~Counted() { bnengine::pool_drain(); }  // a late thread may still look at `ends` and `waves`
 
   static size_t total(const std::vector<bnengine::index>& tasks) {
     bnengine::index sum = 0;
@@ -61,10 +65,9 @@ struct Counted {
     Counted& self = *static_cast<Counted*>(const_cast<void*>(context));
     in_task = true;
     CHECK(i >= 0 && i < self.tasks(stage));
-    if (stage) CHECK(self.done[stage - 1].load() == self.tasks(stage - 1));
-    const bnengine::index first = self.ends[stage] - self.tasks(stage);
-    for (bnengine::index k = stage ? first - self.tasks(stage - 1) : 0; k < first; ++k)
-      CHECK(self.written[k] == self.round);
+    const bnengine::index before = stage / self.wave * self.wave, first = self.ends[stage] - self.tasks(stage);
+    for (bnengine::index j = 0; j < before; ++j) CHECK(self.done[j].load() == self.tasks(j));
+    for (bnengine::index k = 0; before && k < self.ends[before - 1]; ++k) CHECK(self.written[k] == self.round);
     self.written[first + i] = self.round;
     self.runs[first + i].fetch_add(1);
     if (self.inner) self.inner(worker);
@@ -76,7 +79,7 @@ struct Counted {
     ++round;
     for (auto& n : runs) n = 0;
     for (auto& n : done) n = 0;
-    CHECK(bnengine::pool_run(Work{task, this, ends.data(), bnengine::index(ends.size()), 0}) == Outcome::done);
+    CHECK(bnengine::pool_run(Work{task, this, ends.data(), bnengine::index(ends.size()), 0, waves.data()}) == Outcome::done);
     for (auto& n : runs) CHECK(n.load() == 1);
   }
 };
@@ -93,18 +96,18 @@ void counts() {
     for (int job = 0; job < 200; ++job) {
       std::vector<bnengine::index> tasks;
       for (unsigned i = 0; i < 1 + draw(12); ++i) tasks.push_back(1 + draw(20));
-      Counted(tasks).run();
+      Counted(tasks, 1 + draw(4)).run();
     }
     Counted({5000}).run();
-    Counted many({1, 7, 1, 2, 8, 9, 1});
-    for (int job = 0; job < 2000; ++job) many.run();
+    Counted many({1, 7, 1, 2, 8, 9, 1}), waves({5, 1, 1, 2, 8, 1, 3, 1}, 3);
+    for (int job = 0; job < 2000; ++job) many.run(), waves.run();
   }
 }
 
 void sleeping() {  // longer than threads stay awake
   CHECK(bnengine::pool_set_threads(4) == Outcome::done);
   Counted job({8, 8});
-  Counted slow({1, 16, 1});
+  Counted slow({1, 16, 1, 3, 1}, 2);
   slow.inner = [](Worker&) { usleep(3000); };  // the others fall asleep inside the stage
   for (int i = 0; i < 20; ++i) {
     job.run();
@@ -278,7 +281,7 @@ void late() {
   action.sa_handler = stop_here;
   sigaction(SIGUSR1, &action, nullptr);
   CHECK(bnengine::pool_set_threads(4) == Outcome::done);
-  Counted job({16, 4, 16});
+  Counted job({16, 4, 3, 16}, 2);
   job.inner = introduce;
   while (known < 4) job.run();
   pthread_t self = pthread_self();

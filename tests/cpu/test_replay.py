@@ -90,11 +90,11 @@ def test_the_bits_are_the_same_on_any_number_of_threads_and_for_any_blocks(case,
 def test_every_block_runs_once_and_a_group_behind_the_one_before_it():
     log, a, b = np.zeros(4000, np.int64), np.zeros(103), np.zeros(50)
 
-    def logged(number, along, unit, blocks):
+    def logged(number, along, unit, blocks, *whole):
         kernel = NativeKernel("logged", width=along.size, unit=unit, blocks=blocks)
-        return Launch(kernel, whole=(log,), writes=(along,), scalars=(number,), split=COLUMNS)
+        return Launch(kernel, whole=(log, *whole), writes=(along,), scalars=(number,), split=COLUMNS)
 
-    plan = plan_of(logged(0, a, 8, 5), logged(1, a, 4, 9), logged(2, b, 1, 100), own=[log])
+    plan = plan_of(logged(0, a, 8, 5), logged(1, a, 4, 9), logged(2, b, 1, 100, a), own=[log])
     assert [len(group) for group in plan.groups()] == [2, 1]
     run = replayer(plan)
     for count in (1, 2, 8):
@@ -113,6 +113,43 @@ def test_every_block_runs_once_and_a_group_behind_the_one_before_it():
             assert sorted(begin for number, begin, _ in ran if number == 2) == list(range(50))
             order = {(n, begin): i for i, (n, begin, _) in enumerate(ran)}
             assert all(order[0, begin] < order[1, begin] for begin, _ in blocks)
+
+
+def test_groups_that_need_nothing_of_each_other_run_at_once():
+    """The first of the two that wait is answered by the beginning of the second."""
+    flags, filled, first, second = np.zeros(3, np.int64), np.zeros(32, np.float32), np.zeros(1), np.zeros(1)
+    fill = NativeKernel("fill<float>", 32, 16, 2)
+    plan = plan_of(
+        Launch(NativeKernel("waits"), whole=(flags[:2],), writes=(first,)),
+        Launch(NativeKernel("waits"), whole=(flags[1:],), writes=(second,)),
+        Launch(fill, writes=(filled,), scalars=(1.0,), split=COLUMNS),
+    )
+    run = replayer(plan)
+    assert [[len(group) for group in stage] for stage in run.stages] == [[1, 1, 1]]
+    assert run.stages[0][0][0].kernel is fill  # what has most blocks begins
+    threads.set(2)
+    flags[2] = 1
+    run()
+    assert first[0] == second[0] == 1
+    assert filled.tolist() == [1] * 32
+
+
+def test_what_one_thread_does_alone_it_does_without_a_halt():
+    a, b, c, d = (np.zeros(64) for _ in range(4))
+    alone, halves = NativeKernel("copy<double>", 64, 64, 3), NativeKernel("copy<double>", 64, 8, 2)
+    launches = (
+        Launch(NativeKernel("fill<double>", 64), writes=(a,), scalars=(3.0,), split=COLUMNS),
+        Launch(alone, whole=(a,), writes=(b,)),
+        Launch(alone, whole=(b,), writes=(c,)),
+        Launch(halves, reads=(c,), writes=(d,), split=COLUMNS),
+        Launch(alone, whole=(d,), writes=(a,)),
+    )
+    run = replayer(plan_of(*launches))
+    assert [[len(group) for group in stage] for stage in run.stages] == [[3], [1], [1]]
+    assert run.blocks == [1, 2, 1]
+    a[:] = 5
+    run()
+    assert d.tolist() == a.tolist() == [3.0] * 64
 
 
 def test_a_launch_without_a_split_and_one_of_no_width_run_as_one_block():

@@ -17,6 +17,11 @@ def double(x: np.ndarray, y: np.ndarray) -> None:
     np.multiply(x, 2, out=y)
 
 
+def add(x: np.ndarray, out: np.ndarray) -> None:
+    """Its own old value is read too, which what a launch writes always may be."""
+    np.add(out, x, out=out)
+
+
 def plan_of(*launches: Launch) -> Plan:
     plan = Plan()
     plan.launches = list(launches)
@@ -51,6 +56,36 @@ def test_launches_that_need_only_the_same_block_form_a_group() -> None:
     assert not independent(first, Launch(double, reads=(y[:, 1:],), writes=(z[:, 1:],), split=COLUMNS))  # another width
     overwritten = Launch(double, reads=(z,), writes=(x[:, ::-1],), split=COLUMNS)
     assert not independent(first, overwritten)  # block 0 of one is the last block of the other
+
+
+def test_a_group_waits_for_what_it_reads_and_overwrites_and_for_nothing_else() -> None:
+    a, b, c, d, e = (np.zeros((4, 16), np.float32) for _ in range(5))
+    pairs = (a, b), (b, c), (d, e), (c, b)
+    read, overwritten, beside, last = (Launch(copy, whole=(x,), writes=(y,)) for x, y in pairs)
+    again = Launch(copy, whole=(e,), writes=(d[:1],))
+    plan = plan_of(read, overwritten, beside, last, again)
+    stages = [[launch for group in stage for launch in group] for stage in plan.stages()]
+    expected = [[read, beside], [overwritten, again], [last]]
+    assert [list(map(id, stage)) for stage in stages] == [list(map(id, stage)) for stage in expected]
+    plan.launches = [Launch(copy, whole=(a,), writes=(b,)), Launch(copy, whole=(a,), writes=(c,))]
+    assert [len(stage) for stage in plan.stages()] == [2]  # both read
+    plan.launches = [Launch(copy, whole=(a,), writes=(c,)), Launch(copy, whole=(b,), writes=(c[1:2],))]
+    assert [len(stage) for stage in plan.stages()] == [1, 1]  # both write
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
+def test_stage_by_stage_in_any_order_gives_what_the_order_gives(pairs: list[tuple[int, int]]) -> None:
+    buffers = [np.full((2, 4), float(i)) for i in range(6)]
+    plan = plan_of(*(Launch(add, whole=(buffers[i],), writes=(buffers[j],)) for i, j in pairs))
+    plan.replay()
+    expected = [b.copy() for b in buffers]
+    for i, b in enumerate(buffers):
+        b[...] = i
+    for stage in plan.stages():
+        for group in reversed(stage):
+            for launch in group:
+                launch()
+    np.testing.assert_array_equal(buffers, expected)
 
 
 @pytest.mark.parametrize("split", [COLUMNS, ROWS])

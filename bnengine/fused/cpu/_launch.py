@@ -17,6 +17,8 @@ TYPES = {"float32": "float", "float64": "double"}  # C++'s names
 LINE = 64  # bytes, a line of the cache
 FEW_ROWS = 1024  # of which a block of columns stays in a core's own cache, even where rows lie a power of two apart
 BLOCK_BYTES = 16 << 10  # at least, of a block: less is not worth being handed out
+BLOCK_COLUMNS = 128  # of a block, where columns are many: products are quicker on wide ones
+MANY_BLOCKS = 16  # of columns: so many that those are no wider
 MOST_BLOCKS = 512  # of a launch
 
 _COPIED = {
@@ -72,16 +74,32 @@ class Cut(NamedTuple):
 WHOLE = Cut(None)
 
 
-def cut_columns(rows: int, columns: int, itemsize: int, lines: int = 2) -> Cut:
+def evenly(blocks: int) -> int:
+    """So many blocks or fewer, at least one: a power of two, as threads mostly are, so that none waits for another."""
+    return 1 << max(0, blocks.bit_length() - 1)
+
+
+def blocks_of_columns(columns: int, unit: int, lines: int = 2) -> int:
     """Blocks of at least `lines` lines of the cache in every row."""
+    return evenly(min(-(-columns // unit) // lines, max(MANY_BLOCKS, columns // BLOCK_COLUMNS)))
+
+
+def cut_columns(rows: int, columns: int, itemsize: int) -> Cut:
+    """Blocks of all rows of some columns, those of a product of this result."""
     unit = LINE // itemsize
-    blocks = min(-(-columns // (lines * unit)), rows * columns * itemsize // BLOCK_BYTES)
-    return Cut(COLUMNS, columns, unit, max(1, blocks))
+    blocks = min(blocks_of_columns(columns, unit), evenly(rows * columns * itemsize // BLOCK_BYTES))
+    return Cut(COLUMNS, columns, unit, blocks)
 
 
 def cut_rows(rows: int, columns: int, itemsize: int, unit: int = 1) -> Cut:
     """Blocks of rows, in multiples of `unit`."""
-    return Cut(ROWS, rows, unit, max(1, min(rows * columns * itemsize // BLOCK_BYTES, MOST_BLOCKS)))
+    blocks = min(rows * columns * itemsize // BLOCK_BYTES, -(-rows // unit), MOST_BLOCKS)
+    return Cut(ROWS, rows, unit, evenly(blocks))
+
+
+def cut_flat(size: int, itemsize: int) -> Cut:
+    """Blocks of a flat array."""
+    return Cut(COLUMNS, size, LINE // itemsize, evenly(min(size * itemsize // (2 * BLOCK_BYTES), MOST_BLOCKS // 2)))
 
 
 def cut(shape: tuple[int, int], itemsize: int) -> Cut:

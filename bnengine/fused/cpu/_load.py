@@ -9,7 +9,7 @@ from typing import Any
 from ... import threads
 from ...errors import BackendError, InputError
 
-INTERFACE = 2  # kInterface of kernels/cpu/tables.cpp
+INTERFACE = 3  # kInterface of kernels/cpu/tables.cpp
 SETS = ("v4", "v3", "aarch64")
 ISA, LIBRARY = "BNENGINE_ISA", "BNENGINE_CPU_LIBRARY"
 FOLDER = Path(__file__).resolve().parent
@@ -25,13 +25,13 @@ _OUTCOMES = {
 class Group(ctypes.Structure):
     """bnengine_group of kernels/cpu/replay.h."""
 
-    _fields_ = [(name, ctypes.c_int64) for name in ("width", "unit", "blocks", "launches")]
+    _fields_ = [(name, ctypes.c_int64) for name in ("unit", "blocks", "launches", "waits")]
 
 
 class Launch(ctypes.Structure):
     """bnengine_launch of kernels/cpu/replay.h."""
 
-    _fields_ = [("kernel", ctypes.c_void_p), *((n, ctypes.c_int64) for n in ("arrays", "integers", "reals"))]
+    _fields_ = [("kernel", ctypes.c_void_p), *((n, ctypes.c_int64) for n in ("width", "arrays", "integers", "reals"))]
 
 
 _pointer, _size, _text, _int = ctypes.c_void_p, ctypes.c_int64, ctypes.c_char_p, ctypes.c_int
@@ -49,6 +49,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bnengine_plan": (_pointer, [_pointer, _size, _pointer, _pointer, _pointer, _pointer, _size, _pointer]),
     "bnengine_plan_arrays": (_pointer, [_pointer]),
     "bnengine_run": (_int, [_pointer]),
+    "bnengine_run_timed": (_int, [_pointer, _pointer, _pointer]),
     "bnengine_plan_free": (None, [_pointer]),
     "bnengine_launch_now": (_int, [_pointer, _pointer, _pointer, _pointer, _pointer, _size]),
 }

@@ -9,15 +9,31 @@ from ..._typing import Array
 from ...memory import Outputs
 from ...ops.dense import AffineGradients
 from ...plan import COLUMNS, ROWS
-from ._launch import MOST_BLOCKS, Cut, absent, cut, extent, flat, kernel, output, ready, refusal
+from ._launch import (
+    LINE,
+    MANY_BLOCKS,
+    MOST_BLOCKS,
+    Cut,
+    absent,
+    blocks_of_columns,
+    cut,
+    evenly,
+    extent,
+    flat,
+    kernel,
+    output,
+    ready,
+    refusal,
+)
 from .pointwise import activated, derived
 
 SCRATCH = 3 << 20  # bytes: kScratch of kernels/cpu/gemm.cpp
-PANEL = 192  # bytes of a row of the result that a product is quickest with: three of the widest vectors
-ROW_PANEL = 512  # the same where there is a single row: eight of them, kRowVectors of kernels/cpu/tile.h
+ROW_PANEL = 512  # bytes of a row that is the only one, in a block: eight vectors, kRowVectors of kernels/cpu/tile.h
 LEAST_ROWS = 8  # that a product counts as: to bring W in takes as long as to multiply it by so many
-BLOCK_ROWS = 192  # kRows of kernels/cpu/gemm.cpp: so many share what is packed of W
-BLOCK_WORK = 1 << 19  # multiplications, at least, of a block
+BLOCK_ROWS = 192  # of a block, at least: so many share what is packed of W
+FEW_BLOCK_ROWS = 8  # of a narrow result, whose W is packed soon: kTileRows of kernels/cpu/tile.h
+NARROW = 512  # bytes of a row of the result
+BLOCK_WORK = 1 << 17  # multiplications, at least, of a block
 
 
 def unsupported(x: Any) -> str | None:
@@ -25,13 +41,15 @@ def unsupported(x: Any) -> str | None:
     return refusal(x)
 
 
-def _along(m: int, n: int, k: int, itemsize: int) -> Cut:
-    """How a product (m, k) (k, n) is cut: as what follows it on its result."""
+def _along(m: int, n: int, k: int, itemsize: int, *, ends: bool = False) -> Cut:
+    """How a product (m, k) (k, n) is cut: as what follows on its result; `ends` if that is no batch normalisation."""
+    work = max(1, max(m, LEAST_ROWS) * n * k // BLOCK_WORK)
     following = cut((m, n), itemsize)
-    panel = (ROW_PANEL if m == 1 else PANEL) // itemsize
-    unit, width = (panel, n) if following.by_columns else (BLOCK_ROWS, m)
-    blocks = min(-(-width // unit), max(1, max(m, LEAST_ROWS) * n * k // BLOCK_WORK), MOST_BLOCKS)
-    return Cut(following.split, width, unit, max(1, blocks))
+    if following.by_columns and not (ends and n * itemsize <= NARROW):
+        unit, lines = (ROW_PANEL // itemsize, 1) if m == 1 else (following.unit, 2)
+        return Cut(COLUMNS, n, unit, min(blocks_of_columns(n, unit, lines), evenly(work)))
+    unit, most = (FEW_BLOCK_ROWS, MANY_BLOCKS) if following.by_columns else (BLOCK_ROWS, MOST_BLOCKS)
+    return Cut(ROWS, m, unit, evenly(min(-(-m // unit), work, most)))
 
 
 def affine(
@@ -44,7 +62,7 @@ def affine(
     y = output(to, "out", (*x.shape[:-1], W.shape[1]), x.dtype, x)
     rows_x, rows_y = flat(x), flat(y)
     (m, k), n = extent(x), W.shape[1]
-    along, sizes = _along(m, n, k, x.itemsize), (m, n, k, k, n, n, False)
+    along, sizes = _along(m, n, k, x.itemsize, ends=b is not None), (m, n, k, k, n, n, False)
     if along.by_columns:
         run = kernel("gemm_nn", x, cut=along, scratch=SCRATCH)
         to.launch(run, whole=(rows_x,), reads=(W, b), writes=(rows_y, None), scalars=(*sizes, False), split=COLUMNS)
@@ -72,7 +90,10 @@ def affine_backward(
     if not bias_gradient:
         absent(to, "db")
     db = output(to, "db", W.shape[1:], x.dtype, x) if bias_gradient else None
-    _weight_gradients(to, rows_x, dz, dW, db)
+    if bias_gradient and W.shape[1] * W.itemsize <= NARROW:
+        _few_weight_gradients(to, rows_x, dz, dW, db)
+    else:
+        _weight_gradients(to, rows_x, dz, dW, db)
     if not input_gradient:
         absent(to, "dx")
         return AffineGradients(None, dW, db)
@@ -84,11 +105,24 @@ def affine_backward(
 def _weight_gradients(to: Outputs, x: Array, dz: Array, dW: Array, db: Array | None) -> None:
     """Launch dW = x^T dz and db = sum dz, by columns always: a sum over the rows is one chain."""
     (rows, inputs), outputs = x.shape, dz.shape[1]
-    unit = PANEL // x.itemsize
-    along = Cut(COLUMNS, outputs, unit, max(1, min(-(-outputs // unit), rows * inputs * outputs // BLOCK_WORK)))
     scalars = (inputs, outputs, rows, inputs, outputs, outputs, to.adds("dW"), to.adds("db"))
-    run = kernel("gemm_tn", x, cut=along, scratch=SCRATCH)
+    run = kernel("gemm_tn", x, cut=_by_columns(outputs, rows * inputs * outputs, x.itemsize), scratch=SCRATCH)
     to.launch(run, whole=(x,), reads=(dz, None), writes=(dW, db), scalars=scalars, split=COLUMNS)
+
+
+def _few_weight_gradients(to: Outputs, x: Array, dz: Array, dW: Array, db: Array) -> None:
+    """Launch the same where outputs are few, by columns of x, which are rows of dW: so it meets the layer before."""
+    (rows, inputs), outputs = x.shape, dz.shape[1]
+    to.launch(kernel("column_sums", x, cut=Cut(None, outputs)), reads=(dz,), writes=(db,),
+              scalars=(rows, outputs, to.adds("db")))  # fmt: skip
+    scalars = (inputs, outputs, rows, inputs, outputs, outputs, to.adds("dW"))
+    run = kernel("gemm_tn_rows", x, cut=_by_columns(inputs, rows * inputs * outputs, x.itemsize), scratch=SCRATCH)
+    to.launch(run, whole=(dz, None), reads=(x,), writes=(dW.T,), scalars=scalars, split=COLUMNS)
+
+
+def _by_columns(columns: int, work: int, itemsize: int) -> Cut:
+    unit = LINE // itemsize
+    return Cut(COLUMNS, columns, unit, min(blocks_of_columns(columns, unit), evenly(work // BLOCK_WORK)))
 
 
 def _input_gradient(to: Outputs, dz: Array, W: Array, dx: Array) -> None:

@@ -4,7 +4,7 @@ import ctypes
 import functools
 import math
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -55,7 +55,7 @@ class NativeKernel:
         packed = _packed(self.name, arguments)
         outcome = _load.library().bnengine_launch_now(
             ctypes.byref(_group([self])),
-            _load.kernel(self.name),
+            ctypes.byref(_launch(self, packed)),
             _vector(ctypes.c_void_p, packed.arrays),
             _vector(ctypes.c_int64, packed.integers),
             _vector(ctypes.c_double, packed.reals),
@@ -64,7 +64,7 @@ class NativeKernel:
         _load.done(outcome, self.name)
 
 
-def replayer(plan: Plan) -> Callable[[], None] | str:
+def replayer(plan: Plan) -> "NativePlan | str":
     """A call that runs the whole plan as one native call, or in words why there is none.
 
     The call releases the interpreter's lock and allocates nothing. It holds the plan, and with it the arrays.
@@ -74,7 +74,7 @@ def replayer(plan: Plan) -> Callable[[], None] | str:
     for launch in plan.launches:
         if why := _refusal(launch):
             return f"{name_of(launch.kernel)} {why}"
-    return _NativePlan(plan)
+    return NativePlan(plan)
 
 
 def _refusal(launch: Launch) -> str:
@@ -90,20 +90,20 @@ def _refusal(launch: Launch) -> str:
     return ""
 
 
-class _NativePlan:
+class NativePlan:
     """A plan in the library's memory; runs when called."""
 
     def __init__(self, plan: Plan) -> None:
+        self.plan, self.stages = plan, _stages(plan)
         groups, launches = list[_load.Group](), list[_load.Launch]()
         flat = Packed([], [], [])
         scratch = 0
-        for members in plan.groups():
-            kernels: list[NativeKernel] = [launch.kernel for launch in members]  # type: ignore[misc] # as _refusal saw
-            groups.append(_group(kernels))
+        for i, members in ((i, members) for stage in self.stages for i, members in enumerate(stage)):
+            kernels = [_native(launch) for launch in members]
+            groups.append(_group(kernels, waits=i == 0))
             for kernel, launch in zip(kernels, members, strict=True):
                 packed = _packed(kernel.name, (*launch.whole, *launch.reads, *launch.writes, *launch.scalars))
-                counts = len(packed.arrays), len(packed.integers), len(packed.reals)
-                launches.append(_load.Launch(_load.kernel(kernel.name), *counts))
+                launches.append(_launch(kernel, packed))
                 flat.arrays.extend(packed.arrays)
                 flat.integers.extend(packed.integers)
                 flat.reals.extend(packed.reals)
@@ -115,9 +115,10 @@ class _NativePlan:
             _vector(ctypes.c_double, flat.reals), scratch, ctypes.byref(outcome),
         )  # fmt: skip
         _load.done(outcome.value, "replayer")
-        self.plan = plan
         self._addresses = (ctypes.c_void_p * len(flat.arrays)).from_address(library.bnengine_plan_arrays(handle))
-        self._run = functools.partial(library.bnengine_run, ctypes.c_void_p(handle))
+        self.blocks = [group.blocks for group in groups]
+        self._handle, self._launches = ctypes.c_void_p(handle), len(launches)
+        self._run = functools.partial(library.bnengine_run, self._handle)
         weakref.finalize(self, library.bnengine_plan_free, handle).atexit = False
 
     def __call__(self) -> None:
@@ -144,12 +145,46 @@ class _NativePlan:
 
         return run
 
+    def timed(self) -> tuple[list[int], list[int]]:
+        """Run it with a clock: the ticks of each launch on all threads, and at the beginning and behind each group."""
+        busy, ended = (ctypes.c_uint64 * self._launches)(), (ctypes.c_uint64 * (len(self.blocks) + 1))()
+        _load.done(_load.library().bnengine_run_timed(self._handle, busy, ended), "a native plan")
+        return list(busy), list(ended)
 
-def _group(kernels: Sequence[NativeKernel]) -> _load.Group:
+
+def _native(launch: Launch) -> NativeKernel:
+    assert isinstance(launch.kernel, NativeKernel)
+    return launch.kernel
+
+
+def _stages(plan: Plan) -> list[list[list[Launch]]]:
+    """Those of the plan, the groups of many blocks first, for the others fit in behind them.
+
+    Stages that one thread is soon through with, one behind the other, are one group: it waits for nobody.
+    """
+    stages, alone = list[list[list[Launch]]](), False
+    for groups in plan.stages():
+        blocks = {id(group): _group([_native(launch) for launch in group]).blocks for group in groups}
+        before, alone = alone, max(blocks.values()) == 1
+        if not alone:
+            stages.append(sorted(groups, key=lambda group: -blocks[id(group)]))
+            continue
+        if not before:
+            stages.append([[]])
+        stages[-1][0].extend(launch for group in groups for launch in group)
+    return stages
+
+
+def _group(kernels: Sequence[NativeKernel], *, waits: bool = True) -> _load.Group:
     """How the blocks of a group lie: units that suit every kernel of it, and the most blocks that one asks for."""
-    width, unit = kernels[0].width, math.lcm(*(kernel.unit for kernel in kernels))
-    blocks = min(max(kernel.blocks for kernel in kernels), max(1, -(-width // unit)))
-    return _load.Group(width, unit, blocks, len(kernels))
+    unit = math.lcm(*(kernel.unit for kernel in kernels))
+    most = max(1, -(-min(kernel.width for kernel in kernels) // unit))
+    return _load.Group(unit, min(max(kernel.blocks for kernel in kernels), most), len(kernels), waits)
+
+
+def _launch(kernel: NativeKernel, packed: Packed) -> _load.Launch:
+    counts = len(packed.arrays), len(packed.integers), len(packed.reals)
+    return _load.Launch(_load.kernel(kernel.name), kernel.width, *counts)
 
 
 def _address(x: Array) -> int:

@@ -9,7 +9,7 @@ from ...memory import Outputs
 from ...ops.judge import Verdict
 from ...ops.update import AdamState, Advanced, Ranges, RmspropState, SgdState
 from ...plan import ROWS
-from ._launch import Cut, absent, cut_columns, kernel, output, ready, refusal
+from ._launch import Cut, absent, cut_flat, kernel, output, ready, refusal
 
 CHUNK = 4096  # gradients that have one sum of squares
 
@@ -33,9 +33,10 @@ def judge(
     new = None if scaling is None else output(to, "scaling", (4,), dtype, gradients)
     chunks = max(1, -(-gradients.size // CHUNK))
     of_proposals = -(-proposals.size // chunks)
+    blocks = min(chunks, cut_flat(gradients.size, gradients.itemsize).blocks)
     partial = to.array("sums of chunks", (chunks, 2), np.float64, gradients)
     to.launch(
-        kernel("judge_chunks", gradients, cut=Cut(ROWS, chunks, 1, _flat_cut(gradients).blocks)),
+        kernel("judge_chunks", gradients, cut=Cut(ROWS, chunks, 1, blocks)),
         whole=(gradients, proposals),
         writes=(partial,),
         scalars=(gradients.size, CHUNK, proposals.size, of_proposals),
@@ -103,7 +104,7 @@ def _update(
     writes = [None if a is None else output(to, name, a.shape, dtype, parameters) for name, a in old.items()]
     for name in (n for n, a in old.items() if a is None):
         absent(to, name)
-    along = _flat_cut(parameters)
+    along = cut_flat(parameters.size, parameters.itemsize)
     ranges = sorted((int(begin), int(end)) for begin, end in frozen)
     numbers = (table.shape[0], int(border), int(flag), len(ranges), *(end for pair in ranges for end in pair))
     run = kernel(rule, parameters, cut=along)
@@ -129,17 +130,12 @@ def rounded(ok: Array, parameters: Array, shadow: Array, out: Array) -> None:
         out[...] = parameters if ok[0] else shadow
 
 
-def _flat_cut(x: Array) -> Cut:
-    """Blocks of a flat array."""
-    return cut_columns(1, x.size, x.itemsize)
-
-
 def average(to: Outputs, averaged: Array, values: Array, ok: Array, *, decay: float) -> Array:
     """a <- decay a + (1 - decay) values, where ok."""
     averaged, ok = ready(to, averaged), ready(to, ok, np.bool_)
     values = ready(to, values, averaged.dtype)
     out = output(to, "out", averaged.shape, averaged.dtype, averaged)
-    along = _flat_cut(averaged)
+    along = cut_flat(averaged.size, averaged.itemsize)
     reads, writes = (averaged.reshape(-1), values.reshape(-1)), (out.reshape(-1),)
     run = kernel("average", averaged, cut=along)
     to.launch(run, whole=(ok,), reads=reads, writes=writes, scalars=(float(decay),), split=along.split)

@@ -1,0 +1,77 @@
+"""Where a replay spends its time: stage by stage and by kind of kernel; the replays are real."""
+
+import numpy as np
+import pytest
+
+from bnengine import threads
+from bnengine.errors import BackendError, InputError
+from bnengine.fused.cpu.native import NativeKernel, replayer
+from bnengine.fused.cpu.profile import by_kind, profile
+from bnengine.plan import COLUMNS, Launch, Plan
+
+pytestmark = pytest.mark.usefixtures("native")
+
+
+def plan_of(*launches):
+    plan = Plan()
+    for launch in launches:
+        plan.record(launch)
+    return plan
+
+
+@pytest.fixture
+def filled():
+    """A large array and a small one filled, and copied where the small one ends."""
+    large, small, end = np.zeros(1 << 20), np.zeros(8), np.zeros(8)
+    launches = (
+        Launch(NativeKernel("fill<double>", large.size, 8, 16), writes=(large,), scalars=(2.0,), split=COLUMNS),
+        Launch(NativeKernel("fill<double>", small.size), writes=(small,), scalars=(3.0,), split=COLUMNS),
+        Launch(NativeKernel("copy<double>", 8), whole=(small,), writes=(end,)),
+    )
+    return plan_of(*launches), large, end
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_profile_tells_stages_groups_and_launches_in_the_order_of_the_replay(filled, count):
+    threads.set(count)
+    plan, large, end = filled
+    times = profile(plan, 5)
+    assert (large == 2).all()
+    assert (end == 3).all()
+    assert [[(group.kernels, group.blocks) for group in stage.groups] for stage in times] == [
+        [(("fill<double>",), 16), (("fill<double>",), 1)],
+        [(("copy<double>",), 1)],
+    ]
+    (many, few), (copied,) = (stage.groups for stage in times)
+    assert many.busy[0] > few.busy[0]
+    assert many.busy[0] > copied.busy[0]
+    assert all(stage.seconds > 0 for stage in times)
+    assert many.busy[0] + few.busy[0] <= 1.5 * count * times[0].seconds  # medians, each of its own replay
+
+
+def test_kinds_add_up_what_their_launches_took(filled):
+    threads.set(1)
+    times = profile(filled[0], 5)
+    kinds = by_kind(times)
+    assert [(kind.kernel, kind.launches) for kind in kinds] == [("fill<double>", 2), ("copy<double>", 1)]
+    first = times[0].groups
+    assert kinds[0].seconds == first[0].busy[0] + first[1].busy[0]
+    total = sum(stage.seconds for stage in times)
+    assert kinds[0].share == pytest.approx(kinds[0].seconds / total)
+    assert kinds[1].share < kinds[0].share
+
+
+def test_each_replay_begins_where_it_is_set(filled):
+    calls = []
+    profile(filled[0], 3, lambda: calls.append(filled[2].copy()))
+    assert [list(seen) for seen in calls] == [[0.0] * 8, [3.0] * 8, [3.0] * 8]
+
+
+def test_a_profile_refuses_what_it_cannot_time(filled):
+    with pytest.raises(InputError, match="profile: replays 0 is less than 1"):
+        profile(filled[0], 0)
+    x = np.zeros(4)
+    plan = plan_of(Launch(np.copyto, writes=(x,), scalars=(1.0,)))
+    assert isinstance(replayer(plan), str)
+    with pytest.raises(BackendError, match="profile: copyto is not a native kernel"):
+        profile(plan)
