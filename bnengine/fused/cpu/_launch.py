@@ -79,9 +79,9 @@ def evenly(blocks: int) -> int:
     return 1 << max(0, blocks.bit_length() - 1)
 
 
-def blocks_of_columns(columns: int, unit: int, lines: int = 2) -> int:
-    """Blocks of at least `lines` lines of the cache in every row."""
-    return evenly(min(-(-columns // unit) // lines, max(MANY_BLOCKS, columns // BLOCK_COLUMNS)))
+def blocks_of_columns(columns: int, unit: int, least: int = 2) -> int:
+    """Blocks of at least so many units."""
+    return evenly(min(-(-columns // unit) // least, max(MANY_BLOCKS, columns // BLOCK_COLUMNS)))
 
 
 def cut_columns(rows: int, columns: int, itemsize: int) -> Cut:

@@ -46,8 +46,8 @@ def _along(m: int, n: int, k: int, itemsize: int, *, ends: bool = False) -> Cut:
     work = max(1, max(m, LEAST_ROWS) * n * k // BLOCK_WORK)
     following = cut((m, n), itemsize)
     if following.by_columns and not (ends and n * itemsize <= NARROW):
-        unit, lines = (ROW_PANEL // itemsize, 1) if m == 1 else (following.unit, 2)
-        return Cut(COLUMNS, n, unit, min(blocks_of_columns(n, unit, lines), evenly(work)))
+        unit, least = (ROW_PANEL // itemsize, 1) if m == 1 else (following.unit, 2)
+        return Cut(COLUMNS, n, unit, min(blocks_of_columns(n, unit, least), evenly(work)))
     unit, most = (FEW_BLOCK_ROWS, MANY_BLOCKS) if following.by_columns else (BLOCK_ROWS, MOST_BLOCKS)
     return Cut(ROWS, m, unit, evenly(min(-(-m // unit), work, most)))
 
