@@ -14,7 +14,8 @@ from tests.cuda_on_cpu.sanitized import environment, preload
 from tests.support import ROOT, required
 
 BUILD = ROOT / "build" / "kernels-sanitized"
-TESTS = ("test_replay.py", "test_launchers.py", "test_destinations.py")
+TESTS = ("test_replay.py", "test_launchers.py", "test_destinations.py", "test_edges.py")
+NETWORKS = "test_random_networks.py::test_op_by_op_gives_the_bits_of_the_plan"
 
 
 def built() -> str:
@@ -38,7 +39,7 @@ def main(options: list[str]) -> int:
         print(f"the native kernels are not run under sanitizers: {reason}")
         return int("asan" in required())
     assert isinstance(library, Path)
-    tests = [str(Path("tests") / "cpu" / name) for name in TESTS if (ROOT / "tests" / "cpu" / name).is_file()]
+    tests = [str(Path("tests") / "cpu" / name) for name in (*TESTS, NETWORKS)]
     variables = environment(library) | {"BNENGINE_CPU_LIBRARY": str(BUILD / "_kernels.so")}
     # The sanitizer writes its report where file descriptor 2 leads: pytest must leave that one open.
     command = [sys.executable, "-m", "pytest", "--capture=sys", "-m", "not gpu and not peers", "-k", "not avx_512"]
