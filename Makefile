@@ -16,7 +16,7 @@ GPU_ARGS       ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
-.PHONY: help kernels demo demo-gpu test test-references gpu gpu-verify gpu-bench lint format types cuda-proof kernels-sanitized peers peers-install wheel wheel-check cuda-extra clean
+.PHONY: help kernels bench demo demo-gpu test test-references gpu gpu-verify gpu-bench lint format types cuda-proof kernels-sanitized peers peers-install wheel wheel-check cuda-extra clean
 .DEFAULT_GOAL := help
 
 help:
@@ -30,7 +30,8 @@ help:
 	@echo "make types        check the types"
 	@echo "make cuda-proof   compile the CUDA kernels for every architecture, without a GPU (BNENGINE_FULL=1: every instance)"
 	@echo "make kernels-sanitized   run CUDA kernels on the CPU, and the native ones, under g++'s sanitizers"
-	@echo "make peers        compare with PyTorch, which is installed first (PEERS_PIP: more options for pip)"
+	@echo "make peers        compare with PyTorch and JAX, which are installed first (PEERS_PIP: more options for pip)"
+	@echo "make bench        measure this CPU beside them, 8 minutes, into tests/benchmarks/results and the README"
 	@echo "make wheel        build dist/*.whl and dist/*.tar.gz;  make wheel-check tries them outside the checkout"
 	@echo "make clean        remove .venv and what was built; runs/ stays"
 	@echo "PYTHON=python3.12 takes another interpreter, VENV=folder another environment"
@@ -73,7 +74,7 @@ $(VENV)/.test: $(VENV)/.made pyproject.toml
 	@touch $@
 
 $(VENV)/.peers: $(VENV)/.test
-	@echo "installing PyTorch (about 200 MB for its CPU wheel, several GB with CUDA)"
+	@echo "installing JAX (about 100 MB) and PyTorch (about 200 MB for its CPU wheel, several GB with CUDA)"
 	@$(PIP) $(PEERS_PIP) --editable '.[test,peers]'
 	@touch $@
 
@@ -148,6 +149,9 @@ peers-install: $(VENV)/.peers
 
 peers: peers-install
 	@$(BIN)/python -m pytest -m peers tests/peers $(ARGS)
+
+bench: peers-install kernels
+	@env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m tests.benchmarks $(ARGS)
 
 wheel: $(VENV)/.made
 	@$(PIP) build

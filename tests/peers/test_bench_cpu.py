@@ -58,7 +58,7 @@ def test_predictions_are_ours(peer: Any, tmp_path: Path) -> None:
     assert difference(mine, theirs, tmp_path) is None
 
 
-@pytest.mark.parametrize("case", kernels(5000), ids=lambda case: case.name)
+@pytest.mark.parametrize("case", list(kernels(5000)), ids=lambda case: case.name)
 def test_results_of_single_ops_are_ours(peer: Any, case: Case, tmp_path: Path) -> None:
     mine, theirs = answers(*peer, "kernel", case.given, tmp_path)
     assert difference(mine, theirs, tmp_path) is None

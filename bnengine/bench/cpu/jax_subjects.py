@@ -149,13 +149,11 @@ def kernel(jax: Any, role: str, given: dict[str, Any], folder: Path) -> Subject:
 
 
 def waiting(jax: Any, call: Callable[[], Any]) -> Callable[[int], None]:
-    """n calls, the last one waited for: computations are in order."""
+    """n calls, each waited for: those that do not depend on one another would run side by side."""
 
     def run(n: int) -> None:
-        value = None
         for _ in range(n):
-            value = call()
-        jax.block_until_ready(value)
+            jax.block_until_ready(call())
 
     return run
 

@@ -1,4 +1,4 @@
-"""One case: its contenders made ready side by side, compared with ours, then timed in rounds that nobody disturbs."""
+"""One case: its contenders made ready, compared with ours, then timed in rounds that nobody disturbs."""
 
 import shutil
 import subprocess
@@ -18,7 +18,7 @@ from .cases import COPY, OURS, PRODUCTS, REFERENCE, Case
 from .processes import Crew, Lost, Process, Refused
 
 PREPARING, SHORTEST = 150.0, 20.0  # seconds that contenders may take to be ready, compilers among them: in between
-BEFORE = 0.25  # of the time that is left
+BEFORE = 0.2  # of the time that is left
 HEARING, LATE = 60.0, 10.0  # seconds that a slot may take longer than it should; and behind the deadline
 STARTING = 0.15  # seconds until another program runs
 
@@ -111,23 +111,16 @@ def measure(case: Case, crew: Crew, share: float, until: Deadline, pace: Pace) -
 def prepared(
     case: Case, crew: Crew, folder: Path, until: Deadline
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:  # fmt: skip
-    """(what each contender computes, why others are not ready), all asked at once and then heard."""
-    told, void, asked = dict[str, dict[str, Any]](), dict[str, str](), dict[str, Process]()
+    """(what each contender computes, why others are not ready), one after the other: pools of threads that spin would
+    hold up each other.
+    """
+    told, void = dict[str, dict[str, Any]](), dict[str, str]()
     message = {"do": "prepare", "kind": case.kind, "given": case.given, "folder": str(folder)}
     for role in case.roles:
+        seconds = min(PREPARING, max(SHORTEST, until.left() * BEFORE), max(1.0, until.left()))
         try:
-            asked[role] = crew[role]
-            asked[role].tell(message)
-        except (Lost, OSError) as error:
-            void[role] = str(error)
-            asked.pop(role, None)
-    seconds = min(PREPARING, max(SHORTEST, until.left() * BEFORE), max(1.0, until.left()))
-    end = Deadline(seconds, until.clock)
-    for role, process in asked.items():
-        left = max(end.left(), 0.1)
-        try:
-            told[role] = process.hear(left, max(0.0, seconds - left))
-        except (Lost, Refused) as error:
+            told[role] = crew[role].ask(message, seconds)
+        except (Lost, Refused, OSError) as error:
             void[role] = str(error)
     return told, void
 

@@ -85,16 +85,13 @@ class Process:
         except (OSError, ValueError):
             raise Lost(self._ended()) from None
 
-    def hear(self, seconds: float, since: float = 0.0) -> dict[str, Any]:
-        """The answer, to a question asked `since` seconds ago.
-
-        Lost, and the process is ended, where it does not come; Refused where it is a reason.
-        """
+    def hear(self, seconds: float) -> dict[str, Any]:
+        """The answer. Lost, and the process is ended, where it does not come; Refused where it is a reason."""
         try:
             line = self._lines.get(timeout=None if seconds == float("inf") else max(seconds, 1e-3))
         except queue.Empty:
             self.end()
-            raise Lost(f"no answer within {since + seconds:.0f} s") from None
+            raise Lost(f"no answer within {seconds:.0f} s") from None
         if line is None:
             raise Lost(self._ended())
         try:
