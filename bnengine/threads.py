@@ -1,6 +1,8 @@
 """How many threads the native kernels take: by default as many as the cores that this process may use.
 
 `BNENGINE_NUM_THREADS` in the environment says another number; `set(n)` changes it at any time. No result depends on it.
+While the threads run, the OpenBLAS of NumPy's wheels has its jobs run on them too, so that steps and `np.matmul` do not
+fight over the cores; `release()` ends that, and `BNENGINE_NUMPY_BLAS=apart` never begins it.
 """
 
 import os
@@ -34,10 +36,18 @@ def set(n: int) -> None:
 
 
 def release() -> None:
-    """Stop the threads; the next step that has use for them starts them again."""
+    """Stop the threads, and leave NumPy's BLAS to its own; the next step that has use for them starts them again."""
     native = fused.native()
     if native.available() is None:
         native.done(native.library().bnengine_release(), "threads.release")
+
+
+def numpy_blas() -> str:
+    """What NumPy multiplies with, and whether its jobs run on these threads; if not, why.
+
+    Raises InputError where BNENGINE_NUMPY_BLAS is neither shared nor apart.
+    """
+    return str(fused.numpy_blas().described(0 if fused.native().available() else get()))
 
 
 def default() -> int:

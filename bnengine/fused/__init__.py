@@ -28,6 +28,11 @@ def native() -> Any:
     return importlib.import_module(f"{__name__}.cpu._load")
 
 
+def numpy_blas() -> Any:
+    """What is known of the BLAS that NumPy multiplies with; imported when it is asked for."""
+    return importlib.import_module(f"{__name__}.cpu.numpy_blas")
+
+
 def instruction_set() -> str | None:
     """Which instructions of the processor the native kernels use, in a user's words; None where there are no kernels.
 

@@ -31,6 +31,7 @@
 #include <atomic>
 #include <new>
 
+#include "floating_point.h"
 #include "sleep.h"
 
 namespace bnengine {
@@ -71,6 +72,8 @@ struct Pool {
   char* scratch = nullptr;
   size_t bytes = 0;  // of scratch, of each thread
   bool forks = false;
+  void (*told)(Threads) = nullptr;
+  std::atomic<int> wanted{0};  // callers that wait for the mutex
   alignas(kLine) Signal posted;
   std::atomic<Slot*> current{nullptr};
   std::atomic<bool> stopping{false};
@@ -108,23 +111,6 @@ void wait(Signal& signal, uint32_t seen) {
   }
 }
 
-// The processor's floating-point mode is the default one while tasks run, whatever the caller's is: the same bits in
-// every thread. The caller's comes back, flags and all.
-struct FloatingPoint {
-#if defined(__x86_64__)
-  unsigned held = __builtin_ia32_stmxcsr();
-  FloatingPoint() { __builtin_ia32_ldmxcsr(0x1F80); }
-  ~FloatingPoint() { __builtin_ia32_ldmxcsr(held); }
-#elif defined(__aarch64__)
-  uint64_t held;
-  FloatingPoint() {
-    __asm__ volatile("mrs %0, fpcr" : "=r"(held));
-    __asm__ volatile("msr fpcr, %0" : : "r"(uint64_t(0)));
-  }
-  ~FloatingPoint() { __asm__ volatile("msr fpcr, %0" : : "r"(held)); }
-#endif
-};
-
 // The next task of a range of `size` in this stage, -1 if there is none.
 index claim(std::atomic<uint64_t>& word, uint32_t stage, uint32_t size) {
   uint64_t seen = word.load(std::memory_order_relaxed);
@@ -154,10 +140,10 @@ index take(const Work& work, Claims* claims, uint32_t stage, int threads, int id
 
 // Takes part in the job of a slot, which this thread has entered, until its last stage has ended.
 void take_part(Slot& slot, int threads, int id) {
-  const FloatingPoint mode;
+  const Work& work = slot.work;
+  const FloatingPoint mode(!work.foreign);
   inside = true;
   Worker worker{slot.scratch + size_t(id) * slot.bytes, slot.bytes};
-  const Work& work = slot.work;
   for (uint32_t first; (first = slot.stage.value()) < uint32_t(work.stages);) {
     const uint32_t behind = uint32_t(work.wave(first));
     index count = 0;
@@ -201,7 +187,12 @@ void drain() {
     while (pool.slots[i].gate.load(std::memory_order_acquire)) sched_yield();
 }
 
+void tell(Threads now) {
+  if (pool.told) pool.told(now);
+}
+
 void stop() {
+  tell(Threads::stop);
   pool.stopping.store(true, std::memory_order_release);
   pool.posted.set(pool.posted.value() + 1);
   for (int i = 0; i < pool.started; ++i) pthread_join(pool.workers[i].handle, nullptr);
@@ -258,6 +249,7 @@ void start() {
     ++pool.started;
   }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  if (pool.started) tell(Threads::run);
 }
 
 bool has_use_for_threads(const Work& work) {
@@ -268,7 +260,7 @@ bool has_use_for_threads(const Work& work) {
 }
 
 void run_alone(const Work& work) {
-  const FloatingPoint mode;
+  const FloatingPoint mode(!work.foreign);
   inside = true;
   Worker worker{pool.scratch, pool.bytes};
   for (index stage = 0, task = 0; stage < work.stages; ++stage)
@@ -297,7 +289,9 @@ void before_fork() { pthread_mutex_lock(&pool.mutex); }
 void behind_fork() { pthread_mutex_unlock(&pool.mutex); }
 
 void in_child() {
+  tell(Threads::gone);
   pool.started = 0;
+  pool.wanted.store(0, std::memory_order_relaxed);
   pool.current.store(nullptr, std::memory_order_relaxed);
   for (int i = 0; pool.slots && i < pool.threads; ++i) pool.slots[i].gate.store(0, std::memory_order_relaxed);
   pool.posted.reset();
@@ -309,7 +303,11 @@ class Hold {
  public:
   Hold() {
     if (inside) return;
-    pthread_mutex_lock(&pool.mutex);
+    if (pthread_mutex_trylock(&pool.mutex)) {
+      pool.wanted.fetch_add(1, std::memory_order_relaxed);
+      pthread_mutex_lock(&pool.mutex);
+      pool.wanted.fetch_sub(1, std::memory_order_relaxed);
+    }
     if (!pool.forks) pool.forks = pthread_atfork(before_fork, behind_fork, in_child) == 0;
     outcome_ = pool.ready || allot(pool.threads) ? Outcome::done : Outcome::memory;
     if (outcome_ != Outcome::done) pthread_mutex_unlock(&pool.mutex);
@@ -335,6 +333,23 @@ Outcome pool_run(const Work& work) {
     run_together(work);
   else
     run_alone(work);
+  return Outcome::done;
+}
+
+bool pool_run_at_once(const Work& work) {
+  if (inside || pool.wanted.load(std::memory_order_relaxed) || pthread_mutex_trylock(&pool.mutex)) return false;
+  const bool enough = pool.started > 0 && work.end(0) <= pool.started + 1;
+  if (enough) run_together(work);
+  pthread_mutex_unlock(&pool.mutex);
+  return enough;
+}
+
+Outcome pool_watch(void (*told)(Threads)) {
+  const Hold hold;
+  if (!hold) return hold.outcome();
+  tell(Threads::stop);
+  pool.told = told;
+  if (pool.started) tell(Threads::run);
   return Outcome::done;
 }
 

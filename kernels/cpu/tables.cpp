@@ -24,7 +24,7 @@
 namespace bnengine {
 namespace {
 
-constexpr int kInterface = 3;
+constexpr int kInterface = 4;
 
 struct Table {
   const char* set;

@@ -170,7 +170,15 @@ def test_info_names_every_backend_with_reason_and_cure(done: Command) -> None:
     assert found["kernels"].startswith(("built, instruction set ", "references: "))
     assert found["bnengine"] == bn.__version__
     text = done("info").out
-    for told in (*reports, "taken: ", "auto: ", f"kernels: {found['kernels']}", "matplotlib", bn.__version__):
+    for told in (
+        *reports,
+        "taken: ",
+        "auto: ",
+        f"kernels: {found['kernels']}",
+        f"products: {found['products']}",
+        "matplotlib",
+        bn.__version__,
+    ):
         assert told in text
     for report in reports.values():
         assert report["usable"] or f"cure: {report['cure']}" in text

@@ -8,10 +8,11 @@ from tests.cpu.driver import HERE, compiled, environment
 from tests.support import ROOT
 
 CASES = (
-    "counts", "sleeping", "nested", "concurrent", "resize", "forked", "leaving", "scratch", "floating_point", "late",
+    "counts", "sleeping", "nested", "concurrent", "resize", "forked", "leaving", "scratch", "floating_point", "at_once",
+    "watched", "late",
 )  # fmt: skip
-# Not forked under GCC's sanitizers: what locks of their own other threads hold, the child waits for without an end.
-ALONE = tuple(case for case in CASES if case != "forked")
+# No forks under GCC's sanitizers: what locks of their own other threads hold, the child waits for without an end.
+ALONE = tuple(case for case in CASES if case not in ("forked", "watched"))
 CHECKS = {"": CASES, "thread": ALONE, "address,undefined": ALONE}
 
 
@@ -31,7 +32,7 @@ def test_the_thread_sanitizer_sees_a_slot_that_is_taken_too_early(tmp_path):
     planted = tmp_path / "cpu" / "pool.cpp"
     planted.parent.mkdir()
     planted.write_text(text.replace(waits, ""))
-    for header in ("pool.h", "sleep.h", "kernel.h"):
+    for header in ("pool.h", "sleep.h", "kernel.h", "floating_point.h"):
         (planted.parent / header).write_text((ROOT / "kernels" / "cpu" / header).read_text())
     program = compiled(planted, HERE / "pool_driver.cpp", name="planted", sanitize="thread")
     variables = environment() | {"TSAN_OPTIONS": "halt_on_error=1"}  # behind a race there may be no end

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-import tracemalloc
 import weakref
 
 import numpy as np
@@ -17,7 +16,7 @@ from bnengine import threads
 from bnengine.errors import BackendError, InputError
 from bnengine.fused.cpu.native import NativeKernel, replayer
 from bnengine.plan import COLUMNS, ROWS, Launch, Plan
-from tests.cuda_on_cpu.redzones import sanitized
+from tests.cpu.heap import asked_by
 from tests.support import ROOT
 
 pytestmark = pytest.mark.usefixtures("kernels_for_tests")
@@ -164,50 +163,15 @@ def test_a_launch_without_a_split_and_one_of_no_width_run_as_one_block():
 
 def test_a_steady_run_asks_for_no_memory(case):
     _, _, _, launches = case
-    run = replayer(plan_of(*launches))
-    gc.collect()
-    gc.disable()
-    try:
-        assert grown(run) == 0
-        tracemalloc.start()
-        for _ in range(1000):
-            run()
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert peak < 65536
-    finally:
-        gc.enable()
+    asked = asked_by(replayer(plan_of(*launches)))
+    assert asked.heap == 0
+    assert asked.traced < 65536
 
 
 def test_an_allocation_planted_in_a_kernel_is_seen():
     out = np.zeros(1)
     run = replayer(plan_of(Launch(NativeKernel("allocates"), writes=(out,), scalars=(100,))))
-    assert grown(run) >= 1000 * 100
-
-
-def grown(run):
-    """By how many bytes 1,000 runs change what the C heap has given out, mapped memory with it."""
-
-    class Info(ctypes.Structure):
-        _fields_ = [(name, ctypes.c_size_t) for name in (
-            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
-        )]  # fmt: skip
-
-    if sanitized():
-        pytest.skip("a sanitizer has a heap of its own, which mallinfo2 does not count")
-    try:
-        ask = ctypes.CDLL(None).mallinfo2
-    except AttributeError:
-        pytest.skip("this C library has no mallinfo2")
-    ask.restype = Info
-
-    figures = [0, 0]
-    for i in (0, 0, 0, 1):  # what the first calls leave behind is none of it
-        for _ in range(1000):
-            run()
-        found = ask()
-        figures[i] = found.uordblks + found.hblkhd
-    return figures[1] - figures[0]
+    assert asked_by(run).heap >= 1000 * 100
 
 
 def test_each_thread_has_the_scratch_that_was_asked_for():

@@ -8,8 +8,9 @@ from typing import Any
 
 from ... import threads
 from ...errors import BackendError, InputError
+from . import numpy_blas
 
-INTERFACE = 3  # kInterface of kernels/cpu/tables.cpp
+INTERFACE = 4  # kInterface of kernels/cpu/tables.cpp
 SETS = ("v4", "v3", "aarch64")
 ISA, LIBRARY = "BNENGINE_ISA", "BNENGINE_CPU_LIBRARY"
 FOLDER = Path(__file__).resolve().parent
@@ -52,6 +53,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bnengine_run_timed": (_int, [_pointer, _pointer, _pointer]),
     "bnengine_plan_free": (None, [_pointer]),
     "bnengine_launch_now": (_int, [_pointer, _pointer, _pointer, _pointer, _pointer, _size]),
+    "bnengine_blas": (_int, [_pointer]),
+    "bnengine_blas_calls": (_size, [_int]),
 }
 
 
@@ -64,7 +67,7 @@ def path() -> Path:
 def available() -> str | None:
     """Why there are no native kernels here, in a sentence; None if there are.
 
-    Raises InputError where BNENGINE_ISA or BNENGINE_NUM_THREADS cannot be what they say.
+    Raises InputError where BNENGINE_ISA, BNENGINE_NUM_THREADS or BNENGINE_NUMPY_BLAS cannot be what they say.
     """
     found = _opened()
     return found if isinstance(found, str) else None
@@ -98,6 +101,7 @@ def _opened() -> Any:
     if unfit := _choose(opened):
         return unfit
     done(opened.bnengine_set_threads(threads.default()), threads.VARIABLE)
+    done(numpy_blas.share(opened), numpy_blas.VARIABLE)
     return opened
 
 

@@ -1,0 +1,47 @@
+// The processor's floating-point mode, taken and given back.
+#pragma once
+#include <stdint.h>
+
+namespace bnengine {
+
+// The processor's floating-point mode is the default one while kernels run, whatever the caller's is: the same bits in
+// every thread. The caller's comes back, flags and all.
+class FloatingPoint {
+ public:
+  explicit FloatingPoint(bool ours) : ours_(ours) {
+    if (ours_) held_ = exchange(kDefault);
+  }
+  ~FloatingPoint() {
+    if (ours_) exchange(held_);
+  }
+  FloatingPoint(const FloatingPoint&) = delete;
+  FloatingPoint& operator=(const FloatingPoint&) = delete;
+
+ private:
+#if defined(__x86_64__)
+  using Mode = unsigned;
+  static constexpr Mode kDefault = 0x1F80;
+  static Mode exchange(Mode mode) {
+    const Mode before = __builtin_ia32_stmxcsr();
+    __builtin_ia32_ldmxcsr(mode);
+    return before;
+  }
+#else
+  using Mode = uint64_t;
+  static constexpr Mode kDefault = 0;
+  static Mode exchange(Mode mode) {
+    Mode before = 0;
+#if defined(__aarch64__)
+    __asm__ volatile("mrs %0, fpcr" : "=r"(before));
+    __asm__ volatile("msr fpcr, %0" : : "r"(mode));
+#else
+    (void)mode;
+#endif
+    return before;
+  }
+#endif
+  bool ours_;
+  Mode held_ = kDefault;
+};
+
+}  // namespace bnengine
