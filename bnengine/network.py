@@ -12,7 +12,7 @@ from .data import Preprocessing
 from .errors import InputError
 from .flat import Flat, Parameter, Statistics, size
 from .layers import Layer, Pass, Pullback, build, chain, config_of, labelled, named_handles, settle, used_handles
-from .layers.base import Dx, widths
+from .layers.base import Changes, Dx, widths
 from .memory import Choice, Fresh
 from .named import Freezable, Named
 from .passes import ROWS, Arrays, Passes
@@ -82,7 +82,8 @@ class Sequential(Named):
         self.given, self.dtype, self.precision, self.seed = layers, dtype, precision, seed
         self.storage, self.products = settle_precision(precision, dtype, self.backend)
         self.preprocessing: Preprocessing | None = None  # set by training, saved along: what raw data goes through
-        self.layers = settle(labelled(layers, "", count()))
+        self.changes = Changes()
+        self.layers = settle(labelled(layers, "", count(), self.changes))
         self.inputs, self.outputs = widths(self.layers, None)
         self._names = named_handles(layers)
         used = used_handles(self.layers)
@@ -90,7 +91,7 @@ class Sequential(Named):
         self._names = {name: h for name, h in self._names.items() if h in used}
         self.freezes = self._freezes()
         native = self.backend.name == "numpy" and self.storage == dtype
-        self.passes = Passes() if native else None
+        self.passes, self._changes = Passes() if native else None, self.changes.count
         self._usual = np.dtype(dtype) if native else None
         self._allocate()
         self.reset()
@@ -210,7 +211,8 @@ class Sequential(Named):
 
         On NumPy arrays with native kernels a batch has 1,024 rows at most, and from the second one of a shape on it is
         one native call; see `bnengine.passes`. A layer of your own that is made of ops is part of it, and what it reads
-        of other than its parameters and statistics stays as it was then. The array is new. Threads may call it at once.
+        other than its attributes, parameters and statistics stays as it was then. The array is new. Threads may call it
+        at once.
         """
         if not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"predict: batch_size {batch_size!r} is not a whole number from 1 up")
@@ -240,6 +242,9 @@ class Sequential(Named):
             return run(*arguments, memory=Fresh())
         if not self._collected:
             self._require_statistics()
+        if self._changes != self.changes.count:
+            self._changes = self.changes.count
+            self.passes.forget()
         return self.passes(kind, arguments, self._read, run)
 
     def _read(self) -> list[Array]:

@@ -68,6 +68,11 @@ class Passes:
             self._lock.release()
         return run(*arguments, memory=Fresh())
 
+    def forget(self) -> None:
+        """Record every kind anew."""
+        with self._lock:
+            self._kept.clear()
+
     @property
     def plans(self) -> list[Hashable]:
         """The kinds that run as one native call."""

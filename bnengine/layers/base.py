@@ -39,10 +39,22 @@ class Pass:
     products: str = "highest"  # the precision that products are asked for
 
 
+class Changes:
+    """How often attributes of a network's layers were set: steps recorded before hold the older ones."""
+
+    count = 0
+
+
 class Layer:
     """Parameters and the ops that they enter. A layer holds handles, its network the numbers; forward changes none."""
 
     label = ""  # "BatchNorm(100), layer 1": what error messages start with; the network sets it
+    changes: "Changes | None" = None  # those of its network, which sets it
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if self.changes is not None:
+            self.changes.count += 1
+        super().__setattr__(name, value)
 
     def handles(self) -> dict[str, Handle]:
         """The layer's parameters and statistics by their names."""

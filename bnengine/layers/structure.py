@@ -7,7 +7,7 @@ from typing import Any
 from ..errors import InputError
 from ..flat import Handle
 from .activation import Activation
-from .base import Layer
+from .base import Changes, Layer
 from .batch_norm import BatchNorm
 from .dense import Dense
 from .dropout import Dropout
@@ -78,12 +78,12 @@ def _build(configs: list[dict[str, Any]], prefix: str, made: dict[str, Layer]) -
     return layers
 
 
-def labelled(layers: Iterable[Layer], prefix: str, dropouts: "count[int]") -> Iterator[Layer]:
-    """Copies that know their place, for error messages and for dropout's key."""
+def labelled(layers: Iterable[Layer], prefix: str, dropouts: "count[int]", changes: Changes) -> Iterator[Layer]:
+    """Copies that know their place, for error messages and for dropout's key, and where to count their changes."""
     for i, layer in enumerate(layers):
-        made = layer.changed(label=f"{layer!r}, layer {prefix}{i}")
+        made = layer.changed(label=f"{layer!r}, layer {prefix}{i}", changes=changes)
         if isinstance(made, Residual):
-            made.arrange(tuple(labelled(made.given, f"{prefix}{i}.", dropouts)))
+            made.arrange(tuple(labelled(made.given, f"{prefix}{i}.", dropouts, changes)))
         if isinstance(made, Dropout):
             made.index = next(dropouts)
         yield made

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from .._typing import Array
 from ..errors import InputError
 from ..fused import offered
+from ..layers.base import Changes
 from ..memory import Arena
 from ..plan import Plan
 from .watching import difference
@@ -46,14 +47,16 @@ class Replays:
     """Records the first step of each key while it runs, and replays later ones: the same launches, so the same bytes.
 
     `replay` False: op by op, always. `graph`: "auto" takes one graph a step, or one native call, where the library can,
-    False never, and True makes it an error where there is no graph. `outside` names the classes that bnengine does not
+    False never, and True makes it an error where there is no graph. `changes`: of the network's layers, after which all
+    is recorded anew. `outside` names the classes that bnengine does not
     know: where there are any, the second step of a key is recorded too, and the steps of one whose launches differ run
     op by op.
     """
 
     def __init__(
-        self, memory: Arena, backend: str, *, replay: bool, graph: Graph, outside: Callable[[], list[str]] = list
-    ) -> None:
+        self, memory: Arena, backend: str, changes: Changes, *, replay: bool, graph: Graph,
+        outside: Callable[[], list[str]],
+    ) -> None:  # fmt: skip
         if graph not in ("auto", True, False):
             raise InputError(f"Step: graph {graph!r} is not 'auto', True or False")
         self._replayer, self._replayed_as = offered(backend, "replayer"), offered(backend, "REPLAYED_AS")
@@ -63,6 +66,7 @@ class Replays:
         self.memory, self.replay, self.graph, self._outside = memory, replay, graph, outside
         self._kept: dict[Hashable, _Kept] = {}
         self._memory_of_plans: tuple[int, ...] = ()
+        self._changes, self._seen = changes, changes.count
         self._last: tuple[Hashable, Callable[[], None]] | None = None
 
     @property
@@ -87,9 +91,9 @@ class Replays:
         if not self.replay:
             run()
             return
-        if memory() != self._memory_of_plans:
+        if memory() != self._memory_of_plans or self._changes.count != self._seen:
             self._kept.clear()
-            self._last, self._memory_of_plans = None, memory()
+            self._last, self._memory_of_plans, self._seen = None, memory(), self._changes.count
         if self._last is not None and self._last[0] == key:
             self._last[1]()
             return
@@ -99,12 +103,13 @@ class Replays:
                 run()
             now = memory()
             self._kept[key] = self._settled(key, plan, kept, now if now == self._memory_of_plans else None)
-            self._memory_of_plans, self._last = now, None
+            self._memory_of_plans, self._seen, self._last = now, self._changes.count, None
             return
         again = run if kept.mode is not None and kept.mode.how == "op by op" else self._replay_of(key, kept)
         if again is not run:
             self._last = key, again
         again()
+        self._seen = self._changes.count  # what a layer sets while it runs is no news
 
     def _settled(self, key: Hashable, plan: Plan, before: _Kept | None, memory: tuple[int, ...] | None) -> _Kept:
         kept, why = _Kept(plan, memory), ""

@@ -115,8 +115,10 @@ class Step:
         backend = self.backend = network.backend
         xp, device, dtype = backend.xp, backend.device, backend.dtype(network.dtype)
         self.memory = memory or Arena()
-        self._replays = Replays(self.memory, backend.name, replay=replay, graph=graph, outside=self._from_outside)
         self.graph = graph
+        self._replays = Replays(
+            self.memory, backend.name, network.changes, replay=replay, graph=graph, outside=self._from_outside
+        )
         self._gaps = False  # whether a step left gradients or proposals unwritten: of what is frozen, or has no batch
         self._last_key: Hashable = None
         self.resident: Resident | None = None

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("native")
 
 NUMPY = get_backend("numpy")
 NATIVE = [Variant(NUMPY, dtype, "auto") for dtype in ("float32", "float64")]
-MORE = 25 if os.environ.get("BNENGINE_FULL") else 1
+MORE = 25 if os.environ.get("BNENGINE_FULL") == "1" else 1
 BOUNDED = {
     "deadline": None,
     "derandomize": True,

@@ -161,7 +161,32 @@ def test_every_shape_is_looked_at_on_its_own() -> None:
     assert [mode.how for mode in modes] == ["op by op"] * 2
 
 
-def test_what_changes_later_than_the_second_step_is_not_seen() -> None:
+@pytest.mark.parametrize("kind", [Steady, BatchNorm])
+def test_an_attribute_that_is_set_between_steps_counts_from_then_on(kind) -> None:
+    eager, replayed = make(kind(8), replay=False), make(kind(8))
+    for eps in (1e-5, 1e-3, 1e-1):
+        for step in (eager, replayed):
+            step.network.layers[1].eps = eps
+            for _ in range(6):
+                step(batch())
+        assert state(eager) == state(replayed)
+        assert [mode.how == "op by op" for mode in replayed.modes()] == [False]
+
+
+def test_an_attribute_that_is_set_between_predictions_counts_from_then_on() -> None:
+    network = make(Steady(8)).network
+    network.forward(X, training=True)
+    network.load_state_dict({k: np.ones_like(v) for k, v in network.state_dict().items()})
+    wanted = []
+    for eps in (1e-5, 1e-1, 1e-5):
+        network.layers[1].eps = eps
+        found = {network.predict(X[:9]).tobytes() for _ in range(3)}
+        assert found == {network.forward(X[:9], training=False).output.tobytes()}
+        wanted += found
+    assert wanted[0] == wanted[2] != wanted[1]
+
+
+def test_what_a_layer_changes_later_than_the_second_step_is_not_seen() -> None:
     """The limit that the documentation tells."""
     eager, replayed = make(Once(8), replay=False), make(Once(8))
     for step in (eager, replayed):
