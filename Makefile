@@ -16,7 +16,7 @@ GPU_ARGS       ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
-.PHONY: help kernels bench demo demo-gpu test test-references gpu gpu-verify gpu-bench lint format types cuda-proof kernels-sanitized peers peers-install wheel wheel-check cuda-extra clean
+.PHONY: help kernels bench demo demo-gpu test test-references gpu gpu-verify gpu-bench lint format types cuda-proof kernels-sanitized kernels-aarch64 peers peers-install wheel wheel-check cuda-extra clean
 .DEFAULT_GOAL := help
 
 help:
@@ -30,9 +30,11 @@ help:
 	@echo "make types        check the types"
 	@echo "make cuda-proof   compile the CUDA kernels for every architecture, without a GPU (BNENGINE_FULL=1: every instance)"
 	@echo "make kernels-sanitized   run CUDA kernels on the CPU, and the native ones, under g++'s sanitizers"
+	@echo "make kernels-aarch64   compile the native kernels for 64-bit ARM and run them under qemu-user (Debian, x86-64)"
 	@echo "make peers        compare with PyTorch and JAX, which are installed first (PEERS_PIP: more options for pip)"
 	@echo "make bench        measure this CPU beside them, 8 minutes, into tests/benchmarks/results and the README"
-	@echo "make wheel        build dist/*.whl and dist/*.tar.gz;  make wheel-check tries them outside the checkout"
+	@echo "make wheel        build dist/*.whl and dist/*.tar.gz; on Linux for every system with glibc 2.17 or later"
+	@echo "make wheel-check  try them outside the checkout, with a C++ compiler and without"
 	@echo "make clean        remove .venv and what was built; runs/ stays"
 	@echo "PYTHON=python3.12 takes another interpreter, VENV=folder another environment"
 
@@ -49,14 +51,17 @@ UNBUILT := bnengine/fused/cpu/_unbuilt.txt
 
 kernels: $(LIBRARY)
 
-$(LIBRARY): $(wildcard kernels/CMakeLists.txt kernels/rules.h kernels/cpu/*) | $(VENV)/.made
+# cmake, of the system or installed into the environment by the first one to need it.
+CMAKE = cmake=`command -v cmake || echo $(BIN)/cmake`; \
+    [ -x "$$cmake" ] || { echo "installing cmake (about 30 MB to download)"; $(PIP) cmake || exit 1; }
+
+$(LIBRARY): $(wildcard kernels/CMakeLists.txt kernels/*.sh kernels/rules.h kernels/cpu/*) | $(VENV)/.made
 	@if ! command -v $(CXX) >/dev/null; then \
 	    echo "no C++ compiler was found by the name $(CXX); install one, or name it by CXX=" >$(UNBUILT); \
 	    echo "there is no C++ compiler $(CXX): the native kernels are not built, and the references run"; \
 	    exit 0; \
 	fi; \
-	cmake=`command -v cmake || echo $(BIN)/cmake`; \
-	[ -x "$$cmake" ] || { echo "installing cmake (about 30 MB to download)"; $(PIP) cmake || exit 1; }; \
+	$(CMAKE); \
 	echo "building the native kernels into $@"; \
 	mkdir -p build; CXX="$(CXX)" "$$cmake" -S kernels -B build/kernels -DBNENGINE_REASON="$(CURDIR)/$(UNBUILT)" >build/kernels.log 2>&1 && \
 	"$$cmake" --build build/kernels --parallel 2 >>build/kernels.log 2>&1 && \
@@ -145,6 +150,10 @@ kernels-sanitized: $(VENV)/.test
 	@$(BIN)/python -m tests.cuda_on_cpu.sanitized $(ARGS)
 	@$(BIN)/python -m tests.cpu.sanitized $(ARGS)
 
+kernels-aarch64: $(VENV)/.test
+	@$(CMAKE)
+	@$(BIN)/python -m tests.cpu.aarch64 $(ARGS)
+
 peers-install: $(VENV)/.peers
 
 peers: peers-install
@@ -154,8 +163,7 @@ bench: peers-install kernels
 	@env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m tests.benchmarks $(ARGS)
 
 wheel: $(VENV)/.made
-	@$(PIP) build
-	@$(BIN)/python -m build --outdir dist .
+	@$(BIN)/python -m tests.packaging.wheel dist
 
 wheel-check: $(VENV)/.made
 	@$(BIN)/python -m tests.packaging.wheel_check

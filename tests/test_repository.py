@@ -122,6 +122,14 @@ def test_files_are_short():
     assert not long, f"over {LINES} lines: {long}"
 
 
+def test_every_file_of_the_kernels_has_its_line_in_their_readme():
+    text = (ROOT / "kernels" / "README.md").read_text(encoding="utf-8")
+    files = [path.relative_to(ROOT / "kernels") for path in (ROOT / "kernels").rglob("*.*") if path.is_file()]
+    assert files
+    unnamed = [path.as_posix() for path in files if f"`{path.as_posix()}`" not in text]
+    assert unnamed == ["README.md"]
+
+
 def test_nothing_else_lies_at_the_top():
     try:
         done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)

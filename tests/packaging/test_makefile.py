@@ -111,6 +111,33 @@ def test_without_a_compiler_the_kernels_are_left_out_and_a_line_says_so(checkout
     assert told[1:3] == [line, "bnengine train digits --seed 0 --out runs/digits-1"]
 
 
+def test_kernels_are_built_once_and_again_when_a_source_has_changed(driver, checkout, tmp_path):
+    driver("no driver", status=9)
+    library = checkout / "bnengine" / "fused" / "cpu" / "_kernels.so"
+    cmake = tmp_path / "cmake"  # where nvidia-smi is: on the path before any other
+    cmake.write_text(f'#!/bin/sh\necho "$1" >>calls\n[ "$1" != --install ] || echo built >{library}\n')
+    cmake.chmod(0o755)
+    sources = [checkout / "kernels" / name for name in ("CMakeLists.txt", "rules.h", "first_error.sh", "cpu/one.cpp")]
+    (checkout / "kernels" / "cpu").mkdir(parents=True)
+    for source in sources:
+        source.touch()
+    library.unlink()
+
+    def built(target: str) -> int:
+        (checkout / "calls").write_text("")
+        make(target, "GPU=0", "CXX=true", cwd=checkout)
+        return (checkout / "calls").read_text().count("--install")
+
+    (checkout / ".venv" / ".test").touch()
+    assert [built(target) for target in ("demo", "kernels", "test", "demo", "test")] == [1, 0, 0, 0, 0]
+    for source in sources:
+        later = library.stat().st_mtime + 5
+        os.utime(source, (later, later))
+        assert built("test") == 1
+        os.utime(source, (later - 60, later - 60))
+        assert [built("test"), built("demo")] == [0, 0]
+
+
 def test_kernels_that_do_not_compile_are_an_error_that_shows_why(checkout):
     (checkout / "bnengine" / "fused" / "cpu" / "_kernels.so").unlink()
     (checkout / "kernels").mkdir()

@@ -1,14 +1,15 @@
 """Build the sdist, the wheel from the sdist, and use the wheel outside the checkout: `make wheel-check`.
 
-All of it twice: as this machine builds it, and as one without a C++ compiler would, which gives a pure Python package.
-Needs only the standard library; everything is installed into environments of its own, in a temporary folder.
+All of it as this machine builds it, and as machines would whose C++ compiler is missing, broken, or fails at the
+kernels: these give a pure Python package that says why. Needs only the standard library; everything is installed into
+environments of its own, in a temporary folder.
 """
 
 import json
 import os
+import re
 import shutil
 import statistics
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -16,33 +17,30 @@ import time
 import zipfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.packaging.wheel import ROOT, built, environment, pip, run
+
 LARGEST = 3 << 20  # bytes of a wheel
+GLIBC = (2, 17)  # the newest version that the library may need: that of manylinux2014
 IMPORT_RATIO = 2.5  # `import bnengine` may take this many times `import numpy`.
 PAIRS = 15
 
-
-def run(*command: str | Path, cwd: Path, **variables: str) -> str:
-    """What the command printed; a failing command ends the check with everything that it printed."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "BNENGINE_"))} | variables
-    done = subprocess.run([str(c) for c in command], cwd=cwd, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"failed ({done.returncode}): {' '.join(map(str, command))}\n{done.stdout}\n{done.stderr}")
-    return done.stdout
+# Whole numbers: exact in any order.
+COMPUTES = """
+import numpy as np
+from bnengine import ops
+from bnengine.fused.cpu import _load
+x, W, b = (np.arange(np.prod(shape), dtype=np.float32).reshape(shape) for shape in ((37, 19), (19, 21), (21,)))
+with ops.using("fused"):
+    y = ops.affine(x, W, b)
+assert (y == x.astype(np.int64) @ W.astype(np.int64) + b.astype(np.int64)).all(), y
+print(_load.path())
+"""
 
 
 def check(condition: bool, message: str) -> None:
     """End the check with `message` unless `condition` holds."""
     if not condition:
         sys.exit(f"wheel check: {message}")
-
-
-def environment(folder: Path, *packages: str | Path) -> Path:
-    """A new virtual environment with `packages`: the folder of its programs."""
-    run(sys.executable, "-m", "venv", folder, cwd=folder.parent)
-    programs = folder / "bin"
-    run(programs / "python", "-m", "pip", "-q", "--disable-pip-version-check", "install", *packages, cwd=folder.parent)
-    return programs
 
 
 def tracked(*folders: str) -> list[str]:
@@ -60,29 +58,51 @@ def check_sdist(path: Path) -> None:
     check(not strangers, f"the sdist carries {sorted(strangers)}")
 
 
+def contents() -> dict[str, Path]:
+    """What a wheel holds of the checkout: the package, and of the kernels what CuPy compiles where it runs."""
+    files = tracked("bnengine", "kernels/rules.h", "kernels/cuda")
+    return {name if name.startswith("bnengine/") else f"bnengine/{name}": ROOT / name for name in files}
+
+
 def check_wheel(path: Path, *, native: bool) -> None:
-    """The wheel holds bnengine with kernels/ inside it, and nothing beside it but the library or why there is none."""
+    """The wheel holds what runs, and nothing beside it but the library or why there is none."""
     check("-py3-none-" in path.name, f"{path.name} is bound to a version of Python")
     check(path.name.endswith("-any.whl") != native, f"{path.name} has the wrong platform")
     check(path.stat().st_size < LARGEST, f"{path.name} has {path.stat().st_size} bytes")
-    made = "bnengine/fused/cpu/_kernels.so" if native else "bnengine/fused/cpu/_unbuilt.txt"
+    made, expected = f"bnengine/fused/cpu/{'_kernels.so' if native else '_unbuilt.txt'}", contents()
     with zipfile.ZipFile(path) as archive:
-        names = set(archive.namelist())
-        tops = {name.partition("/")[0] for name in names}
-        check(len(tops) == 2 and "bnengine" in tops, f"the wheel's top level is {sorted(tops)}")
-        check(
-            all(t == "bnengine" or t.endswith(".dist-info") for t in tops), f"the wheel's top level is {sorted(tops)}"
-        )
-        for name in tracked("bnengine", "kernels"):
-            inside = name if name.startswith("bnengine/") else f"bnengine/{name}"
-            check(inside in names, f"the wheel lacks {inside}")
-            check(archive.read(inside) == (ROOT / name).read_bytes(), f"{inside} differs from the checkout's {name}")
-        check(any(name.endswith("/licenses/LICENSE") for name in names), "the wheel lacks the licence")
-        others = {name for name in names if name.startswith("bnengine/")} - {
-            name if name.startswith("bnengine/") else f"bnengine/{name}" for name in tracked("bnengine", "kernels")
-        }
-        check(others == {made}, f"beside the checkout's files the wheel holds {sorted(others)}")
-    print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB, {len(names)} files, top level {sorted(tops)}")
+        names = {name for name in archive.namelist() if not name.endswith("/")}  # auditwheel has folders, too
+        about = {name for name in names if name.partition("/")[0].endswith(".dist-info")}
+        check(any(name.endswith("/licenses/LICENSE") for name in about), "the wheel lacks the licence")
+        check(names - about == {*expected, made}, f"the wheel and the checkout: {(names - about) ^ {*expected, made}}")
+        for name, file in expected.items():
+            check(archive.read(name) == file.read_bytes(), f"{name} differs from the checkout's {file}")
+    print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB, {len(names)} files")
+
+
+def check_library(wheel: Path, folder: Path) -> None:
+    """On Linux: the wheel is named for old systems, and its library needs nothing newer, nor carries symbols along."""
+    if sys.platform != "linux":
+        print(f"the wheel has no name for many systems: this is {sys.platform}")
+        return
+    named = re.search(r"manylinux_(\d+)_(\d+)_", wheel.name)
+    check(named is not None and tuple(map(int, named.groups())) <= GLIBC, f"{wheel.name} is not for glibc 2.17")
+    with zipfile.ZipFile(wheel) as archive:
+        library = archive.extract("bnengine/fused/cpu/_kernels.so", folder)
+    needed = re.findall(r"\*UND\*.*\((\w+?)_([\d.]+)\)", run("objdump", "-T", library, cwd=folder))
+    check(bool(needed) and all(name == "GLIBC" for name, _ in needed), f"the library needs {sorted(set(needed))}")
+    newest = max(tuple(map(int, version.split("."))) for _, version in needed)
+    check(newest <= GLIBC, f"the library needs glibc {'.'.join(map(str, newest))}")
+    check(not run("nm", library, cwd=folder), "the library is not stripped")
+    print(f"the library needs glibc {'.'.join(map(str, newest))}, and nothing else")
+
+
+def told(programs: Path, outside: Path, kernels: str) -> str:
+    """What `bnengine info` says; its line about the kernels has to match."""
+    text = run(programs / "bnengine", "info", cwd=outside)
+    (line,) = re.findall(r"^kernels: .*$", text, re.MULTILINE)
+    check(re.match(f"kernels: {kernels}", line) is not None, f"bnengine info has {line!r}, not {kernels!r}")
+    return text.rstrip()
 
 
 def check_use(programs: Path, outside: Path, *, kernels: str) -> None:
@@ -91,12 +111,11 @@ def check_use(programs: Path, outside: Path, *, kernels: str) -> None:
     check(Path(where).is_relative_to(programs.parent), f"bnengine was imported from {where}")
     find = "import importlib.util as u; print(u.find_spec('kernels'))"
     check(run(programs / "python", "-c", find, cwd=outside).strip() == "None", "there is a top-level package kernels")
-    find = "from importlib.resources import files; print((files('bnengine') / 'kernels' / 'README.md').is_file())"
-    check(run(programs / "python", "-c", find, cwd=outside).strip() == "True", "bnengine/kernels was not found")
+    find = "from bnengine.fused.cuda._load import folder; print(folder())"
+    found = Path(run(programs / "python", "-c", find, cwd=outside).strip())
+    check(found.is_relative_to(programs.parent), f"the CUDA kernels are those in {found}")
     run(programs / "python", "-m", "pip", "check", cwd=outside)
-    told = run(programs / "bnengine", "info", cwd=outside)
-    print(told.rstrip())
-    check(f"kernels: {kernels}" in told, f"bnengine info does not say 'kernels: {kernels}'")
+    print(told(programs, outside, kernels))
     train = (programs / "bnengine", "train", "digits", "--epochs", "2", "--no-plot", "--json", "--out", "run")
     result = json.loads(run(*train, cwd=outside))
     check(result["valid_accuracy"] > 0.8, f"two epochs on digits gave {result}")
@@ -124,35 +143,78 @@ def check_import_time(programs: Path, outside: Path) -> None:
     check(ratio <= IMPORT_RATIO, f"import bnengine takes {ratio:.2f} times import numpy")
 
 
-def check_both(folder: Path, sdist: Path, wheel: Path) -> None:
-    """The wheel of this machine, and the one that the sdist gives where there is no compiler."""
-    native = shutil.which(os.environ.get("CXX", "g++")) is not None
-    if not native:
-        print("there is no C++ compiler: the wheel with native kernels is not tried")
-    check_wheel(wheel, native=native)
-    reason = "references: no native kernels were built: no C++ compiler was found"
+def compiler() -> str | None:
+    """The C++ compiler that builds the kernels here."""
+    named = os.environ.get("CXX", "").split()[:1]
+    return next(filter(None, map(shutil.which, named or ("c++", "g++", "clang++"))), None)
+
+
+def check_native(folder: Path, wheel: Path) -> None:
+    """The wheel with the library of this machine."""
+    check_wheel(wheel, native=True)
+    check_library(wheel, folder)
     programs, outside = environment(folder / "user", wheel), folder / "outside"
     outside.mkdir()
-    check_use(programs, outside, kernels="built, instruction set" if native else reason)
+    check_use(programs, outside, kernels="built, instruction set")
+    library = Path(run(programs / "python", "-c", COMPUTES, cwd=outside).strip())
+    check(library.is_relative_to(programs.parent), f"the kernels are those of {library}")
     check_import_time(programs, outside)
-    if native:
-        install = (programs / "python", "-m", "pip", "-q", "--disable-pip-version-check", "wheel", "--no-deps")
-        run(*install, "-w", folder / "pure", sdist, cwd=folder, CXX="/nowhere/c++")
-        (pure,) = (folder / "pure").glob("*.whl")
-        check_wheel(pure, native=False)
-        run(*install[:-2], "install", "--force-reinstall", "--no-deps", pure, cwd=folder)
-        check_use(programs, folder / "pure", kernels=reason)
+
+
+def compilers(folder: Path) -> dict[str, tuple[dict[str, str], str]]:
+    """{what is wrong: (environment, the reason that is packaged)} where no library can be built."""
+
+    def program(name: str, text: str) -> dict[str, str]:
+        path = folder / name
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+        return {"CXX": str(path)}
+
+    error = "echo 'In file included from here:' >&2; echo 'x.cpp:1: error: planted' >&2; exit 1"
+    (folder / "empty").mkdir()
+    nothing = "no C++ compiler was found"
+    # cmake looks in /usr/bin, too; a compiler that is there finds no assembler.
+    cases = {
+        "named but not there": ({"CXX": "/nowhere/c++"}, nothing),
+        "not on the path": ({"CXX": "", "PATH": str(folder / "empty")}, f"{nothing}|.* did not compile them: .*error"),
+        "broken": (program("broken", error), ".*broken did not compile them: x.cpp:1: error: planted"),
+    }
+    if compiler():
+        old = f'case "$*" in *_dir/*) {error} ;; esac\nexec {compiler()} "$@"'  # it makes programs, but no kernels
+        cases["too old"] = program("old", old), ".*old did not compile them: x.cpp:1: error: planted"
+    return cases
+
+
+def check_pure(folder: Path, sdist: Path) -> None:
+    """What the sdist gives where no library can be built: the same package, on the references."""
+    programs, outside, wheels = folder / "pure" / "bin", folder / "pure-outside", folder / "wheels"
+    outside.mkdir()
+    for what, (variables, reason) in compilers(folder).items():
+        print(f"a compiler that is {what}:")
+        pip(folder / "builder" / "bin", "wheel", "--no-deps", "-w", wheels / what, sdist, **variables)
+        (wheel,) = (wheels / what).glob("*.whl")
+        check_wheel(wheel, native=False)
+        expected = f"references: no native kernels were built: ({reason})"
+        if programs.exists():
+            pip(programs, "install", "--force-reinstall", "--no-deps", wheel)
+            line = told(programs, outside, expected)
+            print(line[line.index("kernels:") :].partition("\n")[0])
+        else:
+            environment(programs.parent, wheel)
+            check_use(programs, outside, kernels=expected)
 
 
 def main() -> None:
     """All of the checks, in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="bnengine-wheel-") as name:
         folder = Path(name)
-        builder = environment(folder / "builder", "build")
-        run(builder / "python", "-m", "build", "--outdir", folder / "dist", ROOT, cwd=folder)
-        (sdist,), (wheel,) = (folder / "dist").glob("*.tar.gz"), (folder / "dist").glob("*.whl")
+        sdist, wheel = built(folder, folder / "dist")
         check_sdist(sdist)
-        check_both(folder, sdist, wheel)
+        if compiler():
+            check_native(folder, wheel)
+        else:
+            print("there is no C++ compiler: the wheel with native kernels is not tried")
+        check_pure(folder, sdist)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,18 @@
+#!/bin/sh
+# Runs a compiler, and where it fails writes its first error into a file, as the reason why there are no kernels:
+#     sh first_error.sh FILE COMPILER OPTIONS ...
+file=$1
+shift
+said=$(LC_ALL=C "$@" 2>&1)
+status=$?
+[ -z "$said" ] || printf '%s\n' "$said" >&2
+[ $status -eq 0 ] && exit
+reason=
+while IFS= read -r line; do
+    case $line in *[Ee]rror*) reason=$line && break ;; esac
+    reason=${reason:-$line}
+done <<END
+$said
+END
+printf '%s did not compile them: %s\n' "$1" "${reason:-its exit status is $status}" >"$file"
+exit $status
