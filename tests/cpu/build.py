@@ -4,6 +4,8 @@ import ctypes
 import functools
 import hashlib
 import os
+import platform
+import shlex
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -22,8 +24,10 @@ SETS = {
         *("-mavx2", "-mfma", "-mbmi", "-mbmi2", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"),
         "-mprefer-vector-width=512",
     ),
+    "aarch64": (),
 }
 NEEDS = {"v3": {"avx2", "fma", "bmi2"}, "v4": {"avx2", "fma", "bmi2", "avx512f", "avx512bw", "avx512dq", "avx512vl"}}
+OF_THIS_MACHINE = ("aarch64",) if platform.machine() in ("aarch64", "arm64") else ("v3", "v4")
 FLAGS = (
     *("-std=gnu++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden"),
     *("-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
@@ -33,6 +37,10 @@ FLAGS = (
 
 def require_set(isa: str) -> None:
     """Skips the test where the processor does not run an instruction set, or there is no compiler."""
+    if isa not in OF_THIS_MACHINE:
+        missing(isa, f"this processor is a {platform.machine()}")
+    if isa not in NEEDS:
+        return
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -66,8 +74,9 @@ def compiled(code: str, isa: str, *options: str) -> Path:
 
 
 def run(program: Path, *arguments: str) -> None:
-    """Runs a program; what it says is the test's failure."""
-    done = subprocess.run([str(program), *arguments], capture_output=True, text=True, env=environment())
+    """Runs a program, by another where BNENGINE_TESTS_RUN_BY says so; what it says is the test's failure."""
+    by = shlex.split(os.environ.get("BNENGINE_TESTS_RUN_BY", ""))
+    done = subprocess.run([*by, str(program), *arguments], capture_output=True, text=True, env=environment())
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -4,6 +4,7 @@ import functools
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -47,6 +48,11 @@ def compiled(*sources: Path, name: str, sanitize: str = "", shared: bool = False
     done = subprocess.run(["g++", *options, *map(str, sources), "-o", str(out)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return out
+
+
+def cmake() -> str:
+    """cmake, of the system or of this environment."""
+    return shutil.which("cmake") or str(Path(sys.executable).parent / "cmake")
 
 
 def environment() -> dict[str, str]:

@@ -5,11 +5,11 @@ It is built with -fsanitize=address,undefined beside the ordinary one, and tests
 
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from tests.cpu.driver import cmake
 from tests.cuda_on_cpu.sanitized import environment, preload
 from tests.support import ROOT, required
 
@@ -20,13 +20,11 @@ NETWORKS = "test_random_networks.py::test_op_by_op_gives_the_bits_of_the_plan"
 
 def built() -> str:
     """Build the library; why it could not be, or ""."""
-    if (cmake := shutil.which("cmake")) is None:
-        return "cmake is not installed"
     define = ["-DBNENGINE_SANITIZE=address,undefined", f"-DBNENGINE_REASON={BUILD / 'unbuilt.txt'}"]
     if platform.machine() == "x86_64":
         define.append("-DBNENGINE_SETS=v3")  # one is enough: it is the same text
     for command in (("-S", ROOT / "kernels", "-B", BUILD, *define), ("--build", BUILD, "--parallel", "2")):
-        done = subprocess.run([cmake, *map(str, command)], capture_output=True, text=True, check=False)
+        done = subprocess.run([cmake(), *map(str, command)], capture_output=True, text=True, check=False)
         if done.returncode:
             return f"the kernels did not compile\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
     return ""

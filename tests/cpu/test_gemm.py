@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cpu.build import Kernels, compiled, run
+from tests.cpu.build import OF_THIS_MACHINE, Kernels, compiled, run
 
 EDGES = Path(__file__).with_name("gemm_edges.cpp")
 SCRATCH = 3 << 20
@@ -14,7 +14,7 @@ KINDS = ("nn", "nt", "tn")
 TYPES = {"float": np.float32, "double": np.float64}
 SHAPES = ((64, 100, 64), (256, 10, 512), (7, 1, 1), (1, 300, 784), (33, 200, 257), (100, 48, 600))
 
-each_set = pytest.mark.parametrize("isa", ["v3", "v4"])
+each_set = pytest.mark.parametrize("isa", OF_THIS_MACHINE)
 each_kind = pytest.mark.parametrize("kind", KINDS)
 each_type = pytest.mark.parametrize("name", list(TYPES))
 

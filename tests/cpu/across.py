@@ -1,0 +1,63 @@
+"""What every launcher gives, taken from one processor to another: python -m tests.cpu.across write | compare FILE.
+
+The inputs travel with the results, since NumPy need not draw or round alike on both. A NaN is a NaN, whatever its sign.
+"""
+
+import pickle
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+
+from bnengine.fused.cpu import _load
+from bnengine.ops import Example
+from tests.cpu.launching import MANY, NAMES, OF_ROWS, examples, of_rows, run, several
+from tests.cuda_on_cpu.storage import DOUBLE
+
+
+def given(name: str) -> Iterator[Example]:
+    """Examples of an op, in float32 and float64."""
+    yield from several(name)
+    yield from examples(name, DOUBLE)
+    if name in OF_ROWS:
+        yield from (of_rows(name, *shape, np.float64) for shape in ((67, 113), (MANY, 24)))
+
+
+def differing(got: np.ndarray, expected: np.ndarray) -> int:
+    """How many elements differ in a bit."""
+    if got.dtype.kind != "f":
+        return int((got != expected).sum())
+    bits = f"u{got.itemsize}"
+    both = np.isnan(got) & np.isnan(expected)
+    return int(((got.view(bits) != expected.view(bits)) & ~both).sum())
+
+
+def write(path: str) -> None:
+    """Every example with what its launcher gives here."""
+    with open(path, "wb") as file:
+        pickle.dump({name: [(example, run(name, example)) for example in given(name)] for name in NAMES}, file)
+
+
+def compare(path: str) -> int:
+    """Print the ops whose bits differ here; the exit status is 1 if there are any."""
+    with open(path, "rb") as file:
+        written = pickle.load(file)
+    count, different = 0, 0
+    for name in NAMES:
+        for example, expected in written[name]:
+            got = run(name, example)
+            assert got.keys() == expected.keys(), name
+            for field, value in expected.items():
+                if value is None:
+                    assert got[field] is None, (name, field)
+                    continue
+                count += value.size
+                if some := differing(np.atleast_1d(got[field]), np.atleast_1d(value)):
+                    different += some
+                    print(f"{name}, {example.label}: {some} of {value.size} elements of {field} differ")
+    print(f"{_load.isa()}: {len(NAMES)} ops, {count} elements, {different} of them with other bits")
+    return int(different > 0)
+
+
+if __name__ == "__main__":
+    sys.exit({"write": write, "compare": compare}[sys.argv[1]](sys.argv[2]))
