@@ -13,6 +13,7 @@
 #endif
 OLD(pthread_create);
 OLD(pthread_join);
+OLD(pthread_mutex_trylock);
 OLD(pthread_sigmask);
 #undef OLD
 #endif

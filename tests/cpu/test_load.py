@@ -130,3 +130,14 @@ def test_the_library_needs_the_c_library_alone(native):
 def test_the_structures_are_as_large_as_in_c():
     assert ctypes.sizeof(_load.Group) == 32
     assert ctypes.sizeof(_load.Launch) == 40
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")
+def test_the_library_needs_no_function_of_glibc_that_is_younger_than_2_17(native):
+    """kernels/cpu/glibc.h names the old versions: by them a wheel is for manylinux2014."""
+    if shutil.which("objdump") is None:
+        pytest.skip("objdump is not installed")
+    done = subprocess.run(["objdump", "-T", native.path()], capture_output=True, text=True, check=True)
+    needed = re.findall(r"\*UND\*.*\(GLIBC_([\d.]+)\)\s+(\S+)", done.stdout)
+    assert needed
+    assert not [name for version, name in needed if tuple(map(int, version.split("."))) > (2, 17)]
