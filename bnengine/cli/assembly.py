@@ -166,6 +166,7 @@ def trainer_of(training: Training, *, callbacks: list[Callback], model: Path, pr
         progress=progress,
         graph=ASKED[settings.graph],
         resident=ASKED[settings.resident],
+        threads=settings.threads,
     )
 
 

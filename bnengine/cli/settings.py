@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Self
 
 from ..errors import InputError
 from ..precision import PRECISIONS
+from ..threads import MOST
 
 MADE_BY = "made_by"
 
@@ -34,15 +35,16 @@ class Kind(NamedTuple):
             raise ValueError(f"{value!r} is not {self.wanted}") from None
 
 
-def whole(least: int) -> Kind:
-    """Whole numbers from `least` up, below 2^63 as TOML has it."""
+def whole(least: int, most: int = 2**63 - 1) -> Kind:
+    """Whole numbers from `least` up to `most`, which TOML has below 2^63."""
 
     def keep(value: Any) -> int:
-        if type(value) is not int or not least <= value < 2**63:
+        if type(value) is not int or not least <= value <= most:
             raise ValueError
         return value
 
-    return Kind("N", f"a whole number from {least} up", int, keep)
+    bound = "up" if most == 2**63 - 1 else f"to {most}"
+    return Kind("N", f"a whole number from {least} {bound}", int, keep)
 
 
 def number(least: float, below: float = inf, *, zero: bool = True) -> Kind:
@@ -133,6 +135,7 @@ _RATE, _RATES = "the peak of one-cycle, else the first one", "0.1 for sgd, else 
 _WEIGHTS = "of the weights; gamma, beta and biases stay out of it"
 _GRAPH = "on a GPU a step as one CUDA graph; auto: where it can be, and the log says why not"
 _RESIDENT = "all training data in the GPU's memory; auto: where they take at most half of what is free"
+_THREADS = "that run native kernels; no result depends on it"
 _BACKENDS = "auto, numpy, cupy, cupy:1, torch or array_api_strict"
 
 
@@ -169,6 +172,7 @@ class Settings:
     average: float = setting(0.0, "training", number(0, 1), _AVERAGE)
     seed: int = setting(0, "run", whole(0), "of the split, the weights, the order of the rows and dropout")
     backend: str | None = setting(None, "run", text("NAME"), _BACKENDS, shown="BNENGINE_BACKEND or auto")
+    threads: int | None = setting(None, "run", whole(1, MOST), _THREADS, shown="BNENGINE_NUM_THREADS or the cores")
     graph: str = setting("auto", "run", choice("auto", "yes", "no"), _GRAPH)
     resident: str = setting("auto", "run", choice("auto", "yes", "no"), _RESIDENT)
     checkpoint_every: int = setting(0, "run", whole(0), "steps between checkpoints, beside the one after each epoch")

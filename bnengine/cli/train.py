@@ -23,7 +23,7 @@ from .describe import finish_lines, header_lines
 from .options import SettingsCommand, setting_options
 from .settings import Settings, flag
 
-BESIDE_RESUME = ("backend",)
+BESIDE_RESUME = "backend", "threads"
 
 
 class MetricsLog(Callback):

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .. import threads as pool
 from ..data import ArraySource, Batch, IterableSource, Source, groups
 from ..errors import CheckpointError, InputError, TrainingFailed
 from ..losses import LossFunction, get_loss
@@ -40,7 +41,8 @@ class Trainer:
     largest global norm of the gradients. `accumulate`: micro-batches to a step. `statistics`, `average`, `loss_scale`:
     see `Step`. `graph`: whether a step is replayed as one CUDA graph, "auto" where that can be. `resident`: whether
     all training data are kept in the device's memory, "auto" where they take at most half of what a GPU has free; else
-    batches are brought there while it computes. `progress`: "auto", "bar", "plain" or "quiet".
+    batches are brought there while it computes. `threads`: how many run native kernels, `bnengine.threads.set`; None
+    leaves it as it is. `progress`: "auto", "bar", "plain" or "quiet".
     """
 
     def __init__(
@@ -58,12 +60,15 @@ class Trainer:
         progress: Literal["auto", "bar", "plain", "quiet"] = "auto",
         graph: Graph = "auto",
         resident: Literal["auto"] | bool = "auto",
+        threads: int | None = None,
         loss_scale: Given = "auto",
     ) -> None:
         if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
             raise InputError(f"Trainer: accumulate {accumulate!r} is not a whole number of micro-batches from 1 up")
         if resident not in ("auto", True, False):
             raise InputError(f"Trainer: resident {resident!r} is not 'auto', True or False")
+        if threads is not None:
+            pool.set(threads)
         self.network, self.loss, self.optimizer = network, get_loss(loss), get_optimizer(optimizer)
         self.schedule: Schedule = get_schedule(learning_rate)
         self.accumulate, self.callbacks, self.mode = accumulate, list(callbacks), progress
