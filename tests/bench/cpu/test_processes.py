@@ -98,3 +98,9 @@ def test_peers_keep_freed_pages_and_one_of_ours_has_the_lesser_instruction_set()
     for role in ("PyTorch eager", "PyTorch compile", "JAX jit"):
         assert environment(role, 2, {}).items() >= KEEPING.items()
     assert not set(KEEPING) & set(environment("bnengine", 2, {}))
+
+
+def test_numpy_has_its_own_threads_where_native_kernels_do_not_run():
+    for role in ("bnengine references", "OpenBLAS (NumPy)"):
+        assert environment(role, 2, {})["BNENGINE_NUMPY_BLAS"] == "apart"
+    assert "BNENGINE_NUMPY_BLAS" not in environment("bnengine", 2, {})
