@@ -136,15 +136,20 @@ def test_another_setting_is_another_plan(change: str) -> None:
     assert len(replayed.plans) == 2
 
 
-def test_what_is_frozen_again_keeps_nothing_of_the_time_between() -> None:
+@pytest.mark.parametrize("kinds", [("parameters",), ("statistics",), ("parameters", "statistics")], ids=" and ".join)
+def test_what_is_frozen_again_keeps_nothing_of_the_time_between(kinds: tuple[Any, ...]) -> None:
+    names = {"parameters": "0.W", "statistics": "1"}
     eager, replayed = make(replay=False, clip_norm=0.5), make(clip_norm=0.5)
     for frozen in (True, False, True, False, True):
         for step in (eager, replayed):
             change = step.network.freeze if frozen else step.network.thaw
-            change("parameters", "0.W")
-            change("statistics", "1")
+            for kind in kinds:
+                change(kind, names[kind])
             for _ in range(2):
                 step([batch(np.arange(40))])
+                exported = step.network.export(step.gradients, step.proposals[0])
+                assert exported["0.W"].any() != (frozen and "parameters" in kinds)
+                assert exported["1.running_count"].any() != (frozen and "statistics" in kinds)
         assert snapshot(eager) == snapshot(replayed)
     assert len(replayed.plans) == 2
 
@@ -252,6 +257,8 @@ def test_a_batch_without_statistics_proposes_nothing_whatever_the_step_before_pr
     eager, replayed = made(replay=False), made()
     for rows in (8, 1, 8, 1, 1, 8, 8, 1):
         for step in (eager, replayed):
+            before = step.network.statistics.array.copy()
             step([batch(np.arange(rows))])
+            assert np.array_equal(before, step.network.statistics.array) == (rows == 1)
         assert snapshot(eager) == snapshot(replayed)
     assert len(replayed.plans) == 2
