@@ -124,7 +124,6 @@ def tested(library: Path, path: str, options: list[str]) -> int:
     """Run the tests, and compare results; the exit status is 0 if all are right."""
     arm = os.environ | {
         "PYTHONPATH": str(SITE),
-        "PYTHONDONTWRITEBYTECODE": "1",
         "BNENGINE_CPU_LIBRARY": str(library),
         "BNENGINE_REQUIRE": "kernels,g++",
         "BNENGINE_TESTS_RUN_BY": f"{shutil.which(QEMU, path=path)} -L {SYSTEM}",

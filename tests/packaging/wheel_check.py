@@ -172,7 +172,7 @@ def compilers(folder: Path) -> dict[str, tuple[dict[str, str], str]]:
 
     error = "echo 'In file included from here:' >&2; echo 'x.cpp:1: error: planted' >&2; exit 1"
     (folder / "empty").mkdir()
-    nothing = "no C++ compiler was found"
+    nothing = re.escape("no C++ compiler was found")
     # cmake looks in /usr/bin, too; a compiler that is there finds no assembler.
     cases = {
         "named but not there": ({"CXX": "/nowhere/c++"}, nothing),
