@@ -1,4 +1,4 @@
-"""A recorded step: launches on fixed memory, which of them may run block by block, which bytes may be shared.
+"""A recorded step: launches on fixed memory, which of them may run block by block, which beside each other.
 
 A plan knows kernels as callables and nothing of what they are: native code on a CPU and CUDA kernels are recorded
 alike.
@@ -224,42 +224,6 @@ class Plan:
             for start in range(0, group[0].width, size):
                 for launch in group:
                     launch.block(start, min(start + size, launch.width))()
-
-
-class Slot(NamedTuple):
-    """A buffer's place in a slab that buffers share."""
-
-    offset: int
-    size: int
-
-
-def share(plan: Plan, buffers: Sequence[View], alignment: int = 64) -> tuple[list[Slot], int]:
-    """(a place for each buffer, the slab's bytes) so that buffers overlap only where their lives do not.
-
-    A life is counted in groups of the plan, from the first that touches the buffer to the last: reuse inside a group
-    would put back the barriers that the group saves. First fit, the largest first.
-    """
-    lives: dict[int, tuple[int, int]] = {}
-    for g, group in enumerate(plan.groups()):
-        for view in (view_of(x) for launch in group for x in (*launch.inputs, *launch.outputs)):
-            for i in _touched(buffers, view):
-                lives[i] = (lives.get(i, (g, g))[0], g)
-    placed: list[tuple[int, int, int, int]] = []
-    slots = [Slot(0, 0)] * len(buffers)
-    for i in sorted(lives, key=lambda i: buffers[i].start - buffers[i].stop):
-        size = -(-(buffers[i].stop - buffers[i].start) // alignment) * alignment
-        first, last = lives[i]
-        at = 0
-        for low, high, begins, ends in sorted(placed):
-            if begins <= last and first <= ends and low < at + size and at < high:
-                at = high
-        placed.append((at, at + size, first, last))
-        slots[i] = Slot(at, size)
-    return slots, max((high for _, high, _, _ in placed), default=0)
-
-
-def _touched(buffers: Sequence[View], view: View) -> list[int]:
-    return [i for i, buffer in enumerate(buffers) if touch(buffer, view)]
 
 
 def name_of(kernel: Callable[..., None]) -> str:

@@ -4,6 +4,31 @@
 
 namespace bnengine {
 
+// What is known of work that runs again and again: whether it is sooner done by the caller's thread alone. No result
+// depends on that, so it is tried: some runs by all threads, some alone, and again from time to time, for it changes with
+// what else the machine does. Work that takes long is not tried: there threads always pay.
+class Trial {
+ public:
+  bool alone() const { return run_ < kRuns ? false : run_ < 2 * kRuns ? true : alone_; }
+  bool timed() const { return run_ < 2 * kRuns; }
+  void took(int64_t nanoseconds);  // a run that was timed
+  void passed() { run_ = run_ + 1 < period_ ? run_ + 1 : 0; }  // one that was not
+
+ private:
+  void decide(bool alone);
+
+  static constexpr int kRuns = 8;
+  static constexpr int64_t kLong = 500000;
+  static constexpr int kLeast = 1 << 10, kMost = 1 << 16;  // runs between trials, twice as many as long as nothing changes
+  struct Times {
+    int64_t sum, longest;
+    int64_t usual() const { return sum - longest; }  // the first has to wake threads, and one may be held up
+  };
+  Times times_[2] = {};  // by all, alone
+  int run_ = 0, period_ = kLeast;
+  bool alone_ = false;
+};
+
 // Stages of tasks; the tasks of a stage in any order, on any thread. Stages are taken up one after the other: one begins
 // when those before it have ended, but within a wave of them when all their tasks are taken.
 struct Work {
@@ -14,6 +39,7 @@ struct Work {
   index only;  // where `ends` is null: the tasks of the only stage
   const index* waves = nullptr;  // behind the last stage of the wave that each is in; null: each is one of its own
   bool foreign = false;  // tasks that are no kernels: they find the floating-point mode, and leave it, as it is
+  Trial* trial = nullptr;  // null: by all threads
 
   index end(index stage) const { return ends ? ends[stage] : only; }
   index begin(index stage) const { return stage ? ends[stage - 1] : 0; }

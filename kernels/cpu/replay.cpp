@@ -22,6 +22,7 @@ struct Group {
 // All of it lies in one block of memory, behind itself.
 struct Plan {
   Work work;
+  Trial trial;
   void** arrays;
 };
 
@@ -153,7 +154,7 @@ Plan* lay_out(Pieces& pieces, const Sizes& n, const Given& given) {
     waves[i] = behind;
     if (given.groups[i].waits) behind = i;
   }
-  *plan = {{run_task, groups, ends, n.groups, 0, waves}, all};
+  *plan = {{run_task, groups, ends, n.groups, 0, waves, false, &plan->trial}, {}, all};
   return plan;
 }
 
@@ -191,7 +192,7 @@ int bnengine_run(const Plan* plan) { return int(pool_run(plan->work)); }
 int bnengine_run_timed(const Plan* plan, uint64_t* busy, uint64_t* ended) {
   const Timed timed{static_cast<const Group*>(plan->work.context), busy, ended + 1};
   Work work = plan->work;
-  work.run = run_task_timed, work.context = &timed;
+  work.run = run_task_timed, work.context = &timed, work.trial = nullptr;
   for (index i = 0; i < work.stages; ++i) timed.ended[i] = 0;
   ended[0] = ticks();
   return int(pool_run(work));

@@ -35,6 +35,8 @@ struct Counted {
   std::vector<std::atomic<bnengine::index>> done;
   void (*inner)(Worker&) = nullptr;
   int round = 0;
+  bnengine::Trial trial;
+  bool tried = false;
 
   explicit Counted(const std::vector<bnengine::index>& tasks, bnengine::index wave = 1)
       : wave(wave), runs(total(tasks)), written(runs.size()), done(tasks.size()) {
@@ -72,7 +74,9 @@ struct Counted {
     ++round;
     for (auto& n : runs) n = 0;
     for (auto& n : done) n = 0;
-    CHECK(bnengine::pool_run(Work{task, this, ends.data(), bnengine::index(ends.size()), 0, waves.data()}) == Outcome::done);
+    Work work{task, this, ends.data(), bnengine::index(ends.size()), 0, waves.data()};
+    if (tried) work.trial = &trial;
+    CHECK(bnengine::pool_run(work) == Outcome::done);
     for (auto& n : runs) CHECK(n.load() == 1);
   }
 };

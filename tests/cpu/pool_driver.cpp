@@ -33,8 +33,47 @@ void counts() {
     }
     Counted({5000}).run();
     Counted many({1, 7, 1, 2, 8, 9, 1}), waves({5, 1, 1, 2, 8, 1, 3, 1}, 3);
+    waves.tried = true;
     for (int job = 0; job < 2000; ++job) many.run(), waves.run();
   }
+}
+
+// Runs of a trial as if they had lasted so long; what it says then.
+bool tried(bnengine::Trial& trial, int64_t together, int64_t alone) {
+  for (int i = 0; i < 16; ++i) {
+    CHECK(trial.timed() && trial.alone() == (i >= 8));
+    trial.took((i < 8 ? together : alone) + (i == 3 || i == 9 ? 1000000 : 0));  // each was held up once
+  }
+  CHECK(!trial.timed());
+  return trial.alone();
+}
+
+void trials() {
+  bnengine::Trial trial;
+  int passed = 0;
+  const auto until_the_next = [&](bool alone) {
+    for (passed = 16; !trial.timed(); ++passed) {
+      CHECK(trial.alone() == alone);
+      trial.passed();
+    }
+    return passed;
+  };
+  CHECK(tried(trial, 100, 50));
+  CHECK(until_the_next(true) == 1024);
+  CHECK(tried(trial, 80, 50));
+  CHECK(until_the_next(true) == 2048);
+  CHECK(!tried(trial, 50, 80));
+  CHECK(until_the_next(false) == 1024);
+  for (int i = 0; i < 10; ++i) {
+    CHECK(!tried(trial, 50, 80));
+    until_the_next(false);
+  }
+  CHECK(passed == 65536);
+  for (int i = 0; i < 8; ++i) {
+    CHECK(trial.timed() && !trial.alone());
+    trial.took(600000);
+  }
+  CHECK(!trial.timed() && !trial.alone());  // what takes long is not run alone even once
 }
 
 void sleeping() {  // longer than threads stay awake
@@ -337,7 +376,8 @@ void late() {
 const struct {
   const char* name;
   void (*run)();
-} kCases[] = {{"counts", counts},   {"sleeping", sleeping}, {"nested", nested},   {"concurrent", concurrent},
+} kCases[] = {{"counts", counts},   {"trials", trials},     {"sleeping", sleeping}, {"nested", nested},
+              {"concurrent", concurrent},
               {"resize", resize},   {"forked", forked},     {"leaving", leaving}, {"scratch", scratch},
               {"floating_point", floating_point},           {"at_once", at_once}, {"watched", watched}, {"late", late}};
 

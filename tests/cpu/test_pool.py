@@ -8,8 +8,8 @@ from tests.cpu.driver import HERE, compiled, environment
 from tests.support import ROOT
 
 CASES = (
-    "counts", "sleeping", "nested", "concurrent", "resize", "forked", "leaving", "scratch", "floating_point", "at_once",
-    "watched", "late",
+    "counts", "trials", "sleeping", "nested", "concurrent", "resize", "forked", "leaving", "scratch", "floating_point",
+    "at_once", "watched", "late",
 )  # fmt: skip
 # No forks under GCC's sanitizers: what locks of their own other threads hold, the child waits for without an end.
 ALONE = tuple(case for case in CASES if case not in ("forked", "watched"))

@@ -1,4 +1,4 @@
-"""Launches in order: what is independent, what may share bytes, what a recording refuses."""
+"""Launches in order: what is independent, what may run beside what, what a recording refuses."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bnengine.errors import InputError
-from bnengine.plan import COLUMNS, ROWS, Launch, Plan, Spans, independent, share, view_of
+from bnengine.plan import COLUMNS, ROWS, Launch, Plan, Spans, independent, view_of
 
 
 def copy(source: np.ndarray, target: np.ndarray) -> None:
@@ -132,23 +132,3 @@ def test_spans_are_a_set_of_bytes(ranges: list[tuple[int, int]], start: int, len
         spans.add(low, low + size)
         held |= set(range(low, low + size))
     assert spans.covers(start, start + length) == (set(range(start, start + length)) <= held)
-
-
-def test_buffers_share_bytes_only_where_their_lives_do_not_meet() -> None:
-    a, b, c, d = (np.zeros(1024) for _ in range(4))
-    plan = plan_of(*(Launch(copy, whole=(x,), writes=(y,)) for x, y in ((a, b), (b, c), (c, d))))
-    slots, total = share(plan, [view_of(x) for x in (a, b, c, d)])
-    assert total == 2 * 8192  # any moment needs two of the four
-    lives = [(0, 0), (0, 1), (1, 2), (2, 2)]
-    for i in range(4):
-        for j in range(i):
-            meet = lives[i][0] <= lives[j][1] and lives[j][0] <= lives[i][1]
-            apart = slots[i].offset >= sum(slots[j]) or slots[j].offset >= sum(slots[i])
-            assert apart or not meet
-
-
-def test_a_buffer_that_no_launch_touches_takes_no_place() -> None:
-    a, b, c = (np.zeros(100) for _ in range(3))
-    slots, total = share(plan_of(Launch(copy, whole=(a,), writes=(b,))), [view_of(x) for x in (a, b, c)])
-    assert slots[2].size == 0
-    assert total == 2 * 832
