@@ -11,8 +11,8 @@ INK, GREY, LIGHT = "#1f2428", "#6a737d", "#e4e7ea"
 WIDTH, HEIGHT = 4.8, 3.4  # inches of a panel
 
 
-def new_figure(panels: int) -> Any:
-    """A white matplotlib figure, wide enough for so many panels beside each other; InputError without matplotlib."""
+def new_figure() -> Any:
+    """A white matplotlib figure; `panels` settles its width. InputError without matplotlib."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -20,13 +20,14 @@ def new_figure(panels: int) -> Any:
         raise InputError(
             f"explain: matplotlib cannot be imported ({error}); install it with: pip install 'bnengine[plot]'"
         ) from error
-    figure = Figure(figsize=(WIDTH * panels, HEIGHT), dpi=150, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(WIDTH, HEIGHT), dpi=150, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def panels(figure: Any, titles: list[str]) -> list[Any]:
     """Axes beside each other, each under its title, without a frame."""
+    figure.set_size_inches(WIDTH * len(titles) if len(titles) > 1 else 1.5 * WIDTH, HEIGHT)
     axes = figure.subplots(1, len(titles), squeeze=False)[0]
     for panel, title in zip(axes, titles, strict=True):
         panel.set_title(title, loc="left", fontsize=10.5, color=INK, parse_math=False)
