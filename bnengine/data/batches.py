@@ -13,6 +13,7 @@ from bnengine.data.checks import (
     chunks,
     row_and_feature,
     text_labels,
+    width_of,
 )
 from bnengine.data.dataset import check_indices
 from bnengine.data.preprocessing import Preprocessing
@@ -81,6 +82,18 @@ def groups(n: int, batch_size: int, *, last: str = "join") -> list[slice]:
     return found
 
 
+class Raw(NamedTuple):
+    """Inputs as they lie: x (N, features...) in C order, `rows` (m,) of it, and what makes a network's numbers of them.
+
+    mean, inv_scale: (features,) float64, (x - mean) inv_scale in float64, rounded once; None where x is only cast.
+    """
+
+    x: Array
+    rows: Array
+    mean: Array | None
+    inv_scale: Array | None
+
+
 class ArraySource:
     """Batches gathered from arrays or memory-mapped files by position; only the rows of a batch are read.
 
@@ -134,16 +147,58 @@ class ArraySource:
         Raises:
             DataError: a position outside the source, a value that is not finite, a label that training has not seen.
         """
+        samples = self._samples(positions)
+        y, weights = self._told(samples)
+        return Batch(self._inputs(samples), y, weights, samples)
+
+    def targets(self, positions: Array) -> tuple[Array | None, Array | None, Array]:
+        """What `take` gives beside the inputs, of which nothing is read: targets, weights and samples."""
+        samples = self._samples(positions)
+        return (*self._told(samples), samples)
+
+    def raw(self) -> Raw | None:
+        """The inputs as they lie, for a reader that casts and scales them itself; None if they are not in C order."""
+        x, preprocessing = self._x, self.preprocessing
+        if not (x.flags.c_contiguous and x.flags.aligned and x.dtype.isnative):
+            return None
+        rows = np.arange(self.rows, dtype=np.int64) if self._indices is None else self._indices
+        if preprocessing is None:
+            return Raw(x, rows, None, None)
+        x = x.reshape(len(x), preprocessing.features)
+        scaled = preprocessing.scaling != "none"
+        return Raw(x, rows, *((preprocessing.mean, preprocessing.inv_scale) if scaled else (None, None)))
+
+    def check_inputs(self) -> None:
+        """Look at every input, in chunks, where its dtype alone does not say that `take` can give it.
+
+        Raises:
+            DataError: a value that is not finite, before or after scaling.
+        """
+        if self._x.dtype.kind in "biu" or (
+            self.preprocessing is None and self._x.dtype.itemsize <= self.dtype.itemsize
+        ):
+            return
+        for part in chunks(self.rows, width_of(self._x)):
+            self._inputs(self._samples(np.arange(part.start, part.stop)))
+
+    def _samples(self, positions: Array) -> Array:
         found = check_indices(positions, self.rows, f"{self.name}: positions")
-        samples = found if self._indices is None else self._indices[found]
-        x, y = self._x[samples], None if self._y is None else self._y[samples]
+        return found if self._indices is None else self._indices[found]
+
+    def _inputs(self, samples: Array) -> Array:
+        x = self._x[samples]
         if self.preprocessing is None:
-            x = narrowed(x, self.dtype, self.name, samples)
-            y = y if y is None else ready_targets(y, self.dtype)
-        else:
-            x = self.preprocessing.inputs(x, self.dtype, name=self.name, rows=samples)
-            y = y if y is None else self.preprocessing.targets(y, self.dtype, name=self.name, rows=samples)
-        return Batch(x, y, None if self._weights is None else self._weights[samples], samples)
+            return narrowed(x, self.dtype, self.name, samples)
+        return self.preprocessing.inputs(x, self.dtype, name=self.name, rows=samples)
+
+    def _told(self, samples: Array) -> tuple[Array | None, Array | None]:
+        """Targets and weights."""
+        y = None if self._y is None else self._y[samples]
+        if y is not None and self.preprocessing is None:
+            y = ready_targets(y, self.dtype)
+        elif y is not None and self.preprocessing is not None:
+            y = self.preprocessing.targets(y, self.dtype, name=self.name, rows=samples)
+        return y, None if self._weights is None else self._weights[samples]
 
     def _check_labels(self, preprocessing: Preprocessing) -> None:
         """A label that training has not seen is found before the first batch, not in the middle of an epoch."""

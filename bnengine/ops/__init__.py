@@ -4,7 +4,7 @@ from ._op import REGISTRY, Example, Into, Op, op, using
 from .batch_norm import batch_norm, batch_normalization, normalize, normalize_backward
 from .dense import affine, affine_backward
 from .dropout import dropout, dropout_backward
-from .gather import gather
+from .gather import gather, gather_raw
 from .judge import judge
 from .loss import binary_cross_entropy, hits, mean_squared_error, softmax_cross_entropy
 from .pointwise import activation, activation_backward, total
@@ -30,6 +30,7 @@ __all__ = [
     "dropout",
     "dropout_backward",
     "gather",
+    "gather_raw",
     "hits",
     "judge",
     "mean_squared_error",

@@ -61,3 +61,49 @@ def gather(
     x, target, samples = (xp.take(a, chosen, axis=0) for a in (x, target, samples))
     weights = None if weights is None else xp.take(weights, chosen, axis=0)
     return Gathered(x, target, weights, samples, xp.take(normalisers, cursor[GROUP : GROUP + 1], axis=0))
+
+
+def _raw_examples(rng: Any, dtype: str) -> Iterator[Example]:
+    n, wide = 9, arithmetic_name(dtype)
+    samples, order, normalisers = rng.permutation(20)[:n], rng.permutation(n), rng.random(4).astype(wide)
+    classes, cursor, weights = rng.integers(0, 5, n), np.asarray([2, 3]), rng.random(n).astype(wide)
+    for kind in ("uint8", "int16", "int32", "int64", "float32", "float64"):
+        x = (rng.standard_normal((20, 11)) * 90).astype(kind)
+        scales = rng.standard_normal(11) * 50, rng.random(11)
+        yield Example(
+            kind, (x, classes, weights, samples, normalisers, order, cursor, *scales), {"rows": 4, "offset": 3}
+        )
+        yield Example(f"{kind}, cast", (x, classes, None, samples, normalisers, order, cursor), {"rows": 7})
+    x, values = rng.integers(0, 256, (20, 2, 3), np.uint8), rng.standard_normal((n, 2)).astype(wide)
+    yield Example("image, one row", (x, values, None, samples, normalisers, order, cursor), {"rows": 1, "offset": 6})
+
+
+def _raw_bound(
+    u: float, x: Array, target: Array, weights: Array, samples: Array, normalisers: Array, order: Array, cursor: Array,
+    mean: Array = None, inv_scale: Array = None, *, rows: int, offset: int = 0,
+) -> Gathered:  # fmt: skip
+    x = x[samples[order[cursor[POSITION] + offset :][:rows]]].astype(np.float64)
+    x = x if mean is None else (x - mean) * inv_scale
+    return Gathered(u * np.abs(x), 0, None if weights is None else 0, 0, 0)
+
+
+@op("bnengine.fused.cpu.gather_raw:gather_raw", examples=_raw_examples, bound=_raw_bound)
+def gather_raw(
+    x: Array, target: Array, weights: Array | None, samples: Array, normalisers: Array, order: Array, cursor: Array,
+    mean: Array | None = None, inv_scale: Array | None = None, *, rows: int, offset: int = 0,
+) -> Gathered:  # fmt: skip
+    """`gather` from raw data that stay where they are: x_out = (x - mean) inv_scale in float64, rounded once.
+
+    x (N, ...) of any real dtype, a mapped file perhaps, of which a batch takes rows samples[order[p]], ...; the rest as
+    in `gather`. mean, inv_scale (features,) float64, or None for a cast alone. x_out has the dtype of the normalisers.
+    """
+    xp = namespace(samples)
+    places = cursor[POSITION : POSITION + 1] + xp.arange(offset, offset + rows, dtype=xp.int64)
+    chosen = xp.take(order, places, axis=0)
+    target, samples = (xp.take(a, chosen, axis=0) for a in (target, samples))
+    x = xp.take(x, samples, axis=0)
+    if mean is not None:
+        x = (xp.astype(x, xp.float64) - mean) * inv_scale
+    weights = None if weights is None else xp.take(weights, chosen, axis=0)
+    normaliser = xp.take(normalisers, cursor[GROUP : GROUP + 1], axis=0)
+    return Gathered(xp.astype(x, normalisers.dtype), target, weights, samples, normaliser)

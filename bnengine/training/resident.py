@@ -1,12 +1,21 @@
-"""All training data in the memory of the backend, so that a step's own launch gathers its rows."""
+"""All training data in the memory of the backend, so that a step's own launch gathers its rows.
 
-from collections.abc import Sequence
+On NumPy arrays with native kernels the inputs stay as they are, in memory or in a mapped file: the launch casts and
+scales the rows that it takes.
+"""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from .. import ops
 from .._typing import Array
 from ..data import ArraySource
+from ..data.batches import Raw
 from ..errors import InputError
+from ..fused import offered
+from ..memory import Fresh
+from ..ops import Into
 from .inputs import Field, Inputs, Prepared, positive_total
 
 ROWS_AT_ONCE = 8192  # brought in together
@@ -17,39 +26,51 @@ class Resident:
     """Inputs, targets, weights and sample indices of a source, its order in this epoch, and the place reached.
 
     `cursor` is on the backend and moved by the step's last launch; the host counts along, so that no step reads beyond
-    the end.
+    the end. `raw`: the inputs where they stay as they are, of which `samples` are the rows; else None.
     """
 
     def __init__(self, source: ArraySource, inputs: Inputs) -> None:
         self.source, self.inputs, self.backend = source, inputs, inputs.backend
         first = _first(source, inputs)
-        self.dtypes = inputs.dtypes(first)
+        self.dtypes, self.raw = inputs.dtypes(first), raw_of(source, inputs)
         self._targets = np.empty((source.rows, *first.target.shape[1:]), first.target.dtype)
         self._weights = None if first.weights is None else np.empty(source.rows, first.weights.dtype)
         self._alike = self._weights is None and inputs.loss.constants(inputs.outputs) is None
         self._known: dict[int, float] = {}
-        self.arrays = {name: self._empty(name, a) for name, a in first._asdict().items() if a is not None}
+        self._shapes = {name: tuple(map(int, a.shape[1:])) for name, a in first._asdict().items() if a is not None}
+        made = [name for name in self._shapes if name != "x" or self.raw is None]
+        self.arrays = {name: self._empty(name) for name in made}
+        if self.raw is not None:
+            source.check_inputs()
         for start in range(0, source.rows, ROWS_AT_ONCE):
             self._bring(start)
+        if self.raw is not None:
+            self.arrays["x"] = self.raw.x
         xp, device = self.backend.xp, self.backend.device
         self.order = xp.zeros((source.rows,), dtype=xp.int64, device=device)
         self.normalisers = xp.zeros((source.rows,), dtype=inputs.normaliser.dtype, device=device)
         self.cursor = xp.zeros((2,), dtype=xp.int64, device=device)
         self._rest = 0
 
-    def _empty(self, name: str, like: Array) -> Array:
-        shape = (self.source.rows, *(int(n) for n in like.shape[1:]))
+    def _empty(self, name: str) -> Array:
+        shape = self.source.rows, *self._shapes[name]
         return self.backend.xp.empty(shape, dtype=self.backend.dtype(self.dtypes[name]), device=self.backend.device)
 
     def _bring(self, start: int) -> None:
         stop = min(start + ROWS_AT_ONCE, self.source.rows)
-        batch = self.source.take(np.arange(start, stop))
-        prepared = self.inputs.prepare(batch)
+        positions = np.arange(start, stop)
+        if self.raw is None:
+            batch = self.source.take(positions)
+            weights, prepared = batch.weights, self.inputs.prepare(batch)
+        else:
+            y, weights, samples = self.source.targets(positions)
+            target = self.inputs.loss.targets(y, self.inputs.outputs)
+            prepared = Prepared(None, target, self.inputs.loss.weights(weights, target), samples)
         for name, array in self.arrays.items():
             array[start:stop, ...] = self.backend.asarray(getattr(prepared, name), self.dtypes[name])
         self._targets[start:stop] = prepared.target
         if self._weights is not None:
-            self._weights[start:stop] = batch.weights
+            self._weights[start:stop] = weights
 
     def start(self, order: np.ndarray, groups: Sequence[Sequence[slice]], done: int) -> None:
         """Begin an epoch in this order, in these groups of micro-batches, `done` of which were taken already."""
@@ -78,19 +99,39 @@ class Resident:
 
     def fields(self, rows: int) -> dict[str, Field | None]:
         """What a micro-batch of so many rows is made of."""
-        found = {name: Field((rows, *a.shape[1:]), self.dtypes[name]) for name, a in self.arrays.items()}
+        found = {name: Field((rows, *shape), self.dtypes[name]) for name, shape in self._shapes.items()}
         return {name: found.get(name) for name in Prepared._fields}
 
     def memory(self) -> list[Array]:
         """All arrays on the backend."""
-        return [*self.arrays.values(), self.order, self.normalisers, self.cursor]
+        scales = [] if self.raw is None else [a for a in (self.raw.mean, self.raw.inv_scale) if a is not None]
+        return [*self.arrays.values(), *scales, self.order, self.normalisers, self.cursor]
+
+    def gather(self, *, rows: int, offset: int, memory: Fresh, into: Mapping[str, Into]) -> None:
+        """The rows that the cursor stands at, `offset` behind it."""
+        arrays = (*(self.arrays.get(name) for name in Prepared._fields), self.normalisers, self.order, self.cursor)
+        if self.raw is None:
+            ops.gather(*arrays, rows=rows, offset=offset, memory=memory, into=into)
+        else:
+            scales = self.raw.mean, self.raw.inv_scale
+            ops.gather_raw(*arrays, *scales, rows=rows, offset=offset, memory=memory, into=into)
+
+
+def raw_of(source: ArraySource, inputs: Inputs) -> Raw | None:
+    """The inputs of a source, if native kernels can read them where they lie; else None."""
+    plain = inputs.backend.name == "numpy" and inputs.network.storage == inputs.network.dtype
+    plain = plain and source.dtype == inputs.network.dtype  # or its batches would be rounded on their way
+    if not plain or type(source) is not ArraySource or offered("numpy", "replayer") is None:
+        return None
+    raw = source.raw()
+    return None if raw is None or ops.gather_raw.resolve("auto", raw.x)[0] is None else raw
 
 
 def fits(source: ArraySource, inputs: Inputs) -> bool:
-    """Whether the data of a source take at most `SHARE` of the memory that a GPU has free; False on a CPU."""
+    """Whether the data of a source take at most `SHARE` of the memory that a GPU has free, or on a CPU none at all."""
     free = inputs.backend.free_bytes()
     if free is None:
-        return False
+        return raw_of(source, inputs) is not None
     first = _first(source, inputs)
     dtypes, like = inputs.dtypes(first), {name: a for name, a in first._asdict().items() if a is not None}
     sizes = {name: 2 if "16" in dtypes[name] else np.dtype(dtypes[name]).itemsize for name in like}

@@ -29,7 +29,7 @@ from ..ops import Into
 from ..ops.update import IN_A_ROW, LONGEST, ROW, SKIPPED, STEPS
 from ..optimizers import Optimizer
 from ..plan import Plan
-from .inputs import Inputs, Micro, Prepared, Table
+from .inputs import Inputs, Micro, Table
 from .replaying import Graph, Mode, Replays
 from .resident import Resident
 from .scaling import Given, Scaling, get_loss_scale
@@ -248,12 +248,11 @@ class Step:
         """The step on the rows that the cursor stands at."""
         resident, micros, offset = self.resident, list[Micro](), 0
         assert resident is not None
-        arrays = (*(resident.arrays.get(name) for name in Prepared._fields), resident.normalisers, resident.order)
         for i, rows in enumerate(sizes):
             micros.append(self.inputs.views(i, resident.fields(rows)))
             into = {name: Into(a) for name, a in micros[i]._asdict().items() if a is not None}
             into["normaliser"] = Into(self.inputs.normaliser)
-            ops.gather(*arrays, resident.cursor, rows=rows, offset=offset, memory=self.memory, into=into)
+            resident.gather(rows=rows, offset=offset, memory=self.memory, into=into)
             offset += rows
         self.run(micros, self.inputs.normaliser, resident.cursor)
 

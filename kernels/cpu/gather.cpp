@@ -12,12 +12,12 @@ namespace {
 constexpr index kAhead = 4;      // rows asked for before their turn, for they lie anywhere
 constexpr index kAsked = 1024;   // bytes of a row that are asked for: the processor itself fetches the rest
 
-// Row i of each output is row order[cursor[0] + offset + i] of its input, for i in [begin, end); the normaliser is
-// normalisers[cursor[1]]. A row of x goes out by put(i, row), the others as their bytes. Arrays: x, target, weights or null,
+// Row i of each output is row p = order[cursor[0] + offset + i] of its input, for i in [begin, end); the normaliser is
+// normalisers[cursor[1]]. Row row_of(p) of x goes out by put(i, row), the others as their bytes. Arrays: x, target, weights or null,
 // samples, normalisers, order, cursor, and at `to` the outputs of the first five. Integers: rows, bytes of a row of x, target,
 // weights and normalisers, the bytes between two rows of x, offset.
-template <class Put>
-VECTOR void rows_of(const Arguments& given, char* const* to, index begin, index end, Put put) {
+template <class RowOf, class Put>
+VECTOR void rows_of(const Arguments& given, char* const* to, index begin, index end, RowOf row_of, Put put) {
   const char* const* from = reinterpret_cast<const char* const*>(given.arrays);
   const char *x = from[0], *target = from[1], *weights = from[2];
   const index* samples = reinterpret_cast<const index*>(from[3]);
@@ -27,11 +27,11 @@ VECTOR void rows_of(const Arguments& given, char* const* to, index begin, index 
   const index* chosen = order + cursor[0] + given.integers[6];
   for (index i = begin; i < end; ++i) {
     if (i + kAhead < end) {
-      const char* next = x + chosen[i + kAhead] * between;
+      const char* next = x + row_of(chosen[i + kAhead]) * between;
       for (index byte = 0; byte < bytes && byte < kAsked; byte += 64) __builtin_prefetch(next + byte);
     }
     const index row = chosen[i];
-    put(i, x + row * between);
+    put(i, x + row_of(row) * between);
     memcpy(to[1] + i * targets, target + row * targets, size_t(targets));
     if (weights) memcpy(to[2] + i * weighed, weights + row * weighed, size_t(weighed));
     reinterpret_cast<index*>(to[3])[i] = samples[row];
@@ -42,7 +42,8 @@ VECTOR void rows_of(const Arguments& given, char* const* to, index begin, index 
 void gather(const Arguments& given, index begin, index end, Worker&) {
   char* const* to = reinterpret_cast<char* const*>(given.arrays) + 7;
   const index bytes = given.integers[1];
-  rows_of(given, to, begin, end, [=](index i, const char* row) { memcpy(to[0] + i * bytes, row, size_t(bytes)); });
+  rows_of(given, to, begin, end, [](index p) { return p; },
+          [=](index i, const char* row) { memcpy(to[0] + i * bytes, row, size_t(bytes)); });
 }
 
 // IEEE's 16 bits, as they lie in memory.
@@ -69,15 +70,16 @@ VECTOR W widened(Half value) {
   return W(scaled);
 }
 
-// gather of rows of S as rows of T, (x - mean) inv_scale in double and rounded once, or cast alone where mean is null. Arrays:
-// as there, but mean and inv_scale in front of the outputs.
+// gather with rows samples[p] of x, of S, as rows of T: (x - mean) inv_scale in double and rounded once, or cast alone where
+// mean is null. Arrays: as there, but mean and inv_scale in front of the outputs.
 template <class S, class T>
 void gather_raw(const Arguments& given, index begin, index end, Worker&) {
   char* const* to = reinterpret_cast<char* const*>(given.arrays) + 9;
   const double* mean = static_cast<const double*>(given.arrays[7]);
   const double* inv_scale = static_cast<const double*>(given.arrays[8]);
   const index features = given.integers[1] / index(sizeof(S));
-  rows_of(given, to, begin, end, [=](index i, const char* row) {
+  const index* samples = static_cast<const index*>(given.arrays[3]);
+  rows_of(given, to, begin, end, [=](index p) { return samples[p]; }, [=](index i, const char* row) {
     const S* __restrict__ x = reinterpret_cast<const S*>(row);
     T* __restrict__ out = reinterpret_cast<T*>(to[0]) + i * features;
     if (mean) {

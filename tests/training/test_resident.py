@@ -1,5 +1,8 @@
 """Training data held by the backend: the training is that of uploaded batches, bit for bit, on every library."""
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -8,10 +11,12 @@ import pytest
 from bnengine import data
 from bnengine.data import ArraySource, IterableSource, Preprocessing
 from bnengine.errors import DataError, InputError
+from bnengine.fused import offered
 from bnengine.layers import Activation, BatchNorm, Dense
 from bnengine.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
 from bnengine.network import Sequential
 from bnengine.training import Trainer
+from tests.support import ROOT
 
 N = 70
 
@@ -123,10 +128,20 @@ def test_an_iterable_cannot_be_held():
         trainer("numpy", resident="yes")
 
 
-def test_on_a_cpu_data_are_held_only_if_asked_for():
+def test_on_a_cpu_data_are_held_where_they_lie_or_not_at_all_unless_asked_for(monkeypatch):
+    x, y = given("classes", False)
     made = trainer("numpy")
-    made.fit(given("classes", False), epochs=1, batch_size=16)
+    made.fit((x, y), epochs=1, batch_size=16)
+    native = offered("numpy", "replayer") is not None
+    assert (made.step.resident is not None) == native
+    assert not native or np.shares_memory(made.step.resident.arrays["x"], x)
+    monkeypatch.setattr("bnengine.training.resident.offered", lambda *_: None)
+    made = trainer("numpy")
+    made.fit((x, y), epochs=1, batch_size=16)
     assert made.step.resident is None
+    made = trainer("numpy", resident=True)
+    made.fit((x, y), epochs=1, batch_size=16)
+    assert not np.shares_memory(made.step.resident.arrays["x"], x)
 
 
 def test_weights_of_a_step_that_sum_to_nothing_are_told_before_the_epoch_begins():
@@ -144,3 +159,105 @@ def test_a_value_that_the_network_cannot_hold_is_told_while_the_data_are_brought
     wide[60, 2] = 1e300
     with pytest.raises(DataError, match="too large for float32"):
         trainer("numpy", resident=True).fit((wide, y), epochs=1, batch_size=16)
+
+
+KINDS = ["bool", "u1", "u2", "u4", "i1", "i2", "i4", "i8", "f2", "f4", "f8"]
+
+
+def raw_source(kind: str, scaling: str, dtype: str, shape: tuple[int, ...] = (3, 2)) -> ArraySource:
+    """Labelled rows of a dtype, half of them for training."""
+    rng = np.random.default_rng(3)
+    x = (rng.standard_normal((N, *shape)) * 60).astype(kind) if kind != "bool" else rng.random((N, *shape)) < 0.5
+    labels, chosen = rng.choice(["a", "b", "c", "d"], N), rng.permutation(N)[:50]
+    fitted = Preprocessing.fit(data.Dataset(x, labels, "raw"), chosen, scaling=scaling)
+    return ArraySource(x, labels, preprocessing=fitted, indices=chosen, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("scaling", ["centre", "standardize", "none"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_raw_data_are_gathered_where_they_lie_with_the_bits_of_batches_that_were_prepared(kind, scaling, dtype):
+    made = [trainer("numpy", dtype=dtype, resident=held) for held in (False, "auto")]
+    for one in made:
+        source = raw_source(kind, scaling, dtype)
+        one.fit(source, epochs=2, batch_size=16)
+    assert bits(made[0]) == bits(made[1])
+    if offered("numpy", "replayer") is not None:
+        resident = made[1].step.resident
+        assert np.shares_memory(resident.arrays["x"], source.raw().x)
+        assert {mode.how for mode in made[1].step.modes()} == {"one call"}
+
+
+def test_integers_divided_by_the_largest_are_gathered_so(tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 256, (N, 6), np.uint8))
+    x, labels = np.load(tmp_path / "x.npy", mmap_mode="r"), np.arange(N) % 4
+    fitted = Preprocessing.fit(data.Dataset(x, labels, "raw"), scaling="unit")
+    made = [trainer("numpy", resident=held) for held in (False, "auto")]
+    for one in made:
+        one.fit(ArraySource(x, labels, preprocessing=fitted), epochs=2, batch_size=16)
+    assert bits(made[0]) == bits(made[1])
+
+
+@pytest.mark.parametrize(
+    "change", [np.asfortranarray, lambda x: x[::-1], lambda x: x.astype(">f4"), lambda x: x[:, ::-1]]
+)
+def test_data_in_another_order_are_taken_by_batches(change):
+    x, y = given("classes", False)
+    made = [trainer("numpy", resident=held) for held in (False, "auto")]
+    for one in made:
+        one.fit((change(x), y), epochs=2, batch_size=16)
+    assert bits(made[0]) == bits(made[1])
+    assert made[1].step.resident is None
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
+def test_what_a_dtype_cannot_hold_is_found_before_the_first_step(bad):
+    x, labels = np.random.default_rng(0).standard_normal((N, 6)), np.arange(N) % 4
+    fitted = Preprocessing.fit(data.Dataset(x, labels, "raw"))
+    x[41, 2] = bad
+    for held in (False, "auto"):
+        with pytest.raises(DataError, match="row 41, feature 2 is"):
+            trainer("numpy", resident=held).fit(ArraySource(x, labels, preprocessing=fitted), epochs=1, batch_size=N)
+
+
+LARGE = """
+import sys
+import numpy as np
+import bnengine as bn
+
+def own():
+    with open("/proc/self/status") as lines:
+        return max(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) >> 10
+
+folder = sys.argv[1]
+x, y = np.load(folder + "/x.npy", mmap_mode="r"), np.load(folder + "/y.npy")
+fitted = bn.Preprocessing.fit(bn.data.Dataset(x, y), scaling="unit")
+network = bn.Sequential(bn.Dense(1000, 8), bn.BatchNorm(8), bn.Activation("relu"), bn.Dense(8, 2))
+trainer = bn.Trainer(network, progress="quiet")
+peak, step = [0], trainer.step.next
+def watched(sizes):
+    step(sizes)
+    peak[0] = max(peak[0], own())
+trainer.step.next = watched
+before = own()
+trainer.fit(bn.ArraySource(x, y, preprocessing=fitted), epochs=1, batch_size=5000)
+print(peak[0] - before, trainer.history[0]["train_accuracy"])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_training_on_200_megabytes_of_bytes_in_a_file_takes_a_fraction_of_that_memory(tmp_path):
+    if offered("numpy", "replayer") is None:
+        pytest.skip("without native kernels batches are prepared one by one")
+    rows = 200_000
+    y = np.arange(rows) % 2
+    x = np.lib.format.open_memmap(tmp_path / "x.npy", mode="w+", dtype=np.uint8, shape=(rows, 1000))
+    x[: rows // 100, 3] = 255 * y[: rows // 100]
+    x.flush()
+    np.save(tmp_path / "y.npy", y)
+    command, environment = [sys.executable, "-c", LARGE, tmp_path], {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    megabytes, accuracy = ran.stdout.split()
+    assert 0 < int(megabytes) < 60, "all of it as float32 were 800, a batch is 20"
+    assert float(accuracy) >= 0.4

@@ -1,0 +1,51 @@
+"""gather_raw: a micro-batch out of raw data, cast and scaled on its way, all its arrays in one launch."""
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ..._typing import Array
+from ...memory import Outputs
+from ...ops.gather import Gathered
+from ...plan import ROWS
+from ._launch import TYPES, absent, cut_rows, kernel, output, ready, refusal
+
+RAW = ("bool", "uint8", "uint16", "uint32", "int8", "int16", "int32", "int64", "float16")  # beside the usual ones
+
+
+def unsupported(x: Any) -> str | None:
+    """Why these kernels cannot take raw data like x; None if they can."""
+    return refusal(x, *RAW)
+
+
+def gather_raw(
+    to: Outputs, x: Array, target: Array, weights: Array | None, samples: Array, normalisers: Array, order: Array,
+    cursor: Array, mean: Array | None = None, inv_scale: Array | None = None, *, rows: int, offset: int = 0,
+) -> Gathered:  # fmt: skip
+    """Rows of x as they lie, which must be in C order: a copy of a data set would be made at every step."""
+    dtype, classes = normalisers.dtype, target.dtype.kind in "iu"
+    x = ready(to, x)
+    samples, order, cursor = (ready(to, a, np.int64) for a in (samples, order, cursor))
+    mean, inv_scale = ready(to, mean, np.float64), ready(to, inv_scale, np.float64)
+    target, weights = ready(to, target, np.int64 if classes else dtype), ready(to, weights, dtype)
+    if weights is None:
+        absent(to, "weights")
+    given = {"x": x, "target": target, "weights": weights, "samples": samples}
+    kinds = {"x": dtype, "target": target.dtype, "weights": dtype, "samples": samples.dtype}
+    taken = {
+        field: None if a is None else output(to, field, (rows, *a.shape[1:]), kinds[field], a)
+        for field, a in given.items()
+    }
+    out = Gathered(**taken, normaliser=output(to, "normaliser", (1,), dtype, normalisers))
+    sizes = [0 if a is None else prod(a.shape[1:]) * a.itemsize for a in (x, target, weights)]
+    raw = "u1" if x.dtype == np.bool_ else x.dtype.str[1:]
+    along = cut_rows(rows, max(1, out.x[0].nbytes), 1)
+    to.launch(
+        kernel("gather_raw", raw, TYPES[dtype.name], cut=along),
+        whole=(*given.values(), normalisers, order, cursor, mean, inv_scale),
+        writes=out,
+        scalars=(rows, *sizes, dtype.itemsize, prod(x.shape[1:]) * x.itemsize, offset),
+        split=ROWS,
+    )
+    return out
