@@ -74,7 +74,7 @@ def _raw_examples(rng: Any, dtype: str) -> Iterator[Example]:
             kind, (x, classes, weights, samples, normalisers, order, cursor, *scales), {"rows": 4, "offset": 3}
         )
         yield Example(f"{kind}, cast", (x, classes, None, samples, normalisers, order, cursor), {"rows": 7})
-    x, values = rng.integers(0, 256, (20, 2, 3), np.uint8), rng.standard_normal((n, 2)).astype(wide)
+    x, values = rng.integers(0, 256, (20, 2, 3)).astype(np.uint8), rng.standard_normal((n, 2)).astype(wide)
     yield Example("image, one row", (x, values, None, samples, normalisers, order, cursor), {"rows": 1, "offset": 6})
 
 
@@ -83,8 +83,9 @@ def _raw_bound(
     mean: Array = None, inv_scale: Array = None, *, rows: int, offset: int = 0,
 ) -> Gathered:  # fmt: skip
     x = x[samples[order[cursor[POSITION] + offset :][:rows]]].astype(np.float64)
-    x = x if mean is None else (x - mean) * inv_scale
-    return Gathered(u * np.abs(x), 0, None if weights is None else 0, 0, 0)
+    scaled, between = (x, 0) if mean is None else ((x - mean) * inv_scale, (np.abs(x) + np.abs(mean)) * inv_scale)
+    bound = u * np.abs(scaled) + 2.0**-52 * between  # float64's own two roundings, then that of the result
+    return Gathered(bound, 0, None if weights is None else 0, 0, 0)
 
 
 @op("bnengine.fused.cpu.gather_raw:gather_raw", examples=_raw_examples, bound=_raw_bound)

@@ -264,6 +264,14 @@ def gather(x, target, weights, samples, normalisers, order, cursor, *, rows, off
     return out | {"normaliser": normalisers[int(cursor[1])].reshape(1)}
 
 
+def gather_raw(
+    x, target, weights, samples, normalisers, order, cursor, mean=None, inv_scale=None, *, rows, offset=0
+):  # fmt: skip
+    x = np.stack([x[i] for i in samples])
+    out = gather(x, target, weights, samples, normalisers, order, cursor, rows=rows, offset=offset)
+    return out if mean is None else out | {"x": (out["x"].astype(np.longdouble) - mean) * inv_scale}
+
+
 def one_by_one(rule, parameters, slots, counters, table, ok, factor, g, border, weight_decay, frozen):
     """Each element on its own: `rule(p, g, slots, scalars, decay of this element)` gives p and the slots anew."""
     scalars = table[min(int(counters[1]), len(table) - 1)]
@@ -360,7 +368,7 @@ ORACLES = {
     f.__name__: f
     for f in (
         activation, activation_backward, adam, advance, affine, affine_backward, average, batch_norm,
-        binary_cross_entropy, commit, dropout, dropout_backward, gather, hits, judge, mean_squared_error, merge,
-        moments, normalize, normalize_backward, rmsprop, sgd, softmax_cross_entropy, tally, total,
+        binary_cross_entropy, commit, dropout, dropout_backward, gather, gather_raw, hits, judge, mean_squared_error,
+        merge, moments, normalize, normalize_backward, rmsprop, sgd, softmax_cross_entropy, tally, total,
     )
 }  # fmt: skip

@@ -54,6 +54,11 @@ OTHER_DTYPES = {
     ("gather", "weights"): "arithmetic",
     ("gather", "samples"): "int64",
     ("gather", "normaliser"): "arithmetic",
+    ("gather_raw", "x"): "arithmetic",
+    ("gather_raw", "target"): "of the target",
+    ("gather_raw", "weights"): "arithmetic",
+    ("gather_raw", "samples"): "int64",
+    ("gather_raw", "normaliser"): "arithmetic",
     ("hits", "out"): "float64",
 }
 
@@ -146,7 +151,7 @@ def test_outputs_have_the_dtype_of_the_input_or_the_one_documented(name, dtype):
                 told = {
                     "arithmetic": arithmetic_name(dtype),
                     "storage": dtype,
-                    "of the target": case.args[name == "gather"].dtype.name,
+                    "of the target": case.args[name.startswith("gather")].dtype.name,
                 }
                 expected = told.get(expected, expected)
                 assert got.dtype.name == expected, f"{case.label}, {field}"

@@ -34,6 +34,8 @@ def test_examples_are_of_the_dtype_that_was_asked_for_and_the_same_every_time(na
             assert one.args[0].dtype == np.float64
         elif name == "tally":
             assert [a.dtype for a in one.args[1:3]] == [dtype] * 2
+        elif name == "gather_raw":  # of data of any dtype, for a network of this one
+            assert one.args[4].dtype == dtype
         elif name != "advance":
             assert one.args[0].dtype == dtype
 
