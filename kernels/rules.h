@@ -113,11 +113,18 @@ struct Block {
 };
 
 template <int N, class A>
-RULE Block<A> block_of(const A (&x)[N]) {
+RULE A mean_of(const A (&x)[N]) {
   constexpr A kShare = A(1) / N;
-  A pivot = 0, sum = 0, squares = 0;
+  A mean = 0;
 #pragma unroll
-  for (int k = 0; k < N; ++k) pivot += x[k] * kShare;
+  for (int k = 0; k < N; ++k) mean += x[k] * kShare;
+  return mean;
+}
+
+template <int N, class A>
+RULE Block<A> block_about(const A (&x)[N], A pivot) {
+  constexpr A kShare = A(1) / N;
+  A sum = 0, squares = 0;
 #pragma unroll
   for (int k = 0; k < N; ++k) {
     const A d = x[k] - pivot;
@@ -127,6 +134,11 @@ RULE Block<A> block_of(const A (&x)[N]) {
   const A shift = sum * kShare, rest = squares - shift * sum;
   // Squares that overflow are inf, not inf - inf; NaN stays NaN.
   return {pivot, shift, rest < 0 ? A(0) : rest == rest ? rest : squares};
+}
+
+template <int N, class A>
+RULE Block<A> block_of(const A (&x)[N]) {
+  return block_about(x, mean_of(x));
 }
 
 RULE double median(double a, double b, double c) {

@@ -41,12 +41,12 @@ VECTOR void normalize_strip(const T* x, const T* add, T* y, index rows, index st
 template <Activation G, bool kStreams, class T>
 void normalize_rows(const T* x, const T* add, T* y, index rows, index stride, index columns, const Affines<T>& affines,
                     T slope) {
-  const index ahead = rows_ahead<T>(rows, stride, columns, kHeld);
-  for (index row = 0; row < rows; row += kHeld) {
-    const index some = least(kHeld, rows - row), at = row * stride;
-    const bool more = row + ahead + kHeld <= rows;
+  const index ahead = rows_ahead<T>(rows, stride, columns, kTogether);
+  for (index row = 0; row < rows; row += kTogether) {
+    const index some = least(kTogether, rows - row), at = row * stride;
+    const bool more = row + ahead + kTogether <= rows;
     each_strip<T>(columns, [&](index j, auto strip) {
-      if (more) ask_for(x + at + j, kHeld, stride, ahead);
+      if (more) ask_for(x + at + ahead * stride + j, kTogether, stride);
       constexpr bool kPast = kStreams && sizeof strip < sizeof(Some);  // whole
       if (add)
         normalize_strip<G, true, kPast>(x + at + j, add + at + j, y + at + j, some, stride, affines, j, strip, slope);
@@ -109,15 +109,23 @@ void moments_of_all(const Arguments& arguments, index begin, index end, Worker&)
   const index rows = given.integer(), channels = given.integer(), block = given.integer(), stride = given.integer();
   const bool adds = given.flag();
   const index blocks = (rows + block - 1) / block;
-  for (index j = begin; j < end; ++j) {
-    Moment all{};
+  constexpr index kSome = 64;
+  for (index first = begin; first < end; first += kSome) {
+    const index columns = least(kSome, end - first);
+    double mean[kSome] = {}, squares[kSome] = {}, count = 0;
     for (index b = 0; b < blocks; ++b) {
-      const double* p = partial + b * 3 * channels + j;
-      const index row = (blocks - 1 - b) * block;
-      merge(all, {double(least(block, rows - row)), p[channels], p[2 * channels]});
+      const double* p = partial + b * 3 * channels + first;
+      const double own = double(least(block, rows - (blocks - 1 - b) * block)), share = own / (count + own);
+      for (index j = 0; j < columns; ++j) {
+        Moment all{count, mean[j], squares[j]};
+        merge(all, {own, p[channels + j], p[2 * channels + j]}, share);
+        mean[j] = all.mean, squares[j] = all.squares;
+      }
+      count += own;
     }
-    all.mean += partial[j];
-    write_moment(all, batch + j, channels, proposal ? proposal + j : nullptr, stride, adds);
+    for (index j = 0; j < columns; ++j)
+      write_moment({count, mean[j] + partial[first + j], squares[j]}, batch + first + j, channels,
+                   proposal ? proposal + first + j : nullptr, stride, adds);
   }
 }
 
@@ -204,7 +212,7 @@ void merge_statistics(const Arguments& arguments, index begin, index end, Worker
 
 }  // namespace
 
-#define BY_ACTIVATION(T, G) \
+#define ENTRIES(T, G) \
   {"normalize<" #T ", " #G ">", normalize<T, Activation::G>}, {"batch_norm<" #T ", " #G ">", batch_norm<T, Activation::G>}
 
 const Entry* entries() {
@@ -214,18 +222,7 @@ const Entry* entries() {
       {"moments_of_blocks<float>", moments_of_blocks<float>},
       {"moments_of_blocks<double>", moments_of_blocks<double>},
       {"moments_of_all", moments_of_all},
-      BY_ACTIVATION(float, identity),
-      BY_ACTIVATION(float, relu),
-      BY_ACTIVATION(float, leaky_relu),
-      BY_ACTIVATION(float, sigmoid),
-      BY_ACTIVATION(float, tanh),
-      BY_ACTIVATION(float, gelu),
-      BY_ACTIVATION(double, identity),
-      BY_ACTIVATION(double, relu),
-      BY_ACTIVATION(double, leaky_relu),
-      BY_ACTIVATION(double, sigmoid),
-      BY_ACTIVATION(double, tanh),
-      BY_ACTIVATION(double, gelu),
+      BY_ACTIVATION(ENTRIES),
       {"commit", commit},
       {"merge_statistics", merge_statistics},
       {nullptr, nullptr},

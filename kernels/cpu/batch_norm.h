@@ -36,32 +36,78 @@ inline void choose_pivot(Seen&, const float*, index, index) {}
 VECTOR float less(float x, double) { return x; }
 VECTOR double less(double x, double pivot) { return x - pivot; }
 
-// A block of kHeld rows. `share` is kHeld of all rows with these.
-template <class T, class Strip>
-VECTOR void add_block(const T* x, index stride, Strip strip, double count, double share, const double* pivot,
-                      double* __restrict mean, double* __restrict squares) {
-  double own_mean[kStripColumns<T>], own_squares[kStripColumns<T>];
-  int vanished = 0;
-  EACH_LANE(j, strip) {
-    T held[kHeld];
-    for (int k = 0; k < kHeld; ++k) held[k] = less(x[k * stride + j], pivot[j]);
-    const Block<T> block = block_of(held);
-    own_mean[j] = double(block.pivot) + double(block.shift);
-    own_squares[j] = block.squares;
-    if (sizeof(T) < sizeof(double)) vanished |= !(block.squares > T(kFloatLeast) && block.squares < T(kFloatMost));
+// kHeld rows of one column, less its pivot.
+template <class T, class A>
+struct Column {
+  A held[kHeld];
+  VECTOR Column(const T* x, index stride, double pivot) {
+    for (int k = 0; k < kHeld; ++k) held[k] = less(A(x[k * stride]), pivot);
   }
-  if (vanished)
+};
+
+// Moments of kHeld rows of some columns, in steps that go over all strips of them: with one step for a strip, the processor
+// would wait for one sum after the other. Calls that stay calls: else each row's address would be in memory.
+template <class T>
+struct BlockMoments {
+  static constexpr index kColumns = 8 * kStripColumns<T>;
+  T pivot[kColumns], shift[kColumns], squares[kColumns];
+  double own_mean[kColumns], own_squares[kColumns];
+
+  template <class Strip>
+  __attribute__((noinline)) void take_mean(const T* x, index stride, const double* less_by, index at, Strip strip) {
+    T own[kStripColumns<T>];
+    EACH_LANE(j, strip) own[j] = mean_of(Column<T, T>(x + j, stride, less_by[j]).held);
+    __builtin_memcpy(pivot + at, own, size_t(strip.count) * sizeof(T));
+  }
+  template <class Strip>
+  __attribute__((noinline)) void take_squares(const T* x, index stride, const double* less_by, index at, Strip strip) {
+    T about[kStripColumns<T>], own_shift[kStripColumns<T>], own_squares[kStripColumns<T>];
+    const size_t bytes = size_t(strip.count) * sizeof(T);
+    __builtin_memcpy(about, pivot + at, bytes);
     EACH_LANE(j, strip) {
+      const Block<T> block = block_about(Column<T, T>(x + j, stride, less_by[j]).held, about[j]);
+      own_shift[j] = block.shift, own_squares[j] = block.squares;
+    }
+    __builtin_memcpy(shift + at, own_shift, bytes);
+    __builtin_memcpy(squares + at, own_squares, bytes);
+  }
+  // In double, where squares of floats may have vanished or overflowed.
+  void take_again(const T* x, index stride, index columns) {
+    for (index j = 0; j < columns; ++j) {
       if (own_squares[j] > kFloatLeast && own_squares[j] < kFloatMost) continue;
-      double held[kHeld];
-      for (int k = 0; k < kHeld; ++k) held[k] = x[k * stride + j];
-      const Block<double> block = block_of(held);
+      const Block<double> block = block_of(Column<T, double>(x + j, stride, 0).held);
       own_mean[j] = block.pivot + block.shift, own_squares[j] = block.squares;
     }
-  EACH_LANE(j, strip) {
-    Moment all{count, mean[j], squares[j]};
-    merge(all, {double(kHeld), own_mean[j], own_squares[j]}, share);
-    mean[j] = all.mean, squares[j] = all.squares;
+  }
+
+  void take(const T* x, index stride, index ahead, const double* less_by, index columns) {
+    each_strip<T>(columns, [&](index j, auto strip) {
+      if (ahead) ask_for(x + j + ahead * stride, kHeld, stride);
+      take_mean(x + j, stride, less_by + j, j, strip);
+    });
+    each_strip<T>(columns, [&](index j, auto strip) { take_squares(x + j, stride, less_by + j, j, strip); });
+    int vanished = 0;
+    for (index j = 0; j < columns; ++j) {
+      own_mean[j] = double(pivot[j]) + double(shift[j]), own_squares[j] = squares[j];
+      if (sizeof(T) < sizeof(double)) vanished |= !(squares[j] > T(kFloatLeast) && squares[j] < T(kFloatMost));
+    }
+    if (vanished) take_again(x, stride, columns);
+  }
+};
+
+// `ahead`: how far the rows are that are asked for, if any; `share` is kHeld of all rows with these.
+template <class T>
+void add_block(Seen& seen, const T* x, index stride, index ahead, double share) {
+  for (index first = 0; first < seen.columns; first += BlockMoments<T>::kColumns) {
+    const index columns = least(seen.columns - first, BlockMoments<T>::kColumns);
+    BlockMoments<T> block;
+    block.take(x + first, stride, ahead, seen.pivot + first, columns);
+    double *__restrict mean = seen.mean + first, *__restrict squares = seen.squares + first;
+    for (index j = 0; j < columns; ++j) {
+      Moment all{seen.count, mean[j], squares[j]};
+      merge(all, {double(kHeld), block.own_mean[j], block.own_squares[j]}, share);
+      mean[j] = all.mean, squares[j] = all.squares;
+    }
   }
 }
 
@@ -82,12 +128,7 @@ void add_rows(Seen& seen, const T* x, index rows, index stride) {
   const index ahead = rows_ahead<T>(rows, stride, seen.columns, kHeld);
   index row = 0;
   for (; row + kHeld <= rows; row += kHeld, x += kHeld * stride) {
-    const double share = kHeld / (seen.count + kHeld);
-    const bool more = row + ahead + kHeld <= rows;
-    each_strip<T>(seen.columns, [&](index j, auto strip) {
-      if (more) ask_for(x + j, kHeld, stride, ahead);
-      add_block(x + j, stride, strip, seen.count, share, seen.pivot + j, seen.mean + j, seen.squares + j);
-    });
+    add_block(seen, x, stride, row + ahead + kHeld <= rows ? ahead : 0, kHeld / (seen.count + kHeld));
     seen.count += kHeld;
   }
   for (; row < rows; ++row, x += stride) add_row(seen, x);

@@ -30,10 +30,10 @@ struct Sources {
 };
 
 template <Activation G, class T>
-VECTOR void ask_for_sources(const Sources<T>& from, index stride, index ahead) {
-  ask_for(from.dy, kHeld, stride, ahead);
-  ask_for(from.x, kHeld, stride, ahead);
-  if (kNeedsY<G>) ask_for(from.y, kHeld, stride, ahead);
+VECTOR void ask_for_sources(const Sources<T>& from, index stride) {
+  ask_for(from.dy, kTogether, stride);
+  ask_for(from.x, kTogether, stride);
+  if (kNeedsY<G>) ask_for(from.y, kTogether, stride);
 }
 
 template <Activation G, class T>
@@ -45,22 +45,34 @@ VECTOR T dz_of(const Sources<T>& from, index at, int j, const StripAffines<T>& o
   return derivative<G>(from.dy[at], out, z, slope);
 }
 
-// The sums over the rows of dz and of dz x_norm, of some columns.
+// The sums over the rows of dz and of dz x_norm, of some columns: of kHeld rows in T, of all in double.
+template <class T>
 struct Sums {
   double *dz, *dz_x_norm;
+  T *held, *held_x_norm;
   index columns;
 
   Sums(Scratch& scratch, index columns)
-      : dz(scratch.take<double>(columns)), dz_x_norm(scratch.take<double>(columns)), columns(columns) {
-    for (index j = 0; j < columns; ++j) dz[j] = dz_x_norm[j] = 0;
+      : dz(scratch.take<double>(columns)),
+        dz_x_norm(scratch.take<double>(columns)),
+        held(scratch.take<T>(columns)),
+        held_x_norm(scratch.take<T>(columns)),
+        columns(columns) {
+    for (index j = 0; j < columns; ++j) dz[j] = dz_x_norm[j] = 0, held[j] = held_x_norm[j] = 0;
+  }
+  void add_held() {
+    for (index j = 0; j < columns; ++j) {
+      dz[j] += held[j], dz_x_norm[j] += held_x_norm[j];
+      held[j] = held_x_norm[j] = 0;
+    }
   }
 };
 
 template <Activation G, class T, class Strip>
 VECTOR void sum_strip(const Sources<T>& from, index rows, index stride, const Affines<T>& affines, index first,
-                      Strip strip, T slope, double* __restrict dz, double* __restrict dz_x_norm) {
+                      Strip strip, T slope, T* sums, T* sums_x_norm) {
   const StripAffines<T> of(affines, first, strip);
-  StripSum<T> sum, sum_x_norm;
+  StripSum<T> sum(sums), sum_x_norm(sums_x_norm);
   T own[kStripColumns<T>] = {}, own_x_norm[kStripColumns<T>] = {};
   for (index r = 0; r < rows; ++r) {
     EACH_LANE(j, strip) {
@@ -70,22 +82,23 @@ VECTOR void sum_strip(const Sources<T>& from, index rows, index stride, const Af
     }
     sum.add(own), sum_x_norm.add(own_x_norm);
   }
-  sum.put(own), sum_x_norm.put(own_x_norm);
-  EACH_LANE(j, strip) dz[j] += own[j], dz_x_norm[j] += own_x_norm[j];
+  sum.put(sums), sum_x_norm.put(sums_x_norm);
 }
 
 template <Activation G, class T>
-void sum_rows(Sums& sums, const Sources<T>& from, index rows, index stride, const Affines<T>& affines, T slope) {
-  const index ahead = rows_ahead<T>(rows, stride, sums.columns, kHeld);
-  for (index row = 0; row < rows; row += kHeld) {
-    const index some = least(kHeld, rows - row);
-    const bool more = row + ahead + kHeld <= rows;
+void sum_rows(Sums<T>& sums, const Sources<T>& from, index rows, index stride, const Affines<T>& affines, T slope) {
+  const index ahead = rows_ahead<T>(rows, stride, sums.columns, kTogether);
+  for (index row = 0; row < rows; row += kTogether) {
+    const index some = least(kTogether, rows - row);
+    const Sources<T> here = from.from(row * stride);
+    const bool more = row + ahead + kTogether <= rows;
     each_strip<T>(sums.columns, [&](index j, auto strip) {
-      const Sources<T> own = from.from(row * stride + j);
-      if (more) ask_for_sources<G>(own, stride, ahead);
-      sum_strip<G>(own, some, stride, affines, j, strip, slope, sums.dz + j, sums.dz_x_norm + j);
+      if (more) ask_for_sources<G>(here.from(ahead * stride + j), stride);
+      sum_strip<G>(here.from(j), some, stride, affines, j, strip, slope, sums.held + j, sums.held_x_norm + j);
     });
+    if ((row + kTogether) % kHeld == 0) sums.add_held();
   }
+  sums.add_held();
 }
 
 template <class T>
@@ -151,15 +164,15 @@ VECTOR void input_strip(const Sources<T>& from, const Destinations<T>& to, index
 template <Activation G, bool kStreams, class T>
 void input_rows(const Sources<T>& from, const Destinations<T>& to, index rows, index stride, index columns,
                 const Affines<T>& affines, const Through<T>& through, T slope) {
-  const index ahead = rows_ahead<T>(rows, stride, columns, kHeld);
-  for (index row = 0; row < rows; row += kHeld) {
-    const index some = least(kHeld, rows - row), at = row * stride;
-    const bool more = row + ahead + kHeld <= rows;
+  const index ahead = rows_ahead<T>(rows, stride, columns, kTogether);
+  for (index row = 0; row < rows; row += kTogether) {
+    const index some = least(kTogether, rows - row), at = row * stride;
+    const bool more = row + ahead + kTogether <= rows;
     each_strip<T>(columns, [&](index j, auto strip) {
+      if (more) ask_for_sources<G>(from.from(at + ahead * stride + j), stride);
       constexpr bool kPast = kStreams && sizeof strip < sizeof(Some);  // whole
       const Sources<T> own = from.from(at + j);
       const Destinations<T> own_to = to.from(at + j);
-      if (more) ask_for_sources<G>(own, stride, ahead);
       if (through.batch_statistics)
         input_strip<G, true, kPast>(own, own_to, some, stride, affines, through, j, strip, slope);
       else
@@ -210,7 +223,7 @@ void batch_norm_backward(const Arguments& arguments, index begin, index end, Wor
     Scratch scratch(worker);
     Affines<T> affines(scratch, columns);
     p.read(affines, column, columns);
-    Sums sums(scratch, columns);
+    Sums<T> sums(scratch, columns);
     if (summed) sum_rows<G>(sums, p.from.from(column), p.rows, p.channels, affines, p.slope);
     write_parameter_gradients(sums.dz, sums.dz_x_norm, columns, dgamma ? dgamma + column : nullptr,
                               dbeta ? dbeta + column : nullptr, adds_dgamma, adds_dbeta);
@@ -233,7 +246,7 @@ void sums_of_blocks(const Arguments& arguments, index begin, index end, Worker& 
   for (index b = begin; b < end; ++b) {
     const index row = (blocks - 1 - b) * block;
     Scratch rest(scratch);
-    Sums sums(rest, p.channels);
+    Sums<T> sums(rest, p.channels);
     sum_rows<G>(sums, p.from.from(row * p.channels), least(block, p.rows - row), p.channels, affines, p.slope);
     double* to = partial + b * 2 * p.channels;
     for (index j = 0; j < p.channels; ++j) to[j] = sums.dz[j], to[p.channels + j] = sums.dz_x_norm[j];
@@ -288,7 +301,7 @@ void input_of_rows(const Arguments& arguments, index begin, index end, Worker& w
 
 }  // namespace
 
-#define BY_ACTIVATION(T, G)                                                       \
+#define ENTRIES(T, G)                                                       \
   {"batch_norm_backward<" #T ", " #G ">", batch_norm_backward<T, Activation::G>}, \
       {"sums_of_blocks<" #T ", " #G ">", sums_of_blocks<T, Activation::G>},       \
       {"input_of_rows<" #T ", " #G ">", input_of_rows<T, Activation::G>}
@@ -297,18 +310,7 @@ const Entry* entries() {
   static const Entry table[] = {
       {"sums_of_all<float>", sums_of_all<float>},
       {"sums_of_all<double>", sums_of_all<double>},
-      BY_ACTIVATION(float, identity),
-      BY_ACTIVATION(float, relu),
-      BY_ACTIVATION(float, leaky_relu),
-      BY_ACTIVATION(float, sigmoid),
-      BY_ACTIVATION(float, tanh),
-      BY_ACTIVATION(float, gelu),
-      BY_ACTIVATION(double, identity),
-      BY_ACTIVATION(double, relu),
-      BY_ACTIVATION(double, leaky_relu),
-      BY_ACTIVATION(double, sigmoid),
-      BY_ACTIVATION(double, tanh),
-      BY_ACTIVATION(double, gelu),
+      BY_ACTIVATION(ENTRIES),
       {nullptr, nullptr},
   };
   return table;

@@ -83,24 +83,13 @@ void rearranged(const Arguments& arguments, index begin, index end, Worker&) {
 
 }  // namespace
 
-#define BY_ACTIVATION(T, G)                                       \
+#define ENTRIES(T, G)                                       \
   {"activation<" #T ", " #G ">", activation<T, Activation::G>},   \
       {"activation_backward<" #T ", " #G ">", activation_backward<T, Activation::G>}
 
 const Entry* entries() {
   static const Entry table[] = {
-      BY_ACTIVATION(float, identity),
-      BY_ACTIVATION(float, relu),
-      BY_ACTIVATION(float, leaky_relu),
-      BY_ACTIVATION(float, sigmoid),
-      BY_ACTIVATION(float, tanh),
-      BY_ACTIVATION(float, gelu),
-      BY_ACTIVATION(double, identity),
-      BY_ACTIVATION(double, relu),
-      BY_ACTIVATION(double, leaky_relu),
-      BY_ACTIVATION(double, sigmoid),
-      BY_ACTIVATION(double, tanh),
-      BY_ACTIVATION(double, gelu),
+      BY_ACTIVATION(ENTRIES),
       {"total<float>", total<float>},
       {"total<double>", total<double>},
       {"rearranged<f4, f4>", rearranged<float, float>},

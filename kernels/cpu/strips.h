@@ -27,6 +27,12 @@ class Given {
   int arrays_ = 0, integers_ = 0, reals_ = 0;
 };
 
+// The entries of a table that ENTRIES(T, G) are for a type and an activation, of all of both.
+#define BY_ACTIVATION_OF(ENTRIES, T)                                                                      \
+  ENTRIES(T, identity), ENTRIES(T, relu), ENTRIES(T, leaky_relu), ENTRIES(T, sigmoid), ENTRIES(T, tanh), \
+      ENTRIES(T, gelu)
+#define BY_ACTIVATION(ENTRIES) BY_ACTIVATION_OF(ENTRIES, float), BY_ACTIVATION_OF(ENTRIES, double)
+
 // A worker's scratch, handed out by pieces of whole lines.
 class Scratch {
  public:
@@ -80,8 +86,9 @@ VECTOR void each_strip(index columns, F f) {
 // Sums of a strip's lanes, in registers: an array that is added to GCC keeps in memory.
 template <class T, int kVectors = 64 / kVectorBytes>
 struct StripSum {
-  Vector<T> first = {};
+  Vector<T> first;
   StripSum<T, kVectors - 1> rest;
+  explicit VECTOR StripSum(const T* line) : first(load(line)), rest(line + kLanes<T>) {}
   VECTOR void add(const T* line) {
     first += load(line);
     rest.add(line + kLanes<T>);
@@ -93,24 +100,29 @@ struct StripSum {
 };
 template <class T>
 struct StripSum<T, 0> {
+  explicit VECTOR StripSum(const T*) {}
   VECTOR void add(const T*) {}
   VECTOR void put(T*) const {}
 };
 
-// Asks for the rows of a strip that are `ahead` further on, before they are needed: where rows are far apart, or many are gone
-// through at once, no processor fetches them by itself.
+// Rows that are gone through at once: what all their strips need stays in registers, and few of their lines meet in a set of
+// the first-level cache.
+constexpr index kTogether = 4;
+
+// Asks for rows of a strip before they are needed: where rows are far apart, or several are gone through at once, no processor
+// fetches them by itself.
 template <class T>
-VECTOR void ask_for(const T* x, index rows, index stride, index ahead) {
-  x += ahead * stride;
-  for (index r = 0; r < rows; ++r) __builtin_prefetch(x + r * stride, 0, 2);
+VECTOR void ask_for(const T* x, index rows, index stride) {
+  for (index r = 0; r < rows; ++r) __builtin_prefetch(x + r * stride, 0, 3);
 }
-// How many rows ahead, in steps of `held`: narrow tiles are through with a step sooner. Columns of an array that is near at
-// hand are not asked for, which is to say beyond the last row.
-constexpr index kNearBytes = 2 << 20;
+// How many rows ahead, where `held` rows are gone through at once. Columns of an array that is near at hand are not asked
+// for, which is to say beyond the last row.
+constexpr index kNearBytes = 2 << 20, kAheadBytes = 8 << 10;
 template <class T>
-VECTOR index rows_ahead(index rows, index stride, index columns, index held) {
+index rows_ahead(index rows, index stride, index columns, index held) {
   if (stride != columns && rows * stride * index(sizeof(T)) <= kNearBytes) return rows;
-  return columns < 4 * kStripColumns<T> ? 4 * held : columns < 16 * kStripColumns<T> ? 2 * held : held;
+  const index ahead = kAheadBytes / (columns * index(sizeof(T)));
+  return ahead < held ? held : ahead;
 }
 
 // Whether rows of so many columns may be stored past the caches: a vector is a line, and each row is whole lines.

@@ -21,6 +21,7 @@ from ._launch import (
     absent,
     cut,
     cut_columns,
+    evenly,
     extent,
     flat,
     kernel,
@@ -34,7 +35,8 @@ HELD = 16  # rows that have a mean of their own: kHeld of kernels/cpu/batch_norm
 PARTIAL_BYTES = (16 << 10, 256 << 10)  # of x that have a partial result, at least and at most
 PARTIAL = 64  # blocks, where that lets them
 MOST_PARTIAL = 1024
-PAST = 24 << 20  # bytes of an output from which on it is stored past the caches
+PAST = 8 << 20  # bytes of an output that is stored past the caches, which do not hold it with x, dy and dx
+LEAST_LINES = 4  # of the cache, of each row of a block: nothing is fetched ahead of fewer
 TILE = 128  # columns, at most, of a block's tile
 
 
@@ -46,6 +48,14 @@ def unsupported(x: Any) -> str | None:
 def _scratch(columns: int, along: Cut) -> int:
     """Bytes: 16 numbers a column, and what rounding each of their arrays to lines takes."""
     return 128 * (min(columns, TILE) if along.by_columns else columns) + 1024
+
+
+def _along(rows: int, channels: int, itemsize: int) -> Cut:
+    """How a launch over (rows, channels) is cut; with a product in its group, as that is."""
+    along = cut((rows, channels), itemsize)
+    if not along.by_columns:
+        return along
+    return along._replace(blocks=min(along.blocks, max(2, evenly(channels // (LEAST_LINES * along.unit)))))
 
 
 class Blocks(NamedTuple):
@@ -88,7 +98,7 @@ def _statistics(to: Outputs, x: Array) -> tuple[Array, Array | None, int]:
 
 def _moments(to: Outputs, x: Array, batch: Array, proposal: Array | None, stride: int) -> None:
     rows, channels = x.shape
-    along, adds = cut((rows, channels), x.itemsize), to.adds("proposal")
+    along, adds = _along(rows, channels, x.itemsize), to.adds("proposal")
     if along.by_columns:
         run = kernel("moments", x, cut=along, scratch=_scratch(channels, along))
         to.launch(run, reads=(x,), writes=(batch, proposal), scalars=(rows, channels, stride, adds), split=COLUMNS)
@@ -123,7 +133,7 @@ def _normalize(
     add: Array | None, eps: float, activation: str, slope: float,
 ) -> None:  # fmt: skip
     (rows, channels), (held, stride) = x.shape, statistics
-    along = cut((rows, channels), x.itemsize)
+    along = _along(rows, channels, x.itemsize)
     past = not along.by_columns and y.nbytes >= PAST
     of_channels, of_rows = (held, gamma, beta), (x, add)
     to.launch(
@@ -146,7 +156,7 @@ def batch_norm(
     rows_x, rows_y, rows_add = flat(x), flat(y), flat(add)
     rows, channels = extent(x)
     batch, proposal, stride = _statistics(to, x)
-    along = cut((rows, channels), x.itemsize)
+    along = _along(rows, channels, x.itemsize)
     if along.by_columns:
         to.launch(
             kernel("batch_norm", x, activation, cut=along, scratch=_scratch(channels, along)),
@@ -182,7 +192,7 @@ def normalize_backward(
     dadd = _or_absent(to, "dadd", x.shape, x, there=has_add)
 
     of_channels, of_rows = (held, gamma, beta), tuple(map(flat, (dy, x, y, add)))
-    common, along = (rows, channels, stride, float(eps), float(slope)), cut((rows, channels), x.itemsize)
+    common, along = (rows, channels, stride, float(eps), float(slope)), _along(rows, channels, x.itemsize)
     if along.by_columns:
         adds = tuple(map(to.adds, ("dx", "dgamma", "dbeta")))
         to.launch(
