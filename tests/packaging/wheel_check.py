@@ -180,7 +180,7 @@ def compilers(folder: Path) -> dict[str, tuple[dict[str, str], str]]:
         "broken": (program("broken", error), ".*broken did not compile them: x.cpp:1: error: planted"),
     }
     if compiler():
-        old = f'case "$*" in *BNENGINE_ISA*) {error} ;; esac\nexec {compiler()} "$@"'  # it makes programs, but no kernels
+        old = f'case "$*" in *BNENGINE_ISA*) {error} ;; esac\nexec {compiler()} "$@"'  # makes programs, no kernels
         cases["too old"] = program("old", old), ".*old did not compile them: x.cpp:1: error: planted"
     return cases
 
