@@ -26,7 +26,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <atomic>
 #include <new>
@@ -88,12 +87,6 @@ inline void pause() {
 #elif defined(__aarch64__)
   __asm__ volatile("isb");
 #endif
-}
-
-int64_t now() {
-  timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return int64_t(t.tv_sec) * 1000000000 + t.tv_nsec;
 }
 
 // Returns when the signal is not `seen` any more: awake for half a millisecond, then asleep.
@@ -283,19 +276,6 @@ void run_together(const Work& work) {
   slot->gate.fetch_sub(1, std::memory_order_release);
 }
 
-void run_tried(const Work& work, Trial& trial) {
-  const bool timed = trial.timed();
-  const int64_t begin = timed ? now() : 0;
-  if (trial.alone())
-    run_alone(work);
-  else
-    run_together(work);
-  if (timed)
-    trial.took(now() - begin);
-  else
-    trial.passed();
-}
-
 // -- fork: the child has the caller's thread alone, and a pool that starts anew
 
 void before_fork() { pthread_mutex_lock(&pool.mutex); }
@@ -339,33 +319,15 @@ class Hold {
 
 }  // namespace
 
-void Trial::took(int64_t nanoseconds) {
-  if (run_ == 0) times_[0] = times_[1] = {0, 0};
-  Times& times = times_[run_ / kRuns];
-  times.sum += nanoseconds;
-  if (nanoseconds > times.longest) times.longest = nanoseconds;
-  if (++run_ == kRuns && times.usual() > (kRuns - 1) * kLong)
-    decide(false);
-  else if (run_ == 2 * kRuns)
-    decide(times_[1].usual() < times_[0].usual());
-}
-
-void Trial::decide(bool alone) {
-  period_ = alone != alone_ ? kLeast : period_ < kMost ? 2 * period_ : kMost;
-  alone_ = alone;
-  run_ = 2 * kRuns;
-}
-
 Outcome pool_run(const Work& work) {
   const Hold hold;
   if (!hold) return hold.outcome();
-  if (!has_use_for_threads(work)) {
+  if (!has_use_for_threads(work))
     run_alone(work);
-  } else if (!work.trial) {
+  else if (work.trial)
+    work.trial->run([&] { run_together(work); }, [&] { run_alone(work); });
+  else
     run_together(work);
-  } else {
-    run_tried(work, *work.trial);
-  }
   return Outcome::done;
 }
 

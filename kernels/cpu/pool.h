@@ -1,33 +1,9 @@
 // The threads that run blocks: one small pool a process, which knows nothing of what a task does.
 #pragma once
 #include "kernel.h"
+#include "trial.h"
 
 namespace bnengine {
-
-// What is known of work that runs again and again: whether it is sooner done by the caller's thread alone. No result
-// depends on that, so it is tried: some runs by all threads, some alone, and again from time to time, for it changes with
-// what else the machine does. Work that takes long is not tried: there threads always pay.
-class Trial {
- public:
-  bool alone() const { return run_ < kRuns ? false : run_ < 2 * kRuns ? true : alone_; }
-  bool timed() const { return run_ < 2 * kRuns; }
-  void took(int64_t nanoseconds);  // a run that was timed
-  void passed() { run_ = run_ + 1 < period_ ? run_ + 1 : 0; }  // one that was not
-
- private:
-  void decide(bool alone);
-
-  static constexpr int kRuns = 8;
-  static constexpr int64_t kLong = 500000;
-  static constexpr int kLeast = 1 << 10, kMost = 1 << 16;  // runs between trials, twice as many as long as nothing changes
-  struct Times {
-    int64_t sum, longest;
-    int64_t usual() const { return sum - longest; }  // the first has to wake threads, and one may be held up
-  };
-  Times times_[2] = {};  // by all, alone
-  int run_ = 0, period_ = kLeast;
-  bool alone_ = false;
-};
 
 // Stages of tasks; the tasks of a stage in any order, on any thread. Stages are taken up one after the other: one begins
 // when those before it have ended, but within a wave of them when all their tasks are taken.

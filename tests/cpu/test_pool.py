@@ -32,7 +32,7 @@ def test_the_thread_sanitizer_sees_a_slot_that_is_taken_too_early(tmp_path):
     planted = tmp_path / "cpu" / "pool.cpp"
     planted.parent.mkdir()
     planted.write_text(text.replace(waits, ""))
-    for header in ("pool.h", "sleep.h", "kernel.h", "floating_point.h"):
+    for header in ("pool.h", "trial.h", "sleep.h", "kernel.h", "floating_point.h"):
         (planted.parent / header).write_text((ROOT / "kernels" / "cpu" / header).read_text())
     program = compiled(planted, HERE / "pool_driver.cpp", name="planted", sanitize="thread")
     variables = environment() | {"TSAN_OPTIONS": "halt_on_error=1"}  # behind a race there may be no end

@@ -6,7 +6,7 @@ import pytest
 from bnengine import threads
 from bnengine.errors import BackendError, InputError
 from bnengine.fused.cpu.native import NativeKernel, replayer
-from bnengine.fused.cpu.profile import by_kind, profile
+from bnengine.fused.cpu.profile import GroupTime, StageTime, by_kind, profile, table
 from bnengine.plan import COLUMNS, Launch, Plan
 
 pytestmark = pytest.mark.usefixtures("native")
@@ -59,6 +59,17 @@ def test_kinds_add_up_what_their_launches_took(filled):
     total = sum(stage.seconds for stage in times)
     assert kinds[0].share == pytest.approx(kinds[0].seconds / total)
     assert kinds[1].share < kinds[0].share
+
+
+def test_a_table_has_a_line_for_each_kind_and_one_for_the_rest(monkeypatch):
+    monkeypatch.setattr("bnengine.threads.get", lambda: 2)
+    groups = GroupTime(("gemm", "batch_norm"), 4, (6e-6, 2e-6)), GroupTime(("gemm",), 1, (4e-6,))
+    lines = table([StageTime(groups, 8e-6)]).splitlines()
+    assert [line.split() for line in lines[1:]] == [
+        ["gemm", "2", "10.00", "62.5%"],
+        ["batch_norm", "1", "2.00", "12.5%"],
+        ["(between", "blocks)", "1", "4.00", "25.0%"],
+    ]
 
 
 def test_each_replay_begins_where_it_is_set(filled):

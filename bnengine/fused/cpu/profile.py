@@ -86,3 +86,13 @@ def by_kind(times: list[StageTime]) -> list[KindTime]:
     all_ = threads.get() * sum(stage.seconds for stage in times)
     found = [KindTime(name, len(each), sum(each), sum(each) / all_) for name, each in kinds.items()]
     return sorted(found, key=lambda kind: -kind.seconds)
+
+
+def table(times: list[StageTime]) -> str:
+    """By kind of kernel, a line each, and what threads spent otherwise: waiting, or taking blocks."""
+    kinds, all_ = by_kind(times), threads.get() * sum(stage.seconds for stage in times)
+    rest = all_ - sum(kind.seconds for kind in kinds)
+    lines = [f"{'kernel':<40} launches        us  share"]
+    for name, launches, seconds, share in [*kinds, KindTime("(between blocks)", len(times), rest, rest / all_)]:
+        lines.append(f"{name:<40} {launches:8d} {seconds * 1e6:9.2f} {share:6.1%}")
+    return "\n".join(lines)

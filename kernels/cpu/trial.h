@@ -1,0 +1,66 @@
+// Whether threads pay: nanoseconds, and what they say of work that runs again and again.
+#pragma once
+#include <stdint.h>
+#include <time.h>
+
+namespace bnengine {
+
+inline int64_t now() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return int64_t(t.tv_sec) * 1000000000 + t.tv_nsec;
+}
+
+// What is known of work that runs again and again: whether it is sooner done by the caller's thread alone. No result
+// depends on that, so it is tried: some runs by all threads, some alone, and again from time to time, for it changes with
+// what else the machine does. Work that takes long is not tried: there threads always pay.
+class Trial {
+ public:
+  template <class Together, class Alone>
+  void run(Together by_all, Alone by_one) {
+    const bool counts = timed();
+    const int64_t begin = counts ? now() : 0;
+    if (alone())
+      by_one();
+    else
+      by_all();
+    if (counts)
+      took(now() - begin);
+    else
+      passed();
+  }
+
+  bool alone() const { return run_ < kRuns ? false : run_ < 2 * kRuns ? true : alone_; }
+  bool timed() const { return run_ < 2 * kRuns; }
+  void took(int64_t nanoseconds) {  // a run that was timed
+    if (run_ == 0) times_[0] = times_[1] = {0, 0};
+    Times& times = times_[run_ / kRuns];
+    times.sum += nanoseconds;
+    if (nanoseconds > times.longest) times.longest = nanoseconds;
+    if (++run_ == kRuns && times.usual() > (kRuns - 1) * kLong)
+      decide(false);
+    else if (run_ == 2 * kRuns)
+      decide(times_[1].usual() < times_[0].usual());
+  }
+  void passed() { run_ = run_ + 1 < period_ ? run_ + 1 : 0; }  // one that was not
+
+ private:
+  void decide(bool alone) {
+    period_ = alone != alone_ ? kLeast : period_ < kMost ? 2 * period_ : kMost;
+    alone_ = alone;
+    run_ = 2 * kRuns;
+  }
+
+  static constexpr int kRuns = 8;
+  static constexpr int64_t kLong = 500000;
+  static constexpr int kLeast = 1 << 10, kMost = 1 << 16;  // runs between trials, twice as many as long as nothing changes
+  struct Times {
+    int64_t sum, longest;
+    int64_t usual() const { return sum - longest; }  // the first has to wake threads, and one may be held up
+  };
+  Times times_[2] = {};  // by all, alone
+  int run_ = 0, period_ = kLeast;
+  bool alone_ = false;
+};
+
+}  // namespace bnengine
