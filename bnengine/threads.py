@@ -1,9 +1,9 @@
 """How many threads the native kernels take: by default as many as the cores that this process may use.
 
 `BNENGINE_NUM_THREADS` in the environment says another number; `set(n)` changes it at any time. No result depends on it.
-A step that one thread is sooner through with runs on the caller's alone, which is tried from time to time. While the
-threads run, the OpenBLAS of NumPy's wheels has its jobs run on them too, so that steps and `np.matmul` do not fight over
-the cores; `release()` ends that, and `BNENGINE_NUMPY_BLAS=apart` never begins it.
+A step that one thread is sooner through with runs on the caller's alone, which is tried from time to time.
+While the threads run, the OpenBLAS of NumPy's wheels has its jobs run on them too, so that steps and `np.matmul` do not
+fight over the cores; `release()` ends that, and `BNENGINE_NUMPY_BLAS=apart` never begins it.
 """
 
 import os
