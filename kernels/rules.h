@@ -143,7 +143,7 @@ RULE Block<A> block_of(const A (&x)[N]) {
 
 RULE double median(double a, double b, double c) {
   if ((a <= b) == (b <= c)) return b;
-  return (b <= a) == (a <= c) ? a : c;
+  return (b < a) == (a <= c) ? a : c;
 }
 
 // Statistics as they are stored: (count, mean, biased variance).

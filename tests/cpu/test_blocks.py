@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from bnengine.fused.cpu import batch_norm, dense
-from bnengine.fused.cpu._launch import Cut, blocks_of_columns, cut, cut_columns, cut_flat, cut_rows, evenly
+from bnengine.fused.cpu._launch import Cut, blocks_of_columns, cut, cut_columns, cut_flat, cut_rows, evenly, kernel
+from bnengine.fused.cpu.native import NativeKernel
 from bnengine.memory import Arena
 from bnengine.plan import COLUMNS, ROWS
 from tests.cpu.large import softmax
@@ -14,6 +15,13 @@ from tests.cpu.launching import of_rows, run
 def array(*shape, dtype=np.float32):
     """Of this size, but of one element."""
     return np.broadcast_to(np.zeros((), dtype), shape)
+
+
+def test_a_kernel_is_cut_and_has_scratch_as_asked_for_and_else_neither():
+    assert kernel("commit") == NativeKernel("commit", width=1, unit=1, blocks=1, scratch=0)
+    along = Cut(ROWS, 9, 3, 2)
+    expected = NativeKernel("normalize<float, relu>", width=9, unit=3, blocks=2, scratch=64)
+    assert kernel("normalize", array(2), "relu", cut=along, scratch=64) == expected
 
 
 @pytest.mark.parametrize(("blocks", "even"), [(0, 1), (1, 1), (2, 2), (3, 2), (5, 4), (64, 64), (127, 64)])

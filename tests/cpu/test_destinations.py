@@ -28,6 +28,17 @@ def test_arrays_of_other_layouts_are_brought_into_the_kernel_s(name):
             assert_same_bits(run(name, example._replace(args=args)), expected, f"{name}, {moved.__name__}")
 
 
+WIDER = {"b": lambda flags: flags * 0.25, "i": lambda numbers: numbers.astype(np.int32)}
+
+
+@pytest.mark.parametrize("name", ["commit", "sgd", "adam", "rmsprop", "average", "advance", "tally", "hits",
+                                  "softmax_cross_entropy", "dropout_backward"])  # fmt: skip
+def test_flags_and_whole_numbers_of_other_types_are_brought_into_the_kernel_s(name):
+    for example in examples(name):
+        args = tuple(WIDER.get(a.dtype.kind, np.asarray)(a) if isinstance(a, np.ndarray) else a for a in example.args)
+        assert_same_bits(run(name, example._replace(args=args)), run(name, example), name)
+
+
 def unaligned(a):
     memory = np.zeros(a.nbytes + 1, np.uint8)
     memory[1:] = np.frombuffer(np.ascontiguousarray(a).tobytes(), np.uint8)
