@@ -1,4 +1,4 @@
-"""The table that `Sequential.summary` prints."""
+"""The table that `Sequential.summary` prints, and that reports show."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -11,10 +11,22 @@ if TYPE_CHECKING:
     from .network import Sequential
 
 
+HEADER = ("layer", "", "outputs", "parameters", "statistics")
+
+
 def summary(network: "Sequential") -> str:
     """A line a layer: place, layer, width of the output, parameters, channels of statistics; totals beneath."""
-    names = network.named_handles()
-    rows = [("layer", "", "outputs", "parameters", "statistics")]
+    rows = [HEADER, *layer_rows(network)]
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
+    lines.insert(1, "-" * max(map(len, lines)))
+    lines.append(lines[1])
+    return "\n".join([*lines, *totals(network)])
+
+
+def layer_rows(network: "Sequential") -> list[tuple[str, str, str, str, str]]:
+    """The cells of a row for each layer, under `HEADER`."""
+    names, rows = network.named_handles(), []
     width = network.inputs
     for place, layer in walk(network.given):
         own = {name: h for name, h in names.items() if name.rsplit(".", 1)[0] == place}
@@ -24,21 +36,18 @@ def summary(network: "Sequential") -> str:
         mark = " (bias cancelled)" if f"{place}.b" in network.cancelled else ""
         cells = (str(width or "?"), f"{parameters:,}" if parameters else "-", f"3 x {channels}" if channels else "-")
         rows.append((place, repr(layer) + mark, *cells))
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
-    lines.insert(1, "-" * max(map(len, lines)))
-    lines.append(lines[1])
-    return "\n".join([*lines, *_totals(network)])
+    return rows
 
 
-def _aligned(row: tuple[str, ...], widths: list[int]) -> list[str]:
+def _aligned(row: Sequence[str], widths: list[int]) -> list[str]:
     return [
         cell.ljust(width) if i < 2 else cell.rjust(width)
         for i, (cell, width) in enumerate(zip(row, widths, strict=True))
     ]
 
 
-def _totals(network: "Sequential") -> list[str]:
+def totals(network: "Sequential") -> list[str]:
+    """Sentences on the whole: parameters, bytes, biases that a BatchNorm cancels."""
     parameters, statistics = network.parameters.array, network.statistics.array
     itemsize = 4 if network.dtype == "float32" else 8
     shadow = "" if network.shadow is None else f" and a shadow in {network.storage}"

@@ -11,7 +11,7 @@ from .._version import __version__
 from ..errors import InputError, TrainingFailed
 
 FAILED, MISTAKE, INTERRUPTED, TERMINATED, BROKEN_PIPE = 1, 2, 130, 143, 141
-COMMANDS = ("train", "evaluate", "predict", "info", "verify", "bench", "explain")
+COMMANDS = ("train", "evaluate", "predict", "info", "verify", "bench", "explain", "report")
 
 
 class Interrupted(Exception):
@@ -89,6 +89,7 @@ def cli() -> None:
       bnengine verify                            that all array libraries agree on this machine
       bnengine bench                             how fast this machine trains, beside PyTorch
       bnengine explain                           what is true of batch normalisation, by experiments
+      bnengine report runs/digits-1              a page on a run: curves, network, statistics
 
     Every command has its own --help.
     """

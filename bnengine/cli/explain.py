@@ -3,11 +3,16 @@
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 
+from ..errors import InputError
 from ..explain import NAMES, Finding, Setting, claim_of, examine, story
+from ..explain.drawing import new_figure
 from ..explain.setting import SEEDS
+from ..report import check_folder, claims_report, write
+from ..report.folder import PAGE
 
 
 @click.command("explain")
@@ -18,7 +23,10 @@ from ..explain.setting import SEEDS
 @click.option("--backend", metavar="NAME", help="auto, numpy, cupy, cupy:1.  [auto]")
 @click.option("--seeds", type=click.IntRange(min=2), default=SEEDS, metavar="N", help=f"Repetitions.  [{SEEDS}]")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-def command(names: tuple[str, ...], data: str | None, backend: str | None, seeds: int, as_json: bool) -> None:
+@click.option("--report", metavar="DIR", help="Write a page with pictures, and the figures as CSV, into this folder.")
+def command(
+    names: tuple[str, ...], data: str | None, backend: str | None, seeds: int, as_json: bool, report: str | None
+) -> None:
     """Examine claims about batch normalisation by experiments on real data, under 20 seconds each.
 
     Each claim is told as its source tells it, then come the figures over several seeds and a verdict computed from
@@ -29,12 +37,17 @@ def command(names: tuple[str, ...], data: str | None, backend: str | None, seeds
       bnengine explain bias-cancels
       bnengine explain all
       bnengine explain shift --data folder-with-mnist --json
+      bnengine explain all --report claims
     """
     if not names:
+        if report is not None:
+            raise InputError("explain: --report: name the claims that it is to tell of, or all")
         _list()
         return
     wanted = NAMES if names == ("all",) else names
     claims = [claim_of(name) for name in wanted]
+    if report is not None:
+        _ready(Path(report))
     setting = Setting(data, backend=backend, seeds=seeds)
     findings = list[Finding]()
     for claim in claims:
@@ -44,6 +57,15 @@ def command(names: tuple[str, ...], data: str | None, backend: str | None, seeds
             click.echo(story(found) + "\n")
     if as_json:
         click.echo(json.dumps([found.to_json() for found in findings], allow_nan=False, indent=1))
+    if report is not None:
+        write("explain: --report", Path(report), claims_report(findings, setting))
+        click.echo(f"the report is {Path(report) / PAGE}", err=True)
+
+
+def _ready(folder: Path) -> None:
+    """InputError before anything runs, where the report could not be written afterwards."""
+    check_folder("explain: --report", folder)
+    new_figure()
 
 
 def _say(name: str, seeds: int) -> Callable[[int], None]:

@@ -1,5 +1,6 @@
 """The look of the experiments' pictures: few lines, colours that every eye tells apart, labels at the curves' ends."""
 
+from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
@@ -8,11 +9,16 @@ from ..errors import InputError
 # Okabe and Ito's colours differ for every kind of colour vision.
 BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
 INK, GREY, LIGHT = "#1f2428", "#6a737d", "#e4e7ea"
-WIDTH, HEIGHT = 4.8, 3.4  # inches of a panel
+WIDTH, HEIGHT, NARROW = 4.8, 3.4, 4.4  # inches of a panel, and its width on a narrow screen
+APART = 10.5  # points from one curve's name to the next
+_END = "end of a curve"
 
 
-def new_figure() -> Any:
-    """A white matplotlib figure; `panels` settles its width. InputError without matplotlib."""
+def new_figure(stacked: bool = False) -> Any:
+    """A white matplotlib figure; `panels` settles its size and, for a narrow screen, stacks what is beside each other.
+
+    Raises InputError without matplotlib.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -20,15 +26,20 @@ def new_figure() -> Any:
         raise InputError(
             f"explain: matplotlib cannot be imported ({error}); install it with: pip install 'bnengine[plot]'"
         ) from error
-    figure = Figure(figsize=(WIDTH, HEIGHT), dpi=150, facecolor="white", layout="constrained")
+    figure: Any = Figure(figsize=(WIDTH, HEIGHT), dpi=150, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
+    figure.stacked = stacked
     return figure
 
 
 def panels(figure: Any, titles: list[str]) -> list[Any]:
-    """Axes beside each other, each under its title, without a frame."""
-    figure.set_size_inches(WIDTH * len(titles) if len(titles) > 1 else 1.5 * WIDTH, HEIGHT)
-    axes = figure.subplots(1, len(titles), squeeze=False)[0]
+    """Axes beside each other, or beneath if the figure is stacked, each under its title, without a frame."""
+    if figure.stacked:
+        figure.set_size_inches(NARROW, HEIGHT * len(titles))
+        axes = figure.subplots(len(titles), 1, squeeze=False)[:, 0]
+    else:
+        figure.set_size_inches(WIDTH * len(titles) if len(titles) > 1 else 1.5 * WIDTH, HEIGHT)
+        axes = figure.subplots(1, len(titles), squeeze=False)[0]
     for panel, title in zip(axes, titles, strict=True):
         panel.set_title(title, loc="left", fontsize=10.5, color=INK, parse_math=False)
         panel.grid(axis="y", color=LIGHT, linewidth=0.8)
@@ -41,16 +52,47 @@ def panels(figure: Any, titles: list[str]) -> list[Any]:
 
 
 def named_curve(panel: Any, x: Any, y: Any, name: str, colour: str, **style: Any) -> None:
-    """A curve with its name at its last point, where a reader looks for it."""
+    """A curve with its name at its last point, where a reader looks for it; `png` pushes such names apart."""
     panel.plot(x, y, color=colour, linewidth=1.8, **style)
     panel.annotate(
         name, (x[-1], y[-1]), (4, 0), textcoords="offset points", color=colour, fontsize=8.5, va="center",
-        annotation_clip=False, parse_math=False,
+        annotation_clip=False, parse_math=False, gid=_END,
     )  # fmt: skip
+
+
+def apart(heights: Sequence[float], least: float) -> list[float]:
+    """The heights moved so that no two are nearer than `least`, in their order, those that collide about their mean."""
+    order = sorted(range(len(heights)), key=lambda i: heights[i])
+    groups: list[list[int]] = []
+    for i in order:
+        groups.append([i])
+        while len(groups) > 1 and _low(groups[-1], heights, least) < _high(groups[-2], heights, least) + least:
+            groups[-2:] = [groups[-2] + groups[-1]]
+    moved = [0.0] * len(heights)
+    for group in groups:
+        low = _low(group, heights, least)
+        for place, i in enumerate(group):
+            moved[i] = low + place * least
+    return moved
+
+
+def _low(group: list[int], heights: Sequence[float], least: float) -> float:
+    return sum(heights[i] for i in group) / len(group) - (len(group) - 1) * least / 2
+
+
+def _high(group: list[int], heights: Sequence[float], least: float) -> float:
+    return _low(group, heights, least) + (len(group) - 1) * least
 
 
 def png(figure: Any) -> bytes:
     """The picture; the same figure gives the same bytes."""
+    figure.draw_without_rendering()  # settles where the axes are
+    points = 72 / figure.dpi
+    for panel in figure.axes:
+        names = [text for text in panel.texts if text.get_gid() == _END]
+        heights = [points * float(panel.transData.transform(name.xy)[1]) for name in names]
+        for name, height, moved in zip(names, heights, apart(heights, APART), strict=True):
+            name.xyann = (4, moved - height)
     buffer = BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": "bnengine"})
     return buffer.getvalue()

@@ -33,25 +33,34 @@ def draw(records: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], tit
         InputError: matplotlib is not installed, or there is no record with a figure to draw.
         OSError: the file cannot be written.
     """
+    replace_file(path, [picture(records, title)])
+
+
+def picture(records: Sequence[Mapping[str, Any]], title: str = "", *, stacked: bool = False) -> bytes:
+    """The PNG that `draw` writes, its panels beneath each other if `stacked`; it raises the same InputError."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise InputError(f"curves: matplotlib cannot be imported ({error}); {_HINT}") from error
     metrics = _metrics(records)
-    figure = Figure(figsize=(5.2 * len(metrics) + 0.4, 4.0), dpi=150, facecolor="white")
+    across, down = (1, len(metrics)) if stacked else (len(metrics), 1)
+    figure = Figure(figsize=(5.2 * across + 0.4, 4.0 * down), dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
     epochs = np.asarray([float(r.get("epoch", i)) + 1 for i, r in enumerate(records)])
-    panels = figure.subplots(1, len(metrics), squeeze=False)[0]
+    panels = figure.subplots(down, across, squeeze=False).ravel()
     width = figure.get_figwidth()
-    top = 0.80 if title else 0.88
-    figure.subplots_adjust(left=0.72 / width, right=1 - 0.98 / width, bottom=0.135, top=top, wspace=0.46)
+    top = 1 - (0.20 if title else 0.12) / down
+    figure.subplots_adjust(
+        left=0.72 / width, right=1 - 0.98 / width, bottom=0.135 / down, top=top, wspace=0.46, hspace=0.34
+    )
     for panel, metric in zip(panels, metrics, strict=True):
         _panel(panel, epochs, metric, [_values(records, f"{part}_{metric}") for part in ("train", "valid")])
-    figure.text(0.72 / width, 0.94, title, fontsize=12.5, weight="bold", color=_INK, va="center", parse_math=False)
-    picture = BytesIO()
-    figure.savefig(picture, format="png", metadata={"Software": "bnengine"})
-    replace_file(path, [picture.getvalue()])
+    heading: dict[str, Any] = {"fontsize": 12.5, "weight": "bold", "color": _INK, "va": "center", "parse_math": False}
+    figure.text(0.72 / width, 1 - 0.06 / down, title, **heading)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": "bnengine"})
+    return buffer.getvalue()
 
 
 def _metrics(records: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,0 +1,8 @@
+"""Reports for reading: one HTML page that holds its pictures, and its numbers as CSV beside it."""
+
+from .claims import claims_report
+from .folder import check_folder, write
+from .page import Link, Mark, Page
+from .runs import run_report
+
+__all__ = ["Link", "Mark", "Page", "check_folder", "claims_report", "run_report", "write"]

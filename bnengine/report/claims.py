@@ -1,0 +1,96 @@
+"""The report of `bnengine explain`: the verdicts at a glance, then each claim with its picture and its numbers."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ..explain.claim import Judged, Verdict
+from ..explain.drawing import new_figure, png
+from ..explain.run import Finding
+from ..explain.setting import Setting
+from ..explain.story import reasons, spread
+from .folder import FIGURES, PAGE, SERIES, as_csv
+from .page import Link, Mark, Page, Tone
+
+TONES: dict[Verdict, Tone] = {
+    "holds": "yes", "holds within limits": "part", "does not hold": "no", "undecided": "open",
+}  # fmt: skip
+STATES = {"holds": Mark("yes", "yes"), "fails": Mark("no", "no"), "undecided": Mark("undecided", "open")}
+
+
+def claims_report(findings: Sequence[Finding], setting: Setting) -> dict[str, str]:
+    """The files of the report by name. Raises InputError without matplotlib."""
+    return {
+        PAGE: page(findings, setting).html(),
+        FIGURES: as_csv(("claim", "figure", "seed", "value"), _figures(findings)),
+        SERIES: as_csv(("claim", "series", "seed", "place", "value"), _series(findings)),
+    }
+
+
+def page(findings: Sequence[Finding], setting: Setting) -> Page:
+    """The page of the findings."""
+    seeds, data = setting.seeds, setting.dataset
+    whole = Page(
+        "What is true of batch normalisation" if len(findings) > 1 else findings[0].claim.title,
+        f"Experiments on {len(data):,} rows of {data.name}, each with {len(seeds)} seeds, on {setting.backend.name}. "
+        "Every verdict is computed from the figures below: a claim needs its figures on one side of a threshold, and "
+        "where the 95 % confidence interval over the seeds crosses it, nothing is decided. Beside each mean stands "
+        "the standard deviation over the seeds.",
+    )
+    if len(findings) > 1:
+        rows = [(Link(f.claim.title, f"#{f.claim.name}"), _mark(f.verdict), reasons(f)) for f in findings]
+        whole.table("the verdicts", ("claim", "verdict", "why"), rows, wide=(0, 2))
+    for finding in findings:
+        _told(whole, finding)
+    whole.section("The numbers")
+    files = [
+        (Link(FIGURES, FIGURES), "every figure of every seed"),
+        (Link(SERIES, SERIES), "what the pictures show, seed by seed"),
+    ]
+    whole.table("files", ("file", "holds"), files)
+    return whole
+
+
+def _told(page: Page, finding: Finding) -> None:
+    claim = finding.claim
+    page.section(claim.title, claim.name, _mark(finding.verdict))
+    page.paragraph(reasons(finding), "Why.")
+    page.paragraph(f"{claim.told} ({claim.source})", "The claim.")
+    page.paragraph(claim.done, "What was done.")
+    page.picture(_picture(finding), f"{claim.title}: {claim.draw.__doc__ or ''}", _picture(finding, stacked=True))
+    needs = [_row(each) for each in finding.judged]
+    page.table("what the claim needs", ("what the claim needs", "measured", "needed", ""), needs, numbers=(1, 2))
+    figures = finding.figures
+    if claim.labels:
+        told = [(words, spread(figures[name])) for name, words in claim.labels.items()]
+        page.table("other figures", ("also measured", "figure"), told, numbers=(1,))
+
+
+def _row(each: Judged) -> tuple[str, str, str, Mark]:
+    return each.part.says, spread(each.figure), f"{each.part.relation} {each.part.threshold:g}", STATES[each.state]
+
+
+def _mark(verdict: Verdict) -> Mark:
+    return Mark(verdict, TONES[verdict])
+
+
+def _picture(finding: Finding, *, stacked: bool = False) -> bytes:
+    figure = new_figure(stacked)
+    finding.claim.draw(figure, finding.outcomes)
+    return png(figure)
+
+
+def _figures(findings: Sequence[Finding]) -> Iterator[tuple[object, ...]]:
+    for finding in findings:
+        for seed, outcome in zip(finding.seeds, finding.outcomes, strict=True):
+            for name, value in outcome.figures.items():
+                yield finding.claim.name, name, seed, value
+
+
+def _series(findings: Sequence[Finding]) -> Iterator[tuple[object, ...]]:
+    """A line a number; its place counts from 0, one count an axis."""
+    for finding in findings:
+        for seed, outcome in zip(finding.seeds, finding.outcomes, strict=True):
+            for name, values in outcome.series.items():
+                for place, value in np.ndenumerate(np.asarray(values, np.float64)):
+                    yield finding.claim.name, name, seed, " ".join(map(str, place)), float(value)

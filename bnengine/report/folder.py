@@ -1,0 +1,56 @@
+"""The folder of a report: a page and tables beside it; never anybody else's folder."""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from io import StringIO
+from pathlib import Path
+
+from ..atomic import remove_leftovers, replace_file
+from ..errors import InputError
+from .page import GENERATOR
+
+PAGE, FIGURES, SERIES, STATISTICS = FILES = "index.html", "figures.csv", "series.csv", "statistics.csv"
+
+
+def check_folder(owner: str, folder: Path) -> None:
+    """InputError unless `folder` is new, empty, or holds a report and nothing else, which the new one replaces."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InputError(f"{owner} {folder}: this is a file; name a folder, which is made")
+    try:
+        for name in FILES:
+            remove_leftovers(folder / name)
+        others = sorted({entry.name for entry in folder.iterdir()} - set(FILES))
+        head = (folder / PAGE).read_bytes()[:1000] if (folder / PAGE).exists() else f'"{GENERATOR}'.encode()
+    except OSError as error:
+        raise InputError(f"{owner} {folder}: it cannot be read ({error.strerror}); name another folder") from error
+    if others or f'"{GENERATOR}'.encode() not in head:
+        raise InputError(
+            f"{owner} {folder}: the folder is not empty and holds no report (there is "
+            f"{', '.join(others[:3]) or PAGE}); name a new folder"
+        )
+
+
+def write(owner: str, folder: Path, files: Mapping[str, str]) -> None:
+    """Write each file in one step, the page last, so that it never tells of tables that are not there.
+
+    Raises InputError where that cannot be done.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in sorted(files, key=lambda name: name == PAGE):
+            replace_file(folder / name, [files[name].encode("utf-8")])
+    except OSError as error:
+        raise InputError(
+            f"{owner} {folder}: the report cannot be written ({error.strerror}); name another folder"
+        ) from error
+
+
+def as_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table as CSV: numbers with every digit, so that they read back as they were."""
+    text = StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(header)
+    lines.writerows(rows)
+    return text.getvalue()
