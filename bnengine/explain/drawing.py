@@ -60,6 +60,13 @@ def named_curve(panel: Any, x: Any, y: Any, name: str, colour: str, **style: Any
     )  # fmt: skip
 
 
+def legend_below(figure: Any, panel: Any) -> None:
+    """The panel's names beneath all panels, where they hide nothing: in a row, or one beneath the other if stacked."""
+    handles, names = panel.get_legend_handles_labels()
+    look = {"fontsize": 8.5, "frameon": False, "labelcolor": INK, "handlelength": 1.2, "columnspacing": 1.6}
+    figure.legend(handles, names, loc="outside lower left", ncols=1 if figure.stacked else len(names), **look)
+
+
 def apart(heights: Sequence[float], least: float) -> list[float]:
     """The heights moved so that no two are nearer than `least`, in their order, those that collide about their mean."""
     order = sorted(range(len(heights)), key=lambda i: heights[i])

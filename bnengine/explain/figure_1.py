@@ -81,6 +81,7 @@ def draw(figure: Any, outcomes: Sequence[Outcome]) -> None:
         percentiles = outcomes[0].series[f"{name} percentiles"]
         for k, quantile in enumerate(QUANTILES):
             named_curve(panel, steps, percentiles[:, k], f"{quantile:.0%}", colour, alpha=1 if k == 1 else 0.6)
+    right.sharey(middle)
     for panel in (left, middle, right):
         panel.set_xlabel("step", fontsize=9)
 

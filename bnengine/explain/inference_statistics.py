@@ -13,7 +13,7 @@ import numpy as np
 from ..inspect import recalibrate, statistics_of
 from ..optimizers import SGD
 from .claim import Claim, Outcome, Part
-from .drawing import BLUE, GREEN, ORANGE, SKY, panels
+from .drawing import BLUE, GREEN, ORANGE, SKY, legend_below, panels
 from .nets import Training, accuracy, perceptron
 from .setting import Setting
 
@@ -84,9 +84,12 @@ def draw(figure: Any, outcomes: Sequence[Outcome]) -> None:
     for at, (name, colour) in enumerate(zip((*DECAYS, "exact"), (BLUE, SKY, ORANGE, GREEN), strict=True)):
         label = f"decay {name}" if name[0] == "0" else name
         panel.bar(np.arange(len(CASES)) + (at - 1.5) * 0.2, mean[:, at], 0.18, color=colour, label=label)
-    panel.set_xticks(range(len(CASES)), [case.name for case in CASES], fontsize=7.5)
-    panel.set_ylim(0, 1.25)
-    panel.legend(fontsize=7.5, frameon=False, ncols=4, loc="upper left", columnspacing=1, handlelength=1)
+    steps = [f"\n{case.steps:,} steps" if case.shift else "" for case in CASES]
+    panel.set_xticks(
+        range(len(CASES)), [case.name + more for case, more in zip(CASES, steps, strict=True)], fontsize=7.5
+    )
+    panel.set_ylim(0, 1)
+    legend_below(figure, panel)
 
 
 PARTS = (

@@ -9,7 +9,7 @@ from ..layers import BatchNorm, Dense
 from ..network import Sequential
 from ..optimizers import SGD
 from .claim import Claim, Outcome, Part
-from .drawing import BLUE, GREEN, ORANGE, panels
+from .drawing import BLUE, GREEN, ORANGE, legend_below, panels
 from .nets import Norm, Training, accuracy, loss, perceptron
 from .setting import Setting
 
@@ -67,7 +67,7 @@ def draw(figure: Any, outcomes: Sequence[Outcome]) -> None:
                 label = name if at == 0 else None
                 panel.hlines(np.mean(values), place - 0.09, place + 0.09, color=colour, linewidth=2, label=label)
         panel.set_xticks(range(len(DEPTHS)), [f"{depth} hidden" for depth in DEPTHS])
-    axes[1].legend(fontsize=8.5, frameon=False, loc="lower left")
+    legend_below(figure, axes[0])
 
 
 PARTS = (

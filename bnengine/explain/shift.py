@@ -15,7 +15,7 @@ from ..network import Sequential
 from ..optimizers import SGD
 from ..random import Stream
 from .claim import Claim, Outcome, Part
-from .drawing import BLUE, GREEN, ORANGE, panels
+from .drawing import BLUE, GREEN, LIGHT, ORANGE, legend_below, panels
 from .nets import Training, accuracy, perceptron
 from .setting import Setting
 
@@ -84,7 +84,9 @@ def draw(figure: Any, outcomes: Sequence[Outcome]) -> None:
     panel.set_yticks(range(len(mean)), [*SHIFTS, f"classes {PAIR[0]} and {PAIR[1]} alone"], fontsize=7.5)
     panel.invert_yaxis()
     panel.set_xlim(0, 1)
-    panel.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.3, -0.08), ncols=3, columnspacing=1)
+    panel.grid(visible=False, axis="y")
+    panel.grid(axis="x", color=LIGHT, linewidth=0.8)
+    legend_below(figure, panel)
 
 
 PARTS = (
@@ -92,14 +94,16 @@ PARTS = (
          "on brighter images batch norm by its training statistics loses its accuracy", "offset", ">=", 0.8,
          essential=True),
     Part("with a quarter of the contrast it is not worse than a network without",
-         "with a quarter of the contrast it is worse than a network without", "contrast_harm", "<=", 0.08,
+         "with a quarter of the contrast it does worse than a network without", "contrast_harm", "<=", 0.08,
          essential=True),
-    Part("with noise it is not worse than a network without", "with noise it is worse than a network without",
+    Part("with noise it is not worse than a network without", "with noise it does worse than a network without",
          "noise_harm", "<=", 0.03, essential=True),
     Part("the shifted data's own statistics undo an offset", "the shifted data's own statistics do not undo an offset",
          "offset_adapted", "<=", NEAR),
-    Part("they undo a change of contrast", "they do not undo a change of contrast", "contrast_adapted", "<=", NEAR),
-    Part("they do no harm where some classes are missing", "they do harm where some classes are missing",
+    Part("they undo a change of contrast", "the shifted data's own statistics do not undo a change of contrast",
+         "contrast_adapted", "<=", NEAR),
+    Part("they do no harm where some classes are missing",
+         "the shifted data's own statistics do harm where some classes are missing",
          "two_harm", "<=", 0.2),
 )  # fmt: skip
 

@@ -39,7 +39,7 @@ def page(findings: Sequence[Finding], setting: Setting) -> Page:
     )
     if len(findings) > 1:
         rows = [(Link(f.claim.title, f"#{f.claim.name}"), _mark(f.verdict), reasons(f)) for f in findings]
-        whole.table("the verdicts", ("claim", "verdict", "why"), rows, wide=(0, 2))
+        whole.table("the verdicts", ("claim", "verdict", "why"), rows, wide=(0, 2), cards=True)
     for finding in findings:
         _told(whole, finding)
     whole.section("The numbers")
@@ -59,7 +59,9 @@ def _told(page: Page, finding: Finding) -> None:
     page.paragraph(claim.done, "What was done.")
     page.picture(_picture(finding), f"{claim.title}: {claim.draw.__doc__ or ''}", _picture(finding, stacked=True))
     needs = [_row(each) for each in finding.judged]
-    page.table("what the claim needs", ("what the claim needs", "measured", "needed", ""), needs, numbers=(1, 2))
+    page.table(
+        "what the claim needs", ("what the claim needs", "measured", "needed", ""), needs, numbers=(1, 2), cards=True
+    )
     figures = finding.figures
     if claim.labels:
         told = [(words, spread(figures[name])) for name, words in claim.labels.items()]

@@ -63,18 +63,23 @@ class Page:
 
     def table(
         self, caption: str, header: Sequence[str], rows: Sequence[Sequence[Cell]], *, numbers: Sequence[int] = (),
-        wide: Sequence[int] = (0,),
+        wide: Sequence[int] = (0,), cards: bool = False,
     ) -> None:  # fmt: skip
-        """A table; `caption` names it for those who hear the page. Columns of `numbers` stand to the right."""
+        """A table; `caption` names it for those who hear the page. Columns of `numbers` stand to the right.
+
+        `cards`: on a phone each row becomes a card, its numbers under their headers' names; else the table scrolls.
+        """
         kinds = ["number" if i in numbers else "wide" if i in wide else "" for i in range(len(header))]
         classes = [f' class="{kind}"' if kind else "" for kind in kinds]
+        cells = [f'{c} data-head="{escape(header[i])}"' if i in numbers else c for i, c in enumerate(classes)]
         heads = [f'<th scope="col"{c}>{_text(w)}</th>' for w, c in zip(header, classes, strict=True)]
+        kind = ' class="cards"' if cards else ""
         lines = [
-            "<tr>" + "".join(f"<td{c}>{_cell(cell)}</td>" for cell, c in zip(row, classes, strict=True)) + "</tr>"
+            "<tr>" + "".join(f"<td{c}>{_cell(x)}</td>" for x, c in zip(row, cells, strict=True)) + "</tr>"
             for row in rows
         ]
         self._body.append(
-            f'<div class="scroll" role="region" aria-label="{escape(caption)}" tabindex="0"><table>\n'
+            f'<div class="scroll" role="region" aria-label="{escape(caption)}" tabindex="0"><table{kind}>\n'
             f"<thead><tr>{''.join(heads)}</tr></thead>\n<tbody>\n" + "\n".join(lines) + "\n</tbody></table></div>"
         )
 

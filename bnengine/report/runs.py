@@ -141,6 +141,7 @@ def _settings(page: Page, tables: Mapping[str, Mapping[str, Any]]) -> None:
         (section, name, ", ".join(map(str, value)) if isinstance(value, list) else str(value))
         for section, values in tables.items()
         for name, value in values.items()
+        if value not in ("", [])
     ]
     page.table("settings", ("table", "setting", "value"), rows, wide=(2,))
 

@@ -59,5 +59,14 @@ footer { color: var(--soft); font-size: .85rem; border-top: 1px solid var(--line
   main { padding-top: 1.6rem; } h1 { font-size: 1.55rem; } figure { padding: .4rem; }
   td.wide { min-width: 11rem; }
 }
+@media (max-width: 40rem) {
+  .cards, .cards tbody, .cards tr, .cards td { display: block; }
+  .cards thead { display: none; }
+  .cards tr { border-bottom: 1px solid var(--line); padding: .55rem 0; }
+  .cards tr:first-child { border-top: 1px solid var(--line); }
+  .cards td { border: 0; padding: .12rem 0; min-width: 0; text-align: left; }
+  .cards td.number { white-space: normal; }
+  .cards td[data-head]::before { content: attr(data-head) " "; color: var(--soft); }
+}
 @media print { section { break-inside: avoid; } }
 """

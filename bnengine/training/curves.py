@@ -45,7 +45,8 @@ def picture(records: Sequence[Mapping[str, Any]], title: str = "", *, stacked: b
         raise InputError(f"curves: matplotlib cannot be imported ({error}); {_HINT}") from error
     metrics = _metrics(records)
     across, down = (1, len(metrics)) if stacked else (len(metrics), 1)
-    figure = Figure(figsize=(5.2 * across + 0.4, 4.0 * down), dpi=150, facecolor="white")
+    size = (4.8, 3.6 * down) if stacked else (5.2 * across + 0.4, 4.0)
+    figure = Figure(figsize=size, dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
     epochs = np.asarray([float(r.get("epoch", i)) + 1 for i, r in enumerate(records)])
     panels = figure.subplots(down, across, squeeze=False).ravel()
