@@ -153,6 +153,8 @@ class Crew:
         process = self._members.get(role)
         if process is None or not process.alive:
             errors = self.folder / f"{file_stem(role)}.log"
-            process = Process(environment(role, self.threads), errors, (*self.command, role))
+            # A compiler that was ended in the middle would leave half a file where other runs look for a whole one.
+            own = {"TORCHINDUCTOR_CACHE_DIR": str(self.folder / "compiled")}
+            process = Process(environment(role, self.threads) | own, errors, (*self.command, role))
             self._members[role] = process
         return process
