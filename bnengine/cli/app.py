@@ -10,8 +10,8 @@ import click
 from .._version import __version__
 from ..errors import InputError, TrainingFailed
 
-FAILED, MISTAKE, INTERRUPTED, TERMINATED, BROKEN_PIPE = 1, 2, 130, 143, 141
-COMMANDS = ("train", "evaluate", "predict", "info", "verify", "bench", "explain", "report")
+FAILED, MISTAKE, FOUND, INTERRUPTED, TERMINATED, BROKEN_PIPE = 1, 2, 3, 130, 143, 141
+COMMANDS = ("train", "evaluate", "predict", "info", "verify", "bench", "explain", "report", "doctor")
 
 
 class Interrupted(Exception):
@@ -90,6 +90,7 @@ def cli() -> None:
       bnengine bench                             how fast this machine trains, beside PyTorch
       bnengine explain                           what is true of batch normalisation, by experiments
       bnengine report runs/digits-1              a page on a run: curves, network, statistics
+      bnengine doctor runs/digits-1 train        what is wrong with its batch normalisation, and the cure
 
     Every command has its own --help.
     """

@@ -25,13 +25,7 @@ class Model(NamedTuple):
 
 def load_model(command: str, run: str, backend: str | None) -> Model:
     """The model of a run's folder, or of a model file; InputError or CheckpointError where there is none."""
-    path = Path(run)
-    if not path.exists():
-        raise InputError(f"{command}: {run}: there is no such run or model file (looked in {Path.cwd()})")
-    file = saving.file_of(path)
-    if not file.exists():
-        told = "has not saved a checkpoint yet" if (path / CONFIG).exists() else f"is no run, it has no {saving.MODEL}"
-        raise InputError(f"{command}: {run}: the folder {told}; give the folder of a run, such as runs/digits-1")
+    file = model_file(command, run)
     network = saving.load(file, backend=backend_of(command, backend))
     if network.preprocessing is None:
         raise InputError(
@@ -39,6 +33,18 @@ def load_model(command: str, run: str, backend: str | None) -> Model:
             "Python, with network.predict(x) on ready features"
         )
     return Model(network, network.preprocessing, file)
+
+
+def model_file(command: str, run: str) -> Path:
+    """The model file of a run's folder, or the file itself; InputError where there is none."""
+    path = Path(run)
+    if not path.exists():
+        raise InputError(f"{command}: {run}: there is no such run or model file (looked in {Path.cwd()})")
+    file = saving.file_of(path)
+    if not file.exists():
+        told = "has not saved a checkpoint yet" if (path / CONFIG).exists() else f"is no run, it has no {saving.MODEL}"
+        raise InputError(f"{command}: {run}: the folder {told}; give the folder of a run, such as runs/digits-1")
+    return file
 
 
 def data_for(
