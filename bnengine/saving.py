@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MODEL = "model.safetensors"
 KIND = "bnengine model"
+_AVERAGE = "step.average."  # what a training's arrays of averaged weights and their statistics begin with
 Weights = Literal["auto", "raw", "average"]
 
 
@@ -46,6 +47,24 @@ def save(path: Any, network: Sequential, *, trainer: "Trainer | None" = None) ->
     if trainer is not None:
         arrays, metadata["training"] = trainer.state()
         tensors |= {f"training.{name}": array for name, array in arrays.items()}
+    checkpoint.write(file_of(path), tensors, metadata)
+
+
+def save_statistics(path: Any, network: Sequential, *, of: Any) -> None:
+    """Write the checkpoint `of` to `path` with the running statistics of `network`, as `load` gave it: nothing else
+    differs.
+
+    They take the place of those of the averaged weights if `of` holds an average, else of the trained ones'. Raises
+    CheckpointError, the old file intact.
+    """
+    tensors, metadata = checkpoint.read(file_of(of))
+    prefix = "network."
+    if any(name.startswith(f"training.{_AVERAGE}") for name in tensors):
+        prefix = f"training.{_AVERAGE}"
+    parameters = network.named_parameters()
+    for name, array in network.state_dict().items():
+        if name not in parameters:
+            tensors[prefix + name] = array
     checkpoint.write(file_of(path), tensors, metadata)
 
 
@@ -84,8 +103,7 @@ def load(
         raise InputError(f"load: weights {weights!r} is not 'auto', 'raw' or 'average'")
     saved = read(path)
     network = Sequential.from_config(saved.config, backend=backend, precision=precision)
-    prefix = "step.average."
-    averaged = {k.removeprefix(prefix): v for k, v in saved.arrays.items() if k.startswith(prefix)}
+    averaged = {k.removeprefix(_AVERAGE): v for k, v in saved.arrays.items() if k.startswith(_AVERAGE)}
     if weights == "average" and not averaged:
         raise CheckpointError(f"{file_of(path)}: no average of the weights was kept; load it with weights='raw'")
     network.load_state_dict(averaged if averaged and weights != "raw" else saved.state)

@@ -11,7 +11,19 @@ from .._version import __version__
 from ..errors import InputError, TrainingFailed
 
 FAILED, MISTAKE, FOUND, INTERRUPTED, TERMINATED, BROKEN_PIPE = 1, 2, 3, 130, 143, 141
-COMMANDS = ("train", "evaluate", "predict", "info", "verify", "bench", "explain", "report", "doctor")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "predict",
+    "info",
+    "verify",
+    "bench",
+    "explain",
+    "gap",
+    "recalibrate",
+    "report",
+    "doctor",
+)
 
 
 class Interrupted(Exception):
@@ -89,6 +101,8 @@ def cli() -> None:
       bnengine verify                            that all array libraries agree on this machine
       bnengine bench                             how fast this machine trains, beside PyTorch
       bnengine explain                           what is true of batch normalisation, by experiments
+      bnengine gap runs/digits-1 validation      why training and evaluation differ
+      bnengine recalibrate runs/digits-1 train   exact statistics, in a new checkpoint
       bnengine report runs/digits-1              a page on a run: curves, network, statistics
       bnengine doctor runs/digits-1 train        what is wrong with its batch normalisation, and the cure
 

@@ -1,6 +1,20 @@
 """What is wrong with a network's batch normalisation, and how to repair it."""
 
+from .adaptation import Adaptation, adapt
+from .folding import Certificate, fold
+from .gap import Gap, gap
 from .population import population
 from .recalibration import recalibrate, restore, statistics_of
 
-__all__ = ["population", "recalibrate", "restore", "statistics_of"]
+__all__ = [
+    "Adaptation",
+    "Certificate",
+    "Gap",
+    "adapt",
+    "fold",
+    "gap",
+    "population",
+    "recalibrate",
+    "restore",
+    "statistics_of",
+]

@@ -11,8 +11,9 @@ from .population import population
 def recalibrate(network: Sequential, data: Any) -> dict[str, Array]:
     """Replace every BatchNorm's running statistics by those of its inputs over all of `data`; the old ones, by name.
 
-    `data`: a Source, arrays (x, y) or x alone, as ready features. See `population`; the statistics are all that
-    changes, and the arrays returned are what `restore` takes. Raises InputError, the network left as it was.
+    `data`: a Source, arrays (x, y) or x alone as ready features, or a raw `Dataset`, which goes through the network's
+    preprocessing. See `population`; the statistics are all that changes, frozen ones too since this is no training,
+    and the arrays returned are what `restore` takes. Raises InputError, the network left as it was.
     """
     found = population(network, data, what="recalibrate")
     old = statistics_of(network)

@@ -1,0 +1,65 @@
+"""`bnengine gap`: why a network does worse in evaluation than in training."""
+
+import json
+from typing import Any
+
+import click
+
+from ..errors import InputError
+from ..inspect.gap import gap
+from ..runs import CONFIG, plain, read_config
+from .assembly import source_of
+from .evaluate import loss_of
+from .models import PARTS, data_for, load_model
+from .settings import Settings
+
+
+@click.command("gap")
+@click.argument("run")
+@click.argument("data")
+@click.option("--target", metavar="COLUMN", help="The target column of a .csv file.  [as in training]")
+@click.option("--backend", metavar="NAME", help="auto, numpy, cupy, cupy:1, torch ...  [BNENGINE_BACKEND or auto]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(run: str, data: str, target: str | None, backend: str | None, as_json: bool) -> None:
+    """Say why training and evaluation of RUN differ, or why it does worse on DATA.
+
+    RUN is the folder of a run: its config.toml names the data that it was trained with. DATA is what evaluate takes, or
+    validation or train for those parts of the run's own.
+
+    \b
+      bnengine gap runs/digits-1 validation
+      bnengine gap runs/flowers-1 more-flowers.csv --json
+
+    Loss and accuracy by the running statistics, the exact ones and the data's own are compared, and one cause is named:
+    not converged, weights moving faster than the average, uncentred inputs, small batches, data shift, or none. The
+    network stays as it is.
+    """
+    model = load_model("gap", run, backend)
+    config = model.file.parent / CONFIG
+    if not config.is_file():
+        raise InputError(
+            f"gap: {run}: there is no {CONFIG} beside {model.file} to say which data it was trained on; give the "
+            "folder of a run, or call bnengine.inspect.gap(network, data, training=...) from Python"
+        )
+    settings = Settings.from_tables(read_config(config, "gap"), str(config))
+
+    def source(name: str, target: str | None) -> tuple[Any, str]:
+        dataset, rows = data_for("gap", model, name, target, need_targets=name in PARTS)
+        found = source_of(dataset, model.preprocessing, rows, model.network.dtype)
+        return found, f"{found.rows:,} rows of {dataset.name}"
+
+    (trained, trained_by), (given, judged) = source("train", None), source(data, target)
+    found = gap(
+        model.network,
+        given,
+        training=None if data == "train" else trained,
+        batch_size=settings.batch_size,
+        accumulate=settings.accumulate,
+        loss=loss_of(model),
+    )
+    if as_json:
+        head = {"model": str(model.file), "data": judged, "training": trained_by}
+        click.echo(json.dumps(plain({**head, **found.to_json()}), allow_nan=False))
+        return
+    click.echo(f"{model.file} on {judged}, trained by {trained_by}, on {model.network.backend.name}")
+    click.echo(str(found))

@@ -1,0 +1,167 @@
+"""A bound on what folding changes, computed from the weights and the rows of probe data.
+
+Let a be a layer's exact input, u the unit of rounding (2^-24 for float32). A folded weight is rounded once, W' = W s
+(1 + d), |d| <= u, and so is b', which alone moves the output z by
+
+    u (|a| |W s| + |b'|).
+
+Each network then rounds as it computes: a product by 10 u |A||B|, a BatchNorm by 10 u (|gamma x_norm| + |gamma| +
+|beta|), an activation by 10 u |y|: the bounds that the ops are held to. So a layer adds, for a fold into the Dense
+before it,
+
+    u (|a| |W s| + |b'|) + 10 u (|a| |W s| + |b'|) + |s| 10 u (|a| |W| + |b|) + 10 u (|gamma z_norm| + |gamma| + |beta|)
+
+and what differed at its input is multiplied by W s, in the norm or by absolute values, whichever is less:
+
+    e_out <= min(|W s|^T e, ||(W s)_j||_2 n),   n_out <= ||W s||_2 n,   n >= ||e||_2.
+
+An activation multiplies by 1.2 at most (gelu 1.13, the others 1), a residual sum adds both ways. All to first order in
+u. A mean far from 0 in sigma, a variance near eps and a large gamma make |s| |a| |W| large beside z: that is the
+cancellation which a BatchNorm avoids by centring first, and a folded layer cannot.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._typing import Array
+from ..errors import InputError
+from ..flat import Handle
+from ..layers import Activation, BatchNorm, Dense, Dropout, Layer
+from ..network import Sequential
+from ..ops.dense import PRODUCTS
+from ..ops.pointwise import activate, activation_bound
+from ..ops.storage import UNITS
+
+Piece = Any  # Known, Folded, or the list of a Residual's body
+
+
+class Known(NamedTuple):
+    """A layer that both networks have."""
+
+    layer: Layer
+
+
+class Folded(NamedTuple):
+    """A Dense that took in the BatchNorms before and behind it, and its new weights before they were rounded."""
+
+    dense: Dense
+    before: BatchNorm | None
+    behind: BatchNorm | None
+    W: Array
+    b: Array
+
+
+class _State(NamedTuple):
+    """Exact values (rows, features), a bound on the difference of each, and one on a row's in the 2-norm."""
+
+    a: Array
+    e: Array
+    n: Array
+
+
+def bound_of(network: Sequential, pieces: list[Piece], x: Array) -> float:
+    """The largest bound on a difference of outputs over the rows of x."""
+    u = max(UNITS[network.storage], 2 * PRODUCTS.get(network.products, 0.0))
+    a = np.asarray(x, np.float64)
+    start = _State(a, np.zeros_like(a), np.zeros((*a.shape[:-1], 1)))
+    with np.errstate(all="ignore"):
+        e = _through(pieces, start, u, network).e
+    return float(np.max(e)) if np.isfinite(e).all() else float("inf")
+
+
+def _through(pieces: list[Piece], state: _State, u: float, network: Sequential) -> _State:
+    for piece in pieces:
+        if isinstance(piece, Folded):
+            state = _folded(piece, state, u, network)
+        elif isinstance(piece, Known):
+            state = _known(piece.layer, state, u, network)
+        else:
+            body = _through(piece, state, u, network)
+            y = state.a + body.a
+            own = 20 * u * (np.abs(state.a) + np.abs(body.a))
+            state = _State(y, state.e + body.e + own, state.n + body.n + _norm(own))
+    return state
+
+
+def _known(layer: Layer, state: _State, u: float, network: Sequential) -> _State:
+    if isinstance(layer, Dropout):
+        return state
+    if isinstance(layer, Dense):
+        W, b = _numbers(layer, network)
+        return _linear(state, W, b, 2 * 10 * u * (np.abs(state.a) @ np.abs(W) + np.abs(b)))
+    if isinstance(layer, BatchNorm):
+        y, s, own = _normalized(layer, state.a, u, network)
+        return _State(y, np.abs(s) * state.e + 2 * own, np.max(np.abs(s)) * state.n + _norm(2 * own))
+    if isinstance(layer, Activation):
+        y = activate(state.a, layer.kind, layer.slope)
+        own = 2 * activation_bound(u, np.zeros_like(y), y, layer.kind, layer.slope, state.a)
+        steep = max(1.2, abs(layer.slope))
+        return _State(y, steep * state.e + own, steep * state.n + _norm(own))
+    raise InputError(f"fold: {layer.name}: there is no bound for a layer of this class; leave it out of the network")
+
+
+def _folded(piece: Folded, state: _State, u: float, network: Sequential) -> _State:
+    W, b = _numbers(piece.dense, network)
+    y, apart = state.a, np.zeros_like(state.a)
+    sizes = np.abs(piece.b)  # of what the folding itself added up, in double
+    if piece.before is not None:
+        y, s, apart = _normalized(piece.before, y, u, network)
+        mean, beta = scales(piece.before, network)[::3]
+        sizes = sizes + (np.abs(mean * s) + np.abs(beta)) @ np.abs(W)
+    z = y @ W + b
+    apart = apart @ np.abs(W) + 10 * u * (np.abs(y) @ np.abs(W) + np.abs(b))
+    if piece.behind is not None:
+        _, s, own = _normalized(piece.behind, z, u, network)
+        mean = scales(piece.behind, network)[0]
+        apart = np.abs(s) * apart + own
+        sizes = np.abs(s) * (sizes + np.abs(mean)) + np.abs(piece.b)
+    double = UNITS["float64"]
+    weights = np.abs(state.a) @ np.abs(piece.W)
+    folded = 11 * u * (weights + np.abs(piece.b)) + 10 * double * (weights + sizes)
+    return _linear(state, piece.W, piece.b, folded + apart)
+
+
+def _normalized(norm: BatchNorm, x: Array, u: float, network: Sequential) -> tuple[Array, Array, Array]:
+    """(y, s, the bound on an error of y)."""
+    mean, s, gamma, beta = scales(norm, network)
+    scaled = (x - mean) * s
+    own = 10 * u * (np.abs(scaled) + np.abs(gamma) + np.abs(beta)) + 10 * UNITS["float64"] * np.abs(mean * s)
+    return scaled + beta, s, own
+
+
+def _linear(state: _State, W: Array, b: Array, own: Array) -> _State:
+    """Behind x W + b, which adds errors of its own."""
+    columns, whole = np.linalg.norm(W, axis=0), np.linalg.norm(W, 2)
+    passed = np.minimum(state.e @ np.abs(W), state.n * columns)
+    n = np.minimum(state.n * whole, _norm(passed))
+    return _State(state.a @ W + b, passed + own, n + _norm(own))
+
+
+def _norm(e: Array) -> Array:
+    return np.linalg.norm(e, axis=-1, keepdims=True)
+
+
+def _numbers(dense: Dense, network: Sequential) -> tuple[Array, Array]:
+    """W and b in float64, b zeros where there is none."""
+    b = np.zeros(dense.outputs) if bias_of(dense) is None else number(bias_of(dense), network)
+    return number(dense.W, network), b
+
+
+def bias_of(dense: Dense) -> Handle | None:
+    """The bias, unless there is none or a BatchNorm behind it made it drop out."""
+    return None if dense.b is None or dense.b.value is None else dense.b
+
+
+def number(handle: Handle | None, network: Sequential) -> Array:
+    """What a handle stands for, float64 on the host."""
+    assert handle is not None
+    return np.array(network.backend.to_numpy(handle.value), np.float64)
+
+
+def scales(norm: BatchNorm, network: Sequential) -> tuple[Array, Array, Array, Array]:
+    """(mean, s, gamma, beta) of y = (x - mean) s + beta, float64."""
+    gamma = np.ones(norm.channels) if norm.gamma is None else number(norm.gamma, network)
+    beta = np.zeros(norm.channels) if norm.beta is None else number(norm.beta, network)
+    _, mean, var = number(norm.statistics, network)
+    return mean, gamma / np.sqrt(var + norm.eps), gamma, beta
