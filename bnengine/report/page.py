@@ -48,18 +48,10 @@ class Page:
             self._body.append(f"<p>{_cell(mark)}</p>")
         self._open = True
 
-    def heading(self, heading: str) -> None:
-        """A heading within a section."""
-        self._body.append(f"<h3>{_text(heading)}</h3>")
-
     def paragraph(self, text: str, head: str = "") -> None:
         """A paragraph, `head` in bold before it."""
         bold = f"<strong>{_text(head)}</strong> " if head else ""
         self._body.append(f"<p>{bold}{_text(text)}</p>")
-
-    def listing(self, text: str) -> None:
-        """Text of fixed width, line by line."""
-        self._body.append(f'<pre tabindex="0">{escape(text)}</pre>')
 
     def table(
         self, caption: str, header: Sequence[str], rows: Sequence[Sequence[Cell]], *, numbers: Sequence[int] = (),

@@ -25,7 +25,6 @@ main, footer { max-width: 60rem; margin: 0 auto; padding: 0 1.25rem; }
 main { padding-top: 2.5rem; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .6rem; letter-spacing: -.01em; text-wrap: balance; }
 h2 { font-size: 1.35rem; line-height: 1.3; margin: 0 0 .7rem; text-wrap: balance; }
-h3 { font-size: 1rem; margin: 1.6rem 0 .4rem; }
 section { border-top: 1px solid var(--line); margin-top: 2.6rem; padding-top: 2rem; }
 p { margin: .6rem 0; max-width: 46rem; }
 .lead { color: var(--soft); font-size: 1.06rem; }
@@ -49,10 +48,6 @@ figure {
   margin: 1.2rem 0; padding: .8rem; border-radius: .6rem; background: #ffffff; border: 1px solid var(--line);
 }
 figure img { display: block; width: 100%; max-width: var(--width); height: auto; margin: 0 auto; }
-pre {
-  overflow-x: auto; background: var(--shade); border-radius: .5rem; padding: .8rem 1rem; font-size: .82rem;
-  line-height: 1.45; overflow-wrap: normal;
-}
 footer { color: var(--soft); font-size: .85rem; border-top: 1px solid var(--line); margin-top: 3rem; padding-top: 1rem;
   padding-bottom: 2.5rem; }
 @media (max-width: 40rem) {
@@ -65,7 +60,7 @@ footer { color: var(--soft); font-size: .85rem; border-top: 1px solid var(--line
   .cards tr { border-bottom: 1px solid var(--line); padding: .55rem 0; }
   .cards tr:first-child { border-top: 1px solid var(--line); }
   .cards td { border: 0; padding: .12rem 0; min-width: 0; text-align: left; }
-  .cards td.number { white-space: normal; }
+  .cards td[data-head], .cards td[data-head] ~ td { display: inline-block; margin-right: .9rem; }
   .cards td[data-head]::before { content: attr(data-head) " "; color: var(--soft); }
 }
 @media print { section { break-inside: avoid; } }
