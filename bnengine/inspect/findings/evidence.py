@@ -92,9 +92,10 @@ class Evidence:
         return next((layer for layer in rest if not is_identity(layer)), None)
 
     @property
-    def finite(self) -> bool:
-        """Whether all parameters and statistics are."""
-        return all(np.isfinite(a).all() for a in (*self.values.values(), *self.statistics.values()))
+    def runs(self) -> bool:
+        """Whether a pass in training mode can be finite: parameters are, and running statistics that it takes."""
+        taken = [norm.statistics for norm in self.norms if norm.layer.statistics.normalises]
+        return all(np.isfinite(a).all() for a in (*self.values.values(), *taken))
 
     @cached_property
     def passed(self) -> tuple[list[Passed], dict[str, Array]]:

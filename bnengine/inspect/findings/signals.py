@@ -26,7 +26,7 @@ def cancelled_bias(evidence: Evidence) -> Iterator[Finding]:
     about sum |dz| / sqrt(rows), 5,000 times as much with float32 and 1,024 rows. A warning with optimizers that divide
     by the gradient's size, and so turn rounding into steps; a note with others.
     """
-    if not evidence.finite:
+    if not evidence.runs:
         return
     passed, grads = evidence.passed
     unit = UNIT[evidence.network.dtype]
@@ -100,7 +100,7 @@ def dead_units(evidence: Evidence) -> Iterator[Finding]:
     for norm in evidence.norms:
         if norm.activation != "relu":
             continue
-        measured = evidence.x is not None and len(evidence.x) >= ENOUGH and evidence.finite
+        measured = evidence.x is not None and len(evidence.x) >= ENOUGH and evidence.runs
         dead = _silent(evidence, norm) if measured else _certain(evidence, norm)
         if not dead:
             continue

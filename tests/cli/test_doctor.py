@@ -1,0 +1,99 @@
+"""`bnengine doctor`: what it says of runs, and its exit codes."""
+
+from pathlib import Path
+
+import numpy as np
+
+import bnengine as bn
+from bnengine import saving
+from bnengine.layers import Activation, BatchNorm, Dense
+from tests.cli.conftest import Command, tensors
+
+TRAINED = ("--hidden", "8", "--epochs", "20", "--batch-size", "16", "--no-plot", "--quiet", "--out", "r")
+
+
+def test_a_healthy_run_has_nothing_found(bnengine: Command, npz: str) -> None:
+    bnengine("train", npz, *TRAINED)
+    before = tensors(Path("r"))
+    for data in ((), ("train",), ("validation",), (npz,)):
+        result = bnengine("doctor", "r", *data)
+        assert (result.code, result.err) == (0, "")
+        assert "nothing found" in result.out
+        assert ("not looked at" in result.out) == (not data)
+    assert bnengine("doctor", "r", "train", "--json").json == {
+        "model": "r/model.safetensors", "data": "train", "findings": [],
+    }  # fmt: skip
+    assert tensors(Path("r")) == before
+
+
+def test_warnings_are_told_with_their_cure_and_exit_with_0(bnengine: Command, npz: str) -> None:
+    bnengine("train", npz, *TRAINED, "--batch-size", "35")
+    result = bnengine("doctor", "r")
+    assert result.code == 0
+    assert "1 warning" in result.out
+    assert "warning last-batch-small" in result.out
+    assert "has 2 rows of 35" in result.out
+    assert "cure: a batch size" in result.out
+    assert "--batch-size 36" in result.out
+
+
+def test_an_error_exits_with_3(bnengine: Command, npz: str) -> None:
+    """Five steps of an average that keeps 99 %: 95 % of it is still its start."""
+    bnengine("train", npz, *TRAINED, "--epochs", "1", "--bn-decay", "0.99")
+    result = bnengine("doctor", "r")
+    assert result.code == 3
+    assert "error decay-slow, layer 1" in result.out
+    assert "95.1%" in result.out
+    assert "bnengine recalibrate" in result.out
+    found = bnengine("doctor", "r", "--json")
+    assert found.code == 3
+    (finding,) = found.json["findings"]
+    assert (finding["id"], finding["severity"], finding["layer"]) == ("decay-slow", "error", "1")
+    assert finding["numbers"]["left"] == 0.99**5
+    assert found.json["data"] is None
+
+
+def test_numbers_that_are_not_finite_are_still_json(bnengine: Command, npz: str) -> None:
+    bnengine("train", npz, *TRAINED)
+    network = bn.load("r")
+    network.named_statistics()["1.statistics"][2, 3] = np.nan
+    saving.save("broken.safetensors", network)
+    result = bnengine("doctor", "broken.safetensors", npz, "--json")
+    assert result.code == 3
+    assert [finding["id"] for finding in result.json["findings"]] == ["statistics-not-finite"]
+
+
+def test_a_model_without_preprocessing_is_looked_at_without_data(bnengine: Command, npz: str) -> None:
+    layers = Dense(4, 8, bias=True), BatchNorm(8), Activation("relu"), Dense(8, 3)
+    saving.save("fresh.safetensors", bn.Sequential(*layers, backend="numpy"))
+    result = bnengine("doctor", "fresh.safetensors")
+    assert result.code == 3
+    assert "1 error, 1 note" in result.out
+    assert "statistics-never-collected" in result.out
+    assert "cancelled-bias" in result.out
+    refused = bnengine("doctor", "fresh.safetensors", npz)
+    assert refused.code == 2
+    assert "carries no preprocessing" in refused.err
+
+
+def test_uncentred_inputs_are_named_with_data_of_any_kind(bnengine: Command, table: str) -> None:
+    bnengine("train", table, "--target", "species", *TRAINED)
+    lines = Path(table).read_text().splitlines()
+    far = [",".join([f"{float(a) + 100}", b, c, d]) for a, b, _, c, d in (line.split(",") for line in lines[1:])]
+    Path("far.csv").write_text("\n".join(["a,b,c,d", *far]) + "\n")  # without labels
+    result = bnengine("doctor", "r", "far.csv")
+    assert result.code == 0, result.err
+    assert "warning uncentred-inputs" in result.out
+    assert "--scaling" in result.out
+
+
+def test_mistakes_exit_with_2_and_say_what_to_do(bnengine: Command, npz: str) -> None:
+    missing = bnengine("doctor", "runs/none")
+    assert missing.code == 2
+    assert missing.err.startswith("doctor: runs/none: there is no such run")
+    assert missing.out == ""
+    Path("empty").mkdir()
+    assert "is no run" in bnengine("doctor", "empty").err
+    bnengine("train", npz, *TRAINED)
+    assert bnengine("doctor", "r", "absent.npz").code == 2
+    assert bnengine("doctor").code == 2

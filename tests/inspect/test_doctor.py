@@ -1,0 +1,258 @@
+"""The doctor names every planted fault from its threshold on, and nothing below it; healthy networks have no errors."""
+
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bnengine import saving
+from bnengine.data import load_digits
+from bnengine.errors import InputError
+from bnengine.inspect.doctor import doctor
+from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Layer, Residual
+from bnengine.network import Sequential
+from bnengine.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from bnengine.training import Trainer
+from tests.inspect.patients import FAULTS, FEATURES, WIDTH, Fault, Patient, far_beta, set_at
+
+STRENGTHS = [
+    pytest.param(fault, strength, id=f"{fault.id}-{fault.plant.__name__}-{i}")
+    for fault in FAULTS
+    for i, strength in enumerate(fault.strengths)
+]
+
+
+def test_a_healthy_network_has_no_findings() -> None:
+    assert Patient().findings() == []
+    assert Patient(shown=False).findings() == []
+
+
+@pytest.mark.parametrize(("fault", "strength"), STRENGTHS)
+def test_a_fault_is_named_from_its_threshold_on(fault: Fault, strength: Any) -> None:
+    patient = Patient()
+    fault.plant(patient, strength)
+    found = [finding for finding in patient.findings() if finding.id == fault.id]
+    assert bool(found) == bool(fault.strengths[strength])
+    if found:
+        assert found[0].severity == fault.strengths[strength]
+        assert found[0].layer.split(", ")[0] == fault.layer
+        assert found[0].numbers
+        assert found[0].says
+        assert found[0].cure
+
+
+def test_a_fault_below_its_threshold_is_no_finding_of_another_kind() -> None:
+    for fault in FAULTS:
+        patient = Patient()
+        fault.plant(patient, next(iter(fault.strengths)))
+        assert [f.id for f in patient.findings() if f.severity == "error"] == [], fault.id
+
+
+# What cannot be seen beside the other, as it takes the other's place.
+APART = (
+    {"last-batch-small", "batches-small"},
+    {"variance-near-eps", "statistics-never-collected"},
+)
+# Planted strongly: their thresholds move with the batch and the decay, and so with other faults.
+MOVING = "decay-on-affine", "effective-learning-rate", "dropout-before-norm", "decay-slow"
+
+
+def test_two_faults_at_once_are_both_named() -> None:
+    pairs = 0
+    for one, other in combinations(FAULTS, 2):
+        ids = {one.id, other.id}
+        if len(ids) < 2 or ids in APART:
+            continue
+        patient = Patient()
+        for fault in (one, other):
+            fault.plant(patient, list(fault.strengths)[-1 if fault.id in MOVING else 1])
+        if far_beta in (one.plant, other.plant) and "uncentred-inputs" in ids:
+            continue  # the one is seen without data, the other with them
+        assert ids <= {finding.id for finding in patient.findings()}, ids
+        pairs += 1
+    assert pairs >= 100
+
+
+def test_errors_come_first() -> None:
+    patient = Patient(bias=True, rest=2)
+    patient.changes.append(set_at(1, "statistics", (0, slice(None)), 0.0))
+    assert [f.severity for f in patient.findings()] == ["error", "warning", "note"]
+
+
+@pytest.mark.parametrize("optimizer", [Adam(), AdamW(weight_decay=0), RMSprop()])
+def test_a_cancelled_bias_is_a_warning_where_the_optimizer_moves_it(optimizer: Optimizer) -> None:
+    found = Patient(bias=True, optimizer=optimizer).findings()
+    assert [(f.id, f.severity) for f in found] == [("cancelled-bias", "warning")]
+    assert found[0].numbers["units"] <= 100
+
+
+def test_beta_cancels_in_a_batch_norm_that_stands_behind_a_dense_alone() -> None:
+    layers = Dense(8, 16), BatchNorm(16), Dense(16, 16), BatchNorm(16), Activation("relu"), Dense(16, 3)
+    network = Sequential(*layers, backend="numpy")
+    network.statistics.array[0, :] = 1
+    found = [f for f in doctor(network) if f.id == "cancelled-bias"]
+    assert [f.layer for f in found] == ["1"]
+    assert "beta=False" in found[0].cure
+
+
+def test_a_bias_inside_a_residual_is_measured_too() -> None:
+    body = Dense(8, 8, bias=True), BatchNorm(8), Activation("relu"), Dense(8, 8, bias=True), BatchNorm(8)
+    network = Sequential(Residual(*body), Activation("relu"), Dense(8, 3), backend="numpy")
+    network.statistics.array[0, :] = 1
+    assert [f.layer for f in doctor(network) if f.id == "cancelled-bias"] == ["0.0", "0.3"]
+
+
+def test_a_bias_counts_where_running_statistics_normalise() -> None:
+    patient = Patient(bias=True)
+    patient.changes.append(lambda network, _: network.freeze("normalization"))
+    assert "cancelled-bias" not in {f.id for f in patient.findings()}
+
+
+def test_a_bias_that_is_measured_wrong_is_not_called_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With statistics that are held constant in the backward, as a broken batch norm would, the gradient counts."""
+    from bnengine import ops
+
+    backward = ops.normalize_backward
+
+    def broken(*args: Any, **options: Any) -> Any:
+        return backward(*args, **options | {"batch_statistics": False})
+
+    monkeypatch.setattr(ops, "normalize_backward", broken)
+    assert "cancelled-bias" not in {f.id for f in Patient(bias=True).findings()}
+
+
+@pytest.mark.parametrize("name", ["keras", "flax", "tf", "chainer"])
+def test_a_network_of_another_convention_is_told_by_its_name(name: str) -> None:
+    layers = Dense(8, 16), BatchNorm.from_convention(name, 16), Activation("relu"), Dense(16, 3)
+    network = Sequential(*layers, backend="numpy")
+    network.statistics.array[0, :] = 1
+    (found,) = doctor(network)
+    assert found.id == "other-convention"
+    assert f"'{name}'" in found.cure
+
+
+def test_pytorchs_defaults_are_no_other_convention() -> None:
+    network = Sequential(Dense(8, 16), BatchNorm.from_convention("torch", 16), Dense(16, 3), backend="numpy")
+    network.statistics.array[0, :] = 1
+    assert doctor(network) == []
+
+
+def test_parameters_that_are_not_finite_are_named() -> None:
+    patient = Patient()
+    patient.changes.append(lambda network, _: network.named_parameters()["3.W"].fill(np.nan))
+    assert [(f.id, f.layer) for f in patient.findings() if f.severity == "error"] == [("parameters-not-finite", "3")]
+
+
+def test_recalibrated_statistics_hold_no_start_however_few_steps_there_were() -> None:
+    patient = Patient(steps=3)
+    assert "decay-slow" in {f.id for f in patient.findings()}
+    patient.changes.append(set_at(0, "statistics", (0, slice(None)), 5000.0))
+    patient.changes.append(set_at(1, "statistics", (0, slice(None)), 5000.0))
+    assert patient.findings() == []
+
+
+def test_the_share_left_is_what_the_running_mean_is_short_of() -> None:
+    """A channel of mean 5 and variance 1 after 6 steps: running mean 5 (1 - .9^6), so off by 5 .9^6."""
+    network = Sequential(Dense(8, WIDTH), BatchNorm(WIDTH), Dense(WIDTH, 3), backend="numpy")
+    left = 0.9**6
+    network.named_statistics()["1.statistics"][...] = np.asarray([[384.0], [5 * (1 - left)], [1.0]])
+    (found,) = doctor(network, settings={"steps": 6, "batch_size": 64})
+    assert found.numbers["left"] == pytest.approx(left)
+    assert found.numbers["mean_off"] == pytest.approx(5 * left, rel=1e-4)
+
+
+def test_nothing_of_the_network_changes() -> None:
+    network = Patient(bias=True).network()
+    before, changes = network.state_dict(), network.changes.count
+    doctor(network, Patient().x, settings={"steps": 10, "batch_size": 64, "optimizer": "adamw"})
+    after = network.state_dict()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    assert network.changes.count == changes
+
+
+def test_mistakes_are_told_in_words() -> None:
+    network = Patient().network()
+    with pytest.raises(InputError, match="doctor: settings has no 'speed'"):
+        doctor(network, settings={"speed": 3})
+    with pytest.raises(InputError, match="doctor: settings: steps -1 is not a number"):
+        doctor(network, settings={"steps": -1})
+    with pytest.raises(InputError, match="doctor: training is a int"):
+        doctor(network, training=3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="doctor: the data have fewer than two rows"):
+        doctor(network, np.zeros((1, FEATURES), np.float32))
+    with pytest.raises(InputError, match="the input has 5 features"):
+        doctor(network, np.zeros((9, 5), np.float32))
+
+
+def test_a_trainer_and_its_checkpoint_tell_the_same(tmp_path: Path) -> None:
+    x, y = _blobs(np.random.default_rng(0))
+    network = Sequential(Dense(2, 8, bias=True), BatchNorm(8), Activation("relu"), Dense(8, 3), backend="numpy")
+    trainer = Trainer(network, SGD(weight_decay=0.05), learning_rate=0.5, progress="quiet")
+    trainer.fit((x, y), epochs=2, batch_size=298 // 6)
+    trainer.save(tmp_path / "m.safetensors")
+    by_trainer = doctor(network, (x, y), trainer)
+    saved = saving.read(tmp_path / "m.safetensors")
+    by_file = doctor(saving.load(tmp_path / "m.safetensors"), (x, y), saved, {"rows": 298})
+    assert {f.id for f in by_trainer} == {"decay-slow", "cancelled-bias", "effective-learning-rate", "last-batch-small"}
+    assert by_trainer == by_file
+
+
+def _digits(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    digits = load_digits()
+    rows = rng.permutation(len(digits))[:600]
+    x = np.asarray(digits.x, np.float64).reshape(len(digits), -1)[rows]
+    return _ready((x - x.mean(axis=0)) / (x - x.mean(axis=0)).std()), np.unique(
+        np.asarray(digits.y)[rows], return_inverse=True
+    )[1]
+
+
+def _table(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Columns of different kinds and units, standardised; two classes."""
+    age, income = rng.uniform(18, 90, 400), rng.lognormal(10, 0.5, 400)
+    member, visits = rng.integers(0, 2, 400), rng.poisson(3, 400)
+    y = (age / 50 + member + 0.3 * visits + rng.normal(0, 0.3, 400) > 2.3).astype(np.int64)
+    x = np.stack([age, income, member, visits], axis=1)
+    return _ready((x - x.mean(axis=0)) / x.std(axis=0)), y
+
+
+def _blobs(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    y = np.arange(298) % 3
+    x = rng.normal(size=(298, 2)) + 3 * np.asarray([[0, 0], [1, 0], [0, 1]])[y]
+    return _ready(x - x.mean(axis=0)), y
+
+
+def _ready(x: np.ndarray) -> np.ndarray:
+    return x.astype(np.float32)
+
+
+def _drawn(rng: np.random.Generator, features: int, classes: int) -> Sequential:
+    """A network as people build them."""
+    width, activation = int(rng.integers(8, 48)), str(rng.choice(["relu", "tanh", "sigmoid", "gelu", "leaky_relu"]))
+    decay = [0.9, 0.95, None][rng.integers(3)]
+    layers: list[Layer] = []
+    for inputs in (features, *[width] * int(rng.integers(0, 3))):
+        layers += [Dense(inputs, width), BatchNorm(width, decay=decay), Activation(activation)]
+        layers += [Dropout(0.1)] if rng.integers(4) == 0 else []
+    if rng.integers(3) == 0:
+        body = Dense(width, width), BatchNorm(width, decay=decay), Activation(activation), Dense(width, width)
+        layers += [Residual(*body, BatchNorm(width, decay=decay)), Activation(activation)]
+    return Sequential(*layers, Dense(width, classes), backend="numpy", seed=int(rng.integers(1000)))
+
+
+@pytest.mark.parametrize("make", [_digits, _table, _blobs])
+def test_twenty_random_healthy_networks_have_no_errors(make: Any) -> None:
+    optimizers: list[tuple[Optimizer, float]] = [
+        (SGD(momentum=0.9), 0.05), (SGD(weight_decay=1e-4), 0.2), (Adam(), 0.003), (AdamW(), 0.005), (RMSprop(), 0.002),
+    ]  # fmt: skip
+    for seed in range(20):
+        rng = np.random.default_rng((seed, 1))
+        x, y = make(rng)
+        network = _drawn(rng, x.shape[1], int(y.max()) + 1)
+        optimizer, rate = optimizers[seed % len(optimizers)]
+        trainer = Trainer(network, optimizer, learning_rate=rate, progress="quiet")
+        batch = int(rng.choice([16, 32, 50]))
+        trainer.fit((x, y), epochs=max(3, 100 * batch // len(x)), batch_size=batch)
+        for data in (None, (x, y)):
+            assert [f for f in doctor(network, data, trainer) if f.severity == "error"] == [], (seed, network)
