@@ -6,8 +6,7 @@ import click
 
 from .. import saving
 from ..data import ArraySource
-from ..inspect.doctor import doctor
-from ..inspect.findings import Finding
+from ..inspect import Finding, doctor
 from ..runs import plain
 from .app import FOUND
 from .assembly import backend_of

@@ -1,6 +1,8 @@
 """What is wrong with a network's batch normalisation, and how to repair it."""
 
 from .adaptation import Adaptation, adapt
+from .doctor import doctor
+from .findings import Finding
 from .folding import Certificate, fold
 from .gap import Gap, gap
 from .population import population
@@ -9,8 +11,10 @@ from .recalibration import recalibrate, restore, statistics_of
 __all__ = [
     "Adaptation",
     "Certificate",
+    "Finding",
     "Gap",
     "adapt",
+    "doctor",
     "fold",
     "gap",
     "population",

@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bnengine.inspect.doctor import doctor
-from bnengine.inspect.findings import Finding
+from bnengine.inspect import Finding, doctor
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Layer
 from bnengine.network import Sequential
 from bnengine.optimizers import SGD, Optimizer

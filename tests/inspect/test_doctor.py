@@ -10,7 +10,7 @@ import pytest
 from bnengine import saving
 from bnengine.data import load_digits
 from bnengine.errors import InputError
-from bnengine.inspect.doctor import doctor
+from bnengine.inspect import doctor
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Layer, Residual
 from bnengine.network import Sequential
 from bnengine.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
