@@ -150,7 +150,7 @@ kernels-sanitized: $(VENV)/.test
 	@$(BIN)/python -m tests.cuda_on_cpu.sanitized $(ARGS)
 	@$(BIN)/python -m tests.cpu.sanitized $(ARGS)
 
-kernels-aarch64: $(VENV)/.test
+kernels-aarch64: $(VENV)/.test kernels
 	@$(CMAKE)
 	@$(BIN)/python -m tests.cpu.aarch64 $(ARGS)
 

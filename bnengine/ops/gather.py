@@ -68,7 +68,8 @@ def _raw_examples(rng: Any, dtype: str) -> Iterator[Example]:
     samples, order, normalisers = rng.permutation(20)[:n], rng.permutation(n), rng.random(4).astype(wide)
     classes, cursor, weights = rng.integers(0, 5, n), np.asarray([2, 3]), rng.random(n).astype(wide)
     for kind in ("uint8", "int16", "int32", "int64", "float32", "float64"):
-        x = (rng.standard_normal((20, 11)) * 90).astype(kind)
+        values = rng.standard_normal((20, 11)) * 90
+        x = (np.abs(values) if kind == "uint8" else values).astype(kind)
         scales = rng.standard_normal(11) * 50, rng.random(11)
         yield Example(
             kind, (x, classes, weights, samples, normalisers, order, cursor, *scales), {"rows": 4, "offset": 3}

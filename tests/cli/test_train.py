@@ -85,7 +85,7 @@ def test_quiet_prints_nothing_but_the_json_that_was_asked_for(done: Command, npz
 
 def test_config_toml_is_complete_and_trains_the_same_bits_again(done: Command, npz: str) -> None:
     options = ("--norm", "normalize-only", "--dropout", "0.1", "--optimizer", "rmsprop", "--momentum", "0.5")
-    done("train", npz, *SMALL, *options, "--schedule", "cosine", "--warm-up", "3", "--out", "first")
+    done("train", npz, *SMALL, *options, "--schedule", "cosine", "--warm-up", "3", "--threads", "1", "--out", "first")
     config = tomllib.loads(Path("first/config.toml").read_text())
     made_by = config.pop("made_by")
     assert made_by["bnengine"] == bn.__version__

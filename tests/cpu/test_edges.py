@@ -20,7 +20,13 @@ shapes = pytest.mark.parametrize("shape", [(1, 1), (1, 2), (1, 65), (2, 1), (2, 
 def shaped(name, shape, dtype):
     """Examples of an op with so many rows and columns, or elements."""
     rng, (rows, width) = np.random.default_rng(shape), shape
-    if name in OF_ROWS:
+    if name == "gather_raw":
+        given = of_rows("gather", rows, width, dtype) if rows > 1 else only_row(width, dtype)
+        for kind in (np.int16, np.float64):
+            x, target, weights, _, *rest = given.args
+            moved = x.astype(kind), target, weights, rng.permutation(rows), *rest, rng.random(width), rng.random(width)
+            yield given._replace(args=moved)
+    elif name in OF_ROWS:
         yield of_rows(name, rows, width, dtype) if name != "gather" or rows > 1 else only_row(width, dtype)
     elif name in ("softmax_cross_entropy", "hits"):
         for kind in ("numbers", "probabilities"):

@@ -218,6 +218,9 @@ class Pool:
     def give(self, size: int) -> None:
         self.used -= size
 
+    def free_all_blocks(self) -> None:
+        self.total = self.used
+
     def used_bytes(self) -> int:
         return self.used
 

@@ -226,5 +226,8 @@ def test_every_op_of_a_network_takes_its_fused_version(device):
 
 
 def test_every_op_has_a_version_for_cuda():
+    """But for rows out of raw data on the host, which a GPU does not read."""
     for name, op in REGISTRY.items():
+        if name == "gather_raw":
+            continue
         assert any(fused.startswith("bnengine.fused.cuda.") and fused.endswith(f":{name}") for fused in op.fused_names)

@@ -24,6 +24,7 @@ def growth(step: Callable[[int], Any], count: int) -> tuple[int, int, int]:
     for t in range(WARM):
         step(t)
     gc.collect()
+    pool.free_all_blocks()  # what was freed before would serve what comes
     used, total = pool.used_bytes(), pool.total_bytes()
     tracemalloc.start()
     try:

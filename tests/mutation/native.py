@@ -28,7 +28,7 @@ def runs() -> list[str]:
     except OSError:
         return []
     has = set(next((line for line in lines if line.startswith("flags")), "").split())
-    return [isa for isa in sorted(SETS) if NEEDS[isa] <= has]
+    return [isa for isa in sorted(NEEDS) if NEEDS[isa] <= has]
 
 
 class Native:

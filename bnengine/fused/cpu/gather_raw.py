@@ -25,7 +25,7 @@ def gather_raw(
 ) -> Gathered:  # fmt: skip
     """Rows of x as they lie, which must be in C order: a copy of a data set would be made at every step."""
     dtype, classes = normalisers.dtype, target.dtype.kind in "iu"
-    x = ready(to, x)
+    x, normalisers = ready(to, x), ready(to, normalisers)
     samples, order, cursor = (ready(to, a, np.int64) for a in (samples, order, cursor))
     mean, inv_scale = ready(to, mean, np.float64), ready(to, inv_scale, np.float64)
     target, weights = ready(to, target, np.int64 if classes else dtype), ready(to, weights, dtype)
