@@ -35,11 +35,11 @@ class Adaptation:
     layers: tuple[Moved, ...]
     rows: int
     prior: float
-    _old: Array = field(repr=False)
+    _old: dict[str, Array] = field(repr=False)
 
     def undo(self) -> None:
         """Put back the statistics as they were before, bit for bit, whatever was done to them since."""
-        self.network.statistics.array[...] = self.network.backend.asarray(self._old)
+        restore(self.network, self._old)
 
     def __str__(self) -> str:
         lines = [f"statistics of {self.rows:,} rows, the stored ones counting as {self.prior:g}"]
@@ -70,20 +70,18 @@ def adapt(network: Sequential, data: Any, *, prior: float) -> Adaptation:
                 f"adapt: layer {name.removesuffix('.statistics')} has no statistics to blend with; train first, or "
                 "take prior=0"
             )
-    seen = list[tuple[int, int]]()
+    counted = 0
 
     def settle(found: Array, stored: Array, rows: int) -> Array:
-        positions = float(found[0, 0]) / rows
-        seen.append((rows, int(found[0, 0])))
-        stored[0, :] = float(prior) * positions
+        nonlocal counted
+        counted = rows
+        stored[0, :] = float(prior) * found[0, :] / rows
         return np.asarray(merge.reference(stored, found))
 
-    bytes_before = network.backend.to_numpy(network.statistics.array, copy=True)
     new = population(network, data, what="adapt", settle=settle)
     restore(network, new)
-    rows = seen[0][0]
-    layers = tuple(_moved(name, old[name], new[name], rows / (rows + float(prior))) for name in new)
-    return Adaptation(network, layers, rows, float(prior), bytes_before)
+    layers = tuple(_moved(name, old[name], new[name], counted / (counted + float(prior))) for name in new)
+    return Adaptation(network, layers, counted, float(prior), old)
 
 
 def _moved(name: str, old: Array, new: Array, share: float) -> Moved:

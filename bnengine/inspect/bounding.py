@@ -11,15 +11,23 @@ before it,
 
     u (|a| |W s| + |b'|) + 10 u (|a| |W s| + |b'|) + |s| 10 u (|a| |W| + |b|) + 10 u (|gamma z_norm| + |gamma| + |beta|)
 
-and what differed at its input is multiplied by W s, in the norm or by absolute values, whichever is less:
+Forward, what differed at the input is multiplied by W s, in the norm or by absolute values, whichever is less:
 
-    e_out <= min(|W s|^T e, ||(W s)_j||_2 n),   n_out <= ||W s||_2 n,   n >= ||e||_2.
+    e_out <= min(|W s|^T e, ||(W s)_j||_2 n),   n_out <= ||W s||_2 n,   n >= ||e||_2;
 
-An activation multiplies by 1.2 at most (gelu 1.13, the others 1), a residual sum adds both ways. All to first order in
-u. A mean far from 0 in sigma, a variance near eps and a large gamma make |s| |a| |W| large beside z: that is the
-cancellation which a BatchNorm avoids by centring first, and a folded layer cannot.
+an activation multiplies by 1.2 at most, a residual sum adds both ways. That grows with depth. So the errors of all
+layers are also carried back, row by row, by the derivative J of the outputs at the exact values:
+
+    |difference of outputs| <= sum over layers of |J| (what the layer adds),
+
+an activation adding what is not linear in it: e^2 max|g''| / 2, or |1 - slope| e where the kink lies within e. The
+lesser one counts. All to first order in u. A mean far from 0 in sigma, a variance near eps and a large gamma make
+|s| |a| |W| large beside z: that is the cancellation which a BatchNorm avoids by centring first, and a folded layer
+cannot.
 """
 
+from collections.abc import Callable
+from math import inf, isfinite, pi, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,8 +38,12 @@ from ..flat import Handle
 from ..layers import Activation, BatchNorm, Dense, Dropout, Layer
 from ..network import Sequential
 from ..ops.dense import PRODUCTS
-from ..ops.pointwise import activate, activation_bound
+from ..ops.pointwise import activate, activation_bound, derivative
 from ..ops.storage import UNITS
+
+ROWS = 256  # at once
+# The largest |g''|: of tanh 4/3^1.5, of the sigmoid 1/(6 sqrt 3), of gelu 2 phi(0).
+CURVATURE = {"identity": 0.0, "tanh": 4 / sqrt(27), "sigmoid": 1 / (6 * sqrt(3)), "gelu": sqrt(2 / pi)}
 
 Piece = Any  # Known, Folded, or the list of a Residual's body
 
@@ -60,54 +72,105 @@ class _State(NamedTuple):
     n: Array
 
 
+Add = Callable[[Array, Array], None]
+
+
+class _Step(NamedTuple):
+    """What a layer adds (rows, features), and its derivative: from J (rows, outputs, features) to that at its input."""
+
+    own: Array
+    back: Callable[[Array, Add], Array]
+
+
+Passed = tuple[_State, list[_Step]]
+
+
 def bound_of(network: Sequential, pieces: list[Piece], x: Array) -> float:
     """The largest bound on a difference of outputs over the rows of x."""
     u = max(UNITS[network.storage], 2 * PRODUCTS.get(network.products, 0.0))
-    a = np.asarray(x, np.float64)
-    start = _State(a, np.zeros_like(a), np.zeros((*a.shape[:-1], 1)))
+    a = np.asarray(x, np.float64).reshape(-1, x.shape[-1])
     with np.errstate(all="ignore"):
-        e = _through(pieces, start, u, network).e
-    return float(np.max(e)) if np.isfinite(e).all() else float("inf")
+        worst = max(_bound(network, pieces, a[i : i + ROWS], u) for i in range(0, len(a), ROWS))
+    return worst if isfinite(worst) else inf
 
 
-def _through(pieces: list[Piece], state: _State, u: float, network: Sequential) -> _State:
+def _bound(network: Sequential, pieces: list[Piece], a: Array, u: float) -> float:
+    state, steps = _through(pieces, _State(a, np.zeros_like(a), np.zeros((len(a), 1))), u, network)
+    total = np.zeros_like(state.e)
+
+    def add(slope: Array, own: Array) -> None:
+        nonlocal total
+        total = total + np.einsum("mof,mf->mo", np.abs(slope), own)
+
+    outputs = state.a.shape[1]
+    _back(steps, np.broadcast_to(np.eye(outputs), (len(a), outputs, outputs)), add)
+    return float(np.max(np.fmin(state.e, total)))
+
+
+def _back(steps: list[_Step], slope: Array, add: Add) -> Array:
+    for step in reversed(steps):
+        add(slope, step.own)
+        slope = step.back(slope, add)
+    return slope
+
+
+def _through(pieces: list[Piece], state: _State, u: float, network: Sequential) -> Passed:
+    steps: list[_Step] = []
     for piece in pieces:
         if isinstance(piece, Folded):
-            state = _folded(piece, state, u, network)
+            state, step = _folded(piece, state, u, network)
         elif isinstance(piece, Known):
-            state = _known(piece.layer, state, u, network)
+            state, step = _known(piece.layer, state, u, network)
         else:
-            body = _through(piece, state, u, network)
-            y = state.a + body.a
-            own = 20 * u * (np.abs(state.a) + np.abs(body.a))
-            state = _State(y, state.e + body.e + own, state.n + body.n + _norm(own))
-    return state
+            state, step = _sum(state, *_through(piece, state, u, network), u)
+        steps.append(step)
+    return state, steps
 
 
-def _known(layer: Layer, state: _State, u: float, network: Sequential) -> _State:
+def _sum(state: _State, body: _State, steps: list[_Step], u: float) -> tuple[_State, _Step]:
+    own = 20 * u * (np.abs(state.a) + np.abs(body.a))
+    summed = _State(state.a + body.a, state.e + body.e + own, state.n + body.n + _norm(own))
+    return summed, _Step(own, lambda slope, add: slope + _back(steps, slope, add))
+
+
+def _known(layer: Layer, state: _State, u: float, network: Sequential) -> tuple[_State, _Step]:
     if isinstance(layer, Dropout):
-        return state
+        return state, _Step(np.zeros_like(state.a), lambda slope, _: slope)
     if isinstance(layer, Dense):
         W, b = _numbers(layer, network)
         return _linear(state, W, b, 2 * 10 * u * (np.abs(state.a) @ np.abs(W) + np.abs(b)))
     if isinstance(layer, BatchNorm):
         y, s, own = _normalized(layer, state.a, u, network)
-        return _State(y, np.abs(s) * state.e + 2 * own, np.max(np.abs(s)) * state.n + _norm(2 * own))
+        own = 2 * own
+        passed = _State(y, np.abs(s) * state.e + own, np.max(np.abs(s)) * state.n + _norm(own))
+        return passed, _Step(own, lambda slope, _: slope * s)
     if isinstance(layer, Activation):
-        y = activate(state.a, layer.kind, layer.slope)
-        own = 2 * activation_bound(u, np.zeros_like(y), y, layer.kind, layer.slope, state.a)
-        steep = max(1.2, abs(layer.slope))
-        return _State(y, steep * state.e + own, steep * state.n + _norm(own))
+        return _activated(layer, state, u)
     raise InputError(f"fold: {layer.name}: there is no bound for a layer of this class; leave it out of the network")
 
 
-def _folded(piece: Folded, state: _State, u: float, network: Sequential) -> _State:
+def _activated(layer: Activation, state: _State, u: float) -> tuple[_State, _Step]:
+    z, e = state.a, state.e
+    y = activate(z, layer.kind, layer.slope)
+    own = 2 * activation_bound(u, np.zeros_like(y), y, layer.kind, layer.slope, z)
+    steep = max(1.2, abs(layer.slope))
+    passed = _State(y, steep * e + own, steep * state.n + _norm(own))
+    if layer.kind in CURVATURE:
+        bent = CURVATURE[layer.kind] / 2 * e**2
+    else:
+        jump = abs(1 - (layer.slope if layer.kind == "leaky_relu" else 0.0))
+        bent = np.where(np.abs(z) <= e, jump * e, 0.0)
+    g = derivative(np.ones_like(y), y, layer.kind, layer.slope, z)
+    return passed, _Step(own + bent, lambda slope, _: slope * g[:, None, :])
+
+
+def _folded(piece: Folded, state: _State, u: float, network: Sequential) -> tuple[_State, _Step]:
     W, b = _numbers(piece.dense, network)
     y, apart = state.a, np.zeros_like(state.a)
     sizes = np.abs(piece.b)  # of what the folding itself added up, in double
     if piece.before is not None:
         y, s, apart = _normalized(piece.before, y, u, network)
-        mean, beta = scales(piece.before, network)[::3]
+        mean, _, _, beta = scales(piece.before, network)
         sizes = sizes + (np.abs(mean * s) + np.abs(beta)) @ np.abs(W)
     z = y @ W + b
     apart = apart @ np.abs(W) + 10 * u * (np.abs(y) @ np.abs(W) + np.abs(b))
@@ -115,7 +178,7 @@ def _folded(piece: Folded, state: _State, u: float, network: Sequential) -> _Sta
         _, s, own = _normalized(piece.behind, z, u, network)
         mean = scales(piece.behind, network)[0]
         apart = np.abs(s) * apart + own
-        sizes = np.abs(s) * (sizes + np.abs(mean)) + np.abs(piece.b)
+        sizes = np.abs(s) * (sizes + np.abs(b) + np.abs(mean)) + np.abs(piece.b)
     double = UNITS["float64"]
     weights = np.abs(state.a) @ np.abs(piece.W)
     folded = 11 * u * (weights + np.abs(piece.b)) + 10 * double * (weights + sizes)
@@ -130,12 +193,12 @@ def _normalized(norm: BatchNorm, x: Array, u: float, network: Sequential) -> tup
     return scaled + beta, s, own
 
 
-def _linear(state: _State, W: Array, b: Array, own: Array) -> _State:
+def _linear(state: _State, W: Array, b: Array, own: Array) -> tuple[_State, _Step]:
     """Behind x W + b, which adds errors of its own."""
     columns, whole = np.linalg.norm(W, axis=0), np.linalg.norm(W, 2)
     passed = np.minimum(state.e @ np.abs(W), state.n * columns)
     n = np.minimum(state.n * whole, _norm(passed))
-    return _State(state.a @ W + b, passed + own, n + _norm(own))
+    return _State(state.a @ W + b, passed + own, n + _norm(own)), _Step(own, lambda slope, _: slope @ W.T)
 
 
 def _norm(e: Array) -> Array:

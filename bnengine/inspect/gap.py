@@ -25,6 +25,7 @@ from .recalibration import statistics_of
 from .scores import Measured, Scores, training_batches, usual_loss
 
 SHIFT = 0.25  # in sigma, root mean square over channels: half of what a quarter of a range of two sigma is
+NOISE = 10.0  # times what counts: batches that cost the training itself so much are small
 SAME = 1e-4  # in sigma: statistics that were recalibrated, and are no running average
 REPEATS, MOST_STEPS = 3, 1000  # of running averages at weights that stand still
 
@@ -149,7 +150,8 @@ def gap(
       mean of the first layer alone, "not converged" where taking out the initial values removes at least half of it;
       "small batches" where running averages at standing weights cost as much or half of that, else "weights moving
       faster than the average".
-    - evaluating by exact statistics instead of those of batches: "small batches".
+    - evaluating by exact statistics instead of those of batches: "small batches"; so, too, where nothing counts but
+      that training by batches costs ten times as much as counts, which evaluation is spared.
     - data that are off by 0.25 sigma and by four standard errors in some layer: "data shift".
 
     The network is left as it is. Raises InputError where there is no BatchNorm, or nothing was collected.
@@ -242,6 +244,9 @@ class _Case:
         matters = [name for name in costs if explained[name] >= 1]
         if "data shift" in costs and ("data", "running") not in self.found:
             matters.append("data shift")  # without targets the distance alone has to tell
+        if not matters and by_batches.cost(by_exact) >= NOISE:
+            told = f"by the exact statistics the loss is {by_exact.loss:.3g}, and in training {by_batches.loss:.3g}: "
+            return "small batches", told + f"that is the noise of the statistics of {self.batch_size} rows"
         if not matters:
             return "none", "no statistics cost a loss of 0.05 or an accuracy of 0.02"
         first = max(matters, key=lambda name: explained[name])
@@ -263,14 +268,14 @@ class _Case:
         centred = {**self.running, first: np.stack([old[0], self.exact[first][1], old[2]])}
         explained["uncentred inputs"] = removed(centred) if self.offset > 1 else 0.0
         explained["not converged"] = removed(self._without_initial())
-        explained["small batches, weights at rest"] = self._at_rest(by_exact)
         name = max(("uncentred inputs", "not converged"), key=lambda name: explained[name])
         if explained[name] >= cost / 2 and name == "uncentred inputs":
             return name, f"their mean is {self.offset:.1f} times their spread: every change of a weight moves the means"
         worst = max(self.layers, key=lambda one: one.initial)
         if explained[name] >= cost / 2:
             return name, f"after {worst.steps:,.0f} steps {worst.initial:.2g} of the weight is on the initial values"
-        if explained["small batches, weights at rest"] >= cost / 2:
+        at_rest = explained["small batches, weights at rest"] = self._at_rest(by_exact)
+        if at_rest >= cost / 2:
             rows = min(one.remembered for one in self.layers) * self.batch_size
             return "small batches", f"an average over {rows:,.0f} rows is this far off even while no weight moves"
         most = max(self.layers, key=lambda one: one.running.size)
