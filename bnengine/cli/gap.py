@@ -6,11 +6,11 @@ from typing import Any
 import click
 
 from ..errors import InputError
-from ..inspect.gap import gap
+from ..inspect.gap import Gap, gap
 from ..runs import CONFIG, plain, read_config
 from .assembly import source_of
 from .evaluate import loss_of
-from .models import PARTS, data_for, load_model
+from .models import PARTS, Model, data_for, load_model
 from .settings import Settings
 
 
@@ -35,16 +35,27 @@ def command(run: str, data: str, target: str | None, backend: str | None, as_jso
     network stays as it is.
     """
     model = load_model("gap", run, backend)
+    found, trained_by, judged = gap_of("gap", run, model, data, target)
+    if as_json:
+        head = {"model": str(model.file), "data": judged, "training": trained_by}
+        click.echo(json.dumps(plain({**head, **found.to_json()}), allow_nan=False))
+        return
+    click.echo(f"{model.file} on {judged}, trained by {trained_by}, on {model.network.backend.name}")
+    click.echo(str(found))
+
+
+def gap_of(command: str, run: str, model: Model, data: str, target: str | None) -> tuple[Gap, str, str]:
+    """The gap of a run's model on `data`; what it was trained by and what the data are, in words. Raises InputError."""
     config = model.file.parent / CONFIG
     if not config.is_file():
         raise InputError(
-            f"gap: {run}: there is no {CONFIG} beside {model.file} to say which data it was trained on; give the "
+            f"{command}: {run}: there is no {CONFIG} beside {model.file} to say which data it was trained on; give the "
             "folder of a run, or call bnengine.inspect.gap(network, data, training=...) from Python"
         )
-    settings = Settings.from_tables(read_config(config, "gap"), str(config))
+    settings = Settings.from_tables(read_config(config, command), str(config))
 
     def source(name: str, target: str | None) -> tuple[Any, str]:
-        dataset, rows = data_for("gap", model, name, target, need_targets=name in PARTS)
+        dataset, rows = data_for(command, model, name, target, need_targets=name in PARTS)
         found = source_of(dataset, model.preprocessing, rows, model.network.dtype)
         return found, f"{found.rows:,} rows of {dataset.name}"
 
@@ -57,9 +68,4 @@ def command(run: str, data: str, target: str | None, backend: str | None, as_jso
         accumulate=settings.accumulate,
         loss=loss_of(model),
     )
-    if as_json:
-        head = {"model": str(model.file), "data": judged, "training": trained_by}
-        click.echo(json.dumps(plain({**head, **found.to_json()}), allow_nan=False))
-        return
-    click.echo(f"{model.file} on {judged}, trained by {trained_by}, on {model.network.backend.name}")
-    click.echo(str(found))
+    return found, trained_by, judged

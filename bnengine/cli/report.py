@@ -4,19 +4,26 @@ from pathlib import Path
 
 import click
 
-from ..report import check_folder, run_report, write
+from .. import saving
+from ..errors import InputError
+from ..inspect.doctor import doctor
+from ..report import Inspected, check_folder, run_report, write
 from ..report.folder import PAGE
 from ..runs import CONFIG, read_config, read_metrics
-from .models import load_model
+from .assembly import source_of
+from .gap import gap_of
+from .models import Model, data_for, load_model
 
 
 @click.command("report")
 @click.argument("run")
 @click.option("--out", metavar="DIR", help="The report's folder, made or replaced.  [the folder report of the run]")
-def command(run: str, out: str | None) -> None:
+@click.option("--no-data", is_flag=True, help="Leave the run's data alone, and what would be found by them.")
+def command(run: str, out: str | None, no_data: bool) -> None:
     """Write a report of RUN: one HTML page that needs nothing else, and its numbers as CSV.
 
-    It shows how the training went, the network, the statistics of every BatchNorm, and every setting.
+    It shows how the training went, what the doctor says, why training and evaluation differ, the network, the
+    statistics of every BatchNorm, and every setting.
 
     \b
       bnengine report runs/digits-1
@@ -28,5 +35,22 @@ def command(run: str, out: str | None) -> None:
     check_folder("report", folder)
     config = source / CONFIG
     tables = read_config(config, "report") if config.is_file() else {}
-    write("report", folder, run_report(source, model.network, tables, read_metrics(source)))
+    found = _without_data(model, "--no-data") if no_data else _inspected(run, model)
+    write("report", folder, run_report(source, model.network, tables, read_metrics(source), found))
     click.echo(f"{folder / PAGE}")
+
+
+def _inspected(run: str, model: Model) -> Inspected:
+    """By the run's own rows; where they cannot be had any more, without them, and the page says so."""
+    data = "validation" if len(model.preprocessing.valid_indices) else "train"
+    try:
+        dataset, rows = data_for("report", model, "train", None, need_targets=True)
+        found, _, judged = gap_of("report", run, model, data, None)
+    except InputError as error:
+        return _without_data(model, str(error))
+    source = source_of(dataset, model.preprocessing, rows, model.network.dtype)
+    return Inspected(doctor(model.network, source, saving.read(model.file)), found, judged, "")
+
+
+def _without_data(model: Model, why: str) -> Inspected:
+    return Inspected(doctor(model.network, None, saving.read(model.file)), None, "", why)

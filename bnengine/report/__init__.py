@@ -3,6 +3,6 @@
 from .claims import claims_report
 from .folder import check_folder, write
 from .page import Link, Mark, Page
-from .runs import run_report
+from .runs import Inspected, run_report
 
-__all__ = ["Link", "Mark", "Page", "check_folder", "claims_report", "run_report", "write"]
+__all__ = ["Inspected", "Link", "Mark", "Page", "check_folder", "claims_report", "run_report", "write"]

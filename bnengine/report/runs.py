@@ -8,16 +8,29 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._typing import Array
+from ..inspect.findings import Finding
+from ..inspect.gap import Gap
 from ..layers import BatchNorm, walk
 from ..network import Sequential
 from ..summary import HEADER, layer_rows, totals
 from ..training import curves
 from .folder import FIGURES, PAGE, STATISTICS, as_csv
-from .page import Link, Page
+from .page import Link, Mark, Page, Tone
 
 NEAR = 10  # variance over eps: below, what is normalised has less than sqrt(10/11) = 95 % of the deviation it should
 NOT_FIGURES = ("epoch", "steps", "seconds", "samples_per_second")
 Record = Mapping[str, Any]
+Tables = Mapping[str, Mapping[str, Any]]
+TONES: dict[str, Tone] = {"error": "no", "warning": "part", "note": "open"}
+
+
+class Inspected(NamedTuple):
+    """What `bnengine.inspect` says of the run: the doctor's findings, the gap on `data`, and what was left out, why."""
+
+    findings: Sequence[Finding]
+    gap: Gap | None
+    data: str
+    left_out: str
 
 
 class Layer(NamedTuple):
@@ -38,7 +51,7 @@ class Layer(NamedTuple):
 
 
 def run_report(
-    folder: Path, network: Sequential, tables: Mapping[str, Mapping[str, Any]], records: Sequence[Record]
+    folder: Path, network: Sequential, tables: Tables, records: Sequence[Record], inspected: Inspected
 ) -> dict[str, str]:
     """The files of a run's report by name: the page, its metrics and the statistics of every BatchNorm as CSV.
 
@@ -46,7 +59,7 @@ def run_report(
     """
     layers = batch_norms(network)
     return {
-        PAGE: page(folder, network, tables, records, layers).html(),
+        PAGE: page(folder, network, tables, records, layers, inspected).html(),
         FIGURES: as_csv(("epoch", "figure", "value"), _metrics(records)),
         STATISTICS: as_csv(("layer", "channel", "quantity", "value"), _channels(layers)),
     }
@@ -70,13 +83,15 @@ _USUAL = (("gamma", 1.0), ("beta", 0.0))
 
 
 def page(
-    folder: Path, network: Sequential, tables: Mapping[str, Mapping[str, Any]], records: Sequence[Record],
-    layers: Sequence[Layer],
+    folder: Path, network: Sequential, tables: Tables, records: Sequence[Record], layers: Sequence[Layer],
+    inspected: Inspected,
 ) -> Page:  # fmt: skip
     """The page of a run."""
     data = tables.get("data", {}).get("path", "")
     whole = Page(f"The run {folder.resolve().name}", f"{len(records)} epochs on {data}; {totals(network)[0]}.")
     _curves(whole, records)
+    _findings(whole, inspected)
+    _gap(whole, inspected)
     whole.section("The network", "network")
     whole.table("the layers", HEADER, layer_rows(network), numbers=(2, 3, 4), wide=(1,))
     for sentence in totals(network)[1:]:
@@ -110,6 +125,46 @@ def _best(records: Sequence[Record], name: str) -> tuple[str, str]:
     return f"{min(values):.5g}", f"{max(values):.5g}"
 
 
+def _findings(page: Page, inspected: Inspected) -> None:
+    page.section("What the doctor says", "doctor")
+    if inspected.left_out:
+        page.paragraph(f"The run's data were not looked at ({inspected.left_out}).")
+    if not inspected.findings:
+        page.paragraph("Nothing is wrong with the batch normalisation, as far as the checks look.")
+        return
+    rows = [
+        (Mark(one.severity, TONES[one.severity]), one.id, one.layer or "-", one.says, one.cure)
+        for one in inspected.findings
+    ]
+    page.table("findings", ("", "finding", "layer", "what is wrong", "cure"), rows, wide=(3, 4), cards=True)
+
+
+def _gap(page: Page, inspected: Inspected) -> None:
+    found = inspected.gap
+    if found is None:
+        return
+    healthy = found.cause == "none"
+    mark = Mark("no gap" if healthy else found.cause, "yes" if healthy else "part")
+    page.section("Training against evaluation", "gap", mark)
+    page.paragraph(f"{found.why[0].upper()}{found.why[1:]}.")
+    page.paragraph(f"{found.cure[0].upper()}{found.cure[1:]}.", "Cure.")
+    rows = [(kind, part, f"{one.loss:.4g}", "-" if one.accuracy is None else f"{one.accuracy:.2%}")
+            for (part, kind), one in found.scores.items()]  # fmt: skip
+    page.paragraph(f"The training rows, and {inspected.data} as data, evaluated by statistics of each kind:")
+    page.table("scores", ("statistics", "rows", "loss", "accuracy"), rows, numbers=(2, 3))
+    page.paragraph(
+        "How far the running statistics are off the exact ones of the training rows, the means in sigma and sigma "
+        "itself in per cent; how many batches they remember, and the weight still on their initial value:"
+    )
+    header = ("layer", "steps", "remembered", "on initial", "means off", "sigma off")
+    layers = [
+        (one.name, f"{one.steps:,.0f}", f"{one.remembered:.1f}", f"{one.initial:.2g}", f"{one.running.mean:.3f}",
+         f"{one.running.std:.1%}")
+        for one in found.layers
+    ]  # fmt: skip
+    page.table("running statistics", header, layers, numbers=(1, 2, 3, 4, 5), wide=())
+
+
 def _statistics(page: Page, layers: Sequence[Layer]) -> None:
     page.section("Batch normalisation, layer by layer", "statistics")
     if not layers:
@@ -132,7 +187,7 @@ def _statistics(page: Page, layers: Sequence[Layer]) -> None:
         page.paragraph(f"Nothing was ever collected in {', '.join(unseen)}: evaluation is an error there.")
 
 
-def _settings(page: Page, tables: Mapping[str, Mapping[str, Any]]) -> None:
+def _settings(page: Page, tables: Tables) -> None:
     page.section("How it was set up", "settings")
     if not tables:
         page.paragraph("There is no config.toml beside the model.")
