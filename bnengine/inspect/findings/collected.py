@@ -70,12 +70,15 @@ def decay_slow(evidence: Evidence) -> Iterator[Finding]:
         if left <= noise:
             continue
         mean, var = norm.statistics[1] / (1 - left), np.maximum(norm.statistics[2] - left, 0) / (1 - left)
-        off = left * np.sqrt(np.mean(mean**2 / (var + norm.layer.eps)))
-        numbers = {"decay": decay, "steps": steps, "left": left, "noise": noise, "mean_off": float(off)}
+        eps = norm.layer.eps
+        off = float(left * np.sqrt(np.mean(mean**2 / (var + eps))))
+        scale = float(np.exp(np.mean(np.abs(np.log((norm.statistics[2] + eps) / (var + eps)))) / 2) - 1)
+        numbers = {"decay": decay, "steps": steps, "left": left, "noise": noise, "mean_off": off, "scale_off": scale}
         yield Finding(
             "decay-slow", "error" if left >= 0.5 else "warning", norm.place, numbers,
             f"after {steps} steps {left:.1%} of the running statistics is still their start, mean 0 and variance 1 "
-            f"(decay {decay:g}); the means are off by about {off:.2g} standard deviations of their channels",
+            f"(decay {decay:g}): means are off by about {off:.2g} standard deviations of their channels, and these by "
+            f"about {scale:.0%}",
             f"bnengine recalibrate RUN DATA; or train with a decay of {_quicker(steps, noise):.2g} at most, or longer",
         )  # fmt: skip
 
