@@ -65,6 +65,8 @@ def command(
 def _check(file: Path, model: Model, force: bool) -> None:
     if file.suffix != ".safetensors":
         raise InputError(f"recalibrate: -o {file}: the file's name must end in .safetensors")
+    if not file.parent.is_dir():
+        raise InputError(f"recalibrate: -o {file}: its folder does not exist; create it first")
     if file.exists() and file.samefile(model.file):
         raise InputError(f"recalibrate: -o {file}: this is the model itself, which stays as it is; name another file")
     if file.exists() and not force:
