@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from bnengine.explain import NAMES
+
 ROOT = Path(__file__).parents[1]
 EXAMPLES = {
     "digits": r"validation accuracy after 20 epochs: 0\.9[789]",
@@ -16,6 +18,16 @@ EXAMPLES = {
     "on_a_gpu": r"steps run (as one call|op by op: no fused version of affine, .*)\ndata held .*: (True|False)\n",
     "own_arrays": r"resumed equals uninterrupted, bit for bit: True",
     "own_layer": r"saved, loaded, and the same: True",
+    "claims/bias_cancels": r"b = +1e\+06: outputs change by \de-(09|1\d), dL/db is \de-1\d of",
+    "claims/gamma_beta_redundant": r"fixed A and B: .* by \d\.\de-1[56] .*\nthe next batch: .* by \d\.\de-0[12] ",
+    "claims/same_distribution": r"batch mean less beta: \de-0[789]\nbatch norm: means of layer 2 drift by 0\.0\d",
+    "claims/normalise_only": r"normalised only +accuracy 0\.9[67]",
+    "claims/inference_statistics": r"running statistics: accuracy 0\.[0-7].*\nby the exact .*: accuracy 0\.9",
+    "claims/shift": r"a quarter of the contrast +plain 0\.9\d+, batch norm 0\.[1-6]\d+, by their own statistics 0\.9",
+    "claims/scale_invariance": r"SGD adds (\S+) to \|W\|\^2; rate\^2 \|dW\|\^2 is \1\n",
+    "claims/recipe": r"gradient descent +plain 1\d epochs, batch norm +[3-7]\n",
+    "claims/figure_1": r"epoch  5: accuracy 0\.1.*\n(.*\n)+batch norm\n.*\n  epoch  5: accuracy 0\.9",
+    "claims/batch_size": r"  2 rows: first values (-?1\.000), .*eps 1e-12 \de?.*e-1[23]\n",
 }
 
 
@@ -33,7 +45,14 @@ def test_the_example_says_what_it_promises(name: str, tmp_path: Path) -> None:
 
 
 def test_no_example_is_left_out() -> None:
-    assert {path.stem for path in (ROOT / "examples").glob("*.py")} == set(EXAMPLES)
+    found = (ROOT / "examples").rglob("*.py")
+    assert {path.relative_to(ROOT / "examples").with_suffix("").as_posix() for path in found} == set(EXAMPLES)
+
+
+def test_every_claim_has_an_example_in_under_sixty_lines() -> None:
+    files = {path.stem: path for path in (ROOT / "examples" / "claims").glob("*.py")}
+    assert set(files) == {name.replace("-", "_") for name in NAMES}
+    assert all(len(path.read_text().splitlines()) < 60 for path in files.values())
 
 
 def test_the_readme_trains_a_network_in_at_most_fifteen_lines(tmp_path: Path) -> None:

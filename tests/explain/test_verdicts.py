@@ -1,0 +1,157 @@
+"""The verdicts of all ten claims at five seeds, their report, other array libraries, and faults that flip verdicts."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bnengine import ops
+from bnengine.explain import (
+    NAMES,
+    Finding,
+    Setting,
+    bias_cancels,
+    claim_of,
+    examine,
+    explain,
+    same_distribution,
+    scale_invariance,
+)
+from bnengine.report import claims_report, write
+from tests.report.browser import browser, check
+from tests.support import require
+
+VERDICTS = {
+    "bias-cancels": "holds within limits",
+    "gamma-beta-redundant": "does not hold",
+    "same-distribution": "holds within limits",
+    "normalise-only": "does not hold",
+    "inference-statistics": "holds within limits",
+    "shift": "does not hold",
+    "scale-invariance": "holds within limits",
+    "recipe": "holds within limits",
+    "figure-1": "holds within limits",
+    "batch-size": "holds",
+}
+
+
+@cache
+def found(name: str) -> Finding:
+    """Once for all tests of this file."""
+    return examine(claim_of(name), Setting(backend="numpy"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_five_seeds_give_the_verdict_that_the_evidence_bears(name: str) -> None:
+    assert found(name).verdict == VERDICTS[name], found(name).judged
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_figures_read_back_from_json(name: str) -> None:
+    told = json.loads(json.dumps(found(name).to_json(), allow_nan=False))
+    assert list(told) == ["name", "claim", "verdict", "figures", "seeds", "seconds"]
+    assert told["verdict"] == VERDICTS[name]
+    assert told["seeds"] == [0, 1, 2, 3, 4]
+    assert told["seconds"] > 0
+    judged = {each.part.figure: each.state for each in found(name).judged}
+    assert {figure: one["state"] for figure, one in told["figures"].items() if "state" in one} == judged
+    for figure, one in told["figures"].items():
+        assert len(one["values"]) == 5, figure
+        assert one["low"] <= one["mean"] <= one["high"], figure
+
+
+def test_every_claim_has_its_picture_on_a_page_without_fault(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    browser()
+    setting = Setting(backend="numpy")
+    write("test", tmp_path / "claims", claims_report([found(name) for name in NAMES], setting))
+    check(tmp_path / "claims" / "index.html", tmp_path, pictures=len(NAMES))
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few steps: what is then left to see are the identities, which hold at every step."""
+    monkeypatch.setattr(bias_cancels, "STEPS", 10)
+    monkeypatch.setattr(scale_invariance, "STEPS", 5)
+    monkeypatch.setattr(same_distribution, "STEPS", 20)
+    monkeypatch.setattr(same_distribution, "EPOCHS", 2)
+    monkeypatch.setattr(same_distribution, "EPS", 1e-3)  # so that twice as much stands out from rounding
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("library", ["array_api_strict", "torch"])
+@pytest.mark.parametrize("name", ["bias-cancels", "same-distribution"])
+def test_another_library_comes_to_the_same_states(library: str, name: str) -> None:
+    require(library)
+    here, there = (explain(name, Setting(backend=backend, seeds=2))[0] for backend in ("numpy", library))
+    assert [each.state for each in there.judged] == [each.state for each in here.judged]
+    assert there.verdict == here.verdict
+    for each in here.figures:
+        if "drift" in each or "settling" in each:  # not those in units of rounding
+            assert there.figures[each].mean == pytest.approx(here.figures[each].mean, rel=0.05, abs=0.02), each
+
+
+NORMALIZE, BACKWARD = ops.normalize.reference, ops.normalize_backward.reference
+
+
+def no_mean(x: Any, statistics: Any, *args: Any, **options: Any) -> Any:
+    """Divided by the standard deviation alone."""
+    kept = statistics.copy()
+    kept[1] = 0
+    return NORMALIZE(x, kept, *args, **options)
+
+
+def eps_twice(*args: Any, eps: float = 1e-5, **options: Any) -> Any:
+    """1 / sqrt(var + 2 eps)."""
+    return NORMALIZE(*args, eps=2 * eps, **options)
+
+
+def eps_twice_back(*args: Any, eps: float = 1e-5, **options: Any) -> Any:
+    """The same on the way back."""
+    return BACKWARD(*args, eps=2 * eps, **options)
+
+
+def mutating(x: Any, statistics: Any, *args: Any, **options: Any) -> Any:
+    """A forward pass that leads the statistics towards its own batch."""
+    y = NORMALIZE(x, statistics, *args, **options)
+    statistics.setflags(write=True)
+    statistics[1:] = 0.9 * statistics[1:] + 0.1 * ops.moments.reference(x).batch[1:]
+    return y
+
+
+def wrong_sign(dy: Any, x: Any, y: Any, statistics: Any, *args: Any, **options: Any) -> Any:
+    """dx = gamma inv_std (dz + dbeta/m - ...): the gradient through the mean with its sign turned."""
+    right = BACKWARD(dy, x, y, statistics, *args, **options)
+    if not options.get("batch_statistics", True):
+        return right
+    inv_std = 1 / (statistics[2] + options.get("eps", 1e-5)) ** 0.5
+    return right._replace(dx=(right.dx + 2 * args[0] * inv_std * right.dbeta / len(x)).astype(x.dtype))
+
+
+FAULTS = [
+    ("normalize", no_mean, "bias-cancels", "output_float32"),
+    ("normalize_backward", wrong_sign, "bias-cancels", "gradient_float32"),
+    ("normalize", mutating, "bias-cancels", "absorbed"),
+    ("normalize", no_mean, "same-distribution", "bn_identity"),
+    ("normalize", eps_twice, "same-distribution", "bn_identity"),
+    ("normalize_backward", eps_twice_back, "scale-invariance", "identity"),
+    ("normalize_backward", wrong_sign, "scale-invariance", "identity"),
+]
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize(("op", "fault", "name", "figure"), FAULTS)
+def test_a_fault_in_batch_norm_flips_the_verdict(
+    monkeypatch: pytest.MonkeyPatch, op: str, fault: Any, name: str, figure: str
+) -> None:
+    setting = Setting(backend="numpy", seeds=3)
+    with ops.using("reference"):
+        before = explain(name, setting)[0]
+        monkeypatch.setattr(getattr(ops, op), "reference", fault)
+        after = explain(name, setting)[0]
+    states = [{each.part.figure: each.state for each in one.judged}[figure] for one in (before, after)]
+    assert states == ["holds", "fails"]
+    assert before.verdict != "does not hold"
+    assert after.verdict == "does not hold"
