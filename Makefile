@@ -16,13 +16,14 @@ GPU_ARGS       ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
-.PHONY: help kernels bench demo demo-gpu test test-references gpu gpu-verify gpu-bench lint format types cuda-proof kernels-sanitized kernels-aarch64 peers peers-install wheel wheel-check cuda-extra clean
+.PHONY: help kernels bench demo demo-gpu test test-references browser gpu gpu-verify gpu-bench lint format types cuda-proof kernels-sanitized kernels-aarch64 peers peers-install wheel wheel-check cuda-extra clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo         train a batch-normalised network on handwritten digits (GPU=0: without CuPy)"
 	@echo "make test         run the tests (ARGS='-k norm' goes to pytest)"
 	@echo "make test-references  run those of layers, networks and training without the native kernels"
+	@echo "make browser      install chromium, which opens the reports in their tests (Debian, as root)"
 	@echo "make kernels      build the native kernels into the checkout; make test and make demo do so themselves"
 	@echo "make gpu          all that needs a GPU: gpu-verify (under 5 minutes) and gpu-bench (under 9); installs nothing"
 	@echo "                  (GPU_PYTHON=... GPU_PYTHONPATH=... OUT=folder; GPU_ARGS=--dry-run: on a simulated device)"
@@ -114,6 +115,12 @@ test: $(VENV)/.test kernels
 test-references: $(VENV)/.test
 	@BNENGINE_CPU_LIBRARY=/nonexistent $(BIN)/python -m pytest -m "not gpu and not peers and not cuda_proof" \
 	    tests/layers tests/network tests/training tests/plan $(ARGS)
+
+# Without it the tests that open a report are skipped, and say so. Of fonts, one is enough.
+browser:
+	@command -v chromium >/dev/null || { echo "installing chromium (about 100 MB to download)"; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	    chromium fonts-dejavu-core >/dev/null; }
 
 # The Python that is given, with the CuPy that it has: nothing is installed, and no network is needed.
 GPU_RUN = PYTHONPATH=".:$(GPU_PYTHONPATH):$$PYTHONPATH" $(GPU_PYTHON) -m tests.gpu
