@@ -31,8 +31,8 @@ def command(run: str, data: str, target: str | None, backend: str | None, as_jso
       bnengine gap runs/flowers-1 more-flowers.csv --json
 
     Loss and accuracy by the running statistics, the exact ones and the data's own are compared, and one cause is named:
-    not converged, weights moving faster than the average, uncentred inputs, small batches, data shift, or none. The
-    network stays as it is.
+    not converged, weights moving faster than the average, uncentred inputs, small batches, dropout, data shift, or
+    none. The network stays as it is.
     """
     model = load_model("gap", run, backend)
     found, trained_by, judged = gap_of("gap", run, model, data, target)

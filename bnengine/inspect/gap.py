@@ -16,6 +16,7 @@ import numpy as np
 from .._typing import Array
 from ..data import Source
 from ..flat import Statistics
+from ..layers import Dropout
 from ..layers.structure import walk
 from ..losses import LossFunction, get_loss
 from ..network import Sequential
@@ -37,6 +38,7 @@ CURES = {
     "uncentred inputs": "take each feature's mean off the inputs (scaling 'centre' or 'standardize'), or recalibrate",
     "small batches": "train with larger batches (16 rows or more), freeze the normalization after "
     "a while, or take a decay nearer to 1",
+    "dropout": "put dropout behind the last BatchNorm only, or recalibrate",
     "data shift": "find out what differs in the data; adapt(network, data, prior=N) takes their own statistics, which "
     "helps against offset and scale, and harms where classes are missing",
 }
@@ -67,6 +69,7 @@ class LayerGap(NamedTuple):
 
     name: str
     channels: int
+    eps: float
     decay: float | None
     steps: float
     remembered: float
@@ -148,8 +151,8 @@ def gap(
     A cost counts from 0.05 in loss or 0.02 in accuracy on (`Measured.cost`); of these three the greatest is named:
     - evaluating training rows by the running statistics instead of the exact ones: "uncentred inputs" where the exact
       mean of the first layer alone, "not converged" where taking out the initial values removes at least half of it;
-      "small batches" where running averages at standing weights cost as much or half of that, else "weights moving
-      faster than the average".
+      "small batches" where running averages at standing weights are as far off or half of that, "dropout" where they
+      are so with it, else "weights moving faster than the average".
     - evaluating by exact statistics instead of those of batches: "small batches"; so, too, where nothing counts but
       that training by batches costs ten times as much as counts, which evaluation is spared.
     - data that are off by 0.25 sigma and by four standard errors in some layer: "data shift".
@@ -207,7 +210,7 @@ def _layers(
         d, off = handle.decay, _off(found, right, eps)
         left = 0.0 if d is None or off.size < SAME else d**steps
         remembered = steps if d is None or off.size < SAME else (1 - left) / (1 + left) * (1 + d) / (1 - d)
-        yield LayerGap(place, len(found[0]), d, steps, remembered, left, off, _off(own[name], right, eps))
+        yield LayerGap(place, len(found[0]), eps, d, steps, remembered, left, off, _off(own[name], right, eps))
 
 
 def _off(found: Array, right: Array, eps: float) -> Off:
@@ -236,7 +239,7 @@ class _Case:
     def judge(self) -> tuple[str, str]:
         """The cause and what tells it; on the way, what each possible one explains."""
         by_running, by_exact, by_batches = list(self.found.values())[:3]
-        costs = {"running statistics": (by_running, by_exact), "small batches": (by_exact, by_batches)}
+        costs = {"running statistics": (by_running, by_exact), "batches": (by_exact, by_batches)}
         far = max(self.layers, key=lambda one: one.data.size)
         if far.data.size > self.chance:
             costs["data shift"] = (self.found.get(("data", "exact of training"), by_exact), by_exact)
@@ -252,12 +255,12 @@ class _Case:
         first = max(matters, key=lambda name: explained[name])
         if first == "data shift":
             return first, f"layer {far.name} sees the data {far.data.size:.2f} sigma away from the training"
-        if first == "small batches":
+        if first == "batches":
             told = f"by the exact statistics the loss is {by_exact.loss:.3g}, by batches of {self.batch_size} "
-            return first, f"{told}{by_batches.loss:.3g}: the weights suit the batches' noise"
-        return self._stale(by_running, by_exact)
+            return "small batches", f"{told}{by_batches.loss:.3g}: the weights suit the batches' noise"
+        return self._stale(by_running)
 
-    def _stale(self, by_running: Measured, by_exact: Measured) -> tuple[str, str]:
+    def _stale(self, by_running: Measured) -> tuple[str, str]:
         """What makes the running statistics bad."""
         explained, cost = self.explained, self.explained["running statistics"]
 
@@ -274,10 +277,13 @@ class _Case:
         worst = max(self.layers, key=lambda one: one.initial)
         if explained[name] >= cost / 2:
             return name, f"after {worst.steps:,.0f} steps {worst.initial:.2g} of the weight is on the initial values"
-        at_rest = explained["small batches, weights at rest"] = self._at_rest(by_exact)
-        if at_rest >= cost / 2:
+        explained["small batches"] = cost * self._at_rest(dropout=False)
+        if explained["small batches"] >= cost / 2:
             rows = min(one.remembered for one in self.layers) * self.batch_size
             return "small batches", f"an average over {rows:,.0f} rows is this far off even while no weight moves"
+        explained["dropout"] = cost * self._at_rest(dropout=True) if self._drops() else 0.0
+        if explained["dropout"] >= cost / 2:
+            return "dropout", "with dropout a BatchNorm behind it sees another variance than without"
         most = max(self.layers, key=lambda one: one.running.size)
         told = f"layer {most.name} is {most.running.size:.2f} sigma behind, and would not be if no weight moved"
         return "weights moving faster than the average", told
@@ -291,12 +297,19 @@ class _Case:
             freed[f"{one.name}.statistics"] = np.stack([count, mean / rest, np.maximum(var - one.initial, 0) / rest])
         return freed
 
-    def _at_rest(self, by_exact: Measured) -> float:
-        """What running averages at standing weights cost in the mean."""
-        keeps = max((one.decay or 0.0) for one in self.layers)
-        steps = min(ceil(3 / (1 - keeps)), MOST_STEPS)
-        costs = []
+    def _drops(self) -> bool:
+        return any(isinstance(layer, Dropout) for _, layer in walk(self.scores.network.given))
+
+    def _at_rest(self, *, dropout: bool) -> float:
+        """The distance of running averages at standing weights from the exact statistics, as a share of that measured.
+
+        In the layer that is furthest off. Distances over all its channels scatter less than losses do.
+        """
+        far = max(self.layers, key=lambda one: one.running.size)
+        steps = min(ceil(3 / (1 - max((one.decay or 0.0) for one in self.layers))), MOST_STEPS)
+        name, off = f"{far.name}.statistics", list[float]()
         for repeat in range(REPEATS):
-            self.scores.running(self.exact, self.train, self.batch_size, steps, seed=1000 * repeat)
-            costs.append(self.scores.by(statistics_of(self.scores.network), self.train).cost(by_exact))
-        return float(np.mean(costs))
+            options: dict[str, Any] = {"seed": 1000 * repeat, "dropout": dropout}
+            found = self.scores.running(self.exact, self.train, self.batch_size, steps, **options)
+            off.append(_off(found[name], self.exact[name], far.eps).size)
+        return float(np.mean(off)) / far.running.size

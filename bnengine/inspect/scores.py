@@ -1,7 +1,7 @@
 """What a network's statistics are worth: its loss and accuracy on data with each of them in place."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from ..network import Sequential
 from ..ops.storage import widened
 from ..training.evaluation import evaluate
 from .population import copied, joined
-from .recalibration import restore
+from .recalibration import restore, statistics_of
 
 LOSS, ACCURACY = 0.05, 0.02
 WORST = 1e30  # stands for a loss that is not finite
@@ -103,21 +103,25 @@ class Scores:
                     metric.update(backend.to_numpy(widened(output)), target, batch.weights)
         return _measured(value / max(weight, 1e-300), float(metrics[0].value()) if metrics else None)
 
-    def running(self, statistics: Mapping[str, Array], source: Source, size: int, steps: int, seed: int) -> None:
-        """Put in place what `steps` training batches would make of these statistics if no weight moved."""
-        network = self.network
+    def running(
+        self, statistics: Mapping[str, Array], source: Source, size: int, steps: int, *, seed: int, dropout: bool
+    ) -> dict[str, Array]:
+        """What `steps` training batches would make of these statistics if no weight moved."""
+        network, backend = self.network, self.network.backend
         restore(network, statistics)
-        ok, done, epoch = network.backend.asarray(np.ones(1, bool)), 0, 0
+        ok, done, epoch = backend.asarray(np.ones(1, bool)), 0, 0
         while done < steps:
             for batch in training_batches(source, size, seed=seed + epoch):
+                keys: dict[str, Any] = {"samples": batch.samples, "step": np.asarray([done])}
                 with np.errstate(all="ignore"):
-                    proposals = network.forward(batch.x, training=True, dropout=False).proposals
+                    proposals = network.forward(batch.x, training=True, dropout=dropout, **keys).proposals
                     stored = network.statistics.array
                     stored[...] = ops.commit(stored, proposals.array, ok, network.decay, network.unbiased)
                 done += 1
                 if done == steps:
                     break
             epoch += 1
+        return statistics_of(network)
 
     def _metrics(self) -> list[Accuracy]:
         return [Accuracy()] if self.loss.task == "classification" else []

@@ -1,6 +1,7 @@
 """The gap: causes planted one at a time and named, healthy networks called healthy, and the figures by hand."""
 
 import json
+from itertools import pairwise
 from math import sqrt
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from bnengine.errors import InputError
 from bnengine.explain.nets import Training, perceptron
 from bnengine.explain.setting import Setting
 from bnengine.inspect import Gap, gap, recalibrate
-from bnengine.layers import Activation, BatchNorm, Dense, Dropout
+from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Layer
 from bnengine.optimizers import SGD, Adam, Optimizer
 from tests.inspect.nets import filled, moments
 
@@ -31,6 +32,7 @@ class Plan(NamedTuple):
     activation: str = "relu"
     inputs: float = 0.0  # added to all inputs
     last: tuple[int, float] = (0, 0.0)  # so many steps more at such a rate
+    dropout: float = 0.0
     scale: float = 1.0  # of the data that are judged
     offset: float = 0.0  # added to them
 
@@ -38,12 +40,20 @@ class Plan(NamedTuple):
 def planted(plan: Plan, seed: int, *, labelled: bool = True) -> Gap:
     draw = SETTING.centred(seed)
     x, x_valid = draw.x + plan.inputs, (draw.x_valid + plan.inputs) * plan.scale + plan.offset
-    network = perceptron(plan.widths, decay=plan.decay, activation=plan.activation, seed=seed)
+    network = network_of(plan, seed)
     for steps, rate in ((plan.steps, plan.rate), plan.last):
         if steps:
             Training(network, plan.optimizer(), x, draw.y, rate=rate, batch=plan.batch, seed=seed).run(steps)
     data = (x_valid, draw.y_valid) if labelled else x_valid
     return gap(network, data, training=(x, draw.y), batch_size=plan.batch)
+
+
+def network_of(plan: Plan, seed: int) -> bn.Sequential:
+    layers: list[Layer] = []
+    for inputs, width in pairwise(plan.widths[:-1]):
+        layers += [Dense(inputs, width), BatchNorm(width, decay=plan.decay), Activation(plan.activation)]
+        layers += [Dropout(plan.dropout)] if plan.dropout else []
+    return bn.Sequential(*layers, Dense(*plan.widths[-2:]), seed=seed)
 
 
 CASES = {
@@ -57,6 +67,7 @@ CASES = {
     ),
     "batches of two": ("small batches", Plan(batch=2, steps=1000)),
     "batches of four": ("small batches", Plan(batch=4, steps=1000)),
+    "dropout between two batch norms": ("dropout", Plan(dropout=0.8, widths=(64, 64, 64, 10))),
     "half the contrast": ("data shift", Plan(scale=0.5)),
     "brighter": ("data shift", Plan(offset=1.5)),
     "a healthy network": ("none", Plan()),
