@@ -1,6 +1,7 @@
 """The verdicts of all ten claims at five seeds, their report, other array libraries, and faults that flip verdicts."""
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from bnengine.explain import (
 )
 from bnengine.report import claims_report, write
 from tests.report.browser import browser, check
-from tests.support import require
+from tests.support import ROOT, require
 
 VERDICTS = {
     "bias-cancels": "holds within limits",
@@ -60,6 +61,11 @@ def test_the_figures_read_back_from_json(name: str) -> None:
     for figure, one in told["figures"].items():
         assert len(one["values"]) == 5, figure
         assert one["low"] <= one["mean"] <= one["high"], figure
+
+
+def test_the_readme_tells_these_verdicts() -> None:
+    rows = re.findall(r"^\| `([a-z0-9-]+)`: .*? \| ([a-z ]+) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert dict(rows) == VERDICTS
 
 
 def test_every_claim_has_its_picture_on_a_page_without_fault(tmp_path: Path) -> None:
