@@ -167,6 +167,7 @@ def trainer_of(training: Training, *, callbacks: list[Callback], model: Path, pr
         graph=ASKED[settings.graph],
         resident=ASKED[settings.resident],
         threads=settings.threads,
+        watch=None if settings.watch == "none" else "activations",
     )
 
 

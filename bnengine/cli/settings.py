@@ -136,6 +136,7 @@ _WEIGHTS = "of the weights; gamma, beta and biases stay out of it"
 _GRAPH = "on a GPU a step as one CUDA graph; auto: where it can be, and the log says why not"
 _RESIDENT = "all training data in the GPU's memory; auto: where they take at most half of what is free"
 _THREADS = "that run native kernels; no result depends on it"
+_WATCH = "activations: their distributions on a step now and then, in metrics.jsonl"
 _BACKENDS = "auto, numpy, cupy, cupy:1, torch or array_api_strict"
 
 
@@ -176,6 +177,7 @@ class Settings:
     graph: str = setting("auto", "run", choice("auto", "yes", "no"), _GRAPH)
     resident: str = setting("auto", "run", choice("auto", "yes", "no"), _RESIDENT)
     checkpoint_every: int = setting(0, "run", whole(0), "steps between checkpoints, beside the one after each epoch")
+    watch: str = setting("none", "run", choice("none", "activations"), _WATCH)
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, Any], where: str) -> Self:

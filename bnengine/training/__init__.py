@@ -1,8 +1,19 @@
 """Training: the step, the trainer around it, and what happens between steps."""
 
+from .activations import Activations
 from .callbacks import Callback, Checkpointing, EarlyStopping
 from .scaling import LossScale
 from .step import Average, Report, Step
 from .trainer import Trainer
 
-__all__ = ["Average", "Callback", "Checkpointing", "EarlyStopping", "LossScale", "Report", "Step", "Trainer"]
+__all__ = [
+    "Activations",
+    "Average",
+    "Callback",
+    "Checkpointing",
+    "EarlyStopping",
+    "LossScale",
+    "Report",
+    "Step",
+    "Trainer",
+]

@@ -17,6 +17,7 @@ from ..metrics import Metric
 from ..network import Sequential
 from ..optimizers import Optimizer, get_optimizer
 from ..schedules import Observer, Schedule, get_schedule
+from .activations import Activations, get_watch
 from .averaging import averaged_weights, refresh
 from .callbacks import Callback, Record
 from .diagnosis import first_non_finite
@@ -43,7 +44,8 @@ class Trainer:
     all training data are kept in the device's memory, "auto" where they take at most half of what a GPU has free; else
     batches are brought there while it computes; on NumPy arrays with native kernels "auto" gathers rows
     where they lie, raw ones of a mapped file too, without a copy of the data. `threads`: how many run native kernels,
-    `bnengine.threads.set`; None leaves it as it is. `progress`: "auto", "bar", "plain" or "quiet".
+    `bnengine.threads.set`; None leaves it as it is. `progress`: "auto", "bar", "plain" or "quiet". `watch`:
+    "activations" records their distributions on a step now and then, see `Activations`.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Trainer:
         resident: Literal["auto"] | bool = "auto",
         threads: int | None = None,
         loss_scale: Given = "auto",
+        watch: Literal["activations"] | Activations | None = None,
     ) -> None:
         if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
             raise InputError(f"Trainer: accumulate {accumulate!r} is not a whole number of micro-batches from 1 up")
@@ -72,7 +75,9 @@ class Trainer:
             pool.set(threads)
         self.network, self.loss, self.optimizer = network, get_loss(loss), get_optimizer(optimizer)
         self.schedule: Schedule = get_schedule(learning_rate)
-        self.accumulate, self.callbacks, self.mode = accumulate, list(callbacks), progress
+        self.watch = get_watch(watch)
+        watching = [] if self.watch is None else [self.watch]  # first, as others write its part of the record down
+        self.accumulate, self.callbacks, self.mode = accumulate, [*watching, *callbacks], progress
         self.step = Step(
             network, self.optimizer, self.loss,
             clip_norm=clip_norm, statistics=statistics, average=average, graph=graph, loss_scale=loss_scale,
@@ -107,10 +112,8 @@ class Trainer:
         TrainingFailed when ten steps in a row are not finite, naming the first layer at fault; those that only lower a
         loss scale above 1 are not counted.
         """
-        source, valid = (
-            as_source(train, self.network.dtype, "train"),
-            as_source(validation, self.network.dtype, "validation"),
-        )
+        source = as_source(train, self.network.dtype, "train")
+        valid = as_source(validation, self.network.dtype, "validation")
         if source is None:
             raise InputError("fit: there is no training data; give a Source, or arrays (x, y)")
         self._check(epochs, batch_size, source, valid)
@@ -202,15 +205,9 @@ class Trainer:
         self._heed(interrupted)
 
     def _end_epoch(
-        self,
-        source: Source,
-        valid: Source | None,
-        shown: Progress,
-        metrics: Any,
-        seconds: float,
-        rows: int,
+        self, source: Source, valid: Source | None, shown: Progress, metrics: Any, seconds: float, rows: int,
         skipped: int,
-    ) -> None:
+    ) -> None:  # fmt: skip
         report, totals = self._watch(None, shown, skipped), self.step.totals()
         refresh(self.step, source, self.batch_size)
         record: Record = {
@@ -245,6 +242,8 @@ class Trainer:
 
     def _run(self, group: Group) -> None:
         with self._memory(max(group.sizes)):
+            if self.watch is not None:
+                self.watch.step_begins(self, group)
             if self.step.resident is not None:
                 self.step.next(group.sizes)
             else:

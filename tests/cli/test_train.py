@@ -183,6 +183,17 @@ def test_checkpoints_within_an_epoch_change_no_bit(done: Command, npz: str) -> N
     assert tensors(Path("plain")) == tensors(Path("often"))
 
 
+def test_watching_activations_changes_no_bit_and_is_written_down(done: Command, npz: str) -> None:
+    done("train", npz, *SMALL, "--out", "plain")
+    done("train", npz, *SMALL, "--watch", "activations", "--out", "watched")
+    plain, watched = (bn.load(folder).state_dict() for folder in ("plain", "watched"))
+    assert all(plain[name].tobytes() == watched[name].tobytes() for name in plain)
+    first, *_, last = metrics(Path("watched"))
+    assert first.pop("activations")["steps"] == [0, 1, 2]
+    assert first == metrics(Path("plain"))[0]
+    assert list(last["activations"]["layers"]) == ["0", "1", "2", "3"]
+
+
 @pytest.mark.parametrize("backend", ["array_api_strict", "torch"])
 def test_other_array_libraries_train_too(done: Command, npz: str, require, backend: str) -> None:
     require(backend)

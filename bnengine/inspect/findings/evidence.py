@@ -9,9 +9,9 @@ import numpy as np
 
 from ..._typing import Array
 from ...errors import InputError
-from ...flat import Flat, Handle
+from ...flat import Handle
 from ...layers import Activation, BatchNorm, Layer, Pass, Residual, chain
-from ...layers.base import Dx
+from ...layers.apart import watched
 from ...memory import Fresh
 from ...network import Sequential
 from ...training.evaluation import batches_of
@@ -107,16 +107,22 @@ class Evidence:
         network = _in_full_precision(self.network)
         rng = np.random.default_rng(0)
         x = rng.standard_normal((PROBE, network.inputs or 1)) if self.x is None else self.x
-        backend, found = network.backend, list[Passed]()
+        backend, read, found = network.backend, _host(network), list[Passed]()
+
+        def see(_: str, layer: Layer, y: Array) -> Callable[[Array], None]:
+            one = Passed(layer, read(y))
+            found.append(one)
+            return lambda dy: setattr(one, "dy", read(dy))
+
         value = network.asarray(np.asarray(x, network.dtype))
         zero, samples = backend.asarray(np.zeros(1, np.int64)), backend.asarray(np.arange(len(x)))
         run = Pass(True, Fresh(), network.statistics.like(), network.seed, zero, samples, drops=False)
         grads = network.gradients()
         with np.errstate(all="ignore"):
-            output, pullback = chain(_watched(network.layers, found, _host(network)), value, run)
+            output, pullback = chain(watched(network.layers, see), value, run)
             pullback(backend.asarray(rng.standard_normal(output.shape), network.dtype), grads)
         handles = network.named_handles()
-        return found, {name: _host(network)(grads[handles[name]]) for name in self.values}
+        return found, {name: read(grads[handles[name]]) for name in self.values}
 
 
 def is_identity(layer: Layer) -> bool:
@@ -155,43 +161,3 @@ def _in_full_precision(network: Sequential) -> Sequential:
     copy = Sequential.from_config(network.config(), backend=network.backend, precision="highest")
     copy.load_state_dict(network.state_dict())
     return copy
-
-
-def _watched(layers: Iterable[Layer], found: list[Passed], read: Callable[[Array], Array]) -> list[Layer]:
-    """Copies that write down what passes, activations standing apart."""
-    made: list[Layer] = []
-    for layer in layers:
-        made += _apart(layer, found, read)
-    return made
-
-
-def _apart(layer: Layer, found: list[Passed], read: Callable[[Array], Array]) -> list[Layer]:
-    if isinstance(layer, Residual):
-        *body, last = _watched([*layer.body, layer.last], found, read)
-        if layer.sums and isinstance(last, Activation):  # of the sum, so it stands behind the residual
-            return [layer.changed(body=body[:-1], last=body[-1]), last]
-        return [layer.changed(body=body, last=last)]
-    kind = getattr(layer, "activation", "identity")
-    if kind == "identity":
-        return [_watching(layer, found, read)]
-    after = Activation(kind, slope=getattr(layer, "slope", 0.01))
-    return [_watching(layer.changed(activation="identity"), found, read), _watching(after, found, read)]
-
-
-def _watching(layer: Layer, found: list[Passed], read: Callable[[Array], Array]) -> Layer:
-    """A copy of the layer whose forward, and the way back from it, leave a `Passed`."""
-    name = "forward_added" if isinstance(layer, BatchNorm) else "forward"
-    forward = getattr(layer, name)
-
-    def watching(*args: Any) -> tuple[Array, Any]:
-        y, pull = forward(*args)
-        one = Passed(layer, read(y))
-        found.append(one)
-
-        def pullback(dy: Array, grads: Flat, *, dx: Dx = True) -> Any:
-            one.dy = read(dy)
-            return pull(dy, grads, dx=dx)
-
-        return y, pullback
-
-    return layer.changed(**{name: watching})

@@ -1,0 +1,121 @@
+"""Distributions of a network's activations while it trains, taken on a step now and then."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._typing import Array
+from ..errors import InputError
+from ..layers import Dropout, Layer, Pass, chain
+from ..layers.apart import watched
+from ..memory import Fresh
+from .callbacks import Callback, Record
+from .feeding import Group
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+EVERY = 5000  # steps from sample to sample: a sample costs as much as 1 to 45 steps
+VALUES = 16_384  # of a layer's, at most, that moments and percentiles are taken of
+PERCENTILES = 15, 50, 85  # those of Ioffe and Szegedy's figure 1
+
+
+class Activations(Callback):
+    """Records what each layer gives on every `every`-th step: `Trainer(watch=...)` takes it.
+
+    Before the first of these it also looks behind 0, 1, 2, 5, 10, 20, 50 ... steps, when most happens. The first
+    micro-batch of such a step passes once more before it, in training mode, with that step's own dropout, op by op in
+    memory of its own: parameters, statistics, counters and plans stay, and training goes on to the same bits.
+    An epoch's record gets "activations": {"steps": steps done before each sample, "layers": {place: {name: values, one
+    a sample}}}, the place that of the list of layers. The names: "mean", "std", "skewness" and "kurtosis" (third and
+    fourth standardised moment, 0 and 3 for normal values; 0 where std is 0), "p15", "p50", "p85" (percentiles), of all
+    units together, over the first rows, of 16,384 values at most; "dead", the share of units that give one value in
+    every row. An epoch without a sample has no such entry. Raises InputError.
+    """
+
+    name = "activations"
+
+    def __init__(self, every: int = EVERY) -> None:
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise InputError(f"Activations: every {every!r} is not a whole number of steps from 1 up")
+        self.every = every
+        self.done = 0  # steps that were begun
+        self._steps: list[int] = []
+        self._layers: dict[str, dict[str, list[float]]] = {}
+
+    def step_begins(self, trainer: "Trainer", group: Group) -> None:
+        """Take a sample, if it is time."""
+        if self.done % self.every == 0 or (self.done < self.every and _is_round(self.done)):
+            self._steps.append(self.done)
+            self._sample(trainer, group)
+        self.done += 1
+
+    def _sample(self, trainer: "Trainer", group: Group) -> None:
+        network, batch = trainer.network, group.batches()[0]
+        backend, x = network.backend, network.asarray(batch.x)
+        keys = network.seed, trainer.step.counters[:1], backend.asarray(batch.samples, "int64")
+        run = Pass(True, Fresh(), network.statistics.like(), *keys, products=network.products)
+        with np.errstate(all="ignore"):  # what is not finite is the training's to judge
+            chain(watched(network.layers, self._see(backend.to_numpy)), x, run)
+
+    def _see(self, read: Any) -> Any:
+        def see(place: str, layer: Layer, y: Array) -> None:
+            if isinstance(layer, Dropout):
+                return
+            kept = self._layers.setdefault(place, {})
+            for name, value in described(read(y)).items():
+                kept.setdefault(name, []).append(value)
+
+        return see
+
+    def epoch_ends(self, trainer: "Trainer", record: Record) -> None:  # noqa: ARG002
+        if self._steps:
+            record["activations"] = {"steps": self._steps, "layers": self._layers}
+            self._steps, self._layers = [], {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"done": self.done, "steps": self._steps, "layers": self._layers}
+
+    def load(self, state: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:  # noqa: ARG002
+        self.done, self._steps, self._layers = state["done"], list(state["steps"]), dict(state["layers"])
+
+
+def _is_round(steps: int) -> bool:
+    """Whether it is 1, 2 or 5 times a power of ten."""
+    return str(steps).rstrip("0") in ("1", "2", "5")
+
+
+def described(y: Array) -> dict[str, float]:
+    """What `Activations` records of outputs (..., units), NumPy of any floating dtype; computed in float64."""
+    rows = y.reshape(-1, y.shape[-1])
+    dead = float((rows == rows[0]).all(axis=0).mean())
+    taken = rows[: max(2, VALUES // rows.shape[1])].ravel()
+    values = taken.astype(np.float64)
+    mean = float(values.mean())
+    z = values - mean
+    square = z * z
+    var = float(square.mean())
+    skewness = float(np.dot(square, z)) / z.size / var**1.5 if var else 0.0
+    kurtosis = float(np.dot(square, square)) / z.size / var**2 if var else 0.0
+    low, middle, high = _percentiles(np.sort(taken))
+    own = {"mean": mean, "std": var**0.5, "skewness": skewness, "kurtosis": kurtosis, "dead": dead}
+    return own | {"p15": low, "p50": middle, "p85": high}
+
+
+def _percentiles(rising: Array) -> Iterator[float]:
+    """PERCENTILES, straight lines between neighbours."""
+    for percent in PERCENTILES:
+        place = (rising.size - 1) * percent / 100
+        below = int(place)
+        a, b = float(rising[below]), float(rising[min(below + 1, rising.size - 1)])
+        yield a + (b - a) * (place - below)
+
+
+def get_watch(given: Any) -> Activations | None:
+    """What `Trainer(watch=)` means: None, "activations", or an `Activations`."""
+    if given is None or isinstance(given, Activations):
+        return given
+    if given != "activations":
+        raise InputError(f"Trainer: watch {given!r} is not None, 'activations' or an Activations(every=...)")
+    return Activations()
