@@ -9,7 +9,7 @@ from ..errors import InputError
 # Okabe and Ito's colours differ for every kind of colour vision.
 BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
 INK, GREY, LIGHT = "#1f2428", "#6a737d", "#e4e7ea"
-WIDTH, HEIGHT, NARROW = 4.8, 3.4, 4.4  # inches of a panel, and its width on a narrow screen
+WIDTH, HEIGHT, NARROW = 4.8, 3.4, 4.4  # inches of one of two panels, and its width on a narrow screen
 APART = 10.5  # points from one curve's name to the next
 _END = "end of a curve"
 
@@ -38,7 +38,7 @@ def panels(figure: Any, titles: list[str]) -> list[Any]:
         figure.set_size_inches(NARROW, HEIGHT * len(titles))
         axes = figure.subplots(len(titles), 1, squeeze=False)[:, 0]
     else:
-        figure.set_size_inches(WIDTH * len(titles) if len(titles) > 1 else 1.5 * WIDTH, HEIGHT)
+        figure.set_size_inches(WIDTH * {1: 1.5, 2: 2.0}.get(len(titles), 2.2), HEIGHT)
         axes = figure.subplots(1, len(titles), squeeze=False)[0]
     for panel, title in zip(axes, titles, strict=True):
         panel.set_title(title, loc="left", fontsize=10.5, color=INK, parse_math=False)

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 
@@ -21,27 +22,38 @@ def check_folder(owner: str, folder: Path) -> None:
     try:
         for name in FILES:
             remove_leftovers(folder / name)
-        others = sorted({entry.name for entry in folder.iterdir()} - set(FILES))
-        head = (folder / PAGE).read_bytes()[:1000] if (folder / PAGE).exists() else f'"{GENERATOR}'.encode()
+        names = {entry.name for entry in folder.iterdir()}
+        ours = PAGE in names and f'"{GENERATOR}'.encode() in (folder / PAGE).read_bytes()[:1000]
     except OSError as error:
         raise InputError(f"{owner} {folder}: it cannot be read ({error.strerror}); name another folder") from error
-    if others or f'"{GENERATOR}'.encode() not in head:
+    others = sorted(names - set(FILES)) if ours else sorted(names)
+    if others:
         raise InputError(
-            f"{owner} {folder}: the folder is not empty and holds no report (there is "
-            f"{', '.join(others[:3]) or PAGE}); name a new folder"
+            f"{owner} {folder}: the folder is not empty and holds no report alone (there is {', '.join(others[:3])}); "
+            "name a new folder"
         )
 
 
 def write(owner: str, folder: Path, files: Mapping[str, str]) -> None:
-    """Write each file in one step, the page last, so that it never tells of tables that are not there.
+    """Make `files` the report in `folder`: each in one step, the page last, and of an older report what is no more.
 
-    Raises InputError where that cannot be done.
+    Where that cannot be done or is interrupted, no new file stays. Raises InputError.
     """
+    made, new = not folder.exists(), [name for name in files if not (folder / name).exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in sorted(files, key=lambda name: name == PAGE):
             replace_file(folder / name, [files[name].encode("utf-8")])
-    except OSError as error:
+        for name in set(FILES) - set(files):
+            (folder / name).unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):  # the error under way says more
+            for name in new:
+                (folder / name).unlink(missing_ok=True)
+            if made:
+                folder.rmdir()
+        if not isinstance(error, OSError):
+            raise
         raise InputError(
             f"{owner} {folder}: the report cannot be written ({error.strerror}); name another folder"
         ) from error

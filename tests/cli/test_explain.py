@@ -62,7 +62,7 @@ def test_a_report_has_the_page_and_every_number(done: Command) -> None:
         (["no-such"], "explain: no claim 'no-such'; there are bias-cancels,"),
         (["shift", "--seeds", "1"], "explain: Invalid value for '--seeds': 1 is not in the range"),
         (["--report", "told"], "explain: --report: name the claims"),
-        (["shift", "--report", "mine"], "explain: --report mine: the folder is not empty and holds no report"),
+        (["shift", "--report", "mine"], "explain: --report mine: the folder is not empty and holds no report alone"),
     ],
 )
 def test_a_mistake_is_named_before_anything_runs(
@@ -130,4 +130,4 @@ def test_a_report_of_no_run_is_refused(bnengine: Command, done: Command, npz: st
     done("train", npz, *SMALL, "--out", "r")
     result = bnengine("report", "r", "--out", "r")
     assert result.code == 2
-    assert "holds no report (there is config.toml, metrics.jsonl, model.safetensors)" in result.err
+    assert "holds no report alone (there is config.toml, metrics.jsonl, model.safetensors)" in result.err

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from bnengine.atomic import replace_file
 from bnengine.errors import InputError
 from bnengine.report import Link, Mark, Page, check_folder, write
-from bnengine.report.folder import FIGURES, PAGE, as_csv
+from bnengine.report.folder import FIGURES, PAGE, SERIES, as_csv
 
 NASTY = "<script>alert('&amp;')</script>\" onload=\"x"
 
@@ -66,17 +67,40 @@ def test_signs_are_written_as_in_print() -> None:
 
 def test_a_report_is_written_into_a_new_folder_and_replaced(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "report"
-    for title in ("first", "second"):
+    for title, table in (("first", SERIES), ("second", FIGURES)):
         check_folder("test", folder)
-        write("test", folder, {PAGE: Page(title).html(), FIGURES: "a\n"})
+        write("test", folder, {PAGE: Page(title).html(), table: "a\n"})
         assert title in (folder / PAGE).read_text()
-    assert sorted(file.name for file in folder.iterdir()) == [FIGURES, PAGE]
+        assert sorted(file.name for file in folder.iterdir()) == sorted([table, PAGE])
 
 
-@pytest.mark.parametrize("name", ["thesis.tex", "index.html", "index.htm", ".hidden"])
+@pytest.mark.parametrize("stopped", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_a_report_that_is_stopped_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: BaseException
+) -> None:
+    def stops(path: Path, chunks: list[bytes]) -> None:
+        if path.name == PAGE:
+            raise stopped
+        replace_file(path, chunks)
+
+    monkeypatch.setattr("bnengine.report.folder.replace_file", stops)
+    files = {PAGE: Page("new").html(), FIGURES: "a\n"}
+    with pytest.raises((KeyboardInterrupt, InputError)):
+        write("test", tmp_path / "report", files)
+    assert not (tmp_path / "report").exists()
+    monkeypatch.undo()
+    write("test", tmp_path / "report", {PAGE: Page("old").html()})
+    monkeypatch.setattr("bnengine.report.folder.replace_file", stops)
+    with pytest.raises((KeyboardInterrupt, InputError)):
+        write("test", tmp_path / "report", files)
+    assert [file.name for file in (tmp_path / "report").iterdir()] == [PAGE]
+    assert "old" in (tmp_path / "report" / PAGE).read_text()
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "index.html", "figures.csv", ".hidden"])
 def test_a_folder_of_somebody_elses_is_refused_and_left(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
-    with pytest.raises(InputError, match=rf"^test .*holds no report \(there is {name}\); name a new folder"):
+    with pytest.raises(InputError, match=rf"^test .*holds no report alone \(there is {name}\); name a new folder"):
         check_folder("test", tmp_path)
     assert (tmp_path / name).read_text() == "mine"
 
