@@ -20,14 +20,15 @@ layers are also carried back, row by row, by the derivative J of the outputs at 
 
     |difference of outputs| <= sum over layers of |J| (what the layer adds),
 
-an activation adding what is not linear in it: e^2 max|g''| / 2, or |1 - slope| e where the kink lies within e. The
-lesser one counts. All to first order in u. A mean far from 0 in sigma, a variance near eps and a large gamma make
-|s| |a| |W| large beside z: that is the cancellation which a BatchNorm avoids by centring first, and a folded layer
-cannot.
+an activation adding what is not linear in it: e^2 max|g''| / 2, or |1 - slope| e where the kink lies within e (the e of
+such a unit is carried back likewise). The lesser one counts. All to first order in u.
+
+A mean far from 0 in sigma, a variance near eps and a large gamma make |s| |a| |W| large beside z: that is the
+cancellation which a BatchNorm avoids by centring first, and a folded layer cannot.
 """
 
 from collections.abc import Callable
-from math import inf, isfinite, pi, sqrt
+from math import inf, pi, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,7 +42,7 @@ from ..ops.dense import PRODUCTS
 from ..ops.pointwise import activate, activation_bound, derivative
 from ..ops.storage import UNITS
 
-ROWS = 256  # at once
+ROWS, PAIRS = 256, 4096  # at once: rows, and pairs of a row and a unit near a kink
 # The largest |g''|: of tanh 4/3^1.5, of the sigmoid 1/(6 sqrt 3), of gelu 2 phi(0).
 CURVATURE = {"identity": 0.0, "tanh": 4 / sqrt(27), "sigmoid": 1 / (6 * sqrt(3)), "gelu": sqrt(2 / pi)}
 
@@ -76,13 +77,40 @@ Add = Callable[[Array, Array], None]
 
 
 class _Step(NamedTuple):
-    """What a layer adds (rows, features), and its derivative: from J (rows, outputs, features) to that at its input."""
+    """What a layer adds (rows, features), and its derivative.
+
+    back(J, rows, add): from J (k, outputs, features), that of row rows[i] in J[i], to the same at the layer's input.
+    """
 
     own: Array
-    back: Callable[[Array, Add], Array]
+    back: Callable[[Array, Array, Add], Array]
 
 
-Passed = tuple[_State, list[_Step]]
+class _Trail(NamedTuple):
+    """The steps so far, in the body of a Residual those of the body; what came before it."""
+
+    steps: list[_Step]
+    outer: "_Trail | None" = None
+
+    def back(self, slope: Array, rows: Array, add: Add) -> Array:
+        """Through the steps of this trail alone."""
+        for step in reversed(self.steps):
+            add(slope, step.own[rows])
+            slope = step.back(slope, rows, add)
+        return slope
+
+    def bound(self, slope: Array, rows: Array) -> Array:
+        """From all that was added, the bound (k, outputs) on what has the derivatives J (k, outputs, features)."""
+        total = np.zeros(slope.shape[:2])
+
+        def add(slope: Array, own: Array) -> None:
+            nonlocal total
+            total = total + np.einsum("mof,mf->mo", np.abs(slope), own)
+
+        trail: _Trail | None = self
+        while trail is not None:
+            slope, trail = trail.back(slope, rows, add), trail.outer
+        return total
 
 
 def bound_of(network: Sequential, pieces: list[Piece], x: Array) -> float:
@@ -90,52 +118,42 @@ def bound_of(network: Sequential, pieces: list[Piece], x: Array) -> float:
     u = max(UNITS[network.storage], 2 * PRODUCTS.get(network.products, 0.0))
     a = np.asarray(x, np.float64).reshape(-1, x.shape[-1])
     with np.errstate(all="ignore"):
-        worst = max(_bound(network, pieces, a[i : i + ROWS], u) for i in range(0, len(a), ROWS))
-    return worst if isfinite(worst) else inf
+        worst = [_bound(network, pieces, a[i : i + ROWS], u) for i in range(0, len(a), ROWS)]
+    return max(worst) if np.isfinite(worst).all() else inf
 
 
 def _bound(network: Sequential, pieces: list[Piece], a: Array, u: float) -> float:
-    state, steps = _through(pieces, _State(a, np.zeros_like(a), np.zeros((len(a), 1))), u, network)
-    total = np.zeros_like(state.e)
-
-    def add(slope: Array, own: Array) -> None:
-        nonlocal total
-        total = total + np.einsum("mof,mf->mo", np.abs(slope), own)
-
+    trail = _Trail([])
+    state = _through(pieces, _State(a, np.zeros_like(a), np.zeros((len(a), 1))), trail, u, network)
     outputs = state.a.shape[1]
-    _back(steps, np.broadcast_to(np.eye(outputs), (len(a), outputs, outputs)), add)
-    return float(np.max(np.fmin(state.e, total)))
+    carried = trail.bound(np.broadcast_to(np.eye(outputs), (len(a), outputs, outputs)), np.arange(len(a)))
+    return float(np.max(np.minimum(state.e, carried)))
 
 
-def _back(steps: list[_Step], slope: Array, add: Add) -> Array:
-    for step in reversed(steps):
-        add(slope, step.own)
-        slope = step.back(slope, add)
-    return slope
-
-
-def _through(pieces: list[Piece], state: _State, u: float, network: Sequential) -> Passed:
-    steps: list[_Step] = []
+def _through(pieces: list[Piece], state: _State, trail: _Trail, u: float, network: Sequential) -> _State:
     for piece in pieces:
         if isinstance(piece, Folded):
             state, step = _folded(piece, state, u, network)
+        elif isinstance(piece, Known) and isinstance(piece.layer, Activation):
+            state, step = _activated(piece.layer, state, trail, u)
         elif isinstance(piece, Known):
             state, step = _known(piece.layer, state, u, network)
         else:
-            state, step = _sum(state, *_through(piece, state, u, network), u)
-        steps.append(step)
-    return state, steps
+            body = _Trail([], trail)
+            state, step = _sum(state, _through(piece, state, body, u, network), body, u)
+        trail.steps.append(step)
+    return state
 
 
-def _sum(state: _State, body: _State, steps: list[_Step], u: float) -> tuple[_State, _Step]:
-    own = 20 * u * (np.abs(state.a) + np.abs(body.a))
-    summed = _State(state.a + body.a, state.e + body.e + own, state.n + body.n + _norm(own))
-    return summed, _Step(own, lambda slope, add: slope + _back(steps, slope, add))
+def _sum(state: _State, end: _State, body: _Trail, u: float) -> tuple[_State, _Step]:
+    own = 20 * u * (np.abs(state.a) + np.abs(end.a))
+    summed = _State(state.a + end.a, state.e + end.e + own, state.n + end.n + _norm(own))
+    return summed, _Step(own, lambda slope, rows, add: slope + body.back(slope, rows, add))
 
 
 def _known(layer: Layer, state: _State, u: float, network: Sequential) -> tuple[_State, _Step]:
     if isinstance(layer, Dropout):
-        return state, _Step(np.zeros_like(state.a), lambda slope, _: slope)
+        return state, _Step(np.zeros_like(state.a), lambda slope, *_: slope)
     if isinstance(layer, Dense):
         W, b = _numbers(layer, network)
         return _linear(state, W, b, 2 * 10 * u * (np.abs(state.a) @ np.abs(W) + np.abs(b)))
@@ -143,25 +161,36 @@ def _known(layer: Layer, state: _State, u: float, network: Sequential) -> tuple[
         y, s, own = _normalized(layer, state.a, u, network)
         own = 2 * own
         passed = _State(y, np.abs(s) * state.e + own, np.max(np.abs(s)) * state.n + _norm(own))
-        return passed, _Step(own, lambda slope, _: slope * s)
-    if isinstance(layer, Activation):
-        return _activated(layer, state, u)
+        return passed, _Step(own, lambda slope, *_: slope * s)
     raise InputError(f"fold: {layer.name}: there is no bound for a layer of this class; leave it out of the network")
 
 
-def _activated(layer: Activation, state: _State, u: float) -> tuple[_State, _Step]:
+def _activated(layer: Activation, state: _State, trail: _Trail, u: float) -> tuple[_State, _Step]:
     z, e = state.a, state.e
     y = activate(z, layer.kind, layer.slope)
-    own = 2 * activation_bound(u, np.zeros_like(y), y, layer.kind, layer.slope, z)
-    steep = max(1.2, abs(layer.slope))
-    passed = _State(y, steep * e + own, steep * state.n + _norm(own))
     if layer.kind in CURVATURE:
         bent = CURVATURE[layer.kind] / 2 * e**2
     else:
+        e = _tighter(e, np.abs(z) <= e, trail)
         jump = abs(1 - (layer.slope if layer.kind == "leaky_relu" else 0.0))
         bent = np.where(np.abs(z) <= e, jump * e, 0.0)
+    own = 2 * activation_bound(u, np.zeros_like(y), y, layer.kind, layer.slope, z)
+    steep = max(1.2, abs(layer.slope))
     g = derivative(np.ones_like(y), y, layer.kind, layer.slope, z)
-    return passed, _Step(own + bent, lambda slope, _: slope * g[:, None, :])
+    passed = _State(y, steep * e + own, steep * state.n + _norm(own))
+    return passed, _Step(own + bent, lambda slope, rows, _: slope * g[rows][:, None, :])
+
+
+def _tighter(e: Array, where: Array, trail: _Trail) -> Array:
+    """The bounds e, those `where` a kink may lie within them carried back by derivatives if that gives less."""
+    e = e.copy()
+    rows, units = np.nonzero(where)
+    for i in range(0, len(rows), PAIRS):
+        row, unit = rows[i : i + PAIRS], units[i : i + PAIRS]
+        slope = np.zeros((len(row), 1, e.shape[1]))
+        slope[np.arange(len(row)), 0, unit] = 1
+        e[row, unit] = np.minimum(e[row, unit], trail.bound(slope, row)[:, 0])
+    return e
 
 
 def _folded(piece: Folded, state: _State, u: float, network: Sequential) -> tuple[_State, _Step]:
@@ -198,7 +227,7 @@ def _linear(state: _State, W: Array, b: Array, own: Array) -> tuple[_State, _Ste
     columns, whole = np.linalg.norm(W, axis=0), np.linalg.norm(W, 2)
     passed = np.minimum(state.e @ np.abs(W), state.n * columns)
     n = np.minimum(state.n * whole, _norm(passed))
-    return _State(state.a @ W + b, passed + own, n + _norm(own)), _Step(own, lambda slope, _: slope @ W.T)
+    return _State(state.a @ W + b, passed + own, n + _norm(own)), _Step(own, lambda slope, *_: slope @ W.T)
 
 
 def _norm(e: Array) -> Array:

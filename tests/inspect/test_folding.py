@@ -142,6 +142,16 @@ def test_a_folded_network_saves_loads_and_predicts_like_any_other(tmp_path) -> N
     assert "folded 1, 4" in str(certificate)
 
 
+@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
+def test_the_bound_of_a_deep_network_stays_below_the_limit(activation: str) -> None:
+    draw = Setting().centred(0)
+    network = perceptron((64, *[48] * 6, 10), activation=activation, seed=0)
+    Training(network, SGD(), draw.x, draw.y, rate=0.1).run(100)
+    certificate = fold(network, probe=draw.x_valid).certificate
+    assert certificate.folded == ("1", "4", "7", "10", "13", "16")
+    assert 1e-7 < certificate.measured < certificate.bound < 0.01
+
+
 def test_the_original_stays_as_it_is() -> None:
     network = filled(Dense(4, 5), BatchNorm(5), Activation("relu"), Dense(5, 3))
     before = {name: array.tobytes() for name, array in network.state_dict().items()}
