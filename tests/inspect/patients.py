@@ -24,6 +24,7 @@ class Patient:
     first_norm: dict[str, Any] = field(default_factory=dict)
     tail: list[Layer] = field(default_factory=list)
     decays: bool = False  # gamma and beta
+    network_options: dict[str, Any] = field(default_factory=dict)
     shift: float = 0.0
     shown: bool = True  # whether the doctor sees the data
     steps: int = 1000
@@ -49,11 +50,11 @@ class Patient:
         network = Sequential(
             Dense(FEATURES, WIDTH, bias=self.bias), *self.between, norms[0], Activation("relu"),
             Dense(WIDTH, WIDTH), norms[1], Activation("relu"), Dense(WIDTH, CLASSES), *self.tail,
-            backend="numpy", seed=3,
+            **{"backend": "numpy", "seed": 3} | self.network_options,
         )  # fmt: skip
         proposals = network.forward(self.x, training=True, dropout=False).proposals
         network.statistics.array[...] = proposals.array
-        network.statistics.array[0, :] = self.steps * self.batch
+        network.statistics.array[0, :] = float(self.steps * self.batch)
         for change in self.changes:
             change(network, self.x)
         return network
@@ -71,7 +72,11 @@ def set_at(norm: int, name: str, row: Any, values: Any) -> Callable[[Sequential,
 
     def change(network: Sequential, _: np.ndarray) -> None:
         place = list(network.named_statistics())[norm].removesuffix("statistics")
-        (network.named_parameters() | network.named_statistics())[place + name][row] = values
+        array = (network.named_parameters() | network.named_statistics())[place + name]
+        changed = network.backend.to_numpy(array, copy=True)
+        changed[row] = values
+        array[...] = network.backend.asarray(changed)
+        network.refresh()
 
     return change
 

@@ -15,7 +15,8 @@ from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Layer, Residu
 from bnengine.network import Sequential
 from bnengine.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from bnengine.training import Trainer
-from tests.inspect.patients import FAULTS, FEATURES, WIDTH, Fault, Patient, far_beta, set_at
+from tests.inspect.patients import FAULTS, FEATURES, WIDTH, Fault, Patient, far_beta, set_at, silent
+from tests.support import require
 
 STRENGTHS = [
     pytest.param(fault, strength, id=f"{fault.id}-{fault.plant.__name__}-{i}")
@@ -102,6 +103,22 @@ def test_a_bias_inside_a_residual_is_measured_too() -> None:
     network = Sequential(Residual(*body), Activation("relu"), Dense(8, 3), backend="numpy")
     network.statistics.array[0, :] = 1
     assert [f.layer for f in doctor(network) if f.id == "cancelled-bias"] == ["0.0", "0.3"]
+
+
+PLACES = [{"precision": "float16"}, {"dtype": "float64"}, {"backend": "torch"}, {"backend": "array_api_strict"}]
+
+
+@pytest.mark.parametrize("options", PLACES, ids=str)
+def test_what_is_measured_is_the_same_in_other_precisions_and_libraries(options: dict[str, str]) -> None:
+    if "backend" in options:
+        require(options["backend"])
+    patient = Patient(bias=True, decayed=5.0, network_options=options)
+    silent(patient, -1)
+    dead = [("dead-units", "1"), ("dead-units", "4")]  # what is behind them gets nothing, and nothing comes back
+    assert [(f.id, f.layer) for f in patient.findings()] == dead
+    patient.changes.clear()
+    found = {(f.id, f.layer) for f in patient.findings()}
+    assert found == {("cancelled-bias", "0"), ("effective-learning-rate", "0"), ("effective-learning-rate", "3")}
 
 
 def test_a_bias_counts_where_running_statistics_normalise() -> None:

@@ -105,6 +105,8 @@ class Evidence:
         are needed. Activations stand apart from the layers that apply them. In full precision.
         """
         network = _in_full_precision(self.network)
+        handles = network.named_handles()
+        self.names |= {handle: name for name, handle in handles.items()}  # a copy has handles of its own
         rng = np.random.default_rng(0)
         x = rng.standard_normal((PROBE, network.inputs or 1)) if self.x is None else self.x
         backend, read, found = network.backend, _host(network), list[Passed]()
@@ -121,7 +123,6 @@ class Evidence:
         with np.errstate(all="ignore"):
             output, pullback = chain(watched(network.layers, see), value, run)
             pullback(backend.asarray(rng.standard_normal(output.shape), network.dtype), grads)
-        handles = network.named_handles()
         return found, {name: read(grads[handles[name]]) for name in self.values}
 
 

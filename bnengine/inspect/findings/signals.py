@@ -117,7 +117,8 @@ def dead_units(evidence: Evidence) -> Iterator[Finding]:
 
 def _silent(evidence: Evidence, norm: Norm) -> int:
     passed, _ = evidence.passed
-    outputs = [p.y for p in passed if isinstance(p.layer, BatchNorm) and p.layer.statistics is norm.layer.statistics]
+    name = evidence.names[norm.layer.statistics]
+    outputs = [p.y for p in passed if isinstance(p.layer, BatchNorm) and evidence.names[p.layer.statistics] == name]
     alive = [np.any(y > 0, axis=tuple(range(y.ndim - 1))) for y in outputs]
     return int(np.sum(~np.any(alive, axis=0)))
 
