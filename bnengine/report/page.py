@@ -55,15 +55,18 @@ class Page:
 
     def table(
         self, caption: str, header: Sequence[str], rows: Sequence[Sequence[Cell]], *, numbers: Sequence[int] = (),
-        wide: Sequence[int] = (0,), cards: bool = False,
+        wide: Sequence[int] = (0,), cards: bool = False, named: Sequence[int] = (),
     ) -> None:  # fmt: skip
         """A table; `caption` names it for those who hear the page. Columns of `numbers` stand to the right.
 
-        `cards`: on a phone each row becomes a card, its numbers under their headers' names; else the table scrolls.
+        `cards`: on a phone each row becomes a card, where numbers and `named` columns carry their headers; else the
+        table scrolls.
         """
         kinds = ["number" if i in numbers else "wide" if i in wide else "" for i in range(len(header))]
         classes = [f' class="{kind}"' if kind else "" for kind in kinds]
-        cells = [f'{c} data-head="{escape(header[i])}"' if i in numbers else c for i, c in enumerate(classes)]
+        cells = [
+            f'{c} data-head="{escape(header[i])}"' if i in (*numbers, *named) else c for i, c in enumerate(classes)
+        ]
         heads = [f'<th scope="col"{c}>{_text(w)}</th>' for w, c in zip(header, classes, strict=True)]
         kind = ' class="cards"' if cards else ""
         lines = [
@@ -77,11 +80,9 @@ class Page:
 
     def picture(self, png: bytes, told: str, narrow: bytes | None = None) -> None:
         """A PNG on a white card, no wider than it was drawn; `told` in words; `narrow` takes its place on a phone."""
-        width, height = _size(png)
+        width = int.from_bytes(png[16:20], "big") * 2 // 3  # where a PNG has its pixels, 150 to the inch as drawn
         other = f'<source media="(max-width: 40rem)" srcset="{_inline(narrow)}">' if narrow else ""
-        image = f'<img src="{_inline(png)}" alt="{escape(told)}" style="--width: {width * 2 // 3}px">'
-        if not narrow:
-            image = image.replace("<img ", f'<img width="{width}" height="{height}" ')
+        image = f'<img src="{_inline(png)}" alt="{escape(told)}" style="--width: {width}px">'
         self._body.append(f"<figure><picture>{other}{image}</picture></figure>")
 
     def html(self) -> str:
@@ -118,8 +119,3 @@ def _cell(cell: Cell) -> str:
 
 def _inline(png: bytes) -> str:
     return "data:image/png;base64," + b64encode(png).decode("ascii")
-
-
-def _size(png: bytes) -> tuple[int, int]:
-    """Width and height in pixels, which a PNG holds at bytes 16 to 23."""
-    return int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")

@@ -136,7 +136,9 @@ def _findings(page: Page, inspected: Inspected) -> None:
         (Mark(one.severity, TONES[one.severity]), one.id, one.layer or "-", one.says, one.cure)
         for one in inspected.findings
     ]
-    page.table("findings", ("", "finding", "layer", "what is wrong", "cure"), rows, wide=(3, 4), cards=True)
+    page.table(
+        "findings", ("", "finding", "layer", "what is wrong", "cure"), rows, wide=(3, 4), cards=True, named=(2, 4)
+    )
 
 
 def _gap(page: Page, inspected: Inspected) -> None:

@@ -60,7 +60,7 @@ footer { color: var(--soft); font-size: .85rem; border-top: 1px solid var(--line
   .cards tr { border-bottom: 1px solid var(--line); padding: .55rem 0; }
   .cards tr:first-child { border-top: 1px solid var(--line); }
   .cards td { border: 0; padding: .12rem 0; min-width: 0; text-align: left; }
-  .cards td[data-head], .cards td[data-head] ~ td { display: inline-block; margin-right: .9rem; }
+  .cards td.number, .cards td.number ~ td { display: inline-block; margin-right: .9rem; }
   .cards td[data-head]::before { content: attr(data-head) " "; color: var(--soft); }
 }
 @media print { section { break-inside: avoid; } }
