@@ -17,8 +17,8 @@ def doctor(
 ) -> list[Finding]:
     """What the checks of `bnengine.inspect.findings` find, errors first; an empty list for a healthy network.
 
-    - `data`: ready features as for `population`, of which 1,024 rows are looked at; None: inputs are not looked at, and
-      gradients are measured on noise. Labels are not needed.
+    - `data`: ready features as for `population`, of which 1,024 rows are looked at; None: inputs are not looked at, nor
+      what units make of them. Labels are not needed: gradients are measured on noise.
     - `training`: the Trainer, or what `bnengine.saving.read` returns; None: what depends on steps, batches and the
       optimizer is not looked at, but for what `settings` says by hand: steps, batch_size, accumulate, rows, optimizer,
       learning_rate.

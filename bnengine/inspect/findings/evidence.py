@@ -19,7 +19,7 @@ from ..population import source_of
 from .known import Known
 
 ROWS = 1024  # of the data that are looked at
-PROBE = 256  # rows of noise where there are no data
+PROBE = 256  # rows of noise
 
 
 @dataclass(frozen=True)
@@ -98,17 +98,25 @@ class Evidence:
         return all(np.isfinite(a).all() for a in (*self.values.values(), *taken))
 
     @cached_property
-    def passed(self) -> tuple[list[Passed], dict[str, Array]]:
-        """Every layer as one batch passes in training mode and back, and the parameters' gradients by name.
+    def probed(self) -> tuple[list[Passed], dict[str, Array]]:
+        """What `passing` tells of noise: inputs of mean 0, whose sums are as exact as they can be."""
+        return self.passing(np.random.default_rng(0).standard_normal((PROBE, self.network.inputs or 1)))
 
-        The batch is the data's, or noise; the gradient of the output is noise, a loss like any other, so that no labels
-        are needed. Activations stand apart from the layers that apply them. In full precision.
+    @cached_property
+    def seen(self) -> list[Passed]:
+        """What `passing` tells of the data."""
+        return [] if self.x is None else self.passing(self.x)[0]
+
+    def passing(self, x: Array) -> tuple[list[Passed], dict[str, Array]]:
+        """Every layer as a batch passes in training mode and back, and the parameters' gradients by name.
+
+        The gradient of the output is noise, a loss like any other, so that no labels are needed. Activations stand
+        apart from the layers that apply them. In full precision.
         """
         network = _in_full_precision(self.network)
         handles = network.named_handles()
         self.names |= {handle: name for name, handle in handles.items()}  # a copy has handles of its own
-        rng = np.random.default_rng(0)
-        x = rng.standard_normal((PROBE, network.inputs or 1)) if self.x is None else self.x
+        rng = np.random.default_rng(1)
         backend, read, found = network.backend, _host(network), list[Passed]()
 
         def see(_: str, layer: Layer, y: Array) -> Callable[[Array], None]:

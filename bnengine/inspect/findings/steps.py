@@ -72,7 +72,7 @@ def effective_rate(evidence: Evidence) -> Iterator[Finding]:
 
 def _invariant(evidence: Evidence) -> Iterator[tuple[str, str]]:
     """The weights of Dense layers that the loss depends on by their direction only: (name, place)."""
-    _, grads = evidence.passed
+    _, grads = evidence.probed
     for standing in evidence.standing:
         layer = standing.layer
         if not isinstance(layer, Dense) or layer.W.frozen or not layer.W.decays:
