@@ -142,6 +142,23 @@ def test_a_folded_network_saves_loads_and_predicts_like_any_other(tmp_path) -> N
     assert "folded 1, 4" in str(certificate)
 
 
+def test_the_bound_of_one_layer_and_of_one_behind_it_is_that_of_the_formula() -> None:
+    network = filled(Dense(4, 5, bias=True), BatchNorm(5), Dense(5, 3), dtype="float32")
+    x, u = probe(network).astype(float), 2.0**-24
+    p = {name: array.astype(float) for name, array in network.named_parameters().items()}
+    _, mean, var = network.named_statistics()["1.statistics"]
+    s = p["1.gamma"] / np.sqrt(var + 1e-5)
+    folded, shift = p["0.W"] * s, (p["0.b"] - mean) * s + p["1.beta"]
+    z = x @ folded + shift
+    size = np.abs(x) @ np.abs(folded) + np.abs(shift)
+    own = np.abs(x) @ np.abs(p["0.W"]) + np.abs(p["0.b"])
+    normal = np.abs(z - p["1.beta"]) + np.abs(p["1.gamma"]) + np.abs(p["1.beta"])
+    error = 11 * u * size + np.abs(s) * 10 * u * own + 10 * u * normal
+    behind = 20 * u * (np.abs(z) @ np.abs(p["2.W"]) + np.abs(p["2.b"]))
+    expected = np.max(error @ np.abs(p["2.W"]) + behind)
+    assert fold(network, probe=x).certificate.bound == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
 def test_the_bound_of_a_deep_network_stays_below_the_limit(activation: str) -> None:
     draw = Setting().centred(0)
