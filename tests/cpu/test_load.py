@@ -26,8 +26,8 @@ except InputError as error:
 
 
 def asked(**environment):
-    """What a new process finds, a line each."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("BNENGINE_")}
+    """What a new process finds, a line each; it looks for the library where this one did."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("BNENGINE_") or k == "BNENGINE_CPU_LIBRARY"}
     command = [sys.executable, "-W", "error", "-c", ASK]
     done = subprocess.run(command, cwd=ROOT, env=kept | environment, capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
