@@ -10,7 +10,7 @@ from ..explain.run import Finding
 from ..explain.setting import Setting
 from ..explain.story import reasons, spread
 from .folder import FIGURES, PAGE, SERIES, as_csv
-from .page import Link, Mark, Page, Tone
+from .page import Link, Mark, Page, Tone, printed
 
 TONES: dict[Verdict, Tone] = {
     "holds": "yes", "holds within limits": "part", "does not hold": "no", "undecided": "open",
@@ -38,7 +38,7 @@ def page(findings: Sequence[Finding], setting: Setting) -> Page:
         "the standard deviation over the seeds.",
     )
     if len(findings) > 1:
-        rows = [(Link(f.claim.title, f"#{f.claim.name}"), _mark(f.verdict), reasons(f)) for f in findings]
+        rows = [(Link(f.claim.title, f"#{f.claim.name}"), _mark(f.verdict), printed(reasons(f))) for f in findings]
         whole.table("the verdicts", ("claim", "verdict", "why"), rows, wide=(0, 2), cards=True)
     for finding in findings:
         _told(whole, finding)
@@ -54,9 +54,9 @@ def page(findings: Sequence[Finding], setting: Setting) -> Page:
 def _told(page: Page, finding: Finding) -> None:
     claim = finding.claim
     page.section(claim.title, claim.name, _mark(finding.verdict))
-    page.paragraph(reasons(finding), "Why.")
-    page.paragraph(f"{claim.told} ({claim.source})", "The claim.")
-    page.paragraph(claim.done, "What was done.")
+    page.paragraph(printed(reasons(finding)), "Why.")
+    page.paragraph(printed(f"{claim.told} ({claim.source})"), "The claim.")
+    page.paragraph(printed(claim.done), "What was done.")
     page.picture(_picture(finding), f"{claim.title}: {claim.draw.__doc__ or ''}", _picture(finding, stacked=True))
     needs = [_row(each) for each in finding.judged]
     page.table(
@@ -64,12 +64,13 @@ def _told(page: Page, finding: Finding) -> None:
     )
     figures = finding.figures
     if claim.labels:
-        told = [(words, spread(figures[name])) for name, words in claim.labels.items()]
+        told = [(words, printed(spread(figures[name]))) for name, words in claim.labels.items()]
         page.table("other figures", ("also measured", "figure"), told, numbers=(1,))
 
 
 def _row(each: Judged) -> tuple[str, str, str, Mark]:
-    return each.part.says, spread(each.figure), f"{each.part.relation} {each.part.threshold:g}", STATES[each.state]
+    needed = f"{each.part.relation} {each.part.threshold:g}"
+    return printed(each.part.says), printed(spread(each.figure)), printed(needed), STATES[each.state]
 
 
 def _mark(verdict: Verdict) -> Mark:

@@ -29,29 +29,34 @@ class Link(NamedTuple):
 Cell = str | Mark | Link
 
 
+def printed(text: str) -> str:
+    """Text of our own with the signs that a terminal spells out."""
+    return text.replace("+-", "±").replace("<=", "≤").replace(">=", "≥")
+
+
 class Page:
     """A page from top to bottom. Every text may hold anything: it is shown as it is, and never taken for markup."""
 
     def __init__(self, title: str, lead: str = "") -> None:
         self.title = title
-        self._body: list[str] = [f"<h1>{_text(title)}</h1>"]
+        self._body: list[str] = [f"<h1>{escape(title)}</h1>"]
         self._open = False
         if lead:
-            self._body.append(f'<p class="lead">{_text(lead)}</p>')
+            self._body.append(f'<p class="lead">{escape(lead)}</p>')
 
     def section(self, heading: str, name: str = "", mark: Mark | None = None) -> None:
         """Begin a section, which `Link(word, "#" + name)` leads to."""
         self._close()
         own = f' id="{escape(name)}"' if name else ""
-        self._body.append(f"<section{own}>\n<h2>{_text(heading)}</h2>")
+        self._body.append(f"<section{own}>\n<h2>{escape(heading)}</h2>")
         if mark is not None:
             self._body.append(f"<p>{_cell(mark)}</p>")
         self._open = True
 
     def paragraph(self, text: str, head: str = "") -> None:
         """A paragraph, `head` in bold before it."""
-        bold = f"<strong>{_text(head)}</strong> " if head else ""
-        self._body.append(f"<p>{bold}{_text(text)}</p>")
+        bold = f"<strong>{escape(head)}</strong> " if head else ""
+        self._body.append(f"<p>{bold}{escape(text)}</p>")
 
     def table(
         self, caption: str, header: Sequence[str], rows: Sequence[Sequence[Cell]], *, numbers: Sequence[int] = (),
@@ -67,7 +72,7 @@ class Page:
         cells = [
             f'{c} data-head="{escape(header[i])}"' if i in (*numbers, *named) else c for i, c in enumerate(classes)
         ]
-        heads = [f'<th scope="col"{c}>{_text(w)}</th>' for w, c in zip(header, classes, strict=True)]
+        heads = [f'<th scope="col"{c}>{escape(w)}</th>' for w, c in zip(header, classes, strict=True)]
         kind = ' class="cards"' if cards else ""
         lines = [
             "<tr>" + "".join(f"<td{c}>{_cell(x)}</td>" for x, c in zip(row, cells, strict=True)) + "</tr>"
@@ -94,7 +99,7 @@ class Page:
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             f'<meta name="generator" content="{GENERATOR} {__version__}">\n'
             '<link rel="icon" href="data:,">\n'
-            f"<title>{_text(self.title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
+            f"<title>{escape(self.title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
             f"<footer>Written by bnengine {__version__}.</footer>\n</body>\n</html>\n"
         )
 
@@ -104,17 +109,12 @@ class Page:
         self._open = False
 
 
-def _text(text: str) -> str:
-    """Markup of plain text, with the signs that a terminal spells out."""
-    return escape(text).replace("+-", "±").replace("&lt;=", "≤").replace("&gt;=", "≥")
-
-
 def _cell(cell: Cell) -> str:
     if isinstance(cell, Mark):
-        return f'<span class="mark {cell.tone}">{_text(cell.word)}</span>'
+        return f'<span class="mark {cell.tone}">{escape(cell.word)}</span>'
     if isinstance(cell, Link):
-        return f'<a href="{escape(cell.target)}">{_text(cell.word)}</a>'
-    return _text(cell)
+        return f'<a href="{escape(cell.target)}">{escape(cell.word)}</a>'
+    return escape(cell)
 
 
 def _inline(png: bytes) -> str:

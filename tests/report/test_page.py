@@ -11,6 +11,7 @@ from bnengine.atomic import replace_file
 from bnengine.errors import InputError
 from bnengine.report import Link, Mark, Page, check_folder, write
 from bnengine.report.folder import FIGURES, PAGE, SERIES, as_csv
+from bnengine.report.page import printed
 
 NASTY = "<script>alert('&amp;')</script>\" onload=\"x"
 
@@ -60,9 +61,9 @@ def test_nothing_is_fetched_from_elsewhere() -> None:
     assert "@import" not in text
 
 
-def test_signs_are_written_as_in_print() -> None:
-    page = Page("1 +- 2 <= 3 >= 2")
-    assert "1 ± 2 ≤ 3 ≥ 2" in Markup(page.html()).said
+def test_signs_of_our_own_are_written_as_in_print_and_names_are_left() -> None:
+    assert printed("1 +- 2 <= 3 >= 2") == "1 ± 2 ≤ 3 ≥ 2"
+    assert "a+-b<=c.npz" in Markup(Page("a+-b<=c.npz").html()).said
 
 
 def test_a_report_is_written_into_a_new_folder_and_replaced(tmp_path: Path) -> None:
