@@ -81,7 +81,8 @@ class Native:
         out, partial = to / f"{file}.o", to / f"{file}.{os.getpid()}.o"
         name = file.removesuffix(".cpp")
         of_set = (*SETS[isa], f"-DBNENGINE_ISA={isa}", f"-Dbnengine=bnengine_{isa}", f"-Dentries={name}_entries")
-        options = of_set if file in self.kernels else (f"-I{self.home / isa}", "-pthread")
+        around = f"-I{self.home / isa}", "-pthread", "-include", str(FOLDER / "glibc.h")
+        options = of_set if file in self.kernels else around
         _run("-c", *OPTIONS, *options, str(FOLDER / file), "-o", str(partial), folder=folder)
         partial.replace(out)  # at once: another process may be looking for it
         return out
