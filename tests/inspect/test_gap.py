@@ -78,6 +78,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_planted_cause_is_named_in_nine_of_ten_seeds(name: str) -> None:
     expected, plan = CASES[name]
