@@ -43,6 +43,7 @@ def native(tmp_path):
     for name in ("one", "two"):
         (cpu / f"{name}.cpp").write_text(SOURCE.partition("\n")[2].replace("NAME", name))
     (cpu / "tables.cpp").write_text('#define SET(set) int of_##set;\n#define TABLE(set, file)\n#include "tables.inc"\n')
+    (cpu / "glibc.h").touch()
     built = Native(tmp_path / "base", tmp_path / "objects")
     built.build(2)
     return built
