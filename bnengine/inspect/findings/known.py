@@ -48,12 +48,12 @@ class Known:
 
     @classmethod
     def _of_trainer(cls, trainer: Trainer) -> Self:
-        steps = trainer.step.report().steps
-        rates = trainer.schedule.for_steps(0, steps) if steps else [0.0]
-        resident = trainer.step.resident
+        report = trainer.step.report()
+        rates = trainer.schedule.for_steps(0, report.steps) if report.steps else [0.0]
+        counted = trainer.group == 0 and report.steps > 0 and report.skipped == 0  # rows of the last epoch are all rows
         return cls(
-            steps, trainer.batch_size or None, trainer.accumulate, None if resident is None else resident.source.rows,
-            trainer.optimizer, max(rates), sum(rates),
+            report.steps, trainer.batch_size or None, trainer.accumulate,
+            trainer.step.totals().rows if counted else None, trainer.optimizer, max(rates), sum(rates),
         )  # fmt: skip
 
     @classmethod
