@@ -162,12 +162,16 @@ def test_parameters_that_are_not_finite_are_named() -> None:
     assert [(f.id, f.layer) for f in patient.findings() if f.severity == "error"] == [("parameters-not-finite", "3")]
 
 
-def test_recalibrated_statistics_hold_no_start_however_few_steps_there_were() -> None:
-    patient = Patient(steps=3)
+@pytest.mark.parametrize("rows", [256.0, 5000.0])
+def test_recalibrated_statistics_hold_no_start_however_few_steps_there_were(rows: float) -> None:
+    patient = Patient(steps=20)
     assert "decay-slow" in {f.id for f in patient.findings()}
-    patient.changes.append(set_at(0, "statistics", (0, slice(None)), 5000.0))
-    patient.changes.append(set_at(1, "statistics", (0, slice(None)), 5000.0))
+    patient.changes += [set_at(norm, "statistics", (0, slice(None)), rows) for norm in (0, 1)]
     assert patient.findings() == []
+
+
+def test_a_last_row_that_joins_the_batch_before_is_no_small_batch() -> None:
+    assert Patient(rest=1).findings() == []
 
 
 def test_the_share_left_is_what_the_running_mean_is_short_of() -> None:
