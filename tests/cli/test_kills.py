@@ -17,7 +17,7 @@ from tests.support import ROOT, missing
 
 SEED = 20240607
 AT_ANY_MOMENT, INSIDE_A_SAVE = 20, 10
-EPOCHS = 12  # enough that most of the time is training
+EPOCHS = 24  # enough that most of the time is training
 SMALL = f"--hidden 8 --epochs {EPOCHS} --batch-size 16 --no-plot"
 OPTIONS = f"{SMALL} --checkpoint-every 2 --dropout 0.2 --average 0.9 --early-stopping {EPOCHS}"
 SAVES = EPOCHS * (6 // 2 + 1) + 1  # six steps an epoch, two to a checkpoint, and one at the end
