@@ -77,15 +77,19 @@ def _gradient(setting: Setting, seed: int, dtype: str) -> float:
 
 
 def _frozen(setting: Setting, seed: int) -> tuple[float, float]:
-    """Outputs by running statistics after b = 1 is added, over the largest logit; and where the mean absorbs it."""
+    """Outputs by running statistics after b = 1 is added in each hidden layer, over the largest logit; and where the
+    running means absorb it.
+    """
     draw = setting.centred(seed)
     widths = (setting.features, 64, 64, setting.classes)
     network = perceptron(widths, bias=True, backend=setting.backend, seed=seed)
     Training(network, SGD(), draw.x, draw.y, rate=0.1, seed=seed).run(100)
     before = logits(network, draw.x_valid)
-    network.named_parameters()["0.b"][...] += 1
+    for name in ("0.b", "3.b"):
+        network.named_parameters()[name][...] += 1
     added = logits(network, draw.x_valid)
-    network.named_statistics()["1.statistics"][1, ...] += 1
+    for statistics in network.named_statistics().values():
+        statistics[1, ...] += 1
     absorbed = logits(network, draw.x_valid)
     largest = float(np.abs(before).max())
     return float(np.abs(added - before).max()) / largest, float(np.abs(absorbed - before).max()) / largest
