@@ -14,6 +14,7 @@ from ..layers import BatchNorm, walk
 from ..network import Sequential
 from ..summary import HEADER, layer_rows, totals
 from ..training import curves
+from .distributions import distributions
 from .folder import FIGURES, PAGE, STATISTICS, as_csv
 from .page import Link, Mark, Page, Tone
 
@@ -90,6 +91,7 @@ def page(
     data = tables.get("data", {}).get("path", "")
     whole = Page(f"The run {folder.resolve().name}", f"{len(records)} epochs on {data}; {totals(network)[0]}.")
     _curves(whole, records)
+    distributions(whole, records)
     _findings(whole, inspected)
     _gap(whole, inspected)
     whole.section("The network", "network")

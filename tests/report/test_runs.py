@@ -8,9 +8,9 @@ import pytest
 
 import bnengine as bn
 from bnengine.layers import BatchNorm
+from bnengine.report.distributions import collected
 from bnengine.report.runs import batch_norms
 from tests.cli.conftest import SMALL, Command
-from tests.report.browser import check
 
 pytest.importorskip("matplotlib")
 PAGE = Path("r/report/index.html")
@@ -84,3 +84,34 @@ def test_channels_near_eps_are_counted() -> None:
     assert (layer.name, layer.eps, layer.seen, layer.near_eps) == ("1", 1e-3, 7, 2)
     assert layer.gamma.tolist() == [1, 1, 1, 1]
     assert layer.beta.tolist() == [0, 0, 0, 0]
+
+
+def test_a_watched_run_shows_what_its_layers_gave_over_time(done: Command) -> None:
+    options = ("--hidden", "32", "--epochs", "4", "--no-plot", "--quiet", "--watch", "activations")
+    done("train", "digits", *options, "--out", "r")
+    done("report", "r")
+    lines = [json.loads(line) for line in Path("r/metrics.jsonl").read_text().splitlines()]
+    steps, layers = collected(lines)
+    assert steps == [0, 1, 2, 5, 10, 20, 50]
+    assert list(layers) == ["0", "1", "2", "3"]
+    first = next(line["activations"] for line in lines if "activations" in line)
+    assert f"{first['layers']['1']['std'][0]:.3g} to {layers['1']['std'][-1]:.3g}" in page()
+    assert "What the layers gave over time" in page()
+    assert page().count("<img") == 2  # the curves, and this
+
+
+def test_a_run_that_was_not_watched_has_no_such_section(done: Command, npz: str) -> None:
+    done("train", npz, *SMALL, "--out", "r")
+    done("report", "r")
+    assert "over time" not in page()
+
+
+def test_layers_are_in_the_order_of_the_network_and_samples_in_that_of_the_steps():
+    def record(steps, value):
+        return {"activations": {"steps": steps, "layers": {"10": {"std": [value]}, "2": {"std": [value]}}}}
+
+    steps, layers = collected([record([0], 1.0), {}, record([5], None)])
+    assert steps == [0, 5]
+    assert list(layers) == ["2", "10"]
+    assert layers["10"]["std"][0] == 1.0
+    assert np.isnan(layers["10"]["std"][1])
