@@ -11,6 +11,7 @@ from bnengine.layers import BatchNorm
 from bnengine.report.distributions import collected
 from bnengine.report.runs import batch_norms
 from tests.cli.conftest import SMALL, Command
+from tests.report.browser import check
 
 pytest.importorskip("matplotlib")
 PAGE = Path("r/report/index.html")
