@@ -31,6 +31,7 @@ def experiment(setting: Setting, seed: int) -> Outcome:
     for dtype in ("float32", "float64"):
         changes = [_change(setting, seed, dtype, b) for b in BIASES]
         figures[f"output_{dtype}"] = max(units for units, _ in changes)
+        figures[f"equations_{dtype}"] = max(_equations(setting, seed, dtype, b) for b in (0.0, *BIASES))
         figures[f"gradient_{dtype}"] = _gradient(setting, seed, dtype)
         figures[f"largest_{dtype}"] = max(change for _, change in changes)
     figures["frozen"], figures["absorbed"] = _frozen(setting, seed)
@@ -58,6 +59,29 @@ def _change(setting: Setting, seed: int, dtype: str, b: float) -> tuple[float, f
     std = np.sqrt(np.asarray(backend.to_numpy(ops.moments(z).batch), np.float64)[2])
     change = np.abs(shifted - plain)
     return float(np.max(change / (UNIT[dtype] * np.maximum(1, b / std)))), float(change.max())
+
+
+def _equations(setting: Setting, seed: int, dtype: str, b: float) -> float:
+    """mu = mean(a) W + b, z - mu = (a - mean(a)) W and sigma^2 = mean ((a - mean(a)) W)^2 on the first batch.
+
+    The left sides from the engine's z and moments, the right ones in float64; the largest difference, in units of what
+    rounding z = a W + b once costs: u (|a| |W| + |b|), the largest of the batch, and 2 |z - mu| times that for sigma^2.
+    """
+    backend, draw = setting.backend, setting.centred(seed)
+    network = perceptron((setting.features, 64, setting.classes), dtype=dtype, backend=backend, seed=seed)
+    a = backend.asarray(draw.x[:64], dtype)
+    W = network.named_parameters()["0.W"]
+    z = ops.affine(a, W, backend.asarray(np.full(64, b), dtype))
+    _, mu, var = np.asarray(backend.to_numpy(ops.moments(z).batch), np.float64)
+    a64, W64, z64 = (np.asarray(backend.to_numpy(array), np.float64) for array in (a, W, z))
+    mean, centred = a64.mean(axis=0) @ W64 + b, (a64 - a64.mean(axis=0)) @ W64
+    unit = UNIT[dtype] * (np.abs(a64) @ np.abs(W64) + abs(b)).max(axis=0)
+    spread = np.abs(centred).max(axis=0)
+    return float(max(
+        np.max(np.abs(mu - mean) / unit),
+        np.max(np.abs(z64 - mu - centred) / unit),
+        np.max(np.abs(var - np.mean(centred**2, axis=0)) / (2 * spread * unit + unit**2)),
+    ))  # fmt: skip
 
 
 def normalised(backend: Backend, z: Array) -> Array:
@@ -118,6 +142,11 @@ def draw(figure: Any, outcomes: Sequence[Outcome]) -> None:
 
 
 PARTS = (
+    Part("the equations of the derivation hold for any b, to the rounding of z, in float32",
+         "an equation of the derivation is off by more than rounding in float32", "equations_float32", "<=", 40,
+         essential=True),
+    Part("the same in float64", "an equation of the derivation is off by more than rounding in float64",
+         "equations_float64", "<=", 40, essential=True),
     Part("the normalised values are the same with any b, to the rounding of z + b, in float32",
          "b changes the normalised values by more than rounding in float32",
          "output_float32", "<=", 40, essential=True),

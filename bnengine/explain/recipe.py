@@ -16,12 +16,15 @@ from .nets import Norm, Training, accuracy, perceptron
 from .setting import Setting
 
 STEPS, EVERY, GOAL = 600, 10, 0.95
+FACTORS = tuple(4.0**k for k in range(-3, 4))  # of a method's rate, among which those that work are counted
+RANGED = "SGD", "Adam"
 METHODS: dict[str, tuple[Optimizer, float, float]] = {  # with the rates for sigmoid and for ReLU
     "SGD": (SGD(), 0.5, 0.1),
     "momentum": (SGD(momentum=0.9), 0.05, 0.02),
     "RMSprop": (RMSprop(), 0.002, 0.001),
     "Adam": (Adam(), 0.002, 0.001),
 }
+NETWORKS: dict[Norm, str] = {"none": "plain", "batch": "bn"}
 
 
 def experiment(setting: Setting, seed: int) -> Outcome:
@@ -32,6 +35,11 @@ def experiment(setting: Setting, seed: int) -> Outcome:
             plain, normalised = (_steps(setting, seed, method, activation, norm, rate) for norm in ("none", "batch"))
             figures |= {f"{activation}_{method}_plain": plain, f"{activation}_{method}_bn": normalised}
             figures[f"{activation}_{method}_ratio"] = plain / normalised
+    for method in RANGED:
+        for norm, name in NETWORKS.items():
+            rates = [METHODS[method][1] * factor for factor in FACTORS]
+            work = [_steps(setting, seed, method, "sigmoid", norm, rate) < STEPS for rate in rates]
+            figures[f"range_{method}_{name}"] = float(sum(work))
     figures["slowest"] = max(figures[f"sigmoid_{method}_bn"] for method in METHODS)
     figures["least_ratio"] = min(figures[f"sigmoid_{method}_ratio"] for method in METHODS)
     figures["least_relu"] = min(figures[f"relu_{method}_ratio"] for method in METHODS)
@@ -89,6 +97,12 @@ CLAIM = Claim(
     parts=PARTS,
     experiment=experiment,
     draw=draw,
-    labels={f"{a}_{m}_{n}": f"steps, {a}, {m}, {'without' if n == 'plain' else 'batch norm'}"
-            for a in ("sigmoid", "relu") for m in METHODS for n in ("plain", "bn")},
+    labels={
+        f"{a}_{m}_{n}": f"steps, {a}, {m}, {'without' if n == 'plain' else 'batch norm'}"
+        for a in ("sigmoid", "relu") for m in METHODS for n in ("plain", "bn")
+    } | {
+        f"range_{m}_{n}": f"learning rates of {len(FACTORS)}, each 4 times the last, at which {m} gets there with "
+        f"sigmoid, {'without' if n == 'plain' else 'batch norm'}"
+        for m in RANGED for n in ("plain", "bn")
+    },
 )  # fmt: skip

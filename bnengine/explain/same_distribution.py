@@ -33,6 +33,7 @@ def experiment(setting: Setting, seed: int) -> Outcome:
         for layer in (1, 2):
             mean, std, skew = followed[f"mean {layer}"], followed[f"std {layer}"], followed[f"skewness {layer}"]
             figures[f"{name}_drift_{layer}"] = float(np.mean(np.abs(mean[-1] - mean[0]) / std[0]))
+            figures[f"{name}_std_{layer}"] = float(np.mean(np.abs(std[-1] / std[0] - 1)))
             figures[f"{name}_skewness_{layer}"] = float(np.mean(np.abs(skew[-1] - skew[0])))
             series[f"{name} {layer}"] = np.mean(np.abs(mean - mean[0]) / std[0], axis=1)
     figures["drift_ratio"] = figures["plain_drift_2"] / figures["bn_drift_2"]
@@ -139,6 +140,8 @@ CLAIM = Claim(
         "bn_drift_2": "the same, batch norm",
         "plain_drift_1": "the same in layer 1, without",
         "bn_drift_1": "the same in layer 1, batch norm",
+        "plain_std_2": "change of the deviations of layer 2, over the first, without",
+        "bn_std_2": "the same, batch norm",
         "plain_skewness_2": "change of the skewness in layer 2, without",
         "settling_gamma": "change in epochs 2 to 6 over that in the first: gamma",
         "settling_beta": "the same, beta",
