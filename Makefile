@@ -113,7 +113,7 @@ test: $(VENV)/.test kernels
 
 # Where the references run although the native kernels are built: what a machine without a compiler does.
 test-references: $(VENV)/.test
-	@BNENGINE_CPU_LIBRARY=/nonexistent $(BIN)/python -m pytest -m "not gpu and not peers and not cuda_proof" \
+	@BNENGINE_REQUIRE= BNENGINE_CPU_LIBRARY=/nonexistent $(BIN)/python -m pytest -m "not gpu and not peers and not cuda_proof" \
 	    tests/layers tests/network tests/training tests/plan $(ARGS)
 
 # Without it the tests that open a report are skipped, and say so. Of fonts, one is enough.
