@@ -34,7 +34,7 @@ class Refused(Exception):
 def environment(role: str, threads: int, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment of a contender's process: its best settings, on so many threads."""
     found = {name: value for name, value in inherited.items() if name not in UNSET}
-    found |= dict.fromkeys(COUNTED, str(1 if role == ONE_THREAD else threads))
+    found |= dict.fromkeys(COUNTED, str(1 if role in (ONE_THREAD, BLAS) else threads))
     root = str(Path(__file__).resolve().parents[3])
     found["PYTHONPATH"] = os.pathsep.join(filter(None, (root, found.get("PYTHONPATH"))))
     if role in (REFERENCE, BLAS):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bnengine.bench.cpu.cases import BLAS
 from bnengine.bench.cpu.processes import COUNTED, KEEPING, Crew, Lost, Process, Refused, environment
 from tests.bench.cpu import actor
 
@@ -104,3 +105,11 @@ def test_numpy_has_its_own_threads_where_native_kernels_do_not_run():
     for role in ("bnengine references", "OpenBLAS (NumPy)"):
         assert environment(role, 2, {})["BNENGINE_NUMPY_BLAS"] == "apart"
     assert "BNENGINE_NUMPY_BLAS" not in environment("bnengine", 2, {})
+
+
+def test_single_products_are_of_one_thread_for_both():
+    """Ours and OpenBLAS's, whatever the others have."""
+    for role, threads in (("bnengine, 1 thread", "1"), (BLAS, "1"), ("bnengine", "4"), ("PyTorch eager", "4")):
+        found = environment(role, 4, {"OPENBLAS_NUM_THREADS": "2", "OPENBLAS_CORETYPE": "Haswell"})
+        assert found["OPENBLAS_NUM_THREADS"] == found["BNENGINE_NUM_THREADS"] == threads
+        assert "OPENBLAS_CORETYPE" not in found
