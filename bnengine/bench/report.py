@@ -49,15 +49,19 @@ class Report:
 
     def write(self) -> None:
         """Put what there is so far in the place of the file; InputError if it cannot be written."""
-        if self.path is None:
-            return
-        text = json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n"
-        try:
-            replace_file(self.path, [text.encode()])
-        except OSError as error:
-            raise InputError(
-                f"bench: {self.path} cannot be written ({error.strerror}); give --json a file in a folder that exists"
-            ) from error
+        if self.path is not None:
+            put(self.path, self.to_json())
+
+
+def put(path: str, found: Any) -> None:
+    """JSON values in the place of a file; InputError if it cannot be written."""
+    text = json.dumps(found, indent=1, allow_nan=False) + "\n"
+    try:
+        replace_file(path, [text.encode()])
+    except OSError as error:
+        raise InputError(
+            f"bench: {path} cannot be written ({error.strerror}); give --json a file in a folder that exists"
+        ) from error
 
 
 def plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 from ..errors import InputError
 
 # Okabe and Ito's colours differ for every kind of colour vision.
-BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
+BLUE, ORANGE, GREEN, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9"
 INK, GREY, LIGHT = "#1f2428", "#6a737d", "#e4e7ea"
 WIDTH, HEIGHT, NARROW = 4.8, 3.4, 4.4  # inches of one of two panels, and its width on a narrow screen
 APART = 10.5  # points from one curve's name to the next

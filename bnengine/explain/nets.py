@@ -1,8 +1,8 @@
 """Networks of the experiments, their training step by step, and a look inside."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -10,7 +10,8 @@ from .._typing import Array
 from ..backend import Backend
 from ..data import ArraySource, groups, order
 from ..initializers import Initializer
-from ..layers import Activation, BatchNorm, Dense, Layer, Pass, Pullback
+from ..layers import Activation, BatchNorm, Dense, Layer, Pass, chain
+from ..layers.apart import watched
 from ..losses import SoftmaxCrossEntropy
 from ..memory import Fresh
 from ..network import Sequential
@@ -95,11 +96,6 @@ class Training:
             self.run(min(steps, until - self.done))
             yield self.done
 
-    @property
-    def loss(self) -> float:
-        """The last step's."""
-        return self.step.report().loss
-
 
 def logits(network: Sequential, x: Array) -> Array:
     """The outputs in evaluation mode, (n, classes) float64 on the host."""
@@ -150,31 +146,25 @@ def look(
     backend, value = network.backend, network.asarray(np.asarray(x, network.dtype))
     zero, rows = backend.asarray(np.zeros(1, np.int64)), backend.asarray(np.arange(len(x)))
     run = Pass(training, Fresh(), network.statistics.like(), network.seed, zero, rows, drops=False)
-    passed, values = list[tuple[Layer, Pullback]](), [value]
-    for layer in _apart(network.layers):
-        value, pullback = layer.forward(value, run)
-        passed.append((layer, pullback))
-        values.append(value)
-    slopes: list[Any] = [None] * len(values)
+    layers, values, slopes = list[Layer](), [value], dict[int, Array]()
+
+    def see(_: str, layer: Layer, output: Array) -> Callable[[Array], None]:
+        layers.append(layer)
+        values.append(output)
+        at = len(layers)
+        return lambda dy: slopes.__setitem__(at, dy)
+
+    output, pullback = chain(watched(network.layers, see), value, run)
     grads = network.gradients()
     if y is not None:
         divisor = backend.asarray(np.full(1, float(len(y))), network.dtype)
-        slopes[-1] = SoftmaxCrossEntropy()(value, backend.asarray(np.asarray(y)), None, None, divisor).dlogits
-        for i in reversed(range(len(passed))):
-            slopes[i] = passed[i][1](slopes[i + 1], grads)
+        mean = SoftmaxCrossEntropy()(output, backend.asarray(np.asarray(y)), None, None, divisor)
+        slopes[0] = pullback(mean.dlogits, grads)
     host = [np.asarray(backend.to_numpy(each), np.float64) for each in values]
-    back = [None if each is None else np.asarray(backend.to_numpy(each), np.float64) for each in slopes]
+    back = {at: np.asarray(backend.to_numpy(each), np.float64) for at, each in slopes.items()}
     handles = network.named_handles()
     found = {
         name: np.asarray(backend.to_numpy(grads[handles[name]]), np.float64) for name in network.named_parameters()
     }
-    seen = [Seen(layer, host[i], host[i + 1], back[i], back[i + 1]) for i, (layer, _) in enumerate(passed)]
+    seen = [Seen(layer, host[i], host[i + 1], back.get(i), back.get(i + 1)) for i, layer in enumerate(layers)]
     return seen, {} if y is None else found
-
-
-def _apart(layers: Iterable[Layer]) -> Iterator[Layer]:
-    for layer in layers:
-        kind = getattr(layer, "activation", "identity")
-        yield layer if kind == "identity" else layer.changed(activation="identity")
-        if kind != "identity":
-            yield Activation(kind)

@@ -1,13 +1,10 @@
 """The rows of a run on a CPU: one a case, and one more for a workload on the lesser instruction set."""
 
-import json
 import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...atomic import replace_file
-from ...errors import InputError
-from ..report import plain
+from ..report import plain, put
 from ..timing import ratios, spread
 from .cases import REFERENCE, V3, Case
 from .measure import Measured
@@ -108,12 +105,5 @@ class CpuReport:
 
     def write(self) -> None:
         """Put what there is in the place of the file; InputError if it cannot be written."""
-        if self.path is None:
-            return
-        text = json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n"
-        try:
-            replace_file(self.path, [text.encode()])
-        except OSError as error:
-            raise InputError(
-                f"bench: {self.path} cannot be written ({error.strerror}); give --json a file in a folder that exists"
-            ) from error
+        if self.path is not None:
+            put(self.path, self.to_json())
