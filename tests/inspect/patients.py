@@ -175,7 +175,7 @@ class Fault(NamedTuple):
 
 # Thresholds by hand: 0.9^34 = .0278 < sqrt(.1/1.9/64) = .0287 < 0.9^33 = .0309; 0.9^6 = .53; 1 - sqrt(.96) = .02020 <
 # .0287/sqrt(2) = .02028 < 1 - sqrt(.959) = .0207; sqrt(4.3/5.3) = .9007, sqrt(4.2/5.2) = .8987; 2^-8 sqrt(15/16) =
-# .00378; 63/8 = 7.875; rates .1: 1 - exp(-.1 .92) = .0879 < 1/sqrt(128) = .0884 < 1 - exp(-.1 .93) = .0888;
+# .00378; sqrt(63) = 7.937; rates .1: 1 - exp(-.1 .92) = .0879 < 1/sqrt(128) = .0884 < 1 - exp(-.1 .93) = .0888;
 # exp(.2 .47) = 1.0986, exp(.2 .48) = 1.1008.
 FAULTS = (
     Fault("cancelled-bias", bias, {"activation": "", "direct": "note", "dense": "note"}, "0"),
@@ -186,7 +186,7 @@ FAULTS = (
     Fault("variance-near-eps", variance, {4.3: "", 4.2: "warning", 0.1: "error"}, "1"),
     Fault("dead-gamma", gamma, {0.0039: "", 0.0037: "note", 0: "error"}, "1"),
     Fault("dead-units", silent, {1: "", 0: "note", -1: "error"}, "1"),
-    Fault("dead-units", far_beta, {-7.87: "", -7.88: "note", (-7.88,) * WIDTH: "error"}, "1"),
+    Fault("dead-units", far_beta, {-7.93: "", -7.94: "note", (-7.94,) * WIDTH: "error"}, "1"),
     Fault("norm-on-output", last_beta, {"none": "", "affine": "warning", "plain": "error"}, "7"),
     Fault("dropout-before-norm", dropped, {0.04: "", 0.041: "warning", 0.5: "warning"}, "1"),
     Fault("last-batch-small", _set("rest"), {5: "", 4: "warning", 2: "warning"}, ""),

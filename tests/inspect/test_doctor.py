@@ -10,6 +10,7 @@ import pytest
 from bnengine import saving
 from bnengine.data import load_digits
 from bnengine.errors import InputError
+from bnengine.explain.nets import look
 from bnengine.inspect import doctor
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Layer, Residual
 from bnengine.network import Sequential
@@ -172,6 +173,20 @@ def test_recalibrated_statistics_hold_no_start_however_few_steps_there_were(rows
 
 def test_a_last_row_that_joins_the_batch_before_is_no_small_batch() -> None:
     assert Patient(rest=1).findings() == []
+
+
+def test_no_unit_is_called_dead_that_a_batch_can_wake() -> None:
+    """One row apart from all others is sqrt(m - 1) deviations from their mean; with one that joins, m is 65."""
+    for rest, beta in ((0, -7.93), (1, -7.99)):
+        patient = Patient(rest=rest)
+        far_beta(patient, beta)
+        assert patient.findings() == []
+        apart = np.zeros((64 + rest, FEATURES), np.float32)
+        apart[0] = 1000 * np.sign(patient.network().named_parameters()["0.W"][:, 5])
+        seen, _ = look(patient.network(), apart, training=True)
+        assert next(one.y for one in seen if isinstance(one.layer, BatchNorm))[0, 5] > 0
+        far_beta(patient, beta - 0.02)
+        assert [finding.id for finding in patient.findings()] == ["dead-units"]
 
 
 def test_the_share_left_is_what_the_running_mean_is_short_of() -> None:

@@ -94,9 +94,9 @@ def dead_units(evidence: Evidence) -> Iterator[Finding]:
     """Units behind BN and ReLU that are 0 for every row: nothing passes them, and no gradient comes back.
 
     With 100 rows of data or more: no row is above 0 in training mode; a unit that is alive in 3/n of all rows is missed
-    with 95 %. Without data, for certain: of m values none is further than (m - 1)/sqrt(m) standard deviations from
-    their mean, so beta <= -|gamma| (m - 1)/sqrt(m) is dead in every batch of m. A warning from a tenth of the units on,
-    an error for all of them: the network's outputs are then constant.
+    with 95 %. Without data, for certain: of m values none is further than sqrt(m - 1) biased standard deviations from
+    their mean (Samuelson 1968; all others are equal then), so beta <= -|gamma| sqrt(m - 1) is dead in every batch of m.
+    A warning from a tenth of the units on, an error for all of them: the network's outputs are then constant.
     """
     for norm in evidence.norms:
         if norm.activation != "relu":
@@ -126,8 +126,9 @@ def _silent(evidence: Evidence, norm: Norm) -> int:
 
 
 def _certain(evidence: Evidence, norm: Norm) -> int:
-    rows = evidence.known.batch_size
-    if norm.beta is None or rows is None:
+    known = evidence.known
+    if norm.beta is None or not known.batch_size:
         return 0
+    most = max(known.batch_size, known.last_batch or 0)  # a row that is left over joins the last batch
     gamma = np.ones(norm.layer.channels) if norm.gamma is None else np.abs(norm.gamma)
-    return int(np.sum((norm.beta < 0) & (norm.beta <= -gamma * (rows - 1) / sqrt(rows))))
+    return int(np.sum((norm.beta < 0) & (norm.beta <= -gamma * sqrt(most - 1))))
