@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("matplotlib")
@@ -20,6 +20,7 @@ def test_a_pair_that_is_pushed_onto_a_third_takes_it_along() -> None:
     assert apart([10.0, 10.0, 13.0], 4) == [7.0, 11.0, 15.0]
 
 
+@settings(deadline=None)  # A busy machine is no failure.
 @given(st.lists(st.floats(-1e3, 1e3), max_size=8))
 def test_names_keep_their_order_and_their_distance(heights: list[float]) -> None:
     moved = apart(heights, 5)

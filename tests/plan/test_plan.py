@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnengine.errors import InputError
@@ -73,6 +73,7 @@ def test_a_group_waits_for_what_it_reads_and_overwrites_and_for_nothing_else() -
     assert [len(stage) for stage in plan.stages()] == [1, 1]  # both write
 
 
+@settings(deadline=None)  # A busy machine is no failure.
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
 def test_stage_by_stage_in_any_order_gives_what_the_order_gives(pairs: list[tuple[int, int]]) -> None:
     buffers = [np.full((2, 4), float(i)) for i in range(6)]
@@ -125,6 +126,7 @@ def test_a_view_tells_its_bytes_for_every_layout() -> None:
 RANGES = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 12)), max_size=12)
 
 
+@settings(deadline=None)  # A busy machine is no failure.
 @given(RANGES, st.integers(0, 50), st.integers(0, 12))
 def test_spans_are_a_set_of_bytes(ranges: list[tuple[int, int]], start: int, length: int) -> None:
     spans, held = Spans(), set()
