@@ -113,9 +113,13 @@ class _Trail(NamedTuple):
         return total
 
 
-def bound_of(network: Sequential, pieces: list[Piece], x: Array) -> float:
-    """The largest bound on a difference of outputs over the rows of x."""
-    u = max(UNITS[network.storage], 2 * PRODUCTS.get(network.products, 0.0))
+def unit_of(network: Sequential) -> float:
+    """The unit of rounding of what the network stores and multiplies."""
+    return max(UNITS[network.storage], 2 * PRODUCTS.get(network.products, 0.0))
+
+
+def bound_of(network: Sequential, pieces: list[Piece], x: Array, u: float) -> float:
+    """The largest bound on a difference of outputs over the rows of x, for a unit of rounding u."""
     a = np.asarray(x, np.float64).reshape(-1, x.shape[-1])
     with np.errstate(all="ignore"):
         worst = [_bound(network, pieces, a[i : i + ROWS], u) for i in range(0, len(a), ROWS)]

@@ -21,8 +21,9 @@ from ..layers import BatchNorm, Dense, Dropout, Layer
 from ..layers.residual import Residual
 from ..layers.structure import build, config_of, walk
 from ..network import Sequential
+from ..ops.storage import UNITS
 from ..random import Stream
-from .bounding import Folded, Known, Piece, bias_of, bound_of, number, scales
+from .bounding import Folded, Known, Piece, bias_of, bound_of, number, scales, unit_of
 
 LIMIT = 0.01  # of logits: it changes a ratio of two probabilities by 2 % at most
 ROWS = 256  # of probe data, where none are given
@@ -69,6 +70,13 @@ def fold(network: Sequential, *, limit: float = LIMIT, probe: Any = None) -> Fol
     is computed from these rows, the weights and the unit of rounding: a variance near eps, a mean far from 0 in sigma
     or a huge gamma lets it grow. Raises InputError where it is above `limit` (in the outputs' units: logits, or
     standardised targets; inf: any), or where no statistics were collected.
+
+    16 bits round by 2^-8 or 2^-11 in every layer, which moves logits by more than the usual limit whether anything is
+    folded or not. So fold in full precision, and let the folded network be the one that is rounded:
+
+        folded, certificate = fold(bnengine.load(FILE, precision="highest"))
+        bnengine.save("folded.safetensors", folded)
+        bnengine.load("folded.safetensors", precision="bfloat16")
     """
     if not limit > 0:
         raise InputError(f"fold: limit {limit!r} is not above 0; it is a difference of outputs, {LIMIT} is usual")
@@ -80,14 +88,20 @@ def fold(network: Sequential, *, limit: float = LIMIT, probe: Any = None) -> Fol
     made = Sequential(*layers, backend=network.backend, **own)
     made.preprocessing = network.preprocessing
     made.load_state_dict(maker.state(made))
-    bound = bound_of(network, maker.pieces, x)
+    bound = bound_of(network, maker.pieces, x, unit_of(network))
     measured = float(np.max(np.abs(_host(network, made.predict(x)) - expected)))
     certificate = Certificate(tuple(maker.folded), maker.kept, bound, measured, float(limit), len(x))
     if not bound <= limit:
-        raise InputError(
-            f"fold: the outputs may differ by {bound:.3g} on the probe data, limit {limit:g}; a BatchNorm multiplies "
-            f"by {maker.steepest:.3g}. Keep it, give probe data of the kind that is predicted, or raise limit="
+        full = bound_of(network, maker.pieces, x, UNITS[network.dtype])
+        cure = (
+            f"that is the rounding of {network.precision} alone, in full precision it is {full:.3g}. Fold "
+            "bnengine.load(FILE, precision='highest'), save the folded network, and load that with "
+            f"precision={network.precision!r}"
+            if full <= limit
+            else f"a BatchNorm multiplies by {maker.steepest:.3g}. Keep it, give probe data of the kind that is "
+            "predicted, or raise limit="
         )
+        raise InputError(f"fold: the outputs may differ by {bound:.3g} on the probe data, limit {limit:g}; {cure}")
     return Folding(made, certificate)
 
 

@@ -9,7 +9,7 @@ import pytest
 import bnengine as bn
 from bnengine.data import Dataset, Preprocessing
 from bnengine.errors import InputError
-from bnengine.explain.nets import Training, accuracy, perceptron
+from bnengine.explain.nets import Training, accuracy, logits, perceptron
 from bnengine.explain.setting import Setting
 from bnengine.inspect import fold
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Residual
@@ -189,3 +189,35 @@ def test_mistakes_are_told() -> None:
     network.reset_statistics()
     with pytest.raises(InputError, match="no statistics were collected yet"):
         fold(network)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_in_16_bits_the_cure_is_to_fold_in_full_precision_and_to_round_the_folded_network(tmp_path, precision) -> None:
+    draw = Setting().centred(0)
+    network = perceptron((64, 32, 32, 10), seed=0)
+    Training(network, SGD(), draw.x, draw.y, rate=0.1).run(100)
+    bn.save(tmp_path / "model.safetensors", network)
+    narrow = bn.load(tmp_path / "model.safetensors", precision=precision)
+    told = rf"limit 0\.01; that is the rounding of {precision} alone, .*load\(FILE, precision='highest'.*{precision}"
+    with pytest.raises(InputError, match=told):
+        fold(narrow, probe=draw.x_valid)
+    x = narrow.checked(draw.x_valid.astype(np.float32))
+    unfolded, exact = logits(narrow, x), logits(network, x)
+    assert np.max(np.abs(unfolded - exact)) > 1e-3  # what rounding does without any folding
+    folded, certificate = fold(bn.load(tmp_path / "model.safetensors", precision="highest"), probe=draw.x_valid)
+    assert certificate.bound <= 0.01
+    bn.save(tmp_path / "folded.safetensors", folded)
+    rounded = logits(bn.load(tmp_path / "folded.safetensors", precision=precision), x)
+    assert np.max(np.abs(rounded - exact)) <= 2 * np.max(np.abs(unfolded - exact))
+    assert np.mean(np.argmax(rounded, axis=1) == draw.y_valid) >= accuracy(network, x, draw.y_valid) - 0.01
+
+
+def test_in_16_bits_a_bound_that_is_loose_in_full_precision_too_is_not_blamed_on_them() -> None:
+    network = filled(Dense(4, 5), BatchNorm(5), Activation("relu"), Dense(5, 3), dtype="float32")
+    state = network.state_dict()
+    state["1.running_var"] = state["1.running_var"] * 1e-12
+    state["1.gamma"] = state["1.gamma"] * 1e6
+    narrow = bn.Sequential.from_config(network.config(), precision="bfloat16")
+    narrow.load_state_dict(state)
+    with pytest.raises(InputError, match=r"limit 0\.01; a BatchNorm multiplies by"):
+        fold(narrow, probe=probe(network))
