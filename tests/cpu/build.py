@@ -107,6 +107,12 @@ class Kernels:
         self._find.restype, self._find.argtypes = ctypes.c_void_p, [ctypes.c_char_p]
         self._memory, self._bytes = np.zeros(scratch + 128, np.uint8), scratch
 
+    @property
+    def scratch(self) -> Any:
+        """What the last call left behind, as bytes."""
+        at = -self._memory.ctypes.data % 64
+        return self._memory[at : at + self._bytes]
+
     def __call__(
         self,
         name: str,

@@ -74,6 +74,8 @@ EXPORT void reads_scratch(const Arguments& a, index begin, index end, Worker& wo
   for (index i = begin; i < end; ++i) static_cast<float*>(a.arrays[0])[i] = static_cast<float*>(worker.scratch)[i];
 }
 
+EXPORT void nothing(const Arguments&, index, index, Worker&) {}
+
 // Takes memory and keeps it. Arrays: out. Integers: bytes.
 EXPORT void allocates(const Arguments& a, index, index, Worker&) {
   static void* kept;

@@ -179,3 +179,35 @@ def test_sums_of_columns_are_chains_in_double_rounded_once(rng, isa, name):
         for begin, end in ((0, 33), (33, 77)):
             kernels(isa)(f"column_sums<{name}>", (b, alone), [1000, 77, adds], begin, end)
         assert alone.tobytes() == expected
+
+
+# -- what is done for speed alone, which shows in the scratch
+
+
+def left_in_scratch(isa, values):
+    """Which of these numbers lie in it."""
+    return np.isin(values, kernels(isa).scratch.view(values.dtype))
+
+
+@each_set
+@each_type
+@pytest.mark.parametrize("bytes_apart", [4032, 4096, 8192])
+def test_rows_of_a_transposed_factor_that_lie_a_page_apart_are_copied_where_tiles_are_narrow(
+    rng, isa, name, bytes_apart
+):
+    dtype = np.dtype(TYPES[name])
+    a, b = factors(rng, "tn", bytes_apart // dtype.itemsize, 96, 40, dtype)
+    a += 1000  # as no number of b is
+    few = a[:, :70]
+    product(isa, "tn", few, b, np.zeros((70, 96), dtype))
+    copied = left_in_scratch(isa, few)
+    assert copied.all() if bytes_apart >= 4096 and isa != "v4" else not copied.any()
+
+
+@each_set
+@each_type
+def test_so_many_columns_are_taken_at_once_that_all_of_them_stay_packed(rng, isa, name):
+    dtype = np.dtype(TYPES[name])
+    a, b = factors(rng, "nt", 100, 300, 20000 // dtype.itemsize, dtype)
+    product(isa, "nt", a, b, np.zeros((100, 300), dtype))
+    assert left_in_scratch(isa, b[-1]).all()

@@ -1,11 +1,14 @@
 """Random small networks: as a plan, op by op and by the references, step by step from the same state."""
 
 import os
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from bnengine import threads
 from bnengine.backend import get_backend
+from bnengine.fused.cpu import _launch, dense
 from bnengine.training.step import Step
 from bnengine.verify.certificate import Ledger
 from bnengine.verify.steps import make, verify_steps
@@ -44,6 +47,33 @@ def pair(one: Drawn, variant: Variant) -> tuple[Step, Step]:
     for step in made:
         step.schedule([0.01 * 0.9**t for t in range(2 * STEPS)])
     return made
+
+
+@settings(max_examples=15 * MORE, **BOUNDED)
+@given(one=drawn())
+def test_small_blocks_on_three_threads_give_the_bits_of_whole_launches_on_one(
+    one: Drawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variant in NATIVE:
+        threads.set(1)
+        expected = states(one, variant)
+        with monkeypatch.context() as cut:
+            cut.setattr(_launch, "LINE", 16)
+            cut.setattr(_launch, "BLOCK_BYTES", 64)
+            cut.setattr(dense, "BLOCK_WORK", 64)
+            threads.set(3)
+            assert _launch.cut_columns(2, 33, 4).blocks > 1
+            assert states(one, variant) == expected, variant.label
+
+
+def states(one: Drawn, variant: Variant) -> list[Any]:
+    """Behind each step of a plan."""
+    plan, _ = pair(one, variant)
+    found = []
+    for t in range(2 * STEPS):
+        plan(one.batches(t % STEPS))
+        found.append(state(plan))
+    return found
 
 
 @settings(max_examples=30 * MORE, **BOUNDED)

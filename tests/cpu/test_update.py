@@ -68,17 +68,22 @@ def test_a_skipped_step_and_frozen_ranges_leave_every_bit(name, storage, rng):
                 assert not ok or (got["parameters"] != before["parameters"])[~kept].all()
 
 
+@storages
 @optimizers
-def test_what_is_not_finite_stays_in_its_element_and_is_the_reference_s(name, rng):
-    example = flat(rng, name, 100, frozen=((90, 95),))
-    for i, array in enumerate((*example.args[: 2 + SLOTS[name]],)):
-        array[[3 * i + 40, 3 * i + 41, 3 * i + 42]] = np.nan, np.inf, -0.0
-    got = run(name, example)
-    with np.errstate(all="ignore"):
-        expected = REGISTRY[name].reference(*example.args, **example.options)._asdict()
-    for field, value in expected.items():
-        if value is not None:
-            np.testing.assert_allclose(got[field], value, rtol=1e-4, atol=1e-5, err_msg=field)
+def test_what_is_not_finite_stays_in_its_element_and_is_the_reference_s(name, storage, rng):
+    for options in ({}, {"weight_decay": 0.0}, *VARIANTS[name]):
+        example = flat(rng, name, 100, storage.dtype.type, frozen=((90, 95),), **options)
+        border = example.options["border"]
+        assert border == 51
+        for first in (border - 17, border + 5):  # where parameters decay, and where they do not
+            for i, array in enumerate(example.args[: 2 + SLOTS[name]]):
+                array[3 * i + first : 3 * i + first + 3] = np.nan, np.inf, -0.0
+        got = run(name, example)
+        with np.errstate(all="ignore"):
+            expected = REGISTRY[name].reference(*example.args, **example.options)._asdict()
+        for field, value in expected.items():
+            if value is not None:
+                np.testing.assert_allclose(got[field], value, rtol=1e-4, atol=1e-5, err_msg=f"{options}, {field}")
 
 
 @pytest.mark.parametrize(("row", "used"), [(0, 0), (2, 2), (3, 2), (2**40, 2)])

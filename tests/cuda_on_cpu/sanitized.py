@@ -18,15 +18,15 @@ COMPILED_WITH = f"-fsanitize={CHECKS} -fno-sanitize-recover=all --param asan-sta
 TESTS = ("tests/cuda_on_cpu", "tests/fused")
 
 
-def preload() -> Path | str:
-    """The sanitizer's library, which must be the first of a process; or why there is none."""
+def preload(name: str = "asan") -> Path | str:
+    """A sanitizer's library, which must be the first of a process; or why there is none."""
     try:
-        asked = ["g++", "-print-file-name=libasan.so"]
+        asked = ["g++", f"-print-file-name=lib{name}.so"]
         found = Path(subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip())
     except (OSError, subprocess.CalledProcessError) as error:
-        return f"g++ cannot be asked for libasan ({error})"
+        return f"g++ cannot be asked for lib{name} ({error})"
     if not found.is_absolute():
-        return "g++ comes without libasan: its package is called libasan8, libasan6 or libasan"
+        return f"g++ comes without lib{name}: its package is called lib{name}, with a number behind it or without"
     return found.resolve()
 
 
