@@ -5,7 +5,9 @@ from typing import Any
 
 import click
 
+from .. import saving
 from ..errors import InputError
+from ..inspect.findings import Known
 from ..inspect.gap import Gap, gap
 from ..runs import CONFIG, plain, read_config
 from .assembly import source_of
@@ -66,6 +68,7 @@ def gap_of(command: str, run: str, model: Model, data: str, target: str | None) 
         training=None if data == "train" else trained,
         batch_size=settings.batch_size,
         accumulate=settings.accumulate,
+        steps=Known.of(saving.read(model.file), None).steps,
         loss=loss_of(model),
     )
     return found, trained_by, judged
