@@ -1,13 +1,11 @@
 """`bnengine doctor`: what is wrong with a network's batch normalisation, and what cures it."""
 
-import json
-
 import click
 
 from .. import saving
 from ..data import ArraySource
 from ..inspect import Finding, doctor
-from ..runs import plain
+from ..plain_json import dumps
 from .app import FOUND
 from .assembly import backend_of
 from .models import data_for, load_model, model_file
@@ -41,7 +39,7 @@ def command(
     found = doctor(saving.load(file, backend=backend_of("doctor", backend)), source, saved)
     if as_json:
         findings = [finding.to_json() for finding in found]
-        click.echo(json.dumps(plain({"model": str(file), "data": data, "findings": findings}), allow_nan=False))
+        click.echo(dumps({"model": str(file), "data": data, "findings": findings}))
     else:
         _show(str(file), data, found)
     if any(finding.severity == "error" for finding in found):

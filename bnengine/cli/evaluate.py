@@ -1,6 +1,5 @@
 """`bnengine evaluate`: how good a trained network is on data with known answers."""
 
-import json
 import sys
 from typing import Any
 
@@ -13,7 +12,7 @@ from ..data import Dataset, groups
 from ..inference import predict
 from ..losses import LossFunction, get_loss
 from ..metrics import R2, Accuracy, ConfusionMatrix, MeanAbsoluteError, Metric, TopK
-from ..runs import plain
+from ..plain_json import dumps
 from ..training.evaluation import evaluate
 from .assembly import source_of
 from .models import Model, data_for, load_model
@@ -49,7 +48,7 @@ def command(run: str, data: str, target: str | None, backend: str | None, as_jso
     else:
         result, matrix = _classification(model, dataset, rows)
     if as_json:
-        click.echo(json.dumps(plain(result), allow_nan=False))
+        click.echo(dumps(result))
     else:
         _show(model, result, matrix)
 

@@ -1,6 +1,5 @@
 """`bnengine gap`: why a network does worse in evaluation than in training."""
 
-import json
 from typing import Any
 
 import click
@@ -9,7 +8,8 @@ from .. import saving
 from ..errors import InputError
 from ..inspect.findings import Known
 from ..inspect.gap import Gap, gap
-from ..runs import CONFIG, plain, read_config
+from ..plain_json import dumps
+from ..runs import CONFIG, read_config
 from .assembly import source_of
 from .evaluate import loss_of
 from .models import PARTS, Model, data_for, load_model
@@ -40,7 +40,7 @@ def command(run: str, data: str, target: str | None, backend: str | None, as_jso
     found, trained_by, judged = gap_of("gap", run, model, data, target)
     if as_json:
         head = {"model": str(model.file), "data": judged, "training": trained_by}
-        click.echo(json.dumps(plain({**head, **found.to_json()}), allow_nan=False))
+        click.echo(dumps({**head, **found.to_json()}))
         return
     click.echo(f"{model.file} on {judged}, trained by {trained_by}, on {model.network.backend.name}")
     click.echo(str(found))

@@ -1,6 +1,5 @@
 """`bnengine recalibrate`: running statistics replaced by the exact ones, in a new checkpoint."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from .. import saving
 from ..data import ArraySource, Dataset
 from ..errors import InputError
 from ..inspect import recalibrate
-from ..runs import plain
+from ..plain_json import dumps
 from ..training.evaluation import evaluate
 from .assembly import source_of
 from .evaluate import loss_of
@@ -54,7 +53,7 @@ def command(
     saving.save_statistics(file, model.network, of=model.file)
     if as_json:
         head = {"model": str(model.file), "written": str(file), "data": dataset.name, "rows": source.rows}
-        click.echo(json.dumps(plain({**head, "before": before, "after": after}), allow_nan=False))
+        click.echo(dumps({**head, "before": before, "after": after}))
         return
     click.echo(f"{file}: {model.file} with the exact statistics of {source.rows:,} rows of {dataset.name}")
     for name in judged:
