@@ -36,12 +36,13 @@ def command(
     file = model_file("doctor", run)
     saved = saving.read(file)
     source = None if data is None else _source(run, data, target, backend)
-    found = doctor(saving.load(file, backend=backend_of("doctor", backend)), source, saved)
+    network = saving.load(file, backend=backend_of("doctor", backend))
+    found = doctor(network, source, saved)
     if as_json:
         findings = [finding.to_json() for finding in found]
         click.echo(dumps({"model": str(file), "data": data, "findings": findings}))
     else:
-        _show(str(file), data, found)
+        _show(str(file), data, found, bool(network.named_statistics()))
     if any(finding.severity == "error" for finding in found):
         ctx.exit(FOUND)
 
@@ -53,8 +54,9 @@ def _source(run: str, data: str, target: str | None, backend: str | None) -> Arr
     return ArraySource(dataset.x, None, preprocessing=prepared, indices=rows, **own)
 
 
-def _show(file: str, data: str | None, found: list[Finding]) -> None:
-    click.echo(f"{file}: {_count(found)}" + ("" if data else "; without DATA its inputs were not looked at"))
+def _show(file: str, data: str | None, found: list[Finding], normalised: bool) -> None:
+    left_out = "" if data else "; without DATA its inputs were not looked at"
+    click.echo(f"{file}: {_count(found)}{'' if normalised else '; it has no BatchNorm'}{left_out}")
     for finding in found:
         place = f", layer {finding.layer}" if finding.layer else ""
         click.echo(f"\n{finding.severity} {finding.id}{place}")
