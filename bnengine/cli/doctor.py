@@ -9,14 +9,15 @@ from ..plain_json import dumps
 from .app import FOUND
 from .assembly import backend_of
 from .models import data_for, load_model, model_file
+from .options import backend_option, json_option, target_option
 
 
 @click.command("doctor")
 @click.argument("run")
 @click.argument("data", required=False)
-@click.option("--target", metavar="COLUMN", help="The target column of a .csv file.  [as in training]")
-@click.option("--backend", metavar="NAME", help="auto, numpy, cupy, cupy:1, torch ...  [BNENGINE_BACKEND or auto]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@target_option
+@backend_option
+@json_option
 @click.pass_context
 def command(
     ctx: click.Context, run: str, data: str | None, target: str | None, backend: str | None, as_json: bool

@@ -13,15 +13,16 @@ from ..runs import CONFIG, read_config
 from .assembly import source_of
 from .evaluate import loss_of
 from .models import PARTS, Model, data_for, load_model
+from .options import backend_option, json_option, target_option
 from .settings import Settings
 
 
 @click.command("gap")
 @click.argument("run")
 @click.argument("data")
-@click.option("--target", metavar="COLUMN", help="The target column of a .csv file.  [as in training]")
-@click.option("--backend", metavar="NAME", help="auto, numpy, cupy, cupy:1, torch ...  [BNENGINE_BACKEND or auto]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@target_option
+@backend_option
+@json_option
 def command(run: str, data: str, target: str | None, backend: str | None, as_json: bool) -> None:
     """Say why training and evaluation of RUN differ, or why it does worse on DATA.
 

@@ -17,6 +17,7 @@ from ..plain_json import dumps
 from ..runs import kernels_of, read_metrics
 from .describe import task_of
 from .models import load_model
+from .options import json_option
 
 EXTRAS = {
     "matplotlib": "curves.png; pip install 'bnengine[plot]'",
@@ -29,7 +30,7 @@ EXTRAS = {
 
 @click.command("info")
 @click.argument("run", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def command(run: str | None, as_json: bool) -> None:
     """Show versions, every backend with its device (or why it cannot be used and what to do), and extras.
 

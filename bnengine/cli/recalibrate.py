@@ -14,6 +14,7 @@ from ..training.evaluation import evaluate
 from .assembly import source_of
 from .evaluate import loss_of
 from .models import Model, data_for, load_model
+from .options import backend_option, json_option, target_option
 
 NAME = "recalibrated.safetensors"
 
@@ -23,9 +24,9 @@ NAME = "recalibrated.safetensors"
 @click.argument("data")
 @click.option("-o", "--output", metavar="FILE", help=f"The checkpoint to write.  [{NAME} beside the model]")
 @click.option("--force", is_flag=True, help="Replace FILE if it is there.")
-@click.option("--target", metavar="COLUMN", help="The target column of a .csv file.  [as in training]")
-@click.option("--backend", metavar="NAME", help="auto, numpy, cupy, cupy:1, torch ...  [BNENGINE_BACKEND or auto]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@target_option
+@backend_option
+@json_option
 def command(
     run: str, data: str, output: str | None, force: bool, target: str | None, backend: str | None, as_json: bool
 ) -> None:
