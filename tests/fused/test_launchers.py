@@ -319,6 +319,16 @@ def test_a_destination_of_an_output_that_a_call_does_not_have_is_refused(device,
             REGISTRY["normalize_backward"](x, x, x, statistics, None, None, into=into)
 
 
+@pytest.mark.parametrize("name", ["sgd", "rmsprop", "adam"])
+def test_a_destination_of_a_slot_that_a_variant_lacks_is_refused(name, device):
+    example = next(e for e in examples(name, FLOAT) if any(a is None for a in e.args))
+    slots = dict(zip(REGISTRY[name].fields[1:-1], example.args[2:], strict=False))
+    for field in (*(slot for slot, a in slots.items() if a is None), "shadow"):
+        target = device.on_device(np.ones_like(example.args[0]))
+        with pytest.raises(InputError, match=f"no output '{field}'"):
+            run(device, name, example.args, example.options, {field: Into(target)})
+
+
 def test_an_arena_allocates_nothing_the_second_time(device):
     memory = Arena("fused")
     for name, example in in_rows_of(64):

@@ -101,8 +101,7 @@ def _update(
     reads = [ready(to, a, dtype) for a in (parameters, gradients, *slots.values())]
     old = {"parameters": parameters, **slots}
     writes = [None if a is None else output(to, name, a.shape, dtype, parameters) for name, a in old.items()]
-    for name in (n for n, a in old.items() if a is None):
-        absent(to, name)
+    absent(to, *(name for name, a in old.items() if a is None))
     along = cut_flat(parameters.size, parameters.itemsize)
     ranges = sorted((int(begin), int(end)) for begin, end in frozen)
     numbers = (table.shape[0], int(border), int(flag), len(ranges), *(end for pair in ranges for end in pair))

@@ -99,6 +99,7 @@ def _update(
     reads = [ready(to, a, dtype) for a in (parameters, gradients, *slots.values())]
     old = {"parameters": parameters, **slots}
     writes = [None if a is None else output(to, name, a.shape, dtype, parameters) for name, a in old.items()]
+    absent(to, *(name for name, a in old.items() if a is None))
     writes.append(_shadow(to, shadow))
     vector = vector_of(parameters, None, *reads, *writes)
     narrow = () if shadow is None else (storage_of(shadow),)
