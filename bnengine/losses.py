@@ -4,13 +4,14 @@ A loss checks targets and weighs a step on the host, where the data come from, a
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from . import ops
 from ._typing import Array
+from .configured import configured
 from .errors import InputError
 from .memory import Fresh
 from .ops import Into
@@ -194,13 +195,5 @@ LOSSES: dict[str, type[LossFunction]] = {
 
 def get_loss(given: str | dict[str, Any] | LossFunction) -> LossFunction:
     """The loss of a name (a key of `LOSSES`) or of a configuration, or the given object itself."""
-    if isinstance(given, LossFunction):
-        return given
-    options = {"name": given} if isinstance(given, str) else dict(given)
-    name = options.pop("name", None)
-    if name not in LOSSES:
-        raise InputError(f"loss: no loss {name!r}; choose one of {', '.join(LOSSES)}")
-    known = [field.name for field in fields(LOSSES[name])]
-    if unknown := sorted(options.keys() - set(known)):
-        raise InputError(f"loss: {name} has no option {unknown[0]!r}; it takes {', '.join(known) or 'none'}")
-    return LOSSES[name](**options)
+    found: LossFunction = given if isinstance(given, LossFunction) else configured(given, LOSSES, "loss")
+    return found

@@ -4,10 +4,11 @@ A learning rate is not among them: it comes from a schedule. Weight decay applie
 biases stay out of it (they lie behind the border in the flat buffer).
 """
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from . import ops
+from .configured import configured
 from .errors import InputError
 from .ops import Op
 
@@ -153,13 +154,5 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {cls.name: cls for cls in (SGD, RMSprop
 
 def get_optimizer(given: str | dict[str, Any] | Optimizer) -> Optimizer:
     """The optimizer of a name ("sgd", "rmsprop", "adam", "adamw") or configuration, or the given object itself."""
-    if isinstance(given, Optimizer):
-        return given
-    options = {"name": given} if isinstance(given, str) else dict(given)
-    name = options.pop("name", None)
-    if name not in OPTIMIZERS:
-        raise InputError(f"optimizer: no optimizer {name!r}; choose one of {', '.join(OPTIMIZERS)}")
-    known = [field.name for field in fields(OPTIMIZERS[name])]
-    if unknown := sorted(options.keys() - set(known)):
-        raise InputError(f"optimizer: {name} has no option {unknown[0]!r}; it takes {', '.join(known)}")
-    return OPTIMIZERS[name](**options)
+    found: Optimizer = given if isinstance(given, Optimizer) else configured(given, OPTIMIZERS, "optimizer")
+    return found

@@ -7,7 +7,6 @@ import sys
 import tomllib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from math import isfinite
 from pathlib import Path
 from shlex import quote
 from typing import Any, Self
@@ -18,6 +17,7 @@ from . import fused
 from ._version import __version__
 from .atomic import remove_leftovers, replace_file
 from .errors import CheckpointError, InputError
+from .plain_json import plain
 from .saving import MODEL
 
 if sys.platform != "win32":
@@ -193,15 +193,6 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
             break
         records.append(record)
     return records
-
-
-def plain(value: Any) -> Any:
-    """JSON values of a record's: what is not finite becomes None, since JSON has no words for it."""
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _line(record: Mapping[str, Any]) -> str:

@@ -23,13 +23,17 @@ Weights = Literal["auto", "raw", "average"]
 
 
 class Saved(NamedTuple):
-    """A network's configuration and state, its preprocessing, and a training's arrays and values."""
+    """A network's configuration and state, its preprocessing, and a training's arrays and values.
+
+    `recalibrated`: the running statistics were put in by `save_statistics`, and are no average of the training's.
+    """
 
     config: dict[str, Any]
     state: dict[str, np.ndarray]
     preprocessing: Preprocessing | None
     arrays: dict[str, np.ndarray]
     training: dict[str, Any] | None
+    recalibrated: bool = False
 
 
 def save(path: Any, network: Sequential, *, trainer: "Trainer | None" = None) -> None:
@@ -65,7 +69,7 @@ def save_statistics(path: Any, network: Sequential, *, of: Any) -> None:
     for name, array in network.state_dict().items():
         if name not in parameters:
             tensors[prefix + name] = array
-    checkpoint.write(file_of(path), tensors, metadata)
+    checkpoint.write(file_of(path), tensors, {**metadata, "recalibrated": True})
 
 
 def read(path: Any) -> Saved:
@@ -82,7 +86,8 @@ def read(path: Any) -> Saved:
         parts[part][rest] = array
     values = metadata.get("preprocessing")
     preprocessing = None if values is None else Preprocessing.from_state(values, parts["preprocessing"])
-    return Saved(metadata["network"], parts["network"], preprocessing, parts["training"], metadata.get("training"))
+    training, recalibrated = metadata.get("training"), bool(metadata.get("recalibrated"))
+    return Saved(metadata["network"], parts["network"], preprocessing, parts["training"], training, recalibrated)
 
 
 def load(

@@ -2,11 +2,11 @@
 
 import json
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Any, NamedTuple
 
 from ..atomic import replace_file
 from ..errors import InputError
+from ..plain_json import plain
 from .targets import judged
 
 
@@ -62,12 +62,3 @@ def put(path: str, found: Any) -> None:
         raise InputError(
             f"bench: {path} cannot be written ({error.strerror}); give --json a file in a folder that exists"
         ) from error
-
-
-def plain(value: Any) -> Any:
-    """`value` as JSON can hold it."""
-    if isinstance(value, dict):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(inner) for inner in value]
-    return None if isinstance(value, float) and not isfinite(value) else value

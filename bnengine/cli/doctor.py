@@ -1,24 +1,23 @@
 """`bnengine doctor`: what is wrong with a network's batch normalisation, and what cures it."""
 
-import json
-
 import click
 
 from .. import saving
 from ..data import ArraySource
 from ..inspect import Finding, doctor
-from ..runs import plain
+from ..plain_json import dumps
 from .app import FOUND
 from .assembly import backend_of
 from .models import data_for, load_model, model_file
+from .options import backend_option, json_option, target_option
 
 
 @click.command("doctor")
 @click.argument("run")
 @click.argument("data", required=False)
-@click.option("--target", metavar="COLUMN", help="The target column of a .csv file.  [as in training]")
-@click.option("--backend", metavar="NAME", help="auto, numpy, cupy, cupy:1, torch ...  [BNENGINE_BACKEND or auto]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@target_option
+@backend_option
+@json_option
 @click.pass_context
 def command(
     ctx: click.Context, run: str, data: str | None, target: str | None, backend: str | None, as_json: bool
@@ -38,12 +37,13 @@ def command(
     file = model_file("doctor", run)
     saved = saving.read(file)
     source = None if data is None else _source(run, data, target, backend)
-    found = doctor(saving.load(file, backend=backend_of("doctor", backend)), source, saved)
+    network = saving.load(file, backend=backend_of("doctor", backend))
+    found = doctor(network, source, saved)
     if as_json:
         findings = [finding.to_json() for finding in found]
-        click.echo(json.dumps(plain({"model": str(file), "data": data, "findings": findings}), allow_nan=False))
+        click.echo(dumps({"model": str(file), "data": data, "findings": findings}))
     else:
-        _show(str(file), data, found)
+        _show(str(file), data, found, bool(network.named_statistics()))
     if any(finding.severity == "error" for finding in found):
         ctx.exit(FOUND)
 
@@ -55,8 +55,9 @@ def _source(run: str, data: str, target: str | None, backend: str | None) -> Arr
     return ArraySource(dataset.x, None, preprocessing=prepared, indices=rows, **own)
 
 
-def _show(file: str, data: str | None, found: list[Finding]) -> None:
-    click.echo(f"{file}: {_count(found)}" + ("" if data else "; without DATA its inputs were not looked at"))
+def _show(file: str, data: str | None, found: list[Finding], normalised: bool) -> None:
+    left_out = "" if data else "; without DATA its inputs were not looked at"
+    click.echo(f"{file}: {_count(found)}{'' if normalised else '; it has no BatchNorm'}{left_out}")
     for finding in found:
         place = f", layer {finding.layer}" if finding.layer else ""
         click.echo(f"\n{finding.severity} {finding.id}{place}")

@@ -1,6 +1,5 @@
 """`bnengine evaluate`: how good a trained network is on data with known answers."""
 
-import json
 import sys
 from typing import Any
 
@@ -13,10 +12,11 @@ from ..data import Dataset, groups
 from ..inference import predict
 from ..losses import LossFunction, get_loss
 from ..metrics import R2, Accuracy, ConfusionMatrix, MeanAbsoluteError, Metric, TopK
-from ..runs import plain
+from ..plain_json import dumps
 from ..training.evaluation import evaluate
 from .assembly import source_of
 from .models import Model, data_for, load_model
+from .options import backend_option, json_option, target_option
 
 TOP = 5
 ROWS_AT_ONCE = 1024
@@ -25,9 +25,9 @@ ROWS_AT_ONCE = 1024
 @click.command("evaluate")
 @click.argument("run")
 @click.argument("data")
-@click.option("--target", metavar="COLUMN", help="The target column of a .csv file.  [as in training]")
-@click.option("--backend", metavar="NAME", help="auto, numpy, cupy, cupy:1, torch ...  [BNENGINE_BACKEND or auto]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@target_option
+@backend_option
+@json_option
 def command(run: str, data: str, target: str | None, backend: str | None, as_json: bool) -> None:
     """Measure the network of RUN on DATA.
 
@@ -49,7 +49,7 @@ def command(run: str, data: str, target: str | None, backend: str | None, as_jso
     else:
         result, matrix = _classification(model, dataset, rows)
     if as_json:
-        click.echo(json.dumps(plain(result), allow_nan=False))
+        click.echo(dumps(result))
     else:
         _show(model, result, matrix)
 

@@ -1,25 +1,28 @@
 """`bnengine gap`: why a network does worse in evaluation than in training."""
 
-import json
 from typing import Any
 
 import click
 
+from .. import saving
 from ..errors import InputError
+from ..inspect.findings import Known
 from ..inspect.gap import Gap, gap
-from ..runs import CONFIG, plain, read_config
+from ..plain_json import dumps
+from ..runs import CONFIG, read_config
 from .assembly import source_of
 from .evaluate import loss_of
 from .models import PARTS, Model, data_for, load_model
+from .options import backend_option, json_option, target_option
 from .settings import Settings
 
 
 @click.command("gap")
 @click.argument("run")
 @click.argument("data")
-@click.option("--target", metavar="COLUMN", help="The target column of a .csv file.  [as in training]")
-@click.option("--backend", metavar="NAME", help="auto, numpy, cupy, cupy:1, torch ...  [BNENGINE_BACKEND or auto]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@target_option
+@backend_option
+@json_option
 def command(run: str, data: str, target: str | None, backend: str | None, as_json: bool) -> None:
     """Say why training and evaluation of RUN differ, or why it does worse on DATA.
 
@@ -38,7 +41,7 @@ def command(run: str, data: str, target: str | None, backend: str | None, as_jso
     found, trained_by, judged = gap_of("gap", run, model, data, target)
     if as_json:
         head = {"model": str(model.file), "data": judged, "training": trained_by}
-        click.echo(json.dumps(plain({**head, **found.to_json()}), allow_nan=False))
+        click.echo(dumps({**head, **found.to_json()}))
         return
     click.echo(f"{model.file} on {judged}, trained by {trained_by}, on {model.network.backend.name}")
     click.echo(str(found))
@@ -66,6 +69,7 @@ def gap_of(command: str, run: str, model: Model, data: str, target: str | None) 
         training=None if data == "train" else trained,
         batch_size=settings.batch_size,
         accumulate=settings.accumulate,
+        steps=Known.of(saving.read(model.file), None).steps,
         loss=loss_of(model),
     )
     return found, trained_by, judged

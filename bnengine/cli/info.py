@@ -1,7 +1,6 @@
 """`bnengine info`: what bnengine finds on this machine, or what a run is."""
 
 import importlib.metadata
-import json
 import platform
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,11 @@ from .._version import __version__
 from ..backend import available_backends, get_backend
 from ..errors import BackendError, InputError
 from ..network import Sequential
-from ..runs import kernels_of, plain, read_metrics
+from ..plain_json import dumps
+from ..runs import kernels_of, read_metrics
 from .describe import task_of
 from .models import load_model
+from .options import json_option
 
 EXTRAS = {
     "matplotlib": "curves.png; pip install 'bnengine[plot]'",
@@ -29,7 +30,7 @@ EXTRAS = {
 
 @click.command("info")
 @click.argument("run", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def command(run: str | None, as_json: bool) -> None:
     """Show versions, every backend with its device (or why it cannot be used and what to do), and extras.
 
@@ -41,7 +42,7 @@ def command(run: str | None, as_json: bool) -> None:
     """
     found = machine() if run is None else of_run(run)
     if as_json:
-        click.echo(json.dumps(plain(found), allow_nan=False))
+        click.echo(dumps(found))
     elif run is None:
         _show_machine(found)
     else:

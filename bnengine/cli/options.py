@@ -8,6 +8,13 @@ import click
 
 from .settings import Kind, flag, table
 
+# What commands that look at a run and data have alike.
+target_option = click.option("--target", metavar="COLUMN", help="The target column of a .csv file.  [as in training]")
+backend_option = click.option(
+    "--backend", metavar="NAME", help="auto, numpy, cupy, cupy:1, torch ...  [BNENGINE_BACKEND or auto]"
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
 TITLES = {"data": "Data", "network": "Network", "training": "Training", "run": "Machine and repeatability"}
 
 

@@ -13,6 +13,7 @@ from ..data import Preprocessing
 from ..errors import InputError
 from ..inference import Predictions, predict
 from .models import data_for, load_model
+from .options import backend_option
 
 
 @click.command("predict")
@@ -21,7 +22,7 @@ from .models import data_for, load_model
 @click.option("-o", "--output", required=True, metavar="FILE", help="The file to write: .csv or .npz.")
 @click.option("--force", is_flag=True, help="Replace FILE if it is there.")
 @click.option("--target", metavar="COLUMN", help="A column of a .csv file to leave out.  [the target of training]")
-@click.option("--backend", metavar="NAME", help="auto, numpy, cupy, cupy:1, torch ...  [BNENGINE_BACKEND or auto]")
+@backend_option
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def command(
     run: str, data: str, output: str, force: bool, target: str | None, backend: str | None, quiet: bool

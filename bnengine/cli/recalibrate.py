@@ -1,6 +1,5 @@
 """`bnengine recalibrate`: running statistics replaced by the exact ones, in a new checkpoint."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,12 @@ from .. import saving
 from ..data import ArraySource, Dataset
 from ..errors import InputError
 from ..inspect import recalibrate
-from ..runs import plain
+from ..plain_json import dumps
 from ..training.evaluation import evaluate
 from .assembly import source_of
 from .evaluate import loss_of
 from .models import Model, data_for, load_model
+from .options import backend_option, json_option, target_option
 
 NAME = "recalibrated.safetensors"
 
@@ -24,9 +24,9 @@ NAME = "recalibrated.safetensors"
 @click.argument("data")
 @click.option("-o", "--output", metavar="FILE", help=f"The checkpoint to write.  [{NAME} beside the model]")
 @click.option("--force", is_flag=True, help="Replace FILE if it is there.")
-@click.option("--target", metavar="COLUMN", help="The target column of a .csv file.  [as in training]")
-@click.option("--backend", metavar="NAME", help="auto, numpy, cupy, cupy:1, torch ...  [BNENGINE_BACKEND or auto]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@target_option
+@backend_option
+@json_option
 def command(
     run: str, data: str, output: str | None, force: bool, target: str | None, backend: str | None, as_json: bool
 ) -> None:
@@ -54,7 +54,7 @@ def command(
     saving.save_statistics(file, model.network, of=model.file)
     if as_json:
         head = {"model": str(model.file), "written": str(file), "data": dataset.name, "rows": source.rows}
-        click.echo(json.dumps(plain({**head, "before": before, "after": after}), allow_nan=False))
+        click.echo(dumps({**head, "before": before, "after": after}))
         return
     click.echo(f"{file}: {model.file} with the exact statistics of {source.rows:,} rows of {dataset.name}")
     for name in judged:

@@ -1,6 +1,5 @@
 """`bnengine train`: a new run, or one that goes on."""
 
-import json
 import signal
 import sys
 import threading
@@ -14,7 +13,8 @@ import click
 
 from .. import saving
 from ..errors import InputError, TrainingFailed
-from ..runs import RunFolder, check_free, plain, read_config, read_metrics
+from ..plain_json import dumps
+from ..runs import RunFolder, check_free, read_config, read_metrics
 from ..training import Callback, EarlyStopping, Trainer
 from ..training.callbacks import Record
 from .app import INTERRUPTED, TERMINATED, Interrupted
@@ -102,7 +102,7 @@ def command(
         else:
             result = _new(_settings(data, config, given), out, manner)
     if as_json:
-        click.echo(json.dumps(plain(result), allow_nan=False))
+        click.echo(dumps(result))
 
 
 def _settings(data: str | None, config: str | None, given: dict[str, Any]) -> Settings:

@@ -9,6 +9,7 @@ import click
 
 from ..verify import Certificate, Row, verify
 from .app import FAILED
+from .options import json_option
 from .tables import print_table
 
 HEADER = ("what", "a", "b", "worst error", "bound", "ok", "nearest to its bound")
@@ -20,7 +21,7 @@ PLURAL = {"op": "ops", "layer": "layers", "optimizer": "optimizers", "training":
 @click.option("--quick", is_flag=True, help="A few training steps instead of 50.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Seed of inputs and weights.  [0]")
 @click.option("--all", "every", is_flag=True, help="A line for each comparison.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 @click.pass_context
 def command(ctx: click.Context, backends: tuple[str, ...], quick: bool, seed: int, every: bool, as_json: bool) -> None:
     """Show that all array libraries, dtypes and fused versions agree on this machine.

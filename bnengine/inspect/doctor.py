@@ -21,7 +21,7 @@ def doctor(
       what units make of them. Labels are not needed: gradients are measured on noise.
     - `training`: the Trainer, or what `bnengine.saving.read` returns; None: what depends on steps, batches and the
       optimizer is not looked at, but for what `settings` says by hand: steps, batch_size, accumulate, rows, optimizer,
-      learning_rate.
+      learning_rate, recalibrated.
 
     The network is left as it is. Raises InputError.
     """

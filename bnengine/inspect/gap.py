@@ -62,9 +62,10 @@ class Off(NamedTuple):
 class LayerGap(NamedTuple):
     """One BatchNorm: the share its steps keep, how many made its statistics, what they remember, how far off they are.
 
-    decay d (None: all batches alike), steps t = count / rows of a step. remembered: the batches that an average with
-    these weights is as good as, (sum w)^2 / sum w^2 = (1 - d^t)/(1 + d^t) (1 + d)/(1 - d). initial: the weight still
-    on mean 0 and variance 1, d^t. running, data: of the running statistics, and of the data's own.
+    decay d (None: all batches alike). steps t: those of the training where they are known and the count of rows agrees,
+    else count / rows of a step, too few where an epoch's last batch is a short one. remembered: the batches that an
+    average with these weights is as good as, (sum w)^2 / sum w^2 = (1 - d^t)/(1 + d^t) (1 + d)/(1 - d). initial: the
+    weight still on mean 0 and variance 1, d^t. running, data: of the running statistics, and of the data's own.
     """
 
     name: str
@@ -140,13 +141,15 @@ def gap(
     training: Any = None,
     batch_size: int = 64,
     accumulate: int = 1,
+    steps: int | None = None,
     loss: LossFunction | str | None = None,
 ) -> Gap:
     """Find out why `network` does worse in evaluation than in training, or on `data` than on what it was trained on.
 
     `data`, `training`: a Source, arrays (x, y) of ready features, or a raw `Dataset`; `data` may lack targets. Without
     `training`, `data` are taken for the training rows, and a shift cannot be seen. `batch_size`, `accumulate`: those of
-    the training. `loss`: what it was trained for, None for the usual one of the targets.
+    the training. `steps`: how many it took, None for those that make the rows that the statistics count. `loss`: what
+    it was trained for, None for the usual one of the targets.
 
     A cost counts from 0.05 in loss or 0.02 in accuracy on (`Measured.cost`); of these three the greatest is named:
     - evaluating training rows by the running statistics instead of the exact ones: "uncentred inputs" where the exact
@@ -178,7 +181,7 @@ def gap(
             found["data", "running"] = scores.by(running, given)
             found["data", "exact of training"] = scores.by(exact, given)
             found["data", "their own"] = scores.by(own, given)
-    layers = tuple(_layers(network, running, exact, own, rows, batch_size * accumulate))
+    layers = tuple(_layers(network, running, exact, own, rows, batch_size * accumulate, steps))
     # a mean of n rows is off by 1/sqrt(n) sigma, its standard deviation by 1/sqrt(2n) of it: sqrt(1.5/n) together
     chance = max(SHIFT, 4 * sqrt(1.5 / least)) if training is not None else inf
     case = _Case(scores, train, running, exact, layers, found, batch_size, offset, chance)
@@ -198,7 +201,7 @@ def _inputs(source: Source) -> tuple[int, float]:
 
 def _layers(
     network: Sequential, running: Mapping[str, Array], exact: Mapping[str, Array], own: Mapping[str, Array],
-    rows: int, per_step: int,
+    rows: int, per_step: int, taken: int | None,
 ) -> Iterator[LayerGap]:  # fmt: skip
     kinds = dict(walk(network.given))
     handles = network.named_handles()
@@ -206,11 +209,19 @@ def _layers(
         place, handle = name.removesuffix(".statistics"), handles[name]
         assert isinstance(handle, Statistics)
         eps, right = getattr(kinds[place], "eps", 1e-5), exact[name]
-        steps = float(found[0, 0]) * rows / (float(right[0, 0]) * per_step)
+        steps = _steps(float(found[0, 0]) / float(right[0, 0]), rows, per_step, taken)
         d, off = handle.decay, _off(found, right, eps)
         left = 0.0 if d is None or off.size < SAME else d**steps
         remembered = steps if d is None or off.size < SAME else (1 - left) / (1 + left) * (1 + d) / (1 - d)
         yield LayerGap(place, len(found[0]), eps, d, steps, remembered, left, off, _off(own[name], right, eps))
+
+
+def _steps(epochs: float, rows: int, per_step: int, taken: int | None) -> float:
+    """The steps of the training, if statistics of so many epochs can be theirs: recalibrated ones are not."""
+    least = epochs * rows / per_step
+    if taken is not None and 0.8 * least <= taken <= 1.25 * epochs * ceil(rows / per_step):
+        return float(taken)
+    return least
 
 
 def _off(found: Array, right: Array, eps: float) -> Off:

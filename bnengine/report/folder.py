@@ -1,6 +1,7 @@
 """The folder of a report: a page and tables beside it; never anybody else's folder."""
 
 import csv
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from io import StringIO
@@ -14,8 +15,16 @@ PAGE, FIGURES, SERIES, STATISTICS = FILES = "index.html", "figures.csv", "series
 
 
 def check_folder(owner: str, folder: Path) -> None:
-    """InputError unless `folder` is new, empty, or holds a report and nothing else, which the new one replaces."""
+    """InputError unless `folder` is new, empty, or holds a report and nothing else, which the new one replaces.
+
+    So that nothing runs in vain, the folder, or the nearest one above it that is there, must be writable too.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if there.is_dir() and not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{owner} {folder}: {there} is not writable; name another folder")
     if not folder.exists():
+        if not there.is_dir():
+            raise InputError(f"{owner} {folder}: {there} is a file; name another folder")
         return
     if not folder.is_dir():
         raise InputError(f"{owner} {folder}: this is a file; name a folder, which is made")

@@ -40,7 +40,7 @@ class Activations(Callback):
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise InputError(f"Activations: every {every!r} is not a whole number of steps from 1 up")
         self.every = every
-        self.done = 0  # steps that were begun
+        self.done = 0  # steps
         self._steps: list[int] = []
         self._layers: dict[str, dict[str, list[float]]] = {}
 
@@ -49,10 +49,15 @@ class Activations(Callback):
         if self.done % self.every == 0 or (self.done < self.every and _is_round(self.done)):
             self._steps.append(self.done)
             self._sample(trainer, group)
-        self.done += 1
+
+    def steps_ahead(self, trainer: "Trainer") -> int:  # noqa: ARG002
+        """To the next sample."""
+        power = int("1" + "0" * (len(str(self.done)) - 1))
+        following = next(n for n in (power, 2 * power, 5 * power, 10 * power) if n > self.done)
+        return min(following, self.done // self.every * self.every + self.every) - self.done
 
     def _sample(self, trainer: "Trainer", group: Group) -> None:
-        network, batch = trainer.network, group.batches()[0]
+        network, batch = trainer.network, group.batches(0)[0]
         backend, x = network.backend, network.asarray(batch.x)
         keys = network.seed, trainer.step.counters[:1], backend.asarray(batch.samples, "int64")
         run = Pass(True, Fresh(), network.statistics.like(), *keys, products=network.products)

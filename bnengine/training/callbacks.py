@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 _AVERAGE = "average."
+MANY = 1 << 30  # steps
 
 
 class Callback:
@@ -29,6 +30,12 @@ class Callback:
 
     def step_ends(self, trainer: "Trainer") -> None:
         """After each optimizer step; reading from the device here costs time."""
+
+    def steps_ahead(self, trainer: "Trainer") -> int:
+        """How many steps may be done at once, in one call where that can be, before `step_ends` is due: by default 1
+        where a class has a `step_ends` of its own, else any number.
+        """
+        return MANY if type(self).step_ends is Callback.step_ends else 1
 
     def epoch_ends(self, trainer: "Trainer", record: Record) -> None:
         """After validation; `record` is the epoch's line of metrics."""
@@ -145,6 +152,9 @@ class Checkpointing(Callback):
     def step_ends(self, trainer: "Trainer") -> None:
         if self.every_steps and trainer.group % self.every_steps == 0:
             trainer.save(self.path)
+
+    def steps_ahead(self, trainer: "Trainer") -> int:
+        return self.every_steps - trainer.group % self.every_steps if self.every_steps else MANY
 
     def epoch_ends(self, trainer: "Trainer", record: Record) -> None:
         trainer.save(self.path)

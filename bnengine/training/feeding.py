@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 
 
 class Group(NamedTuple):
-    """A step to be done: the rows of its micro-batches, and their data; where these lie on the device, for a fault."""
+    """A step to be done: the rows of its micro-batches, and how many steps there are of such, itself and behind it.
+
+    `batches(i)`: the data of the i-th of these; where they lie on the device, for a fault.
+    """
 
     sizes: tuple[int, ...]
-    batches: Callable[[], list[Batch]]
+    alike: int
+    batches: Callable[[int], list[Batch]]
 
 
 def bring(source: Source, step: Step, wanted: Literal["auto"] | bool) -> None:
@@ -37,26 +41,35 @@ def bring(source: Source, step: Step, wanted: Literal["auto"] | bool) -> None:
 
 
 def steps_of(trainer: "Trainer", source: Source) -> Iterator[Group]:
-    """Each step that is still to be done in the trainer's epoch."""
+    """What is still to be done in the trainer's epoch: the step that it stands at, each time anew."""
     done, k = trainer.group * trainer.accumulate, trainer.accumulate
     if isinstance(source, IterableSource):
         batches = source.epoch(skip=done)
         while taken := list(islice(batches, k)):
-            yield Group(tuple(len(batch.x) for batch in taken), partial(list, taken))
+            yield Group(tuple(len(batch.x) for batch in taken), 1, partial(_given, taken))
         return
     assert source.rows is not None
     positions = order(source.rows, seed=trainer.network.seed, epoch=trainer.epoch)
     micro = groups(source.rows, trainer.batch_size)
     steps = [micro[i : i + k] for i in range(0, len(micro), k)]
-    first, resident = trainer.group, trainer.step.resident
-    if resident is not None:
-        resident.start(positions, steps, first)
-    for parts in steps[first:]:
-        yield Group(tuple(s.stop - s.start for s in parts), partial(_taken, source, positions, parts))
+    if trainer.step.resident is not None:
+        trainer.step.resident.start(positions, steps, trainer.group)
+    while (at := trainer.group) < len(steps):
+        sizes = _sizes(steps[at])
+        alike = len(steps) - at - (_sizes(steps[-1]) != sizes)  # only the last one may be another
+        yield Group(sizes, alike, partial(_taken, source, positions, steps, at))
 
 
-def _taken(source: Source, positions: np.ndarray, parts: Sequence[slice]) -> list[Batch]:
-    return [source.take(positions[part]) for part in parts]
+def _sizes(parts: Sequence[slice]) -> tuple[int, ...]:
+    return tuple(part.stop - part.start for part in parts)
+
+
+def _given(batches: list[Batch], _: int) -> list[Batch]:
+    return batches
+
+
+def _taken(source: Source, positions: np.ndarray, steps: Sequence[Sequence[slice]], at: int, i: int) -> list[Batch]:
+    return [source.take(positions[part]) for part in steps[at + i]]
 
 
 def as_source(data: Any, dtype: str, name: str, preprocessing: Preprocessing | None = None) -> Source | None:

@@ -1,9 +1,25 @@
 """How much memory a batch needs, for the message when there is too little."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..errors import TrainingFailed
 from ..layers import walk
 from ..network import Sequential
 
 BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+
+
+@contextmanager
+def enough_memory(network: Sequential, rows: int, accumulate: int) -> Iterator[None]:
+    """Inside, running out of memory is told with what a batch of `rows` rows needs, and the cure: TrainingFailed."""
+    try:
+        yield
+    except MemoryError as error:
+        raise TrainingFailed(
+            f"fit: out of memory in a batch of {rows} rows, which needs about {estimate(network, rows)}; take a "
+            f"smaller batch size and accumulate more micro-batches (accumulate={2 * accumulate} halves it)"
+        ) from error
 
 
 def estimate(network: Sequential, rows: int) -> str:

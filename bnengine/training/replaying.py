@@ -28,14 +28,16 @@ class Mode(NamedTuple):
 class _Kept:
     """A recorded step, and what runs it again; None until that is settled, at the first replay.
 
-    `again` is to wait while the step is `watched`: until a second recording launched the same. `memory`: that of the
-    recording, as `Replays` counts it; None where it grew meanwhile, so that the next one will lie elsewhere.
+    `again` is to wait while the step is `watched`: until a second recording launched the same. `many`: runs it several
+    times in one call, where there is such. `memory`: that of the recording, as `Replays` counts it; None where it grew
+    meanwhile, so that the next one will lie elsewhere.
     """
 
     def __init__(self, plan: Plan, memory: tuple[int, ...] | None) -> None:
         self.plan, self.memory, self.watched = plan, memory, False
         self.mode: Mode | None = None
         self.again: Callable[[], None] | None = None
+        self.many: Callable[[int, Array], int] | None = None
 
 
 def has_graphs(backend: str) -> bool:
@@ -67,7 +69,7 @@ class Replays:
         self._kept: dict[Hashable, _Kept] = {}
         self._memory_of_plans: tuple[int, ...] = ()
         self._changes, self._seen = changes, changes.count
-        self._last: tuple[Hashable, Callable[[], None]] | None = None
+        self._last: tuple[Hashable, _Kept] | None = None
 
     @property
     def plans(self) -> dict[Hashable, Plan]:
@@ -84,19 +86,23 @@ class Replays:
         memory: Callable[[], tuple[int, ...]],
         owned: Callable[[], list[Array]],
         run: Callable[[], None],
-    ) -> None:
+        times: int = 1,
+        until: Array = None,
+    ) -> int:
         """Run a step: `key` says what a plan of it has baked in, `memory` counts the replacements of memory it points
         to, `owned` is the memory outside the arena that it reads.
+
+        Returns how many steps it ran: `times` at most where one call can run many, none behind one that changed the
+        number `until`.
         """
         if not self.replay:
             run()
-            return
+            return 1
         if memory() != self._memory_of_plans or self._changes.count != self._seen:
             self._kept.clear()
             self._last, self._memory_of_plans, self._seen = None, memory(), self._changes.count
         if self._last is not None and self._last[0] == key:
-            self._last[1]()
-            return
+            return _run_again(self._last[1], times, until)
         kept = self._kept.get(key)
         if kept is None or kept.watched:
             with self.memory.recording(owned()) as plan:
@@ -104,12 +110,16 @@ class Replays:
             now = memory()
             self._kept[key] = self._settled(key, plan, kept, now if now == self._memory_of_plans else None)
             self._memory_of_plans, self._seen, self._last = now, self._changes.count, None
-            return
-        again = run if kept.mode is not None and kept.mode.how == "op by op" else self._replay_of(key, kept)
-        if again is not run:
-            self._last = key, again
-        again()
+            return 1
+        if kept.mode is not None and kept.mode.how == "op by op":
+            run()
+            done = 1
+        else:
+            self._find_replay(key, kept)
+            self._last = key, kept
+            done = _run_again(kept, times, until)
         self._seen = self._changes.count  # what a layer sets while it runs is no news
+        return done
 
     def _settled(self, key: Hashable, plan: Plan, before: _Kept | None, memory: tuple[int, ...] | None) -> _Kept:
         kept, why = _Kept(plan, memory), ""
@@ -126,21 +136,30 @@ class Replays:
             kept.mode = Mode(key, "op by op", 0, why)
         return kept
 
-    def _replay_of(self, key: Hashable, kept: _Kept) -> Callable[[], None]:
+    def _find_replay(self, key: Hashable, kept: _Kept) -> None:
         """What replays it, made at the first replay: kernels of the recorded step are loaded by then."""
-        if kept.again is None:
-            found = self._replayer(kept.plan) if self.graph and self._replayer is not None else ""
-            if isinstance(found, str):
-                if found:
-                    self._refuse(found)
-                kept.again, kept.mode = kept.plan.replay, Mode(key, "launches", len(kept.plan.launches), found)
-            else:
-                kept.again, kept.mode = found, Mode(key, self._replayed_as, len(kept.plan.launches), "")
-        return kept.again
+        if kept.again is not None:
+            return
+        found = self._replayer(kept.plan) if self.graph and self._replayer is not None else ""
+        if isinstance(found, str):
+            if found:
+                self._refuse(found)
+            kept.again, kept.mode = kept.plan.replay, Mode(key, "launches", len(kept.plan.launches), found)
+        else:
+            kept.again, kept.mode = found, Mode(key, self._replayed_as, len(kept.plan.launches), "")
+            kept.many = getattr(found, "many", None)
 
     def _refuse(self, why: str) -> None:
         if self.graph is True:
             raise InputError(f"Step: graph=True, but {why}; take graph='auto'")
+
+
+def _run_again(kept: _Kept, times: int, until: Array) -> int:
+    if times > 1 and kept.many is not None:
+        return kept.many(times, until)
+    assert kept.again is not None
+    kept.again()
+    return 1
 
 
 def described(mode: Mode) -> str:

@@ -90,12 +90,15 @@ class Resident:
         self._known[len(positions)] = total
         return total
 
-    def take(self, sizes: tuple[int, ...]) -> None:
-        """The host's count of a step over micro-batches of these sizes."""
-        rows = sum(sizes)
-        if not sizes or min(sizes) < 1 or rows > self._rest:
-            raise InputError(f"Step: micro-batches of {sizes} rows, but {self._rest} rows of the epoch are left")
-        self._rest -= rows
+    def check(self, sizes: tuple[int, ...], times: int) -> None:
+        """Whether there are rows for so many steps over micro-batches of these sizes; else InputError."""
+        if times < 1 or not sizes or min(sizes) < 1 or times * sum(sizes) > self._rest:
+            steps = f"{times} steps over " if times != 1 else ""
+            raise InputError(f"Step: {steps}micro-batches of {sizes} rows, but {self._rest} rows of the epoch are left")
+
+    def take(self, sizes: tuple[int, ...], times: int) -> None:
+        """The host's count of so many steps."""
+        self._rest -= times * sum(sizes)
 
     def fields(self, rows: int) -> dict[str, Field | None]:
         """What a micro-batch of so many rows is made of."""

@@ -177,7 +177,7 @@ class Step:
         if not batches:
             raise InputError("Step: no micro-batches; give at least one")
         normaliser = self.inputs.weigh(batches)
-        self._count()
+        self._scheduled()
         with np.errstate(all="ignore"):  # what is not finite is data here, and judged
             micros = [self.inputs.put(i, batch) for i, batch in enumerate(batches)]
         shapes = tuple((m.x.shape, m.target.shape, str(m.target.dtype), m.weights is None) for m in micros)
@@ -189,20 +189,27 @@ class Step:
         self._held += 1
         return self.resident
 
-    def next(self, sizes: tuple[int, ...]) -> None:
-        """One optimizer step over the next rows of the data held, in micro-batches of these sizes."""
+    def next(self, sizes: tuple[int, ...], times: int = 1) -> int:
+        """An optimizer step over the next rows of the data held, in micro-batches of these sizes.
+
+        `times`: so many such steps are wanted, one behind the other. Returns how many were done: one, or where a replay
+        is one native call as many as it ran, which ends behind a step that was skipped.
+        """
         if self.resident is None:
             raise InputError("Step.next: no data is held; call hold(source) and start an epoch, or give batches")
-        self.resident.take(sizes)
-        self._count()
-        self._step(sizes, len(sizes), lambda: self._run_gathered(sizes))
+        self.resident.check(sizes, times)
+        times = min(times, self._scheduled())
+        done = self._step(sizes, len(sizes), lambda: self._run_gathered(sizes), times)
+        self.resident.take(sizes, done)
+        return done
 
-    def _count(self) -> None:
+    def _scheduled(self) -> int:
+        """How many more steps the table has rows for: at least one."""
         if self.called >= len(self.rates):
             self._prolong()
-        self.called += 1
+        return len(self.rates) - self.called
 
-    def _step(self, kind: Hashable, micros: int, run: Callable[[], None]) -> None:
+    def _step(self, kind: Hashable, micros: int, run: Callable[[], None], times: int = 1) -> int:
         """Run a step or replay it; its key is everything that a plan holds as a constant: shapes, settings, freezes."""
         if self.statistics == "per_micro_batch" and micros > len(self.proposals):
             self._propose(micros)
@@ -213,7 +220,9 @@ class Step:
             self.gradients.array[...] = 0
             self.proposed[...] = 0
         self._last_key = key
-        self._replays(key, self._generations, self._owned, run)
+        done = self._replays(key, self._generations, self._owned, run, times, self.counters[SKIPPED:])
+        self.called += done
+        return done
 
     @property
     def plans(self) -> dict[Hashable, Plan]:

@@ -1,7 +1,7 @@
 """Trainer: epochs of training steps over a source of data, with validation, callbacks and exact resumption."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import ceil
 from numbers import Integral
 from time import perf_counter
@@ -23,7 +23,7 @@ from .callbacks import Callback, Record
 from .diagnosis import first_non_finite
 from .evaluation import evaluate
 from .feeding import Group, as_source, bring, steps_of
-from .footprint import estimate
+from .footprint import enough_memory
 from .interrupts import deferred_interrupt
 from .plain import listed, restored, written
 from .progress import Progress, progress
@@ -107,8 +107,8 @@ class Trainer:
         `train`, `validation`: a Source, a pair (x, y) or triple (x, y, weights) of arrays, or a callable that returns
         an iterable of such batches; arrays hold ready features, raw data need a Source with their preprocessing.
         `batch_size`: rows of a micro-batch. Called again with more epochs, it goes on.
-        The order of the rows is given by the network's seed and the epoch. Ctrl-C ends it cleanly after the running
-        step. A training that had stopped early when its state was loaded stays stopped; a second call goes on. Raises
+        The order of the rows is given by the network's seed and the epoch. Ctrl-C ends it cleanly between two
+        steps. A training that had stopped early when its state was loaded stays stopped; a second call goes on. Raises
         TrainingFailed when ten steps in a row are not finite, naming the first layer at fault; those that only lower a
         loss scale above 1 are not counted.
         """
@@ -191,11 +191,11 @@ class Trainer:
         for i, group in enumerate(steps_of(self, source)):
             if steps is None and i and i % READ_EVERY == 0:
                 self.step.schedule(self.schedule.for_steps(self.step.report().steps, READ_EVERY))
-            self._run(group)
-            self.group += 1
-            rows += sum(group.sizes)
+            done = self._run(group)
+            self.group += done
+            rows += done * sum(group.sizes)
             if self._reads():
-                report = self._watch(group, shown, skipped)
+                report = self._watch(partial(group.batches, done - 1), shown, skipped)
                 skipped = report.skipped
                 seconds = perf_counter() - started
                 shown.advance(self.group, report.loss, self.schedule.rate(report.steps), rows / max(seconds, 1e-9))
@@ -240,31 +240,25 @@ class Trainer:
             )
         return float(found[0])
 
-    def _run(self, group: Group) -> None:
-        with self._memory(max(group.sizes)):
+    def _run(self, group: Group) -> int:
+        """A step, or as many like it as one call can do before somebody wants to look: how many."""
+        with enough_memory(self.network, max(group.sizes), self.accumulate):
             if self.watch is not None:
                 self.watch.step_begins(self, group)
             if self.step.resident is not None:
-                self.step.next(group.sizes)
+                ahead = min((callback.steps_ahead(self) for callback in self.callbacks), default=group.alike)
+                done = self.step.next(group.sizes, min(ahead, group.alike))
             else:
-                self.step(group.batches())
-
-    @contextmanager
-    def _memory(self, rows: int) -> Iterator[None]:
-        """Inside, running out of memory is told with what a batch of `rows` rows needs, and the cure."""
-        try:
-            yield
-        except MemoryError as error:
-            raise TrainingFailed(
-                f"fit: out of memory in a batch of {rows} rows, which needs about {estimate(self.network, rows)}; "
-                f"take a smaller batch size and accumulate more micro-batches (accumulate={2 * self.accumulate} "
-                "halves it)"
-            ) from error
+                done = 1
+                self.step(group.batches(0))
+            if self.watch is not None:
+                self.watch.done += done
+            return done
 
     def _reads(self) -> bool:
         return self.network.backend.name != "cupy" or self.group % READ_EVERY == 0
 
-    def _watch(self, group: Group | None, shown: Progress, skipped: int) -> Report:
+    def _watch(self, batches: Callable[[], list[Batch]] | None, shown: Progress, skipped: int) -> Report:
         """Read the counters; say when steps were skipped, give up after ten in a row."""
         report = self.step.report()
         self._tell_modes(shown)
@@ -278,7 +272,7 @@ class Trainer:
             )
         if report.longest_skip >= SKIPS_ALLOWED:
             self.step.forget_skips()  # whoever catches the error and cures its cause can go on
-            where = self._find_fault(group.batches()) if group else "it cannot be told which batch it was"
+            where = self._find_fault(batches()) if batches else "it cannot be told which batch it was"
             raise TrainingFailed(
                 f"fit: {report.longest_skip} steps in a row were not finite{not_counted(report.loss_scale)}; {where}. "
                 "The network is as it was before them: lower the learning rate, clip the gradients (clip_norm), or "

@@ -79,7 +79,8 @@ struct Pool {
 };
 
 Pool pool;
-thread_local bool inside = false;
+// Where a thread's memory is from its start: elsewhere the first look at it would allocate.
+__attribute__((tls_model("initial-exec"))) thread_local bool inside = false;
 
 inline void pause() {
 #if defined(__x86_64__) || defined(__i386__)

@@ -189,6 +189,18 @@ void** bnengine_plan_arrays(Plan* plan) { return plan->arrays; }
 
 int bnengine_run(const Plan* plan) { return int(pool_run(plan->work)); }
 
+int bnengine_run_on(const Plan* plan, index times, const index* until, index nanoseconds, index* ran) {
+  const index before = *until;
+  const int64_t end = now() + nanoseconds;
+  Outcome outcome = Outcome::done;
+  for (*ran = 0; *ran < times; ++*ran) {
+    if (*ran && (*until != before || now() > end)) break;
+    outcome = pool_run(plan->work);
+    if (outcome != Outcome::done) break;
+  }
+  return int(outcome);
+}
+
 int bnengine_run_timed(const Plan* plan, uint64_t* busy, uint64_t* ended) {
   const Timed timed{static_cast<const Group*>(plan->work.context), busy, ended + 1};
   Work work = plan->work;

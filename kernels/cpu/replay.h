@@ -61,6 +61,9 @@ BNENGINE_EXPORT Plan* bnengine_plan(const bnengine_group* groups, index count, c
 BNENGINE_EXPORT void** bnengine_plan_arrays(Plan* plan);
 // Runs all groups and allocates nothing.
 BNENGINE_EXPORT int bnengine_run(const Plan* plan);
+// Runs it so many times, one behind the other, at least once: no more behind one that changed `until`, or once so many
+// nanoseconds have passed. `ran`: how many there were.
+BNENGINE_EXPORT int bnengine_run_on(const Plan* plan, index times, const index* until, index nanoseconds, index* ran);
 // The same with a clock: adds to `busy` what each launch took, on all threads together, and says in `ended` when the call
 // began and each group ended, all in ticks of the processor's clock.
 BNENGINE_EXPORT int bnengine_run_timed(const Plan* plan, uint64_t* busy, uint64_t* ended);

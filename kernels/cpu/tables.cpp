@@ -24,7 +24,7 @@
 namespace bnengine {
 namespace {
 
-constexpr int kInterface = 4;
+constexpr int kInterface = 5;
 
 struct Table {
   const char* set;

@@ -1,4 +1,4 @@
-// Element by element over flat arrays: activations, sums, casts; and the gather of rows.
+// Element by element over flat arrays: activations, sums, casts.
 #include "common.cuh"
 
 namespace bnengine {

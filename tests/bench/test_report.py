@@ -1,12 +1,11 @@
 """What is written, when, and what a reader of the file finds."""
 
 import json
-from math import inf, nan
+from math import inf
 
 import pytest
 
 from bnengine.bench import NotRun, Report
-from bnengine.bench.report import plain
 from bnengine.errors import InputError
 
 
@@ -27,10 +26,6 @@ def test_the_file_has_all_there_is_and_is_replaced_each_time(tmp_path):
     assert second["copy_bandwidth"] == {"bytes_per_second": None}
     assert set(second) == {"environment", "copy_bandwidth", "gemm_rate", "rows", "targets", "not_run"}
     assert [p.name for p in tmp_path.iterdir()] == ["figures.json"]
-
-
-def test_numbers_that_json_lacks_become_none():
-    assert plain({"a": [1.0, inf, (nan, 2)], 3: {"b": -inf}}) == {"a": [1.0, None, [None, 2]], "3": {"b": None}}
 
 
 def test_a_file_that_cannot_be_written_is_told_with_its_cure(tmp_path):

@@ -42,7 +42,7 @@ def measured(widths: tuple[int, ...], batch: int, rounds: int) -> tuple[list[flo
     for i in range(rounds):
         positions = order(len(x), seed=0, epoch=i)
         resident.start(positions, rows, 0)
-        group = Group((batch,), lambda taken=positions[:batch]: [source.take(taken)])
+        group = Group((batch,), 1, lambda _, taken=positions[:batch]: [source.take(taken)])
         samples.append(_seconds(lambda group=group: watch.step_begins(trainer, group)))
         steps.append(_seconds(lambda: [trainer.step.next((batch,)) for _ in rows]) / len(rows))
     return steps[rounds // 10 :], samples[rounds // 10 :]

@@ -87,6 +87,12 @@ def test_uncentred_inputs_are_named_with_data_of_any_kind(bnengine: Command, tab
     assert "--scaling" in result.out
 
 
+def test_a_network_without_batch_norm_is_told_to_have_none(bnengine: Command, npz: str) -> None:
+    bnengine("train", npz, *TRAINED, "--norm", "none")
+    result = bnengine("doctor", "r", "train")
+    assert (result.code, result.out) == (0, "r/model.safetensors: nothing found; it has no BatchNorm\n")
+
+
 def test_mistakes_exit_with_2_and_say_what_to_do(bnengine: Command, npz: str) -> None:
     missing = bnengine("doctor", "runs/none")
     assert missing.code == 2

@@ -9,7 +9,7 @@ from bnengine.fused.cpu import _launch
 from bnengine.memory import Fresh, Outputs
 from bnengine.ops import REGISTRY, Example
 from tests.cpu.large import large
-from tests.cuda_on_cpu.cases import Case, assert_within, fields
+from tests.cuda_on_cpu.cases import Case, fields
 from tests.cuda_on_cpu.launch import Path
 from tests.cuda_on_cpu.storage import FLOAT
 
@@ -52,26 +52,14 @@ def assert_same_bits(got, expected, what):
 
 def assert_exact(name, example, storage):
     """Within the bound of the exact result: a reference that adds up thousands of rows in a chain is not always."""
-    case, got = Case(name, Path(storage, 1), example), run(name, example)
-    for field, value in got.items():
-        if value is not None:
-            case.check(field, value)
+    got = run(name, example)
+    Case(name, Path(storage, 1), example).check_all(got)
     return got
 
 
 def assert_right(name, example, storage):
     """Within the bound of the exact result, and twice that of the reference."""
-    case, got = Case(name, Path(storage, 1), example), assert_exact(name, example, storage)
-    with np.errstate(all="ignore"):
-        reference = fields(case.op, case.op.reference(*example.args, **example.options))
-    assert got.keys() == reference.keys()
-    for field, expected in reference.items():
-        if expected is None:
-            assert got[field] is None, (case.what, field)
-            continue
-        assert got[field].dtype == expected.dtype, (case.what, field)
-        with np.errstate(all="ignore"):
-            assert_within(got[field], expected, 2 * case.bound[field], f"{case.what}, {field}")
+    Case(name, Path(storage, 1), example).check_with_reference(run(name, example), example)
 
 
 def of_rows(name, rows, width, dtype=np.float32, activation="relu"):

@@ -168,6 +168,44 @@ def test_a_steady_run_asks_for_no_memory(case):
     assert asked.traced < 65536
 
 
+def test_one_call_runs_a_plan_many_times():
+    log, a, seen = np.zeros(100, np.int64), np.zeros(4), np.zeros(1, np.int64)
+    plan = plan_of(Launch(NativeKernel("logged"), whole=(log,), writes=(a,), scalars=(7,)), own=[log])
+    run = replayer(plan)
+    for times in (1, 2, 5):
+        before = log[0]
+        assert run.many(times, seen) == times
+        assert log[0] == before + times
+
+
+def test_many_runs_end_behind_the_one_that_changes_a_number():
+    log, a = np.zeros(100, np.int64), np.zeros(4)
+    run = replayer(plan_of(Launch(NativeKernel("logged"), whole=(log,), writes=(a,), scalars=(7,)), own=[log]))
+    assert run.many(5, log) == 1  # the log's own count
+    assert run.many(5, log[50:]) == 5
+    assert run.many(50, log[61:]) == 15  # the twenty-first line of the log begins there, with a 7
+    assert log[0] == 21
+
+
+def test_many_runs_end_when_their_time_is_over(monkeypatch):
+    log, a, seen = np.zeros(100, np.int64), np.zeros(4), np.zeros(1, np.int64)
+    run = replayer(plan_of(Launch(NativeKernel("logged"), whole=(log,), writes=(a,), scalars=(7,)), own=[log]))
+    monkeypatch.setattr("bnengine.fused.cpu.native.CALL", -1)
+    assert run.many(5, seen) == 1
+    assert log[0] == 1
+
+
+def test_many_runs_from_inside_a_kernel_are_refused(case, native):
+    inner, out, ran, seen = replayer(plan_of(*case[3])), np.full(1, -1), ctypes.c_int64(9), ctypes.c_int64()
+    call = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
+    many = native.library().bnengine_run_on
+    from_inside = call(lambda plan: many(plan, 3, ctypes.byref(seen), 1 << 40, ctypes.byref(ran)))
+    address = ctypes.cast(from_inside, ctypes.c_void_p).value
+    launch = Launch(NativeKernel("runs_a_plan"), writes=(out,), scalars=(address, inner._handle.value))
+    replayer(plan_of(launch))()
+    assert (out[0], ran.value) == (1, 0)
+
+
 def test_an_allocation_planted_in_a_kernel_is_seen():
     out = np.zeros(1)
     run = replayer(plan_of(Launch(NativeKernel("allocates"), writes=(out,), scalars=(100,))))

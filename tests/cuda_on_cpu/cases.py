@@ -1,6 +1,6 @@
 """The examples of the ops as kernels get them, and what they must give: extended precision, within the op's bound."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -72,6 +72,26 @@ class Case:
                 expected = overflowing(expected, self.storage)
                 got, bound = self.storage.wide(got), bound + self.storage.rounding(np.abs(expected) + bound)
         return assert_within(got, expected, bound, f"{self.what}, {field}")
+
+    def check_all(self, got: Mapping[str, Any]) -> None:
+        """Every output that is there."""
+        for field, value in got.items():
+            if value is not None:
+                self.check(field, value)
+
+    def check_with_reference(self, got: Mapping[str, Any], example: Example) -> None:
+        """The reference's outputs and dtypes; within the bound of the exact result, and twice that of the reference."""
+        self.check_all(got)
+        with np.errstate(all="ignore"):
+            reference = fields(self.op, self.op.reference(*example.args, **example.options))
+        assert got.keys() == reference.keys()
+        for field, expected in reference.items():
+            if expected is None:
+                assert got[field] is None, (self.what, field)
+                continue
+            assert got[field].dtype == expected.dtype, (self.what, field)
+            with np.errstate(all="ignore"):
+                assert_within(got[field], expected, 2 * self.bound[field], f"{self.what}, {field}")
 
 
 def is_floating(value: Any) -> bool:

@@ -9,6 +9,7 @@ from bnengine.backend import get_backend
 from bnengine.errors import BackendError, InputError
 from bnengine.fused.cuda import cublaslt_api, replayer
 from bnengine.ops import REGISTRY
+from bnengine.plan import Launch, Plan
 from bnengine.training.replaying import described
 from tests.fused import real_cupy
 from tests.fused.training import epochs, make, snapshot, source
@@ -125,9 +126,14 @@ def test_a_product_of_cupy_s_own_is_named_and_the_step_replayed_launch_by_launch
     assert line.endswith("cannot be captured into a graph")
 
 
-def test_a_failed_capture_is_told_and_the_step_replayed_launch_by_launch(simulated, monkeypatch):
+@pytest.mark.parametrize(
+    ("message", "why"),
+    [("cudaErrorStreamCaptureUnsupported: not here\nand more", "cudaErrorStreamCaptureUnsupported: not here"),
+     ("", "RuntimeError")],
+)  # fmt: skip
+def test_a_failed_capture_is_told_and_the_step_replayed_launch_by_launch(message, why, simulated, monkeypatch):
     def failing(_stream: Any) -> None:
-        raise RuntimeError("cudaErrorStreamCaptureUnsupported: not here\nand more")
+        raise RuntimeError(message)
 
     monkeypatch.setattr(simulated.streams.Stream, "begin_capture", failing)
     monkeypatch.setattr(simulated.streams.Stream, "end_capture", lambda _stream: None)
@@ -135,8 +141,26 @@ def test_a_failed_capture_is_told_and_the_step_replayed_launch_by_launch(simulat
     rows = source()
     step.hold(rows)
     list(epochs(step, rows, 6))
-    whys = {mode.why for mode in step.modes()}
-    assert whys == {"capture failed: cudaErrorStreamCaptureUnsupported: not here"}
+    assert {mode.why for mode in step.modes()} == {f"capture failed: {why}"}
+
+
+def test_of_a_launch_that_fails_under_capture_its_own_reason_is_told(simulated, monkeypatch):
+    """CUDA then refuses to end the capture, too, in words that name no cause."""
+
+    def launched(*_arguments: Any) -> None:
+        raise RuntimeError("cudaErrorInvalidValue: of this launch")
+
+    def ended(_stream: Any) -> None:
+        raise RuntimeError("cudaErrorStreamCaptureInvalidated: operation failed due to a previous error")
+
+    monkeypatch.setattr(simulated.streams.Stream, "end_capture", ended)
+    assert replayer(plan_of_one(launched)) == "capture failed: cudaErrorInvalidValue: of this launch"
+
+
+def plan_of_one(kernel: Any) -> Plan:
+    plan = Plan()
+    plan.launches = [Launch(kernel)]
+    return plan
 
 
 @pytest.mark.parametrize(

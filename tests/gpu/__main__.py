@@ -60,16 +60,16 @@ def file_name(what: str, device: str | None) -> str:
 
 def run(what: str, options: argparse.Namespace, examined: tuple[Part, Outcome, float]) -> Report:
     """One of the two, from the environment to the last line."""
-    part, outcome, seconds = examined
+    part, outcome, examining = examined
     found, dry = outcome.result or {}, options.dry_run
     planned = getattr(parts, what)(dry, options.out)
     report = Report(options.out / file_name(what, found.get("device")), head(what, found, dry),
                     [part.name, *(p.name for p in planned)])  # fmt: skip
-    report.record(part, outcome, seconds, "")
+    report.record(part, outcome, examining, "")
     jobs = options.jobs or max(1, min(4, (os.cpu_count() or 1) // 4))
     missing = {"cupy"} if outcome.status != PASSED else set()
     seconds = options.deadline or SECONDS[what] * (parts.DRY if dry else 1)
-    runner = Runner(report, seconds, jobs, [*missing, *found.get("missing", {})])
+    runner = Runner(report, seconds - examining, jobs, [*missing, *found.get("missing", {})])
     stop_on_signals(runner)
     print(f"gpu-{what}: {len(planned)} parts, {jobs} side by side, {runner.seconds:.0f} s at most", flush=True)
     runner.run(planned)

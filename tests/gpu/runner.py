@@ -198,7 +198,8 @@ class Runner:
         self.report.record(part, outcome, seconds, output)
         if part.notes is not None and outcome.result is not None:
             part.notes.unlink()
-        self.say(f"{seconds:7.1f} s  {part.name:28}  {outcome.status:11}  {outcome.why[:160]}".rstrip())
+        told = outcome.why if outcome.status == PASSED else outcome.why[:160]  # the others' are told again at the end
+        self.say(f"{seconds:7.1f} s  {part.name:28}  {outcome.status:11}  {told}".rstrip())
 
     def _held_back(self, part: Part, left: float) -> Outcome | None:
         if self._stopped:

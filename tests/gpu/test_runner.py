@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.gpu import __main__ as gpu
 from tests.gpu import outcomes, parts
-from tests.gpu.runner import FAILED, LATE, NOT_RUN, PASSED, REFUSED, ROOT, Ended, Part, Report, Runner
+from tests.gpu.runner import FAILED, LATE, NOT_RUN, PASSED, REFUSED, ROOT, Ended, Outcome, Part, Report, Runner
 
 HANG = "import time; print('so far', flush=True); time.sleep(600)"
 LONG = 30.0  # a deadline that nothing here comes near to
@@ -88,6 +89,23 @@ def test_what_there_is_no_time_for_is_not_begun(tmp_path):
     assert [p["status"] for p in found] == [NOT_RUN, PASSED]
     assert found[0]["why"] == "100 s were left of the run's 100; its deadline is 600"
     assert file["failed"] == []
+
+
+def test_what_passed_is_told_in_full_and_what_did_not_at_the_end_again(tmp_path):
+    long, said = "x" * 200, list[str]()
+    planned = [part("good", f"print({long!r})"), part("bad", f"raise SystemExit({long!r})")]
+    Runner(Report(tmp_path / "here.json", {}, ["good", "bad"]), LONG, say=said.append).run(planned)
+    assert [line.count("x") for line in said] == [200, 160]
+
+
+def test_the_look_at_the_machine_is_part_of_the_minutes_that_are_promised(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(parts, "verify", lambda _dry, _out: [part("a", "print(1)", 70)])
+    monkeypatch.setattr(gpu, "stop_on_signals", lambda _runner: None)
+    options = gpu.arguments(["verify", "--out", str(tmp_path), "--deadline", "100", "--jobs", "1"])
+    report = gpu.run("verify", options, (parts.environment(False), Outcome(PASSED, "a machine", {}), 40.0))
+    assert "1 parts, 1 side by side, 60 s at most" in capsys.readouterr().out
+    assert [(found["part"], found["status"]) for found in report.parts] == [("environment", PASSED), ("a", PASSED)]
+    assert report.parts[0]["seconds"] == 40.0
 
 
 def test_the_run_s_deadline_ends_a_part_as_its_own_does(tmp_path):

@@ -41,7 +41,7 @@ class Patient:
         return ((x - x.mean(axis=0)) / x.std(axis=0) + self.shift).astype(np.float32)
 
     def network(self) -> Sequential:
-        """It, with the statistics of its data."""
+        """It, with the statistics of its data, and what is left in them of mean 0 and variance 1 after the steps."""
         norms = [BatchNorm(WIDTH, **self.norm | self.first_norm), BatchNorm(WIDTH, **self.norm)]
         for norm in norms:
             for handle in (norm.gamma, norm.beta):
@@ -55,6 +55,10 @@ class Patient:
         proposals = network.forward(self.x, training=True, dropout=False).proposals
         network.statistics.array[...] = proposals.array
         network.statistics.array[0, :] = float(self.steps * self.batch)
+        for norm in norms:
+            left, found = norm.decay**self.steps if norm.decay else 0.0, norm.statistics.value
+            found[1, ...] *= 1 - left
+            found[2, ...] = left + (1 - left) * found[2, ...]
         for change in self.changes:
             change(network, self.x)
         return network

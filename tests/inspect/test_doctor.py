@@ -171,6 +171,23 @@ def test_recalibrated_statistics_hold_no_start_however_few_steps_there_were(rows
     assert patient.findings() == []
 
 
+def test_statistics_that_say_that_they_were_recalibrated_hold_no_start() -> None:
+    """After one epoch their count is that of the steps too."""
+    patient = Patient(steps=20)
+    network = patient.network()
+    settings = {"steps": 20, "batch_size": 64, "rows": 1280}
+    assert {f.id for f in doctor(network, patient.x, None, settings)} == {"decay-slow"}
+    assert doctor(network, patient.x, None, settings | {"recalibrated": True}) == []
+
+
+def test_a_variance_below_the_share_of_the_start_says_that_there_is_none() -> None:
+    """0.9^6 = 0.53 of a start of 1: an average that holds it is 0.53 or more."""
+    for least, named in ((0.54, ["1", "4"]), (0.53, ["4"])):
+        patient = Patient(steps=6)
+        patient.changes.append(set_at(0, "statistics", (2, 5), least))
+        assert [f.layer for f in patient.findings() if f.id == "decay-slow"] == named
+
+
 def test_a_last_row_that_joins_the_batch_before_is_no_small_batch() -> None:
     assert Patient(rest=1).findings() == []
 

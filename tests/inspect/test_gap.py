@@ -121,6 +121,21 @@ def test_what_an_average_remembers_is_that_of_its_weights() -> None:
     assert halves.steps == pytest.approx(48, rel=1e-12)
 
 
+def test_steps_that_are_known_count_where_the_rows_agree() -> None:
+    """Three epochs of 100 rows in batches of 64 and 36: six steps, though 300 rows are 4.7 times 64."""
+    draw = SETTING.centred(0)
+    x, y = draw.x[:100].astype(np.float32), draw.y[:100]
+    network = perceptron((64, 8, 10), decay=0.75, seed=0)
+    bn.Trainer(network, "sgd", learning_rate=0.1, progress="quiet").fit((x, y), epochs=3, batch_size=64)
+    for taken, steps in ((None, 300 / 64), (6, 6), (3, 300 / 64), (8, 300 / 64)):
+        (layer,) = gap(network, (x, y), batch_size=64, steps=taken).layers
+        assert layer.steps == pytest.approx(steps, rel=1e-12)
+        assert layer.initial == pytest.approx(0.75**steps, rel=1e-12)
+    recalibrate(network, x)
+    (layer,) = gap(network, (x, y), batch_size=64, steps=6).layers
+    assert layer.steps == pytest.approx(100 / 64, rel=1e-12)
+
+
 def test_distances_and_scores_are_those_of_numpy() -> None:
     network = filled(Dense(3, 4), BatchNorm(4), Dense(4, 1))
     rng = np.random.default_rng(0)

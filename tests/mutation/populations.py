@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
+SHARED = "bnengine/fused/_launch.py"  # by the launchers of both
 
 
 class Population(NamedTuple):
@@ -36,13 +37,13 @@ POPULATIONS = {
         ),
         Population(
             "cuda",
-            ("kernels/rules.h", "kernels/cuda/*.cuh", "kernels/cuda/*.cu", "bnengine/fused/cuda/*.py"),
+            ("kernels/rules.h", "kernels/cuda/*.cuh", "kernels/cuda/*.cu", "bnengine/fused/cuda/*.py", SHARED),
             2016,
             HERE / "cuda_results.json",
         ),
         Population(
             "cpu",
-            ("kernels/rules.h", "kernels/cpu/*.h", "kernels/cpu/*.cpp", "bnengine/fused/cpu/*.py"),
+            ("kernels/rules.h", "kernels/cpu/*.h", "kernels/cpu/*.cpp", "bnengine/fused/cpu/*.py", SHARED),
             2017,
             HERE / "cpu_results.json",
         ),

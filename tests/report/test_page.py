@@ -122,6 +122,16 @@ def test_a_file_in_the_folders_place_is_named(tmp_path: Path) -> None:
         write("test", tmp_path / "report", {PAGE: ""})
 
 
+def test_a_folder_that_cannot_be_made_is_refused_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match=r"^test .*file/report: .*file is a file; name another folder"):
+        check_folder("test", tmp_path / "file" / "report")
+    monkeypatch.setattr("os.access", lambda path, _: path != tmp_path)
+    for folder in (tmp_path, tmp_path / "new" / "report"):
+        with pytest.raises(InputError, match=rf"^test {folder}: {tmp_path} is not writable; name another folder"):
+            check_folder("test", folder)
+
+
 def test_csv_holds_any_name_and_every_digit() -> None:
     rows = [(NASTY, 0.1 + 0.2), ('a,"b"\nc', float("nan"))]
     read = list(csv.reader(StringIO(as_csv(("name", "value"), rows))))

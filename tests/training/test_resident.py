@@ -82,11 +82,11 @@ def test_a_training_stopped_within_an_epoch_goes_on_where_it_stood(tmp_path):
     source = ArraySource(*given("classes", True))
     run, steps = broken.step.next, []
 
-    def stopping(sizes: Any) -> None:
+    def stopping(sizes: Any, _times: int) -> int:
         if len(steps) == 3:
             raise KeyboardInterrupt
         steps.append(sizes)
-        run(sizes)
+        return run(sizes)
 
     broken.step.next = stopping
     with pytest.raises(KeyboardInterrupt):
@@ -235,9 +235,10 @@ fitted = bn.Preprocessing.fit(bn.data.Dataset(x, y), scaling="unit")
 network = bn.Sequential(bn.Dense(1000, 8), bn.BatchNorm(8), bn.Activation("relu"), bn.Dense(8, 2))
 trainer = bn.Trainer(network, progress="quiet")
 peak, step = [0], trainer.step.next
-def watched(sizes):
-    step(sizes)
+def watched(sizes, _times):
+    done = step(sizes)
     peak[0] = max(peak[0], own())
+    return done
 trainer.step.next = watched
 before = own()
 trainer.fit(bn.ArraySource(x, y, preprocessing=fitted), epochs=1, batch_size=5000)

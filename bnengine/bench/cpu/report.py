@@ -4,7 +4,8 @@ import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..report import plain, put
+from ...plain_json import plain
+from ..report import put
 from ..timing import ratios, spread
 from .cases import REFERENCE, V3, Case
 from .measure import Measured

@@ -1,15 +1,14 @@
 """What all launchers share: arrays in a kernel's layout, how a launch is cut into blocks, names of kernels."""
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..._typing import Array, DType
-from ...errors import InputError
 from ...memory import Outputs
 from ...plan import COLUMNS, ROWS
+from .._launch import copied, destination, extent, has_rows, row_stride
 from . import _load
 from .native import NativeKernel
 
@@ -42,11 +41,6 @@ def refusal(x: Any, *more: str) -> str | None:
     if x.dtype.name not in names or not x.dtype.isnative:
         return f"{x.dtype} is not one of {', '.join(names)}"
     return _load.available()
-
-
-def extent(x: Array) -> tuple[int, int]:
-    """(rows, channels): all axes but the last are rows."""
-    return prod(x.shape[:-1]), int(x.shape[-1])
 
 
 def flat(x: Array | None) -> Array | None:
@@ -124,11 +118,6 @@ def kernel(name: str, *parameters: Any, cut: Cut = WHOLE, scratch: int = 0) -> N
 # -- arrays
 
 
-def copied(x: Array, out: Array) -> None:
-    """A launch of NumPy's own: x in the dtype and layout of `out`."""
-    out[...] = x
-
-
 def ready(to: Outputs, x: Array, dtype: DType | None = None) -> Array:
     """x itself if it is contiguous, aligned and of this dtype (None: whichever it has), else a copy that is.
 
@@ -163,41 +152,22 @@ def scalar(to: Outputs, value: Any, dtype: DType, like: Array) -> Array:
 
 def statistics_of(to: Outputs, x: Array) -> tuple[Array, int]:
     """(count, mean, var) and the elements from row to row: columns of a larger buffer are read where they are."""
-    x = x if _has_rows(x) else ready(to, x, np.float64)
-    return x, int(x.strides[0]) // 8
-
-
-def _has_rows(x: Array) -> bool:
-    rows, columns = x.strides
-    apart = columns == 8 and rows % 8 == 0 and rows >= 8 * x.shape[1]
-    return bool(x.dtype == np.float64 and x.flags.aligned and apart)
+    x = x if x.flags.aligned and has_rows(x) else ready(to, x, np.float64)
+    return x, row_stride(x)
 
 
 def output(
-    to: Outputs, field: str, shape: Sequence[int], dtype: DType, like: Array, *, rows_apart: bool = False
-) -> Array:
-    """The array that an output is written to; a destination that the kernel could not write to is an error.
+    to: Outputs, field: str, shape: Sequence[int], dtype: DType, like: Array, *, there: bool = True,
+    rows_apart: bool = False,
+) -> Array:  # fmt: skip
+    """The array that an output is written to, as `destination` has it.
 
     `rows_apart`: it may be columns of a larger buffer.
     """
-    shape, dtype = tuple(map(int, shape)), np.dtype(dtype)
-    array = to.array(field, shape, dtype, like)
-    if not to.given(field):
-        return array
-    if tuple(array.shape) != shape:
-        shapes = f"{tuple(array.shape)}, the output is {shape}"
-        raise InputError(f"the destination of {field!r} is {shapes}; they must be alike")
-    contiguous = array.flags.c_contiguous and array.flags.aligned
-    if array.dtype != dtype or not array.flags.writeable or not (contiguous or (rows_apart and _has_rows(array))):
-        raise InputError(
-            f"the destination of {field!r} is {array.dtype} with strides {tuple(array.strides)}; native kernels write "
-            f"to contiguous, aligned, writeable {dtype} arrays"
-        )
-    return array
 
+    def takes(array: Array) -> bool:
+        flags = array.flags
+        return flags.aligned and flags.writeable and (flags.c_contiguous or (rows_apart and has_rows(array)))
 
-def absent(to: Outputs, *fields: str) -> None:
-    """Refuse destinations of outputs that this call does not have."""
-    for field in fields:
-        if to.given(field):
-            raise InputError(f"this call has no output {field!r} that could go into a destination")
+    kernels = "native kernels write to contiguous, aligned, writeable"
+    return destination(to, field, shape, dtype, like, takes, kernels, there=there)

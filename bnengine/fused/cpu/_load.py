@@ -10,7 +10,7 @@ from ... import threads
 from ...errors import BackendError, InputError
 from . import numpy_blas
 
-INTERFACE = 4  # kInterface of kernels/cpu/tables.cpp
+INTERFACE = 5  # kInterface of kernels/cpu/tables.cpp
 SETS = ("v4", "v3", "aarch64")
 ISA, LIBRARY = "BNENGINE_ISA", "BNENGINE_CPU_LIBRARY"
 FOLDER = Path(__file__).resolve().parent
@@ -50,6 +50,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bnengine_plan": (_pointer, [_pointer, _size, _pointer, _pointer, _pointer, _pointer, _size, _pointer]),
     "bnengine_plan_arrays": (_pointer, [_pointer]),
     "bnengine_run": (_int, [_pointer]),
+    "bnengine_run_on": (_int, [_pointer, _size, _pointer, _size, _pointer]),
     "bnengine_run_timed": (_int, [_pointer, _pointer, _pointer]),
     "bnengine_plan_free": (None, [_pointer]),
     "bnengine_launch_now": (_int, [_pointer, _pointer, _pointer, _pointer, _pointer, _size]),

@@ -15,21 +15,8 @@ from ...ops.batch_norm import BatchNormalized, NormalizeGradients
 from ...ops.pointwise import NEEDS_INPUT
 from ...ops.statistics import Moments
 from ...plan import COLUMNS, ROWS
-from ._launch import (
-    MOST_BLOCKS,
-    Cut,
-    absent,
-    cut,
-    cut_columns,
-    evenly,
-    extent,
-    flat,
-    kernel,
-    output,
-    ready,
-    refusal,
-    statistics_of,
-)
+from .._launch import extent
+from ._launch import MOST_BLOCKS, Cut, cut, cut_columns, evenly, flat, kernel, output, ready, refusal, statistics_of
 
 HELD = 16  # rows that have a mean of their own: kHeld of kernels/cpu/batch_norm.h
 PARTIAL_BYTES = (16 << 10, 256 << 10)  # of x that have a partial result, at least and at most
@@ -186,10 +173,10 @@ def normalize_backward(
     held, stride = statistics_of(to, statistics)
     rows, channels = extent(x)
     dgamma, dbeta = (
-        _or_absent(to, name, (channels,), x, there=a is not None) for name, a in (("dgamma", gamma), ("dbeta", beta))
+        output(to, n, (channels,), x.dtype, x, there=a is not None) for n, a in (("dgamma", gamma), ("dbeta", beta))
     )
     dx = output(to, "dx", x.shape, x.dtype, x)
-    dadd = _or_absent(to, "dadd", x.shape, x, there=has_add)
+    dadd = output(to, "dadd", x.shape, x.dtype, x, there=has_add)
 
     of_channels, of_rows = (held, gamma, beta), tuple(map(flat, (dy, x, y, add)))
     common, along = (rows, channels, stride, float(eps), float(slope)), _along(rows, channels, x.itemsize)
@@ -215,13 +202,6 @@ def normalize_backward(
         split=ROWS,
     )
     return NormalizeGradients(dx, dadd, dgamma, dbeta)
-
-
-def _or_absent(to: Outputs, name: str, shape: tuple[int, ...], x: Array, *, there: bool) -> Array | None:
-    if there:
-        return output(to, name, shape, x.dtype, x)
-    absent(to, name)
-    return None
 
 
 def _sums(

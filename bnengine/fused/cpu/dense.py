@@ -9,16 +9,15 @@ from ..._typing import Array
 from ...memory import Outputs
 from ...ops.dense import AffineGradients
 from ...plan import COLUMNS, ROWS
+from .._launch import absent, extent
 from ._launch import (
     LINE,
     MANY_BLOCKS,
     MOST_BLOCKS,
     Cut,
-    absent,
     blocks_of_columns,
     cut,
     evenly,
-    extent,
     flat,
     kernel,
     output,
@@ -87,9 +86,7 @@ def affine_backward(
         rows_y, rows_dy, dz = flat(ready(to, y, x.dtype)), dz, to.array("dz", extent(dy), x.dtype, x)
         derived(to, rows_dy, None, rows_y, dz, activation, slope)
     dW = output(to, "dW", W.shape, x.dtype, x)
-    if not bias_gradient:
-        absent(to, "db")
-    db = output(to, "db", W.shape[1:], x.dtype, x) if bias_gradient else None
+    db = output(to, "db", W.shape[1:], x.dtype, x, there=bias_gradient)
     if bias_gradient and W.shape[1] * W.itemsize <= NARROW:
         _few_weight_gradients(to, rows_x, dz, dW, db)
     else:

@@ -9,7 +9,8 @@ from ..._typing import Array
 from ...memory import Outputs
 from ...ops.gather import Gathered
 from ...plan import ROWS
-from ._launch import absent, cut_rows, kernel, output, ready, refusal
+from .._launch import absent
+from ._launch import cut_rows, kernel, output, ready, refusal
 
 
 def unsupported(x: Any) -> str | None:

@@ -9,7 +9,8 @@ from ..._typing import Array
 from ...memory import Outputs
 from ...ops.gather import Gathered
 from ...plan import ROWS
-from ._launch import TYPES, absent, cut_rows, kernel, output, ready, refusal
+from .._launch import absent
+from ._launch import TYPES, cut_rows, kernel, output, ready, refusal
 
 RAW = ("bool", "uint8", "uint16", "uint32", "int8", "int16", "int32", "int64", "float16")  # beside the usual ones
 

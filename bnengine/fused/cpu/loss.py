@@ -11,7 +11,8 @@ from ..._typing import Array
 from ...memory import Outputs
 from ...ops.loss import Loss
 from ...plan import ROWS
-from ._launch import Cut, cut_rows, extent, flat, kernel, output, ready, refusal, scalar
+from .._launch import extent
+from ._launch import Cut, cut_rows, flat, kernel, output, ready, refusal, scalar
 
 CHUNK = 1024  # outputs that have one sum
 ABREAST = 16  # kAbreast of kernels/cpu/abreast.h

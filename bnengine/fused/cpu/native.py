@@ -15,6 +15,8 @@ from ...errors import InputError
 from ...plan import Launch, Plan, name_of, view_of
 from . import _load
 
+CALL = 20_000_000  # nanoseconds that many steps in one call take, or a little more: so long may Ctrl-C have to wait
+
 
 class Packed(NamedTuple):
     """What a kernel gets: addresses of the arrays, the scalars by their kind, each in the order of the launch."""
@@ -124,6 +126,15 @@ class NativePlan:
     def __call__(self) -> None:
         if outcome := self._run():
             _load.done(outcome, "a native plan")
+
+    def many(self, times: int, until: Array) -> int:
+        """Run it so many times in one call, and say how many there were: at least one, and no more behind a run that
+        changed the first number of `until`, of int64, or once `CALL` nanoseconds have passed.
+        """
+        ran = ctypes.c_int64()
+        outcome = _load.library().bnengine_run_on(self._handle, times, _address(until), CALL, ctypes.byref(ran))
+        _load.done(outcome, "a native plan")
+        return ran.value
 
     def bound(self, *arrays: Array) -> Callable[..., None]:
         """The plan on other memory: called with an array for each of these, it runs there instead, one call at a time.

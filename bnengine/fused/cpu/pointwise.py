@@ -8,7 +8,8 @@ from typing import Any
 from ..._typing import Array
 from ...memory import Outputs
 from ...ops.pointwise import NEEDS_INPUT
-from ._launch import cut, extent, flat, kernel, output, ready, refusal
+from .._launch import extent
+from ._launch import cut, flat, kernel, output, ready, refusal
 
 
 def unsupported(x: Any) -> str | None:

@@ -9,7 +9,8 @@ from ...memory import Outputs
 from ...ops.judge import Verdict
 from ...ops.update import AdamState, Advanced, Ranges, RmspropState, SgdState
 from ...plan import ROWS
-from ._launch import Cut, absent, cut_flat, kernel, output, ready, refusal
+from .._launch import absent
+from ._launch import Cut, cut_flat, kernel, output, ready, refusal
 
 CHUNK = 4096  # gradients that have one sum of squares
 
@@ -28,9 +29,7 @@ def judge(
     dtype = gradients.dtype
     loss, scaling = ready(to, loss, dtype), ready(to, scaling, dtype)
     out = [output(to, n, (1,), d, gradients) for n, d in (("ok", np.bool_), ("norm", np.float64), ("factor", dtype))]
-    if scaling is None:
-        absent(to, "scaling")
-    new = None if scaling is None else output(to, "scaling", (4,), dtype, gradients)
+    new = output(to, "scaling", (4,), dtype, gradients, there=scaling is not None)
     chunks = max(1, -(-gradients.size // CHUNK))
     of_proposals = -(-proposals.size // chunks)
     blocks = min(chunks, cut_flat(gradients.size, gradients.itemsize).blocks)
@@ -102,8 +101,7 @@ def _update(
     reads = [ready(to, a, dtype) for a in (parameters, gradients, *slots.values())]
     old = {"parameters": parameters, **slots}
     writes = [None if a is None else output(to, name, a.shape, dtype, parameters) for name, a in old.items()]
-    for name in (n for n, a in old.items() if a is None):
-        absent(to, name)
+    absent(to, *(name for name, a in old.items() if a is None))
     along = cut_flat(parameters.size, parameters.itemsize)
     ranges = sorted((int(begin), int(end)) for begin, end in frozen)
     numbers = (table.shape[0], int(border), int(flag), len(ranges), *(end for pair in ranges for end in pair))

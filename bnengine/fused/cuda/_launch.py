@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from ..._typing import Array, DType
-from ...errors import InputError
 from ...memory import Outputs
+from .._launch import copied, destination, has_rows, row_stride
 from . import _load
 
 BLOCK = (32, 8)  # kLanes and kWarps of kernels/cuda/common.cuh
@@ -153,17 +152,7 @@ def vector_of(like: Array, columns: int | None, *arrays: Array | None) -> int:
     return vector if all(a is None or a.data.ptr % 16 == 0 for a in arrays) else 1
 
 
-def extent(x: Array) -> tuple[int, int]:
-    """(rows, channels): all axes but the last are rows."""
-    return prod(x.shape[:-1]), int(x.shape[-1])
-
-
 # -- arrays
-
-
-def copied(x: Array, out: Array) -> None:
-    """A launch of CuPy's own: x in the dtype and layout of `out`."""
-    out[...] = x
 
 
 def filled(out: Array, value: float) -> None:
@@ -197,39 +186,20 @@ def scalar(to: Outputs, value: Any, dtype: DType, like: Array) -> Array:
 
 def statistics_of(to: Outputs, x: Array) -> tuple[Array, int]:
     """(count, mean, var) and the elements from row to row: columns of a larger buffer are read where they are."""
-    x = x if _has_rows(x) else ready(to, x, np.float64)
-    return x, int(x.strides[0]) // 8
-
-
-def _has_rows(x: Array) -> bool:
-    rows, columns = x.strides
-    return bool(x.dtype == np.float64 and columns == 8 and rows % 8 == 0 and rows >= 8 * x.shape[1])
+    x = x if has_rows(x) else ready(to, x, np.float64)
+    return x, row_stride(x)
 
 
 def output(
-    to: Outputs, field: str, shape: Sequence[int], dtype: DType, like: Array, *, rows_apart: bool = False
-) -> Array:
-    """The array that an output is written to; a destination that the kernel could not write to is an error.
+    to: Outputs, field: str, shape: Sequence[int], dtype: DType, like: Array, *, there: bool = True,
+    rows_apart: bool = False,
+) -> Array:  # fmt: skip
+    """The array that an output is written to, as `destination` has it.
 
     `rows_apart`: it may be columns of a larger buffer.
     """
-    shape, dtype = tuple(map(int, shape)), np.dtype(dtype)
-    array = to.array(field, shape, dtype, like)
-    if not to.given(field):
-        return array
-    if tuple(array.shape) != shape:
-        shapes = f"{tuple(array.shape)}, the output is {shape}"
-        raise InputError(f"the destination of {field!r} is {shapes}; they must be alike")
-    if array.dtype != dtype or not (array.flags.c_contiguous or (rows_apart and _has_rows(array))):
-        raise InputError(
-            f"the destination of {field!r} is {array.dtype} with strides {tuple(array.strides)}; CUDA kernels write "
-            f"to contiguous {dtype} arrays"
-        )
-    return array
 
+    def takes(array: Array) -> bool:
+        return bool(array.flags.c_contiguous or (rows_apart and has_rows(array)))
 
-def absent(to: Outputs, *fields: str) -> None:
-    """Refuse destinations of outputs that this call does not have."""
-    for field in fields:
-        if to.given(field):
-            raise InputError(f"this call has no output {field!r} that could go into a destination")
+    return destination(to, field, shape, dtype, like, takes, "CUDA kernels write to contiguous", there=there)

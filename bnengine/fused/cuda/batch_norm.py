@@ -9,13 +9,12 @@ from ...memory import Outputs
 from ...ops.batch_norm import BatchNormalized, NormalizeGradients
 from ...ops.pointwise import NEEDS_INPUT
 from ...ops.statistics import Moments
+from .._launch import extent
 from ._launch import (
     STORAGES,
-    absent,
     activation_name,
     arithmetic,
     arrivals,
-    extent,
     flags,
     flat_grid,
     indices,
@@ -156,15 +155,11 @@ def normalize_backward(
     gamma, beta = ready(to, gamma, wide), ready(to, beta, wide)
     statistics, stride = statistics_of(to, statistics)
     rows, channels = extent(x)
-    absent(to, *(name for name, a in (("dgamma", gamma), ("dbeta", beta)) if a is None))
     dgamma, dbeta = (
-        None if a is None else output(to, name, (channels,), wide, x)
-        for name, a in (("dgamma", gamma), ("dbeta", beta))
+        output(to, name, (channels,), wide, x, there=a is not None) for name, a in (("dgamma", gamma), ("dbeta", beta))
     )
     dx = output(to, "dx", x.shape, x.dtype, x)
-    if not has_add:
-        absent(to, "dadd")
-    dadd = output(to, "dadd", x.shape, x.dtype, x) if has_add else None
+    dadd = output(to, "dadd", x.shape, x.dtype, x, there=has_add)
 
     given = {"whole": (statistics, gamma, beta), "reads": (dy, x, y, add)}
     vector = vector_of(x, channels, dy, x, y, add, dx, dadd)

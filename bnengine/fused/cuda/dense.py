@@ -7,13 +7,12 @@ import numpy as np
 from ..._typing import Array
 from ...memory import Outputs
 from ...ops.dense import AffineGradients
+from .._launch import absent, extent
 from ._launch import (
     STORAGES,
-    absent,
     activation_name,
     arithmetic,
     arrivals,
-    extent,
     flags,
     indices,
     kernel,
@@ -69,9 +68,7 @@ def affine_backward(
     dy, W = ready(to, dy, x.dtype), ready(to, W, x.dtype)
     outputs = int(dy.shape[-1])
     dW = output(to, "dW", W.shape, arithmetic(x), x)
-    if not bias_gradient:
-        absent(to, "db")
-    db = output(to, "db", (outputs,), arithmetic(x), x) if bias_gradient else None
+    db = output(to, "db", (outputs,), arithmetic(x), x, there=bias_gradient)
     dz = dy
     if activation != "identity":
         y, dz = ready(to, y, x.dtype), to.array("dz", dy.shape, dy.dtype, dy)

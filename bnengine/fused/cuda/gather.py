@@ -8,19 +8,8 @@ import numpy as np
 from ..._typing import Array
 from ...memory import Outputs
 from ...ops.gather import Gathered
-from ._launch import (
-    INDEX,
-    STORAGES,
-    absent,
-    arithmetic,
-    flat_grid,
-    indices,
-    kernel,
-    output,
-    ready,
-    refusal,
-    vector_of,
-)
+from .._launch import absent
+from ._launch import INDEX, STORAGES, arithmetic, flat_grid, indices, kernel, output, ready, refusal, vector_of
 from ._launch import storage as storage_of
 
 FILE = "gather.cu"

@@ -26,6 +26,8 @@ def replayer(plan: Plan) -> Callable[[], None] | str:
             finally:
                 graph = stream.end_capture()
     except (RuntimeError, BackendError) as error:  # CuPy's own errors are RuntimeErrors
-        return f"capture failed: {str(error).splitlines()[0]}"
+        first = error.__context__ or error  # behind a launch that failed, the end of the capture fails too
+        told = str(first).strip().partition("\n")[0]
+        return f"capture failed: {told or type(first).__name__}"
     launch_graph: Callable[[], None] = graph.launch
     return launch_graph

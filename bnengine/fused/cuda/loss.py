@@ -7,6 +7,7 @@ import numpy as np
 from ..._typing import Array
 from ...memory import Outputs
 from ...ops.loss import Loss
+from .._launch import extent
 from ._launch import (
     INDEX,
     LANES,
@@ -14,7 +15,6 @@ from ._launch import (
     THREADS,
     arithmetic,
     arrivals,
-    extent,
     flags,
     flat_grid,
     indices,

@@ -8,22 +8,9 @@ from ..._typing import Array
 from ...memory import Outputs
 from ...ops.judge import Verdict
 from ...ops.update import AdamState, Advanced, Ranges, RmspropState, SgdState
+from .._launch import absent, copied
 from . import _load
-from ._launch import (
-    FULL,
-    absent,
-    arrivals,
-    copied,
-    flags,
-    flat_grid,
-    indices,
-    kernel,
-    output,
-    ready,
-    reals,
-    refusal,
-    vector_of,
-)
+from ._launch import FULL, arrivals, flags, flat_grid, indices, kernel, output, ready, reals, refusal, vector_of
 from ._launch import storage as storage_of
 
 FILE = "update.cu"
@@ -43,9 +30,7 @@ def judge(
     loss, scaling = ready(to, loss, gradients.dtype), ready(to, scaling, gradients.dtype)
     kinds = (("ok", np.bool_), ("norm", np.float64), ("factor", gradients.dtype))
     out = [output(to, name, (1,), dtype, gradients) for name, dtype in kinds]
-    if scaling is None:
-        absent(to, "scaling")
-    new = None if scaling is None else output(to, "scaling", (4,), gradients.dtype, gradients)
+    new = output(to, "scaling", (4,), gradients.dtype, gradients, there=scaling is not None)
     vector = vector_of(gradients, None, gradients)
     grid = flat_grid(gradients, max(gradients.size // vector, proposals.size), waves=4)
     run = kernel(gradients, FILE, "judge", storage_of(gradients), vector, grid=grid, bound=((9, arrivals(gradients)),))
@@ -114,6 +99,7 @@ def _update(
     reads = [ready(to, a, dtype) for a in (parameters, gradients, *slots.values())]
     old = {"parameters": parameters, **slots}
     writes = [None if a is None else output(to, name, a.shape, dtype, parameters) for name, a in old.items()]
+    absent(to, *(name for name, a in old.items() if a is None))
     writes.append(_shadow(to, shadow))
     vector = vector_of(parameters, None, *reads, *writes)
     narrow = () if shadow is None else (storage_of(shadow),)

@@ -59,7 +59,8 @@ def decay_slow(evidence: Evidence) -> Iterator[Finding]:
     variance by decay^t |1 - var|. A warning where decay^t is above the average's own noise, sqrt((1 - d)/((1 + d) m))
     in standard deviations, so that with a mean one standard deviation off 0 the start is the larger of the two errors;
     an error where it is half or more: the statistics are then more made up than measured. Looked at only where the
-    count of rows is that of the steps: statistics that were recalibrated hold no start.
+    count of rows is that of the steps, and no variance is below decay^t, the start's share in it: statistics that were
+    recalibrated hold no start.
     """
     known = evidence.known
     for norm in evidence.norms:
@@ -67,7 +68,7 @@ def decay_slow(evidence: Evidence) -> Iterator[Finding]:
         if not norm.collected or decay is None or steps is None:
             continue
         left, noise = decay**steps, known.noise(decay)
-        if left <= noise:
+        if left <= noise or np.any(norm.statistics[2] < 0.999 * left):
             continue
         mean, var = norm.statistics[1] / (1 - left), np.maximum(norm.statistics[2] - left, 0) / (1 - left)
         eps = norm.layer.eps
@@ -86,6 +87,8 @@ def decay_slow(evidence: Evidence) -> Iterator[Finding]:
 def _steps(evidence: Evidence, norm: Norm) -> int | None:
     """How many steps moved the layer's running average; None where that is not known, or others made it."""
     known, count = evidence.known, float(np.min(norm.statistics[0]))
+    if known.recalibrated:
+        return None
     if known.steps is None:
         return round(count / (known.batch_size * known.accumulate)) if known.batch_size else None
     full = None if known.batch_size is None else float(known.batch_size * known.accumulate)

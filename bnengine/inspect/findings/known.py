@@ -21,6 +21,7 @@ class Known:
     `steps`: successful ones. `batch_size`: rows of a micro-batch, which is what BN sees; `accumulate` of them make a
     step. `rows`: of the training data. `learning_rate`: the largest. `travelled`: the sum of the learning rates of all
     steps; their product with a weight decay is how far that decay has shrunk a weight, in the logarithm.
+    `recalibrated`: the running statistics are exact ones, and no average over the steps.
     """
 
     steps: int | None = None
@@ -30,6 +31,7 @@ class Known:
     optimizer: Optimizer | None = None
     learning_rate: float | None = None
     travelled: float | None = None
+    recalibrated: bool = False
 
     @classmethod
     def of(cls, training: Trainer | Saved | None, settings: Mapping[str, Any] | None) -> Self:
@@ -61,7 +63,7 @@ class Known:
         rows = None if saved.preprocessing is None else len(saved.preprocessing.train_indices)
         values = saved.training
         if values is None:
-            return cls(rows=rows)
+            return cls(rows=rows, recalibrated=saved.recalibrated)
         history = [r for r in values["history"] if isinstance(r.get("learning_rate"), float)]
         travelled, before = 0.0, 0
         for record in history:
@@ -69,7 +71,7 @@ class Known:
         return cls(
             int(saved.arrays["step.counters"][STEPS]), values["batch_size"] or None, values["accumulate"], rows,
             get_optimizer(values["optimizer"]), max((r["learning_rate"] for r in history), default=None),
-            travelled if history else None,
+            travelled if history else None, saved.recalibrated,
         )  # fmt: skip
 
     def _with(self, given: dict[str, Any]) -> Self:
