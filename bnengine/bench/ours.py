@@ -26,7 +26,7 @@ class Ours:
     """A network with its training step: `run` goes through the data again and again in the orders that were given.
 
     On a GPU the data lie there, and a launch of the step gathers its rows; so it does in replays on a CPU. Op by op,
-    batches are taken from NumPy arrays there.
+    batches are taken from NumPy arrays there. `at_once`: as many steps in one native call as `Trainer.fit` does.
     """
 
     def __init__(
@@ -37,7 +37,9 @@ class Ours:
         *,
         precision: PrecisionName = "highest",
         mode: Mode = "eager",
+        at_once: bool = False,
     ) -> None:
+        self.at_once = at_once
         self.machine, self.workload, self.data, self.precision, self.mode = machine, workload, data, precision, mode
         self.name, self._before = f"bnengine {mode}", machine.held_bytes()
         self.network = workload.network(machine.backend, precision)
@@ -68,16 +70,17 @@ class Ours:
 
     def run(self, steps: int) -> None:
         """So many steps; nothing is waited for."""
-        for _ in range(steps):
-            epoch, i = divmod(self.at, self.workload.batches)
+        end = self.at + steps
+        while self.at < end:
+            done, (epoch, i) = 1, divmod(self.at, self.workload.batches)
             if self.resident is None:
                 rows = self._order(epoch)[self.groups[i][0]]
                 self.step([Batch(self.data.x[rows], self.data.y[rows], None, rows)])
             else:
                 if i == 0:
                     self.resident.start(self._order(epoch), self.groups, 0)
-                self.step.next(self._sizes)
-            self.at += 1
+                done = self.step.next(self._sizes, min(end - self.at, self.workload.batches - i) if self.at_once else 1)
+            self.at += done
 
     def _order(self, epoch: int) -> Array:
         return self.data.orders[epoch % len(self.data.orders)]

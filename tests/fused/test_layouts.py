@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bnengine.memory import Fresh
+from bnengine.fused.cuda import _launch
+from bnengine.memory import Arena, Fresh
 from bnengine.ops import REGISTRY, Example, Into, using
+from bnengine.plan import name_of
 from tests.cuda_on_cpu.cases import Case, fields
 from tests.cuda_on_cpu.launch import Path
 from tests.cuda_on_cpu.storage import FLOAT
@@ -101,3 +103,25 @@ def test_a_mask_off_four_bytes_is_written_and_read_byte_by_byte(device, rng):
     assert mask.get().tobytes() == plain["keep"].tobytes()
     back = outputs(device, "dropout_backward", uploaded(device, (x, plain["keep"])), {"rate": 0.4})
     same("dropout_backward", back, outputs(device, "dropout_backward", [device.on_device(x), mask], {"rate": 0.4}), "")
+
+
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+
+
+@pytest.mark.parametrize("target", DTYPES)
+@pytest.mark.parametrize("source", DTYPES)
+def test_a_contiguous_array_is_brought_into_another_dtype_by_a_kernel_of_our_own(source, target, device, require, rng):
+    require("ml_dtypes")
+    before, after = (device.backend().dtype(name) for name in (source, target))
+    for shape in ((3, 5), (40, 64)):
+        x = (rng.standard_normal(shape) * 100).astype(np.float32).astype(before)
+        for given in (device.on_device(x), shifted(device, x), spread(device, x)):
+            given[...] = device.on_device(x)
+            memory = Arena("fused")
+            with memory.recording([given]) as plan:
+                got = _launch.ready(memory.outputs({}), given, after)
+            assert got.dtype == after
+            assert got.get().tobytes() == x.astype(after).tobytes()
+            launched = [name_of(launch.kernel).partition("<")[0] for launch in plan.launches]
+            gaps = not given.flags.c_contiguous
+            assert launched == (["copied"] if gaps else ["bnengine::cast"] * (source != target))

@@ -35,7 +35,7 @@ def answers(role: str, make: Any, kind: str, given: dict[str, Any], folder: Path
     inputs.write(kind, given, folder)
     with using("reference"):
         mine = own_subjects.make(REFERENCE, kind, given, folder).answer
-    if kind == "step":
+    if kind.startswith("step"):
         with using("reference"):
             ours = own_subjects.step(REFERENCE, inputs.workload_of(given), folder, compared=True)
         mine = ours.answer
@@ -51,6 +51,23 @@ def test_losses_are_ours(peer: Any, workload: Workload, tmp_path: Path) -> None:
     wrong = [*theirs["losses"][:19], 1.5 * theirs["losses"][19]]
     assert difference(mine, {"losses": wrong}, tmp_path) is not None
     assert theirs["version"]
+
+
+@pytest.mark.parametrize("workload", [SMALL, DEEP], ids=lambda w: w.name)
+def test_losses_of_many_steps_in_a_call_are_ours(workload: Workload, tmp_path: Path) -> None:
+    require("jax")
+    from bnengine.bench.cpu import jax_subjects
+
+    mine, theirs = answers(JAX, jax_subjects.make, "steps", described(workload), tmp_path)
+    assert difference(mine, theirs, tmp_path) is None
+    data, weights = inputs.data_of(tmp_path), inputs.weights_of(tmp_path)
+    jax = jax_subjects.importlib.import_module("jax")
+    one, many = (jax_subjects.JaxStep(jax, workload, data, weights, at_once=at_once) for at_once in (False, True))
+    steps = workload.batches + 3  # over the end of an epoch
+    for each in (one, many):
+        each.run(steps)
+    assert one.at == many.at == steps
+    assert many.loss() == pytest.approx(one.loss(), rel=1e-3)
 
 
 def test_predictions_are_ours(peer: Any, tmp_path: Path) -> None:

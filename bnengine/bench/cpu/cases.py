@@ -8,7 +8,7 @@ from typing import Any, Literal
 from ...errors import InputError
 from ..workloads import WORKLOADS, Workload
 
-Kind = Literal["step", "prediction", "kernel", "product", "busy", "sweep"]
+Kind = Literal["step", "steps", "prediction", "kernel", "product", "busy", "sweep"]
 
 OURS, V3, ONE_THREAD, REFERENCE = "bnengine", "bnengine v3", "bnengine, 1 thread", "bnengine references"
 PRODUCTS, COPY = "products alone", "copies"
@@ -81,6 +81,7 @@ def cases(
         found += kernels(scale)
         found += [case for workload in workloads for case in products(workload)]
     if only in (None, "steps"):
+        found += [many(workload) for workload in whole if workload.name in (WORKLOADS[0].name, WORKLOADS[2].name)]
         found += [busy(workload) for workload in whole if workload.name == WORKLOADS[0].name]
         found += swept(quick) if sweep else []
     return found
@@ -154,6 +155,12 @@ def products(workload: Workload) -> Iterator[Case]:
         given = {"product": kind, "m": m, "n": n, "k": k, "workload": workload.name}
         name = f"product {kind} ({m}, {k}) x ({k}, {n}) of {workload.name}"
         yield Case(name, "product", (ONE_THREAD, BLAS), given, best_peer=aim, weight=0.5)
+
+
+def many(workload: Workload) -> Case:
+    """Training steps of which one call does many: as `Trainer.fit` does, and as JAX can in a loop that it compiles."""
+    name = f"steps {workload.name}, batch {workload.batch}, many in one call"
+    return Case(name, "steps", (OURS, JAX), described(workload), weight=3.0)
 
 
 def busy(workload: Workload) -> Case:

@@ -26,7 +26,7 @@ def make(role: str, kind: str, given: dict[str, Any], folder: Path) -> Subject:
     elif kind == "prediction":
         found = prediction(jax, role, workload_of(given), folder)
     else:
-        one = JaxStep(jax, workload_of(given), data_of(folder), weights_of(folder))
+        one = JaxStep(jax, workload_of(given), data_of(folder), weights_of(folder), at_once=kind == "steps")
         found = Subject(one.run, {"losses": losses(one)})
         one.start()
     found.answer["version"] = str(jax.__version__)
@@ -61,15 +61,18 @@ def moved(jax: Any, lr: float, parameters: Any, gradients: Any, m: Any, v: Any, 
 
 
 class JaxStep:
-    """A network of pure functions with a training step: gather, both ways, Adam and statistics in one jit."""
+    """A network of pure functions with a training step: gather, both ways, Adam and statistics in one jit.
 
-    def __init__(self, jax: Any, workload: Workload, data: Data, weights: Weights) -> None:
-        jnp = jax.numpy
+    `at_once`: steps are a loop inside the jit, which one call goes through to the end of an epoch at most.
+    """
+
+    def __init__(self, jax: Any, workload: Workload, data: Data, weights: Weights, *, at_once: bool = False) -> None:
+        jnp, self.at_once = jax.numpy, at_once
         self.jax, self.workload = jax, workload
         self.x, self.y = jnp.asarray(data.x), jnp.asarray(data.y.astype(np.int32))
         self.orders = [jnp.asarray(order.astype(np.int32)) for order in data.orders]
         self.parameters, self.statistics = trees(weights, len(workload.pairs))
-        self.step = jax.jit(self._step, donate_argnums=(0, 1))
+        self.step, self.loop = (jax.jit(one, donate_argnums=(0, 1)) for one in (self._step, self._loop))
         self.start()
 
     def start(self) -> None:
@@ -83,12 +86,16 @@ class JaxStep:
 
     def run(self, steps: int) -> None:
         """So many steps; the last one is waited for."""
-        for _ in range(steps):
-            epoch, i = divmod(self.at, self.workload.batches)
-            order = self.orders[epoch % len(self.orders)]
-            place = np.int32(i * self.workload.batch)
-            self.trained, self.kept, self.value = self.step(self.trained, self.kept, self.x, self.y, order, place)
-            self.at += 1
+        end = self.at + steps
+        while self.at < end:
+            done, (epoch, i) = 1, divmod(self.at, self.workload.batches)
+            given = self.trained, self.kept, self.x, self.y, self.orders[epoch % len(self.orders)]
+            if self.at_once:
+                done = min(end - self.at, self.workload.batches - i)
+                self.trained, self.kept, self.value = self.loop(*given, np.int32(i), np.int32(i + done))
+            else:
+                self.trained, self.kept, self.value = self.step(*given, np.int32(i * self.workload.batch))
+            self.at += done
         self.jax.block_until_ready((self.trained, self.value))
 
     def loss(self) -> float:
@@ -103,6 +110,14 @@ class JaxStep:
         t = t + 1
         parameters, m, v = moved(self.jax, LEARNING_RATE, parameters, gradients, m, v, t)
         return (parameters, m, v, t), kept, value
+
+    def _loop(self, trained: Any, kept: Any, x: Any, y: Any, order: Any, begin: Any, end: Any) -> tuple[Any, Any, Any]:
+        def one(i: Any, carried: Any) -> tuple[Any, Any, Any]:
+            trained, kept, _ = carried
+            return self._step(trained, kept, x, y, order, i * self.workload.batch)
+
+        loop: Callable[..., tuple[Any, Any, Any]] = self.jax.lax.fori_loop
+        return loop(begin, end, one, (trained, kept, self.jax.numpy.float32(0)))
 
     def _loss(self, parameters: Any, kept: Any, x: Any, y: Any) -> tuple[Any, Any]:
         *hidden, last = parameters

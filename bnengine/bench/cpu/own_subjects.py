@@ -14,7 +14,7 @@ from ...ops import Into
 from ...plan import Launch, Plan
 from ..agreement import losses
 from ..kernels import TOLERANCES, adam, batch_norm, softmax
-from ..machine import Machine
+from ..machine import Machine, Mode
 from ..ours import Ours
 from ..step_rows import reference
 from ..workloads import Workload
@@ -39,7 +39,8 @@ def make(role: str, kind: str, given: dict[str, Any], folder: Path) -> Subject:
     if kind == "prediction":
         return prediction(role, workload_of(given), folder)
     alone = role == REFERENCE and fused.native().available() is not None
-    return step(role, workload_of(given), folder, compared=alone or role in (OURS, ONE_THREAD))
+    compared = alone or role in (OURS, ONE_THREAD)
+    return step(role, workload_of(given), folder, compared=compared, at_once=kind == "steps")
 
 
 def about() -> dict[str, Any]:
@@ -52,9 +53,10 @@ def machine() -> Machine:
     return Machine(get_backend("numpy"))
 
 
-def step(role: str, workload: Workload, folder: Path, *, compared: bool) -> Subject:
+def step(role: str, workload: Workload, folder: Path, *, compared: bool, at_once: bool = False) -> Subject:
     """Training steps. The answer: their losses; where others are `compared` with these, what they may be off by."""
-    ours = Ours(machine(), workload, data_of(folder), mode="eager" if role == REFERENCE else "replayed")
+    mode: Mode = "eager" if role == REFERENCE else "replayed"
+    ours = Ours(machine(), workload, data_of(folder), mode=mode, at_once=at_once)
     ours.prepare()
     base, allowed = reference(ours, "highest") if compared else (losses(ours), None)
     ours.start()

@@ -171,8 +171,18 @@ def ready(to: Outputs, x: Array, dtype: DType | None = None) -> Array:
     if x.dtype == dtype and x.flags.c_contiguous:
         return x
     out = to.array("a contiguous copy", x.shape, dtype, x)
-    to.launch(copied, reads=(x,), writes=(out,))
+    if x.flags.c_contiguous and {x.dtype.name, dtype.name} <= STORAGES.keys():
+        _cast(to, x, out)
+    else:
+        to.launch(copied, reads=(x,), writes=(out,))
     return out
+
+
+def _cast(to: Outputs, x: Array, out: Array) -> None:
+    """Launch out = x, both of them contiguous and of types that kernels store."""
+    vector = vector_of(min(x, out, key=lambda a: a.itemsize), None, x, out)
+    run = kernel(x, "pointwise.cu", "cast", storage(x), storage(out), vector, grid=flat_grid(x, x.size, vector))
+    to.launch(run, reads=(x,), writes=(out,), scalars=indices(x.size))
 
 
 def scalar(to: Outputs, value: Any, dtype: DType, like: Array) -> Array:

@@ -63,7 +63,10 @@ def affine_backward(
     activation: str = "identity", slope: float = 0.01, input_gradient: bool = True, bias_gradient: bool = True,
     precision: str = "highest",
 ) -> AffineGradients:  # fmt: skip
-    """dz and db in one pass, where there is either; then dW = x^T dz and dx = dz W^T."""
+    """dz and db in one pass, where there is either; then dW = x^T dz and dx = dz W^T.
+
+    cublasLt could give db beside dW, but adds it to nothing, and promises no order of its sum.
+    """
     x = ready(to, x)
     dy, W = ready(to, dy, x.dtype), ready(to, W, x.dtype)
     outputs = int(dy.shape[-1])

@@ -44,6 +44,8 @@ AIMS = {
 
 def test_the_aims_are_those_that_were_set():
     found = {case.name: (case.best_peer, case.by_floor, case.v3) for case in cases() if case.kind != "product"}
+    many = [case.name for case in cases() if case.kind == "steps"]  # beside which nothing was set
+    assert [found.pop(name) for name in many] == [(None, None, None)] * 2
     assert found == AIMS
     rates = {case.given["workload"]: case.best_peer for case in cases() if case.kind == "product"}
     assert rates == {name: 1 / (0.85 if name == "64-100-100-10" else 0.95) for name in (w.name for w in WORKLOADS)}
@@ -75,17 +77,18 @@ def test_the_floor_of_an_op_is_its_bytes_at_the_rate_of_copies():
 
 
 def test_peers_are_what_is_neither_ours_nor_a_floor():
-    step, *_, busy = cases(only="steps", workloads=WORKLOADS[:1])
+    step, many, busy = cases(only="steps", workloads=WORKLOADS[:1])
     assert step.roles[0] == OURS
     assert {V3, REFERENCE, PRODUCTS} <= set(step.roles)
     assert step.peers == (EAGER, "PyTorch compile", JAX)
+    assert many.peers == (JAX,)
     assert busy.peers == (ONE_THREAD,)
     assert next(products(WORKLOADS[0])).peers == (BLAS,)
 
 
 @pytest.mark.parametrize("only", ["steps", "predictions", "kernels"])
 def test_only_some_of_them(only):
-    kinds = {"steps": {"step", "busy"}, "predictions": {"prediction"}, "kernels": {"kernel", "product"}}
+    kinds = {"steps": {"step", "steps", "busy"}, "predictions": {"prediction"}, "kernels": {"kernel", "product"}}
     assert {case.kind for case in cases(only=only)} == kinds[only]
 
 
