@@ -237,6 +237,25 @@ def test_rows_are_gathered_from_the_end_of_a_data_set(rng):
     assert_same_bits(got, dict(zip(got, [*expected, np.asarray([3], np.float32)], strict=True)), "gather")
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float64])
+def test_raw_rows_are_gathered_from_the_end_of_a_file(dtype, rng):
+    """Those of x by their samples, the others by their places."""
+    x, samples = empty((MANY, FEW), dtype), empty((MANY,), np.int64)
+    end, order = rng.integers(1, 100, (END, FEW)).astype(dtype), rng.permutation(END)
+    x[-END:], samples[-END:] = end, order + MANY - END
+    case = Case(0, rng)
+    (y, target), weights = case.matrix(), case.pair(-1)
+    places, ones = rng.integers(0, END, 12), np.asarray([2, 3], np.float32)
+    mean, inv_scale = rng.uniform(0, 9, FEW), rng.uniform(0.5, 2, FEW)
+    args = x, y, weights[0], samples, ones, places + MANY - END, np.asarray([1, 1])
+    chosen = places[1:10]
+    raw = end[order[chosen]].astype(np.float64)
+    others = target[chosen], weights[1][chosen], samples[-END:][chosen], ones[1:]
+    for scaled, expected in (((), raw), ((mean, inv_scale), (raw - mean) * inv_scale)):
+        got = run("gather_raw", (*args, *scaled), {"rows": 9})
+        assert_same_bits(got, dict(zip(got, [expected.astype(np.float32), *others], strict=True)), "gather_raw")
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_rows_and_columns_that_lie_apart_are_copied(axis, rng):
     whole, end = Case(axis, rng).matrix()

@@ -76,6 +76,7 @@ FAMILIES = {
     "gemm": "affine or product",
     "dropout": "dropout",
     "gather": "gather or data_set",
+    "gather_raw": "gather_raw or data_set",
     "fill": "scratch_holds or cross_entropy",
     "loss": "cross_entropy or squared_error or hits",
     "pointwise": "activation or total or copied or copies or layouts",
