@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from bnengine import threads
 from bnengine.backend import get_backend
-from bnengine.fused.cpu import _launch, dense
+from bnengine.fused.cpu import _launch, dense, native
+from bnengine.fused.cpu.native import NativePlan
 from bnengine.training.step import Step
 from bnengine.verify.certificate import Ledger
 from bnengine.verify.steps import make, verify_steps
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.usefixtures("native")
 NUMPY = get_backend("numpy")
 NATIVE = [Variant(NUMPY, dtype, "auto") for dtype in ("float32", "float64")]
 MORE = 25 if os.environ.get("BNENGINE_FULL") == "1" else 1
+MANY = 50
 BOUNDED = {
     "deadline": None,
     "derandomize": True,
@@ -56,22 +58,36 @@ def test_small_blocks_on_three_threads_give_the_bits_of_whole_launches_on_one(
 ) -> None:
     for variant in NATIVE:
         threads.set(1)
-        expected = states(one, variant)
+        expected = states(one, variant, monkeypatch)
         with monkeypatch.context() as cut:
-            cut.setattr(_launch, "LINE", 16)
+            cut.setattr(_launch, "LINE", 32)  # four doubles: a draw of dropout is for four
             cut.setattr(_launch, "BLOCK_BYTES", 64)
             cut.setattr(dense, "BLOCK_WORK", 64)
             threads.set(3)
             assert _launch.cut_columns(2, 33, 4).blocks > 1
-            assert states(one, variant) == expected, variant.label
+            assert states(one, variant, monkeypatch) == expected, variant.label
 
 
-def states(one: Drawn, variant: Variant) -> list[Any]:
-    """Behind each step of a plan."""
-    plan, _ = pair(one, variant)
-    found = []
-    for t in range(2 * STEPS):
-        plan(one.batches(t % STEPS))
+def states(one: Drawn, variant: Variant, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Behind each step of a plan; then behind many runs of what it replays, which threads do not sleep between."""
+    replays = list[NativePlan]()
+
+    class Noted(NativePlan):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            replays.append(self)
+
+    with monkeypatch.context() as noting:
+        noting.setattr(native, "NativePlan", Noted)
+        plan, _ = pair(one, variant)
+        found = []
+        for t in range(2 * STEPS):
+            plan(one.batches(t % STEPS))
+            found.append(state(plan))
+    assert replays
+    for replay in replays:
+        for _ in range(MANY):
+            replay.timed()  # by all threads, whether or not they pay
         found.append(state(plan))
     return found
 
