@@ -16,12 +16,12 @@ GPU_ARGS       ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
-.PHONY: help kernels bench demo demo-gpu test test-references browser gpu gpu-verify gpu-bench lint format types cuda-proof kernels-sanitized kernels-aarch64 peers peers-install wheel wheel-check cuda-extra clean
+.PHONY: help kernels bench demo demo-gpu test test-slow test-references browser gpu gpu-verify gpu-bench lint format types cuda-proof kernels-sanitized kernels-aarch64 peers peers-install wheel wheel-check cuda-extra clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo         train a batch-normalised network on handwritten digits (GPU=0: without CuPy)"
-	@echo "make test         run the tests (ARGS='-k norm' goes to pytest)"
+	@echo "make test         run the tests (ARGS='-k norm' goes to pytest);  make test-slow runs those that take long"
 	@echo "make test-references  run those of layers, networks and training without the native kernels"
 	@echo "make browser      install chromium, which opens the reports in their tests (Debian, as root)"
 	@echo "make kernels      build the native kernels into the checkout; make test and make demo do so themselves"
@@ -108,12 +108,18 @@ demo: demo-gpu
 	echo "bnengine train digits --seed 0 --out runs/digits-$$n"; \
 	$(BIN)/bnengine train digits --seed 0 --out runs/digits-$$n
 
+# What the environment of the tests is enough for.
+HERE := not gpu and not peers and not cuda_proof
+
 test: $(VENV)/.test kernels
-	@$(BIN)/python -m pytest -m "not gpu and not peers and not cuda_proof" $(ARGS)
+	@$(BIN)/python -m pytest -m "$(HERE) and not slow" $(ARGS)
+
+test-slow: $(VENV)/.test kernels
+	@$(BIN)/python -m pytest -m "$(HERE) and slow" $(ARGS)
 
 # Where the references run although the native kernels are built: what a machine without a compiler does.
 test-references: $(VENV)/.test
-	@BNENGINE_REQUIRE= BNENGINE_CPU_LIBRARY=/nonexistent $(BIN)/python -m pytest -m "not gpu and not peers and not cuda_proof" \
+	@BNENGINE_REQUIRE= BNENGINE_CPU_LIBRARY=/nonexistent $(BIN)/python -m pytest -m "$(HERE)" \
 	    tests/layers tests/network tests/training tests/plan $(ARGS)
 
 # Without it the tests that open a report are skipped, and say so. Of fonts, one is enough.

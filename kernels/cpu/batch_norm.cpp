@@ -20,13 +20,13 @@ index tile_columns(index rows) {
 }
 
 // y = g(gamma x_norm + beta + add) of the rows of a strip.
-template <Activation G, bool kAdds, bool kStreams, class T, class Strip>
+template <Activation G, bool kAdds, bool kStreams, class T>
 VECTOR void normalize_strip(const T* x, const T* add, T* y, index rows, index stride, const Affines<T>& affines,
-                            index first, Strip strip, T slope) {
-  const StripAffines<T> of(affines, first, strip);
+                            index first, T slope) {
+  const StripAffines<T> of(affines, first);
   for (index r = 0; r < rows; ++r, x += stride, add += kAdds ? stride : 0, y += stride) {
     T line[kStripColumns<T>];
-    EACH_LANE(j, strip) {
+    EACH_LANE(T, j) {
       T z = of.affine(of.normalized(x[j], j), j);
       if (kAdds) z += add[j];
       line[j] = activate<G>(z, slope);
@@ -34,7 +34,7 @@ VECTOR void normalize_strip(const T* x, const T* add, T* y, index rows, index st
     if constexpr (kStreams)
       stream(y, line);
     else
-      __builtin_memcpy(y, line, size_t(strip.count) * sizeof(T));
+      __builtin_memcpy(y, line, sizeof line);
   }
 }
 
@@ -45,14 +45,29 @@ void normalize_rows(const T* x, const T* add, T* y, index rows, index stride, in
   for (index row = 0; row < rows; row += kTogether) {
     const index some = least(kTogether, rows - row), at = row * stride;
     const bool more = row + ahead + kTogether <= rows;
-    each_strip<T>(columns, [&](index j, auto strip) {
+    const auto ask = [&](index j) {
       if (more) ask_for(x + at + ahead * stride + j, kTogether, stride);
-      constexpr bool kPast = kStreams && sizeof strip < sizeof(Some);  // whole
-      if (add)
-        normalize_strip<G, true, kPast>(x + at + j, add + at + j, y + at + j, some, stride, affines, j, strip, slope);
-      else
-        normalize_strip<G, false, kPast>(x + at + j, add, y + at + j, some, stride, affines, j, strip, slope);
-    });
+    };
+    each_strip<T>(
+        columns,
+        [&](index j) {
+          ask(j);
+          if (add)
+            normalize_strip<G, true, kStreams>(x + at + j, add + at + j, y + at + j, some, stride, affines, j, slope);
+          else
+            normalize_strip<G, false, kStreams>(x + at + j, add, y + at + j, some, stride, affines, j, slope);
+        },
+        [&](index j, int count) {
+          ask(j);
+          Aside<T, kTogether> own, own_add, out;
+          const T *from = own.take(x + at + j, some, stride, count);
+          if (add)
+            normalize_strip<G, true, false>(from, own_add.take(add + at + j, some, stride, count), out.room(), some,
+                                            kStripColumns<T>, affines, j, slope);
+          else
+            normalize_strip<G, false, false>(from, add, out.room(), some, kStripColumns<T>, affines, j, slope);
+          out.put(y + at + j, some, stride, count);
+        });
   }
 }
 

@@ -53,23 +53,20 @@ struct BlockMoments {
   T pivot[kColumns], shift[kColumns], squares[kColumns];
   double own_mean[kColumns], own_squares[kColumns];
 
-  template <class Strip>
-  __attribute__((noinline)) void take_mean(const T* x, index stride, const double* less_by, index at, Strip strip) {
+  __attribute__((noinline)) void take_mean(const T* x, index stride, const double* less_by, index at) {
     T own[kStripColumns<T>];
-    EACH_LANE(j, strip) own[j] = mean_of(Column<T, T>(x + j, stride, less_by[j]).held);
-    __builtin_memcpy(pivot + at, own, size_t(strip.count) * sizeof(T));
+    EACH_LANE(T, j) own[j] = mean_of(Column<T, T>(x + j, stride, less_by[j]).held);
+    __builtin_memcpy(pivot + at, own, sizeof own);
   }
-  template <class Strip>
-  __attribute__((noinline)) void take_squares(const T* x, index stride, const double* less_by, index at, Strip strip) {
+  __attribute__((noinline)) void take_squares(const T* x, index stride, const double* less_by, index at) {
     T about[kStripColumns<T>], own_shift[kStripColumns<T>], own_squares[kStripColumns<T>];
-    const size_t bytes = size_t(strip.count) * sizeof(T);
-    __builtin_memcpy(about, pivot + at, bytes);
-    EACH_LANE(j, strip) {
+    __builtin_memcpy(about, pivot + at, sizeof about);
+    EACH_LANE(T, j) {
       const Block<T> block = block_about(Column<T, T>(x + j, stride, less_by[j]).held, about[j]);
       own_shift[j] = block.shift, own_squares[j] = block.squares;
     }
-    __builtin_memcpy(shift + at, own_shift, bytes);
-    __builtin_memcpy(squares + at, own_squares, bytes);
+    __builtin_memcpy(shift + at, own_shift, sizeof shift[0] * kStripColumns<T>);
+    __builtin_memcpy(squares + at, own_squares, sizeof squares[0] * kStripColumns<T>);
   }
   // In double, where squares of floats may have vanished or overflowed.
   void take_again(const T* x, index stride, index columns) {
@@ -81,11 +78,18 @@ struct BlockMoments {
   }
 
   void take(const T* x, index stride, index ahead, const double* less_by, index columns) {
-    each_strip<T>(columns, [&](index j, auto strip) {
+    Aside<T, kHeld> aside;
+    const auto ask = [&](index j) {
       if (ahead) ask_for(x + j + ahead * stride, kHeld, stride);
-      take_mean(x + j, stride, less_by + j, j, strip);
-    });
-    each_strip<T>(columns, [&](index j, auto strip) { take_squares(x + j, stride, less_by + j, j, strip); });
+    };
+    each_strip<T>(
+        columns, [&](index j) { ask(j), take_mean(x + j, stride, less_by + j, j); },
+        [&](index j, int count) {
+          ask(j), take_mean(aside.take(x + j, kHeld, stride, count), kStripColumns<T>, less_by + j, j);
+        });
+    each_strip<T>(
+        columns, [&](index j) { take_squares(x + j, stride, less_by + j, j); },
+        [&](index j, int) { take_squares(aside.room(), kStripColumns<T>, less_by + j, j); });
     int vanished = 0;
     for (index j = 0; j < columns; ++j) {
       own_mean[j] = double(pivot[j]) + double(shift[j]), own_squares[j] = squares[j];
@@ -173,6 +177,7 @@ struct Affines {
       hi[j] = centre.hi, lo[j] = centre.lo, inv_std[j] = centre.inv_std;
     }
     for (index j = 0; j < columns; ++j) gamma[j] = gammas ? gammas[j] : T(1), beta[j] = betas ? betas[j] : T(0);
+    for (index j = columns; j % kStripColumns<T>; ++j) hi[j] = lo[j] = inv_std[j] = gamma[j] = beta[j] = 0;
   }
 };
 
@@ -181,9 +186,8 @@ template <class T>
 struct StripAffines {
   T hi[kStripColumns<T>], lo[kStripColumns<T>], inv_std[kStripColumns<T>], gamma[kStripColumns<T>], beta[kStripColumns<T>];
 
-  template <class Strip>
-  VECTOR StripAffines(const Affines<T>& of, index first, Strip strip) {
-    EACH_LANE(j, strip) {
+  VECTOR StripAffines(const Affines<T>& of, index first) {
+    EACH_LANE(T, j) {
       hi[j] = of.hi[first + j], lo[j] = of.lo[first + j], inv_std[j] = of.inv_std[first + j];
       gamma[j] = of.gamma[first + j], beta[j] = of.beta[first + j];
     }

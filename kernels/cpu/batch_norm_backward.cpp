@@ -58,7 +58,8 @@ struct Sums {
         held(scratch.take<T>(columns)),
         held_x_norm(scratch.take<T>(columns)),
         columns(columns) {
-    for (index j = 0; j < columns; ++j) dz[j] = dz_x_norm[j] = 0, held[j] = held_x_norm[j] = 0;
+    for (index j = 0; j < columns; ++j) dz[j] = dz_x_norm[j] = 0;
+    for (index j = 0; j < columns || j % kStripColumns<T>; ++j) held[j] = held_x_norm[j] = 0;
   }
   void add_held() {
     for (index j = 0; j < columns; ++j) {
@@ -68,14 +69,14 @@ struct Sums {
   }
 };
 
-template <Activation G, class T, class Strip>
-VECTOR void sum_strip(const Sources<T>& from, index rows, index stride, const Affines<T>& affines, index first,
-                      Strip strip, T slope, T* sums, T* sums_x_norm) {
-  const StripAffines<T> of(affines, first, strip);
+template <Activation G, class T>
+VECTOR void sum_strip(const Sources<T>& from, index rows, index stride, const Affines<T>& affines, index first, T slope,
+                      T* sums, T* sums_x_norm) {
+  const StripAffines<T> of(affines, first);
   StripSum<T> sum(sums), sum_x_norm(sums_x_norm);
-  T own[kStripColumns<T>] = {}, own_x_norm[kStripColumns<T>] = {};
+  T own[kStripColumns<T>], own_x_norm[kStripColumns<T>];
   for (index r = 0; r < rows; ++r) {
-    EACH_LANE(j, strip) {
+    EACH_LANE(T, j) {
       const T x_norm = of.normalized(from.x[r * stride + j], j);
       own[j] = dz_of<G>(from, r * stride + j, j, of, x_norm, slope);
       own_x_norm[j] = own[j] * x_norm;
@@ -85,6 +86,17 @@ VECTOR void sum_strip(const Sources<T>& from, index rows, index stride, const Af
   sum.put(sums), sum_x_norm.put(sums_x_norm);
 }
 
+// The sources of a strip of less than a line, aside.
+template <Activation G, class T>
+struct SourcesAside {
+  Aside<T, kTogether> dy, x, y, add;
+  VECTOR Sources<T> take(const Sources<T>& from, index rows, index stride, int count) {
+    return {dy.take(from.dy, rows, stride, count), x.take(from.x, rows, stride, count),
+            y.take(kNeedsY<G> ? from.y : nullptr, rows, stride, count),
+            add.take(kNeedsZ<G> ? from.add : nullptr, rows, stride, count)};
+  }
+};
+
 template <Activation G, class T>
 void sum_rows(Sums<T>& sums, const Sources<T>& from, index rows, index stride, const Affines<T>& affines, T slope) {
   const index ahead = rows_ahead<T>(rows, stride, sums.columns, kTogether);
@@ -92,10 +104,16 @@ void sum_rows(Sums<T>& sums, const Sources<T>& from, index rows, index stride, c
     const index some = least(kTogether, rows - row);
     const Sources<T> here = from.from(row * stride);
     const bool more = row + ahead + kTogether <= rows;
-    each_strip<T>(sums.columns, [&](index j, auto strip) {
+    const auto sum = [&](const Sources<T>& own, index own_stride, index j) {
       if (more) ask_for_sources<G>(here.from(ahead * stride + j), stride);
-      sum_strip<G>(here.from(j), some, stride, affines, j, strip, slope, sums.held + j, sums.held_x_norm + j);
-    });
+      sum_strip<G>(own, some, own_stride, affines, j, slope, sums.held + j, sums.held_x_norm + j);
+    };
+    each_strip<T>(
+        sums.columns, [&](index j) { sum(here.from(j), stride, j); },
+        [&](index j, int count) {
+          SourcesAside<G, T> aside;
+          sum(aside.take(here.from(j), some, stride, count), kStripColumns<T>, j);
+        });
     if ((row + kTogether) % kHeld == 0) sums.add_held();
   }
   sums.add_held();
@@ -125,6 +143,7 @@ struct Through {
       var[j] = batch_statistics ? T(dz_x_norm[j] / double(rows)) : T(0);
       scale[j] = affines.gamma[j] * affines.inv_std[j];
     }
+    for (index j = columns; j % kStripColumns<T>; ++j) mean[j] = var[j] = scale[j] = 0;
   }
 };
 
@@ -135,30 +154,43 @@ struct Destinations {
   Destinations from(index at) const { return {dx + at, dadd ? dadd + at : nullptr, adds_dx}; }
 };
 
-template <Activation G, bool kBatch, bool kStreams, class T, class Strip>
+template <Activation G, bool kBatch, bool kStreams, class T>
 VECTOR void input_strip(const Sources<T>& from, const Destinations<T>& to, index rows, index stride,
-                        const Affines<T>& affines, const Through<T>& through, index first, Strip strip, T slope) {
-  const StripAffines<T> of(affines, first, strip);
+                        const Affines<T>& affines, const Through<T>& through, index first, T slope) {
+  const StripAffines<T> of(affines, first);
   T mean[kStripColumns<T>], var[kStripColumns<T>], scale[kStripColumns<T>];
-  EACH_LANE(j, strip)
+  EACH_LANE(T, j)
     mean[j] = through.mean[first + j], var[j] = through.var[first + j], scale[j] = through.scale[first + j];
-  const size_t bytes = size_t(strip.count) * sizeof(T);
   for (index r = 0; r < rows; ++r) {
     T line[kStripColumns<T>], gradients[kStripColumns<T>];
-    EACH_LANE(j, strip) {
+    EACH_LANE(T, j) {
       const T x_norm = of.normalized(from.x[r * stride + j], j);
       const T dz = dz_of<G>(from, r * stride + j, j, of, x_norm, slope);
       gradients[j] = dz;
       line[j] = input_gradient(dz, x_norm, mean[j], var[j], scale[j], kBatch);
     }
-    if (to.dadd) __builtin_memcpy(to.dadd + r * stride, gradients, bytes);
+    if (to.dadd) __builtin_memcpy(to.dadd + r * stride, gradients, sizeof gradients);
     if (to.adds_dx)
-      EACH_LANE(j, strip) line[j] = to.dx[r * stride + j] + line[j];
+      EACH_LANE(T, j) line[j] = to.dx[r * stride + j] + line[j];
     if constexpr (kStreams)
       stream(to.dx + r * stride, line);
     else
-      __builtin_memcpy(to.dx + r * stride, line, bytes);
+      __builtin_memcpy(to.dx + r * stride, line, sizeof line);
   }
+}
+
+// The same of a strip of less than a line.
+template <Activation G, bool kBatch, class T>
+void input_aside(const Sources<T>& from, const Destinations<T>& to, index rows, index stride, const Affines<T>& affines,
+                 const Through<T>& through, index first, int count, T slope) {
+  SourcesAside<G, T> sources;
+  Aside<T, kTogether> dx, dadd;
+  if (to.adds_dx) dx.take(to.dx, rows, stride, count);
+  input_strip<G, kBatch, false>(sources.take(from, rows, stride, count),
+                                {dx.room(), to.dadd ? dadd.room() : nullptr, to.adds_dx}, rows, kStripColumns<T>, affines,
+                                through, first, slope);
+  dx.put(to.dx, rows, stride, count);
+  if (to.dadd) dadd.put(to.dadd, rows, stride, count);
 }
 
 template <Activation G, bool kStreams, class T>
@@ -168,16 +200,29 @@ void input_rows(const Sources<T>& from, const Destinations<T>& to, index rows, i
   for (index row = 0; row < rows; row += kTogether) {
     const index some = least(kTogether, rows - row), at = row * stride;
     const bool more = row + ahead + kTogether <= rows;
-    each_strip<T>(columns, [&](index j, auto strip) {
+    const auto ask = [&](index j) {
       if (more) ask_for_sources<G>(from.from(at + ahead * stride + j), stride);
-      constexpr bool kPast = kStreams && sizeof strip < sizeof(Some);  // whole
-      const Sources<T> own = from.from(at + j);
-      const Destinations<T> own_to = to.from(at + j);
-      if (through.batch_statistics)
-        input_strip<G, true, kPast>(own, own_to, some, stride, affines, through, j, strip, slope);
-      else
-        input_strip<G, false, kPast>(own, own_to, some, stride, affines, through, j, strip, slope);
-    });
+    };
+    each_strip<T>(
+        columns,
+        [&](index j) {
+          ask(j);
+          const Sources<T> own = from.from(at + j);
+          const Destinations<T> own_to = to.from(at + j);
+          if (through.batch_statistics)
+            input_strip<G, true, kStreams>(own, own_to, some, stride, affines, through, j, slope);
+          else
+            input_strip<G, false, kStreams>(own, own_to, some, stride, affines, through, j, slope);
+        },
+        [&](index j, int count) {
+          ask(j);
+          const Sources<T> own = from.from(at + j);
+          const Destinations<T> own_to = to.from(at + j);
+          if (through.batch_statistics)
+            input_aside<G, true>(own, own_to, some, stride, affines, through, j, count, slope);
+          else
+            input_aside<G, false>(own, own_to, some, stride, affines, through, j, count, slope);
+        });
   }
 }
 

@@ -205,9 +205,12 @@ index place_of_largest(const T* x, index classes) {
 // Whether `place` is that of the largest of a row, of equals the first; no place is where there is a NaN.
 template <class T>
 bool is_largest(const T* x, index classes, index place) {
-  if (uint64_t(place) >= uint64_t(classes) || x[place] != largest_of_row(x, classes) || has_nan(x, classes)) return false;
+  if (uint64_t(place) >= uint64_t(classes)) return false;
   const T largest = x[place];
-  return sum_abreast(0, place, [=](index k) { return x[k] == largest ? 1.0 : 0.0; }) == 0;
+  int others = 0;
+  for (index k = 0; k < place; ++k) others |= !(x[k] < largest);
+  for (index k = place; k < classes; ++k) others |= !(x[k] <= largest);
+  return !others;
 }
 
 // right[row] = 1 or 0, for rows [begin, end). Arrays: output, target, right (rows). Integers: classes, whether targets are

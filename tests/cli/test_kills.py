@@ -16,7 +16,7 @@ from tests.cli.conftest import metrics, tensors
 from tests.support import ROOT, missing
 
 SEED = 20240607
-AT_ANY_MOMENT, INSIDE_A_SAVE = 20, 10
+AT_ANY_MOMENT = 20
 EPOCHS = 24  # enough that most of the time is training
 SMALL = f"--hidden 8 --epochs {EPOCHS} --batch-size 16 --no-plot"
 OPTIONS = f"{SMALL} --checkpoint-every 2 --dropout 0.2 --average 0.9 --early-stopping {EPOCHS}"
@@ -135,6 +135,7 @@ def goes_on(call: Call, train: str, out: str, folder: Path) -> str:
     return next((line for line in said.splitlines() if line.startswith("resumed")), "from the beginning")
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments_change_no_bit(call: Call, whole: tuple[str, float], folder: Path) -> None:
     train, seconds = whole
     moments = random.Random(SEED)
@@ -150,23 +151,26 @@ def test_kills_at_random_moments_change_no_bit(call: Call, whole: tuple[str, flo
     assert len(places) > AT_ANY_MOMENT // 4, f"the kills met {len(places)} different places only"
 
 
-def test_kills_inside_a_save_change_no_bit(call: Call, whole: tuple[str, float], folder: Path) -> None:
+CALLS = [("write", False), ("fsync", False), ("fsync", True), ("replace", False), ("replace", True)]
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("name", "after"), CALLS)
+def test_a_kill_inside_a_save_changes_no_bit(
+    call: Call, whole: tuple[str, float], folder: Path, name: str, after: bool, seed: int
+) -> None:
     train, _ = whole
-    moments = random.Random(SEED)
-    calls = [("write", False), ("fsync", False), ("fsync", True), ("replace", False), ("replace", True)]
-    for number in range(INSIDE_A_SAVE):
-        name, after = calls[number % len(calls)]
-        save = moments.randint(1, SAVES)
-        code, _ = call(f"{train} --out inside{number}", save=save, call=name, after=after)
-        assert code == KILLED, f"save {save}, {name}"
-        goes_on(call, train, f"inside{number}", folder)
+    save, out = random.Random(f"{SEED} {name} {after} {seed}").randint(1, SAVES), f"inside-{name}-{after}-{seed}"
+    code, _ = call(f"{train} --out {out}", save=save, call=name, after=after)
+    assert code == KILLED, f"save {save}"
+    goes_on(call, train, out, folder)
 
 
 def test_a_run_killed_again_and_again_changes_no_bit(call: Call, whole: tuple[str, float], folder: Path) -> None:
     train, _ = whole
     moments = random.Random(SEED)
     command, killed = f"{train} --out over", 0
-    while call(command, save=moments.randint(1, 4), call="fsync", after=True)[0] == KILLED:
+    while call(command, save=moments.randint(1, 16), call="fsync", after=True)[0] == KILLED:
         killed += 1
         command = "train --resume over --no-plot" if (folder / "over/config.toml").exists() else command
     assert killed >= 5

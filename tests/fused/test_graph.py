@@ -46,6 +46,7 @@ def test_steps_op_by_op_replayed_and_as_a_graph_are_equal_bit_for_bit(simulated)
     assert (report.steps, report.skipped) == (15, 15)  # the row that is not a number comes once an epoch, of two steps
 
 
+@pytest.mark.slow
 def test_a_thousand_steps_of_a_graph_are_those_op_by_op_bit_for_bit(simulated):
     made = compared(simulated, 1000, 100, "op by op", "graph", small=True)
     assert [mode.how for mode in made["graph"].modes()] == ["graph", "graph"]

@@ -90,6 +90,15 @@ def test_every_demo_has_a_folder_of_its_own(checkout):
         (checkout / "runs" / f"digits-{n}").mkdir(parents=True)
 
 
+def test_what_the_tests_leave_out_as_slow_has_a_command_and_a_step_of_its_own(checkout):
+    (checkout / ".venv" / ".test").touch()
+    rest, slow = (make(target, cwd=checkout) for target in ("test", "test-slow"))
+    assert rest.startswith("python -m pytest -m not gpu ")
+    assert rest.replace(" and not slow", " and slow") == slow != rest
+    steps = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert {"step tests make test", "step test-slow make test-slow"} <= set(steps)
+
+
 def test_a_python_that_is_too_old_is_an_error_that_says_so(tmp_path, checkout):
     (checkout / ".venv" / ".made").unlink()
     old = tmp_path / "old-python"

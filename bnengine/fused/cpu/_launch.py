@@ -19,6 +19,7 @@ BLOCK_BYTES = 16 << 10  # at least, of a block: less is not worth being handed o
 BLOCK_COLUMNS = 128  # of a block, where columns are many: products are quicker on wide ones
 MANY_BLOCKS = 16  # of columns: so many that those are no wider
 MOST_BLOCKS = 512  # of a launch
+APART = 4  # a byte of rows that lie anywhere takes as long as so many
 
 _COPIED = {
     ("f4", "f4"),

@@ -10,7 +10,7 @@ from ...memory import Outputs
 from ...ops.gather import Gathered
 from ...plan import ROWS
 from .._launch import absent
-from ._launch import cut_rows, kernel, output, ready, refusal
+from ._launch import APART, cut_rows, kernel, output, ready, refusal
 
 
 def unsupported(x: Any) -> str | None:
@@ -36,7 +36,7 @@ def gather(
     }
     out = Gathered(**taken, normaliser=output(to, "normaliser", (1,), normalisers.dtype, x))
     sizes = [0 if a is None else prod(a.shape[1:]) * a.itemsize for a in (x, target, weights)]
-    along = cut_rows(rows, max(1, sum(sizes)), 1)
+    along = cut_rows(rows, max(1, sum(sizes)), APART)
     to.launch(
         kernel("gather", cut=along),
         whole=(*given.values(), normalisers, order, cursor),

@@ -10,7 +10,7 @@ from ...memory import Outputs
 from ...ops.gather import Gathered
 from ...plan import ROWS
 from .._launch import absent
-from ._launch import TYPES, cut_rows, kernel, output, ready, refusal
+from ._launch import APART, TYPES, cut_rows, kernel, output, ready, refusal
 
 RAW = ("bool", "uint8", "uint16", "uint32", "int8", "int16", "int32", "int64", "float16")  # beside the usual ones
 
@@ -41,7 +41,7 @@ def gather_raw(
     out = Gathered(**taken, normaliser=output(to, "normaliser", (1,), dtype, normalisers))
     sizes = [0 if a is None else prod(a.shape[1:]) * a.itemsize for a in (x, target, weights)]
     raw = "u1" if x.dtype == np.bool_ else x.dtype.str[1:]
-    along = cut_rows(rows, max(1, out.x[0].nbytes), 1)
+    along = cut_rows(rows, max(1, out.x[0].nbytes), APART)
     to.launch(
         kernel("gather_raw", raw, TYPES[dtype.name], cut=along),
         whole=(*given.values(), normalisers, order, cursor, mean, inv_scale),

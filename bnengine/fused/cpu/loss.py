@@ -16,7 +16,7 @@ from ._launch import Cut, cut_rows, flat, kernel, output, ready, refusal, scalar
 
 CHUNK = 1024  # outputs that have one sum
 ABREAST = 16  # kAbreast of kernels/cpu/abreast.h
-EXPENSIVE = 4  # an exponential takes as long as so many elements that are only moved
+EXPENSIVE = 8  # an exponential takes as long as so many elements that are only moved
 
 
 def unsupported(x: Any) -> str | None:
@@ -37,7 +37,7 @@ def softmax_cross_entropy(
     rows, classes = extent(logits)
     value, dlogits = _outputs(to, logits)
     losses = to.array("the losses of rows", (rows,), np.float64, logits)
-    along = cut_rows(rows, classes, EXPENSIVE * logits.itemsize)
+    along = cut_rows(rows, max(classes, ABREAST), EXPENSIVE * logits.itemsize)
     numbers = target.dtype == np.int64
     to.launch(
         kernel("softmax_cross_entropy", logits, cut=along, scratch=(classes + ABREAST) * logits.itemsize),
@@ -97,7 +97,7 @@ def hits(to: Outputs, output: Array, target: Array) -> Array:
     rows, classes = extent(output)
     out = destination(to, "out", (1,), np.float64, output)
     right = to.array("rows that are right", (rows,), np.float64, output)
-    along = cut_rows(rows, classes, EXPENSIVE * output.itemsize)
+    along = cut_rows(rows, max(classes, ABREAST), EXPENSIVE * output.itemsize)
     numbers = target.dtype == np.int64
     to.launch(
         kernel("hits", output, cut=along),
