@@ -211,3 +211,14 @@ def test_so_many_columns_are_taken_at_once_that_all_of_them_stay_packed(rng, isa
     a, b = factors(rng, "nt", 100, 280, 20000 // dtype.itemsize, dtype)
     product(isa, "nt", a, b, np.zeros((100, 280), dtype))
     assert left_in_scratch(isa, b[-1]).all()
+
+
+@each_set
+@each_type
+def test_four_vectors_are_two_tiles_of_two_and_none_of_one(rng, isa, name):
+    dtype = np.dtype(TYPES[name])
+    lanes = {"v4": 64, "v3": 32, "aarch64": 16}[isa] // dtype.itemsize
+    a, b = factors(rng, "nn", 20, 4 * lanes, 1000, dtype)
+    product(isa, "nn", a, b, np.zeros((20, 4 * lanes), dtype))
+    first = kernels(isa).scratch.view(dtype)[: 200 * lanes].reshape(100, -1)
+    np.testing.assert_array_equal(first, b[:100, : 2 * lanes])
