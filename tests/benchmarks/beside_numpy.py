@@ -137,26 +137,32 @@ def measured(case: Case, crew: Crew, pace: Pace) -> Measured:
 
 
 def rows(case: Case, found: Measured, environment: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Of each setting, the step and the product. Ratios are medians over the rounds: above 1, it takes longer."""
+    """Of each setting: the step, the product, their sum. Ratios are medians over the rounds: above 1, it is slower."""
     for setting in SETTINGS:
-        for what in WHAT:
-            times = {how: found.seconds.get(f"{setting} {what} {how}", []) for how in HOW}
-            over = {how: ratios(times[how], times["beside"]).median if all(times.values()) else None for how in HOW[:2]}
-            told = found.told.get(f"{setting} {what} beside", {})
+        for parts in ((WHAT[0],), (WHAT[1],), WHAT):
+            roles = {how: [f"{setting} {what} {how}" for what in parts] for how in HOW}
+            rounds = {how: [found.seconds.get(role, []) for role in named] for how, named in roles.items()}
+            times = {how: [sum(one) for one in zip(*each, strict=True)] for how, each in rounds.items() if all(each)}
+            whole = len(times) == len(HOW)
+            over = {how: ratios(times[how], times["beside"]).median if whole else None for how in HOW[:2]}
+            told, concerned = (
+                found.told.get(roles["beside"][0], {}),
+                [role for named in roles.values() for role in named],
+            )
             yield {
-                "name": f"{what}, {case.name}",
+                "name": f"{' and '.join(parts)}, {case.name}",
                 "setting": setting,
-                **{f"{how}_ms": 1e3 * statistics.median(times[how]) if times[how] else None for how in HOW},
+                **{f"{how}_ms": 1e3 * statistics.median(times[how]) if how in times else None for how in HOW},
                 **{f"ratio_to_{how}": ratio for how, ratio in over.items()},
                 "target": {f"ratio_to_{how}": TARGET for how in over},
                 "reached": {f"ratio_to_{how}": judged(ratio, TARGET) for how, ratio in over.items()},
                 "threads": told.get("threads"),
                 "isa": environment["isa"],
                 "blas": told.get("blas"),
-                "rounds": len(times["beside"]),
+                "rounds": len(times.get("beside", ())),
                 "disturbed": found.disturbed,
                 "disturbed_kept": found.kept,
-                "void": {role: why for role, why in found.void.items() if role.startswith(f"{setting} {what}")},
+                "void": {role: why for role, why in found.void.items() if role in concerned},
                 "given": case.given,
                 "environment": environment,
             }
@@ -168,7 +174,7 @@ def line(row: dict[str, Any]) -> str:
         return f"{row['setting']}  {row['name']}: {'; '.join(row['void'].values())}"
     times = "  ".join(f"{how} {row[f'{how}_ms']:8.4f}" for how in HOW)
     over = "  ".join(f"{row[f'ratio_to_{how}']:.2f} of {how}" for how in HOW[:2])
-    return f"{row['setting']}  {row['name']:59}  {times} ms;  beside is {over}"
+    return f"{row['setting']}  {row['name']:68}  {times} ms;  beside is {over}"
 
 
 def main() -> None:

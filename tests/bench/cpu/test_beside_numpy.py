@@ -32,8 +32,11 @@ def test_ratios_are_those_of_the_rounds_and_judged_one_by_one():
     assert (first["ratio_to_alone"], first["ratio_to_beside_one"]) == pytest.approx((1.1, 1.1))
     assert first["reached"] == {"ratio_to_alone": True, "ratio_to_beside_one": True}
     assert [(row["setting"], row["name"].partition(",")[0]) for row in others] == [
-        ("shared", "product"), ("apart", "step"), ("apart", "product"),
+        ("shared", "product"), ("shared", "step and product"),
+        ("apart", "step"), ("apart", "product"), ("apart", "step and product"),
     ]  # fmt: skip
+    assert (others[1]["alone_ms"], others[1]["beside_ms"]) == (4000, 4200)
+    assert others[1]["ratio_to_alone"] == pytest.approx(1.05)
     (slow, *_) = made(alone | {"shared step beside": [1.3, 2.6, 5.2], "shared step beside_one": [1.3, 2.6, 5.2]})
     assert slow["reached"] == {"ratio_to_alone": False, "ratio_to_beside_one": True}
     assert "beside 2600.0000 ms;  beside is 1.30 of alone  1.00 of beside_one" in line(slow)
@@ -41,10 +44,11 @@ def test_ratios_are_those_of_the_rounds_and_judged_one_by_one():
 
 def test_a_row_without_one_of_its_times_says_why():
     seconds = {role: [1.0] for role in ROLES if role != "shared step beside_one"}
-    row, other, *_ = made(seconds, {"shared step beside_one": "no room"})
+    row, other, both, *_ = made(seconds, {"shared step beside_one": "no room"})
     assert (row["beside_one_ms"], row["ratio_to_alone"], row["reached"]["ratio_to_alone"]) == (None, None, None)
     assert line(row) == "shared  step, 8-6-3, batch 4, product of (12, 12): no room"
     assert other["void"] == {}
+    assert both["void"] == row["void"]
 
 
 def test_only_the_first_of_the_calls_is_timed_and_not_its_first_times(monkeypatch):
