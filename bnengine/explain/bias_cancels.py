@@ -19,6 +19,7 @@ from .setting import Setting
 
 UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
 BIASES = (1.0, 1e2, 1e4, 1e6)
+ONE_PASS = 137.0
 STEPS = 300
 OPTIMIZERS: dict[str, tuple[Optimizer, float]] = {
     "SGD": (SGD(), 0.1), "momentum": (SGD(momentum=0.9), 0.1), "RMSprop": (RMSprop(), 0.01), "Adam": (Adam(), 0.01),
@@ -34,6 +35,7 @@ def experiment(setting: Setting, seed: int) -> Outcome:
         figures[f"equations_{dtype}"] = max(_equations(setting, seed, dtype, b) for b in (0.0, *BIASES))
         figures[f"gradient_{dtype}"] = _gradient(setting, seed, dtype)
         figures[f"largest_{dtype}"] = max(change for _, change in changes)
+        figures[f"one_pass_{dtype}"] = _one_pass(setting, seed, dtype)
     figures["frozen"], figures["absorbed"] = _frozen(setting, seed)
     series = {}
     for dtype in ("float32", "float64"):
@@ -59,6 +61,18 @@ def _change(setting: Setting, seed: int, dtype: str, b: float) -> tuple[float, f
     std = np.sqrt(np.asarray(backend.to_numpy(ops.moments(z).batch), np.float64)[2])
     change = np.abs(shifted - plain)
     return float(np.max(change / (UNIT[dtype] * np.maximum(1, b / std)))), float(change.max())
+
+
+def _one_pass(setting: Setting, seed: int, dtype: str) -> float:
+    """`_change` by b = 137 where the variance is mean(z^2) - mean(z)^2: squares of |b| are rounded, not differences."""
+    backend, draw = setting.backend, setting.centred(seed)
+    network = perceptron((setting.features, 64, setting.classes), dtype=dtype, backend=backend, seed=seed)
+    z = np.asarray(look(network, draw.x[:64], training=True)[0][0].y, dtype)
+    shifted, count = z + np.asarray(ONE_PASS, dtype), np.asarray(len(z), dtype)
+    mean, squares = (sum(rows) / count for rows in (shifted, shifted * shifted))
+    found = (shifted - mean) / np.sqrt(np.maximum(squares - mean * mean, 0) + np.asarray(1e-5, dtype))
+    unit = UNIT[dtype] * np.maximum(1, ONE_PASS / z.std(axis=0, dtype=np.float64))
+    return float(np.max(np.abs(found - normalised(backend, backend.asarray(z, dtype))) / unit))
 
 
 def _equations(setting: Setting, seed: int, dtype: str, b: float) -> float:
@@ -182,5 +196,7 @@ CLAIM = Claim(
     labels={
         "largest_float32": "largest change of a normalised value by b up to a million, float32",
         "largest_float64": "the same in float64",
+        "one_pass_float32": f"change by b = {ONE_PASS:g} in units of rounding, were the variance mean(z^2) - mean(z)^2",
+        "one_pass_float64": "the same in float64",
     },
 )

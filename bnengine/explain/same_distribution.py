@@ -20,7 +20,7 @@ from .nets import Norm, Seen, Training, look, perceptron
 from .setting import Setting
 
 U, EPS = 2.0**-24, 1e-5
-STEPS, EVERY, RATE, EPOCHS = 600, 20, 0.1, 6
+STEPS, EVERY, RATE, EPOCHS, BATCH = 600, 20, 0.1, 6, 64
 NETWORKS: dict[Norm, str] = {"none": "plain", "batch": "bn"}
 
 
@@ -52,15 +52,22 @@ def _network(setting: Setting, seed: int, norm: Norm) -> Sequential:
 
 
 def _followed(setting: Setting, seed: int, norm: Norm) -> dict[str, Array]:
-    """Mean, deviation and skewness of each hidden unit before its activation, over the training rows."""
+    """Mean, deviation and skewness of each hidden unit before its activation, over the training rows.
+
+    The identities are looked at after every step, on a batch where the others are not taken.
+    """
     draw, network = setting.centred(seed), _network(setting, seed, norm)
     training = Training(network, SGD(), draw.x, draw.y, rate=RATE, seed=seed)
     found: dict[str, list[Array]] = {}
-    for _ in training.every(EVERY, STEPS):
-        seen = look(network, draw.x, training=True)[0]
-        hidden = [each for each in seen[:-1] if isinstance(each.layer, BatchNorm if norm == "batch" else Dense)]
+    for done in training.every(1, STEPS):
+        if done % EVERY and norm == "none":
+            continue
+        seen = look(network, draw.x[:BATCH] if done % EVERY else draw.x, training=True)[0]
         units = [_identity(network, seen, at) for at in range(len(seen)) if isinstance(seen[at].layer, BatchNorm)]
         found.setdefault("identity", []).append(np.asarray(max(units, default=0.0)))
+        if done % EVERY:
+            continue
+        hidden = [each for each in seen[:-1] if isinstance(each.layer, BatchNorm if norm == "batch" else Dense)]
         for layer, each in enumerate(hidden, 1):
             mean, std = each.y.mean(axis=0), each.y.std(axis=0)
             skewness = np.mean((each.y - mean) ** 3, axis=0) / std**3

@@ -1,6 +1,7 @@
 """What all experiments share: the data, the split and the scaling of a seed, the backend, the seeds."""
 
 from functools import cached_property
+from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from ..errors import InputError
 
 SEEDS = 5
 SHARE = 0.2  # of the rows, which validate
+LARGEST = 256  # batch that an experiment takes
 
 
 class Draw(NamedTuple):
@@ -40,6 +42,13 @@ class Setting:
             raise InputError(f"explain: seeds {seeds!r}; a verdict needs the spread over two or more, and 5 are usual")
         if self.dataset.y is None or self.dataset.y.dtype.kind == "f":
             raise InputError(f"explain: {self.dataset.name} has no labels; give data with classes, such as digits")
+        if self.classes < 2:
+            raise InputError(f"explain: {self.dataset.name} has rows of one class alone; give data with two or more")
+        if len(self.raw(self.seeds[0]).x) < LARGEST:
+            raise InputError(
+                f"explain: {self.dataset.name} has {len(self.dataset):,} rows, and batches of {LARGEST} are taken of "
+                f"{1 - SHARE:.0%} of them; give {ceil(LARGEST / (1 - SHARE)) + 1} rows or more"
+            )
 
     @cached_property
     def _numbers(self) -> tuple[Array, Array, int]:
