@@ -121,7 +121,7 @@ def _frozen(setting: Setting, seed: int) -> tuple[float, float]:
     draw = setting.centred(seed)
     widths = (setting.features, 64, 64, setting.classes)
     network = perceptron(widths, bias=True, backend=setting.backend, seed=seed)
-    Training(network, SGD(), draw.x, draw.y, rate=0.1, seed=seed).run(100)
+    Training(network, SGD(), draw.x, draw.y, rate=0.1, seed=seed).run(setting.steps(100))
     before = logits(network, draw.x_valid)
     for name in ("0.b", "3.b"):
         network.named_parameters()[name][...] += 1
@@ -141,12 +141,13 @@ def _drift(setting: Setting, seed: int, name: str, dtype: str) -> Array:
     training = Training(network, optimizer, draw.x, draw.y, rate=rate, seed=seed)
     biases = [network.named_parameters()[f"{3 * layer}.b"] for layer in range(3)]
     read = network.backend.to_numpy
-    return np.asarray([max(float(np.abs(read(b)).max()) for b in biases) for _ in training.every(10, STEPS)])
+    every = training.every(10, 10 * setting.steps(STEPS // 10))
+    return np.asarray([max(float(np.abs(read(b)).max()) for b in biases) for _ in every])
 
 
 def draw(figure: Any, outcomes: Sequence[Outcome]) -> None:
     """The largest bias of each optimizer over the steps, in float32 and float64; the mean over the seeds."""
-    steps = np.arange(0, STEPS + 1, 10)
+    steps = 10 * np.arange(len(outcomes[0].series["SGD float32"]))
     for panel, dtype in zip(panels(figure, [f"Largest |b|, {dtype}" for dtype in UNIT]), UNIT, strict=True):
         for name, colour in zip(OPTIMIZERS, (BLUE, GREEN, PURPLE, ORANGE), strict=True):
             mean = np.mean([outcome.series[f"{name} {dtype}"] for outcome in outcomes], axis=0)

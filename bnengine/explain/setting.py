@@ -29,15 +29,24 @@ class Setting:
     """The data of the experiments and where they run.
 
     `data` None: the embedded digits (1,797 of 8 x 8), else what `bnengine.data.load` takes, with labels. `backend` as
-    for `get_backend`. `seeds`: how many, or which. Raises InputError, DataError.
+    for `get_backend`. `seeds`: how many, or which. `length`, above 0 and at most 1: of every training, as a share of
+    its usual steps; the thresholds are made for 1. Raises InputError, DataError.
     """
 
     def __init__(
-        self, data: Any = None, *, backend: str | Backend | None = None, seeds: int | tuple[int, ...] = SEEDS
+        self,
+        data: Any = None,
+        *,
+        backend: str | Backend | None = None,
+        seeds: int | tuple[int, ...] = SEEDS,
+        length: float = 1.0,
     ) -> None:
         self.dataset: Dataset = load_digits() if data is None else load(data)
         self.backend = get_backend(backend)
         self.seeds = tuple(range(seeds)) if isinstance(seeds, int) else seeds
+        self.length = float(length)
+        if not 0 < self.length <= 1:
+            raise InputError(f"explain: length {length!r} is no share of the usual steps; give a number in (0, 1]")
         if len(self.seeds) < 2:
             raise InputError(f"explain: seeds {seeds!r}; a verdict needs the spread over two or more, and 5 are usual")
         if self.dataset.y is None or self.dataset.y.dtype.kind == "f":
@@ -55,6 +64,10 @@ class Setting:
         x = np.asarray(self.dataset.x, np.float64).reshape(len(self.dataset), -1)
         classes, y = np.unique(np.asarray(self.dataset.y), return_inverse=True)
         return x / max(float(np.abs(x).max()), 1e-300), y.astype(np.int64), len(classes)
+
+    def steps(self, usual: int, *, least: int = 1) -> int:
+        """How many to take where `usual` are taken in full."""
+        return max(least, round(usual * self.length))
 
     @property
     def features(self) -> int:

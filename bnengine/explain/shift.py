@@ -60,7 +60,7 @@ def _trained(setting: Setting, seed: int, norm: Any) -> Sequential:
     draw = setting.raw(seed)
     widths = (setting.features, WIDTH, WIDTH, setting.classes)
     network = perceptron(widths, norm=norm, backend=setting.backend, seed=seed)
-    Training(network, SGD(), draw.x, draw.y, rate=RATE, seed=seed).run(STEPS)
+    Training(network, SGD(), draw.x, draw.y, rate=RATE, seed=seed).run(setting.steps(STEPS))
     if norm == "batch":
         recalibrate(network, (draw.x, draw.y))
     return network
