@@ -53,6 +53,7 @@ def _found(name: str) -> Finding:
     return examine(claim_of(name), Setting(backend="numpy"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_five_seeds_give_the_verdict_that_the_evidence_bears(name: str) -> None:
     assert found(name).verdict == VERDICTS[name], found(name).judged
@@ -65,6 +66,7 @@ def test_a_short_setting_gives_its_verdict_with_kernels_and_without(name: str) -
     assert f"Every training took {SHORT[name].length:.0%} of these steps" in " ".join(story(told).split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_figures_read_back_from_json(name: str) -> None:
     told = json.loads(json.dumps(found(name).to_json(), allow_nan=False))
@@ -84,6 +86,7 @@ def test_the_readme_tells_these_verdicts() -> None:
     assert dict(rows) == VERDICTS
 
 
+@pytest.mark.slow
 def test_every_claim_has_its_picture_on_a_page_without_fault(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     browser()
