@@ -42,7 +42,7 @@ def _trained(
     """Validation accuracy by the training set's statistics, and how far evaluation is above training mode there."""
     draw, widths = setting.centred(seed), (setting.features, 64, 64, setting.classes)
     network = perceptron(widths, norm=norm, backend=setting.backend, seed=seed)
-    Training(network, SGD(), draw.x, draw.y, rate=rate, batch=size, seed=seed).run(steps)
+    Training(network, SGD(), draw.x, draw.y, rate=rate, batch=size, seed=seed).run(setting.steps(steps))
     if norm == "none":
         return accuracy(network, draw.x_valid, draw.y_valid), 0.0
     recalibrate(network, (draw.x, draw.y))

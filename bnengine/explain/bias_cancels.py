@@ -19,6 +19,7 @@ from .setting import Setting
 
 UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
 BIASES = (1.0, 1e2, 1e4, 1e6)
+ONE_PASS = 137.0
 STEPS = 300
 OPTIMIZERS: dict[str, tuple[Optimizer, float]] = {
     "SGD": (SGD(), 0.1), "momentum": (SGD(momentum=0.9), 0.1), "RMSprop": (RMSprop(), 0.01), "Adam": (Adam(), 0.01),
@@ -34,6 +35,7 @@ def experiment(setting: Setting, seed: int) -> Outcome:
         figures[f"equations_{dtype}"] = max(_equations(setting, seed, dtype, b) for b in (0.0, *BIASES))
         figures[f"gradient_{dtype}"] = _gradient(setting, seed, dtype)
         figures[f"largest_{dtype}"] = max(change for _, change in changes)
+        figures[f"one_pass_{dtype}"] = _one_pass(setting, seed, dtype)
     figures["frozen"], figures["absorbed"] = _frozen(setting, seed)
     series = {}
     for dtype in ("float32", "float64"):
@@ -59,6 +61,18 @@ def _change(setting: Setting, seed: int, dtype: str, b: float) -> tuple[float, f
     std = np.sqrt(np.asarray(backend.to_numpy(ops.moments(z).batch), np.float64)[2])
     change = np.abs(shifted - plain)
     return float(np.max(change / (UNIT[dtype] * np.maximum(1, b / std)))), float(change.max())
+
+
+def _one_pass(setting: Setting, seed: int, dtype: str) -> float:
+    """`_change` by b = 137 where the variance is mean(z^2) - mean(z)^2: squares of |b| are rounded, not differences."""
+    backend, draw = setting.backend, setting.centred(seed)
+    network = perceptron((setting.features, 64, setting.classes), dtype=dtype, backend=backend, seed=seed)
+    z = np.asarray(look(network, draw.x[:64], training=True)[0][0].y, dtype)
+    shifted, count = z + np.asarray(ONE_PASS, dtype), np.asarray(len(z), dtype)
+    mean, squares = (sum(rows) / count for rows in (shifted, shifted * shifted))
+    found = (shifted - mean) / np.sqrt(np.maximum(squares - mean * mean, 0) + np.asarray(1e-5, dtype))
+    unit = UNIT[dtype] * np.maximum(1, ONE_PASS / z.std(axis=0, dtype=np.float64))
+    return float(np.max(np.abs(found - normalised(backend, backend.asarray(z, dtype))) / unit))
 
 
 def _equations(setting: Setting, seed: int, dtype: str, b: float) -> float:
@@ -107,7 +121,7 @@ def _frozen(setting: Setting, seed: int) -> tuple[float, float]:
     draw = setting.centred(seed)
     widths = (setting.features, 64, 64, setting.classes)
     network = perceptron(widths, bias=True, backend=setting.backend, seed=seed)
-    Training(network, SGD(), draw.x, draw.y, rate=0.1, seed=seed).run(100)
+    Training(network, SGD(), draw.x, draw.y, rate=0.1, seed=seed).run(setting.steps(100))
     before = logits(network, draw.x_valid)
     for name in ("0.b", "3.b"):
         network.named_parameters()[name][...] += 1
@@ -127,12 +141,13 @@ def _drift(setting: Setting, seed: int, name: str, dtype: str) -> Array:
     training = Training(network, optimizer, draw.x, draw.y, rate=rate, seed=seed)
     biases = [network.named_parameters()[f"{3 * layer}.b"] for layer in range(3)]
     read = network.backend.to_numpy
-    return np.asarray([max(float(np.abs(read(b)).max()) for b in biases) for _ in training.every(10, STEPS)])
+    every = training.every(10, 10 * setting.steps(STEPS // 10))
+    return np.asarray([max(float(np.abs(read(b)).max()) for b in biases) for _ in every])
 
 
 def draw(figure: Any, outcomes: Sequence[Outcome]) -> None:
     """The largest bias of each optimizer over the steps, in float32 and float64; the mean over the seeds."""
-    steps = np.arange(0, STEPS + 1, 10)
+    steps = 10 * np.arange(len(outcomes[0].series["SGD float32"]))
     for panel, dtype in zip(panels(figure, [f"Largest |b|, {dtype}" for dtype in UNIT]), UNIT, strict=True):
         for name, colour in zip(OPTIMIZERS, (BLUE, GREEN, PURPLE, ORANGE), strict=True):
             mean = np.mean([outcome.series[f"{name} {dtype}"] for outcome in outcomes], axis=0)
@@ -182,5 +197,7 @@ CLAIM = Claim(
     labels={
         "largest_float32": "largest change of a normalised value by b up to a million, float32",
         "largest_float64": "the same in float64",
+        "one_pass_float32": f"change by b = {ONE_PASS:g} in units of rounding, were the variance mean(z^2) - mean(z)^2",
+        "one_pass_float64": "the same in float64",
     },
 )

@@ -55,7 +55,7 @@ def _followed(setting: Setting, seed: int, norm: Norm, rate: float) -> tuple[Arr
     )
     training = Training(network, SGD(), draw.x, draw.y, rate=rate, batch=BATCH, seed=seed)
     curve, spreads = [], []
-    for _ in training.every(EVERY, STEPS):
+    for _ in training.every(EVERY, EVERY * setting.steps(STEPS // EVERY)):
         curve.append(accuracy(network, draw.x_valid, draw.y_valid) if training.done else 1 / setting.classes)
         seen = look(network, draw.x_valid, training=True)[0]
         spreads.append(np.quantile(seen[-2].x, QUANTILES, axis=0))
@@ -65,15 +65,15 @@ def _followed(setting: Setting, seed: int, norm: Norm, rate: float) -> tuple[Arr
 
 
 def _steps_to(curve: Array, least: float) -> float:
-    """Steps until the accuracy is reached; STEPS where it is not."""
+    """Steps until the accuracy is reached; all of them where it is not."""
     there = np.flatnonzero(curve >= least)
-    return float(there[0] * EVERY) if len(there) else float(STEPS)
+    return float(there[0] * EVERY) if len(there) else float((len(curve) - 1) * EVERY)
 
 
 def draw(figure: Any, outcomes: Sequence[Outcome]) -> None:
     """The paper's three panels: accuracy, and the percentiles without and with batch norm, of the first seed."""
     left, middle, right = panels(figure, ["Accuracy", "A last sigmoid's input, plain", "the same, batch norm"])
-    steps = np.arange(0, STEPS + 1, EVERY)
+    steps = EVERY * np.arange(len(outcomes[0].series["bn accuracy"]))
     for name, label, colour in (("plain", "plain", GREEN), ("bn", "batch norm", BLUE)):
         curve = np.mean([outcome.series[f"{name} accuracy"] for outcome in outcomes], axis=0)
         named_curve(left, steps, curve, label, colour)

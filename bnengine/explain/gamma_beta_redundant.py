@@ -34,14 +34,17 @@ def experiment(setting: Setting, seed: int) -> Outcome:
         "affine": lambda: affine(_network(setting, seed, "batch"), raw.x[:BATCH]),
         "plain": lambda: _network(setting, seed, "none"),
     }
-    series = {name: np.asarray([_trained(make, raw, rate, seed) for rate in RATES]) for name, make in makers.items()}
+    steps, longer = setting.steps(STEPS), setting.steps(LONGER)
+    series = {
+        name: np.asarray([_trained(make, raw, rate, seed, steps) for rate in RATES]) for name, make in makers.items()
+    }
     largest = {name: max([RATES[0], *(r for r, a in zip(RATES, got, strict=True) if a >= WORKS)])
                for name, got in series.items()}  # fmt: skip
     figures |= {f"rate_{name.replace(' ', '_')}": rate for name, rate in largest.items()}
     figures["over_affine"] = largest["batch norm"] / largest["affine"]
     figures["over_plain"] = largest["batch norm"] / largest["plain"]
     for name in ("batch norm", "affine"):
-        figures[f"small_{name.replace(' ', '_')}"] = _trained(makers[name], centred, SMALL, seed, LONGER)
+        figures[f"small_{name.replace(' ', '_')}"] = _trained(makers[name], centred, SMALL, seed, longer)
     return Outcome(figures, series)
 
 
@@ -79,7 +82,7 @@ def _gradients(setting: Setting, seed: int, draw: Draw) -> tuple[float, float]:
     return float(a @ b / (norms[0] * norms[1])), float(norms[1] / norms[0])
 
 
-def _trained(make: Callable[[], Sequential], draw: Draw, rate: float, seed: int, steps: int = STEPS) -> float:
+def _trained(make: Callable[[], Sequential], draw: Draw, rate: float, seed: int, steps: int) -> float:
     network = make()
     Training(network, SGD(), draw.x, draw.y, rate=rate, batch=BATCH, seed=seed).run(steps)
     return accuracy(network, draw.x_valid, draw.y_valid)

@@ -64,11 +64,12 @@ def measured(setting: Setting, seed: int, case: Case, decay: float | None) -> Me
     draw, widths = setting.centred(seed), (setting.features, 64, 64, setting.classes)
     x, x_valid = draw.x + case.shift, draw.x_valid + case.shift
     network = perceptron(widths, decay=decay, backend=setting.backend, seed=seed)
-    Training(network, SGD(), x, draw.y, rate=RATE, seed=seed).run(case.steps)
+    steps = setting.steps(case.steps)
+    Training(network, SGD(), x, draw.y, rate=RATE, seed=seed).run(steps)
     running = accuracy(network, x_valid, draw.y_valid)
     old = recalibrate(network, (x, draw.y))["1.statistics"]
     mean, std = statistics_of(network)["1.statistics"][1], np.sqrt(statistics_of(network)["1.statistics"][2])
-    left = 0.0 if decay is None else decay**case.steps
+    left = 0.0 if decay is None else decay**steps
     return Measured(
         running,
         accuracy(network, x_valid, draw.y_valid),

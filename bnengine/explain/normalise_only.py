@@ -42,7 +42,7 @@ def _trained(
     draw = setting.centred(seed)
     widths = (setting.features, *[WIDTH] * depth, setting.classes)
     network = perceptron(widths, norm=norm, activation=activation, backend=setting.backend, seed=seed)
-    Training(network, SGD(), draw.x, draw.y, rate=rate, seed=seed).run(STEPS)
+    Training(network, SGD(), draw.x, draw.y, rate=rate, seed=seed).run(setting.steps(STEPS))
     return accuracy(network, draw.x_valid, draw.y_valid), loss(network, draw.x_valid, draw.y_valid)
 
 
@@ -50,8 +50,8 @@ def _output(setting: Setting, seed: int, affine: bool) -> float:
     """Validation loss of telling the first class from the others where the output itself is normalised."""
     draw = setting.centred(seed)
     layers = Dense(setting.features, 2), BatchNorm(2, gamma=affine, beta=affine)
-    network = Sequential(*layers, backend=setting.backend, seed=seed)
-    Training(network, SGD(), draw.x, (draw.y == 0).astype(np.int64), rate=RATE, seed=seed).run(STEPS)
+    network, told = Sequential(*layers, backend=setting.backend, seed=seed), (draw.y == 0).astype(np.int64)
+    Training(network, SGD(), draw.x, told, rate=RATE, seed=seed).run(setting.steps(STEPS))
     return loss(network, draw.x_valid, (draw.y_valid == 0).astype(np.int64))
 
 

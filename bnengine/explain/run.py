@@ -25,12 +25,21 @@ class Finding(NamedTuple):
     verdict: Verdict
     seeds: tuple[int, ...]
     seconds: float
+    length: float = 1.0  # of the trainings, as a share of the usual steps
 
     @property
     def figures(self) -> dict[str, Figure]:
         """Every figure over the seeds, by name."""
         names = self.outcomes[0].figures
         return {name: summarised([outcome.figures[name] for outcome in self.outcomes]) for name in names}
+
+    @property
+    def done(self) -> str:
+        """What was done, in words; where trainings were shortened, that too."""
+        if self.length == 1:
+            return self.claim.done
+        share = f"Every training took {self.length:.0%} of these steps, for which the thresholds are not made."
+        return f"{self.claim.done} {share}"
 
     def to_json(self) -> dict[str, Any]:
         """The finding as JSON values; what is not finite is null."""
@@ -63,7 +72,8 @@ def examine(claim: Claim, setting: Setting, say: Callable[[int], None] | None = 
         outcomes.append(claim.experiment(setting, seed))
     judged = claim.judge({name: [o.figures[name] for o in outcomes] for name in outcomes[0].figures})
     seconds = perf_counter() - started
-    return Finding(claim, tuple(outcomes), tuple(judged), verdict_of(judged), setting.seeds, seconds)
+    verdict = verdict_of(judged)
+    return Finding(claim, tuple(outcomes), tuple(judged), verdict, setting.seeds, seconds, setting.length)
 
 
 def explain(names: str | Sequence[str] = "all", setting: Setting | None = None) -> list[Finding]:

@@ -20,7 +20,7 @@ from .nets import Norm, Seen, Training, look, perceptron
 from .setting import Setting
 
 U, EPS = 2.0**-24, 1e-5
-STEPS, EVERY, RATE, EPOCHS = 600, 20, 0.1, 6
+STEPS, EVERY, RATE, EPOCHS, BATCH = 600, 20, 0.1, 6, 64
 NETWORKS: dict[Norm, str] = {"none": "plain", "batch": "bn"}
 
 
@@ -52,15 +52,22 @@ def _network(setting: Setting, seed: int, norm: Norm) -> Sequential:
 
 
 def _followed(setting: Setting, seed: int, norm: Norm) -> dict[str, Array]:
-    """Mean, deviation and skewness of each hidden unit before its activation, over the training rows."""
+    """Mean, deviation and skewness of each hidden unit before its activation, over the training rows.
+
+    The identities are looked at after every step, on a batch where the others are not taken.
+    """
     draw, network = setting.centred(seed), _network(setting, seed, norm)
     training = Training(network, SGD(), draw.x, draw.y, rate=RATE, seed=seed)
     found: dict[str, list[Array]] = {}
-    for _ in training.every(EVERY, STEPS):
-        seen = look(network, draw.x, training=True)[0]
-        hidden = [each for each in seen[:-1] if isinstance(each.layer, BatchNorm if norm == "batch" else Dense)]
+    for done in training.every(1, EVERY * setting.steps(STEPS // EVERY)):
+        if done % EVERY and norm == "none":
+            continue
+        seen = look(network, draw.x[:BATCH] if done % EVERY else draw.x, training=True)[0]
         units = [_identity(network, seen, at) for at in range(len(seen)) if isinstance(seen[at].layer, BatchNorm)]
         found.setdefault("identity", []).append(np.asarray(max(units, default=0.0)))
+        if done % EVERY:
+            continue
+        hidden = [each for each in seen[:-1] if isinstance(each.layer, BatchNorm if norm == "batch" else Dense)]
         for layer, each in enumerate(hidden, 1):
             mean, std = each.y.mean(axis=0), each.y.std(axis=0)
             skewness = np.mean((each.y - mean) ** 3, axis=0) / std**3
@@ -85,7 +92,7 @@ def _settling(setting: Setting, seed: int) -> dict[str, Array]:
     draw, network = setting.centred(seed), _network(setting, seed, "batch")
     training = Training(network, SGD(), draw.x, draw.y, rate=RATE, seed=seed)
     states = [network.state_dict()]
-    for _ in range(EPOCHS):
+    for _ in range(setting.steps(EPOCHS, least=2)):
         training.run(training.steps_per_epoch)
         states.append(network.state_dict())
     moved = {}
@@ -101,12 +108,12 @@ def _settling(setting: Setting, seed: int) -> dict[str, Array]:
 def draw(figure: Any, outcomes: Sequence[Outcome]) -> None:
     """Drift of the means over the steps, and the change in each epoch; means over the seeds."""
     left, right = panels(figure, ["Drift of the units' means, layer 2", "Change in an epoch over that in the first"])
-    steps = np.arange(0, STEPS + 1, EVERY)
+    steps = EVERY * np.arange(len(outcomes[0].series["bn 2"]))
     for name, label, colour in (("plain", "plain", GREEN), ("bn", "batch norm", BLUE)):
         named_curve(left, steps, np.mean([o.series[f"{name} 2"] for o in outcomes], axis=0), label, colour)
     for kind, colour in (("gamma", BLUE), ("beta", PURPLE), ("W", ORANGE)):
         changes = np.mean([o.series[kind] / o.series[kind][0] for o in outcomes], axis=0)
-        named_curve(right, np.arange(1, EPOCHS + 1), changes, kind, colour)
+        named_curve(right, np.arange(1, len(changes) + 1), changes, kind, colour)
     left.set_xlabel("step", fontsize=9)
     right.set_xlabel("epoch", fontsize=9)
 

@@ -83,7 +83,7 @@ def _trajectory(setting: Setting, seed: int) -> float:
         network = _network(setting, seed, eps=1e-30)
         scale(network, factor)
         rates = {"0.W": RATE * factor**2, "3.W": RATE * factor**2}
-        _descend(network, draw.x, draw.y, rates, RATE, 30)
+        _descend(network, draw.x, draw.y, rates, RATE, setting.steps(30))
         found.append(np.asarray(network.backend.to_numpy(network.named_parameters()["0.W"], copy=True)) / factor)
     return float(np.abs(found[0] - found[1]).max() / np.abs(found[0]).max())
 
@@ -106,14 +106,14 @@ def _growth(setting: Setting, seed: int, name: str) -> tuple[Array, float]:
     rate = 0.003 if name == "Adam" else RATE
     training = Training(network, OPTIMIZERS[name], draw.x, draw.y, rate=rate, seed=seed)
     weights = network.named_parameters()["0.W"]
-    found = [network.backend.to_numpy(weights, copy=True) for _ in training.every(1, STEPS)]
+    found = [network.backend.to_numpy(weights, copy=True) for _ in training.every(1, setting.steps(STEPS))]
     moved = sum(float(np.sum((b - a) ** 2)) for a, b in pairwise(found))
     return np.asarray([float(np.sum(w**2)) for w in found]), moved
 
 
 def _huge(setting: Setting, seed: int, norm: Norm, rates: dict[str, float], rest: float = RATE) -> float:
     draw, network = setting.centred(seed), _network(setting, seed, norm=norm, dtype="float32")
-    _descend(network, draw.x, draw.y, rates, rest, 300)
+    _descend(network, draw.x, draw.y, rates, rest, setting.steps(300))
     return accuracy(network, draw.x_valid, draw.y_valid)
 
 

@@ -14,7 +14,7 @@ def story(finding: Finding) -> str:
     claim = finding.claim
     lines = [f"{claim.name}: {claim.title}", "-" * min(WIDTH, len(f"{claim.name}: {claim.title}"))]
     lines += [_paragraph("The claim.", f"{claim.told} ({claim.source})")]
-    lines += [_paragraph("What was done.", claim.done), ""]
+    lines += [_paragraph("What was done.", finding.done), ""]
     lines += _table([("what the claim needs", "measured", "needed", "")] + [_row(each) for each in finding.judged])
     if told := _told(finding):
         lines += ["", *_table(told)]

@@ -56,7 +56,7 @@ def _told(page: Page, finding: Finding) -> None:
     page.section(claim.title, claim.name, _mark(finding.verdict))
     page.paragraph(printed(reasons(finding)), "Why.")
     page.paragraph(printed(f"{claim.told} ({claim.source})"), "The claim.")
-    page.paragraph(printed(claim.done), "What was done.")
+    page.paragraph(printed(finding.done), "What was done.")
     page.picture(_picture(finding), f"{claim.title}: {claim.draw.__doc__ or ''}", _picture(finding, stacked=True))
     needs = [_row(each) for each in finding.judged]
     page.table(

@@ -50,9 +50,8 @@ class Replays:
 
     `replay` False: op by op, always. `graph`: "auto" takes one graph a step, or one native call, where the library can,
     False never, and True makes it an error where there is no graph. `changes`: of the network's layers, after which all
-    is recorded anew. `outside` names the classes that bnengine does not
-    know: where there are any, the second step of a key is recorded too, and the steps of one whose launches differ run
-    op by op.
+    is recorded anew. `outside` names the classes that bnengine does not know: where there are any, the second step of a
+    key is recorded too, and the steps of one whose launches differ run op by op.
     """
 
     def __init__(

@@ -131,6 +131,7 @@ class Step:
             name: network.parameters.like() if present else None for name, present in optimizer.slots().items()
         }
         self.counters = xp.zeros((5,), dtype=xp.int64, device=device)
+        self._skips = self.counters[SKIPPED:]  # once, and not in every step of a GPU's host
         self.sums = xp.zeros((4,), dtype=xp.float64, device=device)
         self.hits = xp.zeros((1,), dtype=xp.float64, device=device)
         self.value = xp.zeros((1,), dtype=dtype, device=device)
@@ -220,7 +221,7 @@ class Step:
             self.gradients.array[...] = 0
             self.proposed[...] = 0
         self._last_key = key
-        done = self._replays(key, self._generations, self._owned, run, times, self.counters[SKIPPED:])
+        done = self._replays(key, self._generations, self._owned, run, times, self._skips)
         self.called += done
         return done
 

@@ -40,10 +40,10 @@ class Trainer:
 
     `optimizer` and `loss`: objects, names or configurations. `learning_rate`: a number or a schedule. `clip_norm`: the
     largest global norm of the gradients. `accumulate`: micro-batches to a step. `statistics`, `average`, `loss_scale`:
-    see `Step`. `graph`: whether a step is replayed as one CUDA graph, "auto" where that can be. `resident`: whether
-    all training data are kept in the device's memory, "auto" where they take at most half of what a GPU has free; else
-    batches are brought there while it computes; on NumPy arrays with native kernels "auto" gathers rows
-    where they lie, raw ones of a mapped file too, without a copy of the data. `threads`: how many run native kernels,
+    see `Step`. `graph`: whether a step is replayed as one CUDA graph, "auto" where that can be. `resident`: whether all
+    training data are kept in the device's memory, "auto" where they take at most half of what a GPU has free; else
+    batches are brought there while it computes; on NumPy arrays with native kernels "auto" gathers rows where they lie,
+    raw ones of a mapped file too, without a copy of the data. `threads`: how many run native kernels,
     `bnengine.threads.set`; None leaves it as it is. `progress`: "auto", "bar", "plain" or "quiet". `watch`:
     "activations" records their distributions on a step now and then, see `Activations`.
     """

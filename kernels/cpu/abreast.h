@@ -60,6 +60,48 @@ VECTOR void store_tile(const T (&from)[kAbreast], int count, T* to) {
   }
 }
 
+// Four vectors that go through a computation step by step: chains one behind the other would be more than the processor
+// looks ahead, and it would wait for each.
+template <class T>
+struct Four {
+  Vector<T> a, b, c, d;
+  VECTOR Four(Vector<T> a, Vector<T> b, Vector<T> c, Vector<T> d) : a(a), b(b), c(c), d(d) {}
+  explicit VECTOR Four(T x) : a(broadcast(x)), b(a), c(a), d(a) {}
+};
+template <class T>
+VECTOR Four<T> operator+(const Four<T>& x, const Four<T>& y) {
+  return {x.a + y.a, x.b + y.b, x.c + y.c, x.d + y.d};
+}
+template <class T>
+VECTOR Four<T> operator-(const Four<T>& x, const Four<T>& y) {
+  return {x.a - y.a, x.b - y.b, x.c - y.c, x.d - y.d};
+}
+template <class T>
+VECTOR Four<T> operator*(const Four<T>& x, const Four<T>& y) {
+  return {x.a * y.a, x.b * y.b, x.c * y.c, x.d * y.d};
+}
+template <class T>
+VECTOR Four<T> fused(const Four<T>& x, const Four<T>& y, const Four<T>& z) {
+  return {fused(x.a, y.a, z.a), fused(x.b, y.b, z.b), fused(x.c, y.c, z.c), fused(x.d, y.d, z.d)};
+}
+template <class T>
+VECTOR Vector<T> at_least(Vector<T> x, Vector<T> low) {
+  return x < low ? low : x;
+}
+template <class T>
+VECTOR Four<T> at_least(const Four<T>& x, T least) {
+  const Vector<T> low = broadcast(least);
+  return {at_least<T>(x.a, low), at_least<T>(x.b, low), at_least<T>(x.c, low), at_least<T>(x.d, low)};
+}
+template <class T>
+VECTOR Vector<T> with_exponent(Vector<T> x) {
+  return (Vector<T>)((Vector<functions::Bits<T>>)x << functions::Format<T>::kDigits);
+}
+template <class T>
+VECTOR Four<T> with_exponent(const Four<T>& x) {
+  return {with_exponent<T>(x.a), with_exponent<T>(x.b), with_exponent<T>(x.c), with_exponent<T>(x.d)};
+}
+
 // f(tile of x, place of its first element, how many of its elements there are) for all of a row; the last one is padded.
 template <class T, class F>
 VECTOR void each_tile(const T* x, index n, T padding, F f) {

@@ -26,6 +26,8 @@ struct Format<float> {
   static constexpr float kLeast = 0x1p-126f, kLift = 0x1p25f;      // the least normal number; lifts every subnormal one
   static constexpr int kLifted = 25;
   static constexpr float kExpLow = -104, kExpHigh = 89;            // beyond these exp is 0 and infinite
+  static constexpr float kLowered = 0x1p-64f;                      // 2^-kRaised; with 2^kRaised no result is subnormal
+  static constexpr int kRaised = 64;
   static constexpr float kTanhOne = 10, kErfOne = 4;               // from here on tanh and erf round to 1
   static constexpr Bits kRootHalf = 0x3f3504f3;                    // the bits of sqrt(1/2)
 };
@@ -40,6 +42,8 @@ struct Format<double> {
   static constexpr double kLeast = 0x1p-1022, kLift = 0x1p54;
   static constexpr int kLifted = 54;
   static constexpr double kExpLow = -746, kExpHigh = 710;
+  static constexpr double kLowered = 0x1p-512;
+  static constexpr int kRaised = 512;
   static constexpr double kTanhOne = 20, kErfOne = 6;
   static constexpr Bits kRootHalf = 0x3fe6a09e667f3bcd;
 };
@@ -63,13 +67,13 @@ FUNCTION To cast(From from) {
 }
 
 // c0 + x (c1 + x (c2 + ...))
-template <class T>
-FUNCTION T polynomial(T, T c) {
-  return c;
+template <class X, class T>
+FUNCTION X polynomial(X, T c) {
+  return X(c);
 }
-template <class T, class... More>
-FUNCTION T polynomial(T x, T c, More... more) {
-  return fused(polynomial(x, more...), x, c);
+template <class X, class T, class... More>
+FUNCTION X polynomial(X x, T c, More... more) {
+  return fused(polynomial(x, more...), x, X(c));
 }
 
 // -- the polynomials: what each stands for, the interval, the error relative to the function's value (erf: absolute)
@@ -80,7 +84,8 @@ struct Coefficients;
 template <>
 struct Coefficients<float> {
   // (e^r - 1 - r) / r^2 for |r| <= log(2) / 2: 2^-28.3
-  static FUNCTION float exponential(float r) {
+  template <class X>
+  static FUNCTION X exponential(X r) {
     return polynomial(r, 0.4999999341392316f, 0.16666520106201654f, 0.041668393942035746f, 0.00836878055703819f,
                       0.001381447947339738f);
   }
@@ -108,7 +113,8 @@ struct Coefficients<float> {
 template <>
 struct Coefficients<double> {
   // 2^-64.0
-  static FUNCTION double exponential(double r) {
+  template <class X>
+  static FUNCTION X exponential(X r) {
     return polynomial(r, 0.5, 0.16666666666666682, 0.04166666666666609, 0.008333333333316918, 0.001388888888911727,
                       0.00019841269896680793, 2.4801586924593533e-05, 2.75572345589393e-06, 2.755758280417429e-07,
                       2.5112144438451203e-08, 2.0826533845100594e-09);
@@ -143,6 +149,18 @@ struct Coefficients<double> {
 
 // -- what the functions are made of
 
+// The number whose bits are the lowest of x, up from the exponent's.
+template <class T>
+FUNCTION T with_exponent(T x) {
+  return cast<T>(cast<Bits<T>>(x) << Format<T>::kDigits);
+}
+
+// NaN stays NaN.
+template <class T>
+FUNCTION T at_least(T x, T low) {
+  return x < low ? low : x;
+}
+
 // 2^n, n a whole number at which it is normal
 template <class T>
 FUNCTION T power_of_two(T n) {
@@ -150,21 +168,30 @@ FUNCTION T power_of_two(T n) {
   return cast<T>((cast<Bits<T>>(n + F::kShift) + Bits<T>(F::kBias)) << F::kDigits);
 }
 
-// e^x = 2^n e^r, r = x - n log(2); 2^n as a product, so that a subnormal result is rounded once.
-template <class T>
-FUNCTION T exponential_of_negative(T x) {  // of 0 too, and of NaN
+// e^x = 2^n e^r, r = x - n log(2), n whole: this is e^r. X is T, or several vectors of T.
+template <class T, class X>
+FUNCTION X exponential_of_rest(X x, X n) {
+  const X r = fused(n, X(-Format<T>::kLog2Lo), fused(n, X(-Format<T>::kLog2Hi), x));
+  return fused(r * r, Coefficients<T>::exponential(r), r) + X(T(1));
+}
+
+constexpr double kLog2OfE = 1.44269504088896340736;
+
+// 2^n is a product in both, so that a subnormal result is rounded once; for n <= 0 one factor may be a constant.
+template <class T, class X>
+FUNCTION X exponential_of_negative(X x) {  // of 0 too, and of NaN
   using F = Format<T>;
-  x = x < F::kExpLow ? F::kExpLow : x;
-  const T n = fused(x, T(1.44269504088896340736), F::kShift) - F::kShift;
-  const T r = fused(n, -F::kLog2Lo, fused(n, -F::kLog2Hi, x));
-  const T power = fused(r * r, Coefficients<T>::exponential(r), r) + 1;
-  const T half = fused(n, T(0.5), F::kShift) - F::kShift;
-  return power * power_of_two(half) * power_of_two(n - half);
+  const X shift(F::kShift + F::kBias + F::kRaised), least = at_least(x, F::kExpLow);
+  const X shifted = fused(least, X(T(kLog2OfE)), shift);
+  return exponential_of_rest<T>(least, shifted - shift) * with_exponent(shifted) * X(F::kLowered);
 }
 
 template <class T>
 FUNCTION T exponential(T x) {
-  return exponential_of_negative(x > Format<T>::kExpHigh ? Format<T>::kExpHigh : x);
+  using F = Format<T>;
+  x = at_least(x > F::kExpHigh ? F::kExpHigh : x, F::kExpLow);
+  const T n = fused(x, T(kLog2OfE), F::kShift) - F::kShift, half = fused(n, T(0.5), F::kShift) - F::kShift;
+  return exponential_of_rest<T>(x, n) * power_of_two(half) * power_of_two(n - half);
 }
 
 // x = 2^e m with m in [sqrt(1/2), sqrt(2)), for positive normal x

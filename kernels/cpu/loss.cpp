@@ -42,15 +42,40 @@ VECTOR T largest_of_row(const T* x, index classes) {
   return joined(lane, [](T a, T b) { return a < b ? b : a; });
 }
 
-// The exponentials e^(x - largest) of a row, up to a multiple of 16, and their sum.
+// e^(x - largest) of four tiles of a row, and the sum of each place abreast.
 template <class T>
-VECTOR double exponentials(const T* x, index classes, T largest, T* e) {
+VECTOR void exponentials_of_four(const T* x, T largest, T* e, Sums& sums) {
+  constexpr int kNext = kAbreast;
+  T sum[kAbreast];
+  for (int at = 0; at < kAbreast; at += kLanes<T>) {
+    const T* p = x + at;
+    const Four<T> four(load(p), load(p + kNext), load(p + 2 * kNext), load(p + 3 * kNext));
+    const Four<T> power = functions::exponential_of_negative<T>(four - Four<T>(largest));
+    T* to = e + at;
+    store(to, power.a), store(to + kNext, power.b), store(to + 2 * kNext, power.c), store(to + 3 * kNext, power.d);
+    store(sum + at, (power.a + power.b) + (power.c + power.d));
+  }
+  for (int l = 0; l < kAbreast; ++l) sums.lane[l] += double(sum[l]);
+}
+
+// The exponentials e^(x - largest) of a row, up to a multiple of 16, and their sum. Meanwhile the next row is asked for, and
+// `y`, where the gradient of this one goes.
+template <class T>
+VECTOR double exponentials(const T* x, index classes, T largest, T* e, const T* y) {
   Sums sums;
-  each_tile(x, classes, largest, [&](const T* tile, index at, int count) {
+  index first = 0;
+  for (; first + 4 * kAbreast <= classes; first += 4 * kAbreast) {
+    for (index at = first; at < first + 4 * kAbreast; at += 64 / index(sizeof(T))) {
+      __builtin_prefetch(x + classes + at, 0, 3);
+      __builtin_prefetch(y + at, 1, 3);
+    }
+    exponentials_of_four(x + first, largest, e + first, sums);
+  }
+  each_tile(x + first, classes - first, largest, [&](const T* tile, index at, int count) {
 #pragma GCC ivdep
     for (int l = 0; l < kAbreast; ++l) {
-      const T power = functions::exponential_of_negative(tile[l] - largest);
-      e[at + l] = power;
+      const T power = functions::exponential_of_negative<T>(tile[l] - largest);
+      e[first + at + l] = power;
       sums.lane[l] += l < count ? double(power) : 0.0;
     }
   });
@@ -127,7 +152,7 @@ void softmax_cross_entropy(const Arguments& a, index begin, index end, Worker& w
   for (index row = begin; row < end; ++row) {
     const T* x = of.logits + row * of.classes;
     const T weight = of.weight(row), largest = largest_of_row(x, of.classes);
-    const T sum = T(exponentials(x, of.classes, largest, e));
+    const T sum = T(exponentials(x, of.classes, largest, e, of.gradient + row * of.classes));
     const bool one = of.number && !of.class_weights && of.spread == 0 && weight * 0 == 0;
     of.losses[row] = one ? one_class(of, row, weight, largest, sum, e) : all_classes(of, row, weight, largest, sum, e);
   }

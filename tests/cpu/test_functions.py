@@ -95,6 +95,7 @@ def test_functions_need_no_library_and_no_loop_stays_a_scalar_one():
                 assert ("ymm" if isa == "v3" else "zmm") in body, (isa, name, kind)
 
 
+@pytest.mark.slow
 def test_the_polynomials_are_those_that_are_derived(require):
     require("mpmath")
     text = (ROOT / "kernels" / "cpu" / "functions.h").read_text(encoding="utf-8")

@@ -50,8 +50,9 @@ def exact(kind, a, b):
 
 
 @each_set
-def test_every_element_is_one_chain_of_fused_multiply_adds_and_nothing_beside_the_arrays_is_touched(isa):
-    run(compiled(EDGES.read_text(encoding="utf-8"), isa), "150")
+@pytest.mark.parametrize("rounds", [30, pytest.param(150, marks=pytest.mark.slow)])
+def test_every_element_is_one_chain_of_fused_multiply_adds_and_nothing_beside_the_arrays_is_touched(isa, rounds):
+    run(compiled(EDGES.read_text(encoding="utf-8"), isa), str(rounds))
 
 
 @pytest.mark.slow

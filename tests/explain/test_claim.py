@@ -5,6 +5,7 @@ from math import inf, nan, sqrt
 import pytest
 
 from bnengine.errors import InputError
+from bnengine.explain import Setting
 from bnengine.explain.claim import Claim, Judged, Outcome, Part, state_of, summarised, verdict_of
 
 
@@ -74,3 +75,13 @@ def test_a_figure_that_the_experiment_does_not_give_is_an_error():
     claim = Claim("x", "", "", "", "", (part,), lambda _setting, _seed: Outcome({}, {}), lambda *_: None, {})
     with pytest.raises(InputError, match="explain x: the experiment gave no figure 'missing'"):
         claim.judge({"other": [1.0]})
+
+
+def test_a_length_is_a_share_of_the_usual_steps() -> None:
+    setting = Setting(backend="numpy", length=0.25)
+    assert [setting.steps(n) for n in (600, 10, 1)] == [150, 2, 1]
+    assert setting.steps(6, least=2) == 2
+    assert Setting(backend="numpy").steps(600) == 600
+    for length in (0, 1.5, -1, nan):
+        with pytest.raises(InputError, match="is no share of the usual steps"):
+            Setting(backend="numpy", length=length)

@@ -24,6 +24,7 @@ PARTIAL = 64  # blocks, where that lets them
 MOST_PARTIAL = 1024
 PAST = 8 << 20  # bytes of an output that is stored past the caches, which do not hold it with x, dy and dx
 LEAST_LINES = 4  # of the cache, of each row of a block: nothing is fetched ahead of fewer
+LEAST_ROWS = 64  # of a block of rows: each begins with a root and a division for every channel
 TILE = 128  # columns, at most, of a block's tile
 
 
@@ -41,7 +42,7 @@ def _along(rows: int, channels: int, itemsize: int) -> Cut:
     """How a launch over (rows, channels) is cut; with a product in its group, as that is."""
     along = cut((rows, channels), itemsize)
     if not along.by_columns:
-        return along
+        return along._replace(blocks=min(along.blocks, evenly(rows // LEAST_ROWS)))
     return along._replace(blocks=min(along.blocks, max(2, evenly(channels // (LEAST_LINES * along.unit)))))
 
 
