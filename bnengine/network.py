@@ -327,6 +327,11 @@ class Sequential(Named):
         return sum(size(h) for h in self._names.values() if isinstance(h, Parameter))
 
     @property
+    def decayed(self) -> list[str]:
+        """The parameters that an optimizer's weight decay is on, by name."""
+        return [name for name, h in self._names.items() if isinstance(h, Parameter) and h.decays]
+
+    @property
     def cancelled_biases(self) -> int:
         """How many bias values were left out because a BatchNorm directly behind would subtract them."""
         every = named_handles(self.given)

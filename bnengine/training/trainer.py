@@ -366,6 +366,7 @@ class Trainer:
             ],
             "loss": self.loss.config(),
             "optimizer": self.optimizer.config(),
+            "decayed": self.network.decayed,
             "schedule": self.schedule.state_dict() if isinstance(self.schedule, Observer) else {},
             "callbacks": written(callbacks),
         }
@@ -376,6 +377,8 @@ class Trainer:
         own_values: dict[str, Any] = {"loss": self.loss.config(), "optimizer": self.optimizer.config()}
         if values["group"]:  # within an epoch the position counts steps of so many micro-batches
             own_values["accumulate"] = self.accumulate
+        if "decayed" in values:  # which layers do not tell that are built anew from a file
+            own_values["decayed"] = self.network.decayed
         for what, mine in own_values.items():
             if values[what] != listed(mine):
                 raise InputError(

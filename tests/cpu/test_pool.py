@@ -13,10 +13,11 @@ CASES = (
 )  # fmt: skip
 # No forks under GCC's sanitizers: what locks of their own other threads hold, the child waits for without an end.
 ALONE = tuple(case for case in CASES if case not in ("forked", "watched"))
-CHECKS = {"": CASES, "thread": ALONE, "address,undefined": ALONE}
+CHECKS = [("", case) for case in CASES]
+CHECKS += [pytest.param(s, case, marks=pytest.mark.slow) for s in ("thread", "address,undefined") for case in ALONE]
 
 
-@pytest.mark.parametrize(("sanitize", "case"), [(s, c) for s, cases in CHECKS.items() for c in cases])
+@pytest.mark.parametrize(("sanitize", "case"), CHECKS)
 def test_the_pool_keeps_its_word(sanitize, case):
     sources = ROOT / "kernels" / "cpu" / "pool.cpp", HERE / "pool_driver.cpp"
     program = compiled(*sources, name="pool", sanitize=sanitize)
@@ -25,6 +26,7 @@ def test_the_pool_keeps_its_word(sanitize, case):
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_the_thread_sanitizer_sees_a_slot_that_is_taken_too_early(tmp_path):
     text = (ROOT / "kernels" / "cpu" / "pool.cpp").read_text()
     waits = "while (slot->gate.load(std::memory_order_acquire)) ++slot;"

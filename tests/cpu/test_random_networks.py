@@ -92,6 +92,7 @@ def states(one: Drawn, variant: Variant, monkeypatch: pytest.MonkeyPatch) -> lis
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=30 * MORE, **BOUNDED)
 @given(drawn())
 def test_the_plan_is_within_the_bounds_of_the_references(one: Drawn) -> None:

@@ -1,6 +1,7 @@
 """The devices that launchers are tested on: the simulated one everywhere, a GPU where tests marked `gpu` are run."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -34,3 +35,10 @@ def device(request: pytest.FixtureRequest) -> Any:
     from tests.fused import real_cupy
 
     return real_cupy
+
+
+@pytest.fixture
+def many(device: Any) -> Callable[[int, int], int]:  # noqa: ARG001 -- it puts CuPy, or what stands in for it, in place
+    """many(1000, 8): so many on a GPU, so few on the simulated device."""
+    on_gpu = hasattr(sys.modules["cupy"], "ElementwiseKernel")  # which the simulated device has no use for
+    return lambda there, here: there if on_gpu else here

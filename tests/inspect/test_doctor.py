@@ -252,6 +252,31 @@ def test_a_trainer_and_its_checkpoint_tell_the_same(tmp_path: Path) -> None:
     assert by_trainer == by_file
 
 
+def test_decay_on_gamma_and_beta_is_told_by_a_checkpoint_though_layers_built_from_it_have_none(tmp_path: Path) -> None:
+    x, y = _blobs(np.random.default_rng(0))
+
+    def made(*, decays: bool) -> Trainer:
+        norm = BatchNorm(8)
+        assert norm.gamma is not None
+        norm.gamma.decays = decays
+        network = Sequential(Dense(2, 8), norm, Activation("relu"), Dense(8, 3), backend="numpy")
+        return Trainer(network, SGD(weight_decay=0.05), learning_rate=0.5, progress="quiet")
+
+    for decays in (True, False):
+        trainer = made(decays=decays)
+        trainer.fit((x, y), epochs=10, batch_size=50)
+        trainer.save(tmp_path / "m.safetensors")
+        loaded, saved = saving.load(tmp_path / "m.safetensors"), saving.read(tmp_path / "m.safetensors")
+        told = [[f for f in doctor(*of) if f.id == "decay-on-affine"] for of in (
+            (trainer.network, None, trainer), (loaded, None, saved)
+        )]  # fmt: skip
+        assert told[0] == told[1]
+        assert [f.layer for f in told[1]] == (["1"] if decays else [])
+        assert not decays or "is on gamma:" in told[1][0].says
+    with pytest.raises(InputError, match=r"was saved with decayed \['0\.W', '3\.W'\]; this trainer has .*'1\.gamma'"):
+        made(decays=True).resume(tmp_path / "m.safetensors")
+
+
 def _digits(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     digits = load_digits()
     rows = rng.permutation(len(digits))[:600]

@@ -21,6 +21,7 @@ class Known:
     `steps`: successful ones. `batch_size`: rows of a micro-batch, which is what BN sees; `accumulate` of them make a
     step. `rows`: of the training data. `learning_rate`: the largest. `travelled`: the sum of the learning rates of all
     steps; their product with a weight decay is how far that decay has shrunk a weight, in the logarithm.
+    `decayed`: the parameters that weight decay was on, by name; None: those whose handles say so.
     `recalibrated`: the running statistics are exact ones, and no average over the steps.
     """
 
@@ -32,6 +33,7 @@ class Known:
     learning_rate: float | None = None
     travelled: float | None = None
     recalibrated: bool = False
+    decayed: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, training: Trainer | Saved | None, settings: Mapping[str, Any] | None) -> Self:
@@ -72,10 +74,11 @@ class Known:
             int(saved.arrays["step.counters"][STEPS]), values["batch_size"] or None, values["accumulate"], rows,
             get_optimizer(values["optimizer"]), max((r["learning_rate"] for r in history), default=None),
             travelled if history else None, saved.recalibrated,
+            tuple(values["decayed"]) if "decayed" in values else None,
         )  # fmt: skip
 
     def _with(self, given: dict[str, Any]) -> Self:
-        names = [field.name for field in fields(self)]
+        names = [field.name for field in fields(self) if field.name != "decayed"]
         if unknown := sorted(given.keys() - set(names)):
             raise InputError(f"doctor: settings has no {unknown[0]!r}; it takes {', '.join(names)}")
         if "optimizer" in given:

@@ -5,6 +5,7 @@ from math import exp, log, sqrt
 
 import numpy as np
 
+from ...flat import Parameter
 from ...layers import Dense
 from .evidence import Evidence
 from .finding import Finding
@@ -18,7 +19,9 @@ def decay_on_affine(evidence: Evidence) -> Iterator[Finding]:
 
     Steps of rates lr_t and decay w shrink a value to exp(-w sum lr_t) where nothing opposes: exactly so for SGD and
     AdamW, and by more for L2 in Adam and RMSprop as long as gradients are below 1. Named where the loss is above the
-    noise that each batch's own standard deviation puts on the scale, 1/sqrt(2 m): less than that is not seen.
+    noise that each batch's own standard deviation puts on the scale, 1/sqrt(2 m): less than that is not seen. Which
+    parameters decay was on is told by a checkpoint of the training, since layers that are built anew from it have their
+    own defaults again; without one by the network itself.
     """
     known = evidence.known
     decay = known.weight_decay
@@ -27,7 +30,10 @@ def decay_on_affine(evidence: Evidence) -> Iterator[Finding]:
     lost, noise = 1 - exp(-decay * known.travelled), 1 / sqrt(2 * (known.batch_size or 64))
     for norm in evidence.norms:
         own = {"gamma": norm.layer.gamma, "beta": norm.layer.beta}
-        decayed = [name for name, handle in own.items() if handle is not None and handle.decays and not handle.frozen]
+        decayed = [
+            kind for kind, handle in own.items()
+            if handle is not None and not handle.frozen and _decays(evidence, handle)
+        ]  # fmt: skip
         if decayed and lost > noise:
             yield Finding(
                 "decay-on-affine", "warning", norm.place, {"weight_decay": decay, "lost": lost, "noise": noise},
@@ -35,6 +41,11 @@ def decay_on_affine(evidence: Evidence) -> Iterator[Finding]:
                 "opposed",
                 "keep the decay to weights: Parameter(..., decays=False), as BatchNorm's are unless that was changed",
             )  # fmt: skip
+
+
+def _decays(evidence: Evidence, handle: Parameter) -> bool:
+    told = evidence.known.decayed
+    return handle.decays if told is None else evidence.names[handle] in told
 
 
 def effective_rate(evidence: Evidence) -> Iterator[Finding]:
@@ -75,7 +86,7 @@ def _invariant(evidence: Evidence) -> Iterator[tuple[str, str]]:
     _, grads = evidence.probed
     for standing in evidence.standing:
         layer = standing.layer
-        if not isinstance(layer, Dense) or layer.W.frozen or not layer.W.decays:
+        if not isinstance(layer, Dense) or layer.W.frozen or not _decays(evidence, layer.W):
             continue
         name = evidence.names[layer.W]
         W, dW = evidence.values[name], grads[name]
