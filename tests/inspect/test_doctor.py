@@ -206,6 +206,20 @@ def test_no_unit_is_called_dead_that_a_batch_can_wake() -> None:
         assert [finding.id for finding in patient.findings()] == ["dead-units"]
 
 
+def test_momentum_gathers_the_decay_as_its_velocity_does() -> None:
+    """1,000 steps at a rate of 0.1 from 1, by the optimizer's formula and no gradient but the decay's."""
+    value, velocity = 1.0, 0.0
+    for _ in range(1000):
+        velocity = 0.9 * velocity + 1e-4 * value
+        value -= 0.1 * velocity
+    patient = Patient(decays=True, optimizer=SGD(momentum=0.9, weight_decay=1e-4))
+    found = {(f.id, f.layer): f.numbers for f in patient.findings()}
+    assert found["decay-on-affine", "1"]["lost"] == pytest.approx(1 - value, rel=0.01)
+    rates = found["effective-learning-rate", "0"]
+    assert rates["raised"] == pytest.approx(1 / value**2, rel=0.01)
+    assert rates["effective_rate"] == pytest.approx(10 * 0.1 / rates["length"] ** 2)
+
+
 def test_the_share_left_is_what_the_running_mean_is_short_of() -> None:
     """A channel of mean 5 and variance 1 after 6 steps: running mean 5 (1 - .9^6), so off by 5 .9^6."""
     network = Sequential(Dense(8, WIDTH), BatchNorm(WIDTH), Dense(WIDTH, 3), backend="numpy")

@@ -20,7 +20,7 @@ class Known:
 
     `steps`: successful ones. `batch_size`: rows of a micro-batch, which is what BN sees; `accumulate` of them make a
     step. `rows`: of the training data. `learning_rate`: the largest. `travelled`: the sum of the learning rates of all
-    steps; their product with a weight decay is how far that decay has shrunk a weight, in the logarithm.
+    steps.
     `decayed`: the parameters that weight decay was on, by name; None: those whose handles say so.
     `recalibrated`: the running statistics are exact ones, and no average over the steps.
     """
@@ -96,6 +96,16 @@ class Known:
     def weight_decay(self) -> float:
         """The optimizer's, 0 where there is none."""
         return float(getattr(self.optimizer, "weight_decay", 0.0))
+
+    @property
+    def gathered(self) -> float:
+        """What momentum makes of a rate: a velocity v <- momentum v + g adds up to g/(1 - momentum)."""
+        return 1 / (1 - float(getattr(self.optimizer, "momentum", 0.0)))
+
+    @property
+    def shrunk(self) -> float:
+        """How far weight decay has shrunk what nothing opposed, in the logarithm; 0 where that is not known."""
+        return self.weight_decay * self.gathered * (self.travelled or 0.0)
 
     @property
     def adaptive(self) -> bool:
