@@ -30,6 +30,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr("bnengine.bench.ours.SCHEDULED", 512)
     monkeypatch.setattr("bnengine.bench.step_rows.QUICK_ROUND", 1e-3)
     monkeypatch.setattr("bnengine.bench.step_rows.QUICK_ROUNDS", 2)
+    monkeypatch.setattr("bnengine.bench.step_rows.MOVES", 1)
     monkeypatch.setattr("bnengine.bench.machine.QUICKLY_COPIED", 1 << 20)
     monkeypatch.setattr("bnengine.bench.machine.QUICKLY_MULTIPLIED", 64)
     yield Machine(simulated_cupy.backend())
