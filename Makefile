@@ -29,7 +29,7 @@ help:
 	@echo "                  (GPU_PYTHON=... GPU_PYTHONPATH=... OUT=folder; GPU_ARGS=--dry-run: on a simulated device)"
 	@echo "make lint         format check and lint;  make format rewrites the files"
 	@echo "make types        check the types"
-	@echo "make cuda-proof   compile the CUDA kernels for every architecture, without a GPU (BNENGINE_FULL=1: every instance)"
+	@echo "make cuda-proof   compile the CUDA kernels for every architecture, without a GPU (kernels/README.md: every instance)"
 	@echo "make kernels-sanitized   run CUDA kernels on the CPU, and the native ones, under g++'s sanitizers"
 	@echo "make kernels-aarch64   compile the native kernels for 64-bit ARM and run them under qemu-user (Debian, x86-64)"
 	@echo "make peers        compare with PyTorch and JAX, which are installed first (PEERS_PIP: more options for pip)"

@@ -1,0 +1,81 @@
+"""Every instance of every kernel compiled for every architecture: `python -m tests.cuda_on_cpu.every_instance`.
+
+Writes compiled.json beside this file: of each kernel on each architecture how many instances there are, the most
+registers that one takes and the bytes that are spilled; and of which sources that is. It takes eight minutes of one
+processor at rest and no GPU; `make cuda-proof` does a part of it. Exit status 1 if an instance spills or goes beyond its ceiling.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from tests.cuda_on_cpu.instances import INSTANCES
+from tests.cuda_on_cpu.nvrtc import Compiled, binding, compile_kernels
+from tests.cuda_on_cpu.source import kernel_source
+from tests.cuda_on_cpu.test_compiles import ARCHITECTURES, complaint, kernel_of
+
+RESULTS = Path(__file__).with_name("compiled.json")
+Kernels = dict[str, Compiled]
+
+
+def sources() -> str:
+    """What tells whether a result is of these sources: all that the compiler is given, and for which instances."""
+    given = [f"{file}\n{kernel_source(file)}\n{sorted(names)}" for file, names in sorted(INSTANCES.items())]
+    return hashlib.sha256("\0".join(given).encode()).hexdigest()
+
+
+def summed_up(found: Kernels) -> dict[str, dict[str, int]]:
+    """By kernel: instances, the most registers of one, bytes spilled by all."""
+    told: dict[str, dict[str, int]] = {}
+    for name, compiled in found.items():
+        entry = told.setdefault(kernel_of(name), {"instances": 0, "registers": 0, "spilled": 0})
+        entry["instances"] += 1
+        entry["registers"] = max(entry["registers"], compiled.registers)
+        entry["spilled"] += compiled.spilled
+    return dict(sorted(told.items()))
+
+
+def result(compiled: dict[int, Kernels]) -> dict[str, Any]:
+    """All figures as JSON values."""
+    names = [name for names in INSTANCES.values() for name in names]
+    by_architecture = {f"sm_{a}": summed_up(compiled[a]) for a in sorted(compiled)}
+    version = ".".join(map(str, binding().nvrtcVersion()[1:]))
+    return {"sources_sha256": sources(), "nvrtc": version, "instances": len(names), "kernels": by_architecture}
+
+
+def complaints(compiled: dict[int, Kernels]) -> Iterable[str]:
+    """What is beyond what it may be."""
+    for architecture, found in sorted(compiled.items()):
+        for name, one in found.items():
+            if told := complaint(name, one):
+                yield f"sm_{architecture}, {name}: {told}"
+
+
+def compiled_one(file: str, architecture: int) -> Kernels:
+    return compile_kernels(file, INSTANCES[file], architecture).kernels
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.cuda_on_cpu.every_instance", description=__doc__)
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes that compile  [2]")
+    jobs = parser.parse_args().jobs
+    compiled: dict[int, Kernels] = {a: {} for a in ARCHITECTURES}
+    with ProcessPoolExecutor(jobs) as pool:
+        waiting = {pool.submit(compiled_one, file, a): (file, a) for a in ARCHITECTURES for file in INSTANCES}
+        for done in as_completed(waiting):
+            file, architecture = waiting[done]
+            compiled[architecture] |= done.result()
+            print(f"sm_{architecture}, {file}: {len(INSTANCES[file])} instances", flush=True)
+    RESULTS.write_text(json.dumps(result(compiled), indent=1) + "\n", encoding="utf-8")
+    wrong = list(complaints(compiled))
+    print(*wrong, f"{len(wrong)} complaints; {RESULTS.name} is written", sep="\n")
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()
