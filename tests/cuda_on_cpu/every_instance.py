@@ -2,7 +2,8 @@
 
 Writes compiled.json beside this file: of each kernel on each architecture how many instances there are, the most
 registers that one takes and the bytes that are spilled; and of which sources that is. It takes eight minutes of one
-processor at rest and no GPU; `make cuda-proof` does a part of it. Exit status 1 if an instance spills or goes beyond its ceiling.
+processor at rest and no GPU; `make cuda-proof` does a part of it. Exit status 1 if an instance spills or goes beyond
+its ceiling.
 """
 
 import argparse
