@@ -60,6 +60,15 @@ def named_curve(panel: Any, x: Any, y: Any, name: str, colour: str, **style: Any
     )  # fmt: skip
 
 
+def points_and_mean(
+    panel: Any, place: float, values: Sequence[float], colour: str, half_width: float, name: str | None = None
+) -> None:
+    """A point a value above `place`, and a bar at their mean, to each side of it; `name`: the bar's, in the legend."""
+    panel.scatter([place] * len(values), values, color=colour, s=12, alpha=0.6)
+    mean = sum(values) / len(values)
+    panel.hlines(mean, place - half_width, place + half_width, color=colour, linewidth=2, label=name)
+
+
 def legend_below(figure: Any, panel: Any) -> None:
     """The panel's names beneath all panels, where they hide nothing: in a row, or one beneath the other if stacked."""
     handles, names = panel.get_legend_handles_labels()

@@ -9,7 +9,7 @@ from ..layers import BatchNorm, Dense
 from ..network import Sequential
 from ..optimizers import SGD
 from .claim import Claim, Outcome, Part
-from .drawing import BLUE, GREEN, ORANGE, legend_below, panels
+from .drawing import BLUE, GREEN, ORANGE, legend_below, panels, points_and_mean
 from .nets import Norm, Training, accuracy, loss, perceptron
 from .setting import Setting
 
@@ -62,10 +62,7 @@ def draw(figure: Any, outcomes: Sequence[Outcome]) -> None:
         for i, (name, colour) in enumerate(zip(NORMS.values(), (GREEN, ORANGE, BLUE), strict=True)):
             for at, depth in enumerate(DEPTHS):
                 values = [outcome.series[f"{activation} {depth}"][i] for outcome in outcomes]
-                place = at + (i - 1) * 0.22
-                panel.scatter([place] * len(values), values, color=colour, s=12, alpha=0.6)
-                label = name if at == 0 else None
-                panel.hlines(np.mean(values), place - 0.09, place + 0.09, color=colour, linewidth=2, label=label)
+                points_and_mean(panel, at + (i - 1) * 0.22, values, colour, 0.09, name if at == 0 else None)
         panel.set_xticks(range(len(DEPTHS)), [f"{depth} hidden" for depth in DEPTHS])
     legend_below(figure, axes[0])
 

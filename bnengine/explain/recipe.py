@@ -11,7 +11,7 @@ import numpy as np
 
 from ..optimizers import SGD, Adam, Optimizer, RMSprop
 from .claim import Claim, Outcome, Part
-from .drawing import BLUE, GREEN, legend_below, panels
+from .drawing import BLUE, GREEN, legend_below, panels, points_and_mean
 from .nets import Norm, Training, accuracy, perceptron
 from .setting import Setting
 
@@ -66,10 +66,8 @@ def draw(figure: Any, outcomes: Sequence[Outcome]) -> None:
     for panel, first in zip(axes, (0, 2), strict=True):
         for row, (name, colour) in enumerate((("plain", GREEN), ("batch norm", BLUE))):
             for at in range(len(METHODS)):
-                values, place = steps[:, first + row, at], at + (row - 0.5) * 0.3
-                panel.scatter([place] * len(values), values, color=colour, s=12, alpha=0.6)
-                label = name if at == 0 else None
-                panel.hlines(values.mean(), place - 0.12, place + 0.12, color=colour, linewidth=2, label=label)
+                values, label = steps[:, first + row, at].tolist(), name if at == 0 else None
+                points_and_mean(panel, at + (row - 0.5) * 0.3, values, colour, 0.12, label)
         panel.set_xticks(range(len(METHODS)), list(METHODS))
         panel.set_ylim(0, STEPS * 1.05)
     legend_below(figure, axes[0])

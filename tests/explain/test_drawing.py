@@ -7,7 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("matplotlib")
-from bnengine.explain.drawing import APART, NARROW, apart, legend_below, named_curve, new_figure, panels, png
+from bnengine.explain.drawing import (
+    APART,
+    NARROW,
+    apart,
+    legend_below,
+    named_curve,
+    new_figure,
+    panels,
+    png,
+    points_and_mean,
+)
 
 
 def test_names_that_collide_are_pushed_apart_about_their_mean() -> None:
@@ -52,3 +62,13 @@ def test_a_stacked_picture_is_narrow_and_high() -> None:
     assert width > 2 * height / 1.5
     assert narrow == round(NARROW * 150)
     assert high == 2 * height
+
+
+def test_values_are_points_above_their_place_with_a_bar_at_their_mean() -> None:
+    (panel,) = panels(new_figure(), ["two kinds"])
+    points_and_mean(panel, 1.25, [1.0, 2.0, 6.0], "#0072B2", 0.5, "a kind")
+    points_and_mean(panel, 2.0, [0.0], "#0072B2", 0.5)
+    points, bar = panel.collections[:2]
+    assert points.get_offsets().tolist() == [[1.25, 1.0], [1.25, 2.0], [1.25, 6.0]]
+    assert bar.get_segments()[0].tolist() == [[0.75, 3.0], [1.75, 3.0]]
+    assert panel.get_legend_handles_labels()[1] == ["a kind"]
