@@ -25,7 +25,7 @@ COMPILER, QEMU = "aarch64-linux-gnu-g++", "qemu-aarch64-static"
 OF_TESTS = {"pytest", "hypothesis", "array-api-strict", "ml_dtypes", "safetensors"}
 # Side by side, each about as long.
 TESTS = (
-    ("test_launchers.py",),
+    ("test_launchers.py", "test_replay_refusals.py"),
     ("test_destinations.py", "test_gemm.py", "test_loss.py", "test_replay.py", "test_update.py"),
 )
 

@@ -39,7 +39,8 @@ CHECKS = (
         "asan",
         {},  # as the CUDA kernels' tests have it
         (
-            *("test_replay.py", "test_launchers.py", "test_destinations.py", "test_edges.py"),
+            *("test_replay.py", "test_replay_refusals.py", "test_launchers.py", "test_destinations.py"),
+            "test_edges.py",
             f"{NETWORKS}op_by_op_gives_the_bits_of_the_plan",
         ),
     ),
