@@ -15,10 +15,11 @@ class Short(NamedTuple):
 
 # Trainings of a few hundred steps agree in four digits wherever they run. What is made of rounding does not: the drift
 # of a bias by RMSprop and Adam, which is twice its threshold from half of the steps on and scatters over five seeds by
-# a quarter; and batches of two, whose accuracies with and without batch norm are 0.5 apart, and need be 0.12.
+# a quarter; and batches of two, whose accuracies with and without batch norm are 0.5 apart, and need be 0.12. Nor does
+# the largest rate at which a plain network trains in 200 steps: at 20 steps there is none, on every library.
 SHORT = {
     "bias-cancels": Short(0.5, 5, "holds within limits"),
-    "gamma-beta-redundant": Short(0.2, 3, "does not hold"),
+    "gamma-beta-redundant": Short(0.1, 5, "does not hold"),
     "same-distribution": Short(0.2, 3, "holds within limits"),
     "normalise-only": Short(0.2, 2, "does not hold"),
     "inference-statistics": Short(0.2, 3, "does not hold"),
