@@ -78,20 +78,20 @@ VECTOR void each_strip(index columns, F whole, G some) {
 // behind the other. Lane by lane they would take several times as long, a step with 100 channels a fifth more.
 template <class T, index kRows>
 struct Aside {
-  T lines[kRows][kStripColumns<T>];
+  T lines[kRows * kStripColumns<T>];
 
   VECTOR const T* take(const T* from, index rows, index stride, int count) {
     if (!from) return nullptr;
     for (index r = 0; r < rows; ++r)
       for (int at = 0; at < kStripColumns<T>; at += kLanes<T>)
-        store(lines[r] + at, load_part(from + r * stride + at, there(count - at)));
-    return lines[0];
+        store(lines + r * kStripColumns<T> + at, load_part(from + r * stride + at, there(count - at)));
+    return lines;
   }
-  VECTOR T* room() { return lines[0]; }
+  VECTOR T* room() { return lines; }
   VECTOR void put(T* to, index rows, index stride, int count) const {
     for (index r = 0; r < rows; ++r)
       for (int at = 0; at < kStripColumns<T>; at += kLanes<T>)
-        store_part(to + r * stride + at, load(lines[r] + at), there(count - at));
+        store_part(to + r * stride + at, load(lines + r * kStripColumns<T> + at), there(count - at));
   }
 
  private:
