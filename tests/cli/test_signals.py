@@ -13,11 +13,14 @@ import pytest
 from tests.cli.conftest import SMALL, Command, metrics, tensors
 from tests.support import ROOT
 
-# The real command, with steps long enough for a signal to meet one in the middle.
+# The real command, with steps one by one, and long enough for a signal to meet one in the middle.
 SLOW = """
 import sys, time
 from bnengine.training import Trainer
+from bnengine.training.step import Step
 
+one = Step.next
+Step.next = lambda self, sizes, _: one(self, sizes)
 run, steps, seconds = Trainer._run, iter(range(10**6)), float(sys.argv.pop(1))
 
 def slow(self, batches):
@@ -26,7 +29,7 @@ def slow(self, batches):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             time.sleep(0.01)
-    run(self, batches)
+    return run(self, batches)
 
 Trainer._run = slow
 from bnengine.cli import main

@@ -165,6 +165,7 @@ def test_few_columns_of_gradients_of_weights_are_cut_by_inputs():
 
 
 @pytest.mark.usefixtures("native")
-def test_rows_of_a_loss_count_four_times_their_bytes(rng):
-    example = softmax(rng, 1000, 100, np.float32)
-    assert launches("softmax_cross_entropy", example)[-2] == ("softmax_cross_entropy", 1000, 1, 64)
+def test_rows_of_a_loss_count_eight_times_their_bytes_and_at_least_those_of_sixteen_classes(rng):
+    for rows, classes, blocks in ((1000, 100, 128), (64, 10, 2), (64, 16, 2)):
+        example = softmax(rng, rows, classes, np.float32)
+        assert launches("softmax_cross_entropy", example)[-2] == ("softmax_cross_entropy", rows, 1, blocks)
