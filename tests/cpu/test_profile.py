@@ -1,13 +1,17 @@
 """Where a replay spends its time: stage by stage and by kind of kernel; the replays are real."""
 
+import re
+
 import numpy as np
 import pytest
 
 from bnengine import threads
+from bnengine.bench.workloads import Workload
 from bnengine.errors import BackendError, InputError
 from bnengine.fused.cpu.native import NativeKernel, replayer
 from bnengine.fused.cpu.profile import GroupTime, StageTime, by_kind, profile, table
 from bnengine.plan import COLUMNS, Launch, Plan
+from tests.benchmarks import where
 
 pytestmark = pytest.mark.usefixtures("native")
 
@@ -86,3 +90,14 @@ def test_a_profile_refuses_what_it_cannot_time(filled):
     assert isinstance(replayer(plan), str)
     with pytest.raises(BackendError, match="profile: copyto is not a native kernel"):
         profile(plan)
+
+
+def test_the_benchmark_tells_where_a_step_goes_batch_by_batch():
+    workload = Workload("12-16-5", (12, 16, 5), 16, rows=64)
+    header, _, *kinds = where.lines("12-16-5", where.times(workload, 7))
+    assert re.fullmatch(r"\| 12-16-5: [\d,]+ µs a replay \| launches \| µs \| share \|", header)
+    names = [line.split(" | ")[0].removeprefix("| ") for line in kinds]
+    assert {"gather_raw<f4, float>", "batch_norm<float, relu>", "adam<float>"} <= set(names)
+    assert names[-1] == "between blocks"
+    shares = [float(line.split(" | ")[-1].removesuffix("% |")) for line in kinds]
+    assert sum(shares) == pytest.approx(100, abs=1)
