@@ -240,3 +240,52 @@ def test_a_build_without_room_for_both_keeps_to_its_own_threads(monkeypatch):
     assert numpy_blas.described(0) == "OpenBLAS 1, on its own threads: there are no native kernels"
     own.value = 16
     assert numpy_blas.described(48) == "OpenBLAS 1, on the kernels' threads"
+
+
+def test_the_first_release_that_lets_others_run_its_jobs_is_taken_and_none_before(monkeypatch):
+    own = ctypes.CFUNCTYPE(None)(lambda: None)
+    names = dict.fromkeys(("exec_blas_async", "exec_blas_async_wait", "blas_num_threads"), own)
+    for release, why in (("0.3.27", "only from 0.3.28 on does it let others run its jobs"), ("0.3.28", "")):
+        config = f"OpenBLAS {release} MAX_THREADS=64".encode()
+        library = Other(config, openblas_set_threads_callback_function=own, **names)
+        monkeypatch.setattr(numpy_blas.ctypes, "CDLL", lambda _, library=library: library)
+        assert numpy_blas.found().why == why
+
+
+# A library of two jobs a call, with 6 threads and room for so many numbers as are given: who runs the jobs?
+ROOM = """
+import ctypes, sys
+from bnengine import threads
+from bnengine.fused.cpu import _load, numpy_blas
+from bnengine.fused.cpu.native import NativeKernel
+import numpy as np
+
+Job = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
+Callback = ctypes.CFUNCTYPE(
+    None, ctypes.c_int, Job, ctypes.c_int, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_int
+)
+held, ran, began = [], [], []
+setter = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(held.append)
+begin = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_long, ctypes.c_void_p)(lambda at, _: began.append(at) or 0)
+end = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_long, ctypes.c_void_p)(lambda count, _: began.append(-count) or 0)
+job = Job(lambda number, where, more: ran.append(number))
+own = ctypes.c_int(6)
+library = _load.library()
+places = (ctypes.cast(f, ctypes.c_void_p).value for f in (setter, begin, end))
+functions = numpy_blas.Functions(*places, ctypes.addressof(own), int(sys.argv[1]))
+assert library.bnengine_blas(ctypes.byref(functions)) == 0
+threads.set(2)
+NativeKernel("fill<float>", 4096, 16, 8)(np.zeros(4096, np.float32), 1.0)
+jobs = ctypes.create_string_buffer(64)
+Callback(held[-1])(1, job, 2, 32, ctypes.addressof(jobs), 0)
+print([library.bnengine_blas_calls(own) for own in (0, 1)], sorted(ran), began)
+"""
+
+
+@pytest.mark.usefixtures("native")
+@pytest.mark.parametrize(("room", "told"), [(8, "[1, 0] [5, 6] []"), (7, "[0, 1] [6] [1, -1]")])
+def test_jobs_whose_numbers_have_no_room_run_on_the_library_s_own_threads(room, told):
+    environment = {**os.environ, "BNENGINE_NUMPY_BLAS": "apart", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", ROOM, str(room)]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert ran.stdout.strip() == told, ran.stderr

@@ -101,3 +101,25 @@ def test_the_benchmark_tells_where_a_step_goes_batch_by_batch():
     assert names[-1] == "between blocks"
     shares = [float(line.split(" | ")[-1].removesuffix("% |")) for line in kinds]
     assert sum(shares) == pytest.approx(100, abs=1)
+
+
+class Replayed:
+    """A replay of three groups whose clock is known: 200 ticks a second, groups one and two at once, then the third."""
+
+    stages, blocks = [[["one"], ["two"]], [["three", "four"]]], [1, 1, 2]
+
+    def __init__(self):
+        self.runs = iter([([40, 20, 60, 80], [1000, 1300, 1200, 1500]), ([40, 20, 60, 80], [1600, 1900, 1800, 2200])])
+
+    def timed(self):
+        return next(self.runs)
+
+
+def test_ticks_are_told_as_seconds_of_stages_and_launches(monkeypatch):
+    clock = iter([10.0, 16.0])
+    monkeypatch.setattr("bnengine.fused.cpu.profile.replayer", lambda _: Replayed())
+    monkeypatch.setattr("bnengine.fused.cpu.profile.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("bnengine.fused.cpu.profile._name", lambda launch: launch)
+    both, last = profile(Plan(), 2)
+    assert both == StageTime((GroupTime(("one",), 1, (0.2,)), GroupTime(("two",), 1, (0.1,))), 1.5)
+    assert last == StageTime((GroupTime(("three", "four"), 2, (0.3, 0.4)),), 1.25)  # 200 and 300 ticks
