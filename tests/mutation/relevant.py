@@ -89,6 +89,8 @@ NATIVE_OWN = {
     "gemm": ("cpu/test_gemm*.py",),
     "functions": ("cpu/test_functions*.py",),
     "rules": ("cpu/test_rules*.py",),
+    "batch_norm": ("cpu/test_columns*.py",),
+    "batch_norm_backward": ("cpu/test_columns*.py",),
     "gather": ("cpu/test_gather_raw*.py",),
     "blas": ("cpu/test_numpy_blas*.py",),
     "numpy_blas": ("cpu/test_numpy_blas*.py",),
