@@ -51,7 +51,7 @@ class Activations(Callback):
             self._sample(trainer, group)
 
     def steps_ahead(self, trainer: "Trainer") -> int:  # noqa: ARG002
-        """To the next sample."""
+        """To the next sample at most: all 1, 2 and 5 times a power of ten are stopped at, also where none is due."""
         power = int("1" + "0" * (len(str(self.done)) - 1))
         following = next(n for n in (power, 2 * power, 5 * power, 10 * power) if n > self.done)
         return min(following, self.done // self.every * self.every + self.every) - self.done
