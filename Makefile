@@ -120,7 +120,7 @@ test-slow: $(VENV)/.test kernels
 # Where the references run although the native kernels are built: what a machine without a compiler does.
 test-references: $(VENV)/.test
 	@BNENGINE_REQUIRE= BNENGINE_CPU_LIBRARY=/nonexistent $(BIN)/python -m pytest -m "$(HERE)" \
-	    tests/layers tests/network tests/training tests/plan $(ARGS)
+	    tests/layers tests/network tests/training tests/runtime $(ARGS)
 
 # Without it the tests that open a report are skipped, and say so. Of fonts, one is enough.
 browser:

@@ -9,18 +9,20 @@ any other array-API library as a witness.
     network = bn.Sequential(bn.Dense(64, 100), bn.BatchNorm(100), bn.Activation("relu"), bn.Dense(100, 10))
 """
 
-from . import data, layers, losses, metrics, ops, optimizers, schedules, threads
+from . import data, layers, losses, metrics, ops
 from ._version import __version__
-from .backend import Backend, available_backends, get_backend
+from .arrays.backend import Backend, available_backends, get_backend
 from .data import ArraySource, IterableSource, Preprocessing, load_digits
 from .errors import BackendError, CheckpointError, DataError, InputError, TrainingFailed
-from .inference import Predictions, predict
-from .initializers import Glorot, He, Normal, Orthogonal
+from .fused import threads
 from .layers import Activation, BatchNorm, Dense, Dropout, Residual
+from .layers.initializers import Glorot, He, Normal, Orthogonal
 from .losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
-from .network import Sequential
-from .optimizers import SGD, Adam, AdamW, RMSprop
-from .saving import load, save
+from .network.inference import Predictions, predict
+from .network.sequential import Sequential
+from .optim import optimizers, schedules
+from .optim.optimizers import SGD, Adam, AdamW, RMSprop
+from .storage.saving import load, save
 from .training import Average, Callback, Checkpointing, EarlyStopping, LossScale, Trainer
 
 __all__ = [

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 import bnengine as bn
-from bnengine.flat import Parameter
-from bnengine.initializers import Ones
+from bnengine.arrays.namespaces import namespace
 from bnengine.layers import Layer, deliver, register
-from bnengine.namespaces import namespace
+from bnengine.layers.initializers import Ones
+from bnengine.runtime.flat import Parameter
 
 
 @register

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bnengine.backend import Backend, get_backend
+from bnengine.arrays.backend import Backend, get_backend
 from bnengine.errors import BackendError
 from tests.support import missing
 from tests.support import require as _require

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bnengine.explain import NAMES
+from bnengine.lab.explain import NAMES
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = {

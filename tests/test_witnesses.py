@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from bnengine.backend import get_backend
+from bnengine.arrays.backend import get_backend
 from bnengine.data import ArraySource, Preprocessing, groups, load_digits, order, split
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Residual
 from bnengine.losses import SoftmaxCrossEntropy
-from bnengine.network import Sequential
-from bnengine.optimizers import Adam
+from bnengine.network.sequential import Sequential
+from bnengine.optim.optimizers import Adam
 from bnengine.training.step import Average, Step
 
 STEPS, BATCH, MICRO = 100, 48, 32

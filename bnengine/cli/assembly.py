@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._typing import Array
-from ..backend import Backend, get_backend
+from ..arrays.backend import Backend, get_backend
 from ..data import ArraySource, Dataset, Preprocessing, groups, load, split_dataset
 from ..errors import BackendError, DataError, InputError
 from ..layers import Activation, BatchNorm, Dense, Dropout, Layer
 from ..losses import LossFunction, SoftmaxCrossEntropy, get_loss
-from ..network import Sequential
-from ..optimizers import Optimizer, get_optimizer
-from ..precision import settle
-from ..schedules import Schedule, from_spec
+from ..network.precision import settle
+from ..network.sequential import Sequential
+from ..optim.optimizers import Optimizer, get_optimizer
+from ..optim.schedules import Schedule, from_spec
 from ..training import Average, Callback, Checkpointing, EarlyStopping, Trainer
 from ..training.replaying import has_graphs
 from .settings import Settings, flag

@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 import click
 
-from ..backend import get_backend
-from ..bench import Report, bench
-from ..bench.cpu import bench_cpu, plot
-from ..bench.workloads import check_precisions, chosen
+from ..arrays.backend import get_backend
 from ..errors import InputError
+from ..lab.bench import Report, bench
+from ..lab.bench.cpu import bench_cpu, plot
+from ..lab.bench.workloads import check_precisions, chosen
 from . import bench_cpu as cpu_tables
 from .tables import print_table
 

@@ -5,7 +5,7 @@ from shlex import quote
 from typing import Any
 
 from ..data import Preprocessing
-from ..network import Sequential
+from ..network.sequential import Sequential
 from .assembly import Training, steps_per_epoch
 from .settings import Settings
 

@@ -2,10 +2,10 @@
 
 import click
 
-from .. import saving
 from ..data import ArraySource
 from ..inspect import Finding, doctor
-from ..plain_json import dumps
+from ..storage import saving
+from ..storage.plain_json import dumps
 from .app import FOUND
 from .assembly import backend_of
 from .models import data_for, load_model, model_file

@@ -6,13 +6,13 @@ from typing import Any
 import click
 import numpy as np
 
-from .. import saving
 from .._typing import Array
 from ..data import Dataset, groups
-from ..inference import predict
 from ..losses import LossFunction, get_loss
 from ..metrics import R2, Accuracy, ConfusionMatrix, MeanAbsoluteError, Metric, TopK
-from ..plain_json import dumps
+from ..network.inference import predict
+from ..storage import saving
+from ..storage.plain_json import dumps
 from ..training.evaluation import evaluate
 from .assembly import source_of
 from .models import Model, data_for, load_model

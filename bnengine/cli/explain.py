@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 
 from ..errors import InputError
-from ..explain import NAMES, Finding, Setting, claim_of, examine, story
-from ..explain.drawing import new_figure
-from ..explain.setting import SEEDS
-from ..report import check_folder, claims_report, write
-from ..report.folder import PAGE
+from ..lab.explain import NAMES, Finding, Setting, claim_of, examine, story
+from ..lab.explain.drawing import new_figure
+from ..lab.explain.setting import SEEDS
+from ..lab.report import check_folder, claims_report, write
+from ..lab.report.folder import PAGE
 
 
 @click.command("explain")

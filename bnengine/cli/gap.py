@@ -4,12 +4,12 @@ from typing import Any
 
 import click
 
-from .. import saving
 from ..errors import InputError
 from ..inspect.findings import Known
 from ..inspect.gap import Gap, gap
-from ..plain_json import dumps
-from ..runs import CONFIG, read_config
+from ..storage import saving
+from ..storage.plain_json import dumps
+from ..storage.runs import CONFIG, read_config
 from .assembly import source_of
 from .evaluate import loss_of
 from .models import PARTS, Model, data_for, load_model

@@ -8,13 +8,15 @@ from typing import Any
 import click
 import numpy as np
 
-from .. import fused, saving, threads
+from .. import fused
 from .._version import __version__
-from ..backend import available_backends, get_backend
+from ..arrays.backend import available_backends, get_backend
 from ..errors import BackendError, InputError
-from ..network import Sequential
-from ..plain_json import dumps
-from ..runs import kernels_of, read_metrics
+from ..fused import threads
+from ..network.sequential import Sequential
+from ..storage import saving
+from ..storage.plain_json import dumps
+from ..storage.runs import kernels_of, read_metrics
 from .describe import task_of
 from .models import load_model
 from .options import json_option

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from .. import saving
 from .._typing import Array
 from ..data import Dataset, Preprocessing
 from ..errors import InputError
-from ..network import Sequential
-from ..runs import CONFIG, read_config
+from ..network.sequential import Sequential
+from ..storage import saving
+from ..storage.runs import CONFIG, read_config
 from .assembly import backend_of, load_data
 from .settings import Settings
 

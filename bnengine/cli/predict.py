@@ -8,10 +8,10 @@ import click
 import numpy as np
 
 from .._typing import Array
-from ..atomic import replace_file
 from ..data import Preprocessing
 from ..errors import InputError
-from ..inference import Predictions, predict
+from ..network.inference import Predictions, predict
+from ..storage.atomic import replace_file
 from .models import data_for, load_model
 from .options import backend_option
 

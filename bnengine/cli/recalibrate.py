@@ -5,11 +5,11 @@ from typing import Any
 
 import click
 
-from .. import saving
 from ..data import ArraySource, Dataset
 from ..errors import InputError
 from ..inspect import recalibrate
-from ..plain_json import dumps
+from ..storage import saving
+from ..storage.plain_json import dumps
 from ..training.evaluation import evaluate
 from .assembly import source_of
 from .evaluate import loss_of

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from .. import saving
 from ..errors import InputError
 from ..inspect.doctor import doctor
-from ..report import Inspected, check_folder, run_report, write
-from ..report.folder import PAGE
-from ..runs import CONFIG, read_config, read_metrics
+from ..lab.report import Inspected, check_folder, run_report, write
+from ..lab.report.folder import PAGE
+from ..storage import saving
+from ..storage.runs import CONFIG, read_config, read_metrics
 from .assembly import source_of
 from .gap import gap_of
 from .models import Model, data_for, load_model

@@ -6,8 +6,8 @@ from math import inf, isfinite
 from typing import Any, NamedTuple, Self
 
 from ..errors import InputError
-from ..precision import PRECISIONS
-from ..threads import MOST
+from ..network.precision import PRECISIONS
+from ..runtime.cores import MOST
 
 MADE_BY = "made_by"
 

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import click
 
-from .. import saving
 from ..errors import InputError, TrainingFailed
-from ..plain_json import dumps
-from ..runs import RunFolder, check_free, read_config, read_metrics
+from ..storage import saving
+from ..storage.plain_json import dumps
+from ..storage.runs import RunFolder, check_free, read_config, read_metrics
 from ..training import Callback, EarlyStopping, Trainer
 from ..training.callbacks import Record
 from .app import INTERRUPTED, TERMINATED, Interrupted

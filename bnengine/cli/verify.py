@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..verify import Certificate, Row, verify
+from ..lab.verify import Certificate, Row, verify
 from .app import FAILED
 from .options import json_option
 from .tables import print_table

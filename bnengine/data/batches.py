@@ -4,21 +4,12 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from bnengine._typing import Array, DType
-from bnengine.data.checks import (
-    as_numpy,
-    check_finite,
-    check_inputs,
-    check_targets,
-    chunks,
-    row_and_feature,
-    text_labels,
-    width_of,
-)
-from bnengine.data.dataset import check_indices
-from bnengine.data.preprocessing import Preprocessing
-from bnengine.errors import DataError, InputError
-from bnengine.random import Stream
+from .._typing import Array, DType
+from ..arrays.random import Stream
+from ..errors import DataError, InputError
+from .checks import as_numpy, check_finite, check_inputs, check_targets, chunks, row_and_feature, text_labels, width_of
+from .dataset import check_indices
+from .preprocessing import Preprocessing
 
 
 class Batch(NamedTuple):

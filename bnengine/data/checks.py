@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from bnengine._typing import Array
-from bnengine.errors import DataError
+from .._typing import Array
+from ..errors import DataError
 
 CHUNK_ELEMENTS = 1 << 20
 """Elements looked at together: 8 MiB in float64, whatever the size of the file."""

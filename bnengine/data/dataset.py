@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bnengine._typing import Array
-from bnengine.data.checks import as_numpy, check_finite, check_inputs, check_targets, row_and_feature, text_labels
-from bnengine.errors import DataError
+from .._typing import Array
+from ..errors import DataError
+from .checks import as_numpy, check_finite, check_inputs, check_targets, row_and_feature, text_labels
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bnengine.data.dataset import Dataset
+from .dataset import Dataset
 
 
 def load_digits() -> Dataset:

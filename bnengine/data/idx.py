@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bnengine._typing import Array
-from bnengine.data.dataset import Dataset, joined
-from bnengine.errors import DataError
+from .._typing import Array
+from ..errors import DataError
+from .dataset import Dataset, joined
 
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _NAME = re.compile(r"(?P<prefix>.*?)(?P<part>train|t10k|test)-(?P<kind>images|labels)[-.]idx\d-ubyte(?P<gz>\.gz)?")

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from bnengine._typing import Array, DType
-from bnengine.data.batches import Batch, check_ready, check_weights, narrowed, ready_targets
-from bnengine.data.checks import as_numpy, check_finite, check_inputs, check_targets, row_and_feature, text_labels
-from bnengine.data.preprocessing import Preprocessing
-from bnengine.errors import DataError, InputError
+from .._typing import Array, DType
+from ..errors import DataError, InputError
+from .batches import Batch, check_ready, check_weights, narrowed, ready_targets
+from .checks import as_numpy, check_finite, check_inputs, check_targets, row_and_feature, text_labels
+from .preprocessing import Preprocessing
 
 
 class IterableSource:

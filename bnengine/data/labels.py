@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from bnengine._typing import Array
-from bnengine.errors import DataError, InputError
+from .._typing import Array
+from ..errors import DataError, InputError
 
 _KINDS = {"U": "strings", "i": "integers", "u": "integers", "b": "bools", "f": "whole numbers"}
 

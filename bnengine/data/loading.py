@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from bnengine.data.dataset import Dataset
-from bnengine.data.digits import load_digits
-from bnengine.errors import DataError
+from ..errors import DataError
+from .dataset import Dataset
+from .digits import load_digits
 
 
 def load(spec: str | os.PathLike[str] | Dataset, *, target: str | None = None, need_targets: bool = True) -> Dataset:
@@ -22,9 +22,9 @@ def load(spec: str | os.PathLike[str] | Dataset, *, target: str | None = None, n
         DataError: no such file, an unknown kind, or damaged data; the message names file and place.
     """
     # Imported here: with them come csv, gzip, tokenize and zipfile, which `import bnengine` need not wait for.
-    from bnengine.data.idx import is_idx_name, load_idx
-    from bnengine.data.npy import load_npy, load_npz
-    from bnengine.data.tables import load_csv
+    from .idx import is_idx_name, load_idx
+    from .npy import load_npy, load_npz
+    from .tables import load_csv
 
     if isinstance(spec, Dataset):
         return spec

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bnengine._typing import Array
-from bnengine.data.dataset import Dataset, joined
-from bnengine.errors import DataError
+from .._typing import Array
+from ..errors import DataError
+from .dataset import Dataset, joined
 
 _DAMAGE = (
     OSError,

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from bnengine._typing import Array, DType
-from bnengine.data.checks import as_numpy, check_inputs, text_labels, width_of
-from bnengine.data.dataset import Dataset, check_indices
-from bnengine.data.labels import Labels
-from bnengine.data.statistics import feature_moments, largest
-from bnengine.errors import CheckpointError, DataError, InputError
+from .._typing import Array, DType
+from ..errors import CheckpointError, DataError, InputError
+from .checks import as_numpy, check_inputs, text_labels, width_of
+from .dataset import Dataset, check_indices
+from .labels import Labels
+from .statistics import feature_moments, largest
 
 SCALINGS = ("auto", "centre", "standardize", "unit", "none")
 TASKS = ("classification", "regression")

@@ -4,10 +4,10 @@ from fractions import Fraction
 
 import numpy as np
 
-from bnengine._typing import Array
-from bnengine.data.dataset import Dataset
-from bnengine.errors import DataError, InputError
-from bnengine.random import Stream
+from .._typing import Array
+from ..arrays.random import Stream
+from ..errors import DataError, InputError
+from .dataset import Dataset
 
 
 def split(y_or_n: Array | int, *, fraction: float = 0.2, seed: int, stratify: bool) -> tuple[Array, Array]:

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bnengine._typing import Array
-from bnengine.data.checks import chunks, width_of
-from bnengine.errors import DataError
+from .._typing import Array
+from ..errors import DataError
+from .checks import chunks, width_of
 
 
 class Moments(NamedTuple):

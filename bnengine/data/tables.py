@@ -10,9 +10,9 @@ from typing import TextIO
 
 import numpy as np
 
-from bnengine._typing import Array
-from bnengine.data.dataset import Dataset
-from bnengine.errors import DataError
+from .._typing import Array
+from ..errors import DataError
+from .dataset import Dataset
 
 _INTEGER = re.compile(r"-?(0|[1-9]\d*)", re.ASCII)
 _PADDED = re.compile(r"[+-]?0\d+", re.ASCII)

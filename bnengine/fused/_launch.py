@@ -7,7 +7,7 @@ import numpy as np
 
 from .._typing import Array, DType
 from ..errors import InputError
-from ..memory import Outputs
+from ..runtime.memory import Outputs
 
 DOUBLE = 8  # bytes
 

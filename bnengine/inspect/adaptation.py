@@ -9,7 +9,7 @@ import numpy as np
 
 from .._typing import Array
 from ..errors import InputError
-from ..network import Sequential
+from ..network.sequential import Sequential
 from ..ops.statistics import merge
 from .population import population
 from .recalibration import restore, statistics_of

@@ -34,13 +34,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._typing import Array
+from ..arrays.dtypes import UNITS
 from ..errors import InputError
-from ..flat import Handle
 from ..layers import Activation, BatchNorm, Dense, Dropout, Layer
-from ..network import Sequential
+from ..network.sequential import Sequential
 from ..ops.dense import PRODUCTS
 from ..ops.pointwise import activate, activation_bound, derivative
-from ..ops.storage import UNITS
+from ..runtime.flat import Handle
 
 ROWS, PAIRS = 256, 4096  # at once: rows, and pairs of a row and a unit near a kink
 # The largest |g''|: of tanh 4/3^1.5, of the sigmoid 1/(6 sqrt 3), of gelu 2 phi(0).

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ..network import Sequential
-from ..saving import Saved
+from ..network.sequential import Sequential
+from ..storage.saving import Saved
 from ..training import Trainer
 from .findings import CHECKS, SEVERITIES, Evidence, Finding, Known
 
@@ -19,9 +19,9 @@ def doctor(
 
     - `data`: ready features as for `population`, of which 1,024 rows are looked at; None: inputs are not looked at, nor
       what units make of them. Labels are not needed: gradients are measured on noise.
-    - `training`: the Trainer, or what `bnengine.saving.read` returns; None: what depends on steps, batches and the
-      optimizer is not looked at, but for what `settings` says by hand: steps, batch_size, accumulate, rows, optimizer,
-      learning_rate, recalibrated.
+    - `training`: the Trainer, or what `bnengine.storage.saving.read` returns; None: what depends on steps, batches
+      and the optimizer is not looked at, but for what `settings` says by hand: steps, batch_size, accumulate, rows,
+      optimizer, learning_rate, recalibrated.
 
     The network is left as it is. Raises InputError.
     """

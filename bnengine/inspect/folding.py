@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._typing import Array
+from ..arrays.dtypes import UNITS
+from ..arrays.random import Stream
 from ..errors import InputError
-from ..flat import Handle, Parameter, Statistics
 from ..layers import BatchNorm, Dense, Dropout, Layer
 from ..layers.residual import Residual
 from ..layers.structure import build, config_of, walk
-from ..network import Sequential
-from ..ops.storage import UNITS
-from ..random import Stream
+from ..network.sequential import Sequential
+from ..runtime.flat import Handle, Parameter, Statistics
 from .bounding import Folded, Known, Piece, bias_of, bound_of, number, scales, unit_of
 
 LIMIT = 0.01  # of logits: it changes a ratio of two probabilities by 2 % at most

@@ -15,12 +15,12 @@ import numpy as np
 
 from .._typing import Array
 from ..data import Source
-from ..flat import Statistics
 from ..layers import Dropout
 from ..layers.structure import walk
 from ..losses import LossFunction, get_loss
-from ..network import Sequential
+from ..network.sequential import Sequential
 from ..ops.statistics import merge, moments
+from ..runtime.flat import Statistics
 from .population import population, source_of, walked
 from .recalibration import statistics_of
 from .scores import Measured, Scores, training_batches, usual_loss

@@ -8,7 +8,7 @@ import numpy as np
 from .._typing import Array
 from ..data import ArraySource, Batch, Dataset, Source
 from ..errors import InputError
-from ..network import Sequential
+from ..network.sequential import Sequential
 from ..training.evaluation import batches_of
 from ..training.feeding import as_source
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._typing import Array
-from ..network import Sequential
+from ..network.sequential import Sequential
 from .population import population
 
 

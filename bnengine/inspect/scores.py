@@ -7,12 +7,12 @@ import numpy as np
 
 from .. import ops
 from .._typing import Array
+from ..arrays.dtypes import widened
 from ..data import Batch, IterableSource, Source, groups, order
 from ..errors import InputError
 from ..losses import LossFunction, get_loss
 from ..metrics import Accuracy
-from ..network import Sequential
-from ..ops.storage import widened
+from ..network.sequential import Sequential
 from ..training.evaluation import evaluate
 from .population import copied, joined
 from .recalibration import restore, statistics_of

@@ -2,9 +2,9 @@
 
 from .activation import Activation
 from .base import Layer, Pass, Pullback, chain, deliver, settle
-from .batch_norm import BatchNorm
 from .dense import Dense
 from .dropout import Dropout
+from .norm.batch_norm import BatchNorm
 from .residual import Residual
 from .structure import build, config_of, labelled, named_handles, register, used_handles, walk
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from .. import ops
 from .._typing import Array
-from ..flat import Flat
 from ..ops import Into
 from ..ops.pointwise import check_activation
+from ..runtime.flat import Flat
 from .base import Dx, Layer, Pass, Pullback
 
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from .._typing import Array
-from ..flat import Flat
+from ..runtime.flat import Flat
 from .activation import Activation
 from .base import Dx, Layer
-from .batch_norm import BatchNorm
+from .norm.batch_norm import BatchNorm
 from .residual import Residual
 
 See = Callable[[str, Layer, Array], Callable[[Array], None] | None]

@@ -8,9 +8,9 @@ from typing import Any, Protocol, Self
 from .. import ops
 from .._typing import Array
 from ..errors import InputError
-from ..flat import Flat, Handle
-from ..memory import Fresh
 from ..ops import Into
+from ..runtime.flat import Flat, Handle
+from ..runtime.memory import Fresh
 
 Dx = bool | Into
 

@@ -5,13 +5,13 @@ from typing import Any, Literal
 from .. import ops
 from .._typing import Array
 from ..errors import InputError
-from ..flat import Flat, Handle, Parameter
-from ..initializers import Initializer, config_of, get_initializer
 from ..ops import Into
 from ..ops.pointwise import NEEDS_INPUT
+from ..runtime.flat import Flat, Handle, Parameter
 from .activation import Activation
 from .base import Dx, Layer, Pass, Pullback, fits, positive
-from .batch_norm import BatchNorm
+from .initializers import Initializer, config_of, get_initializer
+from .norm.batch_norm import BatchNorm
 
 
 class Dense(Layer):
@@ -37,7 +37,8 @@ class Dense(Layer):
         if bias not in (True, False, "auto"):
             raise InputError(f"Dense({inputs}, {outputs}): bias {bias!r} is not 'auto', True or False")
         self.inputs, self.outputs, self.bias = inputs, outputs, bias
-        self.W = Parameter((inputs, outputs), get_initializer(weights))
+        self.weights = get_initializer(weights)
+        self.W = Parameter((inputs, outputs), self.weights)
         self.b = Parameter((outputs,), decays=False) if bias else None
         self.activation, self.slope = "identity", 0.01
 
@@ -55,7 +56,7 @@ class Dense(Layer):
         return self.outputs
 
     def config(self) -> dict[str, Any]:
-        weights = config_of(self.W.initializer)
+        weights = config_of(self.weights)
         return {"inputs": self.inputs, "outputs": self.outputs, "bias": self.bias, "weights": weights}
 
     def followed_by(self, after: Layer) -> tuple[Layer, Layer | None]:

@@ -5,8 +5,8 @@ from typing import Any
 from .. import ops
 from .._typing import Array
 from ..errors import InputError
-from ..flat import Flat
 from ..ops import Into
+from ..runtime.flat import Flat
 from .base import Dx, Layer, Pass, Pullback, chain
 
 

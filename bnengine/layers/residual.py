@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from .. import ops
 from .._typing import Array
 from ..errors import InputError
-from ..flat import Flat
 from ..ops import Into
+from ..runtime.flat import Flat
 from .activation import Activation
 from .base import Dx, Layer, Pass, Pullback, chain, deliver, settle, widths
-from .batch_norm import BatchNorm
+from .norm.batch_norm import BatchNorm
 
 
 class Residual(Layer):

@@ -5,12 +5,12 @@ from itertools import count
 from typing import Any
 
 from ..errors import InputError
-from ..flat import Handle
+from ..runtime.flat import Handle
 from .activation import Activation
 from .base import Changes, Layer
-from .batch_norm import BatchNorm
 from .dense import Dense
 from .dropout import Dropout
+from .norm.batch_norm import BatchNorm
 from .residual import Residual
 
 _LAYERS: dict[str, type[Layer]] = {}

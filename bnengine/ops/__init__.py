@@ -1,6 +1,7 @@
 """The maths: every op with its reference, its derivative and its contract."""
 
-from ._op import REGISTRY, Example, Into, Op, op, using
+from ..runtime.modes import Into, using
+from ..runtime.op import REGISTRY, Example, Op, op
 from .batch_norm import batch_norm, batch_normalization, normalize, normalize_backward
 from .dense import affine, affine_backward
 from .dropout import dropout, dropout_backward

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._typing import Array
+from ..arrays.dtypes import arithmetic_name, stored, widened
+from ..arrays.namespaces import namespace
 from ..errors import InputError
-from ..namespaces import namespace
-from ._op import Example, op
+from ..runtime.op import Example, op
 from .pointwise import (
     ACTIVATIONS,
     activate,
@@ -30,7 +31,6 @@ from .pointwise import (
     derivative,
 )
 from .statistics import bound_moments, check_moments, examples_moments, merge, moments, rows_of
-from .storage import arithmetic_name, stored, widened
 
 
 def centred(x: Array, statistics: Array, eps: float) -> tuple[Array, Array]:

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._typing import Array
+from ..arrays.dtypes import arithmetic_name, stored, widened
+from ..arrays.namespaces import namespace
 from ..errors import InputError
-from ..namespaces import namespace
-from ._op import Example, op
+from ..runtime.op import Example, op
 from .pointwise import (
     ACTIVATIONS,
     NEEDS_INPUT,
@@ -20,7 +21,6 @@ from .pointwise import (
     check_floating,
     derivative,
 )
-from .storage import arithmetic_name, stored, widened
 
 PRODUCTS = {"highest": 0.0, "tf32": 2.0**-11}  # the unit that factors may be rounded to before they are multiplied
 

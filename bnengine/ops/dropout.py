@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._typing import Array
+from ..arrays.dtypes import stored, widened
+from ..arrays.namespaces import namespace
+from ..arrays.random import keep_mask
 from ..errors import InputError
-from ..namespaces import namespace
-from ..random import keep_mask
-from ._op import Example, op
+from ..runtime.op import Example, op
 from .pointwise import check_alike, check_floating
-from .storage import stored, widened
 
 
 class Dropped(NamedTuple):

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._typing import Array
-from ..namespaces import namespace
-from ._op import Example, op
-from .storage import arithmetic_name
+from ..arrays.dtypes import arithmetic_name
+from ..arrays.namespaces import namespace
+from ..runtime.op import Example, op
 
 POSITION, GROUP = 0, 1  # a cursor's places
 

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._typing import Array
-from ..namespaces import namespace
-from ._op import Example, op
-from .storage import arithmetic_name
+from ..arrays.dtypes import arithmetic_name
+from ..arrays.namespaces import namespace
+from ..runtime.op import Example, op
 
 SCALE, GOOD, IN_A_ROW, LONGEST = range(4)
 SMALLEST, LARGEST = 2.0**-24, 2.0**64  # of a scale: its inverse is a normal number, and nothing ever sticks at 0 or inf

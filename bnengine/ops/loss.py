@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._typing import Array
+from ..arrays.dtypes import arithmetic_name, stored, widened
+from ..arrays.namespaces import namespace
 from ..errors import InputError
-from ..namespaces import namespace
-from ._op import Example, op
+from ..runtime.op import Example, op
 from .pointwise import activate, check_floating
-from .storage import arithmetic_name, stored, widened
 
 
 class Loss(NamedTuple):

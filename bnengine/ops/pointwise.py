@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from .._typing import Array
+from ..arrays.dtypes import NORMAL, arithmetic_name, stored, widened
+from ..arrays.namespaces import dtype_name, namespace
 from ..errors import InputError
-from ..namespaces import dtype_name, namespace
-from ._op import Example, op
+from ..runtime.op import Example, op
 from .special import erf, erf_derivative
-from .storage import NORMAL, arithmetic_name, stored, widened
 
 ACTIVATIONS = ("identity", "relu", "leaky_relu", "sigmoid", "tanh", "gelu")
 NEEDS_INPUT = ("gelu",)

@@ -4,8 +4,8 @@ from math import pi, sqrt
 from typing import Any
 
 from .._typing import Array
+from ..arrays.namespaces import namespace
 from ..errors import InputError
-from ..namespaces import namespace
 
 # The two fits below were made by interpolating, at the Chebyshev nodes of the interval, values of 60 digits; as float64
 # they are written constant term first.

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._typing import Array
+from ..arrays.dtypes import NORMAL
+from ..arrays.namespaces import namespace
 from ..errors import InputError
-from ..namespaces import namespace
-from ._op import Example, op
+from ..runtime.op import Example, op
 from .pointwise import check_alike
-from .storage import NORMAL
 
 
 def rows_of(x: Array) -> tuple[int, ...]:

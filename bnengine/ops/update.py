@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._typing import Array
-from ..namespaces import namespace
-from ._op import Example, op
-from .storage import arithmetic_name, is_narrow
+from ..arrays.dtypes import arithmetic_name, is_narrow
+from ..arrays.namespaces import namespace
+from ..runtime.op import Example, op
 
 STEPS, ROW, SKIPPED, IN_A_ROW, LONGEST = range(5)
 Ranges = tuple[tuple[int, int], ...]

@@ -9,7 +9,7 @@ from .._typing import Array
 from ..errors import InputError
 from ..layers import Dropout, Layer, Pass, chain
 from ..layers.apart import watched
-from ..memory import Fresh
+from ..runtime.memory import Fresh
 from .callbacks import Callback, Record
 from .feeding import Group
 

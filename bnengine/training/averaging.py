@@ -7,7 +7,7 @@ import numpy as np
 
 from .._typing import Array
 from ..data import Source
-from ..network import Sequential
+from ..network.sequential import Sequential
 from .evaluation import batches_of
 from .step import Step
 

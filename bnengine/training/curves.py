@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from .._typing import Array
-from ..atomic import replace_file
 from ..errors import InputError
+from ..storage.atomic import replace_file
 
 # Okabe and Ito's blue and vermilion differ for every kind of colour vision; the dashes differ on grey paper too.
 _TRAIN, _VALID = ("Training", "#0072B2", (0, (5, 1.6))), ("Validation", "#D55E00", "-")

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from .._typing import Array
-from ..backend import Backend
+from ..arrays.backend import Backend
 from ..data import Batch
-from ..flat import Parameter, Statistics
 from ..layers import Layer, Pass, Residual
-from ..memory import Fresh
+from ..runtime.flat import Parameter, Statistics
+from ..runtime.memory import Fresh
 from .step import Step
 
 

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 
 from .._typing import Array
+from ..arrays.dtypes import widened
 from ..data import Batch, IterableSource, Source, groups
 from ..errors import InputError
 from ..losses import LossFunction
-from ..memory import Fresh
 from ..metrics import Accuracy, MeanAbsoluteError, Metric
-from ..network import Sequential
-from ..ops.storage import widened
-from ..passes import Arrays
+from ..network.passes import Arrays
+from ..network.sequential import Sequential
+from ..runtime.memory import Fresh
 
 
 def default_metrics(loss: LossFunction) -> list[Metric]:

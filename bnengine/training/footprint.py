@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from ..errors import TrainingFailed
 from ..layers import walk
-from ..network import Sequential
+from ..network.sequential import Sequential
 
 BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 

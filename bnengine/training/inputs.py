@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._typing import Array
-from ..backend import Backend
+from ..arrays.backend import Backend
 from ..data import Batch
 from ..errors import InputError
 from ..fused import offered
 from ..losses import LossFunction
-from ..network import Sequential
+from ..network.sequential import Sequential
 
 
 class Micro(NamedTuple):

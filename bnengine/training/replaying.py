@@ -8,8 +8,8 @@ from .._typing import Array
 from ..errors import InputError
 from ..fused import offered
 from ..layers.base import Changes
-from ..memory import Arena
-from ..plan import Plan
+from ..runtime.memory import Arena
+from ..runtime.plan import Plan
 from .watching import difference
 
 How = Literal["graph", "one call", "launches", "op by op"]

@@ -14,8 +14,8 @@ from ..data import ArraySource
 from ..data.batches import Raw
 from ..errors import InputError
 from ..fused import offered
-from ..memory import Fresh
 from ..ops import Into
+from ..runtime.memory import Fresh
 from .inputs import Field, Inputs, Prepared, positive_total
 
 ROWS_AT_ONCE = 8192  # brought in together

@@ -7,7 +7,7 @@ import numpy as np
 
 from .._typing import Array
 from ..errors import InputError
-from ..network import Sequential
+from ..network.sequential import Sequential
 from ..ops import Into
 from ..ops.judge import IN_A_ROW, LARGEST, LONGEST, SCALE, SMALLEST
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
-from ..flat import Parameter
 from ..ops.update import ROW
+from ..runtime.flat import Parameter
 
 if TYPE_CHECKING:
     from .step import Step

@@ -20,15 +20,15 @@ from .. import ops
 from .._typing import Array
 from ..data import ArraySource, Batch
 from ..errors import InputError
-from ..flat import Flat, Parameter
 from ..layers import walk
 from ..losses import LossFunction
-from ..memory import Arena
-from ..network import Sequential
+from ..network.sequential import Sequential
 from ..ops import Into
 from ..ops.update import IN_A_ROW, LONGEST, ROW, SKIPPED, STEPS
-from ..optimizers import Optimizer
-from ..plan import Plan
+from ..optim.optimizers import Optimizer
+from ..runtime.flat import Flat, Parameter
+from ..runtime.memory import Arena
+from ..runtime.plan import Plan
 from .inputs import Inputs, Micro, Table
 from .replaying import Graph, Mode, Replays
 from .resident import Resident

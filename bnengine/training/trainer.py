@@ -9,14 +9,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .. import threads as pool
 from ..data import ArraySource, Batch, IterableSource, Source, groups
 from ..errors import CheckpointError, InputError, TrainingFailed
+from ..fused import threads as pool
 from ..losses import LossFunction, get_loss
 from ..metrics import Metric
-from ..network import Sequential
-from ..optimizers import Optimizer, get_optimizer
-from ..schedules import Observer, Schedule, get_schedule
+from ..network.sequential import Sequential
+from ..optim.optimizers import Optimizer, get_optimizer
+from ..optim.schedules import Observer, Schedule, get_schedule
+from ..storage.plain import listed, restored, written
+from ..storage.saving import read, save
 from .activations import Activations, get_watch
 from .averaging import averaged_weights, refresh
 from .callbacks import Callback, Record
@@ -25,7 +27,6 @@ from .evaluation import evaluate
 from .feeding import Group, as_source, bring, steps_of
 from .footprint import enough_memory
 from .interrupts import deferred_interrupt
-from .plain import listed, restored, written
 from .progress import Progress, progress
 from .replaying import Graph, described
 from .scaling import Given, not_counted, unchanged
@@ -312,8 +313,6 @@ class Trainer:
         """Write network, optimizer, counters, position, schedule, callbacks' state and preprocessing as one
         checkpoint.
         """
-        from ..saving import save
-
         save(path, self.network, trainer=self)
 
     def resume(self, path: Any) -> None:
@@ -323,8 +322,6 @@ class Trainer:
         The trainer must have been made with the same arguments, and `fit` must get the same data. Raises
         CheckpointError.
         """
-        from ..saving import read
-
         saved = read(path)
         if saved.training is None:
             raise CheckpointError(f"{path}: holds a network without a training; use bnengine.load")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..plan import Launch, Plan, name_of, view_of
+from ..runtime.plan import Launch, Plan, name_of, view_of
 
 OWN = __name__.partition(".")[0]
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 import bnengine as bn
-from bnengine.explain.nets import look
+from bnengine.lab.explain.nets import look
 
 
 def network(norm):

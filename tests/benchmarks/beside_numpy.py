@@ -25,20 +25,21 @@ from typing import Any
 import numpy as np
 
 from bnengine import threads
-from bnengine.backend import get_backend
-from bnengine.bench.cpu.cases import ROWS, Case, described
-from bnengine.bench.cpu.inputs import workload_of
-from bnengine.bench.cpu.measure import Measured, Pace, Watched, prepared, turn
-from bnengine.bench.cpu.processes import Crew
-from bnengine.bench.cpu.report import judged
-from bnengine.bench.cpu.run import about
-from bnengine.bench.cpu.worker import answers, switches
-from bnengine.bench.machine import Machine
-from bnengine.bench.ours import Ours
-from bnengine.bench.report import plain, put
-from bnengine.bench.timing import Deadline, first_line, in_turns, ratios
-from bnengine.bench.workloads import WORKLOADS
+from bnengine.arrays.backend import get_backend
 from bnengine.fused.cpu import numpy_blas
+from bnengine.lab.bench.cpu.cases import ROWS, Case, described
+from bnengine.lab.bench.cpu.inputs import workload_of
+from bnengine.lab.bench.cpu.measure import Measured, Pace, Watched, prepared, turn
+from bnengine.lab.bench.cpu.processes import Crew
+from bnengine.lab.bench.cpu.report import judged
+from bnengine.lab.bench.cpu.run import about
+from bnengine.lab.bench.cpu.worker import answers, switches
+from bnengine.lab.bench.machine import Machine
+from bnengine.lab.bench.ours import Ours
+from bnengine.lab.bench.report import plain, put
+from bnengine.lab.bench.timing import Deadline, first_line, in_turns, ratios
+from bnengine.lab.bench.workloads import WORKLOADS
+from bnengine.runtime import cores
 
 SIZES = 256, 512, 1024  # rows and columns of the matrices that NumPy multiplies
 SETTINGS = numpy_blas.SHARED, numpy_blas.APART
@@ -63,7 +64,7 @@ def cases() -> Iterator[Case]:
 
 
 class Worker:
-    """Answers as bnengine/bench/cpu/worker.py does: `seconds` are those of what its role times."""
+    """Answers as bnengine/lab/bench/cpu/worker.py does: `seconds` are those of what its role times."""
 
     def __init__(self, role: str) -> None:
         setting, self.what, self.how = role.split()
@@ -189,7 +190,7 @@ def main() -> None:
             out.write(json.dumps(worker.answer(json.loads(question))) + "\n")
             out.flush()
         return
-    number, found = threads.default(), list[dict[str, Any]]()
+    number, found = cores.default(), list[dict[str, Any]]()
     environment = about(number)
     with tempfile.TemporaryDirectory() as folder, Crew(number, Path(folder), COMMAND) as crew:
         for case in cases():

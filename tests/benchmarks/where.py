@@ -11,11 +11,11 @@ from collections.abc import Callable
 import numpy as np
 
 from bnengine import threads
-from bnengine.backend import get_backend
-from bnengine.bench.machine import Machine, processor
-from bnengine.bench.ours import Ours
-from bnengine.bench.workloads import WORKLOADS, Workload
+from bnengine.arrays.backend import get_backend
 from bnengine.fused.cpu.profile import KindTime, StageTime, by_kind, profile
+from bnengine.lab.bench.machine import Machine, processor
+from bnengine.lab.bench.ours import Ours
+from bnengine.lab.bench.workloads import WORKLOADS, Workload
 
 FEW = 0.005  # kernels of a lesser share are told together
 

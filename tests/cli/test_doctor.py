@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 import bnengine as bn
-from bnengine import saving
 from bnengine.layers import Activation, BatchNorm, Dense
+from bnengine.storage import saving
 from tests.cli.conftest import Command, tensors
 
 TRAINED = ("--hidden", "8", "--epochs", "20", "--batch-size", "16", "--no-plot", "--quiet", "--out", "r")

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from bnengine.explain import NAMES
-from bnengine.explain.claim import Claim, Outcome, Part
+from bnengine.lab.explain import NAMES
+from bnengine.lab.explain.claim import Claim, Outcome, Part
 from tests.cli.conftest import SMALL, Command
 
 CHEAP = "shift"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bnengine as bn
-from bnengine import saving
+from bnengine.storage import saving
 from tests.cli.conftest import SMALL, Command, tensors
 
 # 0.9^t of the start is gone after 90 steps; of 0.995 two thirds are left

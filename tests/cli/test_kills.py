@@ -26,7 +26,7 @@ SAVES = EPOCHS * (6 // 2 + 1) + 1  # six steps an epoch, two to a checkpoint, an
 # or by its own hand, in a save, before or after a call to the system, with half of what it was to write.
 SERVER = """
 import json, os, signal, sys, time
-from bnengine import atomic, checkpoint
+from bnengine.storage import atomic, checkpoint
 from bnengine.cli import app, evaluate, main, train
 
 def die():

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bnengine.runs import RunFolder
+from bnengine.storage.runs import RunFolder
 from tests.cli.conftest import SMALL, Command
 
 TRAIN = [

@@ -6,8 +6,8 @@ import importlib.util
 import numpy as np
 
 from bnengine.fused.cpu import _launch
-from bnengine.memory import Fresh, Outputs
 from bnengine.ops import REGISTRY, Example
+from bnengine.runtime.memory import Fresh, Outputs
 from tests.cpu.large import large
 from tests.cuda_on_cpu.cases import Case, fields
 from tests.cuda_on_cpu.launch import Path

@@ -7,11 +7,11 @@ import numpy as np
 from hypothesis import strategies as st
 
 from bnengine.data import Batch
+from bnengine.lab.verify.steps import Training
+from bnengine.lab.verify.trainings import OPTIMIZERS
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Layer, Residual
 from bnengine.losses import BinaryCrossEntropy, LossFunction, MeanSquaredError, SoftmaxCrossEntropy
-from bnengine.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
-from bnengine.verify.steps import Training
-from bnengine.verify.trainings import OPTIMIZERS
+from bnengine.optim.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 
 STEPS = 4  # the last one is ragged
 WIDTHS = (1, 2, 3, 5, 8, 13, 16, 17, 31, 33, 70)

@@ -17,9 +17,9 @@ from bnengine import fused, threads
 from bnengine.data import Batch, load_digits
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Layer, Residual
 from bnengine.losses import BinaryCrossEntropy, LossFunction, MeanSquaredError, SoftmaxCrossEntropy
-from bnengine.network import Sequential
-from bnengine.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
-from bnengine.schedules import OneCycle
+from bnengine.network.sequential import Sequential
+from bnengine.optim.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from bnengine.optim.schedules import OneCycle
 from bnengine.training.step import Average, Step
 
 STEPS = 200

@@ -6,8 +6,8 @@ import pytest
 from bnengine.fused.cpu import batch_norm, dense
 from bnengine.fused.cpu._launch import Cut, blocks_of_columns, cut, cut_columns, cut_flat, cut_rows, evenly, kernel
 from bnengine.fused.cpu.native import NativeKernel
-from bnengine.memory import Arena
-from bnengine.plan import COLUMNS, ROWS
+from bnengine.runtime.memory import Arena
+from bnengine.runtime.plan import COLUMNS, ROWS
 from tests.cpu.large import softmax
 from tests.cpu.launching import of_rows, run
 

@@ -9,9 +9,9 @@ import pytest
 from bnengine.errors import InputError
 from bnengine.fused.cpu import _launch, dense
 from bnengine.fused.cpu.native import replayer
-from bnengine.memory import Arena, Fresh, Outputs
 from bnengine.ops import REGISTRY, Example, Into
-from bnengine.plan import COLUMNS, ROWS
+from bnengine.runtime.memory import Arena, Fresh, Outputs
+from bnengine.runtime.plan import COLUMNS, ROWS
 from tests.cpu.launching import LAUNCHERS, MANY, NAMES, assert_same_bits, examples, of_rows, run, several
 from tests.cuda_on_cpu.cases import assert_within
 from tests.support import ROOT

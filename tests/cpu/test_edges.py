@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from bnengine.fused.cpu.native import replayer
-from bnengine.memory import Arena
 from bnengine.ops import REGISTRY, Example
+from bnengine.runtime.memory import Arena
 from tests.cpu.large import LOSSES, SLOTS, flat, outputs, softmax
 from tests.cpu.launching import LAUNCHERS, NAMES, OF_ROWS, assert_exact, assert_same_bits, examples, of_rows, run
 from tests.cuda_on_cpu.cases import fields

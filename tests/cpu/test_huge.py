@@ -12,8 +12,8 @@ import pytest
 
 from bnengine.fused.cpu import _launch, _load
 from bnengine.fused.cpu.native import NativeKernel, _packed, _vector
-from bnengine.memory import Fresh, Outputs
 from bnengine.ops import REGISTRY
+from bnengine.runtime.memory import Fresh, Outputs
 from tests.cpu.build import _Arguments, _call, _Worker
 from tests.cpu.launching import LAUNCHERS, assert_same_bits
 from tests.cuda_on_cpu.cases import fields

@@ -8,8 +8,8 @@ import pytest
 
 from bnengine import threads
 from bnengine.fused.cpu.native import NativeKernel, replayer
-from bnengine.memory import Arena
 from bnengine.ops import REGISTRY, Example
+from bnengine.runtime.memory import Arena
 from tests.cpu.build import require_set
 from tests.cpu.launching import (
     MANY,

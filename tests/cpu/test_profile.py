@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from bnengine import threads
-from bnengine.bench.workloads import Workload
 from bnengine.errors import BackendError, InputError
 from bnengine.fused.cpu.native import NativeKernel, replayer
 from bnengine.fused.cpu.profile import GroupTime, StageTime, by_kind, profile, table
-from bnengine.plan import COLUMNS, Launch, Plan
+from bnengine.lab.bench.workloads import Workload
+from bnengine.runtime.plan import COLUMNS, Launch, Plan
 from tests.benchmarks import where
 
 pytestmark = pytest.mark.usefixtures("native")
@@ -66,7 +66,7 @@ def test_kinds_add_up_what_their_launches_took(filled):
 
 
 def test_a_table_has_a_line_for_each_kind_and_one_for_the_rest(monkeypatch):
-    monkeypatch.setattr("bnengine.threads.get", lambda: 2)
+    monkeypatch.setattr("bnengine.fused.threads.get", lambda: 2)
     groups = GroupTime(("gemm", "batch_norm"), 4, (6e-6, 2e-6)), GroupTime(("gemm",), 1, (4e-6,))
     lines = table([StageTime(groups, 8e-6)]).splitlines()
     assert [line.split() for line in lines[1:]] == [

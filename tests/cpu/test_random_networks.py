@@ -7,13 +7,13 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from bnengine import threads
-from bnengine.backend import get_backend
+from bnengine.arrays.backend import get_backend
 from bnengine.fused.cpu import _launch, dense, native
 from bnengine.fused.cpu.native import NativePlan
+from bnengine.lab.verify.certificate import Ledger
+from bnengine.lab.verify.steps import make, verify_steps
+from bnengine.lab.verify.variants import Variant
 from bnengine.training.step import Step
-from bnengine.verify.certificate import Ledger
-from bnengine.verify.steps import make, verify_steps
-from bnengine.verify.variants import Variant
 from tests.cpu.random_networks import STEPS, Drawn, drawn
 from tests.cpu.same_bits import state
 

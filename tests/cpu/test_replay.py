@@ -15,7 +15,7 @@ import pytest
 from bnengine import threads
 from bnengine.errors import BackendError
 from bnengine.fused.cpu.native import NativeKernel, replayer
-from bnengine.plan import COLUMNS, ROWS, Launch, Plan
+from bnengine.runtime.plan import COLUMNS, ROWS, Launch, Plan
 from tests.cpu.heap import asked_by
 from tests.support import ROOT
 
@@ -311,7 +311,7 @@ SCRIPT = """
 import threading
 import numpy as np
 from bnengine.fused.cpu.native import NativeKernel, replayer
-from bnengine.plan import COLUMNS, Launch, Plan
+from bnengine.runtime.plan import COLUMNS, Launch, Plan
 out, plan = np.zeros(100_000, np.float32), Plan()
 plan.record(Launch(NativeKernel("fill<float>", out.size, 16, 8), writes=(out,), scalars=(1.0,), split=COLUMNS))
 run = replayer(plan)

@@ -7,7 +7,7 @@ import pytest
 
 from bnengine.errors import BackendError, InputError
 from bnengine.fused.cpu.native import NativeKernel, replayer
-from bnengine.plan import COLUMNS, Launch, Plan
+from bnengine.runtime.plan import COLUMNS, Launch, Plan
 from tests.cpu.test_replay import plan_of
 
 pytestmark = pytest.mark.usefixtures("kernels_for_tests")

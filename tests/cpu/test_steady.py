@@ -11,9 +11,9 @@ from bnengine.data import ArraySource, Batch
 from bnengine.fused.cpu.native import NativeKernel
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout
 from bnengine.losses import SoftmaxCrossEntropy
-from bnengine.network import Sequential
-from bnengine.optimizers import AdamW
-from bnengine.schedules import OneCycle
+from bnengine.network.sequential import Sequential
+from bnengine.optim.optimizers import AdamW
+from bnengine.optim.schedules import OneCycle
 from bnengine.training.step import Average, Step
 from tests.cpu.heap import asked_by
 

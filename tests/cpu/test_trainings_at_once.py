@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from bnengine import threads
+from bnengine.runtime import cores
 from tests.support import ROOT
 from tests.training.support import blobs, net, network_bits, trainer
 
@@ -65,7 +66,7 @@ from tests.cpu.test_trainings_at_once import trained
 
 
 def said(before="", then=""):
-    environment = {k: v for k, v in os.environ.items() if k != threads.VARIABLE}
+    environment = {k: v for k, v in os.environ.items() if k != cores.VARIABLE}
     command = [sys.executable, "-W", "error", "-c", SCRIPT.format(before=before, then=then)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")

@@ -5,8 +5,8 @@ import pytest
 
 from bnengine.errors import InputError
 from bnengine.fused.cpu.update import rounded
-from bnengine.memory import Arena
 from bnengine.ops import REGISTRY, Example, Into
+from bnengine.runtime.memory import Arena
 from tests.cpu.large import FROZEN, SLOTS, flat
 from tests.cpu.launching import assert_exact, assert_same_bits, run
 from tests.cuda_on_cpu.storage import BFLOAT, DOUBLE, FLOAT, HALF

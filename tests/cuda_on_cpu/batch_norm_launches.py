@@ -9,8 +9,8 @@ import pytest
 
 from bnengine.fused.cuda import _launch, _load
 from bnengine.fused.cuda import batch_norm as launchers
-from bnengine.memory import Fresh
 from bnengine.ops import Into
+from bnengine.runtime.memory import Fresh
 from tests.cuda_on_cpu.launch import Destination, Path
 from tests.cuda_on_cpu.module import SCHEDULES
 from tests.cuda_on_cpu.storage import BFLOAT, BFLOAT16

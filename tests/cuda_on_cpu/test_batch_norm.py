@@ -8,8 +8,8 @@ import pytest
 
 from bnengine.fused.cuda import batch_norm as launchers
 from bnengine.fused.cuda._launch import slice_width
-from bnengine.memory import Fresh
 from bnengine.ops import REGISTRY, Example, Into
+from bnengine.runtime.memory import Fresh
 from tests.cuda_on_cpu import batch_norm_launches as device
 from tests.cuda_on_cpu.cases import PATHS_WITH_SPLITS, Case, assert_within, cases, label
 from tests.cuda_on_cpu.launch import Destination, Path

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bnengine.arrays.random import keep_mask, philox, split_seed
 from bnengine.ops import REGISTRY, Example
 from bnengine.ops.pointwise import ACTIVATIONS
-from bnengine.random import keep_mask, philox, split_seed
 from tests.cuda_on_cpu.cases import PATHS, PATHS_WITH_SPLITS, Case, assert_within, cases, label
 from tests.cuda_on_cpu.instances import CASTS, kernel
 from tests.cuda_on_cpu.launch import Destination, Launch, Path, arrivals, enumerator, simulate, slices, unwritten

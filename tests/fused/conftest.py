@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bnengine.backend import get_backend
+from bnengine.arrays.backend import get_backend
 from bnengine.errors import BackendError
 from tests.cuda_on_cpu.launch import need_compiler
 from tests.support import missing

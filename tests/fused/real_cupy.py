@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bnengine.backend import Backend, get_backend
+from bnengine.arrays.backend import Backend, get_backend
 from tests.support import require
 
 STATE = SimpleNamespace(schedule="forward")

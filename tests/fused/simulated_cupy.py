@@ -17,7 +17,7 @@ import array_api_compat
 import numpy as np
 from array_api_compat import numpy as host
 
-from bnengine.backend import Backend
+from bnengine.arrays.backend import Backend
 from bnengine.fused.cuda import _load, cublaslt, cublaslt_api, update
 from tests.fused import simulated_streams as streams
 from tests.fused.cublaslt_model import Model

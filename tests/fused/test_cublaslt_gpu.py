@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bnengine.backend import get_backend
+from bnengine.arrays.backend import get_backend
 from bnengine.errors import BackendError
 from bnengine.fused.cuda import cublaslt
 from bnengine.fused.cuda.cublaslt import Gemm, gemm_plan, workspace_bytes

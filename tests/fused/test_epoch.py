@@ -9,10 +9,10 @@ import pytest
 from bnengine import data
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Layer
 from bnengine.losses import SoftmaxCrossEntropy
-from bnengine.memory import Arena
-from bnengine.network import Sequential
-from bnengine.optimizers import AdamW
-from bnengine.schedules import OneCycle
+from bnengine.network.sequential import Sequential
+from bnengine.optim.optimizers import AdamW
+from bnengine.optim.schedules import OneCycle
+from bnengine.runtime.memory import Arena
 from bnengine.training import Trainer
 from bnengine.training import step as steps
 from bnengine.training.callbacks import Callback, Record

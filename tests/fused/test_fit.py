@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from bnengine import data
-from bnengine.backend import Backend
+from bnengine.arrays.backend import Backend
 from bnengine.fused.cuda import cublaslt_api
 from bnengine.training import Callback, Trainer
 from bnengine.training.trainer import READ_EVERY

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bnengine.backend import get_backend
+from bnengine.arrays.backend import get_backend
 from bnengine.errors import BackendError, InputError
 from bnengine.fused.cuda import cublaslt_api, replayer
 from bnengine.ops import REGISTRY
-from bnengine.plan import Launch, Plan
+from bnengine.runtime.plan import Launch, Plan
 from bnengine.training.replaying import described
 from tests.fused import real_cupy
 from tests.fused.training import epochs, make, snapshot, source

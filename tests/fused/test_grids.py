@@ -9,8 +9,8 @@ import pytest
 
 from bnengine.fused.cuda import _launch, _load, loss
 from bnengine.fused.cuda._launch import BLOCK, LANES, THREADS, WARPS, flat_grid, slice_width, sliced_grid, vector_of
-from bnengine.memory import Fresh
 from bnengine.ops import REGISTRY, using
+from bnengine.runtime.memory import Fresh
 
 MULTIPROCESSORS = 3  # of the simulated device
 

@@ -7,8 +7,8 @@ import pytest
 
 from bnengine.errors import InputError
 from bnengine.fused.cuda import cublaslt_api
-from bnengine.memory import Arena, Fresh
 from bnengine.ops import REGISTRY, Example, Into, using
+from bnengine.runtime.memory import Arena, Fresh
 from tests.cuda_on_cpu.cases import Case, fields
 from tests.cuda_on_cpu.launch import Path
 from tests.cuda_on_cpu.storage import DOUBLE, FLOAT, Storage

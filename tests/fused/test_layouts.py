@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from bnengine.fused.cuda import _launch
-from bnengine.memory import Arena, Fresh
 from bnengine.ops import REGISTRY, Example, Into, using
-from bnengine.plan import name_of
+from bnengine.runtime.memory import Arena, Fresh
+from bnengine.runtime.plan import name_of
 from tests.cuda_on_cpu.cases import Case, fields
 from tests.cuda_on_cpu.launch import Path
 from tests.cuda_on_cpu.storage import FLOAT

@@ -13,9 +13,9 @@ from bnengine.errors import BackendError, InputError
 from bnengine.fused.cpu import _load as native
 from bnengine.fused.cuda import _launch, _load, batch_norm, dense, dropout, loss, pointwise, update
 from bnengine.layers import BatchNorm, Dense
-from bnengine.memory import Fresh
-from bnengine.network import Sequential
+from bnengine.network.sequential import Sequential
 from bnengine.ops import REGISTRY, total, using
+from bnengine.runtime.memory import Fresh
 from tests.support import ROOT
 
 FAMILIES = (batch_norm, dense, dropout, loss, pointwise, update)

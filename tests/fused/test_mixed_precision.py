@@ -7,10 +7,10 @@ import pytest
 
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Layer, Residual
 from bnengine.losses import MeanSquaredError, SoftmaxCrossEntropy
-from bnengine.memory import Arena
-from bnengine.network import Sequential
+from bnengine.network.sequential import Sequential
 from bnengine.ops import using
-from bnengine.optimizers import SGD, Adam, AdamW, RMSprop
+from bnengine.optim.optimizers import SGD, Adam, AdamW, RMSprop
+from bnengine.runtime.memory import Arena
 from bnengine.training import LossScale, Step
 from tests.fused.test_step import groups, snapshot
 from tests.fused.training import epochs, source

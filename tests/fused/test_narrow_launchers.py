@@ -7,8 +7,8 @@ import pytest
 
 from bnengine.errors import BackendError
 from bnengine.fused.cuda import cublaslt_api
-from bnengine.memory import Arena, Fresh
 from bnengine.ops import REGISTRY, Into, using
+from bnengine.runtime.memory import Arena, Fresh
 from tests.cuda_on_cpu.cases import STORED, Case, assert_within, fields
 from tests.cuda_on_cpu.launch import Path
 from tests.cuda_on_cpu.storage import BFLOAT, FLOAT, HALF, Storage

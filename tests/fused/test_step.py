@@ -8,10 +8,10 @@ import pytest
 from bnengine import data, ops
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Layer, Residual
 from bnengine.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
-from bnengine.memory import Arena
-from bnengine.network import Sequential
+from bnengine.network.sequential import Sequential
 from bnengine.ops import REGISTRY
-from bnengine.optimizers import SGD, Adam, AdamW, RMSprop
+from bnengine.optim.optimizers import SGD, Adam, AdamW, RMSprop
+from bnengine.runtime.memory import Arena
 from bnengine.training import step as steps
 from tests.cuda_on_cpu.cases import assert_within, fields
 

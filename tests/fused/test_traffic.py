@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from bnengine.fused.cuda import _launch
-from bnengine.memory import Fresh
 from bnengine.ops import REGISTRY, Into, using
+from bnengine.runtime.memory import Fresh
 from tests.cuda_on_cpu.module import Traffic
 
 ROWS, CHANNELS = 400, 64  # more than a block keeps on the chip

@@ -7,9 +7,9 @@ import numpy as np
 from bnengine import data
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout
 from bnengine.losses import SoftmaxCrossEntropy
-from bnengine.memory import Arena
-from bnengine.network import Sequential
-from bnengine.optimizers import AdamW
+from bnengine.network.sequential import Sequential
+from bnengine.optim.optimizers import AdamW
+from bnengine.runtime.memory import Arena
 from bnengine.training.step import Step
 
 DIGITS = data.load_digits()

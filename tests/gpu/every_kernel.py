@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from bnengine.backend import get_backend
+from bnengine.arrays.backend import get_backend
 from bnengine.fused.cuda import _launch, _load
 from bnengine.fused.cuda.gemm import Multiplied, Product
-from bnengine.memory import Fresh
 from bnengine.ops import REGISTRY
-from bnengine.plan import Launch
+from bnengine.runtime.memory import Fresh
+from bnengine.runtime.plan import Launch
 from tests.cuda_on_cpu.instances import INSTANCES
 from tests.gpu.calls import FLAT, SIZES, Call, Draw, every_call
 

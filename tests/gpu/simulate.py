@@ -6,8 +6,8 @@ import sys
 from types import SimpleNamespace
 from typing import Any
 
-from bnengine import backend
-from bnengine.backend import Backend, BackendReport
+from bnengine.arrays import backend
+from bnengine.arrays.backend import Backend, BackendReport
 from tests.fused import real_cupy, simulated_cupy
 from tests.fused.simulated_arrays import Zone
 

@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from bnengine.backend import Backend, get_backend
+from bnengine.arrays.backend import Backend, get_backend
 from bnengine.data import Batch
+from bnengine.lab.verify.certificate import Ledger
+from bnengine.lab.verify.operations import verify_ops
+from bnengine.lab.verify.variants import Variant
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout
 from bnengine.losses import SoftmaxCrossEntropy
-from bnengine.memory import Arena
-from bnengine.network import Sequential
-from bnengine.optimizers import Adam
+from bnengine.network.sequential import Sequential
+from bnengine.optim.optimizers import Adam
+from bnengine.runtime.memory import Arena
 from bnengine.training.step import Step
-from bnengine.verify.certificate import Ledger
-from bnengine.verify.operations import verify_ops
-from bnengine.verify.variants import Variant
 
 ROWS, FEATURES, CLASSES = 96, 24, 10
 TOLERANCE = 2.0**-24 * 2**10  # the order of sums in a small network, as a share of a tensor's largest element

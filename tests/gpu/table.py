@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bnengine.bench.targets import DEVICE, TARGETS, Target
+from bnengine.lab.bench.targets import DEVICE, TARGETS, Target
 from tests.gpu.__main__ import RESULTS
 
 HEADER = (f"on an {DEVICE}, by `make gpu-bench`", "target", "measured")

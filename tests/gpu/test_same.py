@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from bnengine import ops
-from bnengine.memory import Arena
-from bnengine.network import Sequential
+from bnengine.network.sequential import Sequential
 from bnengine.ops import using
+from bnengine.runtime.memory import Arena
 from tests.fused.test_step import layers
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bnengine.bench.targets import MOST, TARGETS
+from bnengine.lab.bench.targets import MOST, TARGETS
 from tests.gpu import table
 from tests.support import ROOT
 

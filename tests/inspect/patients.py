@@ -8,8 +8,8 @@ import numpy as np
 
 from bnengine.inspect import Finding, doctor
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Layer
-from bnengine.network import Sequential
-from bnengine.optimizers import SGD, Optimizer
+from bnengine.network.sequential import Sequential
+from bnengine.optim.optimizers import SGD, Optimizer
 
 ROWS, FEATURES, WIDTH, CLASSES = 256, 8, 16, 3
 

@@ -5,11 +5,11 @@ import pytest
 
 import bnengine as bn
 from bnengine.errors import InputError
-from bnengine.explain.nets import Training, accuracy, perceptron
-from bnengine.explain.setting import Setting
 from bnengine.inspect import adapt, recalibrate, statistics_of
+from bnengine.lab.explain.nets import Training, accuracy, perceptron
+from bnengine.lab.explain.setting import Setting
 from bnengine.layers import Activation, BatchNorm, Dense
-from bnengine.optimizers import SGD
+from bnengine.optim.optimizers import SGD
 from tests.inspect.nets import filled, moments, normalised
 
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 import bnengine as bn
-from bnengine.backend import Backend, get_backend
-from bnengine.explain.nets import Training, logits, perceptron
-from bnengine.explain.setting import Setting
+from bnengine.arrays.backend import Backend, get_backend
 from bnengine.inspect import Finding, adapt, doctor, fold, gap, recalibrate, statistics_of
+from bnengine.lab.explain.nets import Training, logits, perceptron
+from bnengine.lab.explain.setting import Setting
 from bnengine.layers import Activation, BatchNorm, Dense
-from bnengine.network import Sequential
-from bnengine.optimizers import SGD
+from bnengine.network.sequential import Sequential
+from bnengine.optim.optimizers import SGD
 from bnengine.training import Activations
 from tests.support import require
 

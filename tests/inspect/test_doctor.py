@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bnengine import saving
 from bnengine.data import load_digits
 from bnengine.errors import InputError
-from bnengine.explain.nets import look
 from bnengine.inspect import doctor
+from bnengine.lab.explain.nets import look
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Layer, Residual
-from bnengine.network import Sequential
-from bnengine.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from bnengine.network.sequential import Sequential
+from bnengine.optim.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from bnengine.storage import saving
 from bnengine.training import Trainer
 from tests.inspect.patients import FAULTS, FEATURES, WIDTH, Fault, Patient, far_beta, set_at, silent
 from tests.support import require

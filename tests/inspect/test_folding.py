@@ -9,11 +9,11 @@ import pytest
 import bnengine as bn
 from bnengine.data import Dataset, Preprocessing
 from bnengine.errors import InputError
-from bnengine.explain.nets import Training, accuracy, logits, perceptron
-from bnengine.explain.setting import Setting
 from bnengine.inspect import fold
+from bnengine.lab.explain.nets import Training, accuracy, logits, perceptron
+from bnengine.lab.explain.setting import Setting
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Residual
-from bnengine.optimizers import SGD
+from bnengine.optim.optimizers import SGD
 from tests.inspect.nets import filled
 
 STRUCTURES = {

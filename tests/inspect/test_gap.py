@@ -10,11 +10,11 @@ import pytest
 
 import bnengine as bn
 from bnengine.errors import InputError
-from bnengine.explain.nets import Training, perceptron
-from bnengine.explain.setting import Setting
 from bnengine.inspect import Gap, gap, recalibrate
+from bnengine.lab.explain.nets import Training, perceptron
+from bnengine.lab.explain.setting import Setting
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Layer
-from bnengine.optimizers import SGD, Adam, Optimizer
+from bnengine.optim.optimizers import SGD, Adam, Optimizer
 from tests.inspect.nets import filled, moments
 
 SETTING = Setting()

@@ -6,9 +6,9 @@ import pytest
 from bnengine.errors import InputError
 from bnengine.layers import BatchNorm, Dense
 from bnengine.losses import MeanSquaredError
-from bnengine.network import Sequential
+from bnengine.network.sequential import Sequential
 from bnengine.ops import moments
-from bnengine.optimizers import SGD, Adam, AdamW
+from bnengine.optim.optimizers import SGD, Adam, AdamW
 from bnengine.training.step import Step
 from tests.network.support import batch, bits, only, running, statistics_of, step_of
 

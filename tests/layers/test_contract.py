@@ -17,7 +17,7 @@ from bnengine.layers import (
     register,
     walk,
 )
-from bnengine.network import Sequential
+from bnengine.network.sequential import Sequential
 from bnengine.ops import Into
 from tests.network.support import collected, slope_error
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from bnengine.errors import InputError
-from bnengine.initializers import Glorot, He, Normal
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Residual
-from bnengine.network import Sequential
-from bnengine.optimizers import SGD
+from bnengine.layers.initializers import Glorot, He, Normal
+from bnengine.network.sequential import Sequential
+from bnengine.optim.optimizers import SGD
 from tests.network.support import batch, slope_error, step_of
 
 

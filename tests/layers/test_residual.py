@@ -5,7 +5,7 @@ import pytest
 
 from bnengine.errors import InputError
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Residual
-from bnengine.network import Sequential
+from bnengine.network.sequential import Sequential
 from tests.network.support import collected, slope_error
 
 BODIES = {

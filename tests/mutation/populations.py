@@ -28,8 +28,8 @@ POPULATIONS = {
             "python",
             (
                 "bnengine/ops/*.py",
-                "bnengine/layers/batch_norm.py",
-                "bnengine/optimizers.py",
+                "bnengine/layers/norm/batch_norm.py",
+                "bnengine/optim/optimizers.py",
                 "bnengine/training/step.py",
             ),
             2015,

@@ -9,7 +9,7 @@ from .mutants import LAUNCHERS, Mutant
 
 # What the file's own tests are called, where the name does not tell; a pattern may match nothing.
 NEAR = {
-    "bnengine/ops/_op.py": (
+    "bnengine/runtime/op.py": (
         "ops/test_*op*.py",
         "ops/test_dispatch*.py",
         "ops/test_records*.py",
@@ -31,11 +31,11 @@ NEAR = {
         "ops/test_update*.py",
         "ops/test_judge.py",
         "ops/test_contracts.py",
-        "test_optimizer*.py",
+        "optim/test_optimizer*.py",
     ),
-    "bnengine/layers/batch_norm.py": ("layers/test_batch_norm*.py",),
-    "bnengine/optimizers.py": ("test_optimizer*.py", "training/test_step.py"),
-    "bnengine/training/step.py": ("training/test_step*.py", "plan/test_replay*.py"),
+    "bnengine/layers/norm/batch_norm.py": ("layers/test_batch_norm*.py",),
+    "bnengine/optim/optimizers.py": ("optim/test_optimizer*.py", "training/test_step.py"),
+    "bnengine/training/step.py": ("training/test_step*.py", "runtime/test_replay*.py"),
 }
 WIDE = (
     "ops/test_*.py",
@@ -44,7 +44,13 @@ WIDE = (
     "training/test_averag*.py",
     "training/test_skips*.py",
 )
-WIDE += ("training/test_rates*.py", "network/test_*.py", "test_loss*.py", "test_optimizer*.py", "test_flat*.py")
+WIDE += (
+    "training/test_rates*.py",
+    "network/test_*.py",
+    "losses/test_loss*.py",
+    "optim/test_optimizer*.py",
+    "runtime/test_flat*.py",
+)
 PEERS = ("peers/test_layers.py", "peers/test_losses.py", "peers/test_optimizers.py")
 
 
@@ -107,7 +113,7 @@ NATIVE_OWN = {
 CUTS = "cpu/test_blocks*.py"
 POOL = "tests/cpu/test_pool.py"
 NATIVE_WIDE = (CUTS, *NATIVE_LAUNCHES, *(f"cpu/test_{name}*.py" for name in ("update", "loss", "replay", "load")))
-STEPS = ("plan/test_replay*.py", "training/test_step.py", "training/test_skips*.py", "test_passes*.py")
+STEPS = ("runtime/test_replay*.py", "training/test_step.py", "training/test_skips*.py", "network/test_passes*.py")
 
 
 class Stage(NamedTuple):

@@ -8,8 +8,8 @@ import numpy as np
 from bnengine.data import Batch
 from bnengine.layers import BatchNorm
 from bnengine.losses import LossFunction, MeanSquaredError
-from bnengine.network import Sequential
-from bnengine.optimizers import SGD, Optimizer
+from bnengine.network.sequential import Sequential
+from bnengine.optim.optimizers import SGD, Optimizer
 from bnengine.training.step import Step
 
 U = 2.0**-53

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
+from bnengine.arrays.random import Stream
 from bnengine.errors import BackendError, InputError
 from bnengine.fused.cpu._load import available
-from bnengine.initializers import Constant
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Residual
-from bnengine.network import Sequential
+from bnengine.layers.initializers import Constant
+from bnengine.network.sequential import Sequential
 from bnengine.ops import using
-from bnengine.random import Stream
 from tests.network.support import slope_error
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import bnengine as bn
-from bnengine.backend import Backend, get_backend
+from bnengine.arrays.backend import Backend, get_backend
 from bnengine.errors import InputError
-from bnengine.precision import settle
+from bnengine.network.precision import settle
 
 NARROW = ("float16", "bfloat16")
 

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bnengine.backend import Backend, get_backend
+from bnengine.arrays.backend import Backend, get_backend
+from bnengine.arrays.dtypes import LEAST, UNITS, arithmetic_name, is_narrow, unit_stored
+from bnengine.arrays.namespaces import dtype_name, namespace
 from bnengine.errors import InputError
-from bnengine.namespaces import dtype_name, namespace
 from bnengine.ops import REGISTRY, Into, using
-from bnengine.ops.storage import LEAST, UNITS, arithmetic_name, is_narrow, unit_stored
 from tests.ops.oracles import ORACLES, long
 from tests.support import require
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from bnengine.errors import InputError
-from bnengine.memory import Choice, Fresh, Outputs
 from bnengine.ops import REGISTRY, Example, Into, op, using
-from bnengine.ops._op import current_mode
+from bnengine.runtime.memory import Choice, Fresh, Outputs
+from bnengine.runtime.modes import current_mode
 
 
 class Library(ModuleType):

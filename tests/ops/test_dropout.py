@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bnengine import ops
+from bnengine.arrays.random import keep_mask
 from bnengine.errors import InputError
-from bnengine.random import keep_mask
 from tests.ops.oracles import keep
 
 STEP = np.asarray([3])

@@ -6,9 +6,9 @@ from decimal import Decimal, localcontext
 import numpy as np
 import pytest
 
+from bnengine.arrays.random import Stream
 from bnengine.errors import InputError
 from bnengine.ops.special import erf, erf_derivative
-from bnengine.random import Stream
 
 PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459")
 

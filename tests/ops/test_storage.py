@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bnengine.ops.storage import LEAST, NORMAL, UNITS
+from bnengine.arrays.dtypes import LEAST, NORMAL, UNITS
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])

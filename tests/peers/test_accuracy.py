@@ -15,8 +15,8 @@ import pytest
 from bnengine.data import Batch, groups, load
 from bnengine.layers import Activation, BatchNorm, Dense, Layer
 from bnengine.losses import SoftmaxCrossEntropy
-from bnengine.network import Sequential
-from bnengine.optimizers import Adam
+from bnengine.network.sequential import Sequential
+from bnengine.optim.optimizers import Adam
 from bnengine.training.step import Step
 from tests.support import require
 

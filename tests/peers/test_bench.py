@@ -7,20 +7,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bnengine.backend import get_backend
-from bnengine.bench import torch_peer
-from bnengine.bench.agreement import compare, losses
-from bnengine.bench.kernel_rows import SAMPLED, disagreement
-from bnengine.bench.kernels import Kernel, kernels
-from bnengine.bench.machine import Machine, Rates
-from bnengine.bench.ours import Ours
-from bnengine.bench.step_rows import reference, rows_of
-from bnengine.bench.timing import Deadline
-from bnengine.bench.torch_kernels import peer
-from bnengine.bench.torch_peer import TorchStep
-from bnengine.bench.workloads import Workload
-from bnengine.memory import Fresh
-from bnengine.precision import PrecisionName
+from bnengine.arrays.backend import get_backend
+from bnengine.lab.bench import torch_peer
+from bnengine.lab.bench.agreement import compare, losses
+from bnengine.lab.bench.kernel_rows import SAMPLED, disagreement
+from bnengine.lab.bench.kernels import Kernel, kernels
+from bnengine.lab.bench.machine import Machine, Rates
+from bnengine.lab.bench.ours import Ours
+from bnengine.lab.bench.step_rows import reference, rows_of
+from bnengine.lab.bench.timing import Deadline
+from bnengine.lab.bench.torch_kernels import peer
+from bnengine.lab.bench.torch_peer import TorchStep
+from bnengine.lab.bench.workloads import Workload
+from bnengine.network.precision import PrecisionName
+from bnengine.runtime.memory import Fresh
 from tests.support import missing, require
 
 pytestmark = pytest.mark.peers

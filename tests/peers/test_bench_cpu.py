@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from bnengine.bench.cpu import bench_cpu, inputs, own_subjects, run
-from bnengine.bench.cpu.cases import COMPILE, EAGER, JAX, OURS, REFERENCE, Case, described, kernels
-from bnengine.bench.cpu.measure import difference
-from bnengine.bench.workloads import Workload
+from bnengine.lab.bench.cpu import bench_cpu, inputs, own_subjects, run
+from bnengine.lab.bench.cpu.cases import COMPILE, EAGER, JAX, OURS, REFERENCE, Case, described, kernels
+from bnengine.lab.bench.cpu.measure import difference
+from bnengine.lab.bench.workloads import Workload
 from bnengine.ops import using
 from tests.support import require
 
@@ -23,10 +23,10 @@ def peer(request: pytest.FixtureRequest) -> tuple[str, Any]:
     """A peer's role, and what makes it."""
     if request.param == EAGER:
         require("torch")
-        from bnengine.bench.cpu import torch_subjects as module
+        from bnengine.lab.bench.cpu import torch_subjects as module
     else:
         require("jax")
-        from bnengine.bench.cpu import jax_subjects as module
+        from bnengine.lab.bench.cpu import jax_subjects as module
     return request.param, module.make
 
 
@@ -56,7 +56,7 @@ def test_losses_are_ours(peer: Any, workload: Workload, tmp_path: Path) -> None:
 @pytest.mark.parametrize("workload", [SMALL, DEEP], ids=lambda w: w.name)
 def test_losses_of_many_steps_in_a_call_are_ours(workload: Workload, tmp_path: Path) -> None:
     require("jax")
-    from bnengine.bench.cpu import jax_subjects
+    from bnengine.lab.bench.cpu import jax_subjects
 
     mine, theirs = answers(JAX, jax_subjects.make, "steps", described(workload), tmp_path)
     assert difference(mine, theirs, tmp_path) is None

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bnengine.explain import Setting, claim_of, verdict_of
-from bnengine.explain.gamma_beta_redundant import RATES, WORKS
-from bnengine.explain.recipe import EVERY, GOAL, METHODS
-from bnengine.explain.setting import Draw
+from bnengine.lab.explain import Setting, claim_of, verdict_of
+from bnengine.lab.explain.gamma_beta_redundant import RATES, WORKS
+from bnengine.lab.explain.recipe import EVERY, GOAL, METHODS
+from bnengine.lab.explain.setting import Draw
 
 pytestmark = [pytest.mark.peers, pytest.mark.usefixtures("torch")]
 SEEDS = range(5)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from bnengine import ops
-from bnengine.explain import NAMES, Finding, claim_of, examine
 from bnengine.fused.cpu import _load
-from tests.explain.short import SHORT, short
+from bnengine.lab.explain import NAMES, Finding, claim_of, examine
+from tests.lab.explain.short import SHORT, short
 from tests.support import missing, require
 
 pytestmark = pytest.mark.peers

@@ -8,8 +8,8 @@ import pytest
 from bnengine.data import ArraySource, Preprocessing, groups, load_digits, order, split_dataset
 from bnengine.layers import Activation, BatchNorm, Dense
 from bnengine.losses import SoftmaxCrossEntropy
-from bnengine.network import Sequential
-from bnengine.optimizers import Adam
+from bnengine.network.sequential import Sequential
+from bnengine.optim.optimizers import Adam
 from bnengine.training.step import Step
 from tests.peers.twin import Twin, array
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from bnengine import layers as bn
 from bnengine.data import Batch
 from bnengine.losses import MeanSquaredError
-from bnengine.network import Sequential
+from bnengine.network.sequential import Sequential
 from bnengine.ops import dropout
-from bnengine.optimizers import SGD
+from bnengine.optim.optimizers import SGD
 from bnengine.training.step import Step
 from tests.peers import bounds
 from tests.peers.bounds import U, assert_within

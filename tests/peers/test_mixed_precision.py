@@ -7,7 +7,7 @@ import pytest
 
 from bnengine import ops
 from bnengine.layers import Activation, BatchNorm, Dense
-from bnengine.network import Sequential
+from bnengine.network.sequential import Sequential
 from bnengine.ops.judge import GOOD, SCALE
 from tests.peers.twin import Twin, array
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bnengine.layers import BatchNorm
-from bnengine.network import Sequential
+from bnengine.network.sequential import Sequential
 from tests.peers.bounds import U
 
 pytestmark = pytest.mark.peers

@@ -16,8 +16,8 @@ import pytest
 from bnengine.data import Batch
 from bnengine.layers import Activation, BatchNorm, Dense, Layer, Residual
 from bnengine.losses import SoftmaxCrossEntropy
-from bnengine.network import Sequential
-from bnengine.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from bnengine.network.sequential import Sequential
+from bnengine.optim.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from bnengine.training.step import Average, Step
 from tests.peers.twin import STATE, Twin, array
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bnengine.schedules import Cosine, OneCycle, Plateau, Step, WarmUp
+from bnengine.optim.schedules import Cosine, OneCycle, Plateau, Step, WarmUp
 
 pytestmark = pytest.mark.peers
 

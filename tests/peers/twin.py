@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from bnengine import layers as bn
-from bnengine.network import Sequential
-from bnengine.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from bnengine.network.sequential import Sequential
+from bnengine.optim.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from tests.support import require
 
 STATE = {  # our slots of an optimizer's state, and PyTorch's

@@ -5,7 +5,7 @@ import pytest
 
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Residual
 from bnengine.losses import MeanSquaredError, SoftmaxCrossEntropy
-from bnengine.network import Sequential
+from bnengine.network.sequential import Sequential
 from bnengine.training.diagnosis import first_non_finite
 from tests.network.support import batch, bits, step_of
 

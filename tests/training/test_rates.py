@@ -6,7 +6,7 @@ import pytest
 import bnengine as bn
 from bnengine.data import order
 from bnengine.errors import InputError
-from bnengine.schedules import Constant, Cosine, OneCycle, Plateau, Step, WarmUp
+from bnengine.optim.schedules import Constant, Cosine, OneCycle, Plateau, Step, WarmUp
 from bnengine.training import Callback
 from tests.training.support import Rows, blobs, net, trainer
 

@@ -14,7 +14,7 @@ from bnengine.errors import DataError, InputError
 from bnengine.fused import offered
 from bnengine.layers import Activation, BatchNorm, Dense
 from bnengine.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
-from bnengine.network import Sequential
+from bnengine.network.sequential import Sequential
 from bnengine.training import Trainer
 from tests.support import ROOT
 

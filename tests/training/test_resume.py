@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import bnengine as bn
-from bnengine import checkpoint
 from bnengine.errors import CheckpointError, InputError
-from bnengine.schedules import Constant, Cosine, OneCycle, Plateau, Step, WarmUp
+from bnengine.optim.schedules import Constant, Cosine, OneCycle, Plateau, Step, WarmUp
+from bnengine.storage import checkpoint
 from bnengine.training import EarlyStopping
 from tests.training.support import After, Rows, blobs, net, outcome, trainer
 

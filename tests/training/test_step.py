@@ -7,8 +7,8 @@ from bnengine.data import Batch
 from bnengine.errors import InputError
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout
 from bnengine.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
-from bnengine.network import Sequential
-from bnengine.optimizers import SGD, Adam
+from bnengine.network.sequential import Sequential
+from bnengine.optim.optimizers import SGD, Adam
 from bnengine.training.step import Average, Report, Step
 from tests.network.support import batch, bits, step_of
 

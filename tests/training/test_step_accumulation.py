@@ -5,8 +5,8 @@ import pytest
 
 from bnengine.layers import Activation, BatchNorm, Dense, Residual
 from bnengine.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
-from bnengine.network import Sequential
-from bnengine.optimizers import Adam
+from bnengine.network.sequential import Sequential
+from bnengine.optim.optimizers import Adam
 from tests.network.support import batch, bits, cut, only, running, statistics_of, step_of
 
 CUTS = [(4,), (2, 4, 6), (3, 6, 9), (1, 11)]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from bnengine.layers import BatchNorm, Dense
-from bnengine.network import Sequential
-from bnengine.optimizers import Adam
+from bnengine.network.sequential import Sequential
+from bnengine.optim.optimizers import Adam
 from tests.network.support import batch, bits, step_of
 
 

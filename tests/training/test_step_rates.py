@@ -5,7 +5,7 @@ import pytest
 
 from bnengine.errors import InputError
 from bnengine.layers import Dense
-from bnengine.network import Sequential
+from bnengine.network.sequential import Sequential
 from tests.network.support import batch, step_of
 
 

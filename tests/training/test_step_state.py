@@ -7,8 +7,8 @@ from bnengine.data import order
 from bnengine.errors import InputError
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout
 from bnengine.losses import SoftmaxCrossEntropy
-from bnengine.network import Sequential
-from bnengine.optimizers import SGD, Adam, AdamW, RMSprop
+from bnengine.network.sequential import Sequential
+from bnengine.optim.optimizers import SGD, Adam, AdamW, RMSprop
 from bnengine.training.step import Average
 from tests.network.support import batch, bits, cut, step_of
 

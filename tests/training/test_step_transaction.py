@@ -5,8 +5,8 @@ import pytest
 
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Residual
 from bnengine.losses import MeanSquaredError
-from bnengine.network import Sequential
-from bnengine.optimizers import SGD, Adam, AdamW, RMSprop
+from bnengine.network.sequential import Sequential
+from bnengine.optim.optimizers import SGD, Adam, AdamW, RMSprop
 from bnengine.training.step import Average
 from tests.network.support import batch, bits, cut, running, step_of
 

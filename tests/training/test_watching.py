@@ -10,18 +10,18 @@ import pytest
 import bnengine as bn
 from bnengine import ops
 from bnengine.data import Batch
-from bnengine.flat import Parameter
 from bnengine.fused.cpu import _load
-from bnengine.initializers import He
 from bnengine.layers import Activation, BatchNorm, Dense, Layer, Residual
+from bnengine.layers.initializers import He
 from bnengine.losses import SoftmaxCrossEntropy
-from bnengine.network import Sequential
-from bnengine.optimizers import Adam
-from bnengine.plan import Launch, Plan
+from bnengine.network.sequential import Sequential
+from bnengine.optim.optimizers import Adam
+from bnengine.runtime.flat import Parameter
+from bnengine.runtime.plan import Launch, Plan
 from bnengine.training.step import Step
 from bnengine.training.watching import difference, from_outside
 from tests.cpu.same_bits import state
-from tests.plan.toy import installed
+from tests.runtime.toy import installed
 from tests.support import missing
 from tests.training.support import blobs
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..._typing import Array, DType
-from ...memory import Outputs
-from ...plan import COLUMNS, ROWS
+from ...runtime.memory import Outputs
+from ...runtime.plan import COLUMNS, ROWS
 from .._launch import copied, destination, extent, has_rows, row_stride
 from . import _load
 from .native import NativeKernel

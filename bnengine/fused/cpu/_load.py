@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ... import threads
 from ...errors import BackendError, InputError
+from ...runtime import cores
 from . import numpy_blas
 
 INTERFACE = 5  # kInterface of kernels/cpu/tables.cpp
@@ -101,7 +101,7 @@ def _opened() -> Any:
         function.restype, function.argtypes = result, arguments
     if unfit := _choose(opened):
         return unfit
-    done(opened.bnengine_set_threads(threads.default()), threads.VARIABLE)
+    done(opened.bnengine_set_threads(cores.default()), cores.VARIABLE)
     done(numpy_blas.share(opened), numpy_blas.VARIABLE)
     return opened
 

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..._typing import Array
-from ...memory import Outputs
 from ...ops.batch_norm import BatchNormalized, NormalizeGradients
 from ...ops.pointwise import NEEDS_INPUT
 from ...ops.statistics import Moments
-from ...plan import COLUMNS, ROWS
+from ...runtime.memory import Outputs
+from ...runtime.plan import COLUMNS, ROWS
 from .._launch import extent
 from ._launch import MOST_BLOCKS, Cut, cut, cut_columns, evenly, flat, kernel, output, ready, refusal, statistics_of
 

@@ -6,9 +6,9 @@ A precision lets a product be rounded, and asks for nothing: here products are t
 from typing import Any
 
 from ..._typing import Array
-from ...memory import Outputs
 from ...ops.dense import AffineGradients
-from ...plan import COLUMNS, ROWS
+from ...runtime.memory import Outputs
+from ...runtime.plan import COLUMNS, ROWS
 from .._launch import absent, extent
 from ._launch import (
     LINE,

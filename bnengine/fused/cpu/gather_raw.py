@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from ..._typing import Array
-from ...memory import Outputs
 from ...ops.gather import Gathered
-from ...plan import ROWS
+from ...runtime.memory import Outputs
+from ...runtime.plan import ROWS
 from .._launch import absent
 from ._launch import APART, TYPES, cut_rows, kernel, output, ready, refusal
 

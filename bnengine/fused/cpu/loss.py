@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..._typing import Array
-from ...memory import Outputs
 from ...ops.loss import Loss
-from ...plan import ROWS
+from ...runtime.memory import Outputs
+from ...runtime.plan import ROWS
 from .._launch import extent
 from ._launch import Cut, cut_rows, flat, kernel, output, ready, refusal, scalar
 

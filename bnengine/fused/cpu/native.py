@@ -12,7 +12,7 @@ import numpy as np
 
 from ..._typing import Array
 from ...errors import InputError
-from ...plan import Launch, Plan, name_of, view_of
+from ...runtime.plan import Launch, Plan, name_of, view_of
 from . import _load
 
 CALL = 20_000_000  # nanoseconds that many steps in one call take, or a little more: so long may Ctrl-C have to wait

@@ -6,8 +6,8 @@ They are cut as batch normalisation is, so that they meet the layers before and 
 from typing import Any
 
 from ..._typing import Array
-from ...memory import Outputs
 from ...ops.pointwise import NEEDS_INPUT
+from ...runtime.memory import Outputs
 from .._launch import extent
 from ._launch import cut, flat, kernel, output, ready, refusal
 

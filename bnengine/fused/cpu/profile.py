@@ -5,9 +5,9 @@ from collections.abc import Callable
 from statistics import median
 from typing import NamedTuple
 
-from ... import threads
 from ...errors import BackendError, InputError
-from ...plan import Launch, Plan, name_of
+from ...runtime.plan import Launch, Plan, name_of
+from .. import threads
 from .native import replayer
 
 

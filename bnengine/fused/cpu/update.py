@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 
 from ..._typing import Array
-from ...memory import Outputs
 from ...ops.judge import Verdict
 from ...ops.update import AdamState, Advanced, Ranges, RmspropState, SgdState
-from ...plan import ROWS
+from ...runtime.memory import Outputs
+from ...runtime.plan import ROWS
 from .._launch import absent
 from ._launch import Cut, cut_flat, kernel, output, ready, refusal
 

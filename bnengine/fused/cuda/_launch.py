@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..._typing import Array, DType
-from ...memory import Outputs
+from ...runtime.memory import Outputs
 from .._launch import copied, destination, has_rows, row_stride
 from . import _load
 

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 
 from ..._typing import Array
-from ...memory import Outputs
 from ...ops.batch_norm import BatchNormalized, NormalizeGradients
 from ...ops.pointwise import NEEDS_INPUT
 from ...ops.statistics import Moments
+from ...runtime.memory import Outputs
 from .._launch import extent
 from ._launch import (
     STORAGES,

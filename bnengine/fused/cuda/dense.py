@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from ..._typing import Array
-from ...memory import Outputs
 from ...ops.dense import AffineGradients
+from ...runtime.memory import Outputs
 from .._launch import absent, extent
 from ._launch import (
     STORAGES,

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from ..._typing import Array
-from ...memory import Outputs
+from ...arrays.random import split_seed
 from ...ops.dropout import Dropped
-from ...random import split_seed
+from ...runtime.memory import Outputs
 from ._launch import STORAGES, flags, flat_grid, indices, kernel, output, ready, reals, refusal, vector_of
 from ._launch import storage as storage_of
 

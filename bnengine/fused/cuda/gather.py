@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from ..._typing import Array
-from ...memory import Outputs
 from ...ops.gather import Gathered
+from ...runtime.memory import Outputs
 from .._launch import absent
 from ._launch import INDEX, STORAGES, arithmetic, flat_grid, indices, kernel, output, ready, refusal, vector_of
 from ._launch import storage as storage_of

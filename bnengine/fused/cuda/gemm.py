@@ -9,7 +9,7 @@ from typing import Any
 
 from ..._typing import Array
 from ...errors import BackendError
-from ...memory import Outputs
+from ...runtime.memory import Outputs
 from . import _load
 from ._launch import ready
 from .cublaslt import Gemm, alignment_of, gemm_plan, layout_of, workspace_bytes

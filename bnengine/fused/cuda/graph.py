@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from ...errors import BackendError
-from ...plan import Plan, name_of
+from ...runtime.plan import Plan, name_of
 from . import _load
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from ..._typing import Array
-from ...memory import Outputs
 from ...ops.loss import Loss
+from ...runtime.memory import Outputs
 from .._launch import extent
 from ._launch import (
     INDEX,

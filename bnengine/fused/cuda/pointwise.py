@@ -3,8 +3,8 @@
 from typing import Any
 
 from ..._typing import Array
-from ...memory import Outputs
 from ...ops.pointwise import NEEDS_INPUT
+from ...runtime.memory import Outputs
 from ._launch import (
     STORAGES,
     activation_name,

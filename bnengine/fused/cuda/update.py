@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from ..._typing import Array
-from ...memory import Outputs
 from ...ops.judge import Verdict
 from ...ops.update import AdamState, Advanced, Ranges, RmspropState, SgdState
+from ...runtime.memory import Outputs
 from .._launch import absent, copied
 from . import _load
 from ._launch import FULL, arrivals, flags, flat_grid, indices, kernel, output, ready, reals, refusal, vector_of

@@ -9,11 +9,11 @@ import numpy as np
 
 from ..._typing import Array
 from ...errors import InputError
-from ...flat import Handle
 from ...layers import Activation, BatchNorm, Layer, Pass, Residual, chain
 from ...layers.apart import watched
-from ...memory import Fresh
-from ...network import Sequential
+from ...network.sequential import Sequential
+from ...runtime.flat import Handle
+from ...runtime.memory import Fresh
 from ...training.evaluation import batches_of
 from ..population import source_of
 from .known import Known

@@ -7,8 +7,8 @@ from typing import Any, Self
 
 from ...errors import InputError
 from ...ops.update import STEPS
-from ...optimizers import Optimizer, get_optimizer
-from ...saving import Saved
+from ...optim.optimizers import Optimizer, get_optimizer
+from ...storage.saving import Saved
 from ...training import Trainer
 
 USUAL_BATCH, USUAL_DECAY = 64, 0.9
@@ -45,8 +45,8 @@ class Known:
             known = cls._of_saved(training)
         elif training is not None:
             raise InputError(
-                f"doctor: training is a {type(training).__name__}; give a Trainer, what bnengine.saving.read returns, "
-                "or None with settings"
+                f"doctor: training is a {type(training).__name__}; give a Trainer, what "
+                "bnengine.storage.saving.read returns, or None with settings"
             )
         return known._with(dict(settings or {}))
 

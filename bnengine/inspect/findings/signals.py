@@ -6,8 +6,8 @@ from math import sqrt
 import numpy as np
 
 from ..._typing import Array
-from ...flat import Parameter
 from ...layers import BatchNorm, Dense
+from ...runtime.flat import Parameter
 from .evidence import Evidence, Norm
 from .finding import Finding, Severity
 

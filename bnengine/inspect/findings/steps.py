@@ -5,8 +5,8 @@ from math import exp, log, sqrt
 
 import numpy as np
 
-from ...flat import Parameter
 from ...layers import Dense
+from ...runtime.flat import Parameter
 from .evidence import Evidence
 from .finding import Finding
 

@@ -1,0 +1,365 @@
+"""Array libraries: which can be used here, which one to use, and how arrays come in and go out."""
+
+import importlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from .._typing import Array, DType
+from ..errors import BackendError, InputError
+from .namespaces import dtype_name, namespace
+
+__all__ = ["Backend", "BackendReport", "available_backends", "get_backend", "namespace"]
+
+VARIABLE = "BNENGINE_BACKEND"
+NAMES = ("numpy", "cupy", "torch", "array_api_strict")
+_CHOICES = "auto, numpy, cupy, cupy:1 (or another device number), torch, array_api_strict"
+_CUPY_EXTRAS = (
+    "pip install 'bnengine[cuda13]' where nvidia-smi shows CUDA 13, 'bnengine[cuda12]' where it shows CUDA 12; "
+    "or use the backend numpy"
+)
+
+
+@dataclass(frozen=True)
+class BackendReport:
+    """What one array library can do here: `reason` says why it is usable or not, `cure` what to do if it is not."""
+
+    name: str
+    version: str | None
+    device: str | None
+    usable: bool
+    reason: str
+    cure: str | None = None
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An array library and the device that it computes on; `why` says how it came to be chosen."""
+
+    name: str
+    xp: Any = field(repr=False)
+    device: Any
+    why: str
+
+    @property
+    def version(self) -> str:
+        """The version of the array library."""
+        return _version(importlib.import_module(self.name))
+
+    def dtype(self, dtype: DType) -> DType:
+        """The library's own dtype for a name such as "float32", a NumPy dtype or one of its own."""
+        name = dtype_name(dtype)
+        if name == "bfloat16" and self.name in ("numpy", "cupy"):  # which have none of their own
+            return bfloat16(self.name)
+        found = getattr(self.xp, name, None)
+        if found is None or dtype_name(found) != name:
+            raise InputError(f"{self.name}: there is no dtype {name!r}; take float32 or float64 (int64 for indices)")
+        return found
+
+    def asarray(self, x: Any, dtype: DType | None = None, *, copy: bool = False) -> Array:
+        """`x` as an array of this library on this device.
+
+        `x` is a NumPy array, a (nested) list of numbers, an array of any library that offers DLPack, or anything
+        that NumPy can read. `dtype` is a name such as "float32"; None keeps the dtype of `x`. A PyTorch tensor comes
+        in without its gradient history.
+
+        Without `copy` the result may share memory with `x` and be read-only: bnengine itself only reads it. What will
+        be written into is made with `copy=True`: new, writable memory, always.
+
+        Raises `InputError` for what is not an array of booleans, integers or real numbers, and for numbers in the
+        host's memory that do not fit `dtype`.
+        """
+        if _is_own(x, self.xp):
+            return self._own(x, dtype, copy)
+        if self.name == "cupy" and _dlpack_device(x) in _CUDA_MEMORY:
+            with self.device:
+                return self._own(self.xp.from_dlpack(_detached(x)), dtype, copy)
+        host = _host(x)
+        if dtype is not None:
+            host = _cast(host, dtype_name(dtype))
+        if self.name == "numpy":
+            return np.array(host) if copy else host
+        self.dtype(host.dtype)  # A dtype that the library does not have is named here, before it tries.
+        if self.name == "cupy":
+            with self.device:
+                return self.xp.asarray(host)
+        bits, own = np.array(host, order="C"), host.dtype.name == "bfloat16"  # which travels as its bits
+        array = self.xp.asarray(bits.view(np.int16) if own else bits, device=self.device)
+        return array.view(self.dtype("bfloat16")) if own else array
+
+    def _own(self, x: Array, dtype: DType | None, copy: bool) -> Array:
+        """An array of this library, moved, cast and copied where asked for."""
+        y = array_api_compat.to_device(_detached(x), self.device)
+        if self.name == "numpy":
+            y = _plain(y) if dtype is None else _cast(_plain(y), dtype_name(dtype))
+        elif dtype is not None:
+            y = self.xp.astype(y, self.dtype(dtype), copy=False)
+        return self.xp.asarray(y, copy=True) if copy else y
+
+    def to_numpy(self, x: Array, *, copy: bool = False) -> "np.ndarray[Any, Any]":
+        """`x` as a NumPy array; waits for the device where there is one.
+
+        Without `copy` the result may share memory with `x`: it then changes with it.
+        """
+        host = _host(x)
+        return np.array(host) if copy else host
+
+    def host(self, x: Any, dtype: DType) -> "np.ndarray[Any, Any]":
+        """`x` in NumPy's memory and in this dtype; InputError for numbers that do not fit it."""
+        return _cast(_host(x), dtype_name(dtype))
+
+    def free_bytes(self) -> int | None:
+        """The bytes that are free on a GPU, None for a CPU."""
+        return int(self.device.mem_info[0]) if self.name == "cupy" else None
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all that it was asked to do; on a CPU there is nothing to wait for."""
+        if self.name == "cupy":
+            self.device.synchronize()
+
+
+def get_backend(name: "str | Backend | None" = None) -> Backend:
+    """The backend called `name`: "auto", "numpy", "cupy", "cupy:1", "torch" or "array_api_strict".
+
+    None takes the name from the environment variable BNENGINE_BACKEND, or "auto" where that is not set. "auto" is
+    CuPy if a small computation on the GPU gave the right answer, else NumPy; `Backend.why` says which and why.
+    "cupy:1" is the second GPU; CuPy's current device is set to it for the calling thread, since CuPy computes there.
+    PyTorch and array-api-strict are witnesses on the CPU: they show that the code is the same for every library.
+
+    Raises `BackendError` for an unknown name and for a backend that cannot be used here, with the reason and the cure.
+    """
+    if isinstance(name, Backend):
+        return name
+    asked_by = "get_backend"
+    if name is None:
+        name = os.environ.get(VARIABLE, "")
+        asked_by, name = (f"environment variable {VARIABLE}", name) if name else (asked_by, "auto")
+    if name == "auto":
+        return _auto()
+    library, index = _parse(name, asked_by)
+    report, backend = _PROBES[library](index)
+    if backend is None:
+        raise BackendError(f"{asked_by}: the backend {name!r} cannot be used: {report.reason}; cure: {report.cure}")
+    if library == "cupy":
+        backend.device.use()
+    return Backend(backend.name, backend.xp, backend.device, f"{name} was asked for ({asked_by})")
+
+
+def available_backends() -> list[BackendReport]:
+    """Every backend with its version and device and, where it cannot be used, the reason and the cure.
+
+    Tries each one with a small computation, so it imports every array library that is installed.
+    """
+    return [probe(0)[0] for probe in _PROBES.values()]
+
+
+def _auto() -> Backend:
+    report, backend = _probe_cupy(0)
+    if backend is not None:
+        backend.device.use()
+        why = f"auto: CuPy {report.version} on {report.device} gave the right answer to a test launch"
+        return Backend(backend.name, backend.xp, backend.device, why)
+    return _numpy_backend(f"auto: NumPy, since CuPy cannot be used here: {report.reason}")
+
+
+def _parse(name: Any, asked_by: str) -> tuple[str, int]:
+    library, colon, index = name.partition(":") if isinstance(name, str) else ("", "", "")
+    if library not in NAMES or (colon and not (library == "cupy" and index.isascii() and index.isdigit())):
+        raise BackendError(f"{asked_by}: there is no backend {name!r}; take one of {_CHOICES}")
+    return library, int(index or 0)
+
+
+# ---- one probe for each library -------------------------------------------------------------------------------------
+
+Probe = tuple[BackendReport, Backend | None]
+
+
+def _numpy_backend(why: str) -> Backend:
+    # Not at the top: it loads all of NumPy's submodules, testing and f2py too, and takes twice as long as NumPy itself.
+    return Backend("numpy", importlib.import_module("array_api_compat.numpy"), "cpu", why)
+
+
+def _probe_numpy(_index: int) -> Probe:
+    report = BackendReport("numpy", np.__version__, "cpu", True, "always there: bnengine depends on it")
+    return report, _numpy_backend(report.reason)
+
+
+def _probe_cupy(index: int) -> Probe:
+    """CuPy imports on machines where nothing of it runs, so a launch with a known answer decides."""
+    try:
+        cupy = importlib.import_module("cupy")
+    except ImportError as error:
+        return _unusable("cupy", None, _not_imported(error, "cupy"), _CUPY_EXTRAS)
+    version = _version(cupy)
+    cure = f"check that nvidia-smi works and that CuPy fits its CUDA version: {_CUPY_EXTRAS}"
+    try:
+        count = int(cupy.cuda.runtime.getDeviceCount())
+    except Exception as error:  # CuPy has many classes for a missing driver, compiler or library, some of them private.
+        return _unusable("cupy", version, f"CuPy finds no driver or no GPU ({_brief(error)})", cure)
+    try:
+        if index >= count:
+            reason = f"there is no GPU number {index}: CuPy sees {count}, numbered from 0"
+            return _unusable("cupy", version, reason, "take a smaller number, or use the backend numpy")
+        device = cupy.cuda.Device(index)
+        with device:
+            x = cupy.arange(8, dtype=cupy.float32)
+            answer = float((x * 2).sum())
+            label = f"{_gpu_name(cupy, index)} (GPU {index} of {count})"
+    except Exception as error:  # As above.
+        return _unusable("cupy", version, f"a small computation on the GPU failed ({_brief(error)})", cure)
+    if answer != 56.0:
+        reason = f"a small computation on the GPU gave {answer:g} instead of 56"
+        return _unusable("cupy", version, reason, cure)
+    report = BackendReport("cupy", version, label, True, "a small computation gave the right answer")
+    return report, Backend("cupy", importlib.import_module("array_api_compat.cupy"), device, report.reason)
+
+
+def _probe_torch(_index: int) -> Probe:
+    def load() -> tuple[Any, Any]:
+        return importlib.import_module("array_api_compat.torch"), importlib.import_module("torch").device("cpu")
+
+    return _probe_witness("torch", load, "pip install torch; or use the backend numpy")
+
+
+def _probe_strict(_index: int) -> Probe:
+    def load() -> tuple[Any, Any]:
+        xp = importlib.import_module("array_api_strict")
+        return xp, xp.Device("CPU_DEVICE")
+
+    return _probe_witness("array_api_strict", load, "pip install array-api-strict; or use the backend numpy")
+
+
+def _probe_witness(name: str, load: Callable[[], tuple[Any, Any]], cure: str) -> Probe:
+    try:
+        xp, device = load()
+        answer = float(xp.sum(xp.arange(8, dtype=xp.float32, device=device) * 2))
+    except ImportError as error:
+        return _unusable(name, None, _not_imported(error, name), cure)
+    except Exception as error:  # Whatever a broken installation raises is the reason to show.
+        return _unusable(name, None, f"a small computation failed ({_brief(error)})", cure)
+    version = _version(importlib.import_module(name))
+    if answer != 56.0:
+        return _unusable(name, version, f"a small computation gave {answer:g} instead of 56", cure)
+    report = BackendReport(name, version, "cpu", True, "a witness: the same code on another library")
+    return report, Backend(name, xp, device, report.reason)
+
+
+_PROBES: dict[str, Callable[[int], Probe]] = {
+    "numpy": _probe_numpy,
+    "cupy": _probe_cupy,
+    "torch": _probe_torch,
+    "array_api_strict": _probe_strict,
+}
+
+
+def _unusable(name: str, version: str | None, reason: str, cure: str) -> Probe:
+    return BackendReport(name, version, None, False, reason, cure), None
+
+
+def _brief(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
+
+
+def _not_imported(error: ImportError, name: str) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name == name:
+        return f"{name} is not installed"
+    return f"{name} cannot be imported ({_brief(error)})"
+
+
+def _version(module: Any) -> str:
+    return str(getattr(module, "__version__", "unknown"))
+
+
+def _gpu_name(cupy: Any, index: int) -> str:
+    name = cupy.cuda.runtime.getDeviceProperties(index)["name"]
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+
+
+# ---- arrays from elsewhere ------------------------------------------------------------------------------------------
+
+_CPU_MEMORY = (1, 3, 11)  # DLPack's numbers for memory that a CPU can read: CPU, CUDA host, ROCm host.
+_CUDA_MEMORY = (2, 13)  # CUDA, CUDA managed.
+
+
+def _is_own(x: Any, xp: Any) -> bool:
+    return bool(array_api_compat.is_array_api_obj(x)) and array_api_compat.array_namespace(x) is xp
+
+
+def _detached(x: Array) -> Array:
+    return x.detach() if array_api_compat.is_torch_array(x) else x
+
+
+def _dlpack_device(x: Any) -> int | None:
+    return int(x.__dlpack_device__()[0]) if hasattr(x, "__dlpack_device__") else None
+
+
+def bfloat16(owner: str) -> DType:
+    """NumPy's dtype for bfloat16, which the package ml_dtypes adds; CuPy has the same one. `owner` begins the error."""
+    try:
+        return np.dtype(importlib.import_module("ml_dtypes").bfloat16)
+    except ImportError as error:
+        raise InputError(
+            f"{owner}: bfloat16 needs the package ml_dtypes, which is not installed; pip install ml_dtypes, or take "
+            "float16"
+        ) from error
+
+
+def _host(x: Any) -> "np.ndarray[Any, Any]":
+    """`x` in NumPy's memory, without a copy where the CPU can read it as it is."""
+    if isinstance(x, np.ndarray):
+        return _plain(x)
+    try:
+        return _plain(_fetched(x))
+    except InputError:
+        raise
+    except Exception as error:  # Each library has its own words for memory or a dtype that it cannot hand on.
+        kind = f"{type(x).__module__}.{type(x).__name__}"
+        raise InputError(
+            f"asarray: {kind} cannot be read as an array ({_brief(error)}); give a NumPy array, a rectangular list of "
+            "numbers, or an array with DLPack in float32 or float64"
+        ) from error
+
+
+def _fetched(x: Any) -> Any:
+    if array_api_compat.is_cupy_array(x):
+        return x.get()
+    if array_api_compat.is_torch_array(x):
+        host = x.detach().cpu().resolve_neg()
+        if dtype_name(x.dtype) != "bfloat16":
+            return np.from_dlpack(host)
+        return np.from_dlpack(host.contiguous().view(namespace(x).int16)).view(bfloat16("numpy"))
+    memory = _dlpack_device(x)
+    if memory is None:
+        return np.asarray(x)
+    return np.from_dlpack(x) if memory in _CPU_MEMORY else np.from_dlpack(x, device="cpu")
+
+
+def _plain(x: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    if isinstance(x, np.ma.MaskedArray):
+        raise InputError("asarray: a masked array would lose its mask; fill it first: x.filled(value)")
+    if x.dtype.kind not in "biuf" and x.dtype.name != "bfloat16":
+        raise InputError(
+            f"asarray: dtype {x.dtype} is not supported; give booleans, integers or real numbers "
+            "(labels may be of any kind where data is loaded: see bnengine.data)"
+        )
+    native = x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))
+    return np.asarray(native)
+
+
+def _cast(x: "np.ndarray[Any, Any]", name: str) -> "np.ndarray[Any, Any]":
+    try:
+        target = bfloat16("asarray") if name == "bfloat16" else np.dtype(name)
+    except TypeError as error:
+        raise InputError(f"asarray: there is no dtype {name!r}; take float32 or float64 (int64 for indices)") from error
+    try:
+        with np.errstate(over="raise", invalid="raise"):
+            return x.astype(target, copy=False)
+    except FloatingPointError as error:
+        raise InputError(
+            f"asarray: a number in the {x.dtype} array does not fit {name}; scale it or take float64"
+        ) from error

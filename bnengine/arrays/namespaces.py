@@ -1,0 +1,29 @@
+"""The look-ups that know every array library: from arrays to their namespace, from dtypes to their names."""
+
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from .._typing import Array, DType
+from ..errors import InputError
+
+
+def namespace(*arrays: Array) -> Any:
+    """The array-API namespace of `arrays`; arrays of two libraries, or of none, are an error that names them."""
+    try:
+        return array_namespace(*(a for a in arrays if a is not None))
+    except TypeError as error:
+        kinds = ", ".join(sorted({f"{type(a).__module__}.{type(a).__name__}" for a in arrays}))
+        raise InputError(
+            f"namespace: no single array library for {kinds}; bring all arrays to one with Backend.asarray"
+        ) from error
+
+
+def dtype_name(dtype: DType) -> str:
+    """ "float32" for "float32", numpy.float32, numpy.dtype("float32"), torch.float32 and the like."""
+    if isinstance(dtype, str):
+        return dtype
+    if isinstance(dtype, type | np.dtype):
+        return str(np.dtype(dtype).name)
+    return str(dtype).rsplit(".", 1)[-1]

@@ -1,0 +1,1 @@
+"""What examines the engine: verify, explain, bench and report."""

@@ -1,0 +1,114 @@
+"""The look of the experiments' pictures: few lines, colours that every eye tells apart, labels at the curves' ends."""
+
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any
+
+from ...errors import InputError
+
+# Okabe and Ito's colours differ for every kind of colour vision.
+BLUE, ORANGE, GREEN, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9"
+INK, GREY, LIGHT = "#1f2428", "#6a737d", "#e4e7ea"
+WIDTH, HEIGHT, NARROW = 4.8, 3.4, 4.4  # inches of one of two panels, and its width on a narrow screen
+APART = 10.5  # points from one curve's name to the next
+_END = "end of a curve"
+
+
+def new_figure(stacked: bool = False) -> Any:
+    """A white matplotlib figure; `panels` settles its size and, for a narrow screen, stacks what is beside each other.
+
+    Raises InputError without matplotlib.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError(
+            f"explain: matplotlib cannot be imported ({error}); install it with: pip install 'bnengine[plot]'"
+        ) from error
+    figure: Any = Figure(figsize=(WIDTH, HEIGHT), dpi=150, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.stacked = stacked
+    return figure
+
+
+def panels(figure: Any, titles: list[str]) -> list[Any]:
+    """Axes beside each other, or beneath if the figure is stacked, each under its title, without a frame."""
+    if figure.stacked:
+        figure.set_size_inches(NARROW, HEIGHT * len(titles))
+        axes = figure.subplots(len(titles), 1, squeeze=False)[:, 0]
+    else:
+        figure.set_size_inches(WIDTH * {1: 1.5, 2: 2.0}.get(len(titles), 2.2), HEIGHT)
+        axes = figure.subplots(1, len(titles), squeeze=False)[0]
+    for panel, title in zip(axes, titles, strict=True):
+        panel.set_title(title, loc="left", fontsize=10.5, color=INK, parse_math=False)
+        panel.grid(axis="y", color=LIGHT, linewidth=0.8)
+        panel.set_axisbelow(True)
+        panel.tick_params(which="both", length=0, labelsize=8.5, labelcolor=GREY)
+        for side in ("left", "right", "top"):
+            panel.spines[side].set_visible(False)
+        panel.spines["bottom"].set_color("#b6bcc2")
+    return list(axes)
+
+
+def named_curve(panel: Any, x: Any, y: Any, name: str, colour: str, **style: Any) -> None:
+    """A curve with its name at its last point, where a reader looks for it; `png` pushes such names apart."""
+    panel.plot(x, y, color=colour, linewidth=1.8, **style)
+    panel.annotate(
+        name, (x[-1], y[-1]), (4, 0), textcoords="offset points", color=colour, fontsize=8.5, va="center",
+        annotation_clip=False, parse_math=False, gid=_END,
+    )  # fmt: skip
+
+
+def points_and_mean(
+    panel: Any, place: float, values: Sequence[float], colour: str, half_width: float, name: str | None = None
+) -> None:
+    """A point a value above `place`, and a bar at their mean, to each side of it; `name`: the bar's, in the legend."""
+    panel.scatter([place] * len(values), values, color=colour, s=12, alpha=0.6)
+    mean = sum(values) / len(values)
+    panel.hlines(mean, place - half_width, place + half_width, color=colour, linewidth=2, label=name)
+
+
+def legend_below(figure: Any, panel: Any) -> None:
+    """The panel's names beneath all panels, where they hide nothing: in a row, or one beneath the other if stacked."""
+    handles, names = panel.get_legend_handles_labels()
+    look = {"fontsize": 8.5, "frameon": False, "labelcolor": INK, "handlelength": 1.2, "columnspacing": 1.6}
+    figure.legend(handles, names, loc="outside lower left", ncols=1 if figure.stacked else len(names), **look)
+
+
+def apart(heights: Sequence[float], least: float) -> list[float]:
+    """The heights moved so that no two are nearer than `least`, in their order, those that collide about their mean."""
+    order = sorted(range(len(heights)), key=lambda i: heights[i])
+    groups: list[list[int]] = []
+    for i in order:
+        groups.append([i])
+        while len(groups) > 1 and _low(groups[-1], heights, least) < _high(groups[-2], heights, least) + least:
+            groups[-2:] = [groups[-2] + groups[-1]]
+    moved = [0.0] * len(heights)
+    for group in groups:
+        low = _low(group, heights, least)
+        for place, i in enumerate(group):
+            moved[i] = low + place * least
+    return moved
+
+
+def _low(group: list[int], heights: Sequence[float], least: float) -> float:
+    return sum(heights[i] for i in group) / len(group) - (len(group) - 1) * least / 2
+
+
+def _high(group: list[int], heights: Sequence[float], least: float) -> float:
+    return _low(group, heights, least) + (len(group) - 1) * least
+
+
+def png(figure: Any) -> bytes:
+    """The picture; the same figure gives the same bytes."""
+    figure.draw_without_rendering()  # settles where the axes are
+    points = 72 / figure.dpi
+    for panel in figure.axes:
+        names = [text for text in panel.texts if text.get_gid() == _END]
+        heights = [points * float(panel.transData.transform(name.xy)[1]) for name in names]
+        for name, height, moved in zip(names, heights, apart(heights, APART), strict=True):
+            name.xyann = (4, moved - height)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": "bnengine"})
+    return buffer.getvalue()

@@ -1,0 +1,170 @@
+"""Networks of the experiments, their training step by step, and a look inside."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from ..._typing import Array
+from ...arrays.backend import Backend
+from ...data import ArraySource, groups, order
+from ...layers import Activation, BatchNorm, Dense, Layer, Pass, chain
+from ...layers.apart import watched
+from ...layers.initializers import Initializer
+from ...losses import SoftmaxCrossEntropy
+from ...network.sequential import Sequential
+from ...optim.optimizers import Optimizer
+from ...optim.schedules import Schedule, get_schedule
+from ...runtime.memory import Fresh
+from ...training.step import Step
+
+Norm = Literal["batch", "normalise", "none"]
+
+
+def perceptron(
+    widths: Sequence[int],
+    *,
+    norm: Norm = "batch",
+    activation: str = "relu",
+    bias: bool | Literal["auto"] = "auto",
+    weights: str | Initializer = "he",
+    decay: float | None = 0.9,
+    eps: float = 1e-5,
+    dtype: str = "float32",
+    backend: Backend | None = None,
+    seed: int = 0,
+) -> Sequential:
+    """Dense, BatchNorm and an activation for each hidden width, then Dense: (64, 64, 64, 10) has two hidden layers.
+
+    `norm`: "batch"; "normalise", without gamma and beta; "none".
+    """
+    layers: list[Layer] = []
+    for inputs, width in pairwise(widths[:-1]):
+        layers.append(Dense(inputs, width, bias=bias, weights=weights))
+        if norm != "none":
+            affine = norm == "batch"
+            layers.append(BatchNorm(width, decay=decay, eps=eps, gamma=affine, beta=affine))
+        layers.append(Activation(activation))
+    layers.append(Dense(widths[-2], widths[-1], weights=weights))
+    return Sequential(*layers, backend=backend, dtype=dtype, seed=seed)
+
+
+class Training:
+    """A training of a classifier that stops where it is told to, to be looked at: x (n, features), y (n,) codes."""
+
+    def __init__(
+        self,
+        network: Sequential,
+        optimizer: Optimizer,
+        x: Array,
+        y: Array,
+        *,
+        rate: float | Schedule,
+        batch: int = 64,
+        seed: int = 0,
+    ) -> None:
+        self.network, self.batch, self.seed = network, batch, seed
+        self.step, self.schedule = Step(network, optimizer, SoftmaxCrossEntropy()), get_schedule(rate)
+        self.source = ArraySource(np.asarray(x, network.dtype), y, dtype=network.dtype)
+        self.resident = self.step.hold(self.source)
+        self.done = 0
+        self._parts = [[rows] for rows in groups(self.source.rows, batch, last="drop")]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches of the training rows; a shorter rest is left out, and another one in every epoch."""
+        return len(self._parts)
+
+    def run(self, steps: int) -> "Training":
+        """So many steps more."""
+        for _ in range(steps):
+            at = self.done % len(self._parts)
+            if at == 0:
+                shuffled = order(self.source.rows, seed=self.seed, epoch=self.done // len(self._parts))
+                self.resident.start(shuffled, self._parts, 0)
+                rates = self.schedule.for_steps(self.done, len(self._parts))
+                self.step.schedule(rates)
+            self.step.next((self.batch,))
+            self.done += 1
+        return self
+
+    def every(self, steps: int, until: int) -> Iterator[int]:
+        """Run `until` steps are done, and yield how many are, at once and after every `steps`."""
+        yield self.done
+        while self.done < until:
+            self.run(min(steps, until - self.done))
+            yield self.done
+
+
+def logits(network: Sequential, x: Array) -> Array:
+    """The outputs in evaluation mode, (n, classes) float64 on the host."""
+    with np.errstate(all="ignore"):
+        return np.asarray(network.backend.to_numpy(network.predict(np.asarray(x, network.dtype))), np.float64)
+
+
+def accuracy(network: Sequential, x: Array, y: Array) -> float:
+    """The share of rows whose largest logit is their label's, in evaluation mode; a row that is not finite is wrong."""
+    found = logits(network, x)
+    return float(np.mean(np.isfinite(found).all(axis=1) & (np.argmax(found, axis=1) == y)))
+
+
+def accuracy_by_batch(network: Sequential, x: Array, y: Array, size: int) -> float:
+    """The share of rows that the network tells right in training mode, in batches of `size`; a rest is left out."""
+    told = 0
+    for rows in groups(len(x), size, last="drop"):
+        output = network.forward(np.asarray(x[rows], network.dtype), training=True, dropout=False).output
+        told += int(np.sum(np.argmax(network.backend.to_numpy(output), axis=1) == y[rows]))
+    return told / (len(x) // size * size)
+
+
+def loss(network: Sequential, x: Array, y: Array) -> float:
+    """The mean softmax cross-entropy in evaluation mode, computed in float64."""
+    found = logits(network, x)
+    top = found.max(axis=1, keepdims=True)
+    surprise = top[:, 0] + np.log(np.exp(found - top).sum(axis=1)) - found[np.arange(len(y)), y]
+    return float(surprise.mean())
+
+
+class Seen(NamedTuple):
+    """A layer of a network with what went in and came out of it, and the gradients: float64 on the host."""
+
+    layer: Layer
+    x: Array
+    y: Array
+    dx: Array | None
+    dy: Array | None
+
+
+def look(
+    network: Sequential, x: Array, y: Array | None = None, *, training: bool
+) -> tuple[list[Seen], dict[str, Array]]:
+    """Each layer in turn as one batch passes, and with labels `y` also the gradients of the mean loss, by name.
+
+    An activation that a layer applies itself is told apart from it: a BatchNorm's `y` is what its activation then gets.
+    """
+    backend, value = network.backend, network.asarray(np.asarray(x, network.dtype))
+    zero, rows = backend.asarray(np.zeros(1, np.int64)), backend.asarray(np.arange(len(x)))
+    run = Pass(training, Fresh(), network.statistics.like(), network.seed, zero, rows, drops=False)
+    layers, values, slopes = list[Layer](), [value], dict[int, Array]()
+
+    def see(_: str, layer: Layer, output: Array) -> Callable[[Array], None]:
+        layers.append(layer)
+        values.append(output)
+        at = len(layers)
+        return lambda dy: slopes.__setitem__(at, dy)
+
+    output, pullback = chain(watched(network.layers, see), value, run)
+    grads = network.gradients()
+    if y is not None:
+        divisor = backend.asarray(np.full(1, float(len(y))), network.dtype)
+        mean = SoftmaxCrossEntropy()(output, backend.asarray(np.asarray(y)), None, None, divisor)
+        slopes[0] = pullback(mean.dlogits, grads)
+    host = [np.asarray(backend.to_numpy(each), np.float64) for each in values]
+    back = {at: np.asarray(backend.to_numpy(each), np.float64) for at, each in slopes.items()}
+    handles = network.named_handles()
+    found = {
+        name: np.asarray(backend.to_numpy(grads[handles[name]]), np.float64) for name in network.named_parameters()
+    }
+    seen = [Seen(layer, host[i], host[i + 1], back.get(i), back.get(i + 1)) for i, layer in enumerate(layers)]
+    return seen, {} if y is None else found

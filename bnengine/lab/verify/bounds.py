@@ -1,0 +1,201 @@
+"""The bounds: those of the ops, and from them those of anything that is made of ops.
+
+**One op.** Its contract's formula, `bound(u, *inputs)`, on the inputs in float64, with u = 2^-24 for float32 and 2^-53
+for float64. Four things are settled here.
+
+- Where a number underflows its error is absolute: in float64 at most 10 times the smallest subnormal number, in float32
+  2^10 times the smallest normal one. CuPy compiles with -ftz=true, behind whatever options it is given, so that on a
+  GPU subnormal float32 numbers are 0; the factor is what a division by sqrt(eps) makes of them, and some.
+- In float64, sums over rows have no wider accumulator, and the rounding errors of n additions walk: in the ops that sum
+  over n rows u becomes u (1 + sqrt(n) / 10) (Higham and Mary 2019, theorem 3.1; float32 is summed in float64).
+- What a relu holds back adds no error: on the way back through it, or through leaky relu, dz stands for dy, since
+  telling it from the sign of y is exact.
+- What is stored in 16 bits may be off by that rounding, on its way from launch to launch too; all else by float32's.
+- An optimizer's divisor is told from its new state, which is what it divides by: in the first step the old one is 0.
+  Decoupled decay does not pass through it.
+
+**Layers, networks, steps.** A pass in precision u is the pass in float64 in which op k errs by some e_k with |e_k| <=
+b_k, its bound on the inputs that reach it. To first order the error of a result is sum_k J_k e_k with J_k the
+derivative of the result by output k, which is how ill-conditioned the rest of the pass is. It is not estimated but
+provoked: the pass runs in float64 on NumPy with +b_k or -b_k, at random, added to every output, and once more with all
+signs turned. The bound is the larger deviation of such a pair, summed over three pairs; of a matrix, in each column the
+largest, of a vector the largest of all. A bound b_k is ten or more times what rounding does, so an error of the size of
+rounding stays far within; a wrong sign, a dropped term, an error of 1e-4 does not. (Parker 1997, Monte Carlo
+arithmetic; Vignes 1993.)
+
+A step function needs one thing more. Where relu or leaky relu stands behind a sum z, the error is added to z. As both
+signs of it are run, each unit whose z could have had the other sign has it in one run of the pair, so what a flipped
+unit changes in the gradients is part of the bound.
+"""
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ..._typing import Array
+from ...arrays.dtypes import LEAST, unit_stored
+from ...ops import Into, Op, merge
+from ...ops.pointwise import activate, derivative
+from ...runtime.memory import Arena
+from .draws import Signs
+
+UNDERFLOW = {2.0**-24: 2.0**10 * 2.0**-126, 2.0**-53: 10 * 2.0**-1074}
+SQUARES = {"v", "square", "largest"}  # states that rounding never leaves below 0
+TINY = 2.0**-1022  # where nothing ever moved, 0 / TINY is 0
+LOSSES = ("softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error")
+Y_OF = {"activation_backward": 2, "affine_backward": 3, "normalize_backward": 2}  # where their output y stands
+STEPS = ("relu", "leaky_relu")
+STORED = {
+    **dict.fromkeys(("affine", "normalize", "activation", "activation_backward", "total"), ("out",)),
+    **dict.fromkeys(("dropout", "dropout_backward"), ("out",)),
+    **dict.fromkeys(LOSSES, ("dlogits",)),
+    **dict.fromkeys(("sgd", "rmsprop", "adam"), ("shadow",)),
+    "batch_norm": ("y",),
+    "affine_backward": ("dx",),
+    "normalize_backward": ("dx", "dadd"),
+}  # the outputs that are stored like activations; in 16 bits all others are wider
+BEFORE_STEP = {"activation": "out", "affine": "out", "normalize": "out", "batch_norm": "y"}  # the output behind one
+
+
+def fields(op: Op[Any], result: Any) -> dict[str, Any]:
+    """An op's result, or bound, by the names of its outputs; one bound for all is each one's."""
+    if hasattr(result, "_asdict"):
+        return dict(result._asdict())
+    return dict.fromkeys(op.fields, result)
+
+
+def bound_of(
+    op: Op[Any], u: float, args: tuple[Any, ...], options: dict[str, Any], result: Any, storage: str = "float64"
+) -> dict[str, Any]:
+    """The allowed error of each output of `op`; args and `result`, the reference's, are NumPy arrays in float64.
+
+    `storage`: the dtype of activations, if it is one of 16 bits.
+    """
+    walk = 1 + np.sqrt(_summed(op, args)) / 10 if u == 2.0**-53 else 1.0
+    decoupled = options.get("weight_decay", 0.0) if options.get("decoupled") else 0.0
+    plain = {**options, "weight_decay": 0.0} if decoupled else options
+    stored = unit_stored(storage)
+    if stored and op.between:
+        plain = {**plain, "between": stored}
+    with np.errstate(all="ignore"):
+        found = fields(op, op.bound(u * walk, *_settled(op, args, options, result), **plain))
+    if decoupled:  # p - lr (move + decay p): what the second term adds, with the factor of adam's bound
+        p, lr = args[0], args[5][:, 0].max()
+        more = 20 * u * lr * decoupled * np.abs(p)
+        found |= {name: found[name] + more for name in ("parameters", "shadow") if found[name] is not None}
+    if stored:
+        values = fields(op, result)
+        for name in [n for n in STORED.get(op.name, ()) if values[n] is not None]:
+            found[name] = found[name] + stored_rounding(op, name, np.abs(values[name]) + found[name], storage)
+    return {name: None if bound is None else _subnormal(np.asarray(bound), u) for name, bound in found.items()}
+
+
+def stored_rounding(op: Op[Any], field: str, value: Array, storage: str) -> Array | float:
+    """What storing an output, about as large as `value`, in 16 bits may put it off by; 0 if it is not stored so."""
+    stored = unit_stored(storage)
+    if not stored or field not in STORED.get(op.name, ()):
+        return 0.0
+    size = np.abs(value)
+    return np.where(np.isfinite(size), stored * size, 0.0) + LEAST[storage]
+
+
+def _summed(op: Op[Any], args: tuple[Any, ...]) -> int:
+    """How many numbers the op adds up into one."""
+    if op.name in ("moments", "batch_norm", "normalize_backward", "affine_backward"):
+        return prod(args[0].shape[:-1])
+    return args[0].size if op.name in LOSSES else 0
+
+
+def _subnormal(bound: Array, u: float) -> Array:
+    """With what underflow may cost; a bound of 0 means exactly, and 0/0 comes from gradients that are 0."""
+    bound = np.asarray(np.where(np.isnan(bound), 0.0, bound), np.float64)
+    return np.asarray(bound + np.where(bound > 0, UNDERFLOW[u], 0.0))
+
+
+def _settled(op: Op[Any], args: tuple[Any, ...], options: dict[str, Any], result: Any) -> tuple[Any, ...]:
+    """The arguments for a bound: dy behind a step function, and the state that an optimizer's bound divides by."""
+    if op.name in Y_OF and (kind := options.get("activation", options.get("kind"))) in STEPS:
+        return (derivative(args[0], args[Y_OF[op.name]], kind, options.get("slope", 0.01)), *args[1:])
+    if op.name == "adam":  # sqrt(0.9 v / c2)
+        return (*args[:3], np.maximum(result.v, TINY) / 0.9, *args[4:])
+    if op.name == "rmsprop":  # sqrt(0.5 s)
+        spread = result.square - (0 if result.mean is None else result.mean**2)
+        return (*args[:2], np.maximum(2 * spread, TINY), *args[3:])
+    return args
+
+
+class Perturbed(Arena):
+    """Memory in which each op runs by its reference and errs by its bound, with signs that `sign` turns all at once.
+
+    `storage` of 16 bits: what is stored like activations errs by that rounding as well.
+    """
+
+    def __init__(self, u: float, signs: Signs, sign: int, storage: str = "float64") -> None:
+        super().__init__("reference")
+        self.u, self.signs, self.sign, self.storage, self.calls = u, signs, sign, storage, 0
+
+    def outputs(self, into: Mapping[str, Into]) -> Any:
+        """Just the destinations: nothing is launched here."""
+        return into
+
+    def launcher(self, op: Any, args: tuple[Any, ...]) -> Any:  # noqa: ARG002 -- as every memory is asked
+        """Every op takes the perturbed version."""
+
+        def perturbed(into: Mapping[str, Into], *args: Any, **options: Any) -> Any:
+            return self._run(op, into, args, options)
+
+        return perturbed
+
+    def _run(self, op: Op[Any], into: Mapping[str, Into], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        result = op.reference(*args, **options)
+        values = fields(op, result)
+        bounds, step = bound_of(op, self.u, args, options, result, self.storage), self._behind_step(op, args, options)
+        values = {name: step[name] if name in step else self._err(v, bounds[name]) for name, v in values.items()}
+        values |= {name: np.maximum(values[name], 0) for name in SQUARES & values.keys() if values[name] is not None}
+        for name, (array, adds) in into.items():
+            new = values[name]
+            if adds:
+                size = np.abs(array) + np.abs(new)
+                new = op.accumulates[name](array, new)
+                unit = self.u + (unit_stored(self.storage) if name in STORED.get(op.name, ()) else 0.0)
+                new = new if op.accumulates[name] is merge.reference else self._err(new, 10 * unit * size)
+            array[...] = new
+            values[name] = array
+        return type(result)(**values) if hasattr(result, "_asdict") else values[op.fields[0]]
+
+    def _err(self, value: Any, bound: Any) -> Any:
+        self.calls += 1
+        if value is None or value.dtype.kind != "f" or not np.any(bound):
+            return value
+        return value + self.sign * self.signs.at(self.calls, value.shape) * bound
+
+    def _behind_step(self, op: Op[Any], args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
+        """The output, by its name, of an op that ends in a relu: there the errors are those of the sum z before it."""
+        name = "kind" if op.name == "activation" else "activation"
+        if op.name not in BEFORE_STEP or options.get(name) not in STEPS:
+            return {}
+        kind, slope, plain = options[name], options.get("slope", 0.01), {**options, name: "identity"}
+        result, out = op.reference(*args, **plain), BEFORE_STEP[op.name]
+        z = fields(op, result)[out]
+        if op.name == "activation":
+            bound = 10 * (self.u + unit_stored(self.storage)) * np.abs(z)
+        else:
+            bound = bound_of(op, self.u, args, plain, result, self.storage)[out]
+        return {out: activate(self._err(z, bound), kind, slope)}
+
+
+def pairs_of(runs: list[Any]) -> list[tuple[Any, Any]]:
+    """Runs two by two."""
+    return list(zip(runs[::2], runs[1::2], strict=True))
+
+
+def spread(truth: dict[str, Array], runs: list[dict[str, Array]]) -> dict[str, Array]:
+    """The bound of each array from pairs of perturbed runs: the larger deviation of a pair, summed over the pairs."""
+    bounds = {}
+    for name, exact in truth.items():
+        rows = tuple(range(exact.ndim - 1)) if exact.ndim > 1 else None
+        deviations = [np.max(np.abs(run[name] - exact), axis=rows, initial=0.0) for run in runs]
+        bounds[name] = np.sum([np.maximum(*pair) for pair in pairs_of(deviations)], axis=0)
+    return bounds

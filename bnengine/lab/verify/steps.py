@@ -1,0 +1,262 @@
+"""Training steps by shadowing: at each step every variant starts from the same state, and what it makes is compared.
+
+Deep networks part by round-off alone, so two trainings of their own cannot be compared for long. Here NumPy's
+references in float64 lead; before each step their state, rounded to what float32 has, is loaded into every variant,
+network and step alike. Then, for each of them,
+
+- loss, gradients and proposals of statistics against the leader's, within the bounds of perturbed runs of that very
+  step (see `bounds`);
+- norm and clip factor, update (parameters and the optimizer's state) and running statistics against the references
+  of `judge`, of the optimizer's op and of `commit` in float64, on the gradients and proposals that the variant
+  itself has, within these ops' own bounds. So a small gradient whose sign is round-off, which Adam makes a whole step
+  of, is no disagreement, and a wrong update cannot hide behind it.
+
+The step runs as in any training: in its arena, recorded once and replayed where every op has a fused version. In
+float64 the trainings also run free and end in the same network, within what perturbed free runs differ by.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..._typing import Array
+from ...arrays.backend import Backend
+from ...arrays.random import Stream
+from ...data import Batch, load_digits
+from ...layers import Layer
+from ...losses import LossFunction, SoftmaxCrossEntropy
+from ...network.sequential import Sequential
+from ...ops import commit, judge
+from ...optim.optimizers import Optimizer
+from ...runtime.flat import Parameter
+from ...runtime.memory import Arena
+from ...training.step import Step
+from .bounds import Perturbed, bound_of, fields, spread
+from .certificate import Ledger
+from .layers import perturbations
+from .variants import UNIT, Variant, representable, wide
+
+FOLLOWED = "numpy float64 on its gradients"
+State = tuple[dict[str, Array], dict[str, Array]]
+
+
+class Training(NamedTuple):
+    """What is trained and for how many steps: a network, an optimizer, options of the step, rows of a micro-batch."""
+
+    label: str
+    layers: Callable[[], tuple[Layer, ...]]
+    optimizer: Optimizer
+    steps: int
+    rows: tuple[int, ...] = (64,)
+    options: dict[str, Any] = {}  # noqa: RUF012 -- a default of a tuple's field, never written to
+    loss: LossFunction = SoftmaxCrossEntropy()
+    frozen: tuple[str, ...] = ()
+    dtype: str = "float32"  # what every variant has exactly, and NumPy's references are compared in
+    given: Callable[[int], list[Batch]] | None = None  # the micro-batches of step t, where they are not digits
+
+
+def make(training: Training, variant: Variant, memory: Arena | None = None) -> Step:
+    """The step of a training on a variant."""
+    network = Sequential(*training.layers(), **variant.network, seed=1)
+    if training.frozen:
+        network.freeze("parameters", *training.frozen)
+    options = {"memory": memory or Arena(variant.mode), "replay": memory is None, **training.options}
+    return Step(network, training.optimizer, training.loss, **options)
+
+
+def batches(training: Training, t: int, seed: int) -> list[Batch]:
+    """The micro-batches of step t: digits, their pixels in sixteenths, which every dtype has exactly."""
+    if training.given is not None:
+        return training.given(t)
+    x, y = _digits()
+    order = Stream(seed, "verify", "order", t).permutation(len(x))
+    found, start = [], 0
+    for rows in training.rows:
+        chosen = order[start : start + rows]
+        found.append(Batch(x[chosen], y[chosen], None, chosen))
+        start += rows
+    return found
+
+
+@cache
+def _digits() -> tuple[Array, Array]:
+    digits = load_digits()
+    x, y = np.asarray(digits.x, np.float64), np.asarray(digits.y)
+    return x.reshape(len(x), -1) / 16, y
+
+
+def rate(t: int) -> float:
+    """The learning rate of step t, a number that float32 has."""
+    return 2.0**-7 if t % 2 else 3 * 2.0**-9
+
+
+def load(step: Step, state: State, t: int) -> None:
+    """Let a step begin where another one stands."""
+    step.network.load_state_dict(state[0])
+    step.load_state_dict(state[1])
+    step.schedule([rate(t)])
+
+
+def start_of(leader: Step, dtype: str) -> State:
+    """The leader's state in numbers that float32 has, parameters in those of `dtype`; statistics are float64
+    everywhere and stay.
+    """
+    network = {k: a if ".running_" in k else representable(a, dtype) for k, a in leader.network.state_dict().items()}
+    state = leader.state_dict()
+    return network, {k: representable(a) if k.startswith("optimizer.") else a for k, a in state.items()}
+
+
+def made(step: Step) -> dict[str, Array]:
+    """Loss, gradients (without a loss scale) and proposals of the last step, as NumPy arrays by name."""
+    network, fetch = step.network, step.backend.to_numpy
+    scale = (step.scaling.read() or (1.0,))[0]
+    found = {"loss": fetch(step.value, copy=True)}
+    for i, proposal in enumerate(step.proposals):
+        for name, array in network.export(step.gradients, proposal).items():
+            if ".running_" in name:
+                found[f"proposal {i + 1} of {name.replace('running_', '')}"] = array
+            else:
+                found[f"gradient {name}"] = array / scale
+    return found
+
+
+def verify_steps(
+    ledger: Ledger, numpy: Backend, variants: Sequence[Variant], training: Training, seed: int, *, passes: bool = True
+) -> None:
+    """Shadow a training; with `passes` False only what follows on the gradients is compared."""
+    exact = Variant(numpy, "float64")
+    leader, own = make(training, exact), [Variant(numpy, training.dtype), *variants]
+    steps: dict[Variant, Step] = {}
+    for variant in own:
+        with ledger.watching(training.label, "making it", variant.label, exact.label):
+            steps[variant] = make(training, variant)
+    probes = {dtype: _probes(training, exact, dtype, seed) for dtype in {v.dtype for v in steps}} if passes else {}
+    for t in range(training.steps):
+        state, given = start_of(leader, training.dtype), batches(training, t, seed)
+        load(leader, state, t)
+        leader(given)
+        truth = {exact.label: made(leader)}
+        bounds = {dtype: spread(truth[exact.label], _probe(p, state, given, t)) for dtype, p in probes.items()}
+        for variant in [v for v in own if v in steps]:
+            with ledger.watching(training.label, f"step {t + 1}", variant.label, exact.label):
+                _verify_one(ledger, training, steps[variant], variant, (state, given, t), truth, bounds)
+
+
+Probe = tuple[Perturbed, Step]
+
+
+def _probes(training: Training, exact: Variant, dtype: str, seed: int) -> list[Probe]:
+    """The steps that err on purpose, as a step in `dtype` may."""
+    return [(memory, make(training, exact, memory)) for memory in perturbations(UNIT[dtype], seed, dtype)]
+
+
+def _probe(probes: list[Probe], state: State, given: list[Batch], t: int) -> list[dict[str, Array]]:
+    """What they make of step t, each time with other signs."""
+    runs = []
+    for memory, step in probes:
+        memory.calls = 101 * t
+        load(step, state, t)
+        step(given)
+        runs.append(made(step))
+    return runs
+
+
+def _verify_one(
+    ledger: Ledger, training: Training, step: Step, variant: Variant, start: tuple[State, list[Batch], int],
+    truth: dict[str, dict[str, Array]], bounds: dict[str, dict[str, Array]],
+) -> None:  # fmt: skip
+    """One step of one variant; what it makes is kept in `truth` for a fused version to be compared with."""
+    state, given, t = start
+    load(step, state, t)
+    before = _buffers(step)
+    step(given)
+    got = made(step)
+    case, label = f"step {t + 1}", variant.label
+    hop = Variant(step.backend, variant.dtype).label if variant.mode != "reference" else f"numpy {variant.dtype}"
+    if bounds:
+        for b in dict.fromkeys((hop, "numpy float64")):
+            for name, array in got.items():
+                if b in truth and b != label:
+                    expected, bound = truth[b][name], bounds[variant.dtype][name]
+                    ledger.compare(f"{training.label}: {name}", case, label, b, array, expected, bound)
+    truth.setdefault(label, got)
+    _verify_update(ledger, training, step, variant, before, case)
+
+
+def _buffers(step: Step) -> dict[str, Any]:
+    """The buffers that an update reads and writes, as NumPy arrays in float64."""
+    fetch, network = step.backend.to_numpy, step.network
+    slots = {name: None if flat is None else fetch(flat.array, copy=True) for name, flat in step.slots.items()}
+    held = {"parameters": network.parameters.array, "statistics": network.statistics.array, "counters": step.counters}
+    found = {name: fetch(array, copy=True) for name, array in held.items()}
+    slots |= {} if network.shadow is None else {"shadow": fetch(network.shadow.array, copy=True)}
+    return {name: wide(a) for name, a in (found | {f"slot {k}": a for k, a in slots.items()}).items()}
+
+
+def _verify_update(
+    ledger: Ledger, training: Training, step: Step, variant: Variant, before: dict[str, Any], case: str
+) -> None:
+    """What the variant made of its own gradients and proposals, by the references of the three ops."""
+
+    def read(array: Array) -> Array:
+        return wide(step.backend.to_numpy(array, copy=True))
+
+    def compare(name: str, got: Array, expected: Array, bound: Array) -> None:
+        ledger.compare(f"{training.label}: {name}", case, variant.label, FOLLOWED, got, expected, bound)
+
+    network, optimizer, u, after = step.network, step.optimizer, variant.unit, _buffers(step)
+    value, gradients = read(step.value), read(step.gradients.array)
+    used = step.proposed.shape[0] if step.statistics == "per_micro_batch" else 1
+    proposed = read(step.proposed)[:used]
+    verdict = {name: read(array) for name, array in step.verdict._asdict().items() if array is not None}
+    options: dict[str, Any] = {"clip": step.clip_norm}
+    given = value, gradients, proposed, *(read(a) for a in step.scaling.memory())  # a scale that stays
+    judged = judge.reference(*given, **options)
+    allowed = bound_of(judge, u, given, options, judged)
+    for name in verdict:
+        compare(f"verdict {name}", verdict[name], getattr(judged, name), allowed[name])
+    slots = [before[f"slot {name}"] for name in step.slots]
+    ok, factor = verdict["ok"], verdict["factor"]
+    shadow = () if network.shadow is None else (before["slot shadow"],)
+    args = (before["parameters"], gradients, *slots, read(step.table.array), before["counters"], ok, factor, *shadow)
+    frozen = network.parameters.ranges(h for h in network.parameters if isinstance(h, Parameter) and h.frozen)
+    options = {"border": network.border, "frozen": frozen, **optimizer.options()}
+    with np.errstate(all="ignore"):
+        new = optimizer.op.reference(*args, **options)
+    allowed = bound_of(optimizer.op, u, args, options, new, variant.dtype)
+    for name, array in fields(optimizer.op, new).items():
+        if array is not None:
+            got = after["parameters"] if name == "parameters" else after[f"slot {name}"]
+            compare(f"update of {name}", got, array, allowed[name])
+    running, rounding = before["statistics"], np.zeros(())
+    decay, unbiased = read(network.decay), read(network.unbiased)
+    for proposal in proposed:
+        args = (running, proposal, ok, decay, unbiased)
+        running = commit.reference(*args)
+        rounding = rounding + bound_of(commit, u, args, {}, running)["out"]
+    compare("running statistics", after["statistics"], running, rounding)
+
+
+def verify_free(ledger: Ledger, numpy: Backend, variants: Sequence[Variant], training: Training, seed: int) -> None:
+    """Trainings in float64 that run on their own: the networks that they end in."""
+    exact = Variant(numpy, "float64")
+
+    def end(variant: Variant, memory: Arena | None = None) -> dict[str, Array]:
+        step = make(training, variant, memory)
+        step.schedule([rate(t) for t in range(training.steps)])
+        for t in range(training.steps):
+            step(batches(training, t, seed))
+        return step.network.state_dict()
+
+    truth = end(exact)
+    runs = [end(exact, memory) for memory in perturbations(exact.unit, seed)]
+    bounds = spread(truth, runs)
+    for variant in variants:
+        what = f"{training.label} running free, {training.steps} steps"
+        with ledger.watching(what, "the whole run", variant.label, exact.label):
+            for name, array in end(variant).items():
+                ledger.compare(
+                    f"{what}: {name}", "the end", variant.label, exact.label, array, truth[name], bounds[name]
+                )

@@ -1,0 +1,75 @@
+"""What is trained for the certificate: every variant of every optimizer for a few steps, two networks for more."""
+
+from dataclasses import fields
+
+from ...layers import Activation, BatchNorm, Dense, Dropout, Layer, Residual
+from ...losses import SoftmaxCrossEntropy
+from ...optim.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from .steps import Training
+
+STEPS, QUICK_STEPS = 50, 3
+
+OPTIMIZERS: tuple[Optimizer, ...] = (
+    SGD(),
+    SGD(weight_decay=0.01),
+    SGD(momentum=0.9),
+    SGD(momentum=0.9, nesterov=True, weight_decay=0.01),
+    RMSprop(),
+    RMSprop(centred=True),
+    RMSprop(momentum=0.9, weight_decay=0.01),
+    RMSprop(eps=1e-3, eps_placement="inside"),
+    RMSprop(eps=1e-3, eps_placement="inside", centred=True, momentum=0.9),
+    Adam(),
+    Adam(amsgrad=True),
+    Adam(bias_correction=False),
+    Adam(weight_decay=0.01),
+    AdamW(),
+    AdamW(amsgrad=True, bias_correction=False),
+)
+
+
+def _small() -> tuple[Layer, ...]:
+    return Dense(64, 12), BatchNorm(12), Activation("relu"), Dense(12, 10)
+
+
+def _plain() -> tuple[Layer, ...]:
+    hidden = [layer for _ in range(2) for layer in (Dense(32, 32), BatchNorm(32), Activation("relu"))]
+    return Dense(64, 32), *hidden[1:], Dense(32, 10)
+
+
+def _residual() -> tuple[Layer, ...]:
+    body = Dense(24, 24), BatchNorm(24, decay=None), Activation("gelu"), Dense(24, 24), BatchNorm(24)
+    first = Dense(64, 24), BatchNorm(24), Activation("relu"), Dropout(0.2)
+    return *first, Residual(*body), Activation("leaky_relu"), Dense(24, 10)
+
+
+def optimizer_trainings(quick: bool) -> list[Training]:
+    """Each variant of each optimizer; one of them clipped, with frozen weights and statistics batch by batch."""
+    steps = 2 if quick else 4
+    made = [Training(f"optimizer {_label(one)}", _small, one, steps, (32,)) for one in OPTIMIZERS]
+    options = {"clip_norm": 0.5, "statistics": "per_micro_batch"}
+    special = "optimizer Adam, clipped, weights of layer 0 frozen, two micro-batches"
+    return [*made, Training(special, _small, Adam(), steps, (20, 12), options, frozen=("0.W",))]
+
+
+def _label(optimizer: Optimizer) -> str:
+    """Its class and the options that are not the default."""
+    own = {f.name: getattr(optimizer, f.name) for f in fields(optimizer)}
+    plain = vars(type(optimizer)())
+    given = [f"{name}={value!r}" for name, value in own.items() if value != plain[name]]
+    return f"{type(optimizer).__name__}({', '.join(given)})"
+
+
+def trainings(quick: bool) -> list[Training]:
+    """A plain network for 50 steps; one with a residual, dropout, two micro-batches and clipping for 10."""
+    steps, fewer = (QUICK_STEPS, 2) if quick else (STEPS, 10)
+    plain = Training("training 64-32-32-10", _plain, Adam(), steps)
+    loss, options = SoftmaxCrossEntropy(label_smoothing=0.1), {"clip_norm": 1.0}
+    residual = Training("training with a residual", _residual, AdamW(), fewer, (48, 24), options, loss)
+    return [plain, residual]
+
+
+def narrow_training(dtype: str, quick: bool) -> Training:
+    """A plain network in 16 bits, with a loss scale, so that no gradient vanishes."""
+    scale = {"loss_scale": 1024.0}
+    return Training(f"training in {dtype}", _small, Adam(), 2 if quick else 10, (48,), scale, dtype=dtype)

@@ -1,0 +1,186 @@
+"""What a parameter holds before training: an initializer maps (stream, shape) to float64 values on the host.
+
+The inputs of a weight come before its outputs: W is (inputs, outputs), so that z = a W. For a weight with more axes in
+front, such as a kernel (height, width, inputs, outputs), fan_in is the product of all axes but the last, and fan_out is
+outputs times the axes before the last two. Weights are drawn in float64 and rounded to the network's dtype later: the
+same seed gives the same values on every backend.
+"""
+
+from dataclasses import dataclass, fields
+from math import isfinite, prod, sqrt
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from ..arrays.random import Stream
+from ..errors import InputError
+
+Float64 = npt.NDArray[np.float64]
+
+
+@runtime_checkable
+class Initializer(Protocol):
+    """Anything that maps a stream and a shape to float64 values of that shape."""
+
+    def __call__(self, stream: Stream, shape: tuple[int, ...], /) -> Float64: ...
+
+
+@dataclass(frozen=True)
+class He:
+    """Normal with std = sqrt(2 / fan_in), which keeps the size of activations through relu layers.
+
+    Source: He, Zhang, Ren, Sun, "Delving deep into rectifiers", ICCV 2015. InputError for fewer than 2 axes.
+    """
+
+    def __call__(self, stream: Stream, shape: tuple[int, ...]) -> Float64:
+        fan_in, _ = _fans("He", shape)
+        return stream.normal(shape) * sqrt(2.0 / fan_in)
+
+
+@dataclass(frozen=True)
+class Glorot:
+    """Uniform in +-sqrt(6 / (fan_in + fan_out)), which balances activations and gradients around tanh.
+
+    Source: Glorot, Bengio, "Understanding the difficulty of training deep feedforward neural networks", AISTATS 2010.
+    InputError for fewer than 2 axes.
+    """
+
+    def __call__(self, stream: Stream, shape: tuple[int, ...]) -> Float64:
+        limit = sqrt(6.0 / sum(_fans("Glorot", shape)))
+        return (2.0 * stream.uniform(shape) - 1.0) * limit
+
+
+@dataclass(frozen=True)
+class Orthogonal:
+    """gain * Q with orthonormal columns (rows where outputs exceed inputs), uniform among all such matrices.
+
+    Q of the QR decomposition of a normal matrix, each column with the sign of R's diagonal (Mezzadri, "How to
+    generate random matrices from the classical compact groups", Notices of the AMS 54, 2007); all axes but the last
+    count as inputs. QR is LAPACK's, so the same bits are promised on one machine only. Source: Saxe, McClelland,
+    Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep linear neural networks", ICLR 2014.
+    InputError for fewer than 2 axes or a gain that is not finite.
+    """
+
+    gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_finite("Orthogonal", "gain", self.gain)
+
+    def __call__(self, stream: Stream, shape: tuple[int, ...]) -> Float64:
+        rows, columns = _fans("Orthogonal", shape)[0], shape[-1]
+        q, r = np.linalg.qr(stream.normal((max(rows, columns), min(rows, columns))))
+        q *= np.where(np.diagonal(r) < 0.0, -self.gain, self.gain)
+        return np.ascontiguousarray(q if rows >= columns else q.T).reshape(shape)
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Normal with mean 0 and the given std, for any shape; InputError unless std is finite and at least 0."""
+
+    std: float
+
+    def __post_init__(self) -> None:
+        _check_finite("Normal", "std", self.std)
+        if self.std < 0:
+            raise InputError(f"Normal: std is {self.std!r}; give a number of 0 and more")
+
+    def __call__(self, stream: Stream, shape: tuple[int, ...]) -> Float64:
+        return stream.normal(shape) * self.std
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same value everywhere, for any shape, drawing nothing; InputError unless it is finite."""
+
+    value: float
+
+    def __post_init__(self) -> None:
+        _check_finite("Constant", "value", self.value)
+
+    def __call__(self, _stream: Stream, shape: tuple[int, ...]) -> Float64:
+        return np.full(shape, self.value, np.float64)
+
+
+@dataclass(frozen=True)
+class Zeros:
+    """0 everywhere, for any shape: where beta and a bias begin."""
+
+    def __call__(self, _stream: Stream, shape: tuple[int, ...]) -> Float64:
+        return np.zeros(shape)
+
+
+@dataclass(frozen=True)
+class Ones:
+    """1 everywhere, for any shape: where gamma begins."""
+
+    def __call__(self, _stream: Stream, shape: tuple[int, ...]) -> Float64:
+        return np.ones(shape)
+
+
+_BY_NAME: dict[str, type[He | Glorot | Orthogonal | Zeros | Ones]] = {
+    "he": He,
+    "glorot": Glorot,
+    "orthogonal": Orthogonal,
+    "zeros": Zeros,
+    "ones": Ones,
+}
+_ALL: dict[str, Any] = {cls.__name__: cls for cls in (He, Glorot, Orthogonal, Normal, Constant, Zeros, Ones)}
+_NEEDS_A_NUMBER = {"normal": "Normal(std=0.01)", "constant": "Constant(0.5)"}
+
+
+def get_initializer(name_or_object: str | dict[str, Any] | Initializer) -> Initializer:
+    """The initializer of a name ("he", "glorot", "orthogonal", "zeros", "ones") or configuration, or the object itself.
+
+    A configuration is what `config_of` returns. InputError for another name, for a class in place of an object, and for
+    anything that cannot be called.
+    """
+    given = name_or_object
+    if isinstance(given, dict):
+        return from_config(given)
+    if isinstance(given, str):
+        if given in _BY_NAME:
+            return _BY_NAME[given]()
+        if given in _NEEDS_A_NUMBER:
+            raise InputError(f"initializer: {given!r} needs a number; give an object such as {_NEEDS_A_NUMBER[given]}")
+        raise InputError(f"initializer: there is no {given!r}; choose from {', '.join(_BY_NAME)}, or give an object")
+    if isinstance(given, type):
+        raise InputError(f"initializer: {given.__name__} is a class; give an object of it, {given.__name__}(...)")
+    if not isinstance(given, Initializer):
+        raise InputError(f"initializer: {given!r} cannot be called; give a name ({', '.join(_BY_NAME)}) or an object")
+    return given
+
+
+def config_of(initializer: Initializer) -> dict[str, Any]:
+    """JSON values that `from_config` makes the same initializer of; InputError for one that is not of this module."""
+    if type(initializer) not in _ALL.values():
+        raise InputError(
+            f"initializer: {initializer!r} is not one of {', '.join(_ALL)}, so a network with it cannot be saved by "
+            "its configuration; save its state_dict() instead"
+        )
+    return {"type": type(initializer).__name__, **vars(initializer)}
+
+
+def from_config(config: dict[str, Any]) -> Initializer:
+    """The initializer that `config_of` described; InputError for another type and for options it does not have."""
+    options = dict(config)
+    kind = options.pop("type", None)
+    if kind not in _ALL:
+        raise InputError(f"initializer: there is no {kind!r}; choose from {', '.join(_ALL)}")
+    names = [field.name for field in fields(_ALL[kind])]
+    if set(options) - set(names) or (kind in ("Normal", "Constant") and not options):
+        raise InputError(f"initializer: {kind} takes ({', '.join(names)}), not ({', '.join(options)})")
+    made: Initializer = _ALL[kind](**options)
+    return made
+
+
+def _fans(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
+    """fan_in and fan_out of a weight whose last axis holds the outputs."""
+    if len(shape) < 2 or min(shape) < 1:
+        raise InputError(f"{name}: the shape is {shape}; give (inputs, outputs), both at least 1")
+    return prod(shape[:-1]), shape[-1] * prod(shape[:-2])
+
+
+def _check_finite(name: str, what: str, value: float) -> None:
+    if not isinstance(value, (int, float)) or not isfinite(value):
+        raise InputError(f"{name}: {what} is {value!r}; give a finite number")

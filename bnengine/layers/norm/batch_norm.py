@@ -1,0 +1,190 @@
+"""BatchNorm: each feature normalised over the batch, then scaled and shifted.
+
+The derivation, examples in rows, for one layer with z = a W + b over m examples:
+
+    (1) mu      = 1/m sum z                       (4) z_tilde = gamma z_norm + beta
+    (2) sigma^2 = 1/m sum (z - mu)^2              (5) a_next  = g(z_tilde)
+    (3) z_norm  = (z - mu) / sqrt(sigma^2 + eps)
+
+With mu = a_mean W + b, z - mu = (a - a_mean) W: any b cancels, so the parameters of such a layer are W, gamma and
+beta, the last two of shape (n,). At inference the running mean and variance of the training data take the batch's
+place.
+"""
+
+from collections.abc import Callable
+from math import prod
+from typing import Any, Literal, Self
+
+from ... import ops
+from ..._typing import Array
+from ...errors import InputError
+from ...ops import Into
+from ...runtime.flat import Flat, Handle, Parameter, Statistics
+from ..activation import Activation
+from ..base import Dx, Layer, Pass, Pullback, fits, positive
+from ..initializers import Ones
+
+# convention: (share kept or replaced by its "momentum", default of it, eps, variance that the running one takes)
+CONVENTIONS: dict[str, tuple[str, float, float, Literal["unbiased", "biased"]]] = {
+    "torch": ("new", 0.1, 1e-5, "unbiased"),
+    "keras": ("old", 0.99, 1e-3, "biased"),
+    "flax": ("old", 0.99, 1e-5, "biased"),
+    "tf": ("old", 0.99, 1e-3, "unbiased"),
+    "chainer": ("old", 0.9, 2e-5, "unbiased"),
+}
+
+
+class BatchNorm(Layer):
+    """y = gamma (x - mean) / sqrt(var + eps) + beta, for x of shape (..., channels): all axes but the last are rows.
+
+    In training, mean and var (biased) are the batch's own; otherwise the running ones.
+
+    - `decay`: the share of the old value that a step keeps, running <- decay running + (1 - decay) batch; None merges
+      all batches exactly, without forgetting.
+    - `variance`: what the running variance takes, "unbiased" (times m/(m - 1), the 2015 paper) or "biased" (Keras,
+      Flax); an exact merge keeps the biased variance of all rows seen.
+    - `gamma`, `beta`: False switches one off (1 and 0).
+    - `one_value`: what training does when a channel has a single value, which has no variance: "raise", or "running",
+      which normalises by the running statistics and proposes none.
+
+    Forward changes nothing: the running statistics change when a training step commits, once per successful step.
+    Ioffe and Szegedy (2015).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        decay: float | None = 0.9,
+        eps: float = 1e-5,
+        gamma: bool = True,
+        beta: bool = True,
+        variance: Literal["unbiased", "biased"] = "unbiased",
+        one_value: Literal["raise", "running"] = "raise",
+    ) -> None:
+        positive("BatchNorm", channels=channels)
+        owner = f"BatchNorm({channels})"
+        if decay is not None and not 0 <= decay < 1:
+            raise InputError(
+                f"{owner}: decay {decay!r} is not in [0, 1); it is the share of the old value kept, 0.9 is usual"
+            )
+        if not 0 < eps < float("inf"):
+            raise InputError(f"{owner}: eps {eps!r} is not a finite number above 0; 1e-5 is usual")
+        if variance not in ("unbiased", "biased"):
+            raise InputError(f"{owner}: variance {variance!r} is not 'unbiased' or 'biased'")
+        if one_value not in ("raise", "running"):
+            raise InputError(f"{owner}: one_value {one_value!r} is not 'raise' or 'running'")
+        self.channels, self.decay, self.eps, self.variance, self.one_value = channels, decay, eps, variance, one_value
+        self.gamma = Parameter((channels,), Ones(), decays=False) if gamma else None
+        self.beta = Parameter((channels,), decays=False) if beta else None
+        self.statistics = Statistics(channels, decay=decay, unbiased=variance == "unbiased")
+        self.activation, self.slope = "identity", 0.01
+
+    @classmethod
+    def from_convention(
+        cls,
+        name: str,
+        channels: int,
+        *,
+        momentum: float | Literal["default"] | None = "default",
+        eps: float | None = None,
+        **options: Any,
+    ) -> Self:  # fmt: skip
+        """The layer that another framework's arguments mean.
+
+        | convention | its `momentum` is | default | eps | running variance |
+        |---|---|---|---|---|
+        | "torch" (`torch.nn.BatchNorm1d`; None: exact merge) | the share of the new value | 0.1 | 1e-5 | unbiased |
+        | "keras" (`keras.layers.BatchNormalization`, 3) | the share of the old value | 0.99 | 1e-3 | biased |
+        | "flax" (`flax.linen.BatchNorm`) | the share of the old value | 0.99 | 1e-5 | biased |
+        | "tf" (`tf.compat.v1.layers`, fused) | the share of the old value | 0.99 | 1e-3 | unbiased |
+        | "chainer" (`decay` of its link) | the share of the old value | 0.9 | 2e-5 | unbiased |
+        """
+        if name not in CONVENTIONS:
+            raise InputError(
+                f"BatchNorm.from_convention: no convention {name!r}; choose one of {', '.join(CONVENTIONS)}"
+            )
+        share, usual, usual_eps, variance = CONVENTIONS[name]
+        value = usual if momentum == "default" else momentum
+        if value is None and name != "torch":
+            raise InputError(f"BatchNorm.from_convention: momentum None has no meaning in {name!r}; give a number")
+        if value is not None and not 0 <= value <= 1:
+            raise InputError(
+                f"BatchNorm.from_convention: momentum {value!r} is not in [0, 1]; {name} uses {usual} by default"
+            )
+        decay = None if value is None else 1 - value if share == "new" else value
+        if decay == 1:
+            raise InputError(
+                f"BatchNorm.from_convention: momentum {value!r} of {name} never changes the running statistics; "
+                "freeze them instead, network.freeze('statistics')"
+            )
+        return cls(channels, decay=decay, eps=usual_eps if eps is None else eps, variance=variance, **options)
+
+    def __repr__(self) -> str:
+        return f"BatchNorm({self.channels})"
+
+    def handles(self) -> dict[str, Handle]:
+        own: dict[str, Handle | None] = {"gamma": self.gamma, "beta": self.beta, "statistics": self.statistics}
+        return {name: h for name, h in own.items() if h is not None}
+
+    def takes(self) -> int:
+        return self.channels
+
+    def features(self, inputs: int | None) -> int:
+        fits(self.name, self.channels, inputs)
+        return self.channels
+
+    def config(self) -> dict[str, Any]:
+        kept = {name: getattr(self, name) for name in ("channels", "decay", "eps", "variance", "one_value")}
+        return kept | {"gamma": self.gamma is not None, "beta": self.beta is not None}
+
+    def followed_by(self, after: Layer) -> tuple[Layer, Layer | None]:
+        if isinstance(after, Activation) and self.activation == "identity":
+            return self.changed(activation=after.kind, slope=after.slope), None
+        return self, after
+
+    def forward(self, x: Array, run: Pass) -> tuple[Array, Pullback]:
+        y, pull = self.forward_added(x, None, run)
+
+        def pullback(dy: Array, grads: Flat, *, dx: Dx = True) -> Array:
+            return pull(dy, grads, dx=dx)[0]
+
+        return y, pullback
+
+    def forward_added(self, x: Array, add: Array | None, run: Pass) -> tuple[Array, Callable[..., tuple[Array, Array]]]:
+        """(g(normalised x + add), pullback): the pullback returns the gradients of x and of `add`."""
+        gamma, beta = (None if h is None else h.value for h in (self.gamma, self.beta))
+        options: dict[str, Any] = {"eps": self.eps, "activation": self.activation, "slope": self.slope}
+        options["memory"] = run.memory
+        own = run.training and not self.statistics.normalises and self._has_variance(x)
+        if own:
+            into = run.proposals.into(proposal=self.statistics)
+            y, statistics, _ = ops.batch_norm(x, gamma, beta, add, into=into, **options)
+        else:
+            self._propose(x, run)
+            statistics = self.statistics.value
+            y = ops.normalize(x, statistics, gamma, beta, add, **options)
+
+        def pullback(dy: Array, grads: Flat, *, dx: Dx = True) -> tuple[Array, Array]:
+            into = grads.into(dgamma=self.gamma, dbeta=self.beta) | ({"dx": dx} if isinstance(dx, Into) else {})
+            args = (dy, x, y, statistics, gamma, beta, add)
+            g = ops.normalize_backward(*args, batch_statistics=own, into=into, **options)
+            return g.dx if dx else None, g.dadd
+
+        return y, pullback
+
+    def _propose(self, x: Array, run: Pass) -> None:
+        """Where a training normalises by running statistics that are not frozen, they still follow the batches."""
+        if run.training and not self.statistics.frozen and self._has_variance(x):
+            ops.moments(x, memory=run.memory, into=run.proposals.into(proposal=self.statistics))
+
+    def _has_variance(self, x: Array) -> bool:
+        """False where training meets one value a channel and is to take the running statistics instead."""
+        if prod(x.shape[:-1]) > 1:
+            return True
+        if self.one_value == "running":
+            return False
+        raise InputError(
+            f"{self.name}: one value per channel in training, input {tuple(x.shape)}, has no variance; use a batch of "
+            "two or more, let the last batch join the one before, or set one_value='running'"
+        )

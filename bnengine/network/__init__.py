@@ -1,0 +1,1 @@
+"""Sequential: a network of layers with its parameters in one buffer."""

@@ -1,0 +1,367 @@
+"""Sequential: settles its layers, owns the flat buffers, runs the chain forward and back."""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import count
+from typing import Any, Self
+
+import numpy as np
+
+from .._typing import Array
+from ..arrays.backend import Backend, get_backend
+from ..arrays.random import Stream
+from ..data import Preprocessing
+from ..errors import InputError
+from ..layers import Layer, Pass, Pullback, build, chain, config_of, labelled, named_handles, settle, used_handles
+from ..layers.base import Changes, Dx, widths
+from ..runtime.flat import Flat, Parameter, Statistics, size
+from ..runtime.memory import Choice, Fresh
+from .passes import ROWS, Arrays, Passes
+from .precision import PrecisionName
+from .precision import settle as settle_precision
+from .state import Freezable, Named
+
+
+class Forward:
+    """The output of a forward pass, the statistics it proposes, and the way back, once.
+
+    Where the pass was run in memory that is used again, all three are good until the next pass begins there.
+    """
+
+    def __init__(self, output: Array, pullback: Pullback, proposals: Flat, memory: Fresh) -> None:
+        self._output, self.proposals = output, proposals
+        self._pullback: Pullback | None = pullback
+        self._memory, self._generation = memory, memory.generation
+
+    def _check(self, what: str) -> None:
+        if self._memory.generation != self._generation:
+            raise InputError(
+                f"{what}: another forward pass has begun in this memory and overwrites it; use it before that"
+            )
+
+    @property
+    def output(self) -> Array:
+        """What the network gave."""
+        self._check("output")
+        return self._output
+
+    def pullback(self, dy: Array, grads: Flat, *, dx: Dx = True) -> Array:
+        """The gradient of the input from that of the output; the parameters' gradients go into `grads`. Once only."""
+        self._check("pullback")
+        if self._pullback is None:
+            raise InputError("pullback: it ran already, and what it needs is released; run forward again")
+        pull, self._pullback = self._pullback, None
+        return pull(dy, grads, dx=dx)
+
+
+class Sequential(Named):
+    """Layers one after the other, their numbers in one buffer of a backend.
+
+    `backend`: a name or Backend, None for the environment's or "auto"; `dtype` "float32" or "float64"; `seed` draws the
+    weights on the host in float64 and rounds them, so that every backend starts from the same bits. `precision`:
+    "highest", or with float32 parameters "tf32", "bfloat16" or "float16", see `bnengine.network.precision`; one
+    that the backend does not have is an error. Built once: each layer is checked against its neighbour's width and
+    settled with it (`Layer.followed_by`).
+    """
+
+    def __init__(
+        self,
+        *layers: Layer,
+        backend: str | Backend | None = None,
+        dtype: str = "float32",
+        precision: PrecisionName = "highest",
+        seed: int = 0,
+    ) -> None:
+        if not layers:
+            raise InputError("Sequential(): no layers; give at least one")
+        for layer in layers:
+            if not isinstance(layer, Layer):
+                raise InputError(f"Sequential: {layer!r} is not a layer; give objects such as Dense(64, 100)")
+        if dtype not in ("float32", "float64"):
+            raise InputError(f"Sequential: dtype {dtype!r} is not 'float32' or 'float64'")
+        self.backend = get_backend(backend)
+        self.given, self.dtype, self.precision, self.seed = layers, dtype, precision, seed
+        self.storage, self.products = settle_precision(precision, dtype, self.backend)
+        self.preprocessing: Preprocessing | None = None  # set by training, saved along: what raw data goes through
+        self.changes = Changes()
+        self.layers = settle(labelled(layers, "", count(), self.changes))
+        self.inputs, self.outputs = widths(self.layers, None)
+        self._names = named_handles(layers)
+        used = used_handles(self.layers)
+        self.cancelled = [name for name, h in self._names.items() if h not in used]
+        self._names = {name: h for name, h in self._names.items() if h in used}
+        self.freezes = self._freezes()
+        native = self.backend.name == "numpy" and self.storage == dtype
+        self.passes, self._changes = Passes() if native else None, self.changes.count
+        self._usual = np.dtype(dtype) if native else None
+        self._allocate()
+        self.reset()
+
+    # -- buffers
+
+    def _allocate(self) -> None:
+        xp, device = self.backend.xp, self.backend.device
+        for name, handle in self._names.items():
+            if handle.value is not None:
+                raise InputError(
+                    f"Sequential: {name} belongs to another network already; make new layers, or load its state"
+                )
+        parameters = sorted((h for h in self._names.values() if isinstance(h, Parameter)), key=lambda h: not h.decays)
+        statistics = [h for h in self._names.values() if isinstance(h, Statistics)]
+        own, double = self.backend.dtype(self.dtype), self.backend.dtype("float64")
+        self.parameters = Flat.zeros(xp, parameters, own, itemsize=4 if self.dtype == "float32" else 8, device=device)
+        self.statistics = Flat.zeros(xp, statistics, double, itemsize=8, device=device)
+        if not statistics:
+            self.statistics = Flat(xp.zeros((3, 0), dtype=double, device=device), {})
+        offsets = self.parameters.offsets
+        undecayed = [offsets[h] for h in parameters if not h.decays]
+        self.border = min(undecayed) if undecayed else self.parameters.array.shape[0]
+        self.decay, self.unbiased = self._commit_rules()
+        self.shadow: Flat | None = None
+        if self.storage != self.dtype:
+            narrow = xp.zeros(self.parameters.array.shape, dtype=self.backend.dtype(self.storage), device=device)
+            self.shadow = self.parameters.over(narrow)
+        for handle in self._names.values():
+            if isinstance(handle, Parameter):
+                handle.value = self.parameters[handle]
+                handle.operand = handle.value if self.shadow is None else self.shadow[handle]
+            else:
+                handle.value = self.statistics[handle]
+        self._collected = not statistics
+
+    def _commit_rules(self) -> tuple[Array, Array]:
+        """Each channel's decay (-1: exact merge) and whether its running variance is unbiased."""
+        decay = np.ones(self.statistics.array.shape[1])
+        unbiased = np.ones(self.statistics.array.shape[1], bool)
+        for handle, a in self.statistics.offsets.items():
+            assert isinstance(handle, Statistics)
+            decay[a : a + size(handle)] = -1.0 if handle.decay is None else handle.decay
+            unbiased[a : a + size(handle)] = handle.unbiased
+        return self.backend.asarray(decay, copy=True), self.backend.asarray(unbiased, copy=True)
+
+    def reset(self, seed: int | None = None) -> None:
+        """Draw the parameters again and forget the statistics: mean 0, var 1, count 0."""
+        self.seed = self.seed if seed is None else seed
+        for name, handle in self._names.items():
+            if isinstance(handle, Parameter):
+                handle.value[...] = 0
+                if handle.initializer is not None:
+                    drawn = handle.initializer(Stream(self.seed, "parameters", name), handle.shape)
+                    handle.value[...] = self.backend.asarray(drawn, self.dtype)
+        self.refresh()
+        self.reset_statistics()
+
+    def refresh(self) -> None:
+        """Round the parameters to their shadow again, where activations have 16 bits.
+
+        A training step does it itself, and so does all that loads, predicts or evaluates; whoever writes into
+        `named_parameters()` between steps of a training loop of their own calls it afterwards.
+        """
+        if self.shadow is not None:
+            with np.errstate(over="ignore"):
+                shadow = self.shadow.array
+                shadow[...] = self.backend.xp.astype(self.parameters.array, shadow.dtype)
+
+    def reset_statistics(self) -> None:
+        """Running statistics as before any training: mean 0, var 1, count 0."""
+        self.statistics.array[...] = 0
+        self.statistics.array[2, :] = 1
+        self._collected = not self.statistics.offsets
+
+    # -- running
+
+    def forward(
+        self,
+        x: Array,
+        *,
+        training: bool,
+        memory: Fresh | None = None,
+        proposals: Flat | None = None,
+        samples: Array | None = None,
+        step: Array | None = None,
+        dropout: bool = True,
+    ) -> Forward:
+        """The output for x (..., features) and the way back; parameters and running statistics stay as they are.
+
+        `training` normalises by the batch and drops out, else by the running statistics. The batch's moments go into
+        `proposals` (made here if not given). `samples` (m,) int64: indices in the data set, and `step` (1,): what
+        dropout is keyed by; 0, 1, ... and 0 if not given; `dropout` False leaves it out of a training pass. x may be
+        of any library and floating dtype; it is brought to the network's. The output has the dtype of activations.
+        """
+        x = self.asarray(x)
+        if not training:
+            self._require_statistics()
+        xp, device = self.backend.xp, self.backend.device
+        if proposals is None:
+            proposals = self.statistics.like()
+        if samples is None:
+            samples = xp.arange(x.shape[0], dtype=xp.int64, device=device)
+        elif tuple(samples.shape) != (x.shape[0],):
+            raise InputError(f"Sequential: {tuple(samples.shape)} sample indices for {x.shape[0]} rows; give one a row")
+        if step is None:
+            step = xp.zeros((1,), dtype=xp.int64, device=device)
+        samples, step = self.backend.asarray(samples, "int64"), self.backend.asarray(step, "int64")
+        if memory is None:
+            self.refresh()
+        memory = memory or Fresh()
+        memory.begin()
+        run = Pass(training, memory, proposals, self.seed, step, samples, dropout, self.products)
+        y, pullback = chain(self.layers, x, run)
+        return Forward(y, pullback, proposals, memory)
+
+    def predict(self, x: Any, *, batch_size: int = 4096) -> Array:
+        """The output in evaluation mode, in batches of at most `batch_size` rows: one array in the network's dtype.
+
+        On NumPy arrays with native kernels a batch has 1,024 rows at most, and from the second one of a shape on it is
+        one native call; see `bnengine.network.passes`. A layer of your own that is made of ops is part of it, and what
+        it reads other than its attributes, parameters and statistics stays as it was then. The array is new. Threads
+        may call it at once.
+        """
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise InputError(f"predict: batch_size {batch_size!r} is not a whole number from 1 up")
+        x = x if hasattr(x, "shape") else np.asarray(x)
+        rows = x.shape[0] if x.ndim > 1 else 0  # forward refuses the others
+        most = batch_size if self.passes is None else min(batch_size, ROWS)
+        if rows <= most:
+            return self._predicted(x)
+        parts = [self._predicted(x[a : min(a + most, rows), ...]) for a in range(0, rows, most)]
+        return self.backend.xp.concat(parts, axis=0)
+
+    def _predicted(self, x: Any) -> Array:
+        x = self.asarray(x)
+        output = self.evaluated(x.shape, (x,), self._output)[0]
+        return output if self.passes is not None else self.backend.asarray(output, self.dtype)
+
+    def _output(self, x: Array, *, memory: Fresh) -> tuple[Array]:
+        return (self.forward(x, training=False, memory=memory).output,)
+
+    def evaluated(self, kind: Hashable, arguments: Sequence[Array | None], run: Callable[..., Arrays]) -> Arrays:
+        """run(*arguments, memory=...): new arrays, made by ops from this network's output in evaluation mode.
+
+        `kind`: shapes and dtypes of the arguments, and all that `run` holds as a constant: from the second time on, it
+        is one native call where that can be.
+        """
+        if self.passes is None:
+            return run(*arguments, memory=Fresh())
+        if not self._collected:
+            self._require_statistics()
+        if self._changes != self.changes.count:
+            self._changes = self.changes.count
+            self.passes.forget()
+        return self.passes(kind, arguments, self._read, run)
+
+    def _read(self) -> list[Array]:
+        """The memory that a pass reads beside its arguments."""
+        return [self.parameters.array, self.statistics.array]
+
+    def gradients(self) -> Flat:
+        """A zeroed buffer for the gradients of all parameters: what `pullback` writes into."""
+        return self.parameters.like()
+
+    def asarray(self, x: Any) -> Array:
+        """x in the network's library and the dtype of its activations, checked."""
+        if self._usual is not None and type(x) is np.ndarray and x.dtype == self._usual and self._has_inputs(x):
+            return x  # the checks below would cost more than a prediction
+        return self.backend.asarray(self.checked(x), self.storage)
+
+    def _has_inputs(self, x: Array) -> bool:
+        return bool(x.ndim > 1 and x.shape[0] > 0 and x.shape[-1] == self.inputs)
+
+    def checked(self, x: Any) -> Array:
+        """x as it is, or a list as a NumPy array; an error unless it is floating, has a row or more, and the first
+        layer's features.
+        """
+        host = x if hasattr(x, "dtype") else np.asarray(x)
+        kind = getattr(host.dtype, "name", str(host.dtype)).split(".")[-1]
+        if not kind.startswith(("float", "bfloat")):
+            raise InputError(
+                f"Sequential: the input is {str(host.dtype).split('.')[-1]}, the network computes in {self.dtype}; "
+                "give floating numbers, integers scaled (x / 255, say), or let a Preprocessing do it"
+            )
+        if host.ndim < 2 or host.shape[0] == 0:
+            raise InputError(
+                f"Sequential: the input has shape {tuple(host.shape)}; give (rows, ..., features), one row or more"
+            )
+        if self.inputs is not None and host.shape[-1] != self.inputs:
+            raise InputError(
+                f"{self.layers[0].name}: the input has {host.shape[-1]} features, the layer was made for "
+                f"{self.inputs}; give an array of shape (rows, {self.inputs})"
+            )
+        return host
+
+    def _require_statistics(self) -> None:
+        """Evaluating by statistics that nobody collected is a silent error elsewhere; here it names the layer."""
+        if self._collected:
+            return
+        counts = self.backend.to_numpy(self.statistics.array[0, :])
+        for name, handle in self._names.items():
+            if isinstance(handle, Statistics) and counts[self.statistics.offsets[handle]] == 0:
+                raise InputError(
+                    f"BatchNorm({handle.shape[0]}), layer {name.rsplit('.', 1)[0]}: no statistics were collected yet, "
+                    "so there is nothing to evaluate by; train first, load a trained state, or call forward(x, "
+                    "training=True)"
+                )
+        self._collected = True
+
+    def config(self) -> dict[str, Any]:
+        """JSON values that `from_config` builds the same network of; what is frozen is part of it."""
+        own = {"dtype": self.dtype, "precision": self.precision, "seed": self.seed}
+        return {"layers": config_of(self.given), **own, "frozen": self.frozen()}
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], *, backend: str | Backend | None = None,
+        precision: PrecisionName | None = None,
+    ) -> Self:  # fmt: skip
+        """The network that `config` described, with its drawn weights; `precision` None for the one it names."""
+        own = {"dtype": config["dtype"], "precision": precision or config.get("precision", "highest")}
+        network = cls(*build(config["layers"]), backend=backend, seed=config["seed"], **own)
+        kinds: tuple[Freezable, ...] = ("parameters", "statistics", "normalization")
+        for kind in kinds:
+            if names := config.get("frozen", {}).get(kind):
+                network.freeze(kind, *names)
+        return network
+
+    # -- reports
+
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers are trained."""
+        return sum(size(h) for h in self._names.values() if isinstance(h, Parameter))
+
+    @property
+    def decayed(self) -> list[str]:
+        """The parameters that an optimizer's weight decay is on, by name."""
+        return [name for name, h in self._names.items() if isinstance(h, Parameter) and h.decays]
+
+    @property
+    def cancelled_biases(self) -> int:
+        """How many bias values were left out because a BatchNorm directly behind would subtract them."""
+        every = named_handles(self.given)
+        return sum(size(every[name]) for name in self.cancelled)
+
+    def explain_dispatch(self, rows: int = 2) -> list[Choice]:
+        """Which version of each op a training pass takes, and why not a fused one: found by running one on zeros.
+
+        In precision "tf32" it says which products are float32 all the same: those of a reference.
+        """
+        memory = Fresh()
+        x = self.backend.xp.zeros(
+            (rows, self.inputs or 1), dtype=self.backend.dtype(self.storage), device=self.backend.device
+        )
+        forward = self.forward(x, training=True, memory=memory)
+        forward.pullback(self.backend.xp.zeros_like(forward.output), self.gradients(), dx=False)
+        return [self._with_products(choice) for choice in memory.explain()]
+
+    def _with_products(self, choice: Choice) -> Choice:
+        if self.products == "highest" or choice.version != "reference" or not choice.op.startswith("affine"):
+            return choice
+        return choice._replace(why=f"{choice.why}; its products are {choice.dtype}, not {self.products}")
+
+    def summary(self) -> str:
+        """A table of the layers: output width, parameters, statistics; cancelled biases and bytes beneath it."""
+        from .summary import summary
+
+        return summary(self)
+
+    def __repr__(self) -> str:
+        return f"Sequential({', '.join(map(repr, self.given))})"

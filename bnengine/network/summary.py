@@ -1,0 +1,80 @@
+"""The table that `Sequential.summary` prints, and that reports show."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from ..layers import BatchNorm, Dense, Layer, Residual, walk
+from ..runtime.flat import Handle, Parameter, size
+
+if TYPE_CHECKING:
+    from .sequential import Sequential
+
+
+HEADER = ("layer", "", "outputs", "parameters", "statistics")
+
+
+def summary(network: "Sequential") -> str:
+    """A line a layer: place, layer, width of the output, parameters, channels of statistics; totals beneath."""
+    rows = [HEADER, *layer_rows(network)]
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
+    lines.insert(1, "-" * max(map(len, lines)))
+    lines.append(lines[1])
+    return "\n".join([*lines, *totals(network)])
+
+
+def layer_rows(network: "Sequential") -> list[tuple[str, str, str, str, str]]:
+    """The cells of a row for each layer, under `HEADER`."""
+    names, rows = network.named_handles(), []
+    width = network.inputs
+    for place, layer in walk(network.given):
+        own = {name: h for name, h in names.items() if name.rsplit(".", 1)[0] == place}
+        parameters = sum(size(h) for h in own.values() if isinstance(h, Parameter))
+        channels = sum(size(h) for h in own.values() if not isinstance(h, Parameter))
+        width = layer.features(width)
+        mark = " (bias cancelled)" if f"{place}.b" in network.cancelled else ""
+        cells = (str(width or "?"), f"{parameters:,}" if parameters else "-", f"3 x {channels}" if channels else "-")
+        rows.append((place, repr(layer) + mark, *cells))
+    return rows
+
+
+def _aligned(row: Sequence[str], widths: list[int]) -> list[str]:
+    return [
+        cell.ljust(width) if i < 2 else cell.rjust(width)
+        for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+
+
+def totals(network: "Sequential") -> list[str]:
+    """Sentences on the whole: parameters, bytes, biases that a BatchNorm cancels."""
+    parameters, statistics = network.parameters.array, network.statistics.array
+    itemsize = 4 if network.dtype == "float32" else 8
+    shadow = "" if network.shadow is None else f" and a shadow in {network.storage}"
+    shadow += "" if network.precision == "highest" else f"; precision {network.precision}"
+    held = parameters.shape[0] * itemsize + statistics.shape[0] * statistics.shape[1] * 8
+    held += 0 if network.shadow is None else parameters.shape[0] * 2
+    kept = [
+        name for name, handle in network.named_handles().items() if handle in set(_cancelled_anyway(network.layers))
+    ]
+    lines = [
+        f"{network.parameter_count:,} parameters in {network.dtype} on {network.backend.name}, {held:,} bytes with "
+        f"statistics{shadow}",
+        f"{network.cancelled_biases:,} biases left out: the BatchNorm behind subtracts them "
+        f"({', '.join(network.cancelled)})"
+        if network.cancelled
+        else "no biases cancelled",
+    ]
+    if kept:
+        lines.append(f"kept although a BatchNorm behind cancels it: {', '.join(kept)} (bias=True)")
+    return lines
+
+
+def _cancelled_anyway(layers: Sequence[Layer]) -> Iterator[Handle]:
+    """The biases that a BatchNorm directly behind subtracts, in layers that have met their neighbours."""
+    for layer, after in pairwise(layers):
+        if isinstance(layer, Dense) and layer.b and layer.activation == "identity" and isinstance(after, BatchNorm):
+            yield layer.b
+    for layer in layers:
+        if isinstance(layer, Residual):
+            yield from _cancelled_anyway([*layer.body, layer.last])

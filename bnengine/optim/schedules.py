@@ -1,0 +1,398 @@
+"""Learning rates over time: float64 on the host, a function of the count of successful steps, which starts at 0.
+
+A skipped step is no step: its rate is used again. A schedule with `total_steps=None` learns the length of the run from
+`resolved(total_steps)`, which `Trainer.fit` calls. `WarmUp` goes in front of any other.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from math import cos, isfinite, pi
+from numbers import Integral, Real
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+
+from ..errors import InputError
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """What a training loop asks of a schedule."""
+
+    def rate(self, step: int) -> float:
+        """The learning rate of the step that follows `step` successful ones."""
+
+    def for_steps(self, first: int, count: int) -> list[float]:
+        """The rates of `count` successful steps from `first`."""
+
+    def resolved(self, total_steps: int | None) -> "Schedule":
+        """The same schedule for a run of `total_steps` (None: unknown), where it was left open; otherwise itself."""
+
+    def config(self) -> dict[str, Any]:
+        """JSON values without None that `from_spec(**config)` makes the same schedule of."""
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """A schedule that also looks at the validation metric, and so has a state that a checkpoint must hold."""
+
+    @property
+    def watches(self) -> str:
+        """Which figure of a validation it looks at: "loss" or "accuracy"."""
+
+    def observe(self, metric: float) -> None:
+        """Take in the metric of one validation; rates from here on may change."""
+
+    def state_dict(self) -> dict[str, float]:
+        """All that observations have changed, as JSON numbers."""
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Continue from a state; InputError if it is not one."""
+
+
+class _Schedule:
+    """What all schedules share."""
+
+    name: ClassVar[str]
+
+    def rate(self, step: int) -> float:
+        """The learning rate of the step that follows `step` successful ones."""
+        raise NotImplementedError
+
+    def for_steps(self, first: int, count: int) -> list[float]:
+        """The rates of `count` successful steps from `first`; InputError for negative numbers."""
+        _whole(type(self).__name__, "first", first, 0)
+        _whole(type(self).__name__, "count", count, 0)
+        return [self.rate(step) for step in range(first, first + count)]
+
+    def resolved(self, total_steps: int | None) -> Self:
+        """The schedule for a run of `total_steps`; itself, where the length makes no difference, is set or unknown."""
+        _total(type(self).__name__, total_steps)
+        return self
+
+    def config(self) -> dict[str, Any]:
+        """JSON values without None that `from_spec(**config)` makes the same schedule of."""
+        first, *rest = inspect.signature(type(self)).parameters
+        options = {name: getattr(self, name) for name in rest}
+        given = {name: value for name, value in options.items() if value is not None}
+        return {"name": self.name, "rate": getattr(self, first), **given}
+
+
+@dataclass(frozen=True)
+class Constant(_Schedule):
+    """The same rate at every step."""
+
+    learning_rate: float
+    name: ClassVar[str] = "constant"
+
+    def __post_init__(self) -> None:
+        _number("Constant", "learning_rate", self.learning_rate, 0)
+
+    def rate(self, step: int) -> float:
+        return float(self.learning_rate)
+
+
+@dataclass(frozen=True)
+class Step(_Schedule):
+    """learning_rate * factor**(step // every): a drop after each `every` steps (optimizer steps, not epochs)."""
+
+    learning_rate: float
+    every: int
+    factor: float = 0.1
+    name: ClassVar[str] = "step"
+
+    def __post_init__(self) -> None:
+        _number("Step", "learning_rate", self.learning_rate, 0)
+        _whole("Step", "every", self.every, 1)
+        _number("Step", "factor", self.factor, 0)
+        if self.factor > 1:
+            raise InputError(f"Step: factor is {self.factor!r}; give a number from 0 to 1, for the rate is to fall")
+
+    def rate(self, step: int) -> float:
+        return float(self.learning_rate) * float(self.factor) ** int(step // self.every)
+
+
+@dataclass(frozen=True)
+class Cosine(_Schedule):
+    """Half a cosine from learning_rate at step 0 to `floor` at step total_steps, and `floor` ever after.
+
+    floor + (learning_rate - floor) (1 + cos(pi step / total_steps)) / 2. Source: Loshchilov, Hutter, "SGDR: stochastic
+    gradient descent with warm restarts", ICLR 2017, without the restarts. `rate` raises InputError while total_steps
+    is None.
+    """
+
+    learning_rate: float
+    total_steps: int | None = None
+    floor: float = 0.0
+    name: ClassVar[str] = "cosine"
+
+    def __post_init__(self) -> None:
+        _number("Cosine", "learning_rate", self.learning_rate, 0)
+        _number("Cosine", "floor", self.floor, 0)
+        _total("Cosine", self.total_steps)
+        if self.floor > self.learning_rate:
+            raise InputError(
+                f"Cosine: floor {self.floor!r} is above the learning rate {self.learning_rate!r}; give a lower one"
+            )
+
+    def resolved(self, total_steps: int | None) -> Self:
+        _total(type(self).__name__, total_steps)
+        return self if self.total_steps is not None else replace(self, total_steps=total_steps)
+
+    def rate(self, step: int) -> float:
+        total = _known(type(self).__name__, self.total_steps)
+        return _cosine(self.learning_rate, self.floor, min(step, total) / total)
+
+
+@dataclass(frozen=True)
+class OneCycle(_Schedule):
+    """Up from peak/divisor to peak, then down to peak/divisor/final_divisor at the last step, total_steps - 1.
+
+    The rise ends at step rise * total_steps - 1 (a real number). Both ways are half a cosine, or straight lines for
+    anneal="linear". Momentum is not cycled. Source: Smith, Topin, "Super-convergence: very fast training of neural
+    networks using large learning rates", 2018; defaults and the cosine are those most libraries use. `rate` raises
+    InputError while total_steps is None.
+    """
+
+    peak: float
+    total_steps: int | None = None
+    rise: float = 0.3
+    divisor: float = 25.0
+    final_divisor: float = 1e4
+    anneal: str = "cosine"
+    name: ClassVar[str] = "one_cycle"
+
+    def __post_init__(self) -> None:
+        _number("OneCycle", "peak", self.peak, 0)
+        _total("OneCycle", self.total_steps)
+        _number("OneCycle", "rise", self.rise, 0)
+        _number("OneCycle", "divisor", self.divisor, 1)
+        _number("OneCycle", "final_divisor", self.final_divisor, 1)
+        if self.rise >= 1:
+            raise InputError(
+                f"OneCycle: rise is {self.rise!r}; give the share of the steps that go up, 0 or more and below 1"
+            )
+        if self.anneal not in ("cosine", "linear"):
+            raise InputError(f"OneCycle: anneal is {self.anneal!r}; choose 'cosine' or 'linear'")
+
+    def resolved(self, total_steps: int | None) -> Self:
+        _total(type(self).__name__, total_steps)
+        return self if self.total_steps is not None else replace(self, total_steps=total_steps)
+
+    def rate(self, step: int) -> float:
+        total = _known(type(self).__name__, self.total_steps)
+        curve = _cosine if self.anneal == "cosine" else _line
+        low, top, last = self.peak / self.divisor, max(self.rise * total - 1, 0.0), total - 1
+        if step < top:
+            return curve(low, self.peak, step / top)
+        return curve(self.peak, low / self.final_divisor, (min(step, last) - top) / (last - top) if last > top else 0.0)
+
+
+@dataclass(frozen=True)
+class WarmUp(_Schedule):
+    """A straight rise over the first `steps` steps, then the wrapped schedule from its own step 0.
+
+    Step s < steps has start + (r - start) (s + 1)/steps, where r is the wrapped schedule's rate at its step 0: no
+    step is spent at a rate of 0, and the last step of the warm-up has the full rate. The wrapped schedule's
+    total_steps, where it is open, becomes the run's less `steps`. Source: Goyal et al., "Accurate, large minibatch
+    SGD", 2017. InputError for a warm-up of a warm-up, or one that fills the whole run.
+    """
+
+    schedule: Schedule
+    steps: int
+    start: float = 0.0
+    name: ClassVar[str] = "warm_up"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.schedule, WarmUp) or not isinstance(self.schedule, Schedule):
+            raise InputError(f"WarmUp: cannot go in front of {self.schedule!r}; give one of the other schedules")
+        _whole("WarmUp", "steps", self.steps, 1)
+        _number("WarmUp", "start", self.start, 0)
+
+    def rate(self, step: int) -> float:
+        if step >= self.steps:
+            return self.schedule.rate(step - self.steps)
+        return _line(self.start, self.schedule.rate(0), (step + 1) / self.steps)
+
+    def resolved(self, total_steps: int | None) -> "WarmUp":
+        _total("WarmUp", total_steps)
+        if total_steps is None:
+            return self
+        if total_steps <= self.steps:
+            raise InputError(
+                f"WarmUp: {self.steps} steps of warm-up fill the run of {total_steps}; take fewer, or train longer"
+            )
+        return replace(self, schedule=self.schedule.resolved(total_steps - self.steps))
+
+    def config(self) -> dict[str, Any]:
+        inner = self.schedule.config()
+        if "total_steps" in inner:
+            inner["total_steps"] += self.steps
+        return {**inner, "warm_up": self.steps, "warm_up_start": self.start}
+
+    @property
+    def watches(self) -> str:
+        """The wrapped schedule's figure; the loss, if it looks at none."""
+        return self.schedule.watches if isinstance(self.schedule, Observer) else "loss"
+
+    def observe(self, metric: float) -> None:
+        """Pass the metric on to the wrapped schedule, if it is an observer."""
+        if isinstance(self.schedule, Observer):
+            self.schedule.observe(metric)
+
+    def state_dict(self) -> dict[str, float]:
+        """The wrapped schedule's state; empty if it has none."""
+        return self.schedule.state_dict() if isinstance(self.schedule, Observer) else {}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Continue from a state of the wrapped schedule."""
+        if isinstance(self.schedule, Observer):
+            self.schedule.load_state_dict(state)
+        elif state:
+            raise InputError(f"WarmUp: the schedule behind it has no state, but was given {sorted(state)}")
+
+
+@dataclass
+class Plateau(_Schedule):
+    """Multiplies the rate by `factor` when a validation metric has not improved for more than `patience` observations.
+
+    An observation improves on the best one if it is lower by more than threshold * |best| (higher for
+    best="highest"); one that is not finite never does. After each drop the count begins again; no rate falls below
+    `minimum`. The rate, the best value and the count are the state, which `state_dict` gives and nothing but
+    `observe` and `load_state_dict` changes.
+    """
+
+    learning_rate: float
+    factor: float = 0.1
+    patience: int = 10
+    minimum: float = 0.0
+    threshold: float = 1e-4
+    best: str = "lowest"
+    name: ClassVar[str] = "plateau"
+    _rate: float = field(init=False, repr=False)
+    _best: float = field(init=False, repr=False)
+    _waited: int = field(init=False, repr=False, default=0)
+
+    def __post_init__(self) -> None:
+        _number("Plateau", "learning_rate", self.learning_rate, 0)
+        _number("Plateau", "factor", self.factor, 0)
+        _whole("Plateau", "patience", self.patience, 0)
+        _number("Plateau", "minimum", self.minimum, 0)
+        _number("Plateau", "threshold", self.threshold, 0)
+        if self.factor >= 1:
+            raise InputError(f"Plateau: factor is {self.factor!r}; give a number below 1, for the rate is to fall")
+        if self.best not in ("lowest", "highest"):
+            raise InputError(f"Plateau: best is {self.best!r}; choose 'lowest' (a loss) or 'highest' (an accuracy)")
+        self._rate, self._best = float(self.learning_rate), float("inf")  # _best has its sign turned for "highest"
+
+    def rate(self, step: int) -> float:
+        """The rate as the observations so far have left it, whatever the step."""
+        return self._rate
+
+    @property
+    def watches(self) -> str:
+        """The loss where the lowest is the best, the accuracy where the highest is."""
+        return "loss" if self.best == "lowest" else "accuracy"
+
+    def observe(self, metric: float) -> None:
+        """Take in the metric of one validation."""
+        value = float(metric) if self.best == "lowest" else -float(metric)
+        margin = self.threshold * abs(self._best) if isfinite(self._best) else 0.0
+        if isfinite(value) and value < self._best - margin:
+            self._best, self._waited = value, 0
+            return
+        self._waited += 1
+        if self._waited > self.patience:
+            self._rate = min(self._rate, max(self._rate * self.factor, float(self.minimum)))
+            self._waited = 0
+
+    def state_dict(self) -> dict[str, float]:
+        """rate, best (left out before any finite observation) and waited, as JSON numbers."""
+        best = {"best": self._best if self.best == "lowest" else -self._best} if isfinite(self._best) else {}
+        return {"rate": self._rate, "waited": self._waited, **best}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Continue from a state; InputError if it is not one of a Plateau."""
+        if set(state) | {"best"} != {"rate", "waited", "best"}:
+            raise InputError(f"Plateau: a state has rate, waited and best, but this one has {sorted(state)}")
+        _number("Plateau", "the state's rate", state["rate"], 0)
+        self._rate, self._waited = float(state["rate"]), int(state["waited"])
+        best = float(state.get("best", float("inf")))
+        self._best = best if self.best == "lowest" or "best" not in state else -best
+
+
+SCHEDULES: dict[str, Callable[..., Any]] = {cls.name: cls for cls in (Constant, Step, Cosine, OneCycle, Plateau)}
+
+
+def from_spec(
+    name: str,
+    *,
+    rate: float,
+    total_steps: int | None = None,
+    warm_up: int = 0,
+    warm_up_start: float = 0.0,
+    **options: Any,
+) -> Schedule:
+    """The schedule of a name: "constant", "step", "cosine", "one_cycle" or "plateau"; options as its class has them.
+
+    Args:
+        name: which one; "one-cycle" is "one_cycle".
+        rate: its learning rate, the peak of a one-cycle.
+        total_steps: the steps of the whole run, warm-up included; None if unknown. Schedules that need no length
+        ignore it. warm_up: how many steps of WarmUp go in front, 0 for none. warm_up_start: the rate that the warm-up
+        rises from. options: every, factor, floor ... of that schedule.
+
+    Raises:
+        InputError: an unknown name or option, a missing option, or a value out of range.
+    """
+    make = SCHEDULES.get(str(name).replace("-", "_"))
+    if make is None:
+        raise InputError(f"schedule: there is no {name!r}; choose one of {', '.join(SCHEDULES)}")
+    known = list(inspect.signature(make).parameters.values())[1:]
+    allowed = [p.name for p in known if p.name != "total_steps"]
+    unknown = sorted(set(options) - set(allowed))
+    if unknown:
+        has = ", ".join(allowed) if allowed else "none"
+        raise InputError(f"schedule {name}: there is no option {', '.join(unknown)}; it has {has}")
+    missing = [p.name for p in known if p.default is p.empty and p.name not in options]
+    if missing:
+        raise InputError(f"schedule {name}: {', '.join(missing)} must be given")
+    schedule: Schedule = make(rate, **options)
+    if warm_up:
+        schedule = WarmUp(schedule, warm_up, warm_up_start)
+    return schedule if total_steps is None else schedule.resolved(total_steps)
+
+
+def get_schedule(given: float | Schedule) -> Schedule:
+    """A schedule as it is, or Constant(number); InputError for anything else."""
+    if isinstance(given, Schedule):
+        return given
+    return Constant(given)
+
+
+def _line(a: float, b: float, share: float) -> float:
+    return float(b if share == 1 else a + (b - a) * share)
+
+
+def _cosine(a: float, b: float, share: float) -> float:
+    return float(b + (a - b) / 2 * (1 + cos(pi * share)))
+
+
+def _number(owner: str, what: str, value: Any, least: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real) or not isfinite(value) or value < least:
+        raise InputError(f"{owner}: {what} is {value!r}; give a finite number, {least} or more")
+
+
+def _whole(owner: str, what: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise InputError(f"{owner}: {what} is {value!r}; give a whole number, {least} or more")
+
+
+def _total(owner: str, value: int | None) -> None:
+    if value is not None:
+        _whole(owner, "total_steps", value, 1)
+
+
+def _known(owner: str, total_steps: int | None) -> int:
+    if total_steps is None:
+        raise InputError(f"{owner}: total_steps is not set; give it, or take resolved(total_steps)")
+    return total_steps

@@ -1,0 +1,131 @@
+"""One buffer for all parameters, or gradients, or a moment, or all statistics, with a named view per handle."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from .._typing import Array, DType
+from ..arrays.namespaces import namespace
+from ..arrays.random import Stream
+from ..errors import BackendError
+from .modes import Into
+
+Initializer = Callable[[Stream, tuple[int, ...]], Any]
+ALIGNMENT = 64  # bytes, a cache line: a view per handle starts on one
+
+
+class Parameter:
+    """A handle to one trained array: its shape and how it is drawn (None: zeros); a network's buffer holds it."""
+
+    leading: tuple[int, ...] = ()
+
+    def __init__(self, shape: tuple[int, ...], initializer: Initializer | None = None, *, decays: bool = True) -> None:
+        self.shape, self.initializer, self.decays = shape, initializer, decays
+        self.frozen = False
+        self.value: Array = None
+        self.operand: Array = None  # what products take: the value, or its shadow where activations have 16 bits
+
+
+class Statistics:
+    """A handle to the running (count, mean, var) of `channels` columns, float64, and to how a commit changes them."""
+
+    leading: tuple[int, ...] = (3,)
+
+    def __init__(self, channels: int, *, decay: float | None, unbiased: bool) -> None:
+        self.shape, self.decay, self.unbiased = (channels,), decay, unbiased
+        self.frozen = False  # proposals stay empty
+        self.normalises = False  # training normalises by the running statistics too
+        self.value: Array = None
+
+
+Handle = Parameter | Statistics
+
+
+def size(handle: Handle) -> int:
+    """The elements of a handle in a row of its buffer."""
+    product = 1
+    for n in handle.shape:
+        product *= n
+    return product
+
+
+class Flat:
+    """A buffer, the views of its handles, and which of them have been written since `start`."""
+
+    def __init__(self, array: Array, offsets: dict[Handle, int]) -> None:
+        self.array, self.offsets = array, offsets
+        self._views = {h: self._view(h) for h in offsets}
+        self._written: set[Handle] = set()
+        self.put_by_hand = False  # whether a gradient was `put` since `start`
+
+    def _view(self, handle: Handle) -> Array:
+        start = self.offsets[handle]
+        view = self.array[..., start : start + size(handle)]
+        return namespace(view).reshape(view, (*handle.leading, *handle.shape))
+
+    @classmethod
+    def zeros(cls, xp: Any, handles: Iterable[Handle], dtype: DType, *, itemsize: int, device: Any = None) -> "Flat":
+        """A zeroed buffer for `handles` in their order, each at an offset of whole cache lines."""
+        step, total = ALIGNMENT // itemsize, 0
+        offsets: dict[Handle, int] = {}
+        leading: tuple[int, ...] = ()
+        for handle in handles:
+            offsets[handle], total, leading = total, total + -(-size(handle) // step) * step, handle.leading
+        flat = cls(xp.zeros((*leading, total), dtype=dtype, device=device), offsets)
+        flat._probe()
+        return flat
+
+    def _probe(self) -> None:
+        """The array API does not promise that a slice is a view; without that nothing here can work."""
+        for view in self._views.values():
+            view[...] = 1
+        xp = namespace(self.array)
+        expected = sum(size(h) * (h.leading[0] if h.leading else 1) for h in self.offsets)
+        if int(xp.sum(xp.astype(self.array, xp.float64))) != expected:
+            raise BackendError(
+                f"Flat: in {xp.__name__} a write through a slice does not show in its array, so parameters cannot "
+                "share one buffer; use NumPy, CuPy or PyTorch"
+            )
+        self.array[...] = 0
+
+    def like(self) -> "Flat":
+        """Zeros of the same layout."""
+        return Flat(namespace(self.array).zeros_like(self.array), self.offsets)
+
+    def over(self, array: Array) -> "Flat":
+        """The same layout over another buffer of this shape."""
+        return Flat(array, self.offsets)
+
+    def __getitem__(self, handle: Handle) -> Array:
+        return self._views[handle]
+
+    def __iter__(self) -> Iterator[Handle]:
+        return iter(self.offsets)
+
+    def start(self) -> None:
+        """What comes next overwrites; what comes after that, for the same handle, is combined with it."""
+        self._written.clear()
+        self.put_by_hand = False
+
+    def into(self, **handles: Handle | None) -> dict[str, Into]:
+        """Where results of an op go, `into(dW=self.W, db=self.b)`: write first, add ever after; frozen: none."""
+        wanted = {field: h for field, h in handles.items() if h is not None and not h.frozen}
+        destinations = {field: Into(self._views[h], h in self._written) for field, h in wanted.items()}
+        self._written.update(wanted.values())
+        return destinations
+
+    def put(self, handle: Handle, value: Array) -> None:
+        """Store a gradient that a layer computed without an op, by the same rule: write first, add ever after."""
+        self.put_by_hand = True
+        for array, adds in self.into(value=handle).values():
+            array[...] = array + value if adds else value
+
+    def finish(self) -> bool:
+        """Zeros where nothing was written since `start`, what a frozen or unused handle contributes: is there such?"""
+        unwritten = [view for handle, view in self._views.items() if handle not in self._written]
+        for view in unwritten:
+            view[...] = 0
+        return bool(unwritten)
+
+    def ranges(self, handles: Iterable[Handle]) -> tuple[tuple[int, int], ...]:
+        """Where `handles` lie, as ranges [a, b) of the buffer, in order."""
+        return tuple(sorted((self.offsets[h], self.offsets[h] + size(h)) for h in handles))

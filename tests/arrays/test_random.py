@@ -1,0 +1,340 @@
+"""Philox against Random123's published vectors and whole-number arithmetic; streams and masks against their layout."""
+
+import hashlib
+import math
+
+import numpy as np
+import pytest
+
+from bnengine.arrays.random import Stream, keep_mask, philox, split_seed
+from bnengine.errors import InputError
+
+# Random123, tests/kat_vectors, the lines "philox4x32 10": counter, key, result.
+PUBLISHED = [
+    ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+    ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+    (
+        (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+        (0xA4093822, 0x299F31D0),
+        (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+    ),
+]
+
+# The first draws of Stream(2024, "weights", 0).
+UNIFORM_BITS = ["0x1.d7a8ee563ec86p-2", "0x1.0c5360d7ab116p-2"]
+NORMAL_BITS = ["0x1.0e9a85be4877ap-1", "-0x1.c24dc03513e0cp-1", "-0x1.52eced6ff6142p+0"]
+INTEGERS = [26, 61, 80, 642, 910]
+PERMUTATION = [6, 5, 3, 4, 2, 0, 1, 7]
+
+
+def host(x):
+    if hasattr(x, "get"):  # CuPy's, which lie on a device
+        return x.get()
+    return np.from_dlpack(x) if not isinstance(x, np.ndarray) else x
+
+
+def philox_by_whole_numbers(counter, key):
+    """The textbook form: Python's ints, products of 64 bits, no tricks."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        a, b = 0xD2511F53 * c0, 0xCD9E8D57 * c2
+        c0, c1, c2, c3 = (b >> 32) ^ c1 ^ k0, b % 2**32, (a >> 32) ^ c3 ^ k1, a % 2**32
+        k0, k1 = (k0 + 0x9E3779B9) % 2**32, (k1 + 0xBB67AE85) % 2**32
+    return c0, c1, c2, c3
+
+
+@pytest.mark.parametrize(("counter", "key", "result"), PUBLISHED)
+def test_philox_gives_the_published_words(xp, counter, key, result):
+    words = philox(tuple(xp.asarray([c], dtype=xp.int64) for c in counter), key)
+    assert tuple(int(word[0]) for word in words) == result
+    assert all(word.dtype == xp.int64 for word in words)
+    assert philox(counter, key) == result
+
+
+def test_philox_of_arrays_is_philox_of_whole_numbers(xp):
+    rng = np.random.default_rng(0)
+    edges = [0, 1, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF]
+    counters = np.concatenate([rng.integers(0, 2**32, (4, 200)), rng.choice(edges, (4, 200))], axis=1)
+    for key in [(0, 0), (0xFFFFFFFF, 1), (0x12345678, 0x9ABCDEF0)]:
+        words = philox(tuple(xp.asarray(row) for row in counters), key)
+        expected = [philox_by_whole_numbers(column, key) for column in counters.T.tolist()]
+        np.testing.assert_array_equal(np.stack([host(word) for word in words], axis=1), expected)
+
+
+def test_words_of_different_shapes_broadcast():
+    rows, columns = np.arange(3)[:, None], np.arange(5)[None, :]
+    words = philox((columns, rows, np.asarray([[7]]), 9), (1, 2))
+    for r in range(3):
+        for c in range(5):
+            assert tuple(int(word[r, c]) for word in words) == philox_by_whole_numbers((c, r, 7, 9), (1, 2))
+
+
+def test_a_seed_is_split_low_word_first():
+    assert split_seed(0x0123456789ABCDEF) == (0x89ABCDEF, 0x01234567)
+    assert split_seed(np.uint64(2**64 - 1)) == (0xFFFFFFFF, 0xFFFFFFFF)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64, 1.0, True, "7", None])
+def test_a_seed_that_is_no_64_bit_number_is_refused(seed):
+    with pytest.raises(InputError, match=r"the seed is .*give an int in \[0, 2\*\*64\)"):
+        split_seed(seed)
+
+
+# Masks
+
+
+def mask(xp=np, samples=(0, 1, 2), **changes):
+    options = {"seed": 11, "layer": 3, "step": 5, "features": 10, "rate": 0.4, **changes}
+    return keep_mask(xp, samples=xp.asarray(samples, dtype=xp.int64), **options)
+
+
+@pytest.mark.parametrize("features", [1, 3, 4, 10])
+def test_a_mask_is_its_definition(xp, features):
+    samples, layer, step, seed, rate = [0, 9, 2**31, 2**32 - 1], 2**31 - 1, 2**32 - 1, 0xFEDCBA9876543210, 0.3
+    kept = mask(xp, samples, seed=seed, layer=layer, step=step, features=features, rate=rate)
+    assert kept.dtype == xp.bool
+    for row, s in enumerate(samples):
+        for j in range(features):
+            word = philox_by_whole_numbers((j // 4, s, step, layer), (0x76543210, 0xFEDCBA98))[j % 4]
+            assert bool(kept[row, j]) == (word >= round(rate * 2**32)), (s, j)
+
+
+def test_masks_have_the_same_bits_on_every_library(xp):
+    samples = np.random.default_rng(1).integers(0, 2**32, 64)
+    step = xp.asarray([1234], dtype=xp.int64)
+    np.testing.assert_array_equal(
+        host(mask(xp, samples, step=step, features=50)), mask(np, samples, step=1234, features=50)
+    )
+
+
+def test_a_mask_follows_the_sample_and_not_its_place_in_the_batch():
+    whole = mask(samples=range(100))
+    order = np.random.default_rng(2).permutation(100)
+    np.testing.assert_array_equal(mask(samples=order), whole[order])
+    np.testing.assert_array_equal(mask(samples=[42]), whole[[42]])
+    np.testing.assert_array_equal(mask(samples=range(100), features=7), whole[:, :7])
+
+
+@pytest.mark.parametrize("change", [{"seed": 12}, {"seed": 11 + 2**32}, {"layer": 4}, {"step": 6}])
+def test_seed_layer_and_step_each_give_another_mask(change):
+    share = np.mean(mask(samples=range(1000), **change) == mask(samples=range(1000)))
+    assert abs(share - (0.6**2 + 0.4**2)) < 5 * math.sqrt(0.25 / 10_000)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])
+def test_the_share_kept_is_one_less_the_rate(rate):
+    share = np.mean(mask(samples=range(2000), features=100, rate=rate))
+    assert abs(share - (1 - rate)) <= 5 * math.sqrt(rate * (1 - rate) / 200_000)
+
+
+def test_an_empty_batch_has_an_empty_mask():
+    assert mask(samples=[]).shape == (0, 10)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rate": 1.0}, r"rate is 1.0"),
+        ({"rate": -0.1}, r"rate is -0.1"),
+        ({"rate": math.nan}, r"rate is nan"),
+        ({"features": 0}, r"features is 0"),
+        ({"layer": 2**31}, r"layer's number is 2147483648"),
+        ({"step": 2**32}, r"step is 4294967296"),
+        ({"step": -1}, r"step is -1"),
+        ({"step": np.asarray([-1])}, r"step holds values from -1"),
+        ({"step": np.asarray([1, 2])}, r"step is int64 of shape \(2,\)"),
+        ({"step": np.asarray([1.0])}, r"step is float64"),
+        ({"samples": [2**32]}, r"samples holds values from 4294967296"),
+        ({"samples": [-1]}, r"samples holds values from -1"),
+        ({"samples": [[1]]}, r"samples is int64 of shape \(1, 1\)"),
+    ],
+)
+def test_a_mask_refuses_what_no_counter_can_hold(change, message):
+    with pytest.raises(InputError, match=r"^dropout: .*" + message):
+        mask(**change)
+
+
+def test_samples_must_be_int64():
+    with pytest.raises(InputError, match="samples is int32"):
+        keep_mask(np, seed=0, layer=0, step=0, samples=np.zeros(3, np.int32), features=2, rate=0.5)
+
+
+# Streams
+
+
+def words_of(seed, purpose, block):
+    """One block of a stream, spelt out from the documented layout."""
+    parts = b""
+    for part in purpose:
+        text = part.encode() if isinstance(part, str) else str(part).encode()
+        parts += (b"s" if isinstance(part, str) else b"i") + len(text).to_bytes(8, "little") + text
+    purpose_word = int.from_bytes(hashlib.blake2b(parts, digest_size=8).digest(), "little") | 2**63
+    counter = (block % 2**32, block >> 32, purpose_word % 2**32, purpose_word >> 32)
+    return philox_by_whole_numbers(counter, (seed % 2**32, seed >> 32))
+
+
+@pytest.mark.parametrize("position", [0, 5, 2**32 - 2, 2**64 - 10])
+def test_a_stream_reads_its_documented_counters(position):
+    seed, purpose = 0x0123456789ABCDEF, ("weights", 3, "W")
+    stream = Stream(seed, *purpose, position=position)
+    expected = []
+    for block in range(position, position + 4):
+        w0, w1, w2, w3 = words_of(seed, purpose, block)
+        expected += [((w0 << 20 | w1 >> 12) + 0.5) / 2**52, ((w2 << 20 | w3 >> 12) + 0.5) / 2**52]
+    np.testing.assert_array_equal(stream.uniform(7), expected[:7])
+    assert stream.position == position + 4
+
+
+def test_a_draw_does_not_depend_on_how_it_is_cut_into_chunks(monkeypatch):
+    whole = Stream(1, "a").normal(1001)
+    monkeypatch.setattr("bnengine.arrays.random._CHUNK", 7)
+    np.testing.assert_array_equal(Stream(1, "a").normal(1001), whole)
+
+
+def test_position_is_all_there_is_to_restore():
+    stream = Stream(3, "order")
+    stream.normal(11)
+    stream.integers(0, 5, 7)
+    saved = stream.position
+    rest = stream.permutation(20), stream.uniform((2, 3))
+    again = Stream(3, "order", position=saved)
+    for value, expected in zip((again.permutation(20), again.uniform((2, 3))), rest, strict=True):
+        np.testing.assert_array_equal(value, expected)
+    assert again.position == stream.position
+    assert repr(again) == f"Stream(3, 'order', position={again.position})"
+
+
+def test_purposes_that_read_alike_are_still_different():
+    purposes = [(), ("",), ("ab",), ("a", "b"), ("1",), (1,), (1, 2), (12,), (-1,), ("a", 1), ("a1",)]
+    draws = {Stream(0, *purpose).uniform(2).tobytes() for purpose in purposes}
+    draws.add(Stream(1).uniform(2).tobytes())
+    assert len(draws) == len(purposes) + 1
+
+
+def test_ints_of_every_kind_name_the_same_purpose():
+    np.testing.assert_array_equal(Stream(np.int64(4), np.int32(7)).uniform(3), Stream(4, 7).uniform(3))
+
+
+def test_uniform_fills_the_open_interval_evenly():
+    x = Stream(5, "uniform").uniform((500, 400))
+    assert x.shape == (500, 400)
+    assert x.dtype == np.float64
+    assert 0 < x.min() < 1e-4
+    assert 1 - 1e-4 < x.max() < 1
+    counts = np.histogram(x, bins=100, range=(0, 1))[0]
+    assert np.sum((counts - 2000) ** 2 / 2000) < 99 + 5 * math.sqrt(2 * 99)
+
+
+def test_the_extreme_words_stay_inside_the_open_interval():
+    from bnengine.arrays.random import _uniform
+
+    ends = _uniform(np.asarray([[0, 2**32 - 1], [0, 2**32 - 1]]))
+    np.testing.assert_array_equal(ends, [2.0**-53, 1 - 2.0**-53])
+
+
+def test_normal_has_the_moments_of_a_normal_distribution():
+    n = 10**6
+    x = Stream(5, "normal").normal(n)
+    # Standard errors of the sample moments: sqrt(1/n), sqrt(2/n), sqrt(15/n), sqrt(96/n).
+    assert abs(np.mean(x)) < 5 * math.sqrt(1 / n)
+    assert abs(np.mean(x**2) - 1) < 5 * math.sqrt(2 / n)
+    assert abs(np.mean(x**3)) < 5 * math.sqrt(15 / n)
+    assert abs(np.mean(x**4) - 3) < 5 * math.sqrt(96 / n)
+    assert abs(np.mean(x[1:] * x[:-1])) < 5 * math.sqrt(1 / n)
+    assert abs(np.mean(np.abs(x) < 1) - math.erf(math.sqrt(0.5))) < 5 * math.sqrt(0.25 / n)
+
+
+def test_the_bits_of_a_stream_never_change():
+    """Recorded once: a change of these bits would change every trained network."""
+    stream = Stream(2024, "weights", 0)
+    assert [x.hex() for x in stream.uniform(2)] == UNIFORM_BITS
+    assert [x.hex() for x in stream.normal(3)] == NORMAL_BITS
+    assert stream.integers(0, 1000, 5).tolist() == INTEGERS
+    assert stream.permutation(8).tolist() == PERMUTATION
+    assert stream.position == 10
+
+
+def test_integers_above_the_range_are_drawn_again_from_the_following_blocks():
+    def draw(block):  # two numbers of 63 bits, cut to the three bits that hold 4
+        w0, w1, w2, w3 = words_of(6, ("again",), block)
+        return [(w0 << 31 | w1 >> 1) & 7, (w2 << 31 | w3 >> 1) & 7]
+
+    block, values = 4, [value for b in range(4) for value in draw(b)]
+    while missing := [place for place, value in enumerate(values) if value >= 5]:
+        fresh = [value for b in range(block, block + (len(missing) + 1) // 2) for value in draw(b)]
+        block += (len(missing) + 1) // 2
+        for place, value in zip(missing, fresh, strict=False):
+            values[place] = value
+    stream = Stream(6, "again")
+    assert stream.integers(-2, 3, 8).tolist() == [value - 2 for value in values]
+    assert stream.position == block > 4
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (0, 2), (-3, 4), (10, 27), (0, 64)])
+def test_integers_are_evenly_spread(low, high):
+    x = Stream(6, "integers").integers(low, high, 20_000)
+    assert x.dtype == np.int64
+    counts = np.bincount(x - low, minlength=high - low)
+    assert counts.size == high - low
+    freedom = high - low - 1
+    expected = 20_000 / (high - low)
+    assert np.sum((counts - expected) ** 2 / expected) <= freedom + 5 * math.sqrt(2 * freedom)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 2**63), (-(2**63), 0), (-(2**62), 2**62), (2**63 - 2, 2**63)])
+def test_integers_reach_the_ends_of_int64(low, high):
+    x = Stream(6).integers(low, high, 1000).tolist()
+    assert low <= min(x) <= max(x) < high
+    middle = (low + high) // 2
+    assert 400 < sum(value < middle for value in x) < 600
+
+
+@pytest.mark.parametrize(("low", "high"), [(3, 3), (4, 3), (-(2**63), 2**63), (0, 2**63 + 1)])
+def test_integers_refuse_an_empty_or_too_wide_range(low, high):
+    with pytest.raises(InputError, match="give low < high"):
+        Stream(0).integers(low, high, 3)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 1000])
+def test_a_permutation_holds_every_number_once(n):
+    p = Stream(7, "order", n).permutation(n)
+    assert p.dtype == np.int64
+    np.testing.assert_array_equal(np.sort(p), np.arange(n))
+
+
+def test_all_orders_of_four_are_equally_likely():
+    stream = Stream(8, "orders")
+    n = 12_000
+    seen: dict[tuple[int, ...], int] = {}
+    for _ in range(n):
+        order = tuple(stream.permutation(4).tolist())
+        seen[order] = seen.get(order, 0) + 1
+    assert len(seen) == 24
+    assert sum((count - n / 24) ** 2 / (n / 24) for count in seen.values()) < 23 + 5 * math.sqrt(2 * 23)
+
+
+def test_shapes_of_one_value_of_none_and_of_many_axes():
+    stream = Stream(9)
+    assert stream.uniform().shape == ()
+    assert stream.normal((0, 3)).shape == (0, 3)
+    assert stream.integers(0, 8, (2, 3, 5)).shape == (2, 3, 5)
+    assert stream.position == 1 + 0 + 15
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (lambda: Stream(2**64), "the seed is"),
+        (lambda: Stream(0, 1.5), "the purpose holds 1.5"),
+        (lambda: Stream(0, True), "the purpose holds True"),
+        (lambda: Stream(0, position=-1), "position is -1"),
+        (lambda: Stream(0, position=2**64), "position is"),
+        (lambda: Stream(0).uniform((2, -1)), "negative size"),
+        (lambda: Stream(0).permutation(-1), r"permutation\(-1\)"),
+        (lambda: Stream(0).permutation(2**32 + 1), "permutation"),
+    ],
+)
+def test_a_stream_refuses_what_it_cannot_use(action, message):
+    with pytest.raises(InputError, match=message):
+        action()

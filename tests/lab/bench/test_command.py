@@ -1,0 +1,294 @@
+"""`bnengine bench` as a user calls it."""
+
+import io
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from bnengine.cli import bench as module
+from bnengine.cli import main
+from bnengine.errors import BackendError
+from bnengine.lab.bench import NotRun, Report
+from bnengine.lab.bench.cpu import CpuReport
+from bnengine.lab.bench.cpu.cases import COPY, EAGER, JAX, OURS, REFERENCE, Case
+from bnengine.lab.bench.cpu.measure import Measured
+from bnengine.lab.bench.cpu.report import rows
+from bnengine.lab.bench.workloads import WORKLOADS
+from tests.support import require
+
+ENVIRONMENT = {
+    "bnengine": "1.2.3", "python": "3.12.1", "backend": "cupy", "measured_on": "GPU", "device": "NVIDIA H200",
+    "driver": 13000, "processor": "a CPU", "machine": "x86_64", "peers": {"torch": "2.11.0"}, "warnings": [],
+}  # fmt: skip
+
+
+def spread(median):
+    return {"median": median, "low": 0.9 * median, "high": 1.1 * median, "rounds": 21}
+
+
+def report():
+    norm = {
+        "kind": "kernel", "what": "batch norm (65536, 1024)", "variant": "float32", "name": "bnengine", "unit": "bytes",
+        "seconds": spread(6e-4), "rate": 3.58e12, "share": 0.87, "ratio": spread(1.25), "peer": {"void": None},
+        "void": None,
+    }  # fmt: skip
+    lost = {**norm, "what": "another op", "void": "MemoryError: no room"}
+    step = {"kind": "step", "what": "64-100-100-10", "variant": "highest", "launches": None, "void": None}
+    step["floor_seconds"] = 1e-7
+    ours = {**step, "name": "bnengine graph", "seconds": spread(31e-6), "host_seconds": spread(4e-6), "launches": 23}
+    theirs = {**step, "name": "PyTorch eager", "seconds": spread(4e-4), "host_seconds": None, "ratio": spread(12.9)}
+    wrong = {
+        **step,
+        "name": "PyTorch compile",
+        "seconds": None,
+        "host_seconds": None,
+        "void": "at step 3 the loss is 2",
+    }
+    loss = {"first": 2.6, "step": 20, "loss": 2.3081, "difference": 1e-7, "bound": 1e-6}
+    rows = [norm, lost, {**ours, "ratio": None, "loss": loss}, {**theirs, "loss": loss}]
+    rows.append({**wrong, "ratio": None, "loss": {**loss, "loss": 2.0}})
+    return Report(
+        ENVIRONMENT,
+        {"bytes_per_second": 4.12e12},
+        {"flops": {"highest": 5.1e13, "tf32": 4e14, "bfloat16": None}},
+        rows,
+        [NotRun("steps of x", "no time was left")],
+    )
+
+
+class Terminal(io.StringIO):
+    """Somebody looks at it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """The command with a report made beforehand: (exit code, standard output, standard error, what it was asked)."""
+
+    def run(*arguments, found=None):
+        given = []
+
+        def bench(*args, **options):
+            given.append((args, options))
+            return found or report()
+
+        def chosen(name):
+            if isinstance(found, Exception):
+                raise found
+            return SimpleNamespace(name=name or "cupy")
+
+        monkeypatch.setattr(module, "get_backend", chosen)
+        monkeypatch.setattr(module, "bench", bench)
+        monkeypatch.setattr(module, "bench_cpu", bench)
+        with pytest.raises(SystemExit) as end:
+            main(["bench", *arguments])
+        return end.value.code or 0, *capsys.readouterr(), given
+
+    return run
+
+
+def words(out, start):
+    (line,) = [line for line in out.splitlines() if line.startswith(start)]
+    return " ".join(line.split())
+
+
+def test_the_tables_have_a_line_for_each_row(call):
+    code, out, err, _ = call()
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[:3] == [
+        "bnengine 1.2.3, Python 3.12.1, cupy, PyTorch 2.11.0",
+        "GPU: NVIDIA H200, CUDA driver 13000",
+        "copies 4.12 TB/s; multiplies 51 TFLOP/s (highest), 400 TFLOP/s (tf32)",
+    ]
+    norm = "batch norm (65536, 1024) float32 600 µs 3.58 TB/s 87% 1.25 (1.12 to 1.38)"
+    assert words(out, "batch norm") == norm
+    assert words(out, "another op") == "another op float32 void"
+    steps = [" ".join(line.split()) for line in lines if line.startswith("64-100-100-10")]
+    assert steps == [
+        "64-100-100-10 highest bnengine graph 31 µs 100 ns 4 µs 23 2.3081",
+        "64-100-100-10 highest PyTorch eager 400 µs 100 ns 12.90 (11.61 to 14.19) 2.3081",
+        "64-100-100-10 highest PyTorch compile void 2",
+    ]
+
+
+def test_reasons_targets_and_what_was_not_run_are_told_below(call):
+    _, out, _, _ = call()
+    lines = out.splitlines()
+    assert "  another op, float32, bnengine: MemoryError: no room" in lines
+    assert "  64-100-100-10, highest, PyTorch compile: at step 3 the loss is 2" in lines
+    assert "  reached: batch norm (65536, 1024), float32: share 87%, at least 85%" in lines
+    assert "  NOT reached: batch norm (65536, 1024), float32, PyTorch: ratio 1.25, at least 1.30" in lines
+    assert "  reached: 64-100-100-10, highest, PyTorch eager: ratio 12.90, at least 5.00" in lines
+    assert "  reached: 64-100-100-10, highest: host time 4 µs, at most 10 µs" in lines
+    assert "19 of 23 targets (for an H200) were not measured" in lines
+    assert lines[-2:] == ["not run", "  steps of x: no time was left"]
+
+
+def test_a_warning_stands_above_the_figures(call):
+    found = report()
+    found.environment = {**ENVIRONMENT, "warnings": ["OPENBLAS_CORETYPE=Haswell is set"]}
+    assert "warning: OPENBLAS_CORETYPE=Haswell is set" in call(found=found)[1].splitlines()[:4]
+
+
+def test_on_a_terminal_the_tables_are_drawn_and_the_parts_are_told(call, monkeypatch):
+    screen = Terminal()
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr("sys.stdout", screen)
+    monkeypatch.setattr("sys.stderr", screen)
+    *_, given = call()
+    ((_, options),) = given
+    options["say"]("batch norm")
+    lines = screen.getvalue().splitlines()
+    (drawn,) = [line for line in lines if "PyTorch eager" in line and "│" in line]
+    assert [cell.strip() for cell in drawn.split("│")[1:-1]][2:4] == ["PyTorch eager", "400 µs"]
+    assert lines[-1] == "bench: batch norm"
+
+
+def test_a_dash_prints_one_json_object_and_nothing_else(call):
+    code, out, err, given = call("--json", "-")
+    assert (code, err, out.count("\n")) == (0, "", 1)
+    assert json.loads(out) == json.loads(json.dumps(report().to_json()))
+    assert given[0][1]["path"] is None
+
+
+def test_options_reach_the_benchmarks(call):
+    *_, given = call()
+    options = {
+        "only": None, "workloads": WORKLOADS, "precisions": (), "peers": True, "quick": False, "deadline": 600.0,
+        "path": None, "scale": 1, "say": None,
+    }  # fmt: skip
+    assert given == [((None,), options)]
+    arguments = "--backend cupy:1 --only steps --workload 784-512-512-10 --precision tf32 --without-peers --quick"
+    *_, given = call(*arguments.split(), "--deadline", "90", "--scale", "64", "--json", "figures.json")
+    options |= {
+        "only": "steps", "workloads": (WORKLOADS[1],), "precisions": ("tf32",), "peers": False, "quick": True,
+        "deadline": 90.0, "scale": 64, "path": "figures.json",
+    }  # fmt: skip
+    assert given == [(("cupy:1",), options)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--workload", "64-100"), "bench: there is no workload '64-100'; choose from 64-100-100-10, "),
+        (("--precision", "fp8"), "bench: there is no precision 'fp8'; choose from highest, tf32, bfloat16"),
+        (("--only", "ops"), "bench: Invalid value for '--only'"),
+        (("--deadline", "0"), "bench: Invalid value for '--deadline'"),
+        (("--scale", "0"), "bench: Invalid value for '--scale'"),
+        (("more",), "bench: Got unexpected extra argument"),
+    ],
+)
+def test_a_mistake_in_the_options_ends_with_2(call, arguments, told):
+    code, out, err, given = call(*arguments)
+    assert (code, out, given) == (2, "", [])
+    assert err.startswith(told)
+
+
+def test_a_backend_that_cannot_be_used_ends_with_2(call):
+    found = BackendError("get_backend: there is no backend 'numpi'")
+    assert call("--backend", "numpi", found=found)[:3] == (2, "", "get_backend: there is no backend 'numpi'\n")
+
+
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(capsys, tmp_path):
+    with pytest.raises(SystemExit) as end:
+        main(["bench", "--backend", "numpy", "--without-peers", "--json", str(tmp_path / "missing" / "figures.json")])
+    out, err = capsys.readouterr()
+    assert (end.value.code, out) == (2, "")
+    assert "cannot be written (No such file or directory)" in err
+
+
+NUMBERS = {4.21e12: "4.21 TB", 1234.0: "1.23 kB", 31e-6: "31 µB", 1.0: "1 B", 0.0: "0 B", 2e-11: "0.02 nB"}
+
+
+@pytest.mark.parametrize(("value", "told"), NUMBERS.items())
+def test_numbers_are_told_with_their_prefix(value, told):
+    assert module._scaled(value, "B") == told
+
+
+# -- on a CPU -------------------------------------------------------------------------------------------------------
+
+CPU = {
+    "bnengine": "1.2.3", "python": "3.12.1", "numpy": "2.4.0", "peers": {"torch": "2.13.0", "jax": None}, "isa": "v4",
+    "processor": "a CPU", "machine": "x86_64", "threads": 2, "usable_cores": 4, "kernels": "built",
+}  # fmt: skip
+
+
+def cpu_report():
+    roles = (OURS, REFERENCE, COPY, EAGER, JAX)
+    times = {OURS: [2e-5], REFERENCE: [9e-5], COPY: [1e-5], EAGER: [1e-4]}
+    measured = Measured(times, {JAX: "ModuleNotFoundError: No module named 'jax'"}, {}, 3, 1)
+    timed = Case("batch norm (8, 4)", "kernel", roles, {}, COPY, best_peer=0.5, by_floor=1.25, places={"width": 4})
+    lost = Case("step x", "step", (OURS,), {}, best_peer=0.5)
+    found = rows(timed, measured, 2, CPU) + rows(lost, Measured({}, {OURS: "no room"}, {}, 0, 0), 2, CPU)
+    return CpuReport(CPU, 2, rows=found)
+
+
+def test_on_a_cpu_a_line_has_ours_the_best_peer_and_the_ratios(call):
+    code, out, err, _ = call("--backend", "numpy", found=cpu_report())
+    assert (code, err) == (0, "")
+    assert out.splitlines()[:2] == [
+        "bnengine 1.2.3, Python 3.12.1, NumPy 2.4.0, torch 2.13.0",
+        "CPU: a CPU, 2 of 4 cores, instruction set v4",
+    ]
+    assert words(out, "batch norm") == "batch norm (8, 4) 20 µs 90 µs 10 µs 100 µs PyTorch eager 0.200 2.000"
+    assert words(out, "step x") == "step x void"
+    lines = out.splitlines()
+    assert "measured again, because others took the cores: 3 times" in lines
+    assert "warning: 1 figures were disturbed to the end; repeat the run on a machine at rest" in lines
+    assert "  batch norm (8, 4), JAX jit: ModuleNotFoundError: No module named 'jax'" in lines
+    assert "  step x, bnengine: no room" in lines
+    assert "  reached: batch norm (8, 4): 0.2 of the best peer's time, at most 0.5" in lines
+    assert "  NOT reached: batch norm (8, 4): 2 of the floor, at most 1.25" in lines
+    assert lines[-1] == "1 of 3 targets were not measured"
+
+
+def test_on_a_cpu_a_dash_prints_a_list_of_rows(call):
+    code, out, err, given = call("--backend", "numpy", "--json", "-", found=cpu_report())
+    assert (code, err, out.count("\n")) == (0, "", 1)
+    assert json.loads(out) == json.loads(json.dumps(cpu_report().to_json()))
+    assert given[0][1]["path"] is None
+
+
+def test_on_a_cpu_options_reach_the_benchmarks(call, tmp_path):
+    require("matplotlib")
+    picture = tmp_path / "figures.png"
+    arguments = "--only steps --workload 784-512-512-10 --without-peers --quick --threads 2 --deadline 90 --scale 64"
+    code, *_, given = call(
+        "--backend", "numpy", *arguments.split(), "--json", "f.json", "--plot", str(picture), found=cpu_report()
+    )
+    options = {
+        "only": "steps", "workloads": (WORKLOADS[1],), "peers": False, "quick": True, "deadline": 90.0, "threads": 2,
+        "path": "f.json", "sweep": True, "scale": 64, "say": None,
+    }  # fmt: skip
+    assert (code, given) == (0, [((), options)])
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("--backend numpy --precision tf32", "bench: less precision than float32 is for a GPU"),
+        ("--backend numpy --plot f.png --only kernels", "bench: --plot draws training steps, which --only kernels"),
+        ("--backend cupy --threads 2", "bench: --threads, --plot and --only predictions are for a CPU"),
+        ("--backend cupy --plot f.png", "bench: --threads, --plot and --only predictions are for a CPU"),
+        ("--backend cupy --only predictions", "bench: --threads, --plot and --only predictions are for a CPU"),
+        ("--backend numpy --threads 0", "bench: Invalid value for '--threads'"),
+    ],
+)
+def test_what_one_device_lacks_ends_with_2(call, arguments, told):
+    if "plot" in arguments:
+        require("matplotlib")
+    code, out, err, given = call(*arguments.split())
+    assert (code, out, given) == (2, "", [])
+    assert err.startswith(told)
+
+
+def test_more_threads_than_cores_end_with_2(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["bench", "--backend", "numpy", "--threads", "100000"])
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith("bench: --threads 100000, but this process may use ")

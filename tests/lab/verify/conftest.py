@@ -1,0 +1,17 @@
+"""The certificate of this machine, made once for all tests that only look at it."""
+
+import pytest
+
+from bnengine.lab.verify import Certificate, verify
+
+
+@pytest.fixture(scope="package")
+def certificate() -> Certificate:
+    """Quick, on every library that is installed."""
+    return verify(quick=True)
+
+
+@pytest.fixture(scope="package")
+def alone() -> Certificate:
+    """Quick, NumPy's two dtypes alone."""
+    return verify([], quick=True)

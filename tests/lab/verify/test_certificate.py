@@ -1,0 +1,174 @@
+"""What the certificate says where all is well, and how errors, bounds and rows are told."""
+
+import json
+from math import inf
+
+import numpy as np
+import pytest
+
+from bnengine.arrays.backend import available_backends, get_backend
+from bnengine.errors import BackendError, InputError
+from bnengine.fused.cpu._load import available
+from bnengine.lab.verify import Certificate, NotRun, Row, verify
+from bnengine.lab.verify.certificate import Ledger, worst
+from bnengine.lab.verify.variants import DTYPES, fused_variants, narrow_dtypes
+from bnengine.ops import REGISTRY
+
+USABLE = [report.name for report in available_backends() if report.usable]
+NUMPY = get_backend("numpy")
+NATIVE = fused_variants(NUMPY, (*DTYPES, *narrow_dtypes(NUMPY)[0]))[0]  # those with native kernels, if these were built
+
+
+def test_everything_agrees_on_this_machine(certificate):
+    assert [row for row in certificate.rows if not row.ok] == []
+    assert certificate.agreed
+    assert len(certificate.rows) > 400
+
+
+def test_every_op_is_compared_in_every_dtype_on_every_library(certificate):
+    seen = {(row.what.split(":")[0].removeprefix("op "), row.a) for row in certificate.rows if row.what[:3] == "op "}
+    labels = {"numpy float32"} | {f"{n} {d}" for n in USABLE if n != "numpy" for d in ("float32", "float64")}
+    assert "numpy float16" in narrow_labels(USABLE)
+    fused = {(name, v.label) for v in NATIVE for name, op in REGISTRY.items() if v.fused(op) is None}
+    assert seen == {(name, label) for name in REGISTRY for label in labels | narrow_labels(USABLE)} | fused
+
+
+@pytest.mark.parametrize("kind", ["layer", "optimizer", "training"])
+def test_layers_optimizers_and_trainings_are_compared_on_every_library(certificate, kind):
+    seen = {row.a for row in certificate.rows if row.what.startswith(f"{kind} ")}
+    labels = {"numpy float32"} | {f"{n} {d}" for n in USABLE if n != "numpy" for d in ("float32", "float64")}
+    fused = {v.label for v in NATIVE if kind == "training" or v.dtype in DTYPES}
+    assert seen == labels | fused | (narrow_labels(USABLE) if kind == "training" else set())
+
+
+def narrow_labels(names):
+    """The variants in 16 bits of some libraries."""
+    return {f"{name} {dtype}" for name in names for dtype in narrow_dtypes(get_backend(name))[0]}
+
+
+def test_a_training_compares_loss_gradients_proposals_update_and_statistics(certificate):
+    own = {row.what.partition(": ")[2] for row in certificate.rows if row.what.startswith("training 64-32-32-10: ")}
+    needed = {"loss", "gradient 0.W", "gradient 1.gamma", "proposal 1 of 1.mean", "proposal 1 of 4.var"}
+    assert needed | {"verdict norm", "update of parameters", "update of m", "running statistics"} <= own
+
+
+def test_no_bound_is_so_wide_that_it_says_nothing(certificate):
+    """Float32 has 7 digits, float16 3, bfloat16 2; bounds are of the size of the numbers' own rounding times what the
+    pass amplifies. A row tells the bound of the element that came nearest to its own; where all are equal, of any.
+    """
+    rows = [row for row in certificate.rows if row.what.startswith(("training", "optimizer")) and row.bound]
+    differ = [row for row in rows if row.error]
+    assert len(differ) > len(rows) / 3  # libraries that compute alike differ in nothing
+    for row in differ:
+        narrow = {"training in float16": 5e-3, "training in bfloat16": 4e-2}
+        assert row.bound < narrow.get(row.what.partition(":")[0], 1e-3), row
+
+
+def test_what_was_not_run_has_its_reason(certificate):
+    reasons = {left.what: left.why for left in certificate.not_run}
+    assert "training steps 4 to 50" in reasons
+    for report in available_backends():
+        if not report.usable:
+            told = [why for what, why in reasons.items() if what.startswith(report.name)]
+            assert told == [f"{report.reason}; cure: {report.cure}"]
+
+
+@pytest.mark.skipif("cupy" in USABLE, reason="CuPy can be used here")
+def test_without_a_gpu_it_says_that_nothing_fused_ran(certificate):
+    whats = [left.what for left in certificate.not_run]
+    assert "cupy: references and fused versions on a GPU" in whats
+    assert any(what.startswith("fused versions on numpy") for what in whats) == (available() is not None)
+
+
+def test_as_json_it_has_the_documented_keys_and_only_finite_numbers(certificate):
+    found = json.loads(json.dumps(certificate.to_json(), allow_nan=False))
+    assert list(found) == ["agreed", "environment", "rows", "not_run"]
+    assert {"platform", "python", "numpy", "backends", "device", "driver"} <= found["environment"].keys()
+    assert {b["name"] for b in found["environment"]["backends"]} == {r.name for r in available_backends()}
+    assert {tuple(row) for row in found["rows"]} == {("what", "a", "b", "error", "bound", "ok")}
+    assert {tuple(left) for left in found["not_run"]} == {("what", "why")}
+
+
+def test_an_infinite_error_is_null_in_json():
+    row = Row("op x: out (raised OSError: gone)", "a", "b", inf, 0.0, False)
+    found = Certificate(False, {}, (row,), (NotRun("y", "z"),)).to_json()
+    assert found["rows"][0] | {} == {**row._asdict(), "error": None}
+    assert found["not_run"] == [{"what": "y", "why": "z"}]
+
+
+def test_one_seed_gives_the_same_rows_again_and_another_seed_others(alone, certificate):
+    assert alone.rows == tuple(row for row in certificate.rows if row.a.startswith("numpy "))
+    other = verify([], quick=True, seed=1)
+    assert other.agreed
+    assert [row.what for row in other.rows] == [row.what for row in alone.rows]
+    assert other.rows != alone.rows
+
+
+@pytest.mark.parametrize("name", [name for name in USABLE if name != "numpy"])
+def test_a_library_that_was_not_named_is_told_as_not_asked_for(alone, name):
+    assert {row.a for row in alone.rows} == {"numpy float32"} | narrow_labels(["numpy"]) | {v.label for v in NATIVE}
+    assert [left.why for left in alone.not_run if left.what.startswith(name)] == ["it was not asked for"]
+
+
+def test_an_unknown_backend_is_an_error():
+    with pytest.raises(BackendError, match="there is no backend 'numpi'"):
+        verify(["numpi"])
+
+
+def test_a_seed_below_zero_is_an_error():
+    with pytest.raises(InputError, match=r"^verify: seed -1 is below 0"):
+        verify(seed=-1)
+
+
+# -- errors and rows
+
+
+def test_the_worst_element_is_the_one_nearest_to_its_bound():
+    got, expected = np.asarray([1.0, 2.0, 3.0]), np.asarray([1.5, 2.25, 3.0])
+    assert worst(got, expected, np.asarray([10.0, 0.5, 0.0])) == (0.25, 0.5, "")
+
+
+def test_an_element_beyond_its_bound_is_named():
+    error, bound, reason = worst(np.asarray([1.0, 2.5]), np.asarray([1.0, 2.0]), 0.25)
+    assert (error, bound) == (0.5, 0.25)
+    assert reason == ", element 1: 2.5 instead of 2"
+
+
+def test_a_nan_agrees_with_a_nan_alone():
+    nan = np.asarray([np.nan])
+    assert worst(nan, nan, 0.0) == (0.0, 0.0, "")
+    assert worst(nan, np.ones(1), 1e300)[2]
+    assert worst(np.ones(1), nan, np.inf)[2]
+    assert worst(np.ones(1), np.asarray([2.0]), np.nan)[2]
+    assert worst(np.asarray([np.inf]), np.asarray([-np.inf]), 1.0)[2]
+    assert worst(np.asarray([np.inf]), np.asarray([np.inf]), 0.0)[2] == ""
+
+
+def test_another_shape_never_agrees():
+    assert worst(np.ones((3, 1)), np.ones(3), 1e9) == (inf, 0.0, ": shape (3, 1) instead of (3,)")
+
+
+def test_a_bound_of_zero_means_exactly():
+    assert worst(np.ones(2), np.ones(2), 0.0)[2] == ""
+    assert worst(np.ones(1), np.asarray([1 + 2.0**-52]), 0.0)[2]
+
+
+def test_comparisons_of_one_kind_become_one_row_and_a_disagreement_is_never_lost():
+    ledger = Ledger()
+    one, two = np.ones(1), np.asarray([2.0])
+    ledger.compare("x", "first", "a", "b", one, one, 1.0)
+    ledger.compare("x", "second", "a", "b", one, two, 0.5)
+    ledger.compare("x", "third", "a", "b", one, two, 1.5)
+    ledger.compare("x", "third", "a", "c", one, two, 1.5)
+    worst_row, other = ledger.rows()
+    assert worst_row == ("x (second, element 0: 1 instead of 2)", "a", "b", 1.0, 0.5, False)
+    assert other == ("x", "a", "c", 1.0, 1.5, True)
+
+
+def test_what_a_library_raises_is_a_disagreement_with_its_words():
+    ledger = Ledger()
+    with ledger.watching("op affine", "ordinary", "torch float32", "numpy float32"):
+        raise TypeError("no such thing\nmore")
+    (row,) = ledger.rows()
+    assert row.what == "op affine (ordinary: raised TypeError: no such thing)"
+    assert (row.ok, row.error) == (False, inf)

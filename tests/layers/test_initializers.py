@@ -1,0 +1,180 @@
+"""Moments, bounds and orthogonality of initial weights, and that the same stream gives the same bits."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+
+from bnengine.arrays.random import Stream
+from bnengine.errors import InputError
+from bnengine.layers.initializers import (
+    Constant,
+    Glorot,
+    He,
+    Normal,
+    Ones,
+    Orthogonal,
+    Zeros,
+    config_of,
+    from_config,
+    get_initializer,
+)
+
+DRAWING = [He(), Glorot(), Orthogonal(), Normal(0.1)]
+
+
+def stream(*purpose):
+    return Stream(17, "weights", *purpose)
+
+
+def check_moments(values, std, fourth):
+    """Mean 0 and the given std, within 5 standard errors; ``fourth`` is E x^4 / std^4 of the distribution."""
+    n = values.size
+    assert abs(np.mean(values)) < 5 * std / math.sqrt(n)
+    assert abs(np.mean(values**2) / std**2 - 1) < 5 * math.sqrt((fourth - 1) / n)
+    assert abs(np.mean(values**4) / std**4 - fourth) < 0.1 * fourth
+
+
+@pytest.mark.parametrize(("shape", "fan_in"), [((300, 400), 300), ((400, 300), 400), ((3, 3, 64, 128), 576)])
+def test_he_is_normal_with_variance_two_over_fan_in(shape, fan_in):
+    check_moments(He()(stream(), shape), math.sqrt(2 / fan_in), 3.0)
+
+
+@pytest.mark.parametrize(("shape", "fans"), [((300, 400), 700), ((3, 3, 64, 128), 9 * (64 + 128))])
+def test_glorot_is_uniform_within_its_bound(shape, fans):
+    values = Glorot()(stream(), shape)
+    limit = math.sqrt(6 / fans)
+    assert 0.999 * limit < np.max(np.abs(values)) < limit
+    check_moments(values, limit / math.sqrt(3), 9 / 5)
+
+
+def test_normal_has_the_given_std():
+    check_moments(Normal(0.02)(stream(), (1000, 100)), 0.02, 3.0)
+    assert not np.any(Normal(0.0)(stream(), (3,)))
+
+
+@pytest.mark.parametrize("shape", [(50, 50), (80, 30), (30, 80), (3, 3, 4, 20), (1, 5), (5, 1)])
+@pytest.mark.parametrize("gain", [1.0, math.sqrt(2), -0.5])
+def test_orthogonal_has_orthonormal_columns_or_rows(shape, gain):
+    w = Orthogonal(gain)(stream(), shape)
+    assert w.shape == shape
+    matrix = w.reshape(-1, shape[-1])
+    if matrix.shape[0] < matrix.shape[1]:
+        matrix = matrix.T
+    product = matrix.T @ matrix
+    np.testing.assert_allclose(product, gain**2 * np.eye(matrix.shape[1]), rtol=0, atol=20 * 2.0**-53 * gain**2)
+
+
+def test_orthogonal_prefers_no_sign():
+    """The plain Q of a QR routine has a preferred sign on its diagonal; a uniform one has mean 0 and variance 1/n."""
+    diagonals = np.stack([np.diagonal(Orthogonal()(stream(k), (8, 8))) for k in range(500)])
+    assert abs(np.mean(diagonals)) < 5 / math.sqrt(8 * diagonals.size)
+    assert abs(np.mean(diagonals**2) - 1 / 8) < 5 * math.sqrt(2 / 64 / diagonals.size)
+
+
+def test_constants_draw_nothing():
+    source = stream()
+    np.testing.assert_array_equal(Zeros()(source, (2, 3)), np.zeros((2, 3)))
+    np.testing.assert_array_equal(Ones()(source, (4,)), np.ones(4))
+    np.testing.assert_array_equal(Constant(-0.25)(source, (2,)), [-0.25, -0.25])
+    assert source.position == 0
+
+
+@pytest.mark.parametrize("initializer", [*DRAWING, Zeros(), Ones(), Constant(3)])
+def test_values_are_writable_float64_in_rows(initializer):
+    values = initializer(stream(), (7, 5))
+    assert values.dtype == np.float64
+    assert values.shape == (7, 5)
+    assert values.flags.c_contiguous
+    assert values.flags.writeable
+
+
+@pytest.mark.parametrize("initializer", DRAWING)
+def test_the_same_stream_gives_the_same_bits_and_another_gives_others(initializer):
+    first = initializer(stream("a"), (20, 30))
+    assert first.tobytes() == initializer(stream("a"), (20, 30)).tobytes()
+    assert not np.any(first == initializer(stream("b"), (20, 30)))
+
+
+@pytest.mark.parametrize("initializer", [He(), Glorot(), Orthogonal()])
+@pytest.mark.parametrize("shape", [(), (5,), (0, 5), (5, 0)])
+def test_a_shape_without_inputs_and_outputs_is_refused(initializer, shape):
+    with pytest.raises(InputError, match=rf"^{type(initializer).__name__}: the shape is .*give \(inputs, outputs\)"):
+        initializer(stream(), shape)
+
+
+@pytest.mark.parametrize("make", [Normal, Orthogonal, Constant])
+@pytest.mark.parametrize("number", [math.nan, math.inf, "1"])
+def test_a_number_that_is_not_finite_is_refused(make, number):
+    with pytest.raises(InputError, match="give a finite number"):
+        make(number)
+
+
+def test_a_negative_std_is_refused():
+    with pytest.raises(InputError, match="Normal: std is -1"):
+        Normal(-1)
+
+
+def test_names_and_objects_are_found():
+    assert get_initializer("he") == He()
+    assert get_initializer("glorot") == Glorot()
+    assert get_initializer("orthogonal") == Orthogonal(1.0)
+    assert get_initializer("zeros") == Zeros()
+    assert get_initializer("ones") == Ones()
+    given = Normal(0.5)
+    assert get_initializer(given) is given
+
+    def ramp(_stream, shape):
+        return np.linspace(0, 1, math.prod(shape)).reshape(shape)
+
+    assert get_initializer(ramp) is ramp
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("xavier", "there is no 'xavier'; choose from he, glorot"),
+        ("normal", r"needs a number; give an object such as Normal\(std=0.01\)"),
+        ("constant", "needs a number"),
+        (He, r"He is a class; give an object of it, He\(...\)"),
+        (3, "3 cannot be called"),
+    ],
+)
+def test_what_is_no_initializer_is_refused_with_the_cure(given, message):
+    with pytest.raises(InputError, match=message):
+        get_initializer(given)
+
+
+@pytest.mark.parametrize("initializer", [*DRAWING, Constant(1.0)])
+def test_initializers_cannot_be_changed(initializer):
+    for field in dataclasses.fields(initializer):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(initializer, field.name, 2.0)
+
+
+@pytest.mark.parametrize("initializer", [*DRAWING, Orthogonal(0.5), Zeros(), Ones(), Constant(3)])
+def test_a_configuration_survives_json(initializer):
+    config = json.loads(json.dumps(config_of(initializer)))
+    assert from_config(config) == initializer
+    assert get_initializer(config) == initializer
+
+
+def test_an_initializer_of_the_users_own_has_no_configuration():
+    with pytest.raises(InputError, match=r"cannot be saved by its configuration; save its state_dict\(\) instead"):
+        config_of(lambda _stream, shape: np.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({}, "there is no None; choose from He"),
+        ({"type": "Xavier"}, "there is no 'Xavier'"),
+        ({"type": "He", "std": 1.0}, r"He takes \(\), not \(std\)"),
+        ({"type": "Normal"}, r"Normal takes \(std\), not \(\)"),
+    ],
+)
+def test_a_configuration_of_something_else_is_refused(config, message):
+    with pytest.raises(InputError, match=message):
+        from_config(config)

@@ -1,0 +1,211 @@
+"""Optimizers: their moves against recursions written out here, their rows, slots, options and errors."""
+
+import json
+
+import numpy as np
+import pytest
+
+from bnengine.errors import InputError
+from bnengine.layers import BatchNorm, Dense
+from bnengine.network.sequential import Sequential
+from bnengine.optim.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, RMSprop, get_optimizer
+from tests.network.support import batch, step_of
+
+RATES = [0.1, 0.05, 0.2, 0.1, 0.01, 0.3]
+
+
+def sgd(p, g, rate, _t, s, *, momentum=0.0, nesterov=False, weight_decay=0.0):
+    g = g + weight_decay * p
+    s["v"] = momentum * s.get("v", 0.0) + g
+    return p - rate * (g + momentum * s["v"] if nesterov else s["v"])
+
+
+def rmsprop(p, g, rate, _t, s, *, rho=0.99, eps=1e-8, inside=False, centred=False, momentum=0.0, weight_decay=0.0):
+    g = g + weight_decay * p
+    s["s"] = rho * s.get("s", 0.0) + (1 - rho) * g**2
+    s["mu"] = rho * s.get("mu", 0.0) + (1 - rho) * g
+    spread = s["s"] - s["mu"] ** 2 if centred else s["s"]
+    move = g / (np.sqrt(spread + eps) if inside else np.sqrt(spread) + eps)
+    s["v"] = momentum * s.get("v", 0.0) + move
+    return p - rate * s["v"]
+
+
+def adam(p, g, rate, t, s, *, beta1=0.9, beta2=0.999, eps=1e-8, amsgrad=False, correct=True, l2=0.0, decoupled=0.0):
+    g = g + l2 * p
+    s["m"] = beta1 * s.get("m", 0.0) + (1 - beta1) * g
+    s["v"] = beta2 * s.get("v", 0.0) + (1 - beta2) * g**2
+    s["most"] = np.maximum(s.get("most", 0.0), s["v"])
+    c1, c2 = (1 - beta1**t, 1 - beta2**t) if correct else (1, 1)
+    second = s["most"] if amsgrad else s["v"]
+    return p - rate * (s["m"] / c1 / (np.sqrt(second / c2) + eps)) - rate * decoupled * p
+
+
+CASES = [
+    (SGD(), sgd, {}),
+    (SGD(momentum=0.9), sgd, {"momentum": 0.9}),
+    (SGD(0.8, nesterov=True), sgd, {"momentum": 0.8, "nesterov": True}),
+    (SGD(momentum=0.5, weight_decay=0.1), sgd, {"momentum": 0.5, "weight_decay": 0.1}),
+    (RMSprop(), rmsprop, {}),
+    (RMSprop(rho=0.9, eps=1e-3), rmsprop, {"rho": 0.9, "eps": 1e-3}),
+    (RMSprop(eps=1e-2, eps_placement="inside"), rmsprop, {"eps": 1e-2, "inside": True}),
+    (RMSprop(rho=0.5, eps=1e-2, centred=True), rmsprop, {"rho": 0.5, "eps": 1e-2, "centred": True}),
+    (RMSprop(momentum=0.9, weight_decay=0.1), rmsprop, {"momentum": 0.9, "weight_decay": 0.1}),
+    (
+        RMSprop(rho=0.5, eps=1e-2, eps_placement="inside", centred=True, momentum=0.7),
+        rmsprop,
+        {"rho": 0.5, "eps": 1e-2, "inside": True, "centred": True, "momentum": 0.7},
+    ),
+    (Adam(), adam, {}),
+    (Adam(beta1=0.5, beta2=0.9, eps=1e-2), adam, {"beta1": 0.5, "beta2": 0.9, "eps": 1e-2}),
+    (Adam(beta2=0.5, amsgrad=True), adam, {"beta2": 0.5, "amsgrad": True}),
+    (Adam(bias_correction=False), adam, {"correct": False}),
+    (Adam(weight_decay=0.1), adam, {"l2": 0.1}),
+    (AdamW(), adam, {"decoupled": 0.01}),
+    (AdamW(weight_decay=0.3, amsgrad=True, beta2=0.5), adam, {"decoupled": 0.3, "amsgrad": True, "beta2": 0.5}),
+]
+
+
+@pytest.mark.parametrize(("optimizer", "rule", "options"), CASES, ids=[str(c[0].config()) for c in CASES])
+@pytest.mark.parametrize("clip", [None, 0.05])
+def test_six_steps_are_those_of_the_rule_and_biases_gamma_and_beta_do_not_decay(rng, optimizer, rule, options, clip):
+    network = Sequential(Dense(4, 3), BatchNorm(3), Dense(3, 2), backend="numpy", dtype="float64", seed=5)
+    step = step_of(network, optimizer, clip_norm=clip)
+    step.schedule(RATES)
+    expected = {name: array.copy() for name, array in network.named_parameters().items()}
+    states = {name: {} for name in expected}
+    undecayed = {k: 0.0 for k in ("weight_decay", "l2", "decoupled") if k in options}
+    for t, rate in enumerate(RATES, start=1):
+        step([batch(rng.standard_normal((8, 4)), rng.standard_normal((8, 2)))])
+        factor = 1.0 if clip is None else min(1.0, clip / step.report().norm)
+        for name, handle in network.named_handles().items():
+            if name in expected:
+                mine = options if name.endswith("W") else options | undecayed
+                gradient = step.gradients[handle] * factor
+                expected[name] = rule(expected[name], gradient, rate, t, states[name], **mine)
+    for name, array in network.named_parameters().items():
+        np.testing.assert_allclose(array, expected[name], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "slots"),
+    [
+        (SGD(), {"velocity": False}),
+        (SGD(momentum=0.1), {"velocity": True}),
+        (RMSprop(), {"square": True, "mean": False, "velocity": False}),
+        (RMSprop(centred=True), {"square": True, "mean": True, "velocity": False}),
+        (RMSprop(momentum=0.1), {"square": True, "mean": False, "velocity": True}),
+        (Adam(), {"m": True, "v": True, "largest": False}),
+        (Adam(amsgrad=True), {"m": True, "v": True, "largest": True}),
+        (AdamW(), {"m": True, "v": True, "largest": False}),
+    ],
+)
+def test_the_slots_of_a_variant_in_the_order_of_the_op(optimizer, slots):
+    assert list(optimizer.slots().items()) == list(slots.items())
+    fields = optimizer.op.fields
+    assert ("parameters", *slots, "shadow") == fields
+
+
+def test_the_rows_of_the_table():
+    assert SGD().row(0.1, 3) == (0.1,)
+    assert RMSprop().row(0.1, 3) == (0.1,)
+    assert Adam().row(0.1, 1) == (0.1, 1 - 0.9, 1 - 0.999)
+    assert Adam(beta1=0.5, beta2=0.25).row(0.2, 3) == (0.2, 0.875, 1 - 0.25**3)
+    assert Adam(bias_correction=False).row(0.1, 3) == (0.1, 1.0, 1.0)
+    assert AdamW(beta1=0.0).row(0.1, 7)[1] == 1.0
+
+
+def test_the_options_of_the_ops():
+    assert SGD(0.9, True, 0.1).options() == {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}
+    assert RMSprop().options() == {
+        "rho": 0.99, "eps": 1e-8, "momentum": 0.0, "weight_decay": 0.0, "eps_inside": False,
+    }  # fmt: skip
+    assert RMSprop(eps_placement="inside").options()["eps_inside"] is True
+    assert Adam().options() == {
+        "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0, "decoupled": False,
+    }  # fmt: skip
+    assert AdamW().options() == {
+        "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.01, "decoupled": True,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("cls", "options", "text"),
+    [
+        (SGD, {"momentum": 1.0}, r"momentum 1\.0 is not in \[0, 1\); it is the share of the old value kept"),
+        (SGD, {"momentum": -0.1}, r"momentum -0\.1"),
+        (SGD, {"nesterov": True}, r"nesterov needs a momentum; give momentum=0\.9, say"),
+        (SGD, {"weight_decay": -0.1}, r"weight_decay -0\.1 is not a finite number from 0 up"),
+        (SGD, {"weight_decay": float("inf")}, "weight_decay inf"),
+        (SGD, {"weight_decay": float("nan")}, "weight_decay nan"),
+        (RMSprop, {"rho": 1.0}, r"rho 1\.0 is not in \[0, 1\)"),
+        (RMSprop, {"rho": -0.5}, r"rho -0\.5"),
+        (RMSprop, {"momentum": 1.5}, r"momentum 1\.5"),
+        (RMSprop, {"eps": 0.0}, r"eps 0\.0 is not a finite number above 0"),
+        (RMSprop, {"eps": float("inf")}, "eps inf"),
+        (RMSprop, {"eps_placement": "under"}, r"eps_placement 'under' is not 'outside' or 'inside' of the square root"),
+        (RMSprop, {"weight_decay": -1.0}, r"weight_decay -1\.0"),
+        (Adam, {"beta1": 1.0}, r"beta1 1\.0"),
+        (Adam, {"beta2": 1.0}, r"beta2 1\.0"),
+        (Adam, {"beta2": -0.1}, r"beta2 -0\.1"),
+        (Adam, {"eps": -1e-8}, "eps -1e-08"),
+        (Adam, {"weight_decay": -1.0}, r"weight_decay -1\.0"),
+        (AdamW, {"beta1": 1.0}, r"beta1 1\.0"),
+        (AdamW, {"eps": 0.0}, r"eps 0\.0"),
+        (AdamW, {"weight_decay": -1.0}, r"weight_decay -1\.0"),
+    ],
+)
+def test_an_unusable_option_is_an_error_that_echoes_it(cls, options, text):
+    with pytest.raises(InputError, match=rf"^{cls.__name__}: {text}"):
+        cls(**options)
+
+
+def test_the_edges_of_the_options_are_allowed():
+    assert SGD(momentum=0.0, weight_decay=0.0).momentum == 0.0
+    assert SGD(momentum=0.999).momentum == 0.999
+    assert Adam(beta1=0.0, beta2=0.0, eps=1e-300).eps == 1e-300
+    assert RMSprop(rho=0.0, weight_decay=1e300).weight_decay == 1e300
+
+
+@pytest.mark.parametrize("optimizer", [case[0] for case in CASES], ids=repr)
+def test_a_configuration_gives_the_same_optimizer(optimizer):
+    again = get_optimizer(json.loads(json.dumps(optimizer.config())))
+    assert again == optimizer
+    assert type(again) is type(optimizer)
+    assert get_optimizer(optimizer) is optimizer
+
+
+def test_names():
+    assert {"sgd": SGD, "rmsprop": RMSprop, "adam": Adam, "adamw": AdamW} == OPTIMIZERS
+    for name, cls in OPTIMIZERS.items():
+        assert get_optimizer(name) == cls()
+        assert get_optimizer({"name": name}) == cls()
+        assert issubclass(cls, Optimizer)
+    assert Adam() != AdamW(weight_decay=0.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ("lion", "no optimizer 'lion'; choose one of sgd, rmsprop, adam, adamw"),
+        ({"name": "lion"}, "no optimizer 'lion'"),
+        ({"momentum": 0.9}, "no optimizer None"),
+        ({"name": "sgd", "beta1": 0.9}, "sgd has no option 'beta1'; it takes momentum, nesterov, weight_decay"),
+        ({"name": "adam", "lr": 0.1}, "adam has no option 'lr'; it takes beta1, beta2"),
+    ],
+)
+def test_an_unknown_name_or_option_is_an_error(given, text):
+    before = dict(given) if isinstance(given, dict) else given
+    with pytest.raises(InputError, match=rf"^optimizer: {text}"):
+        get_optimizer(given)
+    assert given == before
+
+
+def test_the_defaults_are_those_of_the_documentation():
+    assert SGD().config() == {"name": "sgd", "momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
+    assert RMSprop().config() == {
+        "name": "rmsprop", "rho": 0.99, "eps": 1e-8, "eps_placement": "outside", "centred": False, "momentum": 0.0,
+        "weight_decay": 0.0,
+    }  # fmt: skip
+    common = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "amsgrad": False, "bias_correction": True}
+    assert Adam().config() == {"name": "adam", **common, "weight_decay": 0.0}
+    assert AdamW().config() == {"name": "adamw", **common, "weight_decay": 0.01}

@@ -1,0 +1,215 @@
+"""Learning rate schedules: figures worked by hand, edges, configurations, and every mistake named."""
+
+import json
+from math import sqrt
+
+import numpy as np
+import pytest
+
+from bnengine.errors import InputError
+from bnengine.optim.schedules import (
+    Constant,
+    Cosine,
+    Observer,
+    OneCycle,
+    Plateau,
+    Schedule,
+    Step,
+    WarmUp,
+    from_spec,
+    get_schedule,
+)
+
+ALL = [
+    Constant(0.1),
+    Step(0.1, 10, 0.5),
+    Cosine(0.1, 100, 0.01),
+    OneCycle(0.1, 100),
+    Plateau(0.1, 0.5, 2),
+    WarmUp(Cosine(0.1, 90), 10, 0.001),
+    WarmUp(Plateau(0.1), 10),
+]
+
+
+def test_a_constant_stays():
+    assert Constant(0.1).for_steps(0, 3) == [0.1, 0.1, 0.1]
+
+
+def test_steps_drop_after_every_so_many():
+    assert Step(0.8, 2, 0.5).for_steps(0, 6) == [0.8, 0.8, 0.4, 0.4, 0.2, 0.2]
+
+
+def test_a_cosine_falls_to_its_floor_and_stays():
+    rates = Cosine(3.0, 4, 1.0).for_steps(0, 7)
+    half = sqrt(0.5)
+    assert rates == pytest.approx([3, 2 + half, 2, 2 - half, 1, 1, 1], rel=1e-15)
+    assert rates[4:] == [1, 1, 1]
+
+
+def test_one_cycle_rises_and_falls_between_three_rates():
+    schedule = OneCycle(1.0, 11, rise=4 / 11, divisor=10, final_divisor=100)  # up to step 3, down to step 10
+    rates = schedule.for_steps(0, 13)
+    assert rates[0] == pytest.approx(0.1, rel=1e-14)
+    assert rates[1] == pytest.approx(0.1 + 0.9 * 0.25, rel=1e-14)
+    assert rates[2] == pytest.approx(0.1 + 0.9 * 0.75, rel=1e-14)
+    assert rates[3] == pytest.approx(1.0, rel=1e-14)
+    assert rates[10] == pytest.approx(0.001, rel=1e-14)
+    assert rates[10:] == [rates[10]] * 3
+    assert sorted(rates[3:11], reverse=True) == rates[3:11]
+    linear = OneCycle(1.0, 11, rise=4 / 11, divisor=10, final_divisor=100, anneal="linear").for_steps(0, 11)
+    assert linear == pytest.approx([*np.linspace(0.1, 1, 4), *np.linspace(1, 0.001, 8)[1:]], rel=1e-14)
+
+
+@pytest.mark.parametrize("rise", [0.0, 0.3, 0.99])
+@pytest.mark.parametrize("total", [1, 2, 3])
+def test_one_cycle_is_defined_for_the_shortest_runs(rise, total):
+    rates = OneCycle(1.0, total, rise).for_steps(0, total)
+    assert max(rates) <= 1
+    assert min(rates) >= 1 / 25e4
+    assert total > 1 or rates == [1.0]
+
+
+def test_warm_up_spends_no_step_at_zero_and_ends_at_the_full_rate():
+    assert WarmUp(Constant(0.8), 4).for_steps(0, 6) == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8, 0.8], rel=1e-15)
+    assert WarmUp(Constant(0.5), 2, start=0.1).for_steps(0, 3) == pytest.approx([0.3, 0.5, 0.5], rel=1e-15)
+
+
+def test_after_the_warm_up_the_wrapped_schedule_begins_at_its_beginning():
+    cosine = Cosine(0.1, 7)
+    assert WarmUp(cosine, 3).for_steps(3, 7) == cosine.for_steps(0, 7)
+
+
+@pytest.mark.parametrize("make", [Cosine, OneCycle])
+def test_an_open_length_is_resolved_once(make):
+    schedule = make(0.1)
+    with pytest.raises(InputError, match="total_steps is not set"):
+        schedule.rate(0)
+    assert schedule.resolved(50) == make(0.1, 50)
+    assert make(0.1, 20).resolved(50) == make(0.1, 20)
+    assert WarmUp(make(0.1), 10).resolved(50) == WarmUp(make(0.1, 40), 10)
+
+
+@pytest.mark.parametrize("schedule", ALL, ids=repr)
+def test_every_schedule_keeps_the_protocol(schedule):
+    assert isinstance(schedule, Schedule)
+    rates = schedule.for_steps(0, 120)
+    assert rates == [schedule.rate(step) for step in range(120)]
+    assert schedule.for_steps(17, 5) == rates[17:22]
+    assert schedule.for_steps(3, 0) == []
+    assert all(type(rate) is float and 0 <= rate <= 0.1 for rate in rates)
+    assert isinstance(schedule, Observer) == isinstance(schedule, Plateau | WarmUp)
+    assert schedule.resolved(100) == schedule.resolved(None) == schedule
+    with pytest.raises(InputError, match="first is -1"):
+        schedule.for_steps(-1, 2)
+
+
+@pytest.mark.parametrize("schedule", [*ALL, Cosine(0.1), WarmUp(OneCycle(0.1), 5)], ids=repr)
+def test_a_configuration_makes_the_same_schedule_again(schedule):
+    config = schedule.config()
+    assert None not in config.values()
+    assert from_spec(**json.loads(json.dumps(config))) == schedule
+
+
+def test_rates_of_numpy_and_integers_are_float64():
+    assert Constant(1).rate(np.int64(3)) == 1.0
+    assert type(Step(np.float64(0.5), np.int64(2)).rate(np.int64(5))) is float
+    assert get_schedule(0.25) == Constant(0.25)
+    schedule = Cosine(0.1, 5)
+    assert get_schedule(schedule) is schedule
+
+
+def observed(schedule, metrics):
+    rates = []
+    for metric in metrics:
+        schedule.observe(metric)
+        rates.append(schedule.rate(0))
+    return rates
+
+
+def test_a_plateau_drops_when_patience_has_run_out():
+    metrics = [1.0, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9]
+    assert observed(Plateau(0.8, 0.5, patience=2), metrics) == [0.8, 0.8, 0.8, 0.8, 0.4, 0.4, 0.4, 0.2]
+    assert observed(Plateau(0.8, 0.5, patience=0), metrics[:4]) == [0.8, 0.8, 0.4, 0.2]
+
+
+def test_a_plateau_asks_for_more_than_its_threshold():
+    metrics = [1.0, 0.95, 0.89, 0.88]
+    assert observed(Plateau(1.0, 0.5, patience=0, threshold=0.1), metrics) == [1, 0.5, 0.5, 0.25]
+    below = [-1.0, -1.05, -1.11]  # negative figures must improve by the same margin
+    assert observed(Plateau(1.0, 0.5, patience=0, threshold=0.1), below) == [1, 0.5, 0.5]
+    accuracy = [0.5, 0.5, 0.6]
+    assert observed(Plateau(1.0, 0.5, patience=0, best="highest"), accuracy) == [1, 0.5, 0.5]
+
+
+def test_a_plateau_stops_at_its_minimum_and_never_rises():
+    assert observed(Plateau(1.0, 0.1, patience=0, minimum=0.05), [1.0] * 4) == [1, 0.1, 0.05, 0.05]
+    assert observed(Plateau(1.0, 0.5, patience=0, minimum=2.0), [1.0] * 3) == [1, 1, 1]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("best", ["lowest", "highest"])
+def test_a_metric_that_is_not_finite_is_no_improvement(bad, best):
+    schedule = Plateau(1.0, 0.5, patience=0, best=best)
+    assert observed(schedule, [bad, 1.0, bad, 1.0]) == [0.5, 0.5, 0.25, 0.125]
+
+
+@pytest.mark.parametrize("best", ["lowest", "highest"])
+@pytest.mark.parametrize("cut", range(7))
+def test_a_plateau_continues_from_its_state(best, cut, rng):
+    metrics = rng.standard_normal(20).tolist()
+    make = {"patience": 1, "best": best}
+    whole, before, after = (WarmUp(Plateau(1.0, 0.5, **make), 3) for _ in range(3))
+    expected = observed(whole, metrics)
+    observed(before, metrics[:cut])
+    after.load_state_dict(json.loads(json.dumps(before.state_dict())))
+    assert after.state_dict() == before.state_dict()
+    assert observed(after, metrics[cut:]) == expected[cut:]
+
+
+def test_a_state_that_is_none_is_refused():
+    with pytest.raises(InputError, match="a state has rate, waited and best"):
+        Plateau(0.1).load_state_dict({"rate": 1.0})
+    with pytest.raises(InputError, match="has no state"):
+        WarmUp(Constant(0.1), 2).load_state_dict({"rate": 1.0})
+    WarmUp(Constant(0.1), 2).load_state_dict({})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Constant(-0.1), "Constant: learning_rate is -0.1; give a finite number, 0 or more"),
+        (lambda: Constant(float("nan")), "Constant: learning_rate is nan"),
+        (lambda: Constant(True), "learning_rate is True"),
+        (lambda: get_schedule("fast"), "learning_rate is 'fast'"),
+        (lambda: Step(0.1, 0), "Step: every is 0; give a whole number, 1 or more"),
+        (lambda: Step(0.1, 2, 1.5), "Step: factor is 1.5"),
+        (lambda: Cosine(0.1, 10, 0.2), "Cosine: floor 0.2 is above the learning rate 0.1"),
+        (lambda: Cosine(0.1, 2.5), "Cosine: total_steps is 2.5"),
+        (lambda: OneCycle(0.1, 10, rise=1.0), "OneCycle: rise is 1.0"),
+        (lambda: OneCycle(0.1, 10, divisor=0.5), "OneCycle: divisor is 0.5"),
+        (lambda: OneCycle(0.1, 10, anneal="quick"), "choose 'cosine' or 'linear'"),
+        (lambda: WarmUp(0.1, 3), "WarmUp: cannot go in front of 0.1"),
+        (lambda: WarmUp(WarmUp(Constant(0.1), 3), 3), "WarmUp: cannot go in front of WarmUp"),
+        (lambda: WarmUp(Constant(0.1), 0), "WarmUp: steps is 0"),
+        (lambda: WarmUp(Cosine(0.1), 10).resolved(10), "10 steps of warm-up fill the run of 10"),
+        (lambda: Cosine(0.1).resolved(0), "total_steps is 0"),
+        (lambda: Plateau(0.1, factor=1.0), "Plateau: factor is 1.0"),
+        (lambda: Plateau(0.1, patience=-1), "Plateau: patience is -1"),
+        (lambda: Plateau(0.1, best="most"), "choose 'lowest'"),
+        (lambda: from_spec("linear", rate=0.1), "there is no 'linear'; choose one of constant, step, cosine"),
+        (lambda: from_spec("cosine", rate=0.1, every=3), "there is no option every; it has floor"),
+        (lambda: from_spec("constant", rate=0.1, every=3), "there is no option every; it has none"),
+        (lambda: from_spec("step", rate=0.1), "schedule step: every must be given"),
+        (lambda: from_spec("one_cycle", rate=-1), "OneCycle: peak is -1"),
+    ],
+)
+def test_every_mistake_is_named(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_the_command_lines_words_give_schedules():
+    assert from_spec("constant", rate=0.1, total_steps=7) == Constant(0.1)
+    assert from_spec("one-cycle", rate=0.1, total_steps=9, rise=0.4) == OneCycle(0.1, 9, 0.4)
+    assert from_spec("cosine", rate=0.1, total_steps=100, warm_up=10) == WarmUp(Cosine(0.1, 90), 10)
+    assert from_spec("step", rate=0.1, every=5, warm_up=2, warm_up_start=0.01) == WarmUp(Step(0.1, 5), 2, 0.01)

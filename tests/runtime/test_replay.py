@@ -1,0 +1,264 @@
+"""A recorded step replayed: the same bytes, the same memory, and every setting that is baked in."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bnengine import data
+from bnengine.errors import InputError
+from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Layer, deliver
+from bnengine.losses import SoftmaxCrossEntropy
+from bnengine.network.sequential import Sequential
+from bnengine.ops import REGISTRY, using
+from bnengine.optim.optimizers import Adam, AdamW
+from bnengine.runtime.flat import Parameter
+from bnengine.runtime.memory import Arena
+from bnengine.training.step import Step
+
+from .toy import installed
+
+DIGITS = data.load_digits()
+X, Y = (DIGITS.x.reshape(-1, 64) / 16).astype(np.float32), DIGITS.y
+
+
+@pytest.fixture(autouse=True)
+def _toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch)
+
+
+def network(width: int = 24) -> Sequential:
+    hidden = [Dense(64, width), BatchNorm(width), Activation("relu"), Dense(width, width), BatchNorm(width)]
+    return Sequential(*hidden, Activation("relu"), Dense(width, 10), backend="numpy")
+
+
+def batch(rows: np.ndarray) -> data.Batch:
+    return data.Batch(X[rows], Y[rows], None, rows)
+
+
+def make(**options: Any) -> Step:
+    with using("fused"):
+        memory = Arena()
+    step = Step(network(), options.pop("optimizer", Adam()), SoftmaxCrossEntropy(), memory=memory, **options)
+    step.schedule([1e-3 * 0.99**t for t in range(400)])
+    return step
+
+
+def groups(steps: int) -> list[list[data.Batch]]:
+    """Two micro-batches of 32, the last group of an epoch ragged; one NaN on the way."""
+    rng, made = np.random.default_rng(0), []
+    for i in range(steps):
+        rows = rng.integers(0, len(X), 64 if i % 8 else 45)
+        group = [batch(rows[:32]), batch(rows[32:])]
+        if i == steps // 2:
+            x = group[1].x.copy()
+            x[3, 5] = np.nan
+            group[1] = group[1]._replace(x=x)
+        made.append(group)
+    return made
+
+
+def snapshot(step: Step) -> list[bytes]:
+    network = step.network
+    arrays = [network.parameters.array, network.statistics.array, step.counters, step.sums, step.value]
+    arrays += [a for a in step.verdict if a is not None]
+    return [a.tobytes() for a in (*arrays, *(flat.array for flat in step.slots.values() if flat is not None))]
+
+
+def test_replayed_training_is_eager_training_byte_for_byte() -> None:
+    eager, replayed = make(replay=False, clip_norm=1.0), make(clip_norm=1.0)
+    for group in groups(1000):
+        eager(group)
+        replayed(group)
+        assert snapshot(eager) == snapshot(replayed)
+    assert not eager.plans
+    assert len(replayed.plans) == 2
+    assert all(not plan.reasons and len(plan.launches) > 20 for plan in replayed.plans.values())
+    assert replayed.report().skipped == 1
+
+
+def test_statistics_of_each_micro_batch_are_replayed_too() -> None:
+    eager = make(replay=False, statistics="per_micro_batch")
+    replayed = make(statistics="per_micro_batch")
+    for group in groups(20):
+        eager(group)
+        replayed(group)
+        assert snapshot(eager) == snapshot(replayed)
+    assert len(replayed.proposals) == 2
+
+
+def test_replay_by_blocks_gives_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, blocks = make(), make()
+    group = [batch(np.arange(50))]
+    for step in (whole, blocks):
+        step(group)
+    (plan,) = blocks.plans.values()
+    monkeypatch.setattr(plan, "replay", lambda: plan.replay_by_blocks(24))
+    for _ in range(5):
+        whole(group)
+        blocks(group)
+    assert snapshot(whole) == snapshot(blocks)
+
+
+def test_memory_full_of_nan_before_a_step_changes_nothing() -> None:
+    clean, poisoned = make(), make()
+    for group in groups(30):
+        clean(group)
+        poisoned.memory.poison()
+        poisoned(group)
+    assert snapshot(clean) == snapshot(poisoned)
+
+
+def test_a_larger_batch_retires_the_plans_that_point_to_older_memory() -> None:
+    eager, replayed = make(replay=False), make()
+    for rows in (20, 20, 64, 20, 20):
+        for step in (eager, replayed):
+            step([batch(np.arange(rows))])
+    assert snapshot(eager) == snapshot(replayed)
+
+
+@pytest.mark.parametrize("change", ["clip_norm", "optimizer", "freeze", "freeze parameters"])
+def test_another_setting_is_another_plan(change: str) -> None:
+    eager, replayed = make(replay=False, clip_norm=0.5), make(clip_norm=0.5)
+    for i in range(6):
+        for step in (eager, replayed):
+            if i == 3 and change == "clip_norm":
+                step.clip_norm = 0.1
+            if i == 3 and change == "optimizer":
+                step.optimizer = replace(step.optimizer, beta1=0.5)
+            if i == 3 and change == "freeze":
+                step.network.freeze("statistics", "1")
+            if i == 3 and change == "freeze parameters":
+                step.network.freeze("parameters", "0.W")
+            step([batch(np.arange(40))])
+        assert snapshot(eager) == snapshot(replayed)
+    assert len(replayed.plans) == 2
+
+
+@pytest.mark.parametrize("kinds", [("parameters",), ("statistics",), ("parameters", "statistics")], ids=" and ".join)
+def test_what_is_frozen_again_keeps_nothing_of_the_time_between(kinds: tuple[Any, ...]) -> None:
+    names = {"parameters": "0.W", "statistics": "1"}
+    eager, replayed = make(replay=False, clip_norm=0.5), make(clip_norm=0.5)
+    for frozen in (True, False, True, False, True):
+        for step in (eager, replayed):
+            change = step.network.freeze if frozen else step.network.thaw
+            for kind in kinds:
+                change(kind, names[kind])
+            for _ in range(2):
+                step([batch(np.arange(40))])
+                exported = step.network.export(step.gradients, step.proposals[0])
+                assert exported["0.W"].any() != (frozen and "parameters" in kinds)
+                assert exported["1.running_count"].any() != (frozen and "statistics" in kinds)
+        assert snapshot(eager) == snapshot(replayed)
+    assert len(replayed.plans) == 2
+
+
+def test_a_new_table_of_rates_is_read_by_the_same_plan() -> None:
+    eager, replayed = make(replay=False), make()
+    for rate in (1e-3, 1e-2, 1e-4):
+        for step in (eager, replayed):
+            step.schedule([rate] * 10)
+            for _ in range(3):
+                step([batch(np.arange(40))])
+        assert snapshot(eager) == snapshot(replayed)
+    assert len(replayed.plans) == 1
+
+
+def test_one_op_without_a_fused_version_makes_the_step_eager_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(REGISTRY["hits"], "fused_names", ())
+    step = Step(network(), Adam(), SoftmaxCrossEntropy())
+    for _ in range(3):
+        step([batch(np.arange(40))])
+    (plan,) = step.plans.values()
+    assert plan.reasons == ["hits"]
+
+
+def test_arithmetic_between_ops_is_refused_in_a_recorded_step() -> None:
+    class Doubling(Activation):
+        def followed_by(self, after: Any) -> Any:
+            return self, after
+
+        def forward(self, x: Any, run: Any) -> Any:
+            return super().forward(x * 2, run)
+
+    with using("fused"):
+        memory = Arena("auto")
+    layers = Dense(64, 8), BatchNorm(8), Dropout(0.0), Doubling("relu"), Dense(8, 10)
+    step = Step(Sequential(*layers, backend="numpy"), AdamW(), SoftmaxCrossEntropy(), memory=memory)
+    step([batch(np.arange(40))])
+    (plan,) = step.plans.values()
+    assert "activation" in plan.reasons  # it has no fused version here, so nothing was lost: the step stays eager
+
+
+class Shifted(Layer):
+    """x + b, without an op."""
+
+    def __init__(self) -> None:
+        self.b = Parameter((24,))
+
+    def handles(self) -> Any:
+        return {"b": self.b}
+
+    def forward(self, x: Any, run: Any) -> Any:
+        def pullback(dy: Any, grads: Any, *, dx: Any = True) -> Any:
+            grads.put(self.b, dy.sum(0))
+            return deliver(dy, dx, run.memory)
+
+        return x + self.b.value, pullback
+
+
+class Unmoved(Shifted):
+    """x as it is; b gets a gradient all the same, which no launch reads before the end of the step."""
+
+    def forward(self, x: Any, run: Any) -> Any:
+        return x, super().forward(x, run)[1]
+
+
+@pytest.mark.parametrize(
+    ("layer", "why"),
+    [
+        (Shifted, "what _affine reads was computed outside the ops"),
+        (Unmoved, "a layer computed gradients outside the ops"),
+    ],
+)
+def test_a_layer_that_computes_without_ops_makes_the_step_eager_and_is_named(layer: Any, why: str) -> None:
+    def made(**options: Any) -> Step:
+        layers = Dense(64, 24), layer(), Dense(24, 10)
+        step = Step(Sequential(*layers, backend="numpy"), Adam(), SoftmaxCrossEntropy(), **options)
+        step.schedule([1e-2] * 10)
+        return step
+
+    eager, replayed = made(replay=False), made()
+    for i in range(4):
+        for step in (eager, replayed):
+            step([batch(np.arange(40 * i, 40 * i + 40))])
+        assert snapshot(eager) == snapshot(replayed)
+    (mode,) = replayed.modes()
+    assert mode.how == "op by op"
+    assert why in mode.why
+
+
+def test_a_stale_forward_raises() -> None:
+    memory, net = Arena(), network()
+    first = net.forward(X[:8], training=True, memory=memory)
+    net.forward(X[:8], training=True, memory=memory)
+    with pytest.raises(InputError, match=r"output: another forward pass has begun"):
+        _ = first.output
+    with pytest.raises(InputError, match=r"pullback: another forward pass has begun"):
+        first.pullback(np.ones((8, 10), np.float32), net.gradients())
+
+
+def test_a_batch_without_statistics_proposes_nothing_whatever_the_step_before_proposed() -> None:
+    def made(**options: Any) -> Step:
+        layers = Dense(64, 24), BatchNorm(24, one_value="running"), Activation("relu"), Dense(24, 10)
+        return Step(Sequential(*layers, backend="numpy"), Adam(), SoftmaxCrossEntropy(), **options)
+
+    eager, replayed = made(replay=False), made()
+    for rows in (8, 1, 8, 1, 1, 8, 8, 1):
+        for step in (eager, replayed):
+            before = step.network.statistics.array.copy()
+            step([batch(np.arange(rows))])
+            assert np.array_equal(before, step.network.statistics.array) == (rows == 1)
+        assert snapshot(eager) == snapshot(replayed)
+    assert len(replayed.plans) == 2
