@@ -71,6 +71,12 @@ def test_ops_import_nothing_that_lies_above_them():
         assert rooms <= allowed, f"{name} imports from {sorted(rooms - allowed)}"
 
 
+def test_contracts_import_only_ops_and_what_lies_below_them():
+    allowed = {"contracts", "ops", "_typing", "errors", "namespaces"}
+    for name, rooms in imported_rooms("contracts").items():
+        assert rooms <= allowed, f"{name} imports from {sorted(rooms - allowed)}"
+
+
 def test_layers_import_only_what_lies_below_them():
     allowed = {
         "layers",

@@ -34,12 +34,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._typing import Array
+from ..contracts.pointwise import activation_bound
 from ..errors import InputError
 from ..flat import Handle
 from ..layers import Activation, BatchNorm, Dense, Dropout, Layer
 from ..network import Sequential
 from ..ops.dense import PRODUCTS
-from ..ops.pointwise import activate, activation_bound, derivative
+from ..ops.pointwise import activate, derivative
 from ..ops.storage import UNITS
 
 ROWS, PAIRS = 256, 4096  # at once: rows, and pairs of a row and a unit near a kink

@@ -1,6 +1,6 @@
-"""The maths: every op with its reference, its derivative and its contract."""
+"""The math: each op's reference, its derivative right below it. Its contract is in `bnengine.contracts`."""
 
-from ._op import REGISTRY, Example, Into, Op, op, using
+from ._op import REGISTRY, Contract, Example, Into, Op, op, using
 from .batch_norm import batch_norm, batch_normalization, normalize, normalize_backward
 from .dense import affine, affine_backward
 from .dropout import dropout, dropout_backward
@@ -13,6 +13,7 @@ from .update import adam, advance, average, rmsprop, sgd, tally
 
 __all__ = [
     "REGISTRY",
+    "Contract",
     "Example",
     "Into",
     "Op",

@@ -28,6 +28,7 @@ POPULATIONS = {
             "python",
             (
                 "bnengine/ops/*.py",
+                "bnengine/contracts/*.py",
                 "bnengine/layers/batch_norm.py",
                 "bnengine/optimizers.py",
                 "bnengine/training/step.py",
