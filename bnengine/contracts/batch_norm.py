@@ -13,11 +13,11 @@ from ..ops import Example
 from ..ops.batch_norm import (
     BatchNormalized,
     NormalizeGradients,
-    affine_part,
     batch_norm,
-    centred,
     normalize,
     normalize_backward,
+    normalized,
+    scaled_and_shifted,
 )
 from ..ops.pointwise import ACTIVATIONS, activate, check_activation
 from ..ops.statistics import moments, rows_of
@@ -64,8 +64,8 @@ def _bound_normalize(
 ) -> Array:
     kind, slope, eps = (options.get(k, d) for k, d in (("activation", "identity"), ("slope", 0.01), ("eps", 1e-5)))
     error = _bound_z(u, x, statistics, gamma, beta, add, eps)
-    d, inv_std = centred(x.astype(np.float64), statistics, eps)
-    z = affine_part(d * inv_std, gamma, beta, add)
+    x_norm, _ = normalized(x.astype(np.float64), statistics, eps)
+    z = scaled_and_shifted(x_norm, gamma, beta, add)
     return activation_bound(u, error, activate(z, kind, slope), kind, slope, z)
 
 
@@ -150,9 +150,9 @@ def _bound_backward(
     **options: Any,
 ) -> NormalizeGradients:
     kind, slope, eps = (options.get(k, d) for k, d in (("activation", "identity"), ("slope", 0.01), ("eps", 1e-5)))
-    d, inv_std = centred(x.astype(np.float64), statistics, eps)
+    x_norm, inv_std = normalized(x.astype(np.float64), statistics, eps)
     mean = 2.0**-53 / u * np.abs(statistics[1]) * inv_std
-    h = np.abs(d * inv_std) + 1 + mean
+    h = np.abs(x_norm) + 1 + mean
     dy = np.abs(dy) * max(1.2, slope)
     if kind == "gelu":  # gelu'' is at most 0.8 (1 + ...): the error of z reaches dz
         dy = dy * (1 + _bound_z(u, x, statistics, gamma, beta, add, eps) / (10 * u))

@@ -1,4 +1,4 @@
-"""affine: y = g(x W + b), and the way back."""
+"""A dense layer, y = g(x W + b), forward and backward."""
 
 from operator import add
 from typing import NamedTuple
@@ -6,10 +6,8 @@ from typing import NamedTuple
 from .._typing import Array
 from ..namespaces import namespace
 from ._op import op
-from .pointwise import (
-    activate,
-    derivative,
-)
+from .pointwise import activate, derivative
+from .statistics import sum_rows
 from .storage import stored, widened
 
 PRODUCTS = {"highest": 0.0, "tf32": 2.0**-11}  # the unit that factors may be rounded to before they are multiplied
@@ -30,7 +28,7 @@ def affine(
 
 
 class AffineGradients(NamedTuple):
-    """Gradients of `affine`; dx and db are None where they were not asked for."""
+    """Gradients of `affine`; dx and db are None where `input_gradient` or `bias_gradient` is False."""
 
     dx: Array | None
     dW: Array
@@ -39,24 +37,17 @@ class AffineGradients(NamedTuple):
 
 @op(family="dense", accumulates={"dx": add, "dW": add, "db": add}, between=True)
 def affine_backward(
-    dy: Array,
-    x: Array,
-    W: Array,
-    y: Array,
-    *,
-    activation: str = "identity",
-    slope: float = 0.01,
-    input_gradient: bool = True,
-    bias_gradient: bool = True,
+    dy: Array, x: Array, W: Array, y: Array, *,
+    activation: str = "identity", slope: float = 0.01, input_gradient: bool = True, bias_gradient: bool = True,
     precision: str = "highest",
-) -> AffineGradients:
-    """With dz = dy g'(z), told from y = g(z):  dx = dz W^T,  dW = x^T dz,  db = sum dz over the rows.
+) -> AffineGradients:  # fmt: skip
+    """With dz = dy g'(z):  dx = dz W^T,  dW = x^T dz,  db = sum dz over the rows.
 
-    Shapes as in `affine`, dy like y; each of them may be added into a destination; dW and db are float32 where the
-    arrays are stored in 16 bits. Not for gelu, which y does not tell.
+    Shapes as in `affine`, dy like y; dW and db are float32 where the arrays are stored in 16 bits. g'(z) is computed
+    from y = g(z), so this is not for gelu, whose derivative needs z.
     """
     xp = namespace(dy)
     dz = derivative(widened(dy), widened(y), activation, slope)
     rows_x, rows_dz = xp.reshape(widened(x), (-1, x.shape[-1])), xp.reshape(dz, (-1, dz.shape[-1]))
-    db = xp.astype(xp.sum(rows_dz, axis=0, dtype=xp.float64), dz.dtype) if bias_gradient else None
-    return AffineGradients(stored(dz @ widened(W).T, x) if input_gradient else None, rows_x.T @ rows_dz, db)
+    dx = stored(dz @ widened(W).T, x) if input_gradient else None
+    return AffineGradients(dx, rows_x.T @ rows_dz, sum_rows(rows_dz) if bias_gradient else None)

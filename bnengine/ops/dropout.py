@@ -1,4 +1,4 @@
-"""Dropout, with a mask that depends on what is dropped and not on where it stands in the batch."""
+"""Dropout, forward and backward. The mask depends on the sample, never on its position in the batch."""
 
 from math import prod
 from operator import add
@@ -12,7 +12,7 @@ from .storage import stored, widened
 
 
 class Dropped(NamedTuple):
-    """The output of `dropout` and its mask, which the way back needs."""
+    """The output of `dropout` and its mask, which `dropout_backward` needs."""
 
     out: Array
     keep: Array
@@ -29,14 +29,15 @@ def dropout(x: Array, step: Array, samples: Array, *, seed: int, layer: int, rat
     features = prod(x.shape[1:])
     keep = keep_mask(xp, seed=seed, layer=layer, step=step, samples=samples, features=features, rate=rate)
     keep = xp.reshape(keep, x.shape)
-    return Dropped(_kept(x, keep, rate), keep)
-
-
-def _kept(x: Array, keep: Array, rate: float) -> Array:
-    return namespace(x).where(keep, stored(widened(x) / (1 - rate), x), namespace(x).zeros_like(x))
+    return Dropped(_scaled(x, keep, rate), keep)
 
 
 @op(family="dropout", accumulates={"out": add})
 def dropout_backward(dy: Array, keep: Array, *, rate: float) -> Array:
     """dx = dy / (1 - rate) where kept, else 0; dx may be added into a destination."""
-    return _kept(dy, keep, rate)
+    return _scaled(dy, keep, rate)
+
+
+def _scaled(x: Array, keep: Array, rate: float) -> Array:
+    """x / (1 - rate) where kept, else 0."""
+    return namespace(x).where(keep, stored(widened(x) / (1 - rate), x), namespace(x).zeros_like(x))

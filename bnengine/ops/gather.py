@@ -1,4 +1,4 @@
-"""A micro-batch out of the data set: what a step reads where all data lie in the memory of its device."""
+"""A micro-batch gathered from the data set, where all data are in the memory of the device."""
 
 from typing import NamedTuple
 

@@ -1,10 +1,10 @@
-"""judge: whether an optimizer step may change anything, by how much its gradients shrink, and the loss scale.
+"""judge: checks that a step is finite, and computes the clipping factor and the next loss scale.
 
 In float16 the gradients of activations vanish below 6e-8 and overflow above 65504. So the loss op multiplies its
-gradient by a scale, which runs through the whole way back, and the factor that the update applies anyway takes it out
-again. The scale is found while training: where the gradients overflowed though loss and statistics were finite, the
-step is skipped and the scale falls; after so many good steps it grows. `scaling` holds it, and what it is found by,
-with the parameters: the host reads nothing. Micikevicius et al. (2018), section 3.2.
+gradient by a scale, which reaches every gradient of the backward pass, and the clipping factor divides by it again.
+Training adapts the scale: where gradients overflow though loss and statistics are finite, the step is skipped and the
+scale falls; after `every` good steps it grows. `scaling` holds the scale and its counters on the device, so the host
+reads nothing. Micikevicius et al. (2018), section 3.2.
 """
 
 from math import sqrt

@@ -1,9 +1,9 @@
-"""Losses: the value and the gradient of the network's output in one pass.
+"""Losses: the value and the gradient at the network's output, in one pass.
 
 `normaliser` divides both: the number of rows, or their total weight, of the *whole* optimizer step, so that the
 gradients of micro-batches add up to the large batch's. It is a number or an array of shape (1,). `scale` (1,)
 multiplies the gradient and not the value, so that small gradients do not vanish in 16 bits; `judge` takes it out again.
-Outputs in 16 bits are computed with in float32, and targets, weights and the value are float32 then.
+For outputs in 16 bits the arithmetic, targets, weights and the value are float32.
 """
 
 from operator import add
@@ -21,27 +21,6 @@ class Loss(NamedTuple):
 
     value: Array
     dlogits: Array
-
-
-def _total(rows: Array) -> Array:
-    """The sum of all elements in float64, shape (1,), in the dtype of `rows`."""
-    xp = namespace(rows)
-    return xp.astype(xp.reshape(xp.sum(rows, dtype=xp.float64), (1,)), rows.dtype)
-
-
-def _gradient(gradient: Array, scale: Array | None, like: Array) -> Array:
-    """What the way back begins with: scaled, and stored like the network's output."""
-    return stored(gradient if scale is None else gradient * scale, like)
-
-
-def target_distribution(target: Array, like: Array, label_smoothing: float) -> Array:
-    """Targets as probabilities (..., K): one-hot for integers, smoothed to (1 - s) t + s/K."""
-    xp = namespace(like)
-    classes = like.shape[-1]
-    if xp.isdtype(target.dtype, "integral"):
-        target = xp.expand_dims(target, axis=-1) == xp.arange(classes, dtype=target.dtype)
-    target = xp.astype(target, like.dtype)
-    return target if label_smoothing == 0 else target * (1 - label_smoothing) + label_smoothing / classes
 
 
 @op(family="loss", accumulates={"value": add})
@@ -79,7 +58,7 @@ def binary_cross_entropy(
 ) -> Loss:
     """value = sum v (max(l, 0) - l t + log(1 + e^-|l|)) / normaliser;  dlogits = scale v (sigmoid(l) - t) / normaliser.
 
-    logits and target (..., K), target in [0, 1]; sample_weights v (...) or None. Each output is a question of its own.
+    logits and target (..., K), target in [0, 1]; sample_weights v (...) or None. The K outputs are independent.
     """
     xp, like, logits = namespace(logits), logits, widened(logits)
     v = 1 if sample_weights is None else xp.expand_dims(sample_weights, axis=-1)
@@ -117,3 +96,24 @@ def hits(output: Array, target: Array) -> Array:
         finite = ~xp.any(xp.isnan(output), axis=-1)
         right = (xp.argmax(output, axis=-1) == target) & finite
     return xp.reshape(xp.sum(xp.astype(right, xp.float64)), (1,))
+
+
+def _total(rows: Array) -> Array:
+    """The sum of all elements in float64, shape (1,), in the dtype of `rows`."""
+    xp = namespace(rows)
+    return xp.astype(xp.reshape(xp.sum(rows, dtype=xp.float64), (1,)), rows.dtype)
+
+
+def _gradient(gradient: Array, scale: Array | None, like: Array) -> Array:
+    """The gradient that the backward pass begins with: scaled, in the dtype of the network's output."""
+    return stored(gradient if scale is None else gradient * scale, like)
+
+
+def target_distribution(target: Array, like: Array, label_smoothing: float) -> Array:
+    """Targets as probabilities (..., K): one-hot for integers, smoothed to (1 - s) t + s/K."""
+    xp = namespace(like)
+    classes = like.shape[-1]
+    if xp.isdtype(target.dtype, "integral"):
+        target = xp.expand_dims(target, axis=-1) == xp.arange(classes, dtype=target.dtype)
+    target = xp.astype(target, like.dtype)
+    return target if label_smoothing == 0 else target * (1 - label_smoothing) + label_smoothing / classes

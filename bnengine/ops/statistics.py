@@ -1,7 +1,7 @@
-"""Statistics of channels: of a batch, of a step's proposal, of all that was seen; how they are taken and joined.
+"""Statistics of channels: computed from a batch, merged, and averaged over steps.
 
-They have one form everywhere: a float64 array of three rows (count, mean, biased var), a column a channel. A batch's
-moments, the proposal of an optimizer step and the running statistics all have it, so a network's are one (3, C)
+They have one form everywhere: a float64 array of three rows (count, mean, biased variance), one column per channel. A
+batch's moments, the proposal of an optimizer step and the running statistics all have it, so a network's are one (3, C)
 buffer, and two of them merge by Chan, Golub and LeVeque (1979). Count 0 means "nothing seen" and changes nothing.
 """
 
@@ -14,8 +14,14 @@ from ._op import op
 
 
 def rows_of(x: Array) -> tuple[int, ...]:
-    """The axes that a channel's values are spread over: all but the last."""
+    """The axes of a channel's values: all but the last."""
     return tuple(range(x.ndim - 1))
+
+
+def sum_rows(x: Array) -> Array:
+    """The sum of each channel over the rows, added in float64, in the dtype of x."""
+    xp = namespace(x)
+    return xp.astype(xp.sum(x, axis=rows_of(x), dtype=xp.float64), x.dtype)
 
 
 @op(family="batch_norm")
@@ -36,7 +42,7 @@ def merge(a: Array, b: Array) -> Array:
 
 
 class Moments(NamedTuple):
-    """(count, mean, biased variance) of a batch, twice: they part where the proposal is merged into a destination."""
+    """(count, mean, biased variance) of a batch, twice: a destination of `proposal` is merged into, `batch` never."""
 
     batch: Array
     proposal: Array
@@ -48,8 +54,7 @@ def moments(x: Array) -> Moments:
 
     About a pivot p = fl(mean x):  s = mean(x - p);  mean = p + s;  var = mean((x - p - s)^2). The correction s takes
     out what the rounding of p left (Chan, Golub, LeVeque 1983), so neither a large mean nor an outlier costs digits,
-    and a constant channel has its own value as mean. A destination of `proposal` is merged into; `batch` is always
-    this batch's own.
+    and the mean of a constant channel is its value.
     """
     xp = namespace(x)
     rows = rows_of(x)
@@ -67,11 +72,15 @@ def moments(x: Array) -> Moments:
 def commit(running: Array, proposal: Array, ok: Array, decay: Array, unbiased: Array) -> Array:
     """Running statistics after one optimizer step; the old ones, bit for bit, if not `ok` or nothing was proposed.
 
-    mean <- decay mean + (1 - decay) mean_batch;  var <- decay var + (1 - decay) var_batch m/(m - 1);  count <- count +
-    m.
-    `unbiased` (C,) bool: the factor m/(m - 1) of the 2015 paper (Algorithm 2, step 10), or the biased variance itself.
-    `decay` (C,) float64: the share of the old value kept; -1: the batches are merged exactly by `merge`, without
-    forgetting.
+    mean  <- decay mean + (1 - decay) mean_batch
+    var   <- decay var + (1 - decay) var_batch m/(m - 1)
+    count <- count + m
+
+    Args:
+        running, proposal: (3, C) float64.
+        ok: (1,) bool, whether the step changes anything.
+        decay: (C,) float64, the share of the old value that is kept; -1 merges the batches exactly, by `merge`.
+        unbiased: (C,) bool, whether var takes the factor m/(m - 1) of the 2015 paper (Algorithm 2, step 10).
     """
     xp = namespace(running)
     n = proposal[0, :]
