@@ -9,7 +9,7 @@ any other array-API library as a witness.
     network = bn.Sequential(bn.Dense(64, 100), bn.BatchNorm(100), bn.Activation("relu"), bn.Dense(100, 10))
 """
 
-from . import data, layers, losses, metrics, ops
+from . import contracts, data, layers, losses, metrics, ops
 from ._version import __version__
 from .arrays.backend import Backend, available_backends, get_backend
 from .data import ArraySource, IterableSource, Preprocessing, load_digits
@@ -61,6 +61,7 @@ __all__ = [
     "TrainingFailed",
     "__version__",
     "available_backends",
+    "contracts",
     "data",
     "get_backend",
     "layers",

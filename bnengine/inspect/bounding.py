@@ -35,11 +35,12 @@ import numpy as np
 
 from .._typing import Array
 from ..arrays.dtypes import UNITS
+from ..contracts.pointwise import activation_bound
 from ..errors import InputError
 from ..layers import Activation, BatchNorm, Dense, Dropout, Layer
 from ..network.sequential import Sequential
 from ..ops.dense import PRODUCTS
-from ..ops.pointwise import activate, activation_bound, derivative
+from ..ops.pointwise import activate, derivative
 from ..runtime.flat import Handle
 
 ROWS, PAIRS = 256, 4096  # at once: rows, and pairs of a row and a unit near a kink

@@ -1,8 +1,8 @@
-"""The maths: every op with its reference, its derivative and its contract."""
+"""The math: each op's reference, its derivative right below it. Its contract is in `bnengine.contracts`."""
 
 from ..runtime.modes import Into, using
-from ..runtime.op import REGISTRY, Example, Op, op
-from .batch_norm import batch_norm, batch_normalization, normalize, normalize_backward
+from ..runtime.op import REGISTRY, Contract, Example, Op, op
+from .batch_norm import batch_norm, normalize, normalize_backward
 from .dense import affine, affine_backward
 from .dropout import dropout, dropout_backward
 from .gather import gather, gather_raw
@@ -10,10 +10,12 @@ from .judge import judge
 from .loss import binary_cross_entropy, hits, mean_squared_error, softmax_cross_entropy
 from .pointwise import activation, activation_backward, total
 from .statistics import commit, merge, moments
+from .tf_signature import batch_normalization
 from .update import adam, advance, average, rmsprop, sgd, tally
 
 __all__ = [
     "REGISTRY",
+    "Contract",
     "Example",
     "Into",
     "Op",

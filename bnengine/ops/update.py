@@ -5,15 +5,11 @@ holds the scalars that change from step to step, a row a step, and `counters` sa
 the parameters. `shadow` is the parameters once more in 16 bits, for products: the update writes it too.
 """
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from .._typing import Array
-from ..arrays.dtypes import arithmetic_name, is_narrow
 from ..arrays.namespaces import namespace
-from ..runtime.op import Example, op
+from ..runtime.op import op
 
 STEPS, ROW, SKIPPED, IN_A_ROW, LONGEST = range(5)
 Ranges = tuple[tuple[int, int], ...]
@@ -26,19 +22,7 @@ class Advanced(NamedTuple):
     cursor: Array | None
 
 
-def _examples_advance(rng: Any, dtype: str) -> Iterator[Example]:
-    for ok in (True, False):
-        yield Example(f"ok {ok}", (np.asarray([7, 3, 2, 1, 1]), np.asarray([ok])))
-        yield Example(
-            f"data, ok {ok}", (np.asarray([7, 3, 2, 1, 1]), np.asarray([ok]), np.asarray([64, 2])), {"rows": 9}
-        )
-
-
-def _bound_advance(u: float, counters: Array, ok: Array, cursor: Array = None, *, rows: int = 0) -> Advanced:
-    return Advanced(0, None if cursor is None else 0)
-
-
-@op(family="update", examples=_examples_advance, bound=_bound_advance)
+@op(family="update")
 def advance(counters: Array, ok: Array, cursor: Array | None = None, *, rows: int = 0) -> Advanced:
     """counters (5,) int64 = (steps, row of the table, skipped, in a row, longest such run), after one more step.
 
@@ -54,23 +38,7 @@ def advance(counters: Array, ok: Array, cursor: Array | None = None, *, rows: in
     return Advanced(counted, moved)
 
 
-def _examples_tally(rng: Any, dtype: str) -> Iterator[Example]:
-    for ok in (True, False):
-        arrays = (
-            rng.random(4),
-            *(rng.random(1).astype(arithmetic_name(dtype)) for _ in range(2)),
-            rng.random(1),
-            np.asarray([ok]),
-        )
-        yield Example(f"ok {ok}", arrays, {"rows": 7})
-
-
-def _bound_tally(u: float, sums: Array, value: Array, normaliser: Array, hits: Array, ok: Array, *, rows: int) -> Array:
-    new = np.concatenate([value.astype(np.float64) * normaliser, normaliser, hits, [rows]])
-    return 10 * 2.0**-53 * (np.abs(sums) + np.abs(new))
-
-
-@op(family="update", examples=_examples_tally, bound=_bound_tally)
+@op(family="update")
 def tally(sums: Array, value: Array, normaliser: Array, hits: Array, ok: Array, *, rows: int) -> Array:
     """sums (4,) float64 = (loss times its divisor, divisor, rows right, rows) of an epoch so far, where ok."""
     xp = namespace(sums)
@@ -143,26 +111,6 @@ def _settled(changes: Array, news: tuple[Array | None, ...], olds: tuple[Array |
     return [None if old is None else xp.where(changes, new, old) for new, old in zip(news, olds, strict=True)]
 
 
-def _flat(rng: Any, dtype: str, slots: int, columns: int) -> tuple[Any, ...]:
-    """A training in 16 bits keeps float32 parameters, and their shadow."""
-    wide = arithmetic_name(dtype)
-    arrays = [rng.standard_normal(50).astype(wide) for _ in range(2)]
-    states = [np.abs(rng.standard_normal(50)).astype(wide) + 1 for _ in range(slots)]
-    table = (rng.random((3, columns)) * 0.9 + 0.1).astype(wide)
-    control = table, np.asarray([9, 1, 0, 0, 0]), np.asarray([True]), rng.random(1).astype(wide)
-    return (*arrays, *states, *control, *([arrays[0].astype(dtype)] if is_narrow(dtype) else ()))
-
-
-def _cases(rng: Any, dtype: str, slots: int, columns: int, variants: dict[str, dict[str, Any]]) -> Iterator[Example]:
-    for label, options in variants.items():
-        absent = options.pop("absent", ())
-        args = tuple(None if i in absent else a for i, a in enumerate(_flat(rng, dtype, slots, columns)))
-        yield Example(label, args, {"border": 30, **options})
-    skipped = list(_flat(rng, dtype, slots, columns))
-    skipped[1][3], skipped[slots + 4] = np.nan, np.asarray([False])
-    yield Example("skipped", tuple(skipped), {"border": 30})
-
-
 class SgdState(NamedTuple):
     """Parameters after a step; the velocity, None without momentum; the shadow, None without one."""
 
@@ -171,27 +119,7 @@ class SgdState(NamedTuple):
     shadow: Array | None = None
 
 
-def _examples_sgd(rng: Any, dtype: str) -> Iterator[Example]:
-    yield from _cases(rng, dtype, 1, 1, {
-        "plain": {"absent": (2,)}, "momentum": {"momentum": 0.9}, "Nesterov": {"momentum": 0.9, "nesterov": True},
-        "weight decay": {"absent": (2,), "weight_decay": 0.1},
-        "frozen": {"momentum": 0.9, "frozen": ((3, 9), (40, 50))},
-    })  # fmt: skip
-
-
-def _bound_sgd(u: float, p: Array, g: Array, velocity: Array, table: Array, *rest: Any, **options: Any) -> SgdState:
-    size = np.abs(g) + np.abs(p) * options.get("weight_decay", 0.0)
-    v = size if velocity is None else np.abs(velocity) + size
-    moved = 10 * u * (np.abs(p) + table.max() * (v + size))
-    return SgdState(moved, None if velocity is None else 10 * u * v, moved if _has_shadow(rest) else None)
-
-
-def _has_shadow(rest: tuple[Any, ...]) -> bool:
-    """Whether the arguments behind the table, (counters, ok, factor, shadow), have the last."""
-    return len(rest) > 3 and rest[3] is not None
-
-
-@op(family="update", examples=_examples_sgd, bound=_bound_sgd)
+@op(family="update")
 def sgd(
     parameters: Array, gradients: Array, velocity: Array | None,
     table: Array, counters: Array, ok: Array, factor: Array, shadow: Array | None = None, *,
@@ -220,30 +148,7 @@ class RmspropState(NamedTuple):
     shadow: Array | None = None
 
 
-def _examples_rmsprop(rng: Any, dtype: str) -> Iterator[Example]:
-    for example in _cases(rng, dtype, 3, 1, {
-        "plain": {"absent": (3, 4)}, "centred": {"absent": (4,)}, "momentum": {"absent": (3,), "momentum": 0.9},
-        "eps inside": {"absent": (3, 4), "eps_inside": True, "eps": 1e-3},
-        "centred, inside, momentum": {"eps_inside": True, "eps": 1e-3, "momentum": 0.9},
-        "weight decay": {"absent": (3, 4), "weight_decay": 0.1},
-    }):  # fmt: skip
-        p, g, square, mean, *rest = example.args  # a mean square well above the mean's square, as it is in a training
-        yield example._replace(args=(p, g, square + 4, None if mean is None else mean / 4, *rest))
-
-
-def _bound_rmsprop(
-    u: float, p: Array, g: Array, square: Array, mean: Array, velocity: Array, table: Array, *rest: Any, **options: Any
-) -> RmspropState:
-    size = np.abs(g) + np.abs(p) * options.get("weight_decay", 0.0)
-    floor = np.sqrt(0.5 * square)  # the examples keep the centred variance above half the mean square
-    v = (0 if velocity is None else np.abs(velocity)) + size / floor * 2
-    new_mean = None if mean is None else 10 * u * (np.abs(mean) + size)
-    new_v = None if velocity is None else 10 * u * v
-    moved = 10 * u * (np.abs(p) + table.max() * v)
-    return RmspropState(moved, 10 * u * (square + size**2), new_mean, new_v, moved if _has_shadow(rest) else None)
-
-
-@op(family="update", examples=_examples_rmsprop, bound=_bound_rmsprop)
+@op(family="update")
 def rmsprop(
     parameters: Array, gradients: Array, square: Array, mean: Array | None, velocity: Array | None,
     table: Array, counters: Array, ok: Array, factor: Array, shadow: Array | None = None, *,
@@ -279,27 +184,7 @@ class AdamState(NamedTuple):
     shadow: Array | None = None
 
 
-def _examples_adam(rng: Any, dtype: str) -> Iterator[Example]:
-    yield from _cases(rng, dtype, 3, 3, {
-        "plain": {"absent": (4,)}, "AMSGrad": {}, "L2": {"absent": (4,), "weight_decay": 0.1},
-        "decoupled": {"absent": (4,), "weight_decay": 0.1, "decoupled": True}, "frozen": {"frozen": ((0, 7),)},
-    })  # fmt: skip
-
-
-def _bound_adam(
-    u: float, p: Array, g: Array, m: Array, v: Array, largest: Array, table: Array, *rest: Any, **options: Any
-) -> Any:
-    decay = options.get("weight_decay", 0.0)
-    size, lr = np.abs(g) + np.abs(p) * decay, table[:, 0].max()
-    c1, c2 = table[:, 1].min(), table[:, 2].max()
-    move = (np.abs(m) + size) / c1 / np.sqrt(v * 0.9 / c2)
-    second = 10 * u * (v + size**2)
-    moved = 20 * u * (np.abs(p) + lr * (move + decay * np.abs(p)))
-    most = None if largest is None else second + 10 * u * largest
-    return AdamState(moved, 10 * u * (np.abs(m) + size), second, most, moved if _has_shadow(rest) else None)
-
-
-@op(family="update", examples=_examples_adam, bound=_bound_adam)
+@op(family="update")
 def adam(
     parameters: Array, gradients: Array, m: Array, v: Array, largest: Array | None,
     table: Array, counters: Array, ok: Array, factor: Array, shadow: Array | None = None, *,
@@ -326,17 +211,7 @@ def adam(
     return state._replace(shadow=_shadowed(shadow, ok, state.parameters))
 
 
-def _examples_average(rng: Any, dtype: str) -> Iterator[Example]:
-    for ok in (True, False):
-        a, b = (rng.standard_normal(20).astype(arithmetic_name(dtype)) for _ in range(2))
-        yield Example(f"ok {ok}", (a, b, np.asarray([ok])), {"decay": 0.99})
-
-
-def _bound_average(u: float, averaged: Array, values: Array, ok: Array, *, decay: float) -> Array:
-    return 10 * u * (np.abs(averaged) + np.abs(values))
-
-
-@op(family="update", examples=_examples_average, bound=_bound_average)
+@op(family="update")
 def average(averaged: Array, values: Array, ok: Array, *, decay: float) -> Array:
     """a <- decay a + (1 - decay) values, where ok: the exponential average of the weights, or of the statistics."""
     xp = namespace(averaged)

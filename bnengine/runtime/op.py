@@ -1,8 +1,9 @@
-"""An op: its reference, its contract, the names of its fused versions, and the one dispatch."""
+"""An op: its reference, its outputs, the names of its fused versions, and the one dispatch."""
 
 import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from .._typing import Array
@@ -23,6 +24,20 @@ class Example(NamedTuple):
     options: dict[str, Any] = {}  # noqa: RUF012 -- a default of a tuple's field, never written to
 
 
+@dataclass(frozen=True)
+class Contract:
+    """What every version of an op is held to, and what a user's call must fulfill.
+
+    `examples(rng, dtype)` makes inputs, ordinary and adversarial. `bound(u, *args, **options)` is the allowed error of
+    each output, computed from the inputs, u the unit of rounding; an op with `between` also takes the unit that its
+    intermediate results are rounded to, `between=`. `check(*args, **options)` refuses a user's bad arguments.
+    """
+
+    examples: Callable[[Any, str], Iterator[Example]]
+    bound: Callable[..., Any]
+    check: Callable[..., None] | None = None
+
+
 class Op(Generic[R]):
     """A named computation with a reference in pure array API and, perhaps, fused versions that must agree with it.
 
@@ -34,20 +49,30 @@ class Op(Generic[R]):
         self,
         reference: Callable[..., R],
         fused: tuple[str, ...],
-        examples: Callable[[Any, str], Iterator[Example]],
-        bound: Callable[..., Any],
         accumulates: Mapping[str, Callable[[Array, Array], Array]],
-        check: Callable[..., None] | None,
         between: bool = False,
+        contract: Contract | None = None,
     ) -> None:
-        self.reference, self.fused_names, self.examples = reference, fused, examples
-        self.bound, self.between = bound, between
-        self.accumulates, self.check = dict(accumulates), check
+        self.reference, self.fused_names, self.between = reference, fused, between
+        self.accumulates, self._contract = dict(accumulates), contract
         self.name, self.__doc__ = reference.__name__, reference.__doc__
         self.fields: tuple[str, ...] = getattr(reference.__annotations__.get("return"), "_fields", ("out",))
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"
+
+    @property
+    def contract(self) -> Contract:
+        """Examples, bound and check: set once, by `op(contract=)` or, for the engine's own ops, by `contracts`."""
+        if self._contract is None:
+            raise InputError(f"{self.name}: the op has no contract. Register it with op(contract=Contract(...))")
+        return self._contract
+
+    @contract.setter
+    def contract(self, contract: Contract) -> None:
+        if self._contract is not None:
+            raise InputError(f"{self.name}: the op has a contract already. Remove one of the two")
+        self._contract = contract
 
     def resolve(self, mode: Mode, x: Array) -> tuple[Callable[..., R] | None, str]:
         """(launcher of the fused version, "") for arrays like x, or (None, why the reference runs)."""
@@ -73,8 +98,8 @@ class Op(Generic[R]):
     ) -> R:
         if memory is None:
             memory = Fresh()
-            if self.check is not None:
-                self.check(*args, **options)
+            if self._contract is not None and self._contract.check is not None:
+                self._contract.check(*args, **options)
         into = into or {}
         for field, destination in into.items():
             if field not in self.fields:
@@ -110,28 +135,28 @@ class Op(Generic[R]):
 def op(
     *fused: str,
     family: str | None = None,
-    examples: Callable[[Any, str], Iterator[Example]],
-    bound: Callable[..., Any],
     accumulates: Mapping[str, Callable[[Array, Array], Array]] | None = None,
-    check: Callable[..., None] | None = None,
     between: bool = False,
+    contract: Contract | None = None,
 ) -> Callable[[Callable[..., R]], Op[R]]:
-    """Register a reference as an op, with its contract.
+    """Register a reference as an op.
 
-    `fused`: "module:launcher" of each fused version, tried in this order; the engine's own ops name their `family`, the
-    module in each folder of `bnengine.fused` with a launcher of the op's name. `examples(rng, dtype)` makes inputs,
-    ordinary and nasty. `bound(u, *args, **options)` is the allowed error of each output, computed from the inputs, u
-    the unit of rounding.
-    `accumulates`: {output: rule} for the outputs that may be combined with what a destination holds. `check` refuses a
-    user's bad arguments. `between`: a fused version stores something between its launches, so that in 16 bits `bound`
-    takes the unit of that rounding, `between=`.
+    Args:
+        fused: "module:launcher" of each fused version, tried in this order.
+        family: For the engine's own ops, the module in each folder of `fused` with a launcher of the op's name.
+        accumulates: {output: rule} for the outputs that may be combined with what a destination holds.
+        between: Whether a fused version stores something between its launches, which in 16 bits rounds it.
+        contract: Examples, bound and check of an op defined outside the engine; its own are in `bnengine.contracts`.
+
+    Raises:
+        InputError: An op of this name is registered.
     """
 
     def register(reference: Callable[..., R]) -> Op[R]:
         if reference.__name__ in REGISTRY:
             raise InputError(f"op: {reference.__name__!r} is registered already; give the new op another name")
         own = () if family is None else tuple(f"{folder}.{family}:{reference.__name__}" for folder in FOLDERS)
-        made = Op(reference, (*own, *fused), examples, bound, accumulates or {}, check, between)
+        made = Op(reference, (*own, *fused), accumulates or {}, between, contract)
         REGISTRY[made.name] = made
         return made
 

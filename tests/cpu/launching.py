@@ -40,7 +40,7 @@ def run(name, example, into=None, memory=None):
 
 
 def examples(name, storage=FLOAT):
-    return REGISTRY[name].examples(np.random.default_rng(0), storage.dtype.name)
+    return REGISTRY[name].contract.examples(np.random.default_rng(0), storage.dtype.name)
 
 
 def assert_same_bits(got, expected, what):

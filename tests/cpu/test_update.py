@@ -192,7 +192,7 @@ def test_judge_refuses_a_norm_whose_square_the_optimizer_cannot_hold(clip, ok):
 
 
 def test_a_scale_may_be_written_where_it_was_read(rng):
-    for example in REGISTRY["judge"].examples(rng, "float32"):
+    for example in REGISTRY["judge"].contract.examples(rng, "float32"):
         if len(example.args) == 4:
             scaling = example.args[3].copy()
             expected = run("judge", example)["scaling"]

@@ -57,7 +57,7 @@ class Case:
             reference = fields(self.op, self.op.reference(*self.wide, **self.options))
             narrow = self.op.between and path.storage.dtype != path.storage.arithmetic
             between = {"between": 2.0**-path.storage.bits} if narrow else {}
-            bound = self.op.bound(path.storage.unit, *self.wide, **self.options, **between)
+            bound = self.op.contract.bound(path.storage.unit, *self.wide, **self.options, **between)
             exact = ORACLES[name](*map(long, self.wide), **{k: long(v) for k, v in self.options.items()})
         self.expected = {field: settled(exact[field], value) for field, value in reference.items()}
         bounds = fields(self.op, bound) if hasattr(bound, "_asdict") else dict.fromkeys(self.expected, bound)
@@ -114,7 +114,7 @@ def overflowing(expected: np.ndarray, storage: Storage) -> np.ndarray:
 
 def cases(name: str, path: Path, reshape: Callable[[np.ndarray], np.ndarray] | None = None) -> Iterator[Case]:
     """Every example of an op."""
-    for example in REGISTRY[name].examples(np.random.default_rng(0), path.storage.arithmetic.name):
+    for example in REGISTRY[name].contract.examples(np.random.default_rng(0), path.storage.arithmetic.name):
         yield Case(name, path, example, reshape)
 
 

@@ -83,7 +83,7 @@ def test_any_number_of_rows_and_channels_gives_the_moments_of_all_rows(shape, sp
         path = Path(FLOAT, vector, splits)
         batch = device.moments(path, x)
         op = REGISTRY["moments"]
-        expected, bound = op.reference(x.astype(np.float64)).batch, op.bound(FLOAT.unit, x).batch
+        expected, bound = op.reference(x.astype(np.float64)).batch, op.contract.bound(FLOAT.unit, x).batch
         assert_within(batch, expected, bound, f"{shape}, {vector} wide")
 
 
@@ -112,7 +112,7 @@ def test_a_large_mean_and_an_outlier_cost_no_digits_over_many_rows(rng):
     op = REGISTRY["moments"]
     for splits in (1, 5):
         batch = device.moments(Path(FLOAT, 4, splits), x)
-        expected, bound = op.reference(x.astype(np.float64)).batch, op.bound(FLOAT.unit, x).batch
+        expected, bound = op.reference(x.astype(np.float64)).batch, op.contract.bound(FLOAT.unit, x).batch
         assert assert_within(batch, expected, bound, "moments") < 0.5
 
 
@@ -122,7 +122,7 @@ def test_squares_of_the_largest_and_smallest_numbers_neither_overflow_nor_vanish
     x = (value * (1 + rng.random((rows, 4)) / 8)).astype(np.float32)
     op = REGISTRY["moments"]
     batch = device.moments(Path(FLOAT, 4), x)
-    expected, bound = op.reference(x.astype(np.float64)).batch, op.bound(FLOAT.unit, x).batch
+    expected, bound = op.reference(x.astype(np.float64)).batch, op.contract.bound(FLOAT.unit, x).batch
     assert np.all(batch[2] > 0)
     assert_within(batch, expected, bound, f"about {value}")
 
@@ -132,7 +132,7 @@ def test_differences_that_are_nearly_the_largest_number_have_a_variance():
     x[5] = 3e38  # among the 8 rows of its thread
     op = REGISTRY["moments"]
     batch = device.moments(Path(FLOAT, 4), x)
-    assert_within(batch, op.reference(x.astype(np.float64)).batch, op.bound(FLOAT.unit, x).batch, "moments")
+    assert_within(batch, op.reference(x.astype(np.float64)).batch, op.contract.bound(FLOAT.unit, x).batch, "moments")
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -171,11 +171,11 @@ def test_a_proposal_is_written_or_merged(vector, rng):
     before[0, 2] = 0  # nothing seen there yet
     path = Path(FLOAT, vector, 2)
     own = device.moments(path, x)
-    merge, rounding = REGISTRY["merge"], REGISTRY["moments"].bound(FLOAT.unit, x).batch
+    merge, rounding = REGISTRY["merge"], REGISTRY["moments"].contract.bound(FLOAT.unit, x).batch
     for adds in (False, True):
         into = {"proposal": Destination(before, adds)}
         expected = merge.reference(before, own) if adds else own
-        bound = merge.bound(FLOAT.unit, before, own) + rounding
+        bound = merge.contract.bound(FLOAT.unit, before, own) + rounding
         for got in (
             device.run(path, launchers.moments, x, into=into),
             *(device.batch_norm(path, x, None, None, into=into, launches=n) for n in (1, 2)),
@@ -225,9 +225,9 @@ def test_gradients_are_added_into_destinations_that_are_never_read_as_the_batch_
 @pytest.mark.parametrize("name", ["commit", "merge"])
 def test_running_statistics_change_as_in_the_op_and_in_place(name):
     op, path = REGISTRY[name], Path(DOUBLE, 1)
-    for example in op.examples(np.random.default_rng(0), "float64"):
+    for example in op.contract.examples(np.random.default_rng(0), "float64"):
         first, second, *rest = example.args
-        expected, bound = op.reference(*example.args), op.bound(2.0**-53, *example.args)
+        expected, bound = op.reference(*example.args), op.contract.bound(2.0**-53, *example.args)
         got = device.run(path, getattr(launchers, name), *example.args)["out"]
         assert_within(got, expected, bound, example.label)
         kept = second[0] == 0 if name == "merge" or rest[0][0] else np.ones(first.shape[1], bool)
@@ -245,6 +245,6 @@ def test_running_variances_take_the_unbiased_variance_where_asked_for(rng):
     decay, unbiased = rng.choice([0.0, 0.9, -1.0], channels), rng.random(channels) < 0.5
     args = (running, proposal, np.asarray([True]), decay, unbiased)
     got = device.run(Path(DOUBLE, 1), launchers.commit, *args)["out"]
-    assert_within(got, op.reference(*args), op.bound(2.0**-53, *args), "commit")
+    assert_within(got, op.reference(*args), op.contract.bound(2.0**-53, *args), "commit")
     untouched = proposal[0] == 0
     assert got[:, untouched].tobytes() == running[:, untouched].tobytes()

@@ -13,7 +13,7 @@ from tests.cuda_on_cpu.storage import DOUBLE, STORAGES
 @pytest.mark.parametrize("storage", STORAGES, ids=lambda s: s.name)
 def test_rows_are_gathered_bit_for_bit(storage, blocks, rng):
     op, wide = REGISTRY["gather"], np.float64 if storage is DOUBLE else np.float32
-    for example in op.examples(rng, "float64"):
+    for example in op.contract.examples(rng, "float64"):
         x, target, weights, samples, normalisers, order, cursor = example.args
         classes = target.dtype.kind == "i"
         target = target if classes else target.astype(wide)

@@ -99,7 +99,7 @@ def test_rows_of_few_and_many_classes_are_within_the_bound(path, classes, rng):
                 Example(f"{classes} classes", args, {"normaliser": float(rows), "label_smoothing": smoothing}),
             )  # fmt: skip
             finite = np.where(np.isfinite(case.wide[0]), case.wide[0], 0)
-            bound = case.op.bound(storage.unit, finite, *case.wide[1:], **case.options)
+            bound = case.op.contract.bound(storage.unit, finite, *case.wide[1:], **case.options)
             case.bound = bound._asdict()
             group = WARP if classes <= 64 else BLOCK
             value, dlogits = softmax(path, *case.given, **case.options, group=group)

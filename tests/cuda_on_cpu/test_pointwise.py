@@ -166,7 +166,9 @@ def bias_activation_backward(
 
 @pytest.mark.parametrize("path", PATHS_WITH_SPLITS, ids=label)
 def test_the_bias_gradient_is_within_the_bound_of_affine(path):
-    for example in REGISTRY["affine_backward"].examples(np.random.default_rng(0), path.storage.arithmetic.name):
+    for example in REGISTRY["affine_backward"].contract.examples(
+        np.random.default_rng(0), path.storage.arithmetic.name
+    ):
         dy, x, W, y = example.args
         times = 16 if path.vector > 1 else 1
         wide = Example(example.label, (np.tile(dy, times), x, np.tile(W, times), np.tile(y, times)), example.options)
@@ -210,7 +212,7 @@ def test_bias_and_activation_follow_a_product(kind, path, rng):
         args = (storage.wide(z), np.eye(24), bias)
         options = {"activation": kind, "slope": 0.2}
         affine = REGISTRY["affine"]
-        expected, bound = affine.reference(*args, **options), affine.bound(storage.unit, *args, **options)
+        expected, bound = affine.reference(*args, **options), affine.contract.bound(storage.unit, *args, **options)
         grid = slices(path, 24), 2
         for out in (unwritten(z.shape, z.dtype), z):
             launch = Launch(run, grid, (bias,), (z,), (out,), (), (37, 24, 0.2))

@@ -31,7 +31,7 @@ def upload(device: Any, value: Any) -> Any:
 
 
 def examples(name: str, storage: Storage) -> Any:
-    return REGISTRY[name].examples(np.random.default_rng(0), storage.arithmetic.name)
+    return REGISTRY[name].contract.examples(np.random.default_rng(0), storage.arithmetic.name)
 
 
 @pytest.mark.parametrize("storage", [FLOAT, DOUBLE], ids=lambda s: s.name)
@@ -297,7 +297,9 @@ def test_a_destination_that_does_not_fit_is_refused(target, message, device):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_output_of_every_launcher_refuses_a_destination_that_does_not_fit(name, simulated):
     checked, op = set(), REGISTRY[name]
-    for example in (e for dtype in ("float32", "float16") for e in op.examples(np.random.default_rng(0), dtype)):
+    for example in (
+        e for dtype in ("float32", "float16") for e in op.contract.examples(np.random.default_rng(0), dtype)
+    ):
         for field, value in run(simulated, name, example.args, example.options).items():
             if value is None or field in checked:
                 continue

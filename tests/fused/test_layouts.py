@@ -20,7 +20,7 @@ OTHER = {"float32": "float64", "int64": "int32", "int32": "int16", "bool": "uint
 
 
 def examples(name: str) -> Iterator[Example]:
-    return REGISTRY[name].examples(np.random.default_rng(0), "float32")
+    return REGISTRY[name].contract.examples(np.random.default_rng(0), "float32")
 
 
 def outputs(device: Any, name: str, args: list[Any], options: dict[str, Any], into: Any = None) -> dict[str, Any]:

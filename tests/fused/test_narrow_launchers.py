@@ -34,7 +34,7 @@ def test_16_bit_arrays_are_computed_in_float32_and_stored_rounded(name, storage,
 @pytest.mark.parametrize("name", ["sgd", "rmsprop", "adam"])
 def test_the_shadow_is_written_by_the_update_s_only_launch_and_not_in_a_skipped_step(name, storage, simulated, require):
     kind = narrow_name(storage, require)
-    for example in REGISTRY[name].examples(np.random.default_rng(0), kind):
+    for example in REGISTRY[name].contract.examples(np.random.default_rng(0), kind):
         reference = fields(REGISTRY[name], REGISTRY[name].reference(*example.args, **example.options))
         shadow = simulated.on_device(example.args[-1])
         before = len(simulated.STATE.launches)
@@ -77,7 +77,7 @@ def test_tf32_is_asked_of_cublaslt_and_nobody_else_pretends_to_it(simulated, rng
         patched.setattr(plan, "unwritten", lambda _launch: None)
         patched.setattr(plan, "record", plan.launches.append)
         y = run(simulated, "affine", (x, W), {"precision": "tf32"}, memory=memory)["out"]
-        assert_within(y, x64 @ W64, REGISTRY["affine"].bound(FLOAT.unit, x64, W64, precision="tf32"), "tf32")
+        assert_within(y, x64 @ W64, REGISTRY["affine"].contract.bound(FLOAT.unit, x64, W64, precision="tf32"), "tf32")
         run(simulated, "affine_backward", (dy, x, W, dy), {"precision": "tf32", "bias_gradient": False}, memory=memory)
     assert [launch.kernel.plan.product.precision for launch in plan.launches] == ["tf32"] * 3
     monkeypatch.setattr(cublaslt_api, "load", lambda: cublaslt_api.Refusal("there is none"))

@@ -167,7 +167,7 @@ def shadow(step: Any, group: list[data.Batch], what: str) -> None:
     op = step.optimizer.op
     with np.errstate(all="ignore"):
         new = fields(op, op.reference(*args, frozen=frozen, **options))
-        bound = op.bound(u, *with_new_divisor(op.name, args, new), **options)._asdict()
+        bound = op.contract.bound(u, *with_new_divisor(op.name, args, new), **options)._asdict()
     after = [network.parameters.array, *(None if f is None else f.array for f in step.slots.values())]
     assert new.pop("shadow") is None
     for (name, expected), got in zip(new.items(), after, strict=True):
@@ -177,7 +177,7 @@ def shadow(step: Any, group: list[data.Batch], what: str) -> None:
             assert_within(fetch(got), expected, allowed, f"{what}, {name}")
     args = (running, proposed[0], ok, fetch(network.decay), fetch(network.unbiased))
     expected = ops.commit.reference(*args)
-    assert_within(fetch(network.statistics.array), expected, ops.commit.bound(u, *args), f"{what}, statistics")
+    assert_within(fetch(network.statistics.array), expected, ops.commit.contract.bound(u, *args), f"{what}, statistics")
     if not ok:
         assert fetch(network.parameters.array).tobytes() == old[0].tobytes()
 

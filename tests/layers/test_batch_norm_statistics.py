@@ -81,7 +81,7 @@ def test_statistics_are_double_whatever_the_network_computes_in(rng):
     x = (1e6 + rng.standard_normal((64, 3))).astype(np.float32)
     forward = network.forward(x, training=True)
     off = np.abs(forward.proposals.array[:, :3] - statistics_of(x))
-    assert np.all(off <= moments.bound(2.0**-24, x).batch)  # a mean in float32 would be off by 0.03
+    assert np.all(off <= moments.contract.bound(2.0**-24, x).batch)  # a mean in float32 would be off by 0.03
 
 
 # -- a layer that stands twice -----------------------------------------------------------------------------------------

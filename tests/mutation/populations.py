@@ -28,6 +28,7 @@ POPULATIONS = {
             "python",
             (
                 "bnengine/ops/*.py",
+                "bnengine/contracts/*.py",
                 "bnengine/layers/norm/batch_norm.py",
                 "bnengine/optim/optimizers.py",
                 "bnengine/training/step.py",

@@ -23,7 +23,7 @@ def column(*values: float) -> np.ndarray:
 
 
 def assert_bound(name: str, args: tuple[Any, ...], options: dict[str, Any], expected: Any, u: float = 1.0) -> None:
-    found = REGISTRY[name].bound(u, *args, **options)
+    found = REGISTRY[name].contract.bound(u, *args, **options)
     found = found if isinstance(found, tuple) else (found,)
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
@@ -110,11 +110,11 @@ def test_what_is_rounded_on_its_way_through_a_product():
 
 def test_a_loss_scale_multiplies_the_bound_of_gradients_alone():
     given = a([2.0, -3.0]), np.asarray([1])
-    value, slope = REGISTRY["softmax_cross_entropy"].bound(1.0, *given, normaliser=4)
+    value, slope = REGISTRY["softmax_cross_entropy"].contract.bound(1.0, *given, normaliser=4)
     assert_bound("softmax_cross_entropy", given, {"normaliser": 4, "scale": a(8.0)}, [value, 8 * slope])
     numbers = a([2.0, -3.0]), a([0.0, 1.0])
     for name in ("binary_cross_entropy", "mean_squared_error"):
-        value, slope = REGISTRY[name].bound(1.0, *numbers, normaliser=4)
+        value, slope = REGISTRY[name].contract.bound(1.0, *numbers, normaliser=4)
         assert_bound(name, numbers, {"normaliser": 4, "scale": a(8.0)}, [value, 8 * slope])
     verdict = [0, 70 * DOUBLE / 8, 10.0 / 8, 0]
     assert_bound("judge", (a(1.0), a(3.0, -4.0), column(0, 0, 0), a(8.0, 0, 0, 0)), {}, verdict)
@@ -155,7 +155,7 @@ def test_moments(u):
     mean = 10 * u * 0.375 + 10 * DOUBLE * 0.25
     rows = column(0, mean, 10 * u * 3 / 16 + mean**2)
     assert_bound("moments", (a([1.0], [0.0], [0.0], [0.0]),), {}, [rows, rows], u)
-    least = REGISTRY["moments"].bound(u, a([0.0], [0.0])).batch
+    least = REGISTRY["moments"].contract.bound(u, a([0.0], [0.0])).batch
     np.testing.assert_array_equal(least, column(0, *[np.finfo(np.float64).tiny] * 2))
 
 
@@ -175,10 +175,10 @@ def test_normalize():
 def test_batch_norm(u):
     # Its own moments stand in the bound of normalize.
     x, rest, options = a([1.0], [-7.0]), (a(2.0), a(3.0), a([5.0], [-6.0])), {"eps": 9.0, "activation": "tanh"}
-    bound, of = REGISTRY["batch_norm"].bound, REGISTRY["normalize"].bound
+    bound, of = REGISTRY["batch_norm"].contract.bound, REGISTRY["normalize"].contract.bound
     y, batch, proposal = bound(u, x, *rest, **options)
     np.testing.assert_array_equal(y, of(u, x, column(2, -3, 16), *rest, **options))
-    expected = REGISTRY["moments"].bound(u, x).batch
+    expected = REGISTRY["moments"].contract.bound(u, x).batch
     np.testing.assert_array_equal(batch, expected)
     np.testing.assert_array_equal(proposal, expected)
 

@@ -66,7 +66,7 @@ OTHER_DTYPES = {
 def examples(name: str, dtype: str) -> list[Any]:
     if dtype == "bfloat16":
         require("ml_dtypes")
-    return list(REGISTRY[name].examples(np.random.default_rng(0), dtype))
+    return list(REGISTRY[name].contract.examples(np.random.default_rng(0), dtype))
 
 
 def fields(op: Any, result: Any) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def fields(op: Any, result: Any) -> dict[str, Any]:
 def allowed(op: Any, dtype: str, example: Any) -> dict[str, Any]:
     """The bound of each output that is there; what is stored in 16 bits may be off by that rounding too."""
     args, options = [wide(a) for a in example.args], {key: wide(value) for key, value in example.options.items()}
-    bound = op.bound(UNIT[dtype], *args, **options)
+    bound = op.contract.bound(UNIT[dtype], *args, **options)
     found = fields(op, bound) if hasattr(bound, "_asdict") else dict.fromkeys(op.fields, bound)
     for field, got in fields(op, op.reference(*example.args, **example.options)).items():
         if got is not None and (unit := unit_stored(got.dtype)):
@@ -223,7 +223,7 @@ def test_a_destination_is_written_or_added_into_and_the_other_outputs_stay(name,
                     expected, bound = plain[field], 0
                 elif field == "proposal":
                     expected = ORACLES["merge"](long(before), long(plain[field]))["out"]
-                    bound = REGISTRY["merge"].bound(UNIT["float64"], before, plain[field])
+                    bound = REGISTRY["merge"].contract.bound(UNIT["float64"], before, plain[field])
                 else:
                     expected, bound = before + plain[field], 0
                 assert_within(array, expected, bound, f"{name}, {case.label}, {field}, adds {adds}")

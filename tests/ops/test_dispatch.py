@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bnengine.errors import InputError
-from bnengine.ops import REGISTRY, Example, Into, op, using
+from bnengine.ops import REGISTRY, Contract, Example, Into, op, using
 from bnengine.runtime.memory import Choice, Fresh, Outputs
 from bnengine.runtime.modes import current_mode
 
@@ -91,10 +91,8 @@ def scaled():
     @op(
         "toy_first:launch_scaled",
         "toy_second:launch_scaled",
-        examples=no_examples,
-        bound=exact,
         accumulates={"out": plus},
-        check=refuse_negative_by,
+        contract=Contract(no_examples, exact, refuse_negative_by),
     )
     def toy_scaled(x: Any, *, by: float = 2.0) -> Any:
         """y = by x."""
@@ -107,7 +105,7 @@ def scaled():
 def parted():
     """An op of two outputs, of which only the first can be added into."""
 
-    @op("toy_first:launch_parted", examples=no_examples, bound=exact, accumulates={"top": plus})
+    @op("toy_first:launch_parted", accumulates={"top": plus})
     def toy_parted(x: Any) -> Parts:
         top = np.maximum(x, 1)
         return Parts(top, x - top)
@@ -150,7 +148,7 @@ def test_the_reference_runs_where_none_does_and_explain_says_why(scaled, librari
 
 
 def test_an_op_without_fused_versions_says_so():
-    @op(examples=no_examples, bound=exact)
+    @op()
     def toy_plain(x: Any) -> Any:
         return x + 1
 
@@ -305,7 +303,7 @@ def test_an_output_without_a_rule_cannot_be_added_into(parted, mode):
 
 
 def test_where_nothing_can_be_added_into_the_error_says_none():
-    @op(examples=no_examples, bound=exact)
+    @op()
     def toy_plain(x: Any) -> Any:
         return x + 1
 
@@ -332,7 +330,7 @@ def test_an_op_has_the_name_doc_and_outputs_of_its_reference(scaled, parted, reg
 def test_a_name_is_registered_once(scaled, registry):
     with pytest.raises(InputError, match=r"^op: 'toy_scaled' is registered already; give the new op another name$"):
 
-        @op(examples=no_examples, bound=exact)
+        @op()
         def toy_scaled(x: Any) -> Any:
             return x
 
@@ -344,6 +342,16 @@ def test_a_users_call_is_checked_and_a_steps_own_memory_is_not(scaled):
         scaled(X, by=-1.0)
     assert scaled(X, by=-1.0, memory=Fresh()).tolist() == [0, -3]
     assert scaled.reference(X, by=-1.0).tolist() == [0, -3]
+
+
+def test_an_op_has_one_contract(scaled, parted):
+    assert (scaled.contract.bound, scaled.contract.check) == (exact, refuse_negative_by)
+    with pytest.raises(InputError, match=r"^toy_scaled: the op has a contract already\. Remove one of the two$"):
+        scaled.contract = Contract(no_examples, exact)
+    with pytest.raises(InputError, match=r"^toy_parted: the op has no contract\. Register it with op\(contract="):
+        _ = parted.contract
+    parted.contract = Contract(no_examples, exact)
+    assert parted(X).top.tolist() == [1, 3]
 
 
 def test_the_real_registry_is_left_as_it_was():

@@ -12,7 +12,7 @@ DTYPES = ("float32", "float64")
 
 
 def examples(name: str, dtype: str = "float32") -> dict[str, Any]:
-    made = list(REGISTRY[name].examples(np.random.default_rng(0), dtype))
+    made = list(REGISTRY[name].contract.examples(np.random.default_rng(0), dtype))
     found = {e.label: e for e in made}
     assert len(found) == len(made), "two examples have one label"
     return found

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from bnengine.ops import REGISTRY, Example, Into, op
+from bnengine.ops import REGISTRY, Into, op
 
 
 class Alone(NamedTuple):
@@ -16,10 +16,7 @@ class Alone(NamedTuple):
 def alone():
     """An op with one output that has a name of its own."""
 
-    def examples(_rng: Any, _dtype: str) -> Any:
-        yield Example("one", (np.ones(2),))
-
-    @op(examples=examples, bound=lambda _u, _x: Alone(0), accumulates={"top": np.add})
+    @op(accumulates={"top": np.add})
     def toy_alone(x: Any) -> Alone:
         return Alone(2 * x)
 

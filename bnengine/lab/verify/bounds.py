@@ -80,7 +80,7 @@ def bound_of(
     if stored and op.between:
         plain = {**plain, "between": stored}
     with np.errstate(all="ignore"):
-        found = fields(op, op.bound(u * walk, *_settled(op, args, options, result), **plain))
+        found = fields(op, op.contract.bound(u * walk, *_settled(op, args, options, result), **plain))
     if decoupled:  # p - lr (move + decay p): what the second term adds, with the factor of adam's bound
         p, lr = args[0], args[5][:, 0].max()
         more = 20 * u * lr * decoupled * np.abs(p)

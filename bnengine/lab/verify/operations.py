@@ -36,7 +36,7 @@ def verify_ops(ledger: Ledger, numpy: Variant, variants: Sequence[Variant], seed
     for name, op in sorted(REGISTRY.items()):
         for dtype in (*DTYPES, *narrow_dtypes(numpy.backend)[0]):
             own = [v for v in variants if v.dtype == dtype and (v.mode == "reference" or v.fused(op) is None)]
-            for example in op.examples(Draws(seed, name, dtype), dtype):
+            for example in op.contract.examples(Draws(seed, name, dtype), dtype):
                 with np.errstate(all="ignore"):
                     _compare(ledger, _case(op, dtype, example), numpy._replace(dtype=dtype), own)
 
@@ -100,7 +100,7 @@ def _compare_added(ledger: Ledger, case: Case, variant: Variant, plain: dict[str
         got = _result(case, variant, {field: Into(variant.carry(before), adds=True)})[field]
         expected, bound = rule(wide(before), wide(value)), case.bounds[field]
         if rule is merge.reference:
-            rounding = merge.bound(UNIT["float64"], before, value)
+            rounding = merge.contract.bound(UNIT["float64"], before, value)
             shift = np.abs(value[1]) + np.abs(before[1])
             carried = np.stack([bound[0], bound[1], bound[2] + shift * bound[1] / 2 + bound[1] ** 2])
         else:

@@ -25,7 +25,7 @@ def test_a_perturbed_op_errs_by_its_bound_and_turned_signs_err_the_other_way(rng
     x, W = rng.standard_normal((5, 4)), rng.standard_normal((4, 3))
     up, down = (ops.affine(x, W, memory=Perturbed(U, signs(0, 0), sign)) for sign in (1, -1))
     true = x @ W
-    np.testing.assert_allclose(np.abs(up - true), ops.affine.bound(U, x, W), rtol=1e-6)
+    np.testing.assert_allclose(np.abs(up - true), ops.affine.contract.bound(U, x, W), rtol=1e-6)
     np.testing.assert_allclose(up - true, true - down, rtol=1e-6)
     assert (up > true).any()
     assert (up < true).any()

@@ -50,9 +50,9 @@ def bench_cpu(
     Each contender is a process of its own (`command` and its role), with so many `threads`, by default as many as
     `runtime.cores.default` says. `only`: "steps", "predictions" or "kernels"; `workloads`: those of these networks.
     `peers` False leaves the other frameworks out. `quick`: fewer and shorter rounds. `deadline`: seconds in all.
-    `path`: a file that holds what there is after every case. `sweep`: steps of other widths, depths and batches too. `scale` divides
-    the rows of single ops. InputError for more threads than cores, where nothing is left to measure, and for a path
-    that cannot be written.
+    `path`: a file that holds what there is after every case. `sweep`: steps of other widths, depths and batches too.
+    `scale` divides the rows of single ops. InputError for more threads than cores, where nothing is left to
+    measure, and for a path that cannot be written.
     """
     say, until = say or (lambda _case: None), Deadline(deadline, clock)
     number = checked_threads(threads or min(cores.default(), cores.cores()), cores.cores())

@@ -1,0 +1,8 @@
+"""What every version of an op is held to: examples, error bounds and checks of arguments, under the names of `ops`.
+
+Importing this package gives each op of the engine its contract.
+"""
+
+from . import batch_norm, dense, dropout, gather, judge, loss, pointwise, statistics, update
+
+__all__ = ["batch_norm", "dense", "dropout", "gather", "judge", "loss", "pointwise", "statistics", "update"]

@@ -1,0 +1,111 @@
+"""The contracts of affine and its gradients: examples, error bounds, checks of arguments."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from .._typing import Array
+from ..arrays.dtypes import arithmetic_name
+from ..errors import InputError
+from ..ops import Example
+from ..ops.dense import PRODUCTS, AffineGradients, affine, affine_backward
+from ..ops.pointwise import ACTIVATIONS, NEEDS_INPUT, activate, check_activation
+from ._contract import contract
+from .arguments import check_alike, check_floating
+from .pointwise import activation_bound
+
+
+def _examples(rng: Any, dtype: str) -> Iterator[Example]:
+    def draw(*shape: int) -> Array:
+        return rng.standard_normal(shape).astype(dtype)
+
+    def bias(size: int) -> Array:
+        return rng.standard_normal(size).astype(arithmetic_name(dtype))
+
+    for kind in ACTIVATIONS:
+        yield Example(kind, (draw(7, 5), draw(5, 3), bias(3)), {"activation": kind, "slope": 0.2})
+    yield Example("no bias", (draw(7, 5), draw(5, 3)))
+    yield Example("leading axes", (draw(2, 3, 5), draw(5, 4), bias(4)))
+    yield Example("one row, one column", (draw(1, 5), draw(5, 1), bias(1)))
+    yield Example("Fortran order", (np.asfortranarray(draw(7, 5)), np.asfortranarray(draw(5, 3)), bias(3)))
+
+
+def _bound(
+    u: float, x: Array, W: Array, b: Array = None, *,
+    activation: str = "identity", slope: float = 0.01, precision: str = "highest", between: float = 0.0,
+) -> Array:  # fmt: skip
+    """`between`: the unit that x W is rounded to on its way to bias and activation, where it is stored in 16 bits."""
+    product = x.astype(np.float64) @ W
+    z = product + (0 if b is None else b)
+    size = np.abs(x) @ np.abs(W) + (0 if b is None else np.abs(b))
+    error = (10 * u + 2 * PRODUCTS[precision]) * size + between * np.abs(product)
+    return activation_bound(u, error, activate(z, activation, slope), activation, slope, z)
+
+
+def check_precision(owner: str, precision: str) -> None:
+    """Refuse what no product can be rounded to."""
+    if precision not in PRODUCTS:
+        raise InputError(f"{owner}: no precision {precision!r} of products; choose one of {', '.join(PRODUCTS)}")
+
+
+def _check(
+    x: Array, W: Array, b: Array = None, *,
+    activation: str = "identity", slope: float = 0.01, precision: str = "highest",
+) -> None:  # fmt: skip
+    check_precision("affine", precision)
+    check_activation("affine", activation, slope)
+    check_floating("affine", x=x, W=W, wide={"b": b})
+    if W.ndim != 2 or x.ndim < 2 or x.shape[-1] != W.shape[0]:
+        raise InputError(
+            f"affine: x {tuple(x.shape)} and W {tuple(W.shape)} do not fit; x (..., inputs), W (inputs, outputs)"
+        )
+    if b is not None and tuple(b.shape) != (W.shape[1],):
+        raise InputError(f"affine: b has shape {tuple(b.shape)}; W {tuple(W.shape)} needs ({W.shape[1]},)")
+
+
+contract(affine, examples=_examples, bound=_bound, check=_check)
+
+
+def _examples_backward(rng: Any, dtype: str) -> Iterator[Example]:
+    for label, args, options in _examples(rng, dtype):
+        if options.get("activation") in NEEDS_INPUT:
+            continue
+        y = affine.reference(*args, **options)
+        yield Example(label, (rng.standard_normal(y.shape).astype(dtype), args[0], args[1], y), options)
+    dy, x, W = np.ones((4, 2), dtype), np.ones((4, 3), dtype), np.ones((3, 2), dtype)
+    y, sigmoid = affine.reference(x, W), affine.reference(x, W, activation="sigmoid")
+    yield Example("no dx", (dy, x, W, y), {"input_gradient": False})
+    yield Example("no db", (dy, x, W, y), {"bias_gradient": False})
+    yield Example("no db, sigmoid", (dy, x, W, sigmoid), {"bias_gradient": False, "activation": "sigmoid"})
+
+
+def _bound_backward(
+    u: float, dy: Array, x: Array, W: Array, y: Array, *,
+    activation: str = "identity", slope: float = 0.01, input_gradient: bool = True, bias_gradient: bool = True,
+    precision: str = "highest", between: float = 0.0,
+) -> AffineGradients:  # fmt: skip
+    """`between`: the unit that dz is rounded to on its way to the products, where it is stored in 16 bits."""
+    dz = np.abs(dy) * max(1.2, slope)
+    flat_x, flat_dz = np.abs(x).reshape(-1, x.shape[-1]), dz.reshape(-1, dz.shape[-1])
+    unit = 10 * u + 2 * PRODUCTS[precision] + (0.0 if activation == "identity" else between)
+    dx = unit * dz @ np.abs(W.T) if input_gradient else None
+    return AffineGradients(dx, unit * flat_x.T @ flat_dz, 10 * u * flat_dz.sum(0) if bias_gradient else None)
+
+
+def _check_backward(dy: Array, x: Array, W: Array, y: Array, **options: Any) -> None:
+    kind = options.get("activation", "identity")
+    check_precision("affine_backward", options.get("precision", "highest"))
+    check_activation("affine_backward", kind, options.get("slope", 0.01))
+    check_floating("affine_backward", dy=dy, x=x, W=W, y=y)
+    check_alike("affine_backward", dy=dy, y=y)
+    if W.ndim != 2 or tuple(dy.shape) != (*x.shape[:-1], W.shape[1]) or x.shape[-1] != W.shape[0]:
+        shapes = f"dy {tuple(dy.shape)}, x {tuple(x.shape)} and W {tuple(W.shape)}"
+        raise InputError(
+            f"affine_backward: {shapes} do not fit; dy (..., outputs), x (..., inputs), W (inputs, outputs)"
+        )
+    if kind in NEEDS_INPUT:
+        raise InputError(f"affine_backward: {kind} cannot be told from y; apply it with `activation` behind an affine")
+
+
+contract(affine_backward, examples=_examples_backward, bound=_bound_backward, check=_check_backward)

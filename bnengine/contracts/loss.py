@@ -1,0 +1,173 @@
+"""The contracts of losses and hits: examples, error bounds, checks of arguments."""
+
+from collections.abc import Iterator
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from .._typing import Array
+from ..arrays.dtypes import arithmetic_name
+from ..arrays.namespaces import namespace
+from ..errors import InputError
+from ..ops import Example
+from ..ops.loss import Loss, binary_cross_entropy, hits, mean_squared_error, softmax_cross_entropy
+from ._contract import contract
+from .arguments import check_floating
+
+
+def _examples_softmax(rng: Any, dtype: str) -> Iterator[Example]:
+    logits = (rng.standard_normal((7, 4)) * 3).astype(dtype)
+    wide = arithmetic_name(dtype)
+    codes, weights = rng.integers(0, 4, 7), rng.random(7).astype(wide)
+    probabilities = rng.dirichlet(np.ones(4), 7).astype(wide)
+    yield Example("integers", (logits, codes), {"normaliser": 7})
+    yield Example("probabilities", (logits, probabilities), {"normaliser": 7})
+    every = {"normaliser": np.asarray([3.5], wide), "label_smoothing": 0.1}
+    yield Example("weighted, smoothed", (logits, codes, rng.random(4).astype(wide), weights), every)
+    yield Example("weighted probabilities", (logits, probabilities, rng.random(4).astype(wide), weights), every)
+    yield Example("scaled", (logits, codes), {"normaliser": 7, "scale": np.asarray([1024.0], wide)})
+    yield Example("large logits", ((logits * 100).astype(dtype), codes), {"normaliser": 7})
+    yield Example("leading axes", (logits.reshape(7, 1, 4), codes.reshape(7, 1)), {"normaliser": 7})
+
+
+def _bound_softmax(
+    u: float,
+    logits: Array,
+    target: Array,
+    class_weights: Array = None,
+    sample_weights: Array = None,
+    *,
+    normaliser: Any,
+    label_smoothing: float = 0.0,
+    scale: Array | None = None,
+) -> Loss:
+    weight = (1 if class_weights is None else class_weights.max()) * np.ones(logits.shape[:-1])
+    weight = weight * (1 if sample_weights is None else sample_weights.reshape(weight.shape))
+    spread = (1 + np.abs(logits).max(-1)) * weight
+    slope = (10 * u * spread / normaliser)[..., None] * (1 if scale is None else scale)
+    return Loss(10 * u * spread.sum().reshape(1) / normaliser, slope + 0 * logits)
+
+
+def _check_softmax(
+    logits: Array,
+    target: Array,
+    class_weights: Array = None,
+    sample_weights: Array = None,
+    *,
+    normaliser: Any,
+    label_smoothing: float = 0.0,
+    scale: Array | None = None,
+) -> None:
+    xp = namespace(logits)
+    name, rows = "softmax_cross_entropy", tuple(logits.shape[:-1])
+    if logits.ndim < 2 or prod(logits.shape) == 0:
+        raise InputError(
+            f"{name}: logits {tuple(logits.shape)} have no rows of classes; give (..., classes), all at least 1"
+        )
+    classes = logits.shape[-1]
+    check_floating(name, logits=logits, wide={"class_weights": class_weights, "sample_weights": sample_weights})
+    if not 0 <= label_smoothing < 1:
+        raise InputError(f"{name}: label_smoothing {label_smoothing!r} is not in [0, 1)")
+    if xp.isdtype(target.dtype, "integral"):
+        if tuple(target.shape) != rows:
+            raise InputError(f"{name}: integer targets {tuple(target.shape)} do not fit logits {tuple(logits.shape)}")
+        low, high = int(xp.min(target)), int(xp.max(target))
+        if low < 0 or high >= classes:
+            raise InputError(
+                f"{name}: targets from {low} to {high} for {classes} classes; they must be 0 to {classes - 1}"
+            )
+    else:
+        check_floating(name, logits=logits, wide={"target": target})
+        if tuple(target.shape) != tuple(logits.shape):
+            raise InputError(f"{name}: probabilities {tuple(target.shape)} do not fit logits {tuple(logits.shape)}")
+    if class_weights is not None and tuple(class_weights.shape) != (classes,):
+        raise InputError(f"{name}: class_weights {tuple(class_weights.shape)}; {classes} classes need ({classes},)")
+    if sample_weights is not None and tuple(sample_weights.shape) != rows:
+        raise InputError(f"{name}: sample_weights {tuple(sample_weights.shape)}; the rows need {rows}")
+
+
+contract(softmax_cross_entropy, examples=_examples_softmax, bound=_bound_softmax, check=_check_softmax)
+
+
+def _examples_binary(rng: Any, dtype: str) -> Iterator[Example]:
+    logits = (rng.standard_normal((7, 2)) * 3).astype(dtype)
+    logits[0] = [90.0, -90.0]
+    wide = arithmetic_name(dtype)
+    target = rng.integers(0, 2, (7, 2)).astype(wide)
+    yield Example("plain", (logits, target), {"normaliser": 14})
+    yield Example("weighted", (logits, target, rng.random(7).astype(wide)), {"normaliser": np.asarray([3.0], wide)})
+    yield Example("scaled", (logits, target), {"normaliser": 14, "scale": np.asarray([512.0], wide)})
+
+
+def _bound_binary(
+    u: float, logits: Array, target: Array, sample_weights: Array = None, *, normaliser: Any, scale: Array | None = None
+) -> Loss:
+    weight = 1 if sample_weights is None else sample_weights[..., None]
+    spread = (1 + np.abs(logits) * (1 + np.abs(target))) * weight / normaliser
+    slope = 10 * u * (1 + np.abs(target)) * weight / normaliser * (1 if scale is None else scale)
+    return Loss(10 * u * spread.sum().reshape(1), slope + 0 * logits)
+
+
+def _check_rows(name: str, prediction: Array, target: Array, sample_weights: Array | None) -> None:
+    check_floating(name, prediction=prediction, wide={"target": target, "sample_weights": sample_weights})
+    if prediction.ndim < 2 or prod(prediction.shape) == 0:
+        raise InputError(
+            f"{name}: prediction {tuple(prediction.shape)} has no rows; give (..., outputs), all at least 1"
+        )
+    if tuple(prediction.shape) != tuple(target.shape):
+        raise InputError(
+            f"{name}: prediction {tuple(prediction.shape)} and target {tuple(target.shape)} must be of one shape"
+        )
+    if sample_weights is not None and tuple(sample_weights.shape) != tuple(prediction.shape[:-1]):
+        shape = tuple(prediction.shape[:-1])
+        raise InputError(f"{name}: sample_weights {tuple(sample_weights.shape)}; the rows need {shape}")
+
+
+def _check_binary(logits: Array, target: Array, sample_weights: Array = None, **_options: Any) -> None:
+    _check_rows("binary_cross_entropy", logits, target, sample_weights)
+
+
+contract(binary_cross_entropy, examples=_examples_binary, bound=_bound_binary, check=_check_binary)
+
+
+def _examples_squared(rng: Any, dtype: str) -> Iterator[Example]:
+    wide = arithmetic_name(dtype)
+    p, t = ((rng.standard_normal((7, 2)) * 3).astype(kind) for kind in (dtype, wide))
+    yield Example("plain", (p, t), {"normaliser": 14})
+    yield Example("weighted", (p, t, rng.random(7).astype(wide)), {"normaliser": np.asarray([3.0], wide)})
+    yield Example("scaled", (p, t), {"normaliser": 14, "scale": np.asarray([512.0], wide)})
+
+
+def _bound_squared(
+    u: float, prediction: Array, target: Array, sample_weights: Array = None, *, normaliser: Any,
+    scale: Array | None = None,
+) -> Loss:  # fmt: skip
+    weight = 1 if sample_weights is None else sample_weights[..., None]
+    size = np.abs(prediction) + np.abs(target)
+    slope = 10 * u * size * weight / normaliser * (1 if scale is None else scale)
+    return Loss(10 * u * (size**2 * weight / normaliser).sum().reshape(1), slope)
+
+
+def _check_squared(prediction: Array, target: Array, sample_weights: Array = None, **_options: Any) -> None:
+    _check_rows("mean_squared_error", prediction, target, sample_weights)
+
+
+contract(mean_squared_error, examples=_examples_squared, bound=_bound_squared, check=_check_squared)
+
+
+def _examples_hits(rng: Any, dtype: str) -> Iterator[Example]:
+    logits, codes = (rng.standard_normal((9, 4)) * 3).astype(dtype), rng.integers(0, 4, 9)
+    codes[:4] = logits[:4].argmax(-1)
+    logits[8, 1] = np.nan
+    yield Example("classes", (logits, codes))
+    wide = arithmetic_name(dtype)
+    yield Example("probabilities", (logits, rng.dirichlet(np.ones(4), 9).astype(wide)))
+    yield Example("yes or no", (logits[:, :1], (rng.random((9, 1)) < 0.5).astype(wide)))
+
+
+def _bound_hits(u: float, output: Array, target: Array) -> Array:
+    return 0
+
+
+contract(hits, examples=_examples_hits, bound=_bound_hits)
