@@ -141,8 +141,10 @@ gpu-bench:
 	@$(GPU_RUN) bench $(if $(OUT),--out "$(OUT)") $(GPU_ARGS)
 
 lint: $(VENV)/.test
+	@mkdir -p build
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports --no-cache >build/imports.log 2>&1 || { cat build/imports.log; exit 1; }
 
 format: $(VENV)/.test
 	@$(BIN)/ruff format .
