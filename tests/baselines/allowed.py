@@ -1,0 +1,24 @@
+"""The differences from a5dc171 that are meant, all in one place: names that changed, and metadata that may differ."""
+
+from typing import Any
+
+# The new name of a tensor or of a key in metadata, and the one that a5dc171 wrote.
+RENAMED: dict[str, str] = {}
+# The new word that stands as a value in metadata, and the one that a5dc171 wrote.
+WORDS: dict[str, str] = {}
+# Entries that may differ, or that only one version has.
+METADATA = {"metadata.bnengine"}  # the version of the package
+
+
+def old_name(name: str) -> str:
+    """The name that a tensor had."""
+    return ".".join(RENAMED.get(part, part) for part in name.split("."))
+
+
+def old_words(value: Any) -> Any:
+    """Metadata with the names and words that it had."""
+    if isinstance(value, dict):
+        return {RENAMED.get(key, key): old_words(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [old_words(item) for item in value]
+    return WORDS.get(value, value) if isinstance(value, str) else value

@@ -1,0 +1,36 @@
+"""The few calls of the recorder that are no stable public names: a new version is followed here and nowhere else."""
+
+import inspect
+from typing import Any
+
+import bnengine as bn
+
+from .draws import Array
+
+
+def divisor(op: Any, value: Any) -> dict[str, Any]:
+    """The keyword that a loss op has for what it divides by."""
+    parameters = inspect.signature(op.reference).parameters
+    return {"normaliser" if "normaliser" in parameters else "divisor": value}
+
+
+def added(array: Array) -> Any:
+    """A destination that a result is added to."""
+    return bn.ops.Into(array, True) if hasattr(bn.ops, "Into") else bn.ops.Out(array, True)
+
+
+def one_by_one(trainer: bn.Trainer, **options: Any) -> None:
+    """Let a trainer's steps run op by op, without a recorded plan."""
+    from bnengine.training import Step
+
+    trainer.step = Step(trainer.network, trainer.optimizer, trainer.loss, replay=False, **options)
+
+
+def bound(name: str, u: float, args: Any, options: dict[str, Any]) -> Any:
+    """How far each output of an op may be off, by its contract."""
+    try:
+        return bn.ops.REGISTRY[name].bound(u, *args, **options)
+    except AttributeError:
+        from bnengine import contracts
+
+        return contracts.CONTRACTS[name].bound(u, *args, **options)

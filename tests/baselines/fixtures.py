@@ -1,0 +1,255 @@
+"""Files that a5dc171 wrote: `python -m tests.baselines.fixtures` made them, with its package on PYTHONPATH.
+
+A run's config.toml names its data by a path without the folder; the tests copy everything and go there.
+"""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import bnengine as bn
+from bnengine.cli import main
+
+from . import allowed, trainings
+from .digests import Digests, digest, numpy_fingerprint, of_arrays, of_value, tensors
+from .draws import codes, draw
+
+FOLDER = Path(__file__).resolve().parent / "fixtures"
+CSV = "data/flowers.csv", "--target", "species"
+QUICK = "--epochs", "4", "--no-plot", "--quiet"
+# Runs of the command line, and behind how many steps Ctrl-C came.
+RUNS: dict[str, tuple[tuple[str, ...], int]] = {
+    "finished": (
+        (*CSV, "--hidden", "9,7", "--dropout", "0.2", "--average", "0.9", "--label-smoothing", "0.1",
+         "--warm-up", "3", "--activation", "tanh", "--batch-size", "16"), 0),
+    "interrupted": (
+        (*CSV, "--hidden", "10", "--optimizer", "adamw", "--schedule", "plateau", "--drop-every", "1",
+         "--early-stopping", "3", "--accumulate", "2", "--clip-norm", "0.7", "--bn-decay", "exact",
+         "--dropout", "0.1", "--batch-size", "8"), 15),
+    "images": (
+        ("data/images.npz", "--hidden", "11,5", "--optimizer", "sgd", "--momentum", "0.9", "--schedule", "cosine",
+         "--dtype", "float64", "--batch-size", "10"), 11),
+    "regression": (
+        ("data/prices.csv", "--target", "price", "--hidden", "8", "--optimizer", "rmsprop", "--activation", "gelu",
+         "--batch-size", "16", "--norm", "normalize-only"), 0),
+    "float16": ((*CSV, "--hidden", "8", "--precision", "float16", "--batch-size", "16"), 9),
+}  # fmt: skip
+NARROW = ("float16",)  # runs whose arithmetic is NumPy's
+# Trainings of the table that were saved behind so many steps, within an epoch.
+SAVED: dict[str, int] = {
+    **dict.fromkeys(
+        ("optimizer: sgd", "optimizer: nesterov, decay", "optimizer: rmsprop", "optimizer: rmsprop, all",
+         "optimizer: adam", "optimizer: amsgrad", "optimizer: adamw", "optimizer: amsgrad, float64, clipped",
+         "average: averaged, float32", "average: recomputed, float64", "accumulate: per_micro_batch, shared, float64",
+         "layers: residual, float32", "loss scale: grows", "data: batches, float32", "data: uint8, unit, float32",
+         "frozen: parameters, float32", "optimizer: adam, float16"), 5),
+    "accumulate: merged, float32": 4, "schedule: plateau": 9, "schedule: warm-up, plateau": 10, "early stopping": 6,
+}  # fmt: skip
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "evaluate": ("evaluate", "runs/finished", "validation", "--json"),
+    "evaluate, images": ("evaluate", "done/images", "data/images.npz", "--json"),
+    "evaluate, regression": ("evaluate", "runs/regression", "validation", "--json"),
+    "evaluate, float16": ("evaluate", "done/float16", "train", "--json"),
+    "doctor": ("doctor", "runs/finished", "train", "--json"),
+    "gap": ("gap", "runs/finished", "validation", "--json"),
+    "recalibrate": ("recalibrate", "runs/finished", "train", "--json"),
+}
+
+
+class Stopped(Exception):
+    """Ends a training between two steps."""
+
+
+class Stop(bn.Callback):
+    """Save the trainer behind a step, and end."""
+
+    def __init__(self, path: Path, steps: int) -> None:
+        self.path, self.left = path, steps
+
+    def step_ends(self, trainer: bn.Trainer) -> None:
+        self.left -= 1
+        if self.left == 0:
+            trainer.save(self.path)
+            raise Stopped
+
+
+def file_of(name: str) -> Path:
+    """The checkpoint of a training of the table."""
+    slug = "-".join("".join(c if c.isalnum() else " " for c in name).split())
+    return FOLDER / "checkpoints" / f"{slug}.safetensors"
+
+
+def call(*arguments: str) -> str:
+    """What the command line prints; an exit with another code than 0 is an error."""
+    out = StringIO()
+    with redirect_stdout(out):
+        try:
+            main(list(arguments))
+        except SystemExit as error:
+            if error.code:
+                raise RuntimeError(f"bnengine {' '.join(arguments)}: exit code {error.code}") from error
+    return out.getvalue()
+
+
+@contextmanager
+def within(folder: Path) -> Iterator[None]:
+    """Inside, `folder` is the working directory, and holds a copy of everything under fixtures/."""
+    before = Path.cwd()
+    shutil.copytree(FOLDER, folder, dirs_exist_ok=True)
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def numbers(value: Any, place: str = "") -> dict[str, float]:
+    """Every number in a JSON value but times, by its place; words may be put otherwise."""
+    if isinstance(value, dict):
+        items = [
+            (allowed.old_name(key), item) for key, item in value.items() if key not in ("seconds", "samples_per_second")
+        ]
+    elif isinstance(value, list):
+        items = [(str(i), item) for i, item in enumerate(value)]
+    else:
+        return {place: value} if isinstance(value, (int, float)) else {}
+    return {name: n for key, item in items for name, n in numbers(item, f"{place}/{key}").items()}
+
+
+def outputs() -> dict[str, Any]:
+    """What the fixtures give in the working directory, which is a copy of them: all that the tests compare.
+
+    Runs are resumed to their end under done/; predictions, tables and reports are made of them.
+    """
+    found: dict[str, Any] = {}
+    for name in RUNS:
+        shutil.copytree(f"runs/{name}", f"done/{name}")
+        call("train", "--resume", f"done/{name}", "--no-plot", "--quiet")
+        found[f"run {name}"] = of_checkpoint(Path(f"done/{name}/model.safetensors"))
+        found[f"metrics {name}"] = of_metrics(Path(f"done/{name}/metrics.jsonl"))
+        call("train", "--config", f"runs/{name}/config.toml", "--out", f"again/{name}", "--no-plot", "--quiet")
+        found[f"again {name}"] = of_checkpoint(Path(f"again/{name}/model.safetensors"))
+        found[f"predictions {name}"] = predictions(Path(f"runs/{name}"), RUNS[name][0][0])
+    for name, arguments in COMMANDS.items():
+        found[name] = numbers(json.loads(call(*arguments)))
+    call("predict", "runs/finished", "data/flowers.csv", "-o", "labels.csv")
+    found["labels"] = of_value(Path("labels.csv").read_text())
+    found["recalibrated"] = of_checkpoint(Path("runs/finished/recalibrated.safetensors"))
+    return found
+
+
+def of_checkpoint(path: Path) -> Digests:
+    """Digests of its tensors and of its metadata."""
+    arrays, metadata = tensors(path)
+    found = of_arrays({allowed.old_name(name): array for name, array in arrays.items()})
+    flat = trainings.flat(allowed.old_words(metadata))
+    return found | {f"metadata.{name}": of_value(value) for name, value in flat.items()}
+
+
+def of_metrics(path: Path) -> list[dict[str, float]]:
+    """The numbers of each epoch."""
+    return [numbers(json.loads(line)) for line in path.read_text().splitlines()]
+
+
+def predictions(run: Path, data: str) -> Digests:
+    """Digests of what a loaded run predicts of its raw data, by its averaged and by its raw weights."""
+    if data.endswith(".npz"):
+        x = np.load(data)["x"]
+    else:
+        columns = np.genfromtxt(data, delimiter=",", skip_header=1)
+        x = columns[:, ~np.isnan(columns).any(axis=0)][:, :4]
+    found: Digests = {}
+    for weights in ("auto", "raw"):
+        made = bn.predict(bn.load(run, backend="numpy", weights=weights), x)._asdict()
+        found |= {f"{weights} {name}": digest(array) for name, array in made.items() if array is not None}
+    return found
+
+
+# -- made once, by a5dc171 ---------------------------------------------------------------------------------------------
+
+
+def make() -> None:
+    """Write everything anew."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    (FOLDER / "checkpoints").mkdir(parents=True)
+    _write_data(FOLDER / "data")
+    for name, steps in SAVED.items():
+        case = trainings.table()[name]
+        mode = "plan" if case.has_kernels else "reference"
+        try:
+            trainings.outcome(case, mode, Stop(file_of(name), steps))
+        except Stopped:
+            continue
+        raise AssertionError(f"{name} ended before step {steps}")
+    before = Path.cwd()
+    os.chdir(FOLDER)
+    for name, (arguments, stop) in RUNS.items():
+        with interrupted(stop):
+            _train("train", *arguments, *QUICK, "--out", f"runs/{name}")
+        config = FOLDER / "runs" / name / "config.toml"
+        config.write_text(config.read_text().replace(f"{FOLDER}/", ""))
+    os.chdir(before)
+
+
+def _train(*arguments: str) -> None:
+    try:
+        main(list(arguments))
+    except SystemExit as error:
+        if error.code not in (0, None, 130):
+            raise
+
+
+@contextmanager
+def interrupted(steps: int) -> Iterator[None]:
+    """Inside, Ctrl-C comes behind so many steps; 0 for never. This is a5dc171's own way to count them."""
+    from bnengine.training.step import Step
+
+    one, heed, seen = Step.next, bn.Trainer._heed, iter(range(1, 10**6))
+    Step.next = lambda self, sizes, _: one(self, sizes)
+    bn.Trainer._heed = lambda self, asked: heed(self, lambda: next(seen) == steps or asked())
+    try:
+        yield
+    finally:
+        Step.next, bn.Trainer._heed = one, heed
+
+
+def _write_data(folder: Path) -> None:
+    folder.mkdir()
+    y, names = codes("species", 3, 90), ("setosa", "versicolor", "virginica")
+    x = (draw("flowers", 90, 4, dtype="float64") + 2 * draw("kinds", 3, 4, dtype="float64")[y]).round(3)
+    rows = ["a,b,species,c,d", *(f"{a},{b},{names[k]},{c},{d}" for (a, b, c, d), k in zip(x.tolist(), y, strict=True))]
+    (folder / "flowers.csv").write_text("\n".join(rows) + "\n")
+    prices = (1000 * x[:, 0] + 50 * x[:, 1] + 7.5).round(2)
+    rows = [
+        "a,b,c,d,price",
+        *(",".join(map(str, [*row, p])) for row, p in zip(x.tolist(), prices.tolist(), strict=True)),
+    ]
+    (folder / "prices.csv").write_text("\n".join(rows) + "\n")
+    images = codes("images", 256, 60, 4, 3).astype(np.uint8)
+    np.savez_compressed(folder / "images.npz", x=images, y=codes("digits", 4, 60) * 10)
+
+
+def record(folder: Path) -> None:
+    """Write what the fixtures give."""
+    with within(folder):
+        found = {"fingerprint": numpy_fingerprint(), "numpy": np.__version__, **outputs()}
+    (FOLDER / "expected.json").write_text(json.dumps(found, indent=0) + "\n")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Make the fixtures and their outputs in an empty folder for scratch."""
+    make()
+    record(Path(arguments[0]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))

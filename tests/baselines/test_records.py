@@ -1,0 +1,46 @@
+"""Every op and every small training gives what a5dc171 gave, bit for bit."""
+
+from collections.abc import Iterator
+from functools import cache
+
+import pytest
+
+import bnengine as bn
+from tests.support import missing
+
+from .records import SECTIONS, Recorded, Run, differences, native
+
+
+@cache
+def recorded(section: str) -> Recorded:
+    return Recorded(section)
+
+
+@cache
+def runs(section: str) -> dict[str, list[Run]]:
+    """The computations of a section: those of an op, or the modes of a training."""
+    found: dict[str, list[Run]] = {}
+    for run in SECTIONS[section]():
+        found.setdefault(run.name.split(":")[0] if section == "operations" else run.name, []).append(run)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def kernels() -> Iterator[None]:
+    if reason := native():
+        missing("kernels", reason)
+    threads = bn.threads.get()
+    yield
+    bn.threads.set(threads)
+
+
+@pytest.mark.parametrize(("section", "group"), [(section, group) for section in SECTIONS for group in runs(section)])
+def test_what_was_recorded_comes_out_again(section: str, group: str) -> None:
+    assert list(differences(section, recorded(section), iter(runs(section)[group]))) == []
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_everything_that_was_recorded_is_computed(section: str) -> None:
+    every = [run for group in runs(section).values() for run in group]
+    for kept in ("native", "reference"):
+        assert {run.name for run in every if run.kept == kept} == recorded(section).names(kept)
