@@ -41,7 +41,21 @@ RULE bool finite(double x) { return x - x == 0; }
 
 // -- activations and their derivatives
 
-enum class Activation { identity, relu, leaky_relu, sigmoid, tanh, gelu };
+// One row per activation: its name, what its derivative reads (nothing, the output y or the input z), y = g(z), and
+// dz = dy g'(z). Of type A: z, y, dy and slope. bnengine/ops/activations.py has the same rows.
+#define ACTIVATIONS(ROW)                                                                        \
+  ROW(identity, nothing, z, dy)                                                                 \
+  ROW(relu, y, z < 0 ? A(0) : z, positive(y) ? dy : A(0))                                       \
+  ROW(leaky_relu, y, z < 0 ? z * slope : z, positive(y) ? dy : dy * slope)                      \
+  ROW(sigmoid, y, logistic(z), dy * (y * (1 - y)))                                              \
+  ROW(tanh, y, hyperbolic_tangent(z), dy * (1 - y * y))                                         \
+  ROW(gelu, z, z * normal_cdf(z), dy * (normal_cdf(z) + z * normal_density(z)))
+
+template <class A>
+RULE A logistic(A z) {
+  const A small = exponential(-magnitude(z));  // never overflows
+  return (z < 0 ? small : A(1)) / (1 + small);
+}
 
 template <class A>
 RULE A normal_cdf(A z) {
@@ -53,20 +67,7 @@ RULE A normal_density(A z) {
   return exponential(z * z * A(-0.5)) * A(0.39894228040143267794);
 }
 
-template <Activation G, class A>
-RULE A activate(A z, A slope) {
-  if constexpr (G == Activation::relu) return z < 0 ? A(0) : z;
-  if constexpr (G == Activation::leaky_relu) return z < 0 ? z * slope : z;
-  if constexpr (G == Activation::sigmoid) {
-    const A small = exponential(-magnitude(z));  // never overflows
-    return (z < 0 ? small : A(1)) / (1 + small);
-  }
-  if constexpr (G == Activation::tanh) return hyperbolic_tangent(z);
-  if constexpr (G == Activation::gelu) return z * normal_cdf(z);
-  return z;
-}
-
-// y > 0, told from the bits: a comparison may take subnormal numbers for 0 (-ftz=true).
+// y > 0, from the bits: a comparison may take subnormal numbers for 0 (-ftz=true).
 RULE bool positive(float y) {
   union {
     float value;
@@ -76,16 +77,37 @@ RULE bool positive(float y) {
 }
 RULE bool positive(double y) { return y > 0; }
 
-// dz = dy g'(z), told from y = g(z); gelu alone is told from z.
+#define NAME_OF(NAME, READS, VALUE, DERIVATIVE) NAME,
+#define READS_OF(NAME, READS, VALUE, DERIVATIVE) Reads::READS,
+#define VALUE_OF(NAME, READS, VALUE, DERIVATIVE) \
+  if constexpr (G == Activation::NAME) return VALUE;
+#define DERIVATIVE_OF(NAME, READS, VALUE, DERIVATIVE) \
+  if constexpr (G == Activation::NAME) return DERIVATIVE;
+
+enum class Activation { ACTIVATIONS(NAME_OF) };
+enum class Reads { nothing, y, z };
+constexpr Reads kReads[] = {ACTIVATIONS(READS_OF)};
+template <Activation G>
+constexpr bool kNeedsY = kReads[int(G)] == Reads::y;
+template <Activation G>
+constexpr bool kNeedsZ = kReads[int(G)] == Reads::z;
+
+template <Activation G, class A>
+RULE A activate(A z, A slope) {
+  ACTIVATIONS(VALUE_OF)
+  return z;
+}
+
 template <Activation G, class A>
 RULE A derivative(A dy, A y, A z, A slope) {
-  if constexpr (G == Activation::relu) return positive(y) ? dy : A(0);
-  if constexpr (G == Activation::leaky_relu) return positive(y) ? dy : dy * slope;
-  if constexpr (G == Activation::sigmoid) return dy * (y * (1 - y));
-  if constexpr (G == Activation::tanh) return dy * (1 - y * y);
-  if constexpr (G == Activation::gelu) return dy * (normal_cdf(z) + z * normal_density(z));
+  ACTIVATIONS(DERIVATIVE_OF)
   return dy;
 }
+
+#undef NAME_OF
+#undef READS_OF
+#undef VALUE_OF
+#undef DERIVATIVE_OF
 
 // -- statistics: (count, mean, sum of squared differences from the mean) of some rows of one channel
 

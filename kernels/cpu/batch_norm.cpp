@@ -227,8 +227,10 @@ void merge_statistics(const Arguments& arguments, index begin, index end, Worker
 
 }  // namespace
 
-#define ENTRIES(T, G) \
-  {"normalize<" #T ", " #G ">", normalize<T, Activation::G>}, {"batch_norm<" #T ", " #G ">", batch_norm<T, Activation::G>}
+#define ENTRIES(T, G)                                         \
+  {"normalize<" #T ", " #G ">", normalize<T, Activation::G>}, \
+      {"batch_norm<" #T ", " #G ">", batch_norm<T, Activation::G>},
+#define ENTRIES_OF(G, ...) ENTRIES(float, G) ENTRIES(double, G)
 
 const Entry* entries() {
   static const Entry table[] = {
@@ -237,7 +239,7 @@ const Entry* entries() {
       {"moments_of_blocks<float>", moments_of_blocks<float>},
       {"moments_of_blocks<double>", moments_of_blocks<double>},
       {"moments_of_all", moments_of_all},
-      BY_ACTIVATION(ENTRIES),
+      ACTIVATIONS(ENTRIES_OF)
       {"commit", commit},
       {"merge_statistics", merge_statistics},
       {nullptr, nullptr},

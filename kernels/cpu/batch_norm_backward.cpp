@@ -1,5 +1,5 @@
 // Batch normalisation, the way back. dy, x, y, add, dx and dadd are (rows, channels); dgamma, dbeta and dadd may be null.
-// add is read for gelu alone, which needs z; y for the others.
+// A derivative that reads z reads add, too; one that reads y, y.
 //
 // Cut as the way there (batch_norm.cpp): by columns, where the sums and dx of a tile are made while it is in the cache, or
 // by blocks of rows with partial sums in an array.
@@ -16,11 +16,6 @@ index tile_columns(index rows) {
   const index lines = kTileBytes / (64 * (rows ? rows : 1));
   return kStripColumns<T> * (lines < 1 ? 1 : least(lines, 8));
 }
-
-template <Activation G>
-constexpr bool kNeedsZ = G == Activation::gelu;
-template <Activation G>
-constexpr bool kNeedsY = !kNeedsZ<G> && G != Activation::identity;
 
 // The arrays that gradients are made of, from one place on.
 template <class T>
@@ -346,16 +341,17 @@ void input_of_rows(const Arguments& arguments, index begin, index end, Worker& w
 
 }  // namespace
 
-#define ENTRIES(T, G)                                                       \
+#define ENTRIES(T, G)                                                             \
   {"batch_norm_backward<" #T ", " #G ">", batch_norm_backward<T, Activation::G>}, \
       {"sums_of_blocks<" #T ", " #G ">", sums_of_blocks<T, Activation::G>},       \
-      {"input_of_rows<" #T ", " #G ">", input_of_rows<T, Activation::G>}
+      {"input_of_rows<" #T ", " #G ">", input_of_rows<T, Activation::G>},
+#define ENTRIES_OF(G, ...) ENTRIES(float, G) ENTRIES(double, G)
 
 const Entry* entries() {
   static const Entry table[] = {
       {"sums_of_all<float>", sums_of_all<float>},
       {"sums_of_all<double>", sums_of_all<double>},
-      BY_ACTIVATION(ENTRIES),
+      ACTIVATIONS(ENTRIES_OF)
       {nullptr, nullptr},
   };
   return table;

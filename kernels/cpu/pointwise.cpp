@@ -28,17 +28,16 @@ void activation(const Arguments& arguments, index begin, index end, Worker&) {
   });
 }
 
-// dx = dy g'(x). Arrays: dy, x for gelu or null, y for the others or null, dx, which may be dy. Integers: rows, columns, by
-// columns?, is dx added to? Reals: slope.
+// dx = dy g'(x). Arrays: dy; x and y, of which one that the derivative does not read may be null; dx, which may be dy.
+// Integers: rows, columns, by columns?, is dx added to? Reals: slope.
 template <class T, Activation G>
 void activation_backward(const Arguments& arguments, index begin, index end, Worker&) {
-  constexpr bool kNeedsX = G == Activation::gelu, kNeedsY = !kNeedsX && G != Activation::identity;
   Given given(arguments);
   const T *dy = given.array<T>(), *x = given.array<T>(), *y = given.array<T>();
   T* dx = given.array<T>();
   const T slope = T(given.real());
   const bool adds = arguments.integers[3] != 0;
-  const auto gradient = [&](index i) { return derivative<G>(dy[i], kNeedsY ? y[i] : T(0), kNeedsX ? x[i] : T(0), slope); };
+  const auto gradient = [&](index i) { return derivative<G>(dy[i], kNeedsY<G> ? y[i] : T(0), kNeedsZ<G> ? x[i] : T(0), slope); };
   each_run(given, begin, end, [&](index from, index n) {
     if (adds)
       for (index i = from; i < from + n; ++i) dx[i] = dx[i] + gradient(i);
@@ -83,13 +82,14 @@ void rearranged(const Arguments& arguments, index begin, index end, Worker&) {
 
 }  // namespace
 
-#define ENTRIES(T, G)                                       \
-  {"activation<" #T ", " #G ">", activation<T, Activation::G>},   \
-      {"activation_backward<" #T ", " #G ">", activation_backward<T, Activation::G>}
+#define ENTRIES(T, G)                                           \
+  {"activation<" #T ", " #G ">", activation<T, Activation::G>}, \
+      {"activation_backward<" #T ", " #G ">", activation_backward<T, Activation::G>},
+#define ENTRIES_OF(G, ...) ENTRIES(float, G) ENTRIES(double, G)
 
 const Entry* entries() {
   static const Entry table[] = {
-      BY_ACTIVATION(ENTRIES),
+      ACTIVATIONS(ENTRIES_OF)
       {"total<float>", total<float>},
       {"total<double>", total<double>},
       {"rearranged<f4, f4>", rearranged<float, float>},

@@ -27,12 +27,6 @@ class Given {
   int arrays_ = 0, integers_ = 0, reals_ = 0;
 };
 
-// The entries of a table that ENTRIES(T, G) are for a type and an activation, of all of both.
-#define BY_ACTIVATION_OF(ENTRIES, T)                                                                      \
-  ENTRIES(T, identity), ENTRIES(T, relu), ENTRIES(T, leaky_relu), ENTRIES(T, sigmoid), ENTRIES(T, tanh), \
-      ENTRIES(T, gelu)
-#define BY_ACTIVATION(ENTRIES) BY_ACTIVATION_OF(ENTRIES, float), BY_ACTIVATION_OF(ENTRIES, double)
-
 // A worker's scratch, handed out by pieces of whole lines.
 class Scratch {
  public:

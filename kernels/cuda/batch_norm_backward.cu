@@ -1,17 +1,16 @@
 // Batch normalisation, the way back. dy, x, y, add, dx and dadd are (rows, channels) in T; dgamma, dbeta and dadd may be
-// null. add is read for gelu alone, which needs z; y for the others.
+// null. A derivative that reads z reads add, too; one that reads y, y.
 #include "batch_norm.cuh"
 
 namespace bnengine {
 
-// gelu's error function takes the registers of a second block on the multiprocessor.
+// z and what it takes to derive by it take the registers of a second block on the multiprocessor.
 template <Activation G>
-constexpr int kResident = G == Activation::gelu ? 1 : 2;
+constexpr int kResident = kNeedsZ<G> ? 1 : 2;
 
 // What the gradients of one row are made of.
 template <Activation G, class T, int VEC>
 struct Row {
-  static constexpr bool kNeedsZ = G == Activation::gelu, kNeedsY = !kNeedsZ && G != Activation::identity;
   using A = Arithmetic<T>;
   Pack<T, VEC> dy, x, y, add;
 
@@ -19,8 +18,8 @@ struct Row {
   __device__ __forceinline__ void read(const T* dys, const T* xs, const T* ys, const T* adds, index i) {
     dy = load<VEC, LAST>(dys + i);
     x = load<VEC, LAST>(xs + i);
-    if (kNeedsY) y = load<VEC, LAST>(ys + i);
-    if (kNeedsZ && adds) add = load<VEC, LAST>(adds + i);
+    if (kNeedsY<G>) y = load<VEC, LAST>(ys + i);
+    if (kNeedsZ<G> && adds) add = load<VEC, LAST>(adds + i);
   }
 
   __device__ __forceinline__ void gradients(const Affine<A> (&of)[VEC], bool has_add, A slope, A (&x_norm)[VEC],
@@ -29,9 +28,9 @@ struct Row {
     for (int v = 0; v < VEC; ++v) {
       x_norm[v] = of[v].centre.normalized(x[v]);
       A z = 0, out = 0;
-      if (kNeedsY) out = y[v];
-      if (kNeedsZ) z = of[v](x_norm[v]);
-      if (kNeedsZ && has_add) z += add[v];
+      if (kNeedsY<G>) out = y[v];
+      if (kNeedsZ<G>) z = of[v](x_norm[v]);
+      if (kNeedsZ<G> && has_add) z += add[v];
       dz[v] = derivative<G>(dy[v], out, z, slope);
     }
   }

@@ -22,13 +22,13 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
 }
 
-// dz = dy g'(z), told from y, and db = sum dz over the rows; either may be null, dz may be dy. Not for gelu, which y does
-// not tell.
+// dz = dy g'(z) from y, and db = sum dz over the rows; either may be null, dz may be dy. Not for a derivative that reads z,
+// which a dense layer does not keep.
 template <class T, int VEC, Activation G>
 __global__ void __launch_bounds__(kThreads, 2)
     bias_activation_backward(const T* dy, const T* y, T* dz, Arithmetic<T>* db, double* partial, unsigned* arrivals,
                              index rows, index outputs, double slope, bool adds_db) {
-  static_assert(G != Activation::gelu, "gelu needs z");
+  static_assert(!kNeedsZ<G>, "a dense layer keeps no z");
   using A = Arithmetic<T>;
   const Slice<VEC> at(outputs);
   Sums<1, VEC> seen;
@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kThreads, 2)
       const index row = begin + k * at.step, i = row * outputs + at.channel;
       if (row >= rows) break;
       Pack<T, VEC> values = load<VEC>(dy + i), out = {};
-      if (G != Activation::identity) out = load<VEC>(y + i);
+      if (kNeedsY<G>) out = load<VEC>(y + i);
 #pragma unroll
       for (int v = 0; v < VEC; ++v) {
         const A own = derivative<G>(values[v], out[v], A(0), A(slope));

@@ -14,16 +14,15 @@ __global__ void __launch_bounds__(kThreads, 2) activation(const T* x, T* y, inde
   });
 }
 
-// x is read for gelu alone, y for the others.
+// Of x and y, the one that the derivative reads.
 template <class T, int VEC, Activation G>
 __global__ void __launch_bounds__(kThreads, 2)
     activation_backward(const T* dy, const T* x, const T* y, T* dx, index size, double slope, bool adds) {
-  constexpr bool kNeedsX = G == Activation::gelu, kNeedsY = !kNeedsX && G != Activation::identity;
   for_each<VEC>(size, [&](auto width, index i) {
     constexpr int N = decltype(width)::value;
     Pack<T, N> values = load<N>(dy + i), in = {}, out = {};
-    if (kNeedsX) in = load<N>(x + i);
-    if (kNeedsY) out = load<N>(y + i);
+    if (kNeedsZ<G>) in = load<N>(x + i);
+    if (kNeedsY<G>) out = load<N>(y + i);
 #pragma unroll
     for (int k = 0; k < N; ++k) values.set(k, derivative<G>(values[k], out[k], in[k], Arithmetic<T>(slope)));
     store_or_add<N>(dx + i, values, adds);
