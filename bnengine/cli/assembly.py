@@ -15,6 +15,7 @@ from ..layers import Activation, BatchNorm, Dense, Dropout, Layer
 from ..losses import LossFunction, SoftmaxCrossEntropy, get_loss
 from ..network.precision import settle
 from ..network.sequential import Sequential
+from ..ops.activations import ACTIVATIONS
 from ..optim.optimizers import Optimizer, get_optimizer
 from ..optim.schedules import Schedule, from_spec
 from ..training import Average, Callback, Checkpointing, EarlyStopping, Trainer
@@ -133,7 +134,7 @@ def layers_of(settings: Settings, preprocessing: Preprocessing) -> list[Layer]:
             )
         outputs = 1
     layers: list[Layer] = []
-    weights = "glorot" if settings.activation in ("sigmoid", "tanh") else "he"
+    weights = "glorot" if ACTIVATIONS[settings.activation].saturates else "he"
     affine = settings.norm == "batch"
     decay = None if isinstance(settings.bn_decay, str) else settings.bn_decay
     for hidden in settings.hidden:

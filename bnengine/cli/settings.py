@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Self
 
 from ..errors import InputError
 from ..network.precision import PRECISIONS
+from ..ops.activations import NONLINEAR
 from ..runtime.cores import MOST
 
 MADE_BY = "made_by"
@@ -119,7 +120,7 @@ def setting(default: Any, section: str, kind: Kind, told: str, *, shown: str | N
 
 SCALINGS = choice("auto", "centre", "standardize", "unit", "none")
 NORMS = choice("batch", "normalize-only", "none")
-ACTIVATIONS = choice("relu", "leaky_relu", "sigmoid", "tanh", "gelu")
+ACTIVATIONS = choice(*NONLINEAR)
 LOSSES = choice("auto", "softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error")
 SCHEDULES = choice("one-cycle", "constant", "cosine", "step", "plateau")
 

@@ -3,6 +3,17 @@
 Importing this package gives each op of the engine its contract.
 """
 
-from . import batch_norm, dense, dropout, gather, judge, loss, pointwise, statistics, update
+from . import activations, batch_norm, dense, dropout, gather, judge, loss, pointwise, statistics, update
 
-__all__ = ["batch_norm", "dense", "dropout", "gather", "judge", "loss", "pointwise", "statistics", "update"]
+__all__ = [
+    "activations",
+    "batch_norm",
+    "dense",
+    "dropout",
+    "gather",
+    "judge",
+    "loss",
+    "pointwise",
+    "statistics",
+    "update",
+]

@@ -11,6 +11,7 @@ from ..arrays.dtypes import arithmetic_name
 from ..arrays.namespaces import namespace
 from ..errors import InputError
 from ..ops import Example
+from ..ops.activations import ACTIVATIONS, activate, check_activation
 from ..ops.batch_norm import (
     BatchNormalized,
     NormalizeGradients,
@@ -20,11 +21,10 @@ from ..ops.batch_norm import (
     normalized,
     scaled_and_shifted,
 )
-from ..ops.pointwise import ACTIVATIONS, activate, check_activation
 from ..ops.statistics import moments, rows_of
 from ._contract import contract
+from .activations import activation_bound, sensitivity_of
 from .arguments import check_alike, check_floating
-from .pointwise import activation_bound
 from .statistics import bound_moments, check_moments, examples_moments
 
 
@@ -62,7 +62,7 @@ def _bound_z(u: float, x: Array, statistics: Array, gamma: Array, beta: Array, a
 def _bound_normalize(
     u: float, x: Array, statistics: Array, gamma: Array, beta: Array, add: Array = None, **options: Any
 ) -> Array:
-    kind, slope, eps = (options.get(k, d) for k, d in (("activation", "identity"), ("slope", 0.01), ("eps", 1e-5)))
+    kind, slope, eps = options.get("activation", "identity"), options.get("slope"), options.get("eps", 1e-5)
     error = _bound_z(u, x, statistics, gamma, beta, add, eps)
     x_norm, _ = normalized(x.astype(np.float64), statistics, eps)
     z = scaled_and_shifted(x_norm, gamma, beta, add)
@@ -70,7 +70,7 @@ def _bound_normalize(
 
 
 def _check_arguments(owner: str, x: Array, gamma: Array, beta: Array, add: Array, options: dict[str, Any]) -> None:
-    check_activation(owner, options.get("activation", "identity"), options.get("slope", 0.01))
+    check_activation(owner, options.get("activation", "identity"), options.get("slope"))
     _check_eps(owner, options.get("eps", 1e-5))
     check_floating(owner, x=x, add=add, wide={"gamma": gamma, "beta": beta})
     channels = (x.shape[-1],) if x.ndim else ()
@@ -149,13 +149,15 @@ def _bound_backward(
     add: Array = None,
     **options: Any,
 ) -> NormalizeGradients:
-    kind, slope, eps = (options.get(k, d) for k, d in (("activation", "identity"), ("slope", 0.01), ("eps", 1e-5)))
+    kind, slope, eps = options.get("activation", "identity"), options.get("slope"), options.get("eps", 1e-5)
     x_norm, inv_std = normalized(x.astype(np.float64), statistics, eps)
     mean = 2.0**-53 / u * np.abs(statistics[1]) * inv_std
     h = np.abs(x_norm) + 1 + mean
-    dy = np.abs(dy) * max(1.2, slope)
-    if kind == "gelu":  # gelu'' is at most 0.8 (1 + ...): the error of z reaches dz
-        dy = dy * (1 + _bound_z(u, x, statistics, gamma, beta, add, eps) / (10 * u))
+    sensitivity = sensitivity_of(kind, slope)
+    dy = np.abs(dy) * sensitivity.steepest
+    if ACTIVATIONS[kind].reads == "z":  # its error reaches dz
+        size = _bound_z(u, x, statistics, gamma, beta, add, eps) / (10 * u)
+        dy = dy * (1 + max(1.0, sensitivity.curvature) * size)
     rows, m = rows_of(x), prod(x.shape[:-1])
     dgamma, dbeta = np.sum(dy * h, axis=rows), np.sum(dy, axis=rows)
     scale = inv_std if gamma is None else np.abs(gamma) * inv_std

@@ -9,11 +9,11 @@ from .._typing import Array
 from ..arrays.dtypes import arithmetic_name
 from ..errors import InputError
 from ..ops import Example
+from ..ops.activations import ACTIVATIONS, activate, check_activation
 from ..ops.dense import PRODUCTS, AffineGradients, affine, affine_backward
-from ..ops.pointwise import ACTIVATIONS, NEEDS_INPUT, activate, check_activation
 from ._contract import contract
+from .activations import activation_bound, sensitivity_of
 from .arguments import check_alike, check_floating
-from .pointwise import activation_bound
 
 
 def _examples(rng: Any, dtype: str) -> Iterator[Example]:
@@ -33,7 +33,7 @@ def _examples(rng: Any, dtype: str) -> Iterator[Example]:
 
 def _bound(
     u: float, x: Array, W: Array, b: Array = None, *,
-    activation: str = "identity", slope: float = 0.01, precision: str = "highest", between: float = 0.0,
+    activation: str = "identity", slope: float | None = None, precision: str = "highest", between: float = 0.0,
 ) -> Array:  # fmt: skip
     """`between`: the unit that x W is rounded to on its way to bias and activation, where it is stored in 16 bits."""
     product = x.astype(np.float64) @ W
@@ -51,7 +51,7 @@ def check_precision(owner: str, precision: str) -> None:
 
 def _check(
     x: Array, W: Array, b: Array = None, *,
-    activation: str = "identity", slope: float = 0.01, precision: str = "highest",
+    activation: str = "identity", slope: float | None = None, precision: str = "highest",
 ) -> None:  # fmt: skip
     check_precision("affine", precision)
     check_activation("affine", activation, slope)
@@ -69,7 +69,7 @@ contract(affine, examples=_examples, bound=_bound, check=_check)
 
 def _examples_backward(rng: Any, dtype: str) -> Iterator[Example]:
     for label, args, options in _examples(rng, dtype):
-        if options.get("activation") in NEEDS_INPUT:
+        if ACTIVATIONS[options.get("activation", "identity")].reads == "z":
             continue
         y = affine.reference(*args, **options)
         yield Example(label, (rng.standard_normal(y.shape).astype(dtype), args[0], args[1], y), options)
@@ -82,11 +82,11 @@ def _examples_backward(rng: Any, dtype: str) -> Iterator[Example]:
 
 def _bound_backward(
     u: float, dy: Array, x: Array, W: Array, y: Array, *,
-    activation: str = "identity", slope: float = 0.01, input_gradient: bool = True, bias_gradient: bool = True,
+    activation: str = "identity", slope: float | None = None, input_gradient: bool = True, bias_gradient: bool = True,
     precision: str = "highest", between: float = 0.0,
 ) -> AffineGradients:  # fmt: skip
     """`between`: the unit that dz is rounded to on its way to the products, where it is stored in 16 bits."""
-    dz = np.abs(dy) * max(1.2, slope)
+    dz = np.abs(dy) * sensitivity_of(activation, slope).steepest
     flat_x, flat_dz = np.abs(x).reshape(-1, x.shape[-1]), dz.reshape(-1, dz.shape[-1])
     unit = 10 * u + 2 * PRODUCTS[precision] + (0.0 if activation == "identity" else between)
     dx = unit * dz @ np.abs(W.T) if input_gradient else None
@@ -96,7 +96,7 @@ def _bound_backward(
 def _check_backward(dy: Array, x: Array, W: Array, y: Array, **options: Any) -> None:
     kind = options.get("activation", "identity")
     check_precision("affine_backward", options.get("precision", "highest"))
-    check_activation("affine_backward", kind, options.get("slope", 0.01))
+    check_activation("affine_backward", kind, options.get("slope"))
     check_floating("affine_backward", dy=dy, x=x, W=W, y=y)
     check_alike("affine_backward", dy=dy, y=y)
     if W.ndim != 2 or tuple(dy.shape) != (*x.shape[:-1], W.shape[1]) or x.shape[-1] != W.shape[0]:
@@ -104,8 +104,10 @@ def _check_backward(dy: Array, x: Array, W: Array, y: Array, **options: Any) -> 
         raise InputError(
             f"affine_backward: {shapes} do not fit; dy (..., outputs), x (..., inputs), W (inputs, outputs)"
         )
-    if kind in NEEDS_INPUT:
-        raise InputError(f"affine_backward: {kind} cannot be told from y; apply it with `activation` behind an affine")
+    if ACTIVATIONS[kind].reads == "z":
+        raise InputError(
+            f"affine_backward: the derivative of {kind} reads z, got y. Apply {kind} as an op after affine."
+        )
 
 
 contract(affine_backward, examples=_examples_backward, bound=_bound_backward, check=_check_backward)

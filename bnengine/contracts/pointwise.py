@@ -8,18 +8,11 @@ import numpy as np
 from .._typing import Array
 from ..arrays.dtypes import NORMAL, widened
 from ..ops import Example
-from ..ops.pointwise import ACTIVATIONS, activate, activation, activation_backward, check_activation, total
+from ..ops.activations import ACTIVATIONS, activate, check_activation
+from ..ops.pointwise import activation, activation_backward, total
 from ._contract import contract
+from .activations import activation_bound, sensitivity_of
 from .arguments import check_alike, check_floating
-
-
-def activation_bound(u: float, error: Array, y: Array, kind: str, slope: float, z: Array = 0.0) -> Array:
-    """What an error of z becomes behind g: |g'| is at most 1, or the slope, or 1.13 for gelu; plus g's own rounding.
-
-    gelu for negative z is the difference of two numbers near z / 2, hence its term in |z|.
-    """
-    own = 10 * u * np.abs(y) if kind != "gelu" else 10 * u * (np.abs(y) + np.abs(z))
-    return max(1.2, slope) * error + own
 
 
 def _points(rng: Any, dtype: str) -> Array:
@@ -33,11 +26,11 @@ def _examples(rng: Any, dtype: str) -> Iterator[Example]:
         yield Example(kind, (_points(rng, dtype),), {"kind": kind, "slope": 0.2})
 
 
-def _bound(u: float, x: Array, *, kind: str, slope: float = 0.01) -> Array:
+def _bound(u: float, x: Array, *, kind: str, slope: float | None = None) -> Array:
     return activation_bound(u, 10 * u * np.abs(x), activate(x, kind, slope), kind, slope, x)
 
 
-def _check(x: Array, *, kind: str, slope: float = 0.01) -> None:
+def _check(x: Array, *, kind: str, slope: float | None = None) -> None:
     check_activation("activation", kind, slope)
     check_floating("activation", x=x)
 
@@ -52,11 +45,12 @@ def _examples_backward(rng: Any, dtype: str) -> Iterator[Example]:
         yield Example(kind, (rng.standard_normal(x.shape).astype(dtype), x, y), {"kind": kind, "slope": 0.2})
 
 
-def _bound_backward(u: float, dy: Array, x: Array, y: Array, *, kind: str, slope: float = 0.01) -> Array:
-    return 10 * u * np.abs(dy) * max(1.2, slope) * (1 + np.abs(x) * (kind == "gelu"))
+def _bound_backward(u: float, dy: Array, x: Array, y: Array, *, kind: str, slope: float | None = None) -> Array:
+    terms = 1 + np.abs(x) if ACTIVATIONS[kind].reads == "z" else 1.0
+    return 10 * u * np.abs(dy) * sensitivity_of(kind, slope).steepest * terms
 
 
-def _check_backward(dy: Array, x: Array, y: Array, *, kind: str, slope: float = 0.01) -> None:
+def _check_backward(dy: Array, x: Array, y: Array, *, kind: str, slope: float | None = None) -> None:
     check_activation("activation_backward", kind, slope)
     check_floating("activation_backward", dy=dy, x=x, y=y)
     check_alike("activation_backward", dy=dy, x=x, y=y)

@@ -15,37 +15,35 @@ Forward, what differed at the input is multiplied by W s, in the norm or by abso
 
     e_out <= min(|W s|^T e, ||(W s)_j||_2 n),   n_out <= ||W s||_2 n,   n >= ||e||_2;
 
-an activation multiplies by 1.2 at most, a residual sum adds both ways. That grows with depth. So the errors of all
-layers are also carried back, row by row, by the derivative J of the outputs at the exact values:
+an activation multiplies by what |g'| is at most, a residual sum adds both ways. That grows with depth. So the errors of
+all layers are also carried back, row by row, by the derivative J of the outputs at the exact values:
 
     |difference of outputs| <= sum over layers of |J| (what the layer adds),
 
-an activation adding what is not linear in it: e^2 max|g''| / 2, or |1 - slope| e where the kink lies within e (the e of
-such a unit is carried back likewise). The lesser one counts. All to first order in u.
+an activation adding what is not linear in it: e^2 max|g''| / 2, and e times the jump of g' where a kink lies within e
+(the e of such a unit is carried back likewise). The lesser one counts. All to first order in u.
 
 A mean far from 0 in sigma, a variance near eps and a large gamma make |s| |a| |W| large beside z: that is the
 cancellation which a BatchNorm avoids by centring first, and a folded layer cannot.
 """
 
 from collections.abc import Callable
-from math import inf, pi, sqrt
+from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._typing import Array
 from ..arrays.dtypes import UNITS
-from ..contracts.pointwise import activation_bound
+from ..contracts.activations import activation_bound, sensitivity_of
 from ..errors import InputError
 from ..layers import Activation, BatchNorm, Dense, Dropout, Layer
 from ..network.sequential import Sequential
+from ..ops.activations import activate, derivative
 from ..ops.dense import PRODUCTS
-from ..ops.pointwise import activate, derivative
 from ..runtime.flat import Handle
 
 ROWS, PAIRS = 256, 4096  # at once: rows, and pairs of a row and a unit near a kink
-# The largest |g''|: of tanh 4/3^1.5, of the sigmoid 1/(6 sqrt 3), of gelu 2 phi(0).
-CURVATURE = {"identity": 0.0, "tanh": 4 / sqrt(27), "sigmoid": 1 / (6 * sqrt(3)), "gelu": sqrt(2 / pi)}
 
 Piece = Any  # Known, Folded, or the list of a Residual's body
 
@@ -173,14 +171,14 @@ def _known(layer: Layer, state: _State, u: float, network: Sequential) -> tuple[
 def _activated(layer: Activation, state: _State, trail: _Trail, u: float) -> tuple[_State, _Step]:
     z, e = state.a, state.e
     y = activate(z, layer.kind, layer.slope)
-    if layer.kind in CURVATURE:
-        bent = CURVATURE[layer.kind] / 2 * e**2
-    else:
-        e = _tighter(e, np.abs(z) <= e, trail)
-        jump = abs(1 - (layer.slope if layer.kind == "leaky_relu" else 0.0))
-        bent = np.where(np.abs(z) <= e, jump * e, 0.0)
+    sensitivity = sensitivity_of(layer.kind, layer.slope)
+    for kink in sensitivity.kinks:
+        e = _tighter(e, np.abs(z - kink) <= e, trail)
+    bent = sensitivity.curvature / 2 * e**2
+    for kink, jump in sensitivity.kinks.items():
+        bent = bent + np.where(np.abs(z - kink) <= e, jump * e, 0.0)
     own = 2 * activation_bound(u, np.zeros_like(y), y, layer.kind, layer.slope, z)
-    steep = max(1.2, abs(layer.slope))
+    steep = sensitivity.steepest
     g = derivative(np.ones_like(y), y, layer.kind, layer.slope, z)
     passed = _State(y, steep * e + own, steep * state.n + _norm(own))
     return passed, _Step(own + bent, lambda slope, rows, _: slope * g[rows][:, None, :])

@@ -5,21 +5,25 @@ from typing import Any
 from .. import ops
 from .._typing import Array
 from ..ops import Into
-from ..ops.pointwise import check_activation
+from ..ops.activations import check_activation, slope_of
 from ..runtime.flat import Flat
 from .base import Dx, Layer, Pass, Pullback
 
 
 class Activation(Layer):
-    """y = g(x): "identity", "relu", "leaky_relu" (with `slope`), "sigmoid", "tanh" or "gelu" (z Phi(z), exact).
+    """y = g(x), with g one of `bnengine.ops.activations.ACTIVATIONS`, such as "relu".
 
-    Directly behind a Dense or BatchNorm it becomes part of that layer's op, which gives the same numbers in fewer
+    Directly after a Dense or BatchNorm it becomes part of that layer's op, which gives the same numbers in fewer
     passes.
+
+    Args:
+        kind: the name of g.
+        slope: the parameter of a g that has one, such as "leaky_relu"; None for its default.
     """
 
-    def __init__(self, kind: str, *, slope: float = 0.01) -> None:
+    def __init__(self, kind: str, *, slope: float | None = None) -> None:
         check_activation("Activation", kind, slope)
-        self.kind, self.slope = kind, slope
+        self.kind, self.slope = kind, slope_of(kind, slope)
 
     def __repr__(self) -> str:
         return f"Activation({self.kind!r})"

@@ -37,7 +37,7 @@ def _apart(layer: Layer, see: See) -> list[Layer]:
     kind = getattr(layer, "activation", "identity")
     if kind == "identity":
         return [_telling(layer, place, see)]
-    after = Activation(kind, slope=getattr(layer, "slope", 0.01))
+    after = Activation(kind, slope=getattr(layer, "slope", None))
     return [_telling(layer.changed(activation="identity"), place, see), _telling(after, _next(place), see)]
 
 

@@ -6,7 +6,7 @@ from .. import ops
 from .._typing import Array
 from ..errors import InputError
 from ..ops import Into
-from ..ops.pointwise import NEEDS_INPUT
+from ..ops.activations import ACTIVATIONS, slope_of
 from ..runtime.flat import Flat, Handle, Parameter
 from .activation import Activation
 from .base import Dx, Layer, Pass, Pullback, fits, positive
@@ -40,7 +40,7 @@ class Dense(Layer):
         self.weights = get_initializer(weights)
         self.W = Parameter((inputs, outputs), self.weights)
         self.b = Parameter((outputs,), decays=False) if bias else None
-        self.activation, self.slope = "identity", 0.01
+        self.activation, self.slope = "identity", slope_of("identity")
 
     def __repr__(self) -> str:
         return f"Dense({self.inputs}, {self.outputs})"
@@ -63,7 +63,7 @@ class Dense(Layer):
         if self.activation == "identity":
             if isinstance(after, BatchNorm) and self.bias == "auto":
                 return self.changed(b=None), after
-            if isinstance(after, Activation) and after.kind not in NEEDS_INPUT:
+            if isinstance(after, Activation) and ACTIVATIONS[after.kind].reads != "z":
                 return self.changed(activation=after.kind, slope=after.slope), None
         return self, after
 

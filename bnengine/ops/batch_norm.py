@@ -23,7 +23,7 @@ from .._typing import Array
 from ..arrays.dtypes import stored, widened
 from ..arrays.namespaces import namespace
 from ..runtime.op import op
-from .pointwise import NEEDS_INPUT, activate, derivative
+from .activations import ACTIVATIONS, activate, derivative
 from .statistics import merge, moments, sum_rows
 
 
@@ -38,7 +38,7 @@ class BatchNormalized(NamedTuple):
 @op(family="batch_norm", accumulates={"proposal": merge.reference})
 def batch_norm(
     x: Array, gamma: Array | None, beta: Array | None, add: Array | None = None, *,
-    eps: float = 1e-5, activation: str = "identity", slope: float = 0.01,
+    eps: float = 1e-5, activation: str = "identity", slope: float | None = None,
 ) -> BatchNormalized:  # fmt: skip
     """`normalize` x by its own `moments`, as training does; `normalize_backward` by `batch` is the derivative.
 
@@ -52,7 +52,7 @@ def batch_norm(
 @op(family="batch_norm")
 def normalize(
     x: Array, statistics: Array, gamma: Array | None, beta: Array | None, add: Array | None = None, *,
-    eps: float = 1e-5, activation: str = "identity", slope: float = 0.01,
+    eps: float = 1e-5, activation: str = "identity", slope: float | None = None,
 ) -> Array:  # fmt: skip
     """y = g(gamma (x - mean) / sqrt(var + eps) + beta + add).
 
@@ -77,7 +77,7 @@ class NormalizeGradients(NamedTuple):
 def normalize_backward(
     dy: Array, x: Array, y: Array, statistics: Array,
     gamma: Array | None, beta: Array | None, add: Array | None = None, *,
-    eps: float = 1e-5, activation: str = "identity", slope: float = 0.01, batch_statistics: bool = True,
+    eps: float = 1e-5, activation: str = "identity", slope: float | None = None, batch_statistics: bool = True,
 ) -> NormalizeGradients:  # fmt: skip
     """The formulas above with dz = dy g'(z) in place of dy, and dadd = dz.
 
@@ -86,7 +86,7 @@ def normalize_backward(
     """
     m = prod(x.shape[:-1])
     x_norm, inv_std = normalized(x, statistics, eps)
-    z = scaled_and_shifted(x_norm, gamma, beta, add) if activation in NEEDS_INPUT else None
+    z = scaled_and_shifted(x_norm, gamma, beta, add) if ACTIVATIONS[activation].reads == "z" else None
     dz = derivative(widened(dy), widened(y), activation, slope, z)
     dbeta, dgamma = sum_rows(dz), sum_rows(dz * x_norm)
     dx_norm = dz - dbeta / m - x_norm * (dgamma / m) if batch_statistics else dz

@@ -7,7 +7,7 @@ from .._typing import Array
 from ..arrays.dtypes import stored, widened
 from ..arrays.namespaces import namespace
 from ..runtime.op import op
-from .pointwise import activate, derivative
+from .activations import activate, derivative
 from .statistics import sum_rows
 
 PRODUCTS = {"highest": 0.0, "tf32": 2.0**-11}  # the unit that factors may be rounded to before they are multiplied
@@ -16,7 +16,7 @@ PRODUCTS = {"highest": 0.0, "tf32": 2.0**-11}  # the unit that factors may be ro
 @op(family="dense", between=True)
 def affine(
     x: Array, W: Array, b: Array | None = None, *,
-    activation: str = "identity", slope: float = 0.01, precision: str = "highest",
+    activation: str = "identity", slope: float | None = None, precision: str = "highest",
 ) -> Array:  # fmt: skip
     """y = g(x W + b); x (..., inputs), W (inputs, outputs), b (outputs,) or None, y (..., outputs), of one dtype.
 
@@ -38,13 +38,13 @@ class AffineGradients(NamedTuple):
 @op(family="dense", accumulates={"dx": add, "dW": add, "db": add}, between=True)
 def affine_backward(
     dy: Array, x: Array, W: Array, y: Array, *,
-    activation: str = "identity", slope: float = 0.01, input_gradient: bool = True, bias_gradient: bool = True,
+    activation: str = "identity", slope: float | None = None, input_gradient: bool = True, bias_gradient: bool = True,
     precision: str = "highest",
 ) -> AffineGradients:  # fmt: skip
     """With dz = dy g'(z):  dx = dz W^T,  dW = x^T dz,  db = sum dz over the rows.
 
     Shapes as in `affine`, dy like y; dW and db are float32 where the arrays are stored in 16 bits. g'(z) is computed
-    from y = g(z), so this is not for gelu, whose derivative needs z.
+    from y = g(z), so this is not for an activation whose derivative reads z.
     """
     xp = namespace(dy)
     dz = derivative(widened(dy), widened(y), activation, slope)

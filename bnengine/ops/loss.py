@@ -13,7 +13,7 @@ from .._typing import Array
 from ..arrays.dtypes import stored, widened
 from ..arrays.namespaces import namespace
 from ..runtime.op import op
-from .pointwise import activate
+from .activations import activate
 
 
 class Loss(NamedTuple):

@@ -11,12 +11,12 @@ from bnengine.lab.verify.steps import Training
 from bnengine.lab.verify.trainings import OPTIMIZERS
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Layer, Residual
 from bnengine.losses import BinaryCrossEntropy, LossFunction, MeanSquaredError, SoftmaxCrossEntropy
+from bnengine.ops.activations import ACTIVATIONS
 from bnengine.optim.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 
 STEPS = 4  # the last one is ragged
 WIDTHS = (1, 2, 3, 5, 8, 13, 16, 17, 31, 33, 70)
 ROWS = (1, 2, 3, 7, 16, 17, 40)
-ACTIVATIONS = ("identity", "relu", "leaky_relu", "sigmoid", "tanh", "gelu")
 DECAYING = (SGD(momentum=0.5, nesterov=True, weight_decay=0.1), Adam(amsgrad=True, weight_decay=0.1))
 MORE = (*DECAYING, AdamW(weight_decay=0.1), RMSprop(centred=True, momentum=0.5, weight_decay=0.1))
 

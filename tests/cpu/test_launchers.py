@@ -9,6 +9,7 @@ import pytest
 from bnengine import threads
 from bnengine.fused.cpu.native import NativeKernel, replayer
 from bnengine.ops import REGISTRY, Example
+from bnengine.ops.activations import ACTIVATIONS
 from bnengine.runtime.memory import Arena
 from tests.cpu.build import require_set
 from tests.cpu.launching import (
@@ -43,7 +44,7 @@ def test_odd_widths_few_rows_and_many_are_within_the_bound(name, shape, storage)
     assert_exact(name, of_rows(name, *shape, storage.dtype), storage)
 
 
-@pytest.mark.parametrize("activation", ["identity", "leaky_relu", "sigmoid", "tanh", "gelu"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("name", ["normalize", "batch_norm", "normalize_backward"])
 def test_every_activation_follows_rows_that_are_cut(name, activation):
     assert_exact(name, of_rows(name, MANY, 19, activation=activation), FLOAT)
@@ -91,7 +92,7 @@ def test_what_is_not_a_number_stays_in_its_column(rows):
 
 
 @pytest.mark.parametrize("name", ["activation", "activation_backward", "normalize", "normalize_backward"])
-@pytest.mark.parametrize("kind", ["identity", "relu", "leaky_relu", "sigmoid", "tanh", "gelu"])
+@pytest.mark.parametrize("kind", ACTIVATIONS)
 def test_nan_and_infinity_are_those_of_the_reference(name, kind, rng):
     example = of_rows(name, 40, 21, activation=kind)
     args = []

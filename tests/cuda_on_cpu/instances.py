@@ -1,6 +1,8 @@
 """Every instance of every kernel that the tests run and compile."""
 
-from bnengine.ops.pointwise import ACTIVATIONS, NEEDS_INPUT
+from collections.abc import Iterable
+
+from bnengine.ops.activations import ACTIVATIONS
 from tests.cuda_on_cpu.launch import enumerator, instance, module
 from tests.cuda_on_cpu.module import CpuKernel
 from tests.cuda_on_cpu.storage import BFLOAT, DOUBLE, FLOAT, HALF, STORAGES
@@ -8,7 +10,7 @@ from tests.cuda_on_cpu.storage import BFLOAT, DOUBLE, FLOAT, HALF, STORAGES
 WARP, BLOCK = 32, 256  # threads that share a row of logits
 RULES = {"binary_cross_entropy": "BinaryCrossEntropy", "mean_squared_error": "SquaredError"}
 CASTS = tuple((a, b) for a in STORAGES for b in STORAGES if a is not b)
-TELLING = tuple(kind for kind in ACTIVATIONS if kind not in NEEDS_INPUT)
+OF_OUTPUT = tuple(kind for kind, rule in ACTIVATIONS.items() if rule.reads != "z")
 WIDTHS = tuple((s, vector) for s in STORAGES for vector in (s.vector, 1))
 
 
@@ -16,7 +18,7 @@ def _plain(*kernels: str) -> tuple[str, ...]:
     return tuple(instance(kernel, s.name, vector) for kernel in kernels for s, vector in WIDTHS)
 
 
-def _activated(*kernels: str, kinds: tuple[str, ...] = ACTIVATIONS) -> tuple[str, ...]:
+def _activated(*kernels: str, kinds: Iterable[str] = ACTIVATIONS) -> tuple[str, ...]:
     return tuple(instance(k, s.name, vector, enumerator(a)) for k in kernels for s, vector in WIDTHS for a in kinds)
 
 
@@ -44,7 +46,7 @@ INSTANCES = {
         *(instance("commit"), instance("merge_statistics")),
     ),
     "batch_norm_backward.cu": _activated("batch_norm_sums", "batch_norm_backward", "batch_norm_gradients"),
-    "dense.cu": (*_activated("bias_activation"), *_activated("bias_activation_backward", kinds=TELLING)),
+    "dense.cu": (*_activated("bias_activation"), *_activated("bias_activation_backward", kinds=OF_OUTPUT)),
     "dropout.cu": (
         *(instance("dropout", s.name, vector) for s in STORAGES for vector in (4, 1)),
         *_plain("dropout_backward"),

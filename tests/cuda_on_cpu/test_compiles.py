@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bnengine.ops.activations import ACTIVATIONS
 from tests.cuda_on_cpu.instances import INSTANCES
 from tests.cuda_on_cpu.nvrtc import Compiled, compile_kernels, disassemble, toolkit
 from tests.cuda_on_cpu.source import CUDA
@@ -28,6 +29,7 @@ CEILINGS = {
 READS_WIDE = re.compile(r"LDG\.E(\.EF)?\.128")  # EF: the cache may give it up first
 WIDE = re.compile(r"<(float, 4|__half, 8|__nv_bfloat16, 8|double, 2)")
 HEAVY_LOGITS = tuple(f"bnengine::softmax_cross_entropy<{t}" for t in ("__half, 8", "__nv_bfloat16, 8", "double"))
+OF_INPUT = re.compile("::({})>".format("|".join(kind for kind, rule in ACTIVATIONS.items() if rule.reads == "z")))
 NO_WIDE_STORE = ("moments", "batch_norm_sums", "judge")  # their results are one per channel, or one
 
 
@@ -36,9 +38,9 @@ def kernel_of(name: str) -> str:
 
 
 def ceiling(name: str) -> int:
-    """gelu's derivative takes more registers, and so do 8 logits at once, or doubles."""
+    """A derivative of z takes more registers, and so do 8 logits at once, or doubles."""
     kernel = kernel_of(name)
-    differentiates = kernel.startswith("batch_norm") and "gelu" in name
+    differentiates = kernel.startswith("batch_norm") and bool(OF_INPUT.search(name))
     return EVERYWHERE if differentiates or name.startswith(HEAVY_LOGITS) else CEILINGS[kernel]
 
 
@@ -48,7 +50,7 @@ def chosen(file: str) -> tuple[str, ...]:
         name
         for name in INSTANCES[file]
         if (re.search("<(float, 4|__nv_bfloat16, 8)", name) or "<" not in name)
-        and ("Activation" not in name or re.search("::(relu|gelu)>", name))
+        and ("Activation" not in name or "::relu>" in name or OF_INPUT.search(name))
         and ("softmax" not in name or re.search("32, long long|256, (float|__nv)", name))
     )
 

@@ -7,7 +7,7 @@ import pytest
 
 from bnengine.arrays.random import keep_mask, philox, split_seed
 from bnengine.ops import REGISTRY, Example
-from bnengine.ops.pointwise import ACTIVATIONS
+from bnengine.ops.activations import ACTIVATIONS
 from tests.cuda_on_cpu.cases import PATHS, PATHS_WITH_SPLITS, Case, assert_within, cases, label
 from tests.cuda_on_cpu.instances import CASTS, kernel
 from tests.cuda_on_cpu.launch import Destination, Launch, Path, arrivals, enumerator, simulate, slices, unwritten

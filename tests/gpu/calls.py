@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bnengine.ops.pointwise import ACTIVATIONS, NEEDS_INPUT
+from bnengine.ops.activations import ACTIVATIONS
 
 SIZES = ((20, 37), (2100, 37), (20, 64), (2100, 64))  # on the chip or not, one block of rows or several
 CLASSES = ((37, 1031), (64, 1032))  # a row for a warp, for a block
@@ -52,13 +52,13 @@ def of_layers(draw: Draw) -> Iterator[Call]:
         yield Call("total", (x, dy), {}, odd)
         yield Call("dropout", (x, np.asarray([3]), np.arange(rows)), {"seed": 1, "layer": 0, "rate": 0.4}, odd)
         yield Call("dropout_backward", (dy, draw.rng.random((rows, width)) < 0.5), {"rate": 0.4}, odd)
-        for kind in ACTIVATIONS:
+        for kind, rule in ACTIVATIONS.items():
             options = {"activation": kind}
             yield Call("batch_norm", (x, gamma, beta, add), options, odd)
             yield Call("normalize", (x, statistics, gamma, beta, add), options, odd)
             yield Call("normalize_backward", (dy, x, y, statistics, gamma, beta, add), options, odd)
             yield Call("affine", (x, W, b), options, odd)
-            if kind not in NEEDS_INPUT:  # a dense layer keeps its output alone
+            if rule.reads != "z":  # a dense layer keeps its output alone
                 yield Call("affine_backward", (dy, x, W, y), options, odd)
             yield Call("activation", (x,), {"kind": kind}, odd)
             yield Call("activation_backward", (dy, x, y), {"kind": kind}, odd)

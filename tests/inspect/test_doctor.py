@@ -13,6 +13,7 @@ from bnengine.inspect import doctor
 from bnengine.lab.explain.nets import look
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Layer, Residual
 from bnengine.network.sequential import Sequential
+from bnengine.ops.activations import NONLINEAR
 from bnengine.optim.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from bnengine.storage import saving
 from bnengine.training import Trainer
@@ -321,7 +322,7 @@ def _ready(x: np.ndarray) -> np.ndarray:
 
 def _drawn(rng: np.random.Generator, features: int, classes: int) -> Sequential:
     """A network as people build them."""
-    width, activation = int(rng.integers(8, 48)), str(rng.choice(["relu", "tanh", "sigmoid", "gelu", "leaky_relu"]))
+    width, activation = int(rng.integers(8, 48)), str(rng.choice(NONLINEAR))
     decay = [0.9, 0.95, None][rng.integers(3)]
     layers: list[Layer] = []
     for inputs in (features, *[width] * int(rng.integers(0, 3))):

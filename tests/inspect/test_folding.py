@@ -13,6 +13,7 @@ from bnengine.inspect import fold
 from bnengine.lab.explain.nets import Training, accuracy, logits, perceptron
 from bnengine.lab.explain.setting import Setting
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Residual
+from bnengine.ops.activations import NONLINEAR
 from bnengine.optim.optimizers import SGD
 from tests.inspect.nets import filled
 
@@ -96,7 +97,7 @@ def test_the_measured_difference_stays_within_the_bound_for_nasty_numbers(seed: 
     widths = [4, *rng.integers(3, 40, size=3), 2]
     layers = []
     for a, b in pairwise(widths[:-1]):
-        kind = str(rng.choice(["relu", "tanh", "sigmoid", "gelu", "leaky_relu"]))
+        kind = str(rng.choice(NONLINEAR))
         order = [BatchNorm(int(b)), Activation(kind)]
         layers += [Dense(int(a), int(b), bias=True), *(order if rng.integers(2) else order[::-1])]
     network = filled(*layers, Dense(int(widths[-2]), 2), dtype="float32", seed=seed, spread=10.0 ** rng.integers(-5, 5))

@@ -15,6 +15,7 @@ NEAR = {
         "ops/test_records*.py",
         "ops/test_contracts.py",
     ),
+    "bnengine/ops/activations.py": ("ops/test_activations.py", "ops/test_contracts.py", "ops/test_derivatives.py"),
     "bnengine/ops/batch_norm.py": ("ops/test_batch_norm*.py", "ops/test_contracts.py", "ops/test_derivatives.py"),
     "bnengine/ops/statistics.py": ("ops/test_batch_norm*.py", "ops/test_contracts.py", "ops/test_derivatives.py"),
     "bnengine/ops/dense.py": ("ops/test_dense*.py", "ops/test_contracts.py", "ops/test_derivatives.py"),

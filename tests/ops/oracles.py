@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
-LONG = np.longdouble
+from tests import activations
+from tests.activations import LONG
+
 MASK = 0xFFFFFFFF
 
 
@@ -21,34 +23,13 @@ def rows(x):
 
 
 def value_of(z, kind, slope=0.01):
-    if kind == "gelu":
-        return z * cdf(z)
-    rules = {
-        "identity": lambda t: t,
-        "relu": lambda t: np.maximum(t, 0),
-        "leaky_relu": lambda t: np.where(t >= 0, t, slope * t),
-        "sigmoid": lambda t: 1 / (1 + np.exp(-t)),
-        "tanh": lambda t: np.sinh(t) / np.cosh(t),
-    }
-    return rules[kind](z)
-
-
-def cdf(z):
-    return np.asarray([math.erfc(-float(t) / math.sqrt(2)) / 2 for t in z.ravel()], LONG).reshape(z.shape)
+    return activations.ORACLES[kind].value(z, slope)
 
 
 def slope_of(kind, slope, y, z):
-    """g'(z): from the output y, from z for gelu."""
-    if kind == "gelu":
-        return cdf(z) + z * np.exp(-z * z / 2) / np.sqrt(2 * LONG(math.pi))
-    rules = {
-        "identity": lambda t: np.ones_like(t),
-        "relu": lambda t: (t > 0) * LONG(1),
-        "leaky_relu": lambda t: np.where(t > 0, LONG(1), LONG(slope)),
-        "sigmoid": lambda t: t * (1 - t),
-        "tanh": lambda t: 1 - t**2,
-    }
-    return rules[kind](y)
+    """g'(z), from y where that does."""
+    oracle = activations.ORACLES[kind]
+    return oracle.derivative(z, slope) if oracle.of_y is None else oracle.of_y(y, slope)
 
 
 # -- pointwise, dense -------------------------------------------------------------------------------------------------

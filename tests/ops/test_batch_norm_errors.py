@@ -7,6 +7,7 @@ import pytest
 
 from bnengine import ops
 from bnengine.errors import InputError
+from bnengine.ops.activations import ACTIVATIONS
 
 YES = np.asarray([True])
 
@@ -41,9 +42,9 @@ X, S, V = np.zeros((4, 3)), np.zeros((3, 3)), np.ones(3)
         (
             {},
             {"activation": "swish"},
-            "no activation 'swish'; choose one of identity, relu, leaky_relu, sigmoid, tanh, gelu",
+            f"no activation 'swish'; choose one of {', '.join(ACTIVATIONS)}",
         ),
-        ({}, {"slope": -0.1}, "slope -0.1 is not a finite number from 0 up; leaky_relu uses 0.01 by default"),
+        ({}, {"slope": -0.1}, "slope must be finite and at least 0, got -0.1. Leave it out for the default."),
     ],
 )
 def test_misshapen_arguments_are_errors_that_echo_them(changes, options, text):

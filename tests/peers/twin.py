@@ -8,6 +8,7 @@ import numpy as np
 from bnengine import layers as bn
 from bnengine.network.sequential import Sequential
 from bnengine.optim.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from tests.activations import ORACLES
 from tests.support import require
 
 STATE = {  # our slots of an optimizer's state, and PyTorch's
@@ -74,9 +75,7 @@ class Twin:
         return module
 
     def _activation(self, layer: bn.Activation) -> Any:
-        nn = self.torch.nn
-        plain = {"identity": nn.Identity, "relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "gelu": nn.GELU}
-        return nn.LeakyReLU(layer.slope) if layer.kind == "leaky_relu" else plain[layer.kind]()
+        return ORACLES[layer.kind].torch(self.torch.nn, layer.slope)
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
         """Take over the numbers of a network's `state_dict`."""

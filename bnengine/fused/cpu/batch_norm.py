@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..._typing import Array
+from ...ops.activations import ACTIVATIONS, slope_of
 from ...ops.batch_norm import BatchNormalized, NormalizeGradients
-from ...ops.pointwise import NEEDS_INPUT
 from ...ops.statistics import Moments
 from ...runtime.memory import Outputs
 from ...runtime.plan import COLUMNS, ROWS
@@ -102,7 +102,7 @@ def _moments(to: Outputs, x: Array, batch: Array, proposal: Array | None, stride
 
 def normalize(
     to: Outputs, x: Array, statistics: Array, gamma: Array | None, beta: Array | None, add: Array | None = None, *,
-    eps: float = 1e-5, activation: str = "identity", slope: float = 0.01,
+    eps: float = 1e-5, activation: str = "identity", slope: float | None = None,
 ) -> Array:  # fmt: skip
     """y = g(((x - hi) - lo) inv_std gamma + beta + add)."""
     x, gamma, beta, add = _given(to, x, gamma, beta, add)
@@ -118,7 +118,7 @@ def _given(to: Outputs, x: Array, gamma: Array | None, beta: Array | None, add: 
 
 def _normalize(
     to: Outputs, y: Array, x: Array, statistics: tuple[Array, int], gamma: Array | None, beta: Array | None,
-    add: Array | None, eps: float, activation: str, slope: float,
+    add: Array | None, eps: float, activation: str, slope: float | None,
 ) -> None:  # fmt: skip
     (rows, channels), (held, stride) = x.shape, statistics
     along = _along(rows, channels, x.itemsize)
@@ -129,14 +129,14 @@ def _normalize(
         whole=() if along.by_columns else of_channels,
         reads=(*of_channels, *of_rows) if along.by_columns else of_rows,
         writes=(y,),
-        scalars=(rows, channels, stride, along.by_columns, past, float(eps), float(slope)),
+        scalars=(rows, channels, stride, along.by_columns, past, float(eps), float(slope_of(activation, slope))),
         split=along.split,
     )
 
 
 def batch_norm(
     to: Outputs, x: Array, gamma: Array | None, beta: Array | None, add: Array | None = None, *,
-    eps: float = 1e-5, activation: str = "identity", slope: float = 0.01,
+    eps: float = 1e-5, activation: str = "identity", slope: float | None = None,
 ) -> BatchNormalized:  # fmt: skip
     """Moments and y in one launch by columns, or in three by rows."""
     x, gamma, beta, add = _given(to, x, gamma, beta, add)
@@ -150,7 +150,7 @@ def batch_norm(
             kernel("batch_norm", x, activation, cut=along, scratch=_scratch(channels, along)),
             reads=(gamma, beta, rows_x, rows_add),
             writes=(rows_y, batch, proposal),
-            scalars=(rows, channels, stride, to.adds("proposal"), float(eps), float(slope)),
+            scalars=(rows, channels, stride, to.adds("proposal"), float(eps), float(slope_of(activation, slope))),
             split=COLUMNS,
         )
     else:
@@ -161,15 +161,15 @@ def batch_norm(
 
 def normalize_backward(
     to: Outputs, dy: Array, x: Array, y: Array, statistics: Array, gamma: Array | None, beta: Array | None,
-    add: Array | None = None, *, eps: float = 1e-5, activation: str = "identity", slope: float = 0.01,
+    add: Array | None = None, *, eps: float = 1e-5, activation: str = "identity", slope: float | None = None,
     batch_statistics: bool = True,
 ) -> NormalizeGradients:  # fmt: skip
     """All gradients in one launch by columns, or in three by rows."""
     x = ready(to, x)
     dy = ready(to, dy, x.dtype)
-    has_add, needs_z = add is not None, activation in NEEDS_INPUT
-    y = None if needs_z or activation == "identity" else ready(to, y, x.dtype)
-    add = ready(to, add, x.dtype) if needs_z else None
+    has_add, reads = add is not None, ACTIVATIONS[activation].reads
+    y = ready(to, y, x.dtype) if reads == "y" else None
+    add = ready(to, add, x.dtype) if reads == "z" else None
     gamma, beta = ready(to, gamma, x.dtype), ready(to, beta, x.dtype)
     held, stride = statistics_of(to, statistics)
     rows, channels = extent(x)
@@ -180,7 +180,10 @@ def normalize_backward(
     dadd = output(to, "dadd", x.shape, x.dtype, x, there=has_add)
 
     of_channels, of_rows = (held, gamma, beta), tuple(map(flat, (dy, x, y, add)))
-    common, along = (rows, channels, stride, float(eps), float(slope)), _along(rows, channels, x.itemsize)
+    common, along = (
+        (rows, channels, stride, float(eps), float(slope_of(activation, slope))),
+        _along(rows, channels, x.itemsize),
+    )
     if along.by_columns:
         adds = tuple(map(to.adds, ("dx", "dgamma", "dbeta")))
         to.launch(

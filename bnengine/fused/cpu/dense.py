@@ -53,7 +53,7 @@ def _along(m: int, n: int, k: int, itemsize: int, *, ends: bool = False) -> Cut:
 
 def affine(
     to: Outputs, x: Array, W: Array, b: Array | None = None, *,
-    activation: str = "identity", slope: float = 0.01, precision: str = "highest",  # noqa: ARG001
+    activation: str = "identity", slope: float | None = None, precision: str = "highest",  # noqa: ARG001
 ) -> Array:  # fmt: skip
     """y = x W + b, then g where it lies."""
     x = ready(to, x)
@@ -75,7 +75,7 @@ def affine(
 
 def affine_backward(
     to: Outputs, dy: Array, x: Array, W: Array, y: Array, *,
-    activation: str = "identity", slope: float = 0.01, input_gradient: bool = True, bias_gradient: bool = True,
+    activation: str = "identity", slope: float | None = None, input_gradient: bool = True, bias_gradient: bool = True,
     precision: str = "highest",  # noqa: ARG001
 ) -> AffineGradients:  # fmt: skip
     """dz; dW = x^T dz with db = sum dz on the same columns; dx = dz W^T."""

@@ -6,7 +6,7 @@ They are cut as batch normalisation is, so that they meet the layers before and 
 from typing import Any
 
 from ..._typing import Array
-from ...ops.pointwise import NEEDS_INPUT
+from ...ops.activations import ACTIVATIONS, slope_of
 from ...runtime.memory import Outputs
 from .._launch import extent
 from ._launch import cut, flat, kernel, output, ready, refusal
@@ -17,7 +17,7 @@ def unsupported(x: Any) -> str | None:
     return refusal(x)
 
 
-def activation(to: Outputs, x: Array, *, kind: str, slope: float = 0.01) -> Array:
+def activation(to: Outputs, x: Array, *, kind: str, slope: float | None = None) -> Array:
     """y = g(x)."""
     x = ready(to, x)
     y = output(to, "out", x.shape, x.dtype, x)
@@ -25,31 +25,38 @@ def activation(to: Outputs, x: Array, *, kind: str, slope: float = 0.01) -> Arra
     return y
 
 
-def activated(to: Outputs, x: Array, y: Array, kind: str, slope: float) -> None:
+def activated(to: Outputs, x: Array, y: Array, kind: str, slope: float | None) -> None:
     """Launch y = g(x), both (rows, columns); y may be x."""
     along = cut(x.shape, x.itemsize)
     run = kernel("activation", x, kind, cut=along)
-    to.launch(run, reads=(x,), writes=(y,), scalars=(*x.shape, along.by_columns, float(slope)), split=along.split)
+    to.launch(
+        run,
+        reads=(x,),
+        writes=(y,),
+        scalars=(*x.shape, along.by_columns, float(slope_of(kind, slope))),
+        split=along.split,
+    )
 
 
-def activation_backward(to: Outputs, dy: Array, x: Array, y: Array, *, kind: str, slope: float = 0.01) -> Array:
-    """dx = dy g'(x), told from x for gelu, from y for the others."""
+def activation_backward(to: Outputs, dy: Array, x: Array, y: Array, *, kind: str, slope: float | None = None) -> Array:
+    """dx = dy g'(x), from x or y, whichever the derivative reads."""
     dy = ready(to, dy)
-    x = ready(to, x, dy.dtype) if kind in NEEDS_INPUT else None
-    y = ready(to, y, dy.dtype) if x is None and kind != "identity" else None
+    reads = ACTIVATIONS[kind].reads
+    x = ready(to, x, dy.dtype) if reads == "z" else None
+    y = ready(to, y, dy.dtype) if reads == "y" else None
     dx = output(to, "out", dy.shape, dy.dtype, dy)
     derived(to, flat(dy), flat(x), flat(y), flat(dx), kind, slope, adds=to.adds("out"))
     return dx
 
 
 def derived(
-    to: Outputs, dy: Array, x: Array | None, y: Array | None, dx: Array, kind: str, slope: float, *,
+    to: Outputs, dy: Array, x: Array | None, y: Array | None, dx: Array, kind: str, slope: float | None, *,
     adds: bool = False,
 ) -> None:  # fmt: skip
     """Launch dx = dy g'(x), all (rows, columns), or with `adds` dx = dx + dy g'(x)."""
     along = cut(dy.shape, dy.itemsize)
     run = kernel("activation_backward", dy, kind, cut=along)
-    scalars = (*dy.shape, along.by_columns, adds, float(slope))
+    scalars = (*dy.shape, along.by_columns, adds, float(slope_of(kind, slope)))
     to.launch(run, reads=(dy, x, y), writes=(dx,), scalars=scalars, split=along.split)
 
 

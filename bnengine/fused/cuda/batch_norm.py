@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from ..._typing import Array
+from ...ops.activations import ACTIVATIONS, slope_of
 from ...ops.batch_norm import BatchNormalized, NormalizeGradients
-from ...ops.pointwise import NEEDS_INPUT
 from ...ops.statistics import Moments
 from ...runtime.memory import Outputs
 from .._launch import extent
@@ -88,7 +88,7 @@ def _moments(to: Outputs, x: Array, batch: Array, proposal: Array | None, stride
 
 def normalize(
     to: Outputs, x: Array, statistics: Array, gamma: Array | None, beta: Array | None, add: Array | None = None, *,
-    eps: float = 1e-5, activation: str = "identity", slope: float = 0.01,
+    eps: float = 1e-5, activation: str = "identity", slope: float | None = None,
 ) -> Array:  # fmt: skip
     """y = g(((x - hi) - lo) inv_std gamma + beta + add)."""
     x, gamma, beta, add = _given(to, x, gamma, beta, add)
@@ -104,19 +104,19 @@ def _given(to: Outputs, x: Array, gamma: Array | None, beta: Array | None, add: 
 
 def _normalize(
     to: Outputs, y: Array, x: Array, statistics: tuple[Array, int], gamma: Array | None, beta: Array | None,
-    add: Array | None, eps: float, activation: str, slope: float,
+    add: Array | None, eps: float, activation: str, slope: float | None,
 ) -> None:  # fmt: skip
     (rows, channels), (held, stride) = extent(x), statistics
     vector = vector_of(x, channels, x, add, y)
     name = storage_of(x), vector, activation_name(activation)
     run = kernel(x, FORWARD, "normalize", *name, grid=sliced_grid(x, rows, channels, vector, sums=False))
-    scalars = (*indices(rows, channels, stride), *reals(eps, slope))
+    scalars = (*indices(rows, channels, stride), *reals(eps, slope_of(activation, slope)))
     to.launch(run, whole=(held, gamma, beta), reads=(x, add), writes=(y,), scalars=scalars)
 
 
 def batch_norm(
     to: Outputs, x: Array, gamma: Array | None, beta: Array | None, add: Array | None = None, *,
-    eps: float = 1e-5, activation: str = "identity", slope: float = 0.01,
+    eps: float = 1e-5, activation: str = "identity", slope: float | None = None,
 ) -> BatchNormalized:  # fmt: skip
     """Moments and y in one launch where a slice of channels is kept on the chip, else in two."""
     x, gamma, beta, add = _given(to, x, gamma, beta, add)
@@ -132,7 +132,11 @@ def batch_norm(
             whole=(gamma, beta),
             reads=(x, add),
             writes=(batch, proposal, y),
-            scalars=(*indices(rows, channels, stride), *reals(eps, slope), *flags(to.adds("proposal"))),
+            scalars=(
+                *indices(rows, channels, stride),
+                *reals(eps, slope_of(activation, slope)),
+                *flags(to.adds("proposal")),
+            ),
         )
     else:
         _moments(to, x, batch, proposal, stride)
@@ -142,15 +146,15 @@ def batch_norm(
 
 def normalize_backward(
     to: Outputs, dy: Array, x: Array, y: Array, statistics: Array, gamma: Array | None, beta: Array | None,
-    add: Array | None = None, *, eps: float = 1e-5, activation: str = "identity", slope: float = 0.01,
+    add: Array | None = None, *, eps: float = 1e-5, activation: str = "identity", slope: float | None = None,
     batch_statistics: bool = True,
 ) -> NormalizeGradients:  # fmt: skip
     """All gradients in one launch where a slice of channels fits on the chip, else in two."""
     x = ready(to, x)
     dy = ready(to, dy, x.dtype)
-    has_add, needs_z = add is not None, activation in NEEDS_INPUT
-    y = None if needs_z or activation == "identity" else ready(to, y, x.dtype)
-    add = ready(to, add, x.dtype) if needs_z else None
+    has_add, reads = add is not None, ACTIVATIONS[activation].reads
+    y = ready(to, y, x.dtype) if reads == "y" else None
+    add = ready(to, add, x.dtype) if reads == "z" else None
     wide = arithmetic(x)
     gamma, beta = ready(to, gamma, wide), ready(to, beta, wide)
     statistics, stride = statistics_of(to, statistics)
@@ -164,7 +168,7 @@ def normalize_backward(
     given = {"whole": (statistics, gamma, beta), "reads": (dy, x, y, add)}
     vector = vector_of(x, channels, dy, x, y, add, dx, dadd)
     name = storage_of(x), vector, activation_name(activation)
-    common = (*indices(rows, channels, stride), *reals(eps, slope))
+    common = (*indices(rows, channels, stride), *reals(eps, slope_of(activation, slope)))
     gradients = NormalizeGradients(dx, dadd, dgamma, dbeta)
     kept = rows * slice_width(vector) * (x.itemsize + np.dtype(wide).itemsize)
     if on_chip(x, vector, kept):

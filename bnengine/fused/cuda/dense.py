@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from ..._typing import Array
+from ...ops.activations import slope_of
 from ...ops.dense import AffineGradients
 from ...runtime.memory import Outputs
 from .._launch import absent, extent
@@ -36,7 +37,7 @@ def unsupported(x: Any) -> str | None:
 
 def affine(
     to: Outputs, x: Array, W: Array, b: Array | None = None, *,
-    activation: str = "identity", slope: float = 0.01, precision: str = "highest",
+    activation: str = "identity", slope: float | None = None, precision: str = "highest",
 ) -> Array:  # fmt: skip
     """y = x W, with the bias if nothing comes behind it; else bias and activation where it lies.
 
@@ -54,13 +55,14 @@ def affine(
     vector = vector_of(y, outputs, y)
     name = storage_of(y), vector, activation_name(activation)
     run = kernel(y, FILE, "bias_activation", *name, grid=sliced_grid(y, rows, outputs, vector, sums=False))
-    to.launch(run, whole=(b,), reads=(flat,), writes=(flat,), scalars=(*indices(rows, outputs), *reals(slope)))
+    scalars = (*indices(rows, outputs), *reals(slope_of(activation, slope)))
+    to.launch(run, whole=(b,), reads=(flat,), writes=(flat,), scalars=scalars)
     return y
 
 
 def affine_backward(
     to: Outputs, dy: Array, x: Array, W: Array, y: Array, *,
-    activation: str = "identity", slope: float = 0.01, input_gradient: bool = True, bias_gradient: bool = True,
+    activation: str = "identity", slope: float | None = None, input_gradient: bool = True, bias_gradient: bool = True,
     precision: str = "highest",
 ) -> AffineGradients:  # fmt: skip
     """dz and db in one pass, where there is either; then dW = x^T dz and dx = dz W^T.
@@ -88,7 +90,7 @@ def affine_backward(
 
 
 def _through_bias(
-    to: Outputs, dy: Array, y: Array | None, dz: Array | None, db: Array | None, activation: str, slope: float
+    to: Outputs, dy: Array, y: Array | None, dz: Array | None, db: Array | None, activation: str, slope: float | None
 ) -> None:
     """Launch dz = dy g'(z) and db = sum dz, either of which may be None."""
     rows, outputs = extent(dy)
@@ -103,5 +105,5 @@ def _through_bias(
         reads=(dy, y),
         writes=(dz, db),
         scratch=(((1 if db is None else grid[1], 1, outputs), np.float64),),
-        scalars=(*indices(rows, outputs), *reals(slope), *flags(to.adds("db"))),
+        scalars=(*indices(rows, outputs), *reals(slope_of(activation, slope)), *flags(to.adds("db"))),
     )

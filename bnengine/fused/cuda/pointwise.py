@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..._typing import Array
-from ...ops.pointwise import NEEDS_INPUT
+from ...ops.activations import ACTIVATIONS, slope_of
 from ...runtime.memory import Outputs
 from ._launch import (
     STORAGES,
@@ -28,26 +28,27 @@ def unsupported(x: Any) -> str | None:
     return refusal(x, tuple(STORAGES))
 
 
-def activation(to: Outputs, x: Array, *, kind: str, slope: float = 0.01) -> Array:
+def activation(to: Outputs, x: Array, *, kind: str, slope: float | None = None) -> Array:
     """y = g(x)."""
     x = ready(to, x)
     y = output(to, "out", x.shape, x.dtype, x)
     vector = vector_of(x, None, x, y)
     run = kernel(x, FILE, "activation", storage_of(x), vector, activation_name(kind), grid=flat_grid(x, x.size, vector))
-    to.launch(run, reads=(x,), writes=(y,), scalars=(*indices(x.size), *reals(slope)))
+    to.launch(run, reads=(x,), writes=(y,), scalars=(*indices(x.size), *reals(slope_of(kind, slope))))
     return y
 
 
-def activation_backward(to: Outputs, dy: Array, x: Array, y: Array, *, kind: str, slope: float = 0.01) -> Array:
-    """dx = dy g'(x), told from x for gelu, from y for the others."""
+def activation_backward(to: Outputs, dy: Array, x: Array, y: Array, *, kind: str, slope: float | None = None) -> Array:
+    """dx = dy g'(x), from x or y, whichever the derivative reads."""
     dy = ready(to, dy)
-    x = ready(to, x, dy.dtype) if kind in NEEDS_INPUT else None
-    y = ready(to, y, dy.dtype) if x is None and kind != "identity" else None
+    reads = ACTIVATIONS[kind].reads
+    x = ready(to, x, dy.dtype) if reads == "z" else None
+    y = ready(to, y, dy.dtype) if reads == "y" else None
     dx = output(to, "out", dy.shape, dy.dtype, dy)
     vector = vector_of(dy, None, dy, x, y, dx)
     name = storage_of(dy), vector, activation_name(kind)
     run = kernel(dy, FILE, "activation_backward", *name, grid=flat_grid(dy, dy.size, vector))
-    scalars = (*indices(dy.size), *reals(slope), *flags(to.adds("out")))
+    scalars = (*indices(dy.size), *reals(slope_of(kind, slope)), *flags(to.adds("out")))
     to.launch(run, reads=(dy, x, y), writes=(dx,), scalars=scalars)
     return dx
 

@@ -8,7 +8,7 @@ for float64. Four things are settled here.
   GPU subnormal float32 numbers are 0; the factor is what a division by sqrt(eps) makes of them, and some.
 - In float64, sums over rows have no wider accumulator, and the rounding errors of n additions walk: in the ops that sum
   over n rows u becomes u (1 + sqrt(n) / 10) (Higham and Mary 2019, theorem 3.1; float32 is summed in float64).
-- What a relu holds back adds no error: on the way back through it, or through leaky relu, dz stands for dy, since
+- What a relu holds back adds no error: backward through a piecewise linear activation dz stands for dy, since
   telling it from the sign of y is exact.
 - What is stored in 16 bits may be off by that rounding, on its way from launch to launch too; all else by float32's.
 - An optimizer's divisor is told from its new state, which is what it divides by: in the first step the old one is 0.
@@ -23,7 +23,7 @@ largest, of a vector the largest of all. A bound b_k is ten or more times what r
 rounding stays far within; a wrong sign, a dropped term, an error of 1e-4 does not. (Parker 1997, Monte Carlo
 arithmetic; Vignes 1993.)
 
-A step function needs one thing more. Where relu or leaky relu stands behind a sum z, the error is added to z. As both
+A step function needs one thing more. Where g' jumps at the sign of z, as relu's does, the error is added to z. As both
 signs of it are run, each unit whose z could have had the other sign has it in one run of the pair, so what a flipped
 unit changes in the gradients is part of the bound.
 """
@@ -36,8 +36,9 @@ import numpy as np
 
 from ..._typing import Array
 from ...arrays.dtypes import LEAST, unit_stored
+from ...contracts.activations import sensitivity_of
 from ...ops import Into, Op, merge
-from ...ops.pointwise import activate, derivative
+from ...ops.activations import ACTIVATIONS, activate, derivative
 from ...runtime.memory import Arena
 from .draws import Signs
 
@@ -46,7 +47,6 @@ SQUARES = {"v", "square", "largest"}  # states that rounding never leaves below 
 TINY = 2.0**-1022  # where nothing ever moved, 0 / TINY is 0
 LOSSES = ("softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error")
 Y_OF = {"activation_backward": 2, "affine_backward": 3, "normalize_backward": 2}  # where their output y stands
-STEPS = ("relu", "leaky_relu")
 STORED = {
     **dict.fromkeys(("affine", "normalize", "activation", "activation_backward", "total"), ("out",)),
     **dict.fromkeys(("dropout", "dropout_backward"), ("out",)),
@@ -57,6 +57,11 @@ STORED = {
     "normalize_backward": ("dx", "dadd"),
 }  # the outputs that are stored like activations; in 16 bits all others are wider
 BEFORE_STEP = {"activation": "out", "affine": "out", "normalize": "out", "batch_norm": "y"}  # the output behind one
+
+
+def _steps(kind: str, slope: float | None) -> bool:
+    """Whether the derivative jumps, and is read off the output."""
+    return ACTIVATIONS[kind].reads == "y" and bool(sensitivity_of(kind, slope).kinks)
 
 
 def fields(op: Op[Any], result: Any) -> dict[str, Any]:
@@ -116,8 +121,9 @@ def _subnormal(bound: Array, u: float) -> Array:
 
 def _settled(op: Op[Any], args: tuple[Any, ...], options: dict[str, Any], result: Any) -> tuple[Any, ...]:
     """The arguments for a bound: dy behind a step function, and the state that an optimizer's bound divides by."""
-    if op.name in Y_OF and (kind := options.get("activation", options.get("kind"))) in STEPS:
-        return (derivative(args[0], args[Y_OF[op.name]], kind, options.get("slope", 0.01)), *args[1:])
+    kind, slope = options.get("activation", options.get("kind", "identity")), options.get("slope")
+    if op.name in Y_OF and _steps(kind, slope) and not sensitivity_of(kind, slope).curvature:
+        return (derivative(args[0], args[Y_OF[op.name]], kind, slope), *args[1:])
     if op.name == "adam":  # sqrt(0.9 v / c2)
         return (*args[:3], np.maximum(result.v, TINY) / 0.9, *args[4:])
     if op.name == "rmsprop":  # sqrt(0.5 s)
@@ -172,11 +178,11 @@ class Perturbed(Arena):
         return value + self.sign * self.signs.at(self.calls, value.shape) * bound
 
     def _behind_step(self, op: Op[Any], args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
-        """The output, by its name, of an op that ends in a relu: there the errors are those of the sum z before it."""
+        """The output, by its name, of an op that ends in such a step: its errors are those of the sum z before it."""
         name = "kind" if op.name == "activation" else "activation"
-        if op.name not in BEFORE_STEP or options.get(name) not in STEPS:
+        kind, slope, plain = options.get(name, "identity"), options.get("slope"), {**options, name: "identity"}
+        if op.name not in BEFORE_STEP or not _steps(kind, slope):
             return {}
-        kind, slope, plain = options[name], options.get("slope", 0.01), {**options, name: "identity"}
         result, out = op.reference(*args, **plain), BEFORE_STEP[op.name]
         z = fields(op, result)[out]
         if op.name == "activation":

@@ -19,6 +19,7 @@ from ... import ops
 from ..._typing import Array
 from ...errors import InputError
 from ...ops import Into
+from ...ops.activations import slope_of
 from ...runtime.flat import Flat, Handle, Parameter, Statistics
 from ..activation import Activation
 from ..base import Dx, Layer, Pass, Pullback, fits, positive
@@ -78,7 +79,7 @@ class BatchNorm(Layer):
         self.gamma = Parameter((channels,), Ones(), decays=False) if gamma else None
         self.beta = Parameter((channels,), decays=False) if beta else None
         self.statistics = Statistics(channels, decay=decay, unbiased=variance == "unbiased")
-        self.activation, self.slope = "identity", 0.01
+        self.activation, self.slope = "identity", slope_of("identity")
 
     @classmethod
     def from_convention(

@@ -1,0 +1,120 @@
+"""Activations, one row each: y = g(z), and the derivative right below it.
+
+Most derivatives read the *output* y, so nothing else is kept and a rounding of z cannot flip a mask; the others read z.
+A new activation is a row here, its bound in `contracts/activations.py`, a line of `ACTIVATIONS` in `kernels/rules.h`,
+and an oracle in `tests/activations.py`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .._typing import Array
+from ..arrays.namespaces import namespace
+from ..errors import InputError
+from .special import erf, erf_derivative
+
+NO_SLOPE = 0.01  # what files hold as the slope of an activation that has none
+
+
+@dataclass(frozen=True)
+class ActivationRule:
+    """One activation. `value` and `derivative` take the namespace of their arrays first.
+
+    Attributes:
+        formula: g in words or symbols.
+        value: g(z), from (xp, z, slope); NaN stays NaN.
+        derivative: dy g'(z), from (xp, dy, y, slope), or from (xp, dy, z, slope) where it `reads` "z".
+        reads: what the derivative needs to know: "nothing", the output "y" or the input "z".
+        slope: the default of its parameter `slope`; None if it has none.
+        saturates: whether g is bounded, so that weights start by Glorot and Bengio's rule instead of He's.
+    """
+
+    formula: str
+    value: Callable[[Any, Array, float], Array]
+    derivative: Callable[[Any, Array, Array, float], Array]
+    reads: Literal["nothing", "y", "z"] = "y"
+    slope: float | None = None
+    saturates: bool = False
+
+
+def logistic(xp: Any, z: Array) -> Array:
+    """1 / (1 + exp(-z))."""
+    small = xp.exp(-xp.abs(z))  # never overflows
+    return xp.where(z < 0, small, xp.ones_like(z)) / (1 + small)
+
+
+def normal_cdf(z: Array) -> Array:
+    """Phi(z) = (1 + erf(z / sqrt 2)) / 2."""
+    return (1 + erf(z * 0.5**0.5)) * 0.5
+
+
+def normal_density(z: Array) -> Array:
+    """phi(z) = exp(-z^2 / 2) / sqrt(2 pi)."""
+    return erf_derivative(z * 0.5**0.5) * 8**-0.5
+
+
+ACTIVATIONS = {
+    "identity": ActivationRule(
+        "z",
+        value=lambda _, z, __: z,
+        derivative=lambda _, dy, __, ___: dy,
+        reads="nothing",
+    ),
+    "relu": ActivationRule(
+        "max(z, 0)",
+        value=lambda xp, z, _: xp.where(z < 0, xp.zeros_like(z), z),
+        derivative=lambda xp, dy, y, _: xp.where(y > 0, dy, xp.zeros_like(dy)),
+    ),
+    "leaky_relu": ActivationRule(
+        "z, or slope z for z < 0",
+        value=lambda xp, z, slope: xp.where(z < 0, z * slope, z),
+        derivative=lambda xp, dy, y, slope: xp.where(y > 0, dy, dy * slope),
+        slope=0.01,
+    ),
+    "sigmoid": ActivationRule(
+        "1 / (1 + exp(-z))",
+        value=lambda xp, z, _: logistic(xp, z),
+        derivative=lambda _, dy, y, __: dy * (y * (1 - y)),
+        saturates=True,
+    ),
+    "tanh": ActivationRule(
+        "tanh(z)",
+        value=lambda xp, z, _: xp.tanh(z),
+        derivative=lambda _, dy, y, __: dy * (1 - y * y),
+        saturates=True,
+    ),
+    "gelu": ActivationRule(
+        "z Phi(z), exact (Hendrycks and Gimpel 2016)",
+        value=lambda _, z, __: z * normal_cdf(z),
+        derivative=lambda _, dy, z, __: dy * (normal_cdf(z) + z * normal_density(z)),
+        reads="z",
+    ),
+}
+
+NONLINEAR = tuple(kind for kind in ACTIVATIONS if kind != "identity")
+
+
+def slope_of(kind: str, slope: float | None = None) -> float:
+    """The slope given, or the activation's default."""
+    default = ACTIVATIONS[kind].slope
+    return slope if slope is not None else NO_SLOPE if default is None else default
+
+
+def check_activation(owner: str, kind: str, slope: float | None = None) -> None:
+    """Refuse an unknown activation, and a slope that would hide the sign of z."""
+    if kind not in ACTIVATIONS:
+        raise InputError(f"{owner}: no activation {kind!r}; choose one of {', '.join(ACTIVATIONS)}")
+    if not 0 <= slope_of(kind, slope) < float("inf"):
+        raise InputError(f"{owner}: slope must be finite and at least 0, got {slope!r}. Leave it out for the default.")
+
+
+def activate(z: Array, kind: str, slope: float | None = None) -> Array:
+    """g(z)."""
+    return ACTIVATIONS[kind].value(namespace(z), z, slope_of(kind, slope))
+
+
+def derivative(dy: Array, y: Array, kind: str, slope: float | None = None, z: Array = None) -> Array:
+    """dz = dy g'(z), from the output y = g(z), or from z where the derivative reads it; dy itself for identity."""
+    rule = ACTIVATIONS[kind]
+    return rule.derivative(namespace(dy), dy, z if rule.reads == "z" else y, slope_of(kind, slope))
