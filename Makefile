@@ -16,13 +16,14 @@ GPU_ARGS       ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
-.PHONY: help kernels bench demo demo-gpu test test-slow test-references browser gpu gpu-verify gpu-bench lint format types cuda-proof kernels-sanitized kernels-aarch64 peers peers-install wheel wheel-check cuda-extra clean
+.PHONY: help kernels bench demo demo-gpu test test-slow test-references test-nightly browser gpu gpu-verify gpu-bench lint format types cuda-proof cuda-instances kernels-sanitized kernels-sanitized-sample kernels-aarch64 mutants peers peers-slow peers-install wheel wheel-check cuda-extra clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo         train a batch-normalised network on handwritten digits (GPU=0: without CuPy)"
 	@echo "make test         run the tests (ARGS='-k norm' goes to pytest);  make test-slow runs those that take long"
 	@echo "make test-references  run those of layers, networks and training without the native kernels"
+	@echo "make test-nightly  run what is too long for CI, in parts, and record it (PART=slow; PART=--list: the record)"
 	@echo "make browser      install chromium, which opens the reports in their tests (Debian, as root)"
 	@echo "make kernels      build the native kernels into the checkout; make test and make demo do so themselves"
 	@echo "make gpu          all that needs a GPU: gpu-verify (under 5 minutes) and gpu-bench (under 9); installs nothing"
@@ -30,9 +31,12 @@ help:
 	@echo "make lint         format check and lint;  make format rewrites the files"
 	@echo "make types        check the types"
 	@echo "make cuda-proof   compile the CUDA kernels for every architecture, without a GPU (kernels/README.md: every instance)"
+	@echo "make cuda-instances   compile every instance of every CUDA kernel, and record registers and spills"
 	@echo "make kernels-sanitized   run CUDA kernels on the CPU, and the native ones, under g++'s sanitizers"
 	@echo "make kernels-aarch64   compile the native kernels for 64-bit ARM and run them under qemu-user (Debian, x86-64)"
+	@echo "make mutants      judge drawn mutants by the tests (POPULATION=python, cpu, cuda or package; SAMPLE=10: so many)"
 	@echo "make peers        compare with PyTorch and JAX, which are installed first (PEERS_PIP: more options for pip)"
+	@echo "make peers-slow   the comparisons that take long: whole trainings, benchmarks"
 	@echo "make bench        measure this CPU beside them, 8 minutes, into tests/benchmarks/results and the README"
 	@echo "make wheel        build dist/*.whl and dist/*.tar.gz; on Linux for every system with glibc 2.17 or later"
 	@echo "make wheel-check  try them outside the checkout, with a C++ compiler and without"
@@ -122,6 +126,12 @@ test-references: $(VENV)/.test
 	@BNENGINE_REQUIRE= BNENGINE_CPU_LIBRARY=/nonexistent $(BIN)/python -m pytest -m "$(HERE)" \
 	    tests/layers tests/network tests/training tests/runtime $(ARGS)
 
+# The Makefile's longest targets one after the other, each with a limit: tests/nightly.
+PART ?=
+
+test-nightly: $(VENV)/.peers $(VENV)/.cuda-proof kernels
+	@$(BIN)/python -m tests.nightly $(PART)
+
 # Without it the tests that open a report are skipped, and say so. Of fonts, one is enough.
 browser:
 	@command -v chromium >/dev/null || { echo "installing chromium (about 100 MB to download)"; \
@@ -161,9 +171,17 @@ $(VENV)/.cuda-proof: $(VENV)/.test
 cuda-proof: $(VENV)/.cuda-proof
 	@BNENGINE_REQUIRE=nvrtc,cublas,$(BNENGINE_REQUIRE) $(BIN)/python -m pytest -m cuda_proof tests/cuda_on_cpu tests/fused $(ARGS)
 
+# Writes tests/cuda_on_cpu/compiled.json.
+cuda-instances: $(VENV)/.cuda-proof
+	@$(BIN)/python -m tests.cuda_on_cpu.every_instance $(ARGS)
+
 kernels-sanitized: $(VENV)/.test
 	@$(BIN)/python -m tests.cuda_on_cpu.sanitized $(ARGS)
 	@$(BIN)/python -m tests.cpu.sanitized $(ARGS)
+
+# One family of CUDA kernels, and mistakes planted in copies of it.
+kernels-sanitized-sample: $(VENV)/.test
+	@$(BIN)/python -m tests.cuda_on_cpu.sanitized tests/cuda_on_cpu/test_gather.py tests/cuda_on_cpu/test_sanitized.py
 
 kernels-aarch64: $(VENV)/.test kernels
 	@$(CMAKE)
@@ -172,7 +190,19 @@ kernels-aarch64: $(VENV)/.test kernels
 peers-install: $(VENV)/.peers
 
 peers: peers-install
-	@$(BIN)/python -m pytest -m peers tests/peers $(ARGS)
+	@$(BIN)/python -m pytest -m "peers and not slow" tests/peers $(ARGS)
+
+peers-slow: peers-install
+	@$(BIN)/python -m pytest -m "peers and slow" tests/peers $(ARGS)
+
+# The full result of a population goes to tests/mutation; a run that was stopped goes on from its journal.
+POPULATION ?= python
+SAMPLE     ?=
+
+mutants: $(VENV)/.peers kernels
+	@mkdir -p build
+	@$(BIN)/python -m tests.mutation --population $(POPULATION) \
+	    $(if $(SAMPLE),--sample $(SAMPLE),--full --journal build/mutants-$(POPULATION).jsonl) $(ARGS)
 
 bench: peers-install kernels
 	@env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m tests.benchmarks $(ARGS)

@@ -13,6 +13,7 @@ from tests.cuda_on_cpu.source import CUDA
 
 proof = pytest.mark.cuda_proof
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
+SAMPLED = (75, 90, 120)  # every_instance compiles for all of them
 EVERYWHERE = 255  # what the hardware has: one block of 256 threads fits with any number
 # Registers of a thread, by kernel: 128 let two blocks share a multiprocessor, 80 three. A block that keeps its slice on
 # the chip is alone there anyway.
@@ -67,7 +68,7 @@ def check(file: str, names: tuple[str, ...], architecture: int) -> None:
 
 
 @proof
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", SAMPLED)
 @pytest.mark.parametrize("file", INSTANCES)
 def test_kernels_compile_without_spills_and_within_their_registers(file, architecture):
     check(file, chosen(file), architecture)

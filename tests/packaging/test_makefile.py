@@ -1,12 +1,14 @@
 """What `make demo` finds out about the machine before it installs anything."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.nightly.__main__ import PARTS
 from tests.support import ROOT, missing
 
 
@@ -90,13 +92,25 @@ def test_every_demo_has_a_folder_of_its_own(checkout):
         (checkout / "runs" / f"digits-{n}").mkdir(parents=True)
 
 
-def test_what_the_tests_leave_out_as_slow_has_a_command_and_a_step_of_its_own(checkout):
-    (checkout / ".venv" / ".test").touch()
-    rest, slow = (make(target, cwd=checkout) for target in ("test", "test-slow"))
-    assert rest.startswith("python -m pytest -m not gpu ")
-    assert rest.replace(" and not slow", " and slow") == slow != rest
-    steps = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
-    assert {"step tests make test", "step test-slow make test-slow"} <= set(steps)
+def targets_of_ci() -> set[str]:
+    lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    return {line.split()[3] for line in lines if line.split()[:1] == ["step"]}
+
+
+@pytest.mark.parametrize(("target", "rest"), [("test", "test-slow"), ("peers", "peers-slow")])
+def test_slow_tests_run_nightly_and_the_others_in_ci(checkout, target, rest):
+    for stamp in (".test", ".peers"):
+        (checkout / ".venv" / stamp).touch()
+    quick, slow = (make(name, cwd=checkout) for name in (target, rest))
+    assert quick.startswith("python -m pytest -m ")
+    assert quick.replace(" and not slow", " and slow") == slow != quick
+    assert target in targets_of_ci()
+    assert [rest] in PARTS.values()
+
+
+def test_every_target_of_ci_and_of_the_nightly_parts_exists():
+    rules = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert targets_of_ci() | {words[0] for words in PARTS.values()} <= set(rules)
 
 
 def test_a_python_that_is_too_old_is_an_error_that_says_so(tmp_path, checkout):

@@ -12,7 +12,7 @@ from bnengine.lab.bench.workloads import Workload
 from bnengine.ops import using
 from tests.support import require
 
-pytestmark = pytest.mark.peers
+pytestmark = [pytest.mark.peers, pytest.mark.slow]
 SMALL = Workload("12-16-16-5", (12, 16, 16, 5), 16, rows=512)
 DEEP = Workload("20-8x32-5", (20, *[32] * 8, 5), 32, rows=1024)
 ONE = Workload("12-16-16-5", (12, 16, 16, 5), 9, rows=9)
@@ -81,7 +81,6 @@ def test_results_of_single_ops_are_ours(peer: Any, case: Case, tmp_path: Path) -
     assert difference(mine, theirs, tmp_path) is None
 
 
-@pytest.mark.slow
 def test_everything_runs_in_processes_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     require("torch")
     require("jax")

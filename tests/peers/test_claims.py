@@ -11,7 +11,7 @@ from bnengine.lab.explain.gamma_beta_redundant import RATES, WORKS
 from bnengine.lab.explain.recipe import EVERY, GOAL, METHODS
 from bnengine.lab.explain.setting import Draw
 
-pytestmark = [pytest.mark.peers, pytest.mark.usefixtures("torch")]
+pytestmark = [pytest.mark.peers, pytest.mark.slow, pytest.mark.usefixtures("torch")]
 SEEDS = range(5)
 BATCH, WIDTH = 64, 64
 setting = Setting(backend="numpy")

@@ -15,7 +15,7 @@ from bnengine.lab.explain import NAMES, Finding, claim_of, examine
 from tests.lab.explain.short import SHORT, short
 from tests.support import missing, require
 
-pytestmark = pytest.mark.peers
+pytestmark = [pytest.mark.peers, pytest.mark.slow]
 
 
 @cache
