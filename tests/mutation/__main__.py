@@ -16,14 +16,13 @@ from itertools import islice
 from pathlib import Path
 
 from . import native
-from .journal import Journal
+from .journal import Journal, state_of
 from .mutants import Mutant, all_mutants, ranked, read
 from .populations import POPULATIONS
 from .report import REASONS, SHARE, commit_of, explain, figures, note_on_record, print_summary, save
 from .runner import Outcome, Runner
 
 ROOT = Path(__file__).resolve().parents[2]
-FULL = 200
 
 
 def arguments() -> argparse.Namespace:
@@ -32,7 +31,7 @@ def arguments() -> argparse.Namespace:
     what.add_argument("--list", action="store_true", help="print every mutant")
     what.add_argument("--draw", type=int, metavar="N", help="print N drawn mutants")
     what.add_argument("--sample", type=int, metavar="N", help="judge N drawn mutants")
-    what.add_argument("--full", action="store_true", help=f"judge {FULL} drawn mutants and write the result")
+    what.add_argument("--full", action="store_true", help="judge as many as a full result has, and write it")
     what.add_argument(
         "--only", nargs="+", metavar="ID", help="judge these mutants and print their diff and the tests' last lines"
     )
@@ -53,11 +52,11 @@ def main() -> int:
     population = POPULATIONS[args.population]
     seed = population.seed if args.seed is None else args.seed
     texts = read(ROOT, population.files)
-    everything = all_mutants(texts)
+    everything = [m for m in all_mutants(texts) if population.covers(m.path, m.scope)]
     if args.list:
         print(*everything, f"{len(everything)} mutants", sep="\n")
         return 0
-    if population.name != "python" and not args.draw and shutil.which("g++") is None:
+    if population.name in ("cuda", "cpu") and not args.draw and shutil.which("g++") is None:
         raise SystemExit("mutation: there is no g++ on the PATH to run the kernels with; install it")
     if population.name == "cpu" and not args.draw and not native.runs():
         raise SystemExit("mutation: this processor runs no instruction set that native kernels are judged in: v3, v4")
@@ -65,16 +64,10 @@ def main() -> int:
         by_id = {mutant.id: mutant for mutant in everything}
         if unknown := [name for name in args.only if name not in by_id]:
             raise SystemExit(f"mutation: no mutant {', '.join(unknown)}; --list prints all")
-        outcomes = judged(
-            [by_id[name] for name in args.only],
-            texts,
-            args.jobs,
-            count=len(args.only),
-            sanitizing=args.sanitized,
-            output=True,
-        )
+        some = [by_id[name] for name in args.only]
+        outcomes = judged(some, texts, args, count=len(some), output=True)
         return int(any(o.verdict == "survived" for o in outcomes))
-    count = args.draw or args.sample or FULL
+    count = args.draw or args.sample or population.full
     candidates = ranked(everything, texts, seed=seed)
     if args.draw:
         print(*islice(candidates, count), sep="\n")
@@ -82,7 +75,7 @@ def main() -> int:
     print(f"{count} of {len(everything)} mutants, drawn with seed {seed}", flush=True)
     commit = commit_of(ROOT, population)
     journal = Journal(args.journal, ROOT)
-    outcomes = judged(candidates, texts, args.jobs, count=count, sanitizing=args.sanitized, journal=journal)
+    outcomes = judged(candidates, texts, args, count=count, journal=journal)
     result = figures(outcomes, texts, commit=commit, seed=seed, of=len(everything), reasons=explain())
     if args.full:
         save(result, population)
@@ -96,14 +89,15 @@ def main() -> int:
 
 
 def judged(
-    candidates: Iterable[Mutant], texts: dict[str, str], jobs: int, *,
-    count: int, sanitizing: bool = False, journal: Journal | None = None, output: bool = False,
+    candidates: Iterable[Mutant], texts: dict[str, str], args: argparse.Namespace, *,
+    count: int, journal: Journal | None = None, output: bool = False,
 ) -> list[Outcome]:  # fmt: skip
     """The outcomes of the first `count` candidates that live, and of those before them that do not."""
     waiting, began = iter(candidates), time.monotonic()
     drawn: list[Mutant] = []
     outcomes: list[Outcome] = []
-    with Runner(ROOT, texts, jobs=jobs, sanitizing=sanitizing) as runner:
+    recorded = calls_file() if POPULATIONS[args.population].by_calls else None
+    with Runner(ROOT, texts, jobs=args.jobs, sanitizing=args.sanitized, recorded=recorded) as runner:
         while missing := count - sum(outcome.lives for outcome in outcomes):
             more = list(islice(waiting, missing))
             if not more:
@@ -112,8 +106,7 @@ def judged(
             known = journal.outcomes(more) if journal else []
             outcomes += known
             left = [m for m in more if m not in {outcome.mutant for outcome in known}]
-            seconds = runner.check(left)
-            print(f"the copy passes {len(seconds)} test files in {sum(seconds.values()):.0f} s", flush=True)
+            print(runner.check(left), flush=True)
             for outcome in runner.judge(left):
                 outcomes.append(outcome)
                 if journal:
@@ -122,6 +115,12 @@ def judged(
     print(f"{len(outcomes)} mutants in {time.monotonic() - began:.0f} s")
     order = {mutant.id: i for i, mutant in enumerate(drawn)}
     return sorted(outcomes, key=lambda outcome: order[outcome.mutant.id])
+
+
+def calls_file() -> Path:
+    """Where the calls of the tests of these sources are recorded."""
+    (ROOT / "build").mkdir(exist_ok=True)
+    return ROOT / "build" / f"calls-{state_of(ROOT)[:16]}.jsonl"
 
 
 def tell(outcome: Outcome, number: int, texts: dict[str, str], *, output: bool) -> None:

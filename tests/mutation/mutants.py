@@ -39,6 +39,7 @@ class Mutant(NamedTuple):
     end: int
     before: str
     after: str
+    text: str  # the line that it starts in
 
     def source(self, text: str) -> str:
         """The text of the file with the change made."""
@@ -54,6 +55,12 @@ class Mutant(NamedTuple):
     def place(self) -> str:
         """Id, file, line, function and operator."""
         return f"{self.id}  {self.path}:{self.line} {self.scope}: {self.operator}"
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What stays of it when its function moves to another file."""
+        parts = (self.text, self.before, self.after)
+        return (self.scope, self.operator, *(" ".join(part.split()) for part in parts))
 
     def __str__(self) -> str:
         before, after = (" ".join(part.split()) for part in (self.before, self.after))
@@ -100,12 +107,13 @@ def _identified(source: Text, found: Iterable[Found]) -> Iterator[Mutant]:
         equal[key] += 1
         digest = hashlib.sha256(f"{key}|{equal[key]}".encode()).hexdigest()[:10]
         number = source.data.count(b"\n", 0, start) + 1
-        yield Mutant(digest, path, number, scope, name, start, end, before, after)
+        yield Mutant(digest, path, number, scope, name, start, end, before, after, line.strip())
 
 
 def read(root: Path, patterns: Iterable[str]) -> dict[str, str]:
-    """The text of every file that is mutated, by its path from the root."""
-    paths = sorted(path for pattern in patterns for path in root.glob(pattern))
+    """The text of every file that is mutated, by its path from the root; those that match "!pattern" are left out."""
+    left_out = {path for pattern in patterns if pattern[0] == "!" for path in root.glob(pattern[1:])}
+    paths = sorted({path for pattern in patterns if pattern[0] != "!" for path in root.glob(pattern)} - left_out)
     return {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in paths}
 
 

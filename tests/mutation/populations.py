@@ -7,6 +7,9 @@ HERE = Path(__file__).resolve().parent
 SHARED = "bnengine/fused/_launch.py"  # by the launchers of both
 
 
+LAB = ("lab", "bench", "explain", "report", "verify")
+
+
 class Population(NamedTuple):
     """Files by patterns from the root, the seed that draws among their mutants, and where the full result goes."""
 
@@ -14,6 +17,12 @@ class Population(NamedTuple):
     files: tuple[str, ...]
     seed: int
     results: Path
+    full: int = 200  # mutants of a full result
+    by_calls: bool = False  # judged by the tests that call the mutated function (calls.py)
+
+    def covers(self, path: str, scope: str) -> bool:
+        """Whether a function's mutants belong to it: the checks of ops are contracts."""
+        return not (self.by_calls and path.startswith("bnengine/ops/") and scope.startswith("_check"))
 
     @property
     def record(self) -> str:
@@ -47,6 +56,14 @@ POPULATIONS = {
             ("kernels/rules.h", "kernels/cpu/*.h", "kernels/cpu/*.cpp", "bnengine/fused/cpu/*.py", SHARED),
             2017,
             HERE / "cpu_results.json",
+        ),
+        Population(
+            "package",
+            ("bnengine/**/*.py", *(f"!bnengine/{name}/**/*.py" for name in LAB), "!bnengine/contracts/**/*.py"),
+            2018,
+            HERE / "package_results.json",
+            400,
+            True,
         ),
     )
 }

@@ -120,7 +120,8 @@ STEPS = ("runtime/test_replay*.py", "training/test_step.py", "training/test_skip
 class Stage(NamedTuple):
     """One part of a judgement: kernel files to compile, or test files to run, perhaps under g++'s sanitizers.
 
-    `only`: pytest's -k, which tests of the files.
+    `only`: pytest's -k, which tests of the files. `plugin`: a plugin for pytest; `seconds`: what the tests take of the
+    processor, where that is known.
     """
 
     name: str
@@ -128,6 +129,8 @@ class Stage(NamedTuple):
     compiled: tuple[str, ...] = ()
     sanitized: bool = False
     only: str = ""
+    plugin: object = None
+    seconds: float = 0.0
 
 
 def stages(mutant: Mutant, root: Path, texts: Mapping[str, str]) -> list[Stage]:

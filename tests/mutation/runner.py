@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from tests.cuda_on_cpu.module import cache_folder
 
+from . import calls
 from .mutants import Mutant
 from .native import LIBRARY, SAME, STILLBORN, Native
 from .relevant import NATIVE, POOL, Stage, stages
@@ -80,11 +81,15 @@ class _Place:
 class Runner:
     """Judges mutants in `jobs` copies at a time; a context manager that removes the copies at its end.
 
-    `sanitizing`: what survives all tests runs them again under g++'s sanitizers, for minutes.
+    `sanitizing`: what survives all tests runs them again under g++'s sanitizers, for minutes. `recorded`: a file with
+    the functions that each test calls, written where it is missing; the tests that call a mutant judge it.
     """
 
-    def __init__(self, root: Path, texts: dict[str, str], *, jobs: int, sanitizing: bool = True) -> None:
+    def __init__(
+        self, root: Path, texts: dict[str, str], *, jobs: int, sanitizing: bool = True, recorded: Path | None = None
+    ) -> None:
         self.root, self.texts, self.jobs, self.sanitizing = root, texts, jobs, sanitizing
+        self.recorded, self.tests = recorded, list[calls.Judge]()
         self._made = tempfile.TemporaryDirectory(prefix="mutation-")
         self.home = Path(self._made.name)
         self.base = self.home / "base"
@@ -118,18 +123,35 @@ class Runner:
         os.environ["XDG_CACHE_HOME"] = str(self.home / "cache")
 
     def _stages(self, mutant: Mutant) -> list[Stage]:
+        if self.recorded:
+            return calls.stages(mutant, self.tests)
         found = stages(mutant, self.base, self.texts)
         return [stage for stage in found if self.sanitizing or not stage.sanitized]
 
-    def check(self, mutants: Iterable[Mutant]) -> dict[str, float]:
-        """Run the tests nearest to `mutants` on the unmutated copy, which must pass; seconds by test file."""
-        self._measure(
-            [run for m in mutants for stage in self._stages(m) if stage.name == "near" for run in runs(stage)]
-        )
+    def check(self, mutants: Iterable[Mutant]) -> str:
+        """Run the tests nearest to `mutants` on the unmutated copy, which must pass; a line that says so."""
+        if self.recorded:
+            self._record(self.recorded)
+        else:
+            near = [stage for mutant in mutants for stage in self._stages(mutant) if stage.name == "near"]
+            self._measure([run for stage in near for run in runs(stage)])
         for i in range(self.jobs):
             if not (self.home / str(i)).exists():
                 shutil.copytree(self.base, self.home / str(i))
-        return {run.test: seconds for run, seconds in self.seconds.items()}
+        if self.recorded:
+            return f"{len(self.tests)} tests pass and have their calls recorded"
+        return f"the copy passes {len(self.seconds)} runs of tests in {sum(self.seconds.values()):.0f} s"
+
+    def _record(self, path: Path) -> None:
+        """Run all tests on the unmutated copy; those that pass, and the functions that they call, go to `path`."""
+        if not path.exists():
+            partial = path.resolve().with_suffix(".partial")
+            partial.unlink(missing_ok=True)
+            stage = Stage("", tuple(calls.files(self.base)), plugin=calls.Recorder(partial, self.base))
+            pid = _start(self.base, stage, self.home / "calls.log", None, bytecode=True)
+            os.waitpid(pid, 0)
+            partial.rename(path)
+        self.tests = calls.load(path)
 
     def _measure(self, wanted: Iterable[Run]) -> None:
         """Run test files that have not been run without a mutation yet: they must pass, and set the time limits."""
@@ -196,6 +218,8 @@ class Runner:
                 verdict = "stillborn" if place.stage.compiled else "timed out"
             elif code in (STILLBORN, SAME):
                 verdict = "stillborn" if code == STILLBORN else "same"
+            elif code == -signal.SIGXCPU:
+                verdict = "timed out"
             elif code == BROKEN:
                 raise RuntimeError(f"mutation: no tests could be run\n{_tail(log)}")
             elif code not in (0, NO_TESTS):
@@ -203,8 +227,11 @@ class Runner:
             place.pid = 0
         if not verdict and place.pending:
             place.stage = place.pending.pop(0)
-            self._measure(runs(place.stage))
-            needed = 6 * sum(self.seconds[run] for run in runs(place.stage))
+            if self.recorded:
+                needed = 200 + 30 * place.stage.seconds  # the processor's time is limited in the child
+            else:
+                self._measure(runs(place.stage))
+                needed = 6 * sum(self.seconds[run] for run in runs(place.stage))
             if place.stage.compiled or place.stage.sanitized:
                 needed += COMPILING
             place.began, place.limit = time.monotonic(), 20 + needed
@@ -242,10 +269,13 @@ def _start(folder: Path, stage: Stage, log: Path, native: Native | None, *, byte
     status = BROKEN
     try:
         os.setsid()
+        signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        )  # a background job ignores it, and so would its children
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(out, 1)
         os.dup2(out, 2)
-        _enter(folder, native=native is not None, bytecode=bytecode)
+        _enter(folder, native=native is not None, plain=stage.plugin is not None, bytecode=bytecode)
         if stage.sanitized:
             _sanitized(folder, stage.tests)
         if not stage.compiled:
@@ -260,7 +290,7 @@ def _start(folder: Path, stage: Stage, log: Path, native: Native | None, *, byte
         os._exit(status)
 
 
-def _enter(folder: Path, *, native: bool, bytecode: bool) -> None:
+def _enter(folder: Path, *, native: bool, plain: bool, bytecode: bool) -> None:
     """The package and its tests come from the copy from now on."""
     os.chdir(folder)
     for name in [name for name in sys.modules if name.partition(".")[0] in ("tests", "bnengine")]:
@@ -272,6 +302,9 @@ def _enter(folder: Path, *, native: bool, bytecode: bool) -> None:
     if native:  # tests that skip where there is no library would find nothing wrong with one that cannot be loaded
         os.environ["BNENGINE_REQUIRE"] = "kernels"
         os.environ["BNENGINE_CPU_LIBRARY"] = str(folder / LIBRARY)
+    elif plain:  # what a contributor runs
+        os.environ.pop("BNENGINE_REQUIRE", None)
+        os.environ.pop("BNENGINE_CPU_LIBRARY", None)
     else:  # the references are judged: native kernels would stand in for them
         os.environ.pop("BNENGINE_REQUIRE", None)  # what the checkout must not skip may be out of reach in a copy
         os.environ["BNENGINE_CPU_LIBRARY"] = str(folder / "no native kernels")
@@ -308,10 +341,19 @@ def _tests(folder: Path, stage: Stage) -> int:
 
     if POOL not in stage.tests:  # a thread sanitizer asks for terabytes that it does not use
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
-    options = ["-m", "not slow and not gpu", "--rootdir", str(folder)]
+    if isinstance(stage.plugin, calls.Chosen):
+        limit = round(30 + 6 * stage.seconds)
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
+    begin = [option for option in OPTIONS if option != "-x" or not isinstance(stage.plugin, calls.Recorder)]
+    options = [
+        "-m",
+        "not slow and not gpu and not peers and not cuda_proof" if stage.plugin else "not slow and not gpu",
+    ]
+    options += ["--rootdir", str(folder)]
     options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis is imported before pytest starts
     options += ["-k", stage.only] if stage.only else []
-    return int(pytest.main([*OPTIONS, *options, *stage.tests]))
+    plugins = [stage.plugin] if stage.plugin else []
+    return int(pytest.main([*begin, *options, *stage.tests], plugins))
 
 
 def _polled(pid: int) -> int | None:
