@@ -3,7 +3,7 @@
 import os
 from math import ceil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from ..network.sequential import Sequential
 from ..ops.activations import ACTIVATIONS
 from ..optim.optimizers import Optimizer, get_optimizer
 from ..optim.schedules import Schedule, from_spec
+from ..runtime.modes import Mode
 from ..training import Average, Callback, Checkpointing, EarlyStopping, Trainer
 from ..training.replaying import has_graphs
 from .settings import Settings, flag
@@ -168,6 +169,7 @@ def trainer_of(training: Training, *, callbacks: list[Callback], model: Path, pr
         graph=ASKED[settings.graph],
         resident=ASKED[settings.resident],
         threads=settings.threads,
+        kernels=cast(Mode, settings.kernels),
         watch=None if settings.watch == "none" else "activations",
     )
 

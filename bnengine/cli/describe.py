@@ -4,6 +4,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from .. import fused
 from ..data import Preprocessing
 from ..network.sequential import Sequential
 from .assembly import Training, steps_per_epoch
@@ -13,15 +14,28 @@ _NORMS = {"batch": ", batch norm", "normalize-only": ", batch norm without gamma
 
 
 def header_lines(training: Training, folder: Path) -> list[str]:
-    """Backend and why, data, network with what batch norm cancels, training, and where it is kept."""
+    """Backend and why, kernels, data, network with what batch norm cancels, training, and where it is kept."""
     network, settings, backend = training.network, training.settings, training.network.backend
     return [
         f"backend   {backend.name} {backend.version} ({backend.why.removesuffix(' (get_backend)')})",
+        f"kernels   {kernels_line(backend.name, settings.kernels)}",
         f"data      {data_line(training)}",
         f"network   {network_line(network, settings)}",
         f"training  {training_line(training)}",
         f"run       {folder}",
     ]
+
+
+def kernels_line(backend: str, kernels: str) -> str:
+    """Such as "native, AVX2 (x86-64-v3)", or that the references run, and why."""
+    if kernels == "reference":
+        return "references, as --kernels says"
+    if backend == "cupy":
+        return "CUDA"
+    if backend != "numpy":
+        return f"references: there are no kernels for {backend}"
+    reason = fused.native().available()
+    return f"references: {reason}" if reason else f"native, {fused.instruction_set()}"
 
 
 def data_line(training: Training) -> str:

@@ -11,12 +11,13 @@ from ..data import Dataset, groups
 from ..losses import LossFunction, get_loss
 from ..metrics import R2, Accuracy, ConfusionMatrix, MeanAbsoluteError, Metric, TopK
 from ..network.inference import predict
+from ..runtime.modes import Mode, using
 from ..storage import saving
 from ..storage.plain_json import dumps
 from ..training.evaluation import evaluate
 from .assembly import source_of
 from .models import Model, data_for, load_model
-from .options import backend_option, json_option, target_option
+from .options import backend_option, json_option, kernels_option, target_option
 
 TOP = 5
 ROWS_AT_ONCE = 1024
@@ -27,8 +28,9 @@ ROWS_AT_ONCE = 1024
 @click.argument("data")
 @target_option
 @backend_option
+@kernels_option
 @json_option
-def command(run: str, data: str, target: str | None, backend: str | None, as_json: bool) -> None:
+def command(run: str, data: str, target: str | None, backend: str | None, kernels: Mode, as_json: bool) -> None:
     """Measure the network of RUN on DATA.
 
     RUN is the folder of a run or a model file. DATA is what train takes, raw: the scaling travels with the model; or
@@ -43,11 +45,12 @@ def command(run: str, data: str, target: str | None, backend: str | None, as_jso
     """
     model = load_model("evaluate", run, backend)
     dataset, rows = data_for("evaluate", model, data, target, need_targets=True)
-    if model.preprocessing.classes is None:
-        result = _regression(model, dataset, rows)
-        matrix = None
-    else:
-        result, matrix = _classification(model, dataset, rows)
+    matrix = None
+    with using(kernels):
+        if model.preprocessing.classes is None:
+            result = _regression(model, dataset, rows)
+        else:
+            result, matrix = _classification(model, dataset, rows)
     if as_json:
         click.echo(dumps(result))
     else:

@@ -6,12 +6,16 @@ from typing import Any
 
 import click
 
+from ..runtime.modes import MODES
 from .settings import Kind, flag, table
 
 # What commands that look at a run and data have alike.
 target_option = click.option("--target", metavar="COLUMN", help="The target column of a .csv file.  [as in training]")
 backend_option = click.option(
     "--backend", metavar="NAME", help="auto, numpy, cupy, cupy:1, torch ...  [BNENGINE_BACKEND or auto]"
+)
+kernels_option = click.option(
+    "--kernels", type=click.Choice(MODES), default="auto", help="As in train: auto, fused or reference.  [auto]"
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 

@@ -11,9 +11,10 @@ from .._typing import Array
 from ..data import Preprocessing
 from ..errors import InputError
 from ..network.inference import Predictions, predict
+from ..runtime.modes import Mode, using
 from ..storage.atomic import replace_file
 from .models import data_for, load_model
-from .options import backend_option
+from .options import backend_option, kernels_option
 
 
 @click.command("predict")
@@ -23,9 +24,10 @@ from .options import backend_option
 @click.option("--force", is_flag=True, help="Replace FILE if it is there.")
 @click.option("--target", metavar="COLUMN", help="A column of a .csv file to leave out.  [the target of training]")
 @backend_option
+@kernels_option
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def command(
-    run: str, data: str, output: str, force: bool, target: str | None, backend: str | None, quiet: bool
+    run: str, data: str, output: str, force: bool, target: str | None, backend: str | None, kernels: Mode, quiet: bool
 ) -> None:
     """Write what the network of RUN says about DATA to a file.
 
@@ -47,7 +49,8 @@ def command(
     model = load_model("predict", run, backend)
     dataset, rows = data_for("predict", model, data, target, need_targets=False)
     x = dataset.x if rows is None else np.asarray(dataset.x[rows])
-    answers = predict(model.network, x)
+    with using(kernels):
+        answers = predict(model.network, x)
     write = csv_bytes if file.suffix.lower() == ".csv" else npz_bytes
     try:
         replace_file(file, [write(answers, model.preprocessing)])

@@ -9,6 +9,7 @@ from ..errors import InputError
 from ..network.precision import PRECISIONS
 from ..ops.activations import NONLINEAR
 from ..runtime.cores import MOST
+from ..runtime.modes import MODES
 
 MADE_BY = "made_by"
 
@@ -138,6 +139,7 @@ _GRAPH = "on a GPU a step as one CUDA graph; auto: where it can be, and the log 
 _RESIDENT = "all training data in the GPU's memory; auto: where they take at most half of what is free"
 _THREADS = "that run native kernels; no result depends on it"
 _WATCH = "activations: their distributions on a step now and then, in metrics.jsonl"
+_KERNELS = "auto: native or CUDA kernels where there are some; fused: fail without; reference: bnengine/ops as written"
 _BACKENDS = "auto, numpy, cupy, cupy:1, torch or array_api_strict"
 
 
@@ -175,6 +177,7 @@ class Settings:
     seed: int = setting(0, "run", whole(0), "of the split, the weights, the order of the rows and dropout")
     backend: str | None = setting(None, "run", text("NAME"), _BACKENDS, shown="BNENGINE_BACKEND or auto")
     threads: int | None = setting(None, "run", whole(1, MOST), _THREADS, shown="BNENGINE_NUM_THREADS or the cores")
+    kernels: str = setting("auto", "run", choice(*MODES), _KERNELS)
     graph: str = setting("auto", "run", choice("auto", "yes", "no"), _GRAPH)
     resident: str = setting("auto", "run", choice("auto", "yes", "no"), _RESIDENT)
     checkpoint_every: int = setting(0, "run", whole(0), "steps between checkpoints, beside the one after each epoch")

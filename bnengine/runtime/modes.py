@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from .._typing import Array
 from ..errors import InputError
 
 Mode = Literal["auto", "fused", "reference"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 _mode: ContextVar[Mode] = ContextVar("mode", default="auto")
 
 
@@ -19,11 +20,16 @@ class Into(NamedTuple):
     adds: bool = False
 
 
+def check_mode(owner: str, mode: str) -> None:
+    """InputError unless `mode` is one of `MODES`."""
+    if mode not in MODES:
+        raise InputError(f"{owner}: no mode {mode!r}; choose 'auto', 'fused' or 'reference'")
+
+
 @contextmanager
 def using(mode: Mode) -> Iterator[None]:
     """Bind every memory made inside to "fused" (a fallback is an error), "reference" or "auto"."""
-    if mode not in ("auto", "fused", "reference"):
-        raise InputError(f"using: no mode {mode!r}; choose 'auto', 'fused' or 'reference'")
+    check_mode("using", mode)
     token = _mode.set(mode)
     try:
         yield

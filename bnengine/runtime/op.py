@@ -77,7 +77,7 @@ class Op(Generic[R]):
     def resolve(self, mode: Mode, x: Array) -> tuple[Callable[..., R] | None, str]:
         """(launcher of the fused version, "") for arrays like x, or (None, why the reference runs)."""
         if mode == "reference":
-            return None, "the reference was asked for"
+            return None, "reference mode requested"
         reasons = list[tuple[str, str]]()
         for name in self.fused_names:
             module, function = name.split(":")
@@ -90,7 +90,7 @@ class Op(Generic[R]):
         own = [found for found in reasons if not found[1].startswith("not a ")] or reasons
         why = "; ".join(f"{module}: {reason}" for module, reason in own) or "no fused version exists"
         if mode == "fused":
-            raise InputError(f"{self.name}: using('fused'), but {why}; use 'auto' to allow the reference")
+            raise InputError(f"{self.name}: kernels are to be 'fused', but {why}. Take 'auto' to allow the reference.")
         return None, why
 
     def __call__(

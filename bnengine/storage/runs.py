@@ -23,6 +23,7 @@ from .saving import MODEL
 if sys.platform != "win32":
     import fcntl
 
+REFERENCES = "none, the references"
 CONFIG, METRICS, CURVES = "config.toml", "metrics.jsonl", "curves.png"
 PARENT = Path("runs")
 _COMMENT = """\
@@ -82,8 +83,10 @@ class RunFolder:
         import tomli_w
 
         made_by = {"bnengine": __version__, "python": platform.python_version(), "numpy": np.__version__}
-        if backend == "numpy":
-            made_by["kernels"] = fused.instruction_set() or "none, the references"
+        if tables.get("run", {}).get("kernels") == "reference":
+            made_by["kernels"] = REFERENCES
+        elif backend == "numpy":
+            made_by["kernels"] = fused.instruction_set() or REFERENCES
         content = _COMMENT + tomli_w.dumps({**tables, "made_by": made_by})
         try:
             replace_file(self.config, [content.encode()])
@@ -169,7 +172,7 @@ def read_config(file: Path, owner: str) -> dict[str, Any]:
 
 
 def kernels_of(folder: Path) -> str | None:
-    """Which instructions the kernels used where a run began; None if that is not told, or it did not begin on NumPy."""
+    """Which instructions the kernels used where a run began; None if config.toml does not say."""
     try:
         tables = tomllib.loads((folder / CONFIG).read_text(encoding="utf-8"))
         return str(tables["made_by"]["kernels"])

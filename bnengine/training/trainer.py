@@ -17,6 +17,7 @@ from ..metrics import Metric
 from ..network.sequential import Sequential
 from ..optim.optimizers import Optimizer, get_optimizer
 from ..optim.schedules import Observer, Schedule, get_schedule
+from ..runtime.modes import Mode, check_mode, current_mode, using
 from ..storage.plain import listed, restored, written
 from ..storage.saving import read, save
 from .activations import Activations, get_watch
@@ -45,7 +46,9 @@ class Trainer:
     training data are kept in the device's memory, "auto" where they take at most half of what a GPU has free; else
     batches are brought there while it computes; on NumPy arrays with native kernels "auto" gathers rows where they lie,
     raw ones of a mapped file too, without a copy of the data. `threads`: how many run native kernels,
-    `bnengine.threads.set`; None leaves it as it is. `progress`: "auto", "bar", "plain" or "quiet". `watch`:
+    `bnengine.threads.set`; None leaves it as it is. `kernels`: "auto" runs the fused version of each op where there is
+    one, "fused" makes a fallback an error, "reference" runs `bnengine.ops` as it is written, in training and
+    evaluation. `progress`: "auto", "bar", "plain" or "quiet". `watch`:
     "activations" records their distributions on a step now and then, see `Activations`.
     """
 
@@ -65,6 +68,7 @@ class Trainer:
         graph: Graph = "auto",
         resident: Literal["auto"] | bool = "auto",
         threads: int | None = None,
+        kernels: Mode = "auto",
         loss_scale: Given = "auto",
         watch: Literal["activations"] | Activations | None = None,
     ) -> None:
@@ -72,17 +76,20 @@ class Trainer:
             raise InputError(f"Trainer: accumulate {accumulate!r} is not a whole number of micro-batches from 1 up")
         if resident not in ("auto", True, False):
             raise InputError(f"Trainer: resident {resident!r} is not 'auto', True or False")
+        check_mode("Trainer: kernels", kernels)
         if threads is not None:
             pool.set(threads)
+        self.kernels = current_mode() if kernels == "auto" else kernels
         self.network, self.loss, self.optimizer = network, get_loss(loss), get_optimizer(optimizer)
         self.schedule: Schedule = get_schedule(learning_rate)
         self.watch = get_watch(watch)
         watching = [] if self.watch is None else [self.watch]  # first, as others write its part of the record down
         self.accumulate, self.callbacks, self.mode = accumulate, [*watching, *callbacks], progress
-        self.step = Step(
-            network, self.optimizer, self.loss,
-            clip_norm=clip_norm, statistics=statistics, average=average, graph=graph, loss_scale=loss_scale,
-        )  # fmt: skip
+        with using(self.kernels):
+            self.step = Step(
+                network, self.optimizer, self.loss,
+                clip_norm=clip_norm, statistics=statistics, average=average, graph=graph, loss_scale=loss_scale,
+            )  # fmt: skip
         self.keeps_data = resident
         self.epoch = 0  # the epoch that runs, or that comes next
         self.group = 0  # steps of it that are done
@@ -128,7 +135,7 @@ class Trainer:
         shown = progress(self.mode)
         shown.start(epochs, steps)
         try:
-            with deferred_interrupt() as interrupted:
+            with using(self.kernels), deferred_interrupt() as interrupted:
                 self._each("fit_begins")
                 while self.epoch < epochs and not self.stopping:
                     self._epoch(source, valid, shown, interrupted, metrics)
@@ -282,14 +289,13 @@ class Trainer:
         return report
 
     def _tell_modes(self, shown: Progress) -> None:
-        """Once, why steps do not run as one graph or native call; references and nothing else on a CPU need no word."""
-        if self.step.graph is False:
+        """Report once why steps do not run as one graph or native call, unless they are not meant to."""
+        if self.step.graph is False or self.kernels == "reference":
             return
         for line in map(described, self.step.modes()):
             if line and line not in self._said:
                 self._said.add(line)
-                if self.network.backend.name == "cupy" or self.step.memory.fuses:
-                    shown.message(line)
+                shown.message(line)
 
     def _find_fault(self, batches: list[Batch]) -> str:
         found = [first_non_finite(self.step, batch) for batch in batches]
@@ -304,7 +310,7 @@ class Trainer:
         source = as_source(data, self.network.dtype, "evaluate")
         if source is None:
             raise InputError("evaluate: there is no data; give a Source, or arrays (x, y)")
-        with averaged_weights(self.step):
+        with using(self.kernels), averaged_weights(self.step):
             return evaluate(self.network, self.loss, source, batch_size=batch_size, metrics=metrics)
 
     # -- state --------------------------------------------------------------------------------------------------------

@@ -185,6 +185,6 @@ def test_a_reference_in_tf32_is_told_to_multiply_as_the_arrays_are(simulated):
     assert fused["affine"].why == fused["affine_backward"].why == ""
     with using("reference"):
         plain = {choice.op: choice.why for choice in network.explain_dispatch()}
-    told = "the reference was asked for"
+    told = "reference mode requested"
     assert plain["affine"] == plain["affine_backward"] == f"{told}; its products are float32, not tf32"
     assert plain["batch_norm"] == told

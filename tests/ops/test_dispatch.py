@@ -157,7 +157,7 @@ def test_an_op_without_fused_versions_says_so():
     assert memory.explain() == [Choice("toy_plain", "numpy", "float64", "reference", "no fused version exists")]
     with (
         using("fused"),
-        pytest.raises(InputError, match=r"^toy_plain: using\('fused'\), but no fused version exists; "),
+        pytest.raises(InputError, match=r"^toy_plain: kernels are to be 'fused', but no fused version exists\. "),
     ):
         toy_plain(X)
 
@@ -204,7 +204,7 @@ def test_fused_makes_a_fallback_an_error_that_names_op_and_reason(scaled, librar
     with using("fused"), pytest.raises(InputError) as error:
         scaled(X)
     why = "toy_first: float32 only; toy_second: float32 only"
-    assert str(error.value) == f"toy_scaled: using('fused'), but {why}; use 'auto' to allow the reference"
+    assert str(error.value) == f"toy_scaled: kernels are to be 'fused', but {why}. Take 'auto' to allow the reference."
     with using("fused"):
         assert scaled(X.astype(np.float32)).tolist() == [0, 6]
     assert libraries[0].launched == ["toy_first"]
@@ -215,7 +215,7 @@ def test_reference_asks_no_fused_version(scaled, libraries):
         memory = Fresh()
         assert scaled(X).tolist() == scaled(X, memory=memory).tolist() == [0, 6]
     assert libraries[0].asked == libraries[0].launched == []
-    assert memory.explain()[0][3:] == ("reference", "the reference was asked for")
+    assert memory.explain()[0][3:] == ("reference", "reference mode requested")
 
 
 def test_a_memory_keeps_the_mode_that_it_was_made_in(scaled, libraries):
