@@ -5,7 +5,7 @@ from time import perf_counter
 
 from .records import SECTIONS, Recorded, differences, native, record
 
-USAGE = "usage: python -m tests.baselines record|check [operations|trainings ...]"
+USAGE = "usage: python -m tests.baselines record|check [operations|trainings|values ...]"
 
 
 def main(arguments: list[str]) -> int:

@@ -28,9 +28,5 @@ def one_by_one(trainer: bn.Trainer, **options: Any) -> None:
 
 def bound(name: str, u: float, args: Any, options: dict[str, Any]) -> Any:
     """How far each output of an op may be off, by its contract."""
-    try:
-        return bn.ops.REGISTRY[name].bound(u, *args, **options)
-    except AttributeError:
-        from bnengine import contracts
-
-        return contracts.CONTRACTS[name].bound(u, *args, **options)
+    op = bn.ops.REGISTRY[name]
+    return (op.contract if hasattr(op, "contract") else op).bound(u, *args, **options)

@@ -56,7 +56,7 @@ def of_arrays(arrays: Mapping[str, Any], prefix: str = "") -> Digests:
 def numpy_fingerprint() -> str:
     """A digest of what NumPy itself computes here: products, functions and sums, which differ between its builds.
 
-    Where two machines have the same, digests of references can be compared; else references are held to bounds.
+    Where two machines have the same, digests of references can be compared; else references are compared within bounds.
     """
     found = list[str]()
     for dtype in (np.float32, np.float64):

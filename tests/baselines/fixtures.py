@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
@@ -18,14 +19,14 @@ import numpy as np
 import bnengine as bn
 from bnengine.cli import main
 
-from . import allowed, trainings
+from . import allowed, cases, trainings
 from .digests import Digests, digest, numpy_fingerprint, of_arrays, of_value, tensors
 from .draws import codes, draw
 
 FOLDER = Path(__file__).resolve().parent / "fixtures"
 CSV = "data/flowers.csv", "--target", "species"
 QUICK = "--epochs", "4", "--no-plot", "--quiet"
-# Runs of the command line, and behind how many steps Ctrl-C came.
+# Runs of the command line, and after how many steps Ctrl-C came.
 RUNS: dict[str, tuple[tuple[str, ...], int]] = {
     "finished": (
         (*CSV, "--hidden", "9,7", "--dropout", "0.2", "--average", "0.9", "--label-smoothing", "0.1",
@@ -43,7 +44,7 @@ RUNS: dict[str, tuple[tuple[str, ...], int]] = {
     "float16": ((*CSV, "--hidden", "8", "--precision", "float16", "--batch-size", "16"), 9),
 }  # fmt: skip
 NARROW = ("float16",)  # runs whose arithmetic is NumPy's
-# Trainings of the table that were saved behind so many steps, within an epoch.
+# Trainings of the table that were saved after so many steps, within an epoch.
 SAVED: dict[str, int] = {
     **dict.fromkeys(
         ("optimizer: sgd", "optimizer: nesterov, decay", "optimizer: rmsprop", "optimizer: rmsprop, all",
@@ -52,6 +53,21 @@ SAVED: dict[str, int] = {
          "layers: residual, float32", "loss scale: grows", "data: batches, float32", "data: uint8, unit, float32",
          "frozen: parameters, float32", "optimizer: adam, float16"), 5),
     "accumulate: merged, float32": 4, "schedule: plateau": 9, "schedule: warm-up, plateau": 10, "early stopping": 6,
+}  # fmt: skip
+# Options of new runs: defaults that depend on others, and every kind of setting.
+NEW: dict[str, tuple[str, ...]] = {
+    "digits": ("digits", "--epochs", "1"),
+    "sgd": (*CSV, "--optimizer", "sgd", "--epochs", "2", "--hidden", "8", "--validation", "0.3"),
+    "adamw, step": (*CSV, "--optimizer", "adamw", "--schedule", "step", "--drop-every", "1", "--epochs", "3",
+                    "--hidden", "8", "--activation", "leaky_relu", "--scaling", "centre"),
+    "rmsprop, constant": (*CSV, "--optimizer", "rmsprop", "--momentum", "0.5", "--schedule", "constant",
+                          "--epochs", "2",
+                          "--hidden", "6,6", "--weight-decay", "0.1", "--bn-decay", "0.5", "--seed", "3"),
+    "none": (*CSV, "--hidden", "none", "--norm", "none", "--scaling", "none", "--epochs", "1", "--validation", "0"),
+    "no norm": (*CSV, "--hidden", "7", "--norm", "none", "--activation", "sigmoid", "--epochs", "2",
+                "--dtype", "float64"),
+    "images": ("data/images.npz", "--hidden", "9", "--scaling", "unit", "--epochs", "2", "--batch-size", "8"),
+    "regression": ("data/prices.csv", "--target", "price", "--hidden", "9", "--epochs", "2", "--batch-size", "9"),
 }  # fmt: skip
 COMMANDS: dict[str, tuple[str, ...]] = {
     "evaluate": ("evaluate", "runs/finished", "validation", "--json"),
@@ -69,7 +85,7 @@ class Stopped(Exception):
 
 
 class Stop(bn.Callback):
-    """Save the trainer behind a step, and end."""
+    """Save the trainer after a step, and end."""
 
     def __init__(self, path: Path, steps: int) -> None:
         self.path, self.left = path, steps
@@ -138,6 +154,10 @@ def outputs() -> dict[str, Any]:
         call("train", "--config", f"runs/{name}/config.toml", "--out", f"again/{name}", "--no-plot", "--quiet")
         found[f"again {name}"] = of_checkpoint(Path(f"again/{name}/model.safetensors"))
         found[f"predictions {name}"] = predictions(Path(f"runs/{name}"), RUNS[name][0][0])
+    for name, arguments in NEW.items():
+        folder = Path("new", name)
+        call("train", *arguments, "--out", str(folder), "--no-plot", "--quiet")
+        found[f"new {name}"] = of_checkpoint(folder / "model.safetensors") | of_config(folder / "config.toml")
     for name, arguments in COMMANDS.items():
         found[name] = numbers(json.loads(call(*arguments)))
     call("predict", "runs/finished", "data/flowers.csv", "-o", "labels.csv")
@@ -152,6 +172,17 @@ def of_checkpoint(path: Path) -> Digests:
     found = of_arrays({allowed.old_name(name): array for name, array in arrays.items()})
     flat = trainings.flat(allowed.old_words(metadata))
     return found | {f"metadata.{name}": of_value(value) for name, value in flat.items()}
+
+
+def of_config(path: Path) -> Digests:
+    """Digests of every setting but the place of the data and the machine."""
+    tables = allowed.old_words(tomllib.loads(path.read_text()))
+    return {
+        f"{section}.{key}": of_value(value)
+        for section, values in tables.items()
+        for key, value in values.items()
+        if section != "made_by" and key != "path"
+    }
 
 
 def of_metrics(path: Path) -> list[dict[str, float]]:
@@ -182,7 +213,7 @@ def make() -> None:
     (FOLDER / "checkpoints").mkdir(parents=True)
     _write_data(FOLDER / "data")
     for name, steps in SAVED.items():
-        case = trainings.table()[name]
+        case = cases.table()[name]
         mode = "plan" if case.has_kernels else "reference"
         try:
             trainings.outcome(case, mode, Stop(file_of(name), steps))
@@ -209,7 +240,7 @@ def _train(*arguments: str) -> None:
 
 @contextmanager
 def interrupted(steps: int) -> Iterator[None]:
-    """Inside, Ctrl-C comes behind so many steps; 0 for never. This is a5dc171's own way to count them."""
+    """Inside, Ctrl-C comes after so many steps; 0 for never. This is a5dc171's own way to count them."""
     from bnengine.training.step import Step
 
     one, heed, seen = Step.next, bn.Trainer._heed, iter(range(1, 10**6))

@@ -11,9 +11,10 @@ import bnengine as bn
 from . import compat
 from .digests import Digests, digest
 from .draws import Array, codes, draw, probabilities, share
-from .trainings import ACTIVATIONS
+from .networks import ACTIVATIONS
 
 SHAPES = (7, 5, 3), (61, 19, 33), (300, 64, 10), (1030, 37, 70)  # rows, inputs, outputs
+TINY = (2, 1, 1), (3, 8, 1), (5, 1, 16)
 
 
 class Call(NamedTuple):
@@ -34,7 +35,21 @@ def table() -> dict[str, Call]:
             label = f"{dtype}, {'x'.join(map(str, shape))}"
             for name, call in calls(dtype, *shape):
                 found[f"{call.op}: {name}, {label}"] = call
+    for shape in TINY:
+        for name, call in calls("float32", *shape):
+            found[f"{call.op}: {name}, float32, {'x'.join(map(str, shape))}"] = call
+    for name, call in calls("float32", *SHAPES[1]):
+        found[f"{call.op}: {name}, float32, strided"] = call._replace(args=tuple(map(strided, call.args)))
     return found
+
+
+def strided(value: Any) -> Any:
+    """An array of two axes or more as a view whose rows lie apart; anything else as it is."""
+    if not isinstance(value, np.ndarray) or value.ndim < 2 or value.dtype.kind != "f" or len(value) == 3:
+        return value
+    padded = np.zeros((*value.shape[:-1], value.shape[-1] + 3), value.dtype)
+    padded[..., 1:-2] = value
+    return padded[..., 1:-2]
 
 
 def has_kernels(name: str) -> bool:
@@ -71,13 +86,19 @@ def affine(x: Array, W: Array, b: Array, dy: Array, full: bool) -> Iterator[tupl
     yield "no bias", Call("affine", (x, W))
     for kind in ("identity", "relu", "leaky_relu", "sigmoid", "tanh") if full else ("identity",):
         options = {"activation": kind, "slope": 0.2}
-        with bn.ops.using("reference"):
-            y = bn.ops.affine(x, W, b, **options) if full else dy
+        y = output_like(draw("y", *dy.shape).astype(dy.dtype), kind)
         yield kind, Call("affine_backward", (dy, x, W, y), options)
     for output in ("dx", "dW", "db"):
         yield f"{output} added", Call("affine_backward", (dy, x, W, dy), {}, output)
     only = {"input_gradient": False, "bias_gradient": False}
     yield "dW only", Call("affine_backward", (dy, x, W, dy), only)
+
+
+def output_like(y: Array, kind: str) -> Array:
+    """Numbers that may be the output of an activation."""
+    if kind in ("identity", "relu", "leaky_relu"):
+        return y
+    return (np.abs(y.astype("float64")) / 7).astype(y.dtype)
 
 
 def normalization(x: Array, arithmetic: str, full: bool) -> Iterator[tuple[str, Call]]:
@@ -93,9 +114,7 @@ def normalization(x: Array, arithmetic: str, full: bool) -> Iterator[tuple[str, 
         yield kind, Call("batch_norm", (x, gamma, beta), options)
         yield f"{kind}, sum", Call("batch_norm", (x, gamma, beta, add), options)
         yield kind, Call("normalize", (x, running, gamma, beta), options)
-        y = add  # any output will do, as far as its sign is its input's
-        if kind not in ("identity", "relu", "leaky_relu"):
-            y = (np.abs(add.astype(arithmetic)) / 7).astype(x.dtype)
+        y = output_like(add, kind)
         for batch in (True, False):
             given = {**options, "batch_statistics": batch}
             name = f"{kind}, batch {batch}"
@@ -114,6 +133,7 @@ def normalization(x: Array, arithmetic: str, full: bool) -> Iterator[tuple[str, 
     if x.ndim == 2 and x.shape[0] % 3 == 0:
         picture = x.reshape(3, -1, channels)
         yield "three axes", Call("batch_norm", (picture, gamma, beta))
+    yield "plain", Call("batch_normalization", (x, running[1], running[2], beta, gamma, 0.01))
     if arithmetic == "float64" and x.dtype == "float64":
         yield "plain", Call("merge", (running, running[:, ::-1] * 0.5))
         decay = np.where(np.arange(channels) % 3 == 0, -1.0, 0.9)
@@ -174,7 +194,7 @@ def outputs(call: Call, mode: str) -> dict[str, Any]:
         if call.into:
             like = outputs(call._replace(into=""), "reference")[call.into]
             into = {call.into: compat.added(destination(call.into, like))}
-        result = op(*call.args, into=into, **call.options)
+        result = op(*call.args, **({"into": into} if into else {}), **call.options)
     return dict(result._asdict()) if hasattr(result, "_asdict") else {"out": result}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 import bnengine as bn
 
-from . import allowed, compat, operations, trainings
+from . import allowed, cases, compat, operations, trainings, values
 from .digests import Digests, numpy_fingerprint
 
 FOLDER = Path(__file__).parent / "records"
@@ -39,12 +39,19 @@ def of_operations() -> Iterator[Run]:
 
 def of_trainings() -> Iterator[Run]:
     """Every training in each of its modes."""
-    for name, case in trainings.table().items():
+    for name, case in cases.table().items():
         for mode in trainings.modes(name, case):
             yield Run(name, mode, lambda case=case, mode=mode: trainings.outcome(case, mode))
 
 
-SECTIONS: dict[str, Callable[[], Iterator[Run]]] = {"operations": of_operations, "trainings": of_trainings}
+def of_values() -> Iterator[Run]:
+    """Everything else."""
+    return (Run(*run) for run in values.runs())
+
+
+SECTIONS: dict[str, Callable[[], Iterator[Run]]] = {
+    "operations": of_operations, "trainings": of_trainings, "values": of_values,
+}  # fmt: skip
 
 
 def record(section: str) -> int:
@@ -55,7 +62,7 @@ def record(section: str) -> int:
         if found[run.kept].setdefault(run.name, digests) != digests:
             raise AssertionError(f"{section}: {run.name} differs between the ways to run it; no record is written")
     names = list[list[str]]()
-    packed = {kept: {name: _packed(one, names) for name, one in cases.items()} for kept, cases in found.items()}
+    packed = {kept: {name: _packed(one, names) for name, one in runs.items()} for kept, runs in found.items()}
     made = {"commit": COMMIT, "numpy": np.__version__, "fingerprint": numpy_fingerprint()}
     FOLDER.mkdir(exist_ok=True)
     text = json.dumps({"made by": made, "tensors": names, **packed}, indent=0, ensure_ascii=True)
@@ -105,7 +112,7 @@ def differences(section: str, recorded: Recorded, runs: Iterator[Run]) -> Iterat
 def outside_bounds(name: str) -> str:
     """The outputs of a reference that are too far from those of native kernels, whose digests are recorded."""
     call = operations.table()[name]
-    if not operations.has_kernels(name) or call.into:
+    if not operations.has_kernels(name) or call.into or call.op not in bn.ops.REGISTRY:
         return ""
     unit = UNITS[call.args[0].dtype.name]
     bound = compat.bound(call.op, unit, call.args, call.options)

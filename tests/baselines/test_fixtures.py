@@ -9,7 +9,7 @@ import pytest
 import bnengine as bn
 from tests.support import missing
 
-from . import allowed, fixtures, trainings
+from . import allowed, cases, fixtures, trainings
 from .digests import Digests, numpy_fingerprint
 from .records import Recorded, Run, native
 
@@ -51,7 +51,7 @@ def test_what_the_command_line_makes_of_the_fixtures(name: str, outputs: dict[st
 
 @pytest.mark.parametrize("name", fixtures.SAVED)
 def test_a_saved_training_goes_on_to_what_it_was_without_a_stop(name: str) -> None:
-    case, recorded = trainings.table()[name], Recorded("trainings")
+    case, recorded = cases.table()[name], Recorded("trainings")
     mode = "plan" if case.has_kernels else "reference"
     if mode == "reference" and not recorded.same_numpy:
         pytest.skip("16 bits are computed by NumPy, which computes otherwise here")
