@@ -7,7 +7,10 @@ RENAMED: dict[str, str] = {}
 # The new word that stands as a value in metadata, and the one that a5dc171 wrote.
 WORDS: dict[str, str] = {}
 # Entries that may differ, or that only one version has.
-METADATA = {"metadata.bnengine"}  # the version of the package
+METADATA = {
+    "metadata.bnengine",  # the version of the package
+    "run.kernels",  # a setting that a5dc171 did not have
+}
 
 
 def old_name(name: str) -> str:
