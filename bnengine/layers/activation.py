@@ -32,12 +32,13 @@ class Activation(Layer):
         return {"kind": self.kind, "slope": self.slope}
 
     def forward(self, x: Array, run: Pass) -> tuple[Array, Pullback]:
-        options: dict[str, Any] = {"kind": self.kind, "slope": self.slope, "memory": run.memory}
-        y = ops.activation(x, **options)
+        options: dict[str, Any] = {"kind": self.kind, "slope": self.slope}
+        y = run(ops.activation, x, **options)
 
         def pullback(dy: Array, grads: Flat, *, dx: Dx = True) -> Array:
             if dx is False:
                 return None
-            return ops.activation_backward(dy, x, y, into={"out": dx} if isinstance(dx, Into) else None, **options)
+            into = {"out": dx} if isinstance(dx, Into) else None
+            return run(ops.activation_backward, dy, x, y, into=into, **options)
 
         return y, pullback

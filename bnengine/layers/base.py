@@ -1,9 +1,9 @@
 """What every layer is: parameters, the ops it calls, a forward that returns the way back."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 from .. import ops
 from .._typing import Array
@@ -13,6 +13,7 @@ from ..runtime.flat import Flat, Handle
 from ..runtime.memory import Fresh
 
 Dx = bool | Into
+R = TypeVar("R")
 
 
 class Pullback(Protocol):
@@ -37,6 +38,10 @@ class Pass:
     samples: Array
     drops: bool = True
     products: str = "highest"  # the precision that products are asked for
+
+    def __call__(self, op: Callable[..., R], *args: Any, **options: Any) -> R:
+        """Run an op in the memory of this pass: `y = run(ops.affine, x, W, b)`."""
+        return op(*args, memory=self.memory, **options)
 
 
 class Changes:
@@ -160,7 +165,8 @@ def deliver(gradient: Array, dx: Dx, memory: Fresh) -> Array:
     """A gradient that is ready, where it was asked for: the array itself, nothing, or stored in a destination."""
     if not isinstance(dx, Into):
         return gradient if dx else None
-    return ops.activation_backward(gradient, gradient, gradient, kind="identity", memory=memory, into={"out": dx})
+    into = {"out": dx}
+    return memory.run(ops.activation_backward, gradient, gradient, gradient, kind="identity", into=into)
 
 
 def settle(layers: Iterable[Layer]) -> list[Layer]:

@@ -68,15 +68,15 @@ class Dense(Layer):
         return self, after
 
     def forward(self, x: Array, run: Pass) -> tuple[Array, Pullback]:
-        options: dict[str, Any] = {"activation": self.activation, "slope": self.slope, "memory": run.memory}
+        options: dict[str, Any] = {"activation": self.activation, "slope": self.slope}
         if run.products != "highest":
             options["precision"] = run.products
         W, b = self.W, self.b
-        y = ops.affine(x, W.operand, None if b is None else b.value, **options)
+        y = run(ops.affine, x, W.operand, None if b is None else b.value, **options)
 
         def pullback(dy: Array, grads: Flat, *, dx: Dx = True) -> Array:
             into = grads.into(dW=W, db=b) | ({"dx": dx} if isinstance(dx, Into) else {})
             wanted = {"input_gradient": bool(dx), "bias_gradient": "db" in into} | options
-            return ops.affine_backward(dy, x, W.operand, y, into=into, **wanted).dx
+            return run(ops.affine_backward, dy, x, W.operand, y, into=into, **wanted).dx
 
         return y, pullback

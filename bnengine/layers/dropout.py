@@ -34,12 +34,12 @@ class Dropout(Layer):
     def forward(self, x: Array, run: Pass) -> tuple[Array, Pullback]:
         if not (run.training and run.drops):
             return chain((), x, run)
-        options: dict[str, Any] = {"rate": self.rate, "memory": run.memory}
-        y, keep = ops.dropout(x, run.step, run.samples, seed=run.seed, layer=self.index, **options)
+        y, keep = run(ops.dropout, x, run.step, run.samples, seed=run.seed, layer=self.index, rate=self.rate)
 
         def pullback(dy: Array, grads: Flat, *, dx: Dx = True) -> Array:
             if dx is False:
                 return None
-            return ops.dropout_backward(dy, keep, into={"out": dx} if isinstance(dx, Into) else None, **options)
+            into = {"out": dx} if isinstance(dx, Into) else None
+            return run(ops.dropout_backward, dy, keep, rate=self.rate, into=into)
 
         return y, pullback

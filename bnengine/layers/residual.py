@@ -75,12 +75,12 @@ class Residual(Layer):
 
     def _sum_apart(self, x: Array, run: Pass) -> tuple[Array, Pullback]:
         h, pull = chain([*self.body, self.last], x, run)
-        y = ops.total(h, x, memory=run.memory)
+        y = run(ops.total, h, x)
 
         def pullback(dy: Array, grads: Flat, *, dx: Dx = True) -> Array:
             if dx is False:
                 return pull(dy, grads, dx=False)
             into = {"out": dx} if isinstance(dx, Into) else None
-            return ops.total(pull(dy, grads), dy, memory=run.memory, into=into)
+            return run(ops.total, pull(dy, grads), dy, into=into)
 
         return y, pullback

@@ -232,7 +232,7 @@ class Sequential(Named):
         return output if self.passes is not None else self.backend.asarray(output, self.dtype)
 
     def _output(self, x: Array, *, memory: Fresh) -> tuple[Array]:
-        return (self.forward(x, training=False, memory=memory).output,)
+        return (memory.run(self.forward, x, training=False).output,)
 
     def evaluated(self, kind: Hashable, arguments: Sequence[Array | None], run: Callable[..., Arrays]) -> Arrays:
         """run(*arguments, memory=...): new arrays, made by ops from this network's output in evaluation mode.
@@ -348,7 +348,7 @@ class Sequential(Named):
         x = self.backend.xp.zeros(
             (rows, self.inputs or 1), dtype=self.backend.dtype(self.storage), device=self.backend.device
         )
-        forward = self.forward(x, training=True, memory=memory)
+        forward = memory.run(self.forward, x, training=True)
         forward.pullback(self.backend.xp.zeros_like(forward.output), self.gradients(), dx=False)
         return [self._with_products(choice) for choice in memory.explain()]
 

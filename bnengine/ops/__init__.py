@@ -1,6 +1,6 @@
 """The math: each op's reference, its derivative right below it. Its contract is in `bnengine.contracts`."""
 
-from ..runtime.modes import Into, using
+from ..runtime.modes import Into, onto, using
 from ..runtime.op import REGISTRY, Contract, Example, Op, op
 from .batch_norm import batch_norm, normalize, normalize_backward
 from .dense import affine, affine_backward
@@ -41,6 +41,7 @@ __all__ = [
     "moments",
     "normalize",
     "normalize_backward",
+    "onto",
     "op",
     "rmsprop",
     "sgd",

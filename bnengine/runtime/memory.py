@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from .modes import Into, Mode, current_mode
 from .plan import Launch, Plan, name_of, view_of
 
 ALIGNMENT = 64  # bytes, a cache line
+R = TypeVar("R")
 
 
 class Dispatched(Protocol):
@@ -53,6 +54,10 @@ class Fresh:
             self._launchers[key] = launcher
             self._choices.append(Choice(op.name, type(x).__module__.split(".")[0], str(key[2]), version, why))
         return self._launchers[key]
+
+    def run(self, op: Callable[..., R], *args: Any, **options: Any) -> R:
+        """Run an op, or anything else that takes `memory=`, here: `memory.run(ops.affine, x, W)`."""
+        return op(*args, memory=self, **options)
 
     def explain(self) -> list[Choice]:
         """Each (op, library, dtype) met so far, the version that runs, and the condition that a fused one failed."""

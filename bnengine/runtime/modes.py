@@ -20,6 +20,11 @@ class Into(NamedTuple):
     adds: bool = False
 
 
+def onto(**arrays: Array | None) -> dict[str, Into]:
+    """Destinations that results overwrite, such as `into=onto(out=running)`; None leaves an output to the memory."""
+    return {field: Into(array) for field, array in arrays.items() if array is not None}
+
+
 def check_mode(owner: str, mode: str) -> None:
     """InputError unless `mode` is one of `MODES`."""
     if mode not in MODES:

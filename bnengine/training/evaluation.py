@@ -82,8 +82,8 @@ def _judged(
     """(output, loss) of a batch."""
 
     def run(x: Array, *others: Array | None, memory: Fresh) -> Arrays:
-        output = network.forward(x, training=False, memory=memory).output
-        return output, loss(output, *others, memory=memory).value
+        output = memory.run(network.forward, x, training=False).output
+        return output, memory.run(loss, output, *others).value
 
     given = network.asarray(x), target, weights, constants, normaliser
     kind = loss, *(None if a is None else (tuple(a.shape), str(a.dtype)) for a in given)

@@ -114,10 +114,10 @@ class Resident:
         """The rows that the cursor stands at, `offset` behind it."""
         arrays = (*(self.arrays.get(name) for name in Prepared._fields), self.normalisers, self.order, self.cursor)
         if self.raw is None:
-            ops.gather(*arrays, rows=rows, offset=offset, memory=memory, into=into)
+            memory.run(ops.gather, *arrays, rows=rows, offset=offset, into=into)
         else:
             scales = self.raw.mean, self.raw.inv_scale
-            ops.gather_raw(*arrays, *scales, rows=rows, offset=offset, memory=memory, into=into)
+            memory.run(ops.gather_raw, *arrays, *scales, rows=rows, offset=offset, into=into)
 
 
 def raw_of(source: ArraySource, inputs: Inputs) -> Raw | None:

@@ -8,7 +8,7 @@ import numpy as np
 from .._typing import Array
 from ..errors import InputError
 from ..network.sequential import Sequential
-from ..ops import Into
+from ..ops import Into, onto
 from ..ops.judge import IN_A_ROW, LARGEST, LONGEST, SCALE, SMALLEST
 
 
@@ -82,7 +82,7 @@ class Scaling:
 
     def into(self) -> dict[str, Into]:
         """Where `judge` puts the next scale."""
-        return {} if self.array is None else {"scaling": Into(self.array)}
+        return onto(scaling=self.array)
 
     def memory(self) -> list[Array]:
         """What a replay reads."""

@@ -23,7 +23,7 @@ from ..errors import InputError
 from ..layers import walk
 from ..losses import LossFunction
 from ..network.sequential import Sequential
-from ..ops import Into
+from ..ops import Into, onto
 from ..ops.update import IN_A_ROW, LONGEST, ROW, SKIPPED, STEPS
 from ..optim.optimizers import Optimizer
 from ..runtime.flat import Flat, Parameter
@@ -260,8 +260,7 @@ class Step:
         assert resident is not None
         for i, rows in enumerate(sizes):
             micros.append(self.inputs.views(i, resident.fields(rows)))
-            into = {name: Into(a) for name, a in micros[i]._asdict().items() if a is not None}
-            into["normaliser"] = Into(self.inputs.normaliser)
+            into = onto(**micros[i]._asdict(), normaliser=self.inputs.normaliser)
             resident.gather(rows=rows, offset=offset, memory=self.memory, into=into)
             offset += rows
         self.run(micros, self.inputs.normaliser, resident.cursor)
@@ -272,58 +271,55 @@ class Step:
             self._run(micros, normaliser, cursor)
 
     def _run(self, micros: Sequence[Micro], normaliser: Array, cursor: Array | None) -> None:
-        network, memory, counters = self.network, self.memory, self.counters
+        network, run, counters = self.network, self.memory.run, self.counters
         self.gradients.start()
         for i, micro in enumerate(micros):
             self._gradients_of(i, micro, normaliser)
         self._gaps |= self.gradients.finish()
         if self.gradients.put_by_hand:
-            memory.outside("a layer computed gradients outside the ops")
+            self.memory.outside("a layer computed gradients outside the ops")
         proposals = self._finish_proposals(len(micros))
 
-        judged = {name: Into(array) for name, array in self.verdict._asdict().items() if array is not None}
-        ok, _, factor, _ = ops.judge(
+        judged = onto(**self.verdict._asdict())
+        ok, _, factor, _ = run(
+            ops.judge,
             self.value,
             self.gradients.array,
             self.proposed[: len(proposals), ...],
             self.scaling.array,
             clip=self.clip_norm,
-            memory=memory,
             into=judged | self.scaling.into(),
             **self.scaling.of_judge(),
         )
         parameters = network.parameters.array
         state = {name: None if flat is None else flat.array for name, flat in self.slots.items()}
         shadow = {} if network.shadow is None else {"shadow": network.shadow.array}
-        into = {name: Into(a) for name, a in ({"parameters": parameters} | state | shadow).items() if a is not None}
-        self.optimizer.op(
+        run(
+            self.optimizer.op,
             parameters, self.gradients.array, *state.values(), self.table.array, counters, ok, factor, *shadow.values(),
-            border=network.border, frozen=self._frozen(), **self.optimizer.options(), memory=memory, into=into,
+            border=network.border, frozen=self._frozen(), **self.optimizer.options(),
+            into=onto(parameters=parameters, **state, **shadow),
         )  # fmt: skip
         running = network.statistics.array
         for proposal in proposals:
-            ops.commit(
-                running, proposal.array, ok, network.decay, network.unbiased, memory=memory, into={"out": Into(running)}
-            )
+            run(ops.commit, running, proposal.array, ok, network.decay, network.unbiased, into=onto(out=running))
         if self.average is not None and self.averaged is not None:
             for averaged, values in zip(self.averaged, (parameters, running), strict=True):
                 a = averaged.array
-                ops.average(a, values, ok, decay=self.average.decay, memory=memory, into={"out": Into(a)})
+                run(ops.average, a, values, ok, decay=self.average.decay, into=onto(out=a))
         rows = sum(micro.x.shape[0] for micro in micros)
-        ops.tally(
-            self.sums, self.value, normaliser, self.hits, ok, rows=rows, memory=memory, into={"out": Into(self.sums)}
-        )
-        into = {"counters": Into(counters)} | ({} if cursor is None else {"cursor": Into(cursor)})
-        ops.advance(counters, ok, cursor, rows=rows, memory=memory, into=into)
+        run(ops.tally, self.sums, self.value, normaliser, self.hits, ok, rows=rows, into=onto(out=self.sums))
+        run(ops.advance, counters, ok, cursor, rows=rows, into=onto(counters=counters, cursor=cursor))
 
     def _gradients_of(self, i: int, micro: Micro, normaliser: Array) -> None:
         proposals = self.proposals[i if self.statistics == "per_micro_batch" else 0]
         if proposals is not self.proposals[0] or i == 0:
             proposals.start()
-        forward = self.network.forward(
+        run = self.memory.run
+        forward = run(
+            self.network.forward,
             micro.x,
             training=True,
-            memory=self.memory,
             proposals=proposals,
             samples=micro.samples,
             step=self.counters[:1],
@@ -336,9 +332,9 @@ class Step:
             )
         into = {"value": Into(self.value, adds=i > 0)}
         given = forward.output, micro.target, micro.weights, self.constants, normaliser
-        loss = self.loss(*given, memory=self.memory, into=into, **self.scaling.of_loss())
+        loss = run(self.loss, *given, into=into, **self.scaling.of_loss())
         if self.loss.task == "classification":
-            ops.hits(forward.output, micro.target, memory=self.memory, into={"out": Into(self.hits, adds=i > 0)})
+            run(ops.hits, forward.output, micro.target, into={"out": Into(self.hits, adds=i > 0)})
         forward.pullback(loss.dlogits, self.gradients, dx=False)
 
     def _finish_proposals(self, micros: int) -> list[Flat]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bnengine.errors import InputError
-from bnengine.ops import REGISTRY, Contract, Example, Into, op, using
+from bnengine.ops import REGISTRY, Contract, Example, Into, onto, op, using
 from bnengine.runtime.memory import Choice, Fresh, Outputs
 from bnengine.runtime.modes import current_mode
 
@@ -291,6 +291,16 @@ def test_what_a_launcher_asks_for_is_the_destination_or_new_memory():
     assert (outputs.adds("a"), outputs.adds("b"), outputs.adds("c")) == (False, True, False)
     new = outputs.array("c", (2, 5), np.float32, X)
     assert (new.shape, new.dtype, type(new)) == ((2, 5), np.float32, np.ndarray)
+
+
+def test_memory_runs_what_takes_memory() -> None:
+    memory = Fresh("auto")
+    assert memory.run(lambda *args, **options: (args, options), 1, by=2) == ((1,), {"by": 2, "memory": memory})
+
+
+def test_onto_overwrites_what_is_there() -> None:
+    array = np.zeros(2)
+    assert onto(a=array, b=None) == {"a": Into(array, adds=False)}
 
 
 @pytest.mark.parametrize("mode", ["fused", "reference"])

@@ -12,7 +12,6 @@ import numpy as np
 
 from ... import ops
 from ..._typing import Array
-from ...ops import Into
 from ...runtime.memory import Arena
 from .machine import Machine
 
@@ -99,8 +98,8 @@ def batch_norm(machine: Machine, shape: tuple[int, ...], dtype: str) -> tuple[li
     gamma, beta = (machine.random(shape[1:], seed=seed) for seed in (3, 4))
 
     def call(memory: Arena) -> Array:
-        y, batch, _ = ops.batch_norm(x, gamma, beta, memory=memory)
-        return ops.normalize_backward(dy, x, y, batch, gamma, beta, memory=memory).dx
+        y, batch, _ = memory.run(ops.batch_norm, x, gamma, beta)
+        return memory.run(ops.normalize_backward, dy, x, y, batch, gamma, beta).dx
 
     return [x, dy, gamma, beta], call
 
@@ -112,11 +111,11 @@ def adam(machine: Machine, shape: tuple[int, ...], dtype: str) -> tuple[list[Arr
     table = asarray(np.asarray([[LR, 1 - 0.9, 1 - 0.999]], np.float32), copy=True)
     counters = asarray(np.zeros(5, np.int64), copy=True)
     ok, factor = asarray(np.ones(1, bool), copy=True), asarray(np.ones(1, np.float32), copy=True)
-    into = {"parameters": Into(p), "m": Into(m), "v": Into(v)}
+    into = ops.onto(parameters=p, m=m, v=v)
 
     def call(memory: Arena) -> Array:
         given = (p, g, m, v, None, table, counters, ok, factor)
-        return ops.adam(*given, border=0, memory=memory, into=into, **ADAM_OPTIONS).parameters
+        return memory.run(ops.adam, *given, border=0, into=into, **ADAM_OPTIONS).parameters
 
     return [p, g, m, v, table, counters, ok, factor], call
 
@@ -127,7 +126,7 @@ def softmax(machine: Machine, shape: tuple[int, ...], dtype: str) -> tuple[list[
     total = machine.backend.asarray(np.asarray([shape[0]], np.float32), copy=True)
 
     def call(memory: Arena) -> Array:
-        return ops.softmax_cross_entropy(logits, classes, normaliser=total, memory=memory).dlogits
+        return memory.run(ops.softmax_cross_entropy, logits, classes, normaliser=total).dlogits
 
     return [logits, classes, total], call
 
@@ -142,8 +141,8 @@ def dropout(machine: Machine, shape: tuple[int, ...], dtype: str) -> tuple[list[
     step, samples = (machine.backend.asarray(np.arange(n), copy=True) for n in (1, shape[0]))
 
     def call(memory: Arena) -> Array:
-        dropped = ops.dropout(x, step, samples, seed=SEED, layer=LAYER, rate=RATE, memory=memory)
-        return ops.dropout_backward(dy, dropped.keep, rate=RATE, memory=memory)
+        dropped = memory.run(ops.dropout, x, step, samples, seed=SEED, layer=LAYER, rate=RATE)
+        return memory.run(ops.dropout_backward, dy, dropped.keep, rate=RATE)
 
     return [x, dy, step, samples], call
 
@@ -154,8 +153,8 @@ def affine(machine: Machine, shape: tuple[int, ...], dtype: str) -> tuple[list[A
     W, b = machine.random((width, width), dtype, 3), machine.random((width,), dtype, 4)
 
     def call(memory: Arena) -> Array:
-        y = ops.affine(x, W, b, activation="relu", memory=memory)
-        ops.affine_backward(dy, x, W, y, activation="relu", memory=memory)
+        y = memory.run(ops.affine, x, W, b, activation="relu")
+        memory.run(ops.affine_backward, dy, x, W, y, activation="relu")
         return y  # where relu's corner is, dx jumps by roundings
 
     return [x, dy, W, b], call
@@ -166,7 +165,7 @@ def judge(machine: Machine, shape: tuple[int, ...], dtype: str) -> tuple[list[Ar
     proposals = machine.backend.asarray(np.zeros((1, 3, 1)), copy=True)
 
     def call(memory: Arena) -> Array:
-        return ops.judge(loss, gradients, proposals, memory=memory).norm
+        return memory.run(ops.judge, loss, gradients, proposals).norm
 
     return [gradients, loss, proposals], call
 
@@ -180,7 +179,7 @@ def gather(machine: Machine, shape: tuple[int, ...], dtype: str) -> tuple[list[A
     total = asarray(np.asarray([rows], np.float32), copy=True)
 
     def call(memory: Arena) -> Array:
-        return ops.gather(x, classes, None, samples, total, places, cursor, rows=rows, memory=memory).x
+        return memory.run(ops.gather, x, classes, None, samples, total, places, cursor, rows=rows).x
 
     return [x, classes, samples, total, places, cursor], call
 

@@ -145,7 +145,7 @@ def _product(machine: Machine, n: int, precision: str) -> Callable[[], object]:
     memory = Arena("fused")
     with memory.recording([a, b]) as plan:
         memory.begin()
-        ops.affine(a, b, precision="tf32" if precision == "tf32" else "highest", memory=memory)
+        memory.run(ops.affine, a, b, precision="tf32" if precision == "tf32" else "highest")
     return plan.replay
 
 

@@ -183,7 +183,7 @@ def run(network: Sequential, x: Array, dy: Array, training: bool, memory: Fresh,
     gradients.start()
     proposals.start()
     samples = np.arange(len(x)) * 3 + 1
-    forward = network.forward(x, training=training, memory=memory, proposals=proposals, samples=samples)
+    forward = memory.run(network.forward, x, training=training, proposals=proposals, samples=samples)
     result = {"output": variant.fetch(forward.output)}
     result["dx"] = variant.fetch(forward.pullback(backend.asarray(dy, network.dtype, copy=True), gradients))
     gradients.finish()

@@ -70,7 +70,7 @@ def _result(case: Case, variant: Variant, into: dict[str, Into]) -> dict[str, An
     example = case.example
     args = [variant.carry(a) for a in example.args]
     options = {key: variant.carry(value) for key, value in example.options.items()}
-    result = case.op(*args, memory=Fresh(variant.mode), into=into, **options)
+    result = Fresh(variant.mode).run(case.op, *args, into=into, **options)
     return {name: None if a is None else variant.fetch(a) for name, a in fields(case.op, result).items()}
 
 

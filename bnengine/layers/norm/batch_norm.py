@@ -156,20 +156,19 @@ class BatchNorm(Layer):
         """(g(normalised x + add), pullback): the pullback returns the gradients of x and of `add`."""
         gamma, beta = (None if h is None else h.value for h in (self.gamma, self.beta))
         options: dict[str, Any] = {"eps": self.eps, "activation": self.activation, "slope": self.slope}
-        options["memory"] = run.memory
         own = run.training and not self.statistics.normalises and self._has_variance(x)
         if own:
             into = run.proposals.into(proposal=self.statistics)
-            y, statistics, _ = ops.batch_norm(x, gamma, beta, add, into=into, **options)
+            y, statistics, _ = run(ops.batch_norm, x, gamma, beta, add, into=into, **options)
         else:
             self._propose(x, run)
             statistics = self.statistics.value
-            y = ops.normalize(x, statistics, gamma, beta, add, **options)
+            y = run(ops.normalize, x, statistics, gamma, beta, add, **options)
 
         def pullback(dy: Array, grads: Flat, *, dx: Dx = True) -> tuple[Array, Array]:
             into = grads.into(dgamma=self.gamma, dbeta=self.beta) | ({"dx": dx} if isinstance(dx, Into) else {})
             args = (dy, x, y, statistics, gamma, beta, add)
-            g = ops.normalize_backward(*args, batch_statistics=own, into=into, **options)
+            g = run(ops.normalize_backward, *args, batch_statistics=own, into=into, **options)
             return g.dx if dx else None, g.dadd
 
         return y, pullback
@@ -177,7 +176,7 @@ class BatchNorm(Layer):
     def _propose(self, x: Array, run: Pass) -> None:
         """Where a training normalises by running statistics that are not frozen, they still follow the batches."""
         if run.training and not self.statistics.frozen and self._has_variance(x):
-            ops.moments(x, memory=run.memory, into=run.proposals.into(proposal=self.statistics))
+            run(ops.moments, x, into=run.proposals.into(proposal=self.statistics))
 
     def _has_variance(self, x: Array) -> bool:
         """False where training meets one value a channel and is to take the running statistics instead."""

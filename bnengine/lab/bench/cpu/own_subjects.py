@@ -10,7 +10,7 @@ from .... import fused, ops
 from ...._typing import Array
 from ....arrays.backend import get_backend
 from ....fused import threads
-from ....ops import Into
+from ....ops import onto
 from ....runtime.memory import Arena
 from ....runtime.plan import Launch, Plan
 from ..agreement import losses
@@ -91,12 +91,13 @@ def product(role: str, given: dict[str, Any], folder: Path) -> Subject:
     other = np.zeros_like(c)  # of the same shape as the result: the weights, or the input, whose values do not matter
 
     def call(memory: Arena) -> Array:
+        run = memory.run
         if given["product"] == "NN":
-            return ops.affine(a, b, memory=memory, into={"out": Into(c)})
+            return run(ops.affine, a, b, into=onto(out=c))
         if given["product"] == "TN":
-            return ops.affine_backward(b, a, other, b, input_gradient=False, bias_gradient=False, memory=memory,
-                                       into={"dW": Into(c)}).dW  # fmt: skip
-        return ops.affine_backward(a, other, b, a, bias_gradient=False, memory=memory, into={"dx": Into(c)}).dx
+            options = {"input_gradient": False, "bias_gradient": False}
+            return run(ops.affine_backward, b, a, other, b, into=onto(dW=c), **options).dW
+        return run(ops.affine_backward, a, other, b, a, bias_gradient=False, into=onto(dx=c)).dx
 
     replay, result = recorded([a, b, c, other], call, only=c)
     return Subject(repeated(replay), {**sampled(result, folder, role), **ABOUT, **about()})
@@ -121,9 +122,9 @@ def products(workload: Workload, *, backward: bool) -> Subject:
 
     def call(memory: Arena) -> Array:
         for x, W, _ in arrays:
-            ops.affine(x, W, memory=memory)
+            memory.run(ops.affine, x, W)
         for i, (x, W, dy) in enumerate(arrays if backward else []):
-            ops.affine_backward(dy, x, W, dy, input_gradient=i > 0, bias_gradient=False, memory=memory)
+            memory.run(ops.affine_backward, dy, x, W, dy, input_gradient=i > 0, bias_gradient=False)
         return arrays[0][0]
 
     replay, _ = recorded([array for layer in arrays for array in layer], call)
