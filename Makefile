@@ -16,7 +16,7 @@ GPU_ARGS       ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
-.PHONY: help kernels bench demo demo-gpu test test-slow test-references test-nightly browser gpu gpu-verify gpu-bench lint format types cuda-proof cuda-instances kernels-sanitized kernels-sanitized-sample kernels-aarch64 mutants peers peers-slow peers-install wheel wheel-check cuda-extra clean
+.PHONY: help kernels bench demo demo-gpu test test-slow test-references test-nightly browser gpu gpu-verify gpu-bench lint format types cuda-proof cuda-instances kernels-sanitized kernels-sanitized-sample kernels-aarch64 mutants mutants-baseline peers peers-slow peers-install wheel wheel-check cuda-extra clean
 .DEFAULT_GOAL := help
 
 help:
@@ -188,6 +188,11 @@ kernels-aarch64: $(VENV)/.test kernels
 	@$(BIN)/python -m tests.cpu.aarch64 $(ARGS)
 
 peers-install: $(VENV)/.peers
+
+# Those of an earlier version that have a counterpart: are as many caught as then?
+mutants-baseline: $(VENV)/.peers kernels
+	@mkdir -p build
+	@$(BIN)/python -m tests.mutation --population package --baseline --journal build/mutants-package.jsonl $(ARGS)
 
 peers: peers-install
 	@$(BIN)/python -m pytest -m "peers and not slow" tests/peers $(ARGS)

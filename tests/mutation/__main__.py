@@ -15,11 +15,11 @@ from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
-from . import native
+from . import baseline, native
 from .journal import Journal, state_of
 from .mutants import Mutant, all_mutants, ranked, read
 from .populations import POPULATIONS
-from .report import REASONS, SHARE, commit_of, explain, figures, note_on_record, print_summary, save
+from .report import REASONS, commit_of, explain, figures, note_on_record, print_summary, save
 from .runner import Outcome, Runner
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +34,9 @@ def arguments() -> argparse.Namespace:
     what.add_argument("--full", action="store_true", help="judge as many as a full result has, and write it")
     what.add_argument(
         "--only", nargs="+", metavar="ID", help="judge these mutants and print their diff and the tests' last lines"
+    )
+    what.add_argument(
+        "--baseline", action="store_true", help="judge the counterparts of the recorded mutants (baseline.py)"
     )
     parser.add_argument("--population", choices=POPULATIONS, default="python", help="what to mutate (%(default)s)")
     parser.add_argument("--seed", type=int, help="of the draw (default: the population's own)")
@@ -67,6 +70,9 @@ def main() -> int:
         some = [by_id[name] for name in args.only]
         outcomes = judged(some, texts, args, count=len(some), output=True)
         return int(any(o.verdict == "survived" for o in outcomes))
+    journal = Journal(args.journal, ROOT)
+    if args.baseline:
+        return compared(everything, texts, args, journal)
     count = args.draw or args.sample or population.full
     candidates = ranked(everything, texts, seed=seed)
     if args.draw:
@@ -74,18 +80,27 @@ def main() -> int:
         return 0
     print(f"{count} of {len(everything)} mutants, drawn with seed {seed}", flush=True)
     commit = commit_of(ROOT, population)
-    journal = Journal(args.journal, ROOT)
     outcomes = judged(candidates, texts, args, count=count, journal=journal)
     result = figures(outcomes, texts, commit=commit, seed=seed, of=len(everything), reasons=explain())
     if args.full:
         save(result, population)
-    print_summary(result)
+    print_summary(result, population)
     print(note_on_record(texts, population))
-    enough = result["share"] >= SHARE
     if args.full:
-        return 0 if enough and not result["unexplained"] else 1
+        explained = population.by_calls or not result["unexplained"]
+        return 0 if result["share"] >= population.share and explained else 1
     # Of a small sample, survivors with a reason are known: only the others weigh.
-    return 0 if count - len(result["unexplained"]) >= SHARE * count else 1
+    return 0 if count - len(result["unexplained"]) >= population.share * count else 1
+
+
+def compared(everything: list[Mutant], texts: dict[str, str], args: argparse.Namespace, journal: Journal) -> int:
+    """Judge the counterparts of the baseline's mutants; 0 if at least as many are caught."""
+    commit, entries = baseline.load()
+    found = baseline.counterparts(entries, everything)
+    print(f"{len(found)} of {len(entries)} mutants of {commit} have a counterpart", flush=True)
+    some = list({mutant.id: mutant for mutant in found.values()}.values())
+    outcomes = judged(some, texts, args, count=len(some), journal=journal)
+    return 0 if baseline.compare(entries, found, outcomes) else 1
 
 
 def judged(

@@ -18,6 +18,7 @@ class Population(NamedTuple):
     seed: int
     results: Path
     full: int = 200  # mutants of a full result
+    share: float = 0.9  # of them must be caught
     by_calls: bool = False  # judged by the tests that call the mutated function (calls.py)
 
     def covers(self, path: str, scope: str) -> bool:
@@ -62,8 +63,9 @@ POPULATIONS = {
             ("bnengine/**/*.py", *(f"!bnengine/{name}/**/*.py" for name in LAB), "!bnengine/contracts/**/*.py"),
             2018,
             HERE / "package_results.json",
-            400,
-            True,
+            full=400,
+            share=0.75,
+            by_calls=True,
         ),
     )
 }

@@ -12,7 +12,6 @@ from .populations import HERE, Population
 from .runner import Outcome
 
 REASONS = HERE / "reasons.toml"
-SHARE = 0.9
 
 
 def explain() -> dict[str, str]:
@@ -98,7 +97,7 @@ def save(result: dict[str, Any], population: Population) -> None:
     population.results.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
-def print_summary(result: dict[str, Any]) -> None:
+def print_summary(result: dict[str, Any], population: Population) -> None:
     for survivor in result["survivors"]:
         print(f"survived: {survivor['id']}  {survivor['file']}:{survivor['line']} {survivor['scope']}")
         print(*("    " + line for line in survivor["diff"]), sep="\n")
@@ -107,4 +106,4 @@ def print_summary(result: dict[str, Any]) -> None:
     others = f"; {result['stillborn']} more do not compile" if result["stillborn"] else ""
     others += f"; of {result['same_code']} g++ makes the same code" if result["same_code"] else ""
     caught = f"{result['caught']} of {result['drawn']} caught{late}: {result['share']:.1%}"
-    print(f"{caught} ({SHARE:.0%} are asked for){others}")
+    print(f"{caught} ({population.share:.0%} required){others}")

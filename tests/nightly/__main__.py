@@ -27,6 +27,7 @@ PARTS = {
     "mutants-cpu": ["mutants", "POPULATION=cpu"],
     "mutants-cuda": ["mutants", "POPULATION=cuda"],
     "mutants-package": ["mutants", "POPULATION=package"],
+    "mutants-baseline": ["mutants-baseline"],
 }
 
 

@@ -1,0 +1,100 @@
+"""Verdicts of an earlier version, and the counterparts of its mutants in today's tree.
+
+A counterpart makes the same change to the same line of a function of the same name, in whichever file that is.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from .mutants import Mutant
+from .populations import HERE
+from .runner import Outcome
+
+PATH = HERE / "baseline.json"
+
+
+class Recorded(NamedTuple):
+    """A mutant of the earlier version and how it ended; `line` and `mutated` are for the reader."""
+
+    id: str
+    file: str
+    scope: str
+    operator: str
+    text: str
+    before: str
+    after: str
+    mutated: str
+    verdict: str
+    stage: str
+    seconds: float
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return (self.scope, self.operator, self.text, self.before, self.after)
+
+    @property
+    def caught(self) -> bool:
+        return self.verdict != "survived"
+
+
+def recorded(outcome: Outcome, text: str) -> Recorded:
+    """What a record keeps of an outcome; `text` is that of the file."""
+    mutant = outcome.mutant
+    mutated = [line[1:].strip() for line in mutant.diff(text) if line.startswith("+")]
+    ended = (" ".join(mutated), outcome.verdict, outcome.stage, round(outcome.seconds, 1))
+    return Recorded(mutant.id, mutant.path, *mutant.key, *ended)
+
+
+def save(commit: str, entries: Iterable[Recorded], path: Path = PATH) -> None:
+    """One mutant a line."""
+    lines = ",\n".join(json.dumps(entry._asdict(), ensure_ascii=False) for entry in entries)
+    path.write_text(f'{{"commit": {json.dumps(commit)}, "judged": [\n{lines}\n]}}\n', encoding="utf-8")
+
+
+def load(path: Path = PATH) -> tuple[str, list[Recorded]]:
+    """The commit and its mutants."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    return record["commit"], [Recorded(**entry) for entry in record["judged"]]
+
+
+def counterparts(entries: Iterable[Recorded], mutants: Iterable[Mutant]) -> dict[str, Mutant]:
+    """The mutant of today for the id of a recorded one; of several equal ones, that of the file with the same name."""
+    by_key: dict[tuple[str, ...], list[Mutant]] = defaultdict(list)
+    for mutant in mutants:
+        by_key[mutant.key].append(mutant)
+        by_key[_named(mutant.key)].append(mutant)
+    found: dict[str, Mutant] = {}
+    for entry in entries:
+        candidates = by_key.get(entry.key) or by_key.get(_named(entry.key), [])
+        stem = PurePosixPath(entry.file).stem
+        if candidates:
+            found[entry.id] = min(candidates, key=lambda mutant: PurePosixPath(mutant.path).stem != stem)
+    return found
+
+
+def _named(key: tuple[str, ...]) -> tuple[str, ...]:
+    """The key of a function that moved to another class, or out of one."""
+    return ("*." + key[0].rpartition(".")[2], *key[1:])
+
+
+def compare(entries: list[Recorded], found: dict[str, Mutant], outcomes: Iterable[Outcome]) -> bool:
+    """Print how the counterparts ended then and now; whether at least as many are caught."""
+    now = {outcome.mutant.id: outcome.verdict != "survived" for outcome in outcomes}
+    words = {True: "caught", False: "survived"}
+    counts: Counter[tuple[bool, bool]] = Counter()
+    for entry in entries:
+        if entry.id in found and found[entry.id].id in now:
+            pair = (entry.caught, now[found[entry.id].id])
+            counts[pair] += 1
+            if pair[0] and not pair[1]:
+                print(f"no longer caught: {found[entry.id]}  ({entry.stage}, {entry.file})")
+    for (then, today), count in sorted(counts.items()):
+        print(f"{count:4d}  {words[then]} then, {words[today]} now")
+    missing = Counter(words[entry.caught] for entry in entries if entry.id not in found)
+    print(
+        f"{missing.total():4d}  without counterpart ({missing['caught']} caught then, {missing['survived']} survived)"
+    )
+    return counts[False, True] >= counts[True, False]
