@@ -104,7 +104,7 @@ def drawn(draw: Any) -> Drawn:
         Block,
         st.sampled_from(WIDTHS),
         st.none() | norms | norms,
-        st.sampled_from(ACTIVATIONS),
+        st.sampled_from(tuple(ACTIVATIONS)),
         st.sampled_from((0.0, 0.0, 0.3)),
         st.booleans(),
     )
