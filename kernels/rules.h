@@ -49,7 +49,8 @@ RULE bool finite(double x) { return x - x == 0; }
   ROW(leaky_relu, y, z < 0 ? z * slope : z, positive(y) ? dy : dy * slope)                      \
   ROW(sigmoid, y, logistic(z), dy * (y * (1 - y)))                                              \
   ROW(tanh, y, hyperbolic_tangent(z), dy * (1 - y * y))                                         \
-  ROW(gelu, z, z * normal_cdf(z), dy * (normal_cdf(z) + z * normal_density(z)))
+  ROW(gelu, z, z * normal_cdf(z), dy * (normal_cdf(z) + z * normal_density(z)))                 \
+  ROW(silu, z, z * logistic(z), dy * (logistic(z) * (1 + z * logistic(-z))))
 
 template <class A>
 RULE A logistic(A z) {

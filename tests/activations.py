@@ -83,4 +83,10 @@ ORACLES = {
         torch=lambda nn, _: nn.GELU(),
         atol=1e-14,  # at -30 it is the difference of two numbers near 15
     ),
+    "silu": Oracle(
+        value=lambda z, _: z / (1 + np.exp(-z)),
+        derivative=lambda z, _: (1 + np.exp(-z) + z * np.exp(-z)) / (1 + np.exp(-z)) ** 2,
+        limits=(INF, NAN),
+        torch=lambda nn, _: nn.SiLU(),
+    ),
 }

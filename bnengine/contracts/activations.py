@@ -39,6 +39,7 @@ SENSITIVITIES: dict[str, Callable[[float], Sensitivity]] = {
     "sigmoid": lambda _: Sensitivity(curvature=1 / (6 * sqrt(3))),
     "tanh": lambda _: Sensitivity(curvature=4 / sqrt(27)),
     "gelu": lambda _: Sensitivity(curvature=sqrt(2 / pi), rounding=lambda y, z: np.abs(y) + np.abs(z)),
+    "silu": lambda _: Sensitivity(curvature=0.5),
 }
 
 

@@ -90,6 +90,12 @@ ACTIVATIONS = {
         derivative=lambda _, dy, z, __: dy * (normal_cdf(z) + z * normal_density(z)),
         reads="z",
     ),
+    "silu": ActivationRule(
+        "z / (1 + exp(-z)) (Elfwing, Uchibe and Doya 2018)",
+        value=lambda xp, z, _: z * logistic(xp, z),
+        derivative=lambda xp, dy, z, _: dy * (logistic(xp, z) * (1 + z * logistic(xp, -z))),
+        reads="z",
+    ),
 }
 
 NONLINEAR = tuple(kind for kind in ACTIVATIONS if kind != "identity")
