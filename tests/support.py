@@ -7,6 +7,9 @@ from typing import Any, NoReturn
 
 import pytest
 
+from bnengine.ops import REGISTRY
+from bnengine.runtime.op import Launcher
+
 ROOT = Path(__file__).resolve().parents[1]
 MNIST = ROOT.parent / "shared" / "data" / "mnist-10k"
 
@@ -33,3 +36,23 @@ def require(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         missing(name, f"{name} is not installed ({error})")
+
+
+def give_versions(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, Launcher | None], *, alone: bool = False, **options: Any
+) -> None:
+    """Let ops have these launchers for NumPy as their only fused versions, None for no version at all.
+
+    Args:
+        given: {op: launcher}.
+        alone: Whether the other ops have no fused version.
+        options: Of `Op.version`.
+    """
+    for op in REGISTRY.values():
+        for library in ("numpy", "cupy"):
+            op.versions(library)  # the engine's own are there before they are replaced
+    for name, op in REGISTRY.items():
+        if alone or name in given:
+            monkeypatch.setattr(op, "_versions", {})
+        if (launcher := given.get(name)) is not None:
+            op.version("numpy", **options)(launcher)

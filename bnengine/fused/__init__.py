@@ -1,23 +1,41 @@
-"""Fused versions of ops, one folder for each kind of device; the ops name them and import them when an array fits.
+"""Fused versions of ops, one folder for each kind of device, imported for the first array.
 
-Besides ops, a folder may offer `replayer(plan)`, which runs a recorded step as one, `REPLAYED_AS`, what that is called,
-`Uploads`, which bring a step's data to the device while it computes, and `timing`, the device's clock and how much of
-its memory is taken. One that has `available()`, why it can do nothing here, offers nothing where that says why.
+A module of a folder registers its launchers: `@version(ops.affine)`. Besides, a folder may offer `replayer(plan)`,
+which runs a recorded step as one, `REPLAYED_AS`, what that is called, `Uploads`, which bring a step's data to the
+device while it computes, and `timing`, the device's clock and how much of its memory is taken. One that has
+`available()`, why it can do nothing here, offers nothing where that says why.
 """
 
-import importlib
+from collections.abc import Callable
 from typing import Any
 
-_FOLDERS = {"cupy": "cuda", "numpy": "cpu"}
+from ..runtime.op import versions_come_from
+
 _WORDS = {"v4": "AVX-512 (x86-64-v4)", "v3": "AVX2 (x86-64-v3)", "aarch64": "64-bit ARM (aarch64)"}
+
+
+def _cpu() -> Any:
+    from . import cpu
+
+    return cpu
+
+
+def _cuda() -> Any:
+    from . import cuda
+
+    return cuda
+
+
+_FOLDERS: dict[str, Callable[[], Any]] = {"numpy": _cpu, "cupy": _cuda}
+for _library, _load in _FOLDERS.items():
+    versions_come_from(_library, _load)
 
 
 def offered(backend: str, what: str) -> Any:
     """What the fused code for arrays of a backend offers by this name, None if it does not, or if there is none."""
-    folder = _FOLDERS.get(backend)
-    if folder is None:
+    if backend not in _FOLDERS:
         return None
-    module = importlib.import_module(f"{__name__}.{folder}")
+    module = _FOLDERS[backend]()
     if hasattr(module, "available") and module.available() is not None:
         return None
     return getattr(module, what, None)
@@ -25,12 +43,16 @@ def offered(backend: str, what: str) -> Any:
 
 def native() -> Any:
     """The library of native kernels: `available()`, `isa()`, its functions; imported when it is asked for."""
-    return importlib.import_module(f"{__name__}.cpu._load")
+    from .cpu import _load
+
+    return _load
 
 
 def numpy_blas() -> Any:
     """What is known of the BLAS that NumPy multiplies with; imported when it is asked for."""
-    return importlib.import_module(f"{__name__}.cpu.numpy_blas")
+    from .cpu import numpy_blas
+
+    return numpy_blas
 
 
 def instruction_set() -> str | None:

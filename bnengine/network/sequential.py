@@ -353,9 +353,10 @@ class Sequential(Named):
         return [self._with_products(choice) for choice in memory.explain()]
 
     def _with_products(self, choice: Choice) -> Choice:
-        if self.products == "highest" or choice.version != "reference" or not choice.op.startswith("affine"):
+        if self.products == "highest" or choice.reason is None or not choice.op.startswith("affine"):
             return choice
-        return choice._replace(why=f"{choice.why}; its products are {choice.dtype}, not {self.products}")
+        text = f"{choice.why}; its products are {choice.dtype}, not {self.products}"
+        return choice._replace(reason=choice.reason._replace(text=text))
 
     def summary(self) -> str:
         """A table of the layers: output width, parameters, statistics; cancelled biases and bytes beneath it."""

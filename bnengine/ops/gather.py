@@ -37,7 +37,7 @@ def gather(
     return Gathered(x, target, weights, samples, xp.take(normalisers, cursor[GROUP : GROUP + 1], axis=0))
 
 
-@op("bnengine.fused.cpu.gather_raw:gather_raw")
+@op(family="gather_raw")
 def gather_raw(
     x: Array, target: Array, weights: Array | None, samples: Array, normalisers: Array, order: Array, cursor: Array,
     mean: Array | None = None, inv_scale: Array | None = None, *, rows: int, offset: int = 0,

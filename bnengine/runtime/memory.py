@@ -11,6 +11,7 @@ from .._typing import Array, DType
 from ..arrays.namespaces import namespace
 from .modes import Into, Mode, current_mode
 from .plan import Launch, Plan, name_of, view_of
+from .reasons import Reason
 
 ALIGNMENT = 64  # bytes, a cache line
 R = TypeVar("R")
@@ -21,8 +22,8 @@ class Dispatched(Protocol):
 
     name: str
 
-    def resolve(self, mode: Mode, x: Array) -> tuple[Callable[..., Any] | None, str]:
-        """(launcher, "") for arrays like x, or (None, why the reference runs)."""
+    def resolve(self, mode: Mode, x: Array) -> tuple[Callable[..., Any] | None, Reason | None]:
+        """(launcher, None) for arrays like x, or (None, why the reference runs)."""
 
 
 class Choice(NamedTuple):
@@ -32,7 +33,12 @@ class Choice(NamedTuple):
     library: str
     dtype: str
     version: str
-    why: str
+    reason: Reason | None = None
+
+    @property
+    def why(self) -> str:
+        """Why the reference runs, in words; "" where a fused version does."""
+        return "" if self.reason is None else self.reason.text
 
 
 class Fresh:
@@ -49,10 +55,10 @@ class Fresh:
         x = args[0]
         key = op.name, type(x), getattr(x, "dtype", None)
         if key not in self._launchers:
-            launcher, why = op.resolve(self.mode, x)
+            launcher, reason = op.resolve(self.mode, x)
             version = "reference" if launcher is None else f"{launcher.__module__}.{launcher.__qualname__}"
             self._launchers[key] = launcher
-            self._choices.append(Choice(op.name, type(x).__module__.split(".")[0], str(key[2]), version, why))
+            self._choices.append(Choice(op.name, type(x).__module__.split(".")[0], str(key[2]), version, reason))
         return self._launchers[key]
 
     def run(self, op: Callable[..., R], *args: Any, **options: Any) -> R:

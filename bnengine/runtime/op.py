@@ -1,19 +1,21 @@
-"""An op: its reference, its outputs, the names of its fused versions, and the one dispatch."""
+"""An op: its reference, its outputs, the fused versions that registered with it, and the one dispatch."""
 
-import importlib
-import sys
+import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from .._typing import Array
 from ..errors import InputError
-from .memory import Fresh
+from .memory import Fresh, Outputs
 from .modes import Into, Mode
+from .reasons import Kind, Reason
 
 R = TypeVar("R")
+Launcher = Callable[..., Any]
 REGISTRY: dict[str, "Op[Any]"] = {}
-FOLDERS = ("bnengine.fused.cuda", "bnengine.fused.cpu")
+_libraries: dict[str, Callable[[], object]] = {}
 
 
 class Example(NamedTuple):
@@ -38,6 +40,23 @@ class Contract:
     check: Callable[..., None] | None = None
 
 
+def library_of(x: Any) -> str:
+    """The array library that x is from: "numpy", "cupy"."""
+    return type(x).__module__.partition(".")[0]
+
+
+def versions_come_from(library: str, load: Callable[[], object]) -> None:
+    """Call `load` once, before the first array of a library meets an op: it imports what registers fused versions."""
+    _libraries[library] = load
+
+
+class Version(NamedTuple):
+    """A fused version of an op: its launcher, and why it cannot take arrays like x, None if it can."""
+
+    launcher: Launcher
+    refuses: Callable[[Any], Reason | None]
+
+
 class Op(Generic[R]):
     """A named computation with a reference in pure array API and, perhaps, fused versions that must agree with it.
 
@@ -48,12 +67,13 @@ class Op(Generic[R]):
     def __init__(
         self,
         reference: Callable[..., R],
-        fused: tuple[str, ...],
+        family: str | None,
         accumulates: Mapping[str, Callable[[Array, Array], Array]],
         between: bool = False,
         contract: Contract | None = None,
     ) -> None:
-        self.reference, self.fused_names, self.between = reference, fused, between
+        self.reference, self.family, self.between = reference, family, between
+        self._versions: dict[str, list[Version]] = {}
         self.accumulates, self._contract = dict(accumulates), contract
         self.name, self.__doc__ = reference.__name__, reference.__doc__
         self.fields: tuple[str, ...] = getattr(reference.__annotations__.get("return"), "_fields", ("out",))
@@ -74,23 +94,50 @@ class Op(Generic[R]):
             raise InputError(f"{self.name}: the op has a contract already. Remove one of the two")
         self._contract = contract
 
-    def resolve(self, mode: Mode, x: Array) -> tuple[Callable[..., R] | None, str]:
-        """(launcher of the fused version, "") for arrays like x, or (None, why the reference runs)."""
+    def versions(self, library: str) -> list[Version]:
+        """Its fused versions for arrays of a library, tried in this order."""
+        if load := _libraries.pop(library, None):
+            load()
+        return self._versions.get(library, [])
+
+    def version(
+        self, library: str, refuses: Callable[[Any], Reason | None] = lambda _x: None
+    ) -> Callable[[Launcher], Launcher]:
+        """Register a launcher as a fused version for arrays of a library.
+
+        The launcher takes `to`, which it asks for outputs, and of the reference's parameters those that it names; what
+        a call does not give has the reference's default.
+
+        Args:
+            library: The top-level module of the arrays: "numpy", "cupy".
+            refuses: Why the version cannot take arrays like x; None if it can.
+
+        Raises:
+            InputError: The launcher names a parameter that the reference does not have.
+        """
+
+        def register(launcher: Launcher) -> Launcher:
+            called = _called_as(self.reference, launcher)
+            self._versions.setdefault(library, []).append(Version(called, refuses))
+            return called
+
+        return register
+
+    def resolve(self, mode: Mode, x: Array) -> tuple[Callable[..., R] | None, Reason | None]:
+        """(launcher of the fused version, None) for arrays like x, or (None, why the reference runs)."""
         if mode == "reference":
-            return None, "reference mode requested"
-        reasons = list[tuple[str, str]]()
-        for name in self.fused_names:
-            module, function = name.split(":")
-            library = sys.modules.get(module) or importlib.import_module(module)
-            reason = library.unsupported(x)
+            return None, Reason(Kind.MODE, "reference mode requested")
+        reasons = list[Reason]()
+        for launcher, refuses in self.versions(library_of(x)):
+            reason = refuses(x)
             if reason is None:
-                return getattr(library, function), ""
-            reasons.append((module, reason))
-        # Versions for the arrays of other libraries have nothing to tell where there is one for these.
-        own = [found for found in reasons if not found[1].startswith("not a ")] or reasons
-        why = "; ".join(f"{module}: {reason}" for module, reason in own) or "no fused version exists"
+                return launcher, None
+            reasons.append(reason)
+        why = _together(reasons) if reasons else Reason(Kind.NONE, f"no fused version exists for {library_of(x)}")
         if mode == "fused":
-            raise InputError(f"{self.name}: kernels are to be 'fused', but {why}. Take 'auto' to allow the reference.")
+            raise InputError(
+                f"{self.name}: kernels are to be 'fused', but {why.text}. Take 'auto' to allow the reference."
+            )
         return None, why
 
     def __call__(
@@ -132,8 +179,34 @@ class Op(Generic[R]):
         return stored
 
 
+def _together(reasons: list[Reason]) -> Reason:
+    """What several versions say, of the kind of the last."""
+    return Reason(reasons[-1].kind, "; ".join(dict.fromkeys(reason.text for reason in reasons)))
+
+
+def _called_as(reference: Callable[..., Any], launcher: Launcher) -> Launcher:
+    """The launcher with the signature of the reference, after `to`; one that takes any arguments as it is."""
+    signature, own = inspect.signature(reference), list(inspect.signature(launcher).parameters.values())[1:]
+    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in own):
+        return launcher
+    names, taken = tuple(signature.parameters), tuple(p.name for p in own)
+    if unknown := [name for name in taken if name not in names]:
+        raise InputError(f"{reference.__name__}: a fused version takes {unknown}, the op has {', '.join(names)}")
+    positional = sum(p.kind is not p.KEYWORD_ONLY for p in signature.parameters.values())
+    defaults = {p.name: p.default for p in signature.parameters.values() if p.default is not p.empty}
+
+    @functools.wraps(launcher)
+    def called(to: Outputs, *args: Any, **options: Any) -> Any:
+        given = {**defaults, **dict(zip(names, args, strict=False)), **options}
+        if len(args) > positional or len(given) != len(names) or not options.keys().isdisjoint(names[: len(args)]):
+            signature.bind(*args, **options)  # raises what is wrong
+        return launcher(to, **{name: given[name] for name in taken})
+
+    return called
+
+
 def op(
-    *fused: str,
+    *,
     family: str | None = None,
     accumulates: Mapping[str, Callable[[Array, Array], Array]] | None = None,
     between: bool = False,
@@ -142,8 +215,7 @@ def op(
     """Register a reference as an op.
 
     Args:
-        fused: "module:launcher" of each fused version, tried in this order.
-        family: For the engine's own ops, the module in each folder of `fused` with a launcher of the op's name.
+        family: For the engine's own ops, the module in each folder of `fused` with a launcher of the op.
         accumulates: {output: rule} for the outputs that may be combined with what a destination holds.
         between: Whether a fused version stores something between its launches, which in 16 bits rounds it.
         contract: Examples, bound and check of an op defined outside the engine; its own are in `bnengine.contracts`.
@@ -155,8 +227,7 @@ def op(
     def register(reference: Callable[..., R]) -> Op[R]:
         if reference.__name__ in REGISTRY:
             raise InputError(f"op: {reference.__name__!r} is registered already; give the new op another name")
-        own = () if family is None else tuple(f"{folder}.{family}:{reference.__name__}" for folder in FOLDERS)
-        made = Op(reference, (*own, *fused), accumulates or {}, between, contract)
+        made = Op(reference, family, accumulates or {}, between, contract)
         REGISTRY[made.name] = made
         return made
 

@@ -1,6 +1,5 @@
 """Steps recorded once and replayed ever after: as one graph or native call, launch by launch, or op by op."""
 
-import re
 from collections.abc import Callable, Hashable
 from typing import Literal, NamedTuple
 
@@ -170,9 +169,9 @@ def described(mode: Mode) -> str:
 
 
 def _without_fused(names: list[str], whys: dict[str, str]) -> str:
-    """Which ops have no fused version here, by reason, without the module that gave it; other reasons as they are."""
+    """Which ops have no fused version here, by reason; other reasons as they are."""
     by_reason: dict[str, list[str]] = {}
     for name in (name for name in names if name in whys):
-        by_reason.setdefault(re.sub(r"(^|; )[\w.]+: ", r"\1", whys[name]), []).append(name)
+        by_reason.setdefault(whys[name], []).append(name)
     told = [f"no fused version of {', '.join(ops)} ({why})" for why, ops in by_reason.items()]
     return "; ".join([*told, *(name for name in names if name not in whys)])

@@ -1,8 +1,5 @@
 """Launchers of native kernels for tests: all of them by their ops, examples of every shape, what they must give."""
 
-import importlib
-import importlib.util
-
 import numpy as np
 
 from bnengine.fused.cpu import _launch
@@ -17,13 +14,8 @@ MANY = _launch.FEW_ROWS + 809  # rows: they are cut, and neither blocks of 16 no
 
 
 def found():
-    """{op: launcher} of all ops that have native kernels, by the place of their CUDA launchers."""
-    launchers = {}
-    for name, op in REGISTRY.items():
-        module, _, function = op.fused_names[0].replace(".cuda.", ".cpu.").partition(":")
-        if importlib.util.find_spec(module):
-            launchers[name] = getattr(importlib.import_module(module), function)
-    return launchers
+    """{op: launcher} of all ops that have native kernels."""
+    return {name: op.versions("numpy")[0].launcher for name, op in REGISTRY.items() if op.versions("numpy")}
 
 
 LAUNCHERS = found()

@@ -1,6 +1,5 @@
 """What launchers of native kernels take and write to: layouts, destinations, how launches are cut."""
 
-import importlib
 import re
 
 import numpy as np
@@ -12,6 +11,7 @@ from bnengine.fused.cpu.native import replayer
 from bnengine.ops import REGISTRY, Example, Into
 from bnengine.runtime.memory import Arena, Fresh, Outputs
 from bnengine.runtime.plan import COLUMNS, ROWS
+from bnengine.runtime.reasons import Kind
 from tests.cpu.launching import LAUNCHERS, MANY, NAMES, assert_same_bits, examples, of_rows, run, several
 from tests.cuda_on_cpu.cases import assert_within
 from tests.support import ROOT
@@ -168,12 +168,11 @@ def test_a_destination_of_an_output_that_a_call_does_not_have_is_refused(rng):
 
 
 def test_other_arrays_are_refused_in_words():
-    unsupported = importlib.import_module("bnengine.fused.cpu.batch_norm").unsupported
-    assert unsupported(np.zeros(3, np.float32)) is None
+    assert _launch.refusal(np.zeros(3, np.float32)) is None
     for wrong in ([1.0], np.ma.zeros(3), np.float32(1)):
-        assert unsupported(wrong) == "not a NumPy array"
+        assert _launch.refusal(wrong) == (Kind.ARRAY, f"{type(wrong).__name__} is not a plain NumPy array")
     for dtype in ("f2", "i8", ">f4"):
-        assert "is not one of float32, float64" in unsupported(np.zeros(3, dtype))
+        assert "is not one of float32, float64" in _launch.refusal(np.zeros(3, dtype)).text
 
 
 def test_the_rows_of_a_data_set_may_lie_apart_and_are_not_copied():

@@ -8,12 +8,11 @@ import pytest
 from bnengine.arrays.backend import get_backend
 from bnengine.errors import BackendError, InputError
 from bnengine.fused.cuda import cublaslt_api, replayer
-from bnengine.ops import REGISTRY
 from bnengine.runtime.plan import Launch, Plan
 from bnengine.training.replaying import described
 from tests.fused import real_cupy
 from tests.fused.training import epochs, make, snapshot, source
-from tests.support import missing
+from tests.support import give_versions, missing
 
 WAYS = {"op by op": {"replay": False}, "launches": {"graph": False}, "graph": {"graph": True}}
 
@@ -99,14 +98,14 @@ def test_one_launch_of_a_graph_is_all_that_a_steady_step_asks_of_the_device(simu
 
 
 def test_an_op_without_a_fused_version_is_named_and_the_step_runs_op_by_op(simulated, monkeypatch):
-    monkeypatch.setattr(REGISTRY["adam"], "fused_names", ())
+    give_versions(monkeypatch, {"adam": None})
     step = make(simulated.backend(), 8, mode="auto")
     rows = source()
     step.hold(rows)
     list(epochs(step, rows, 6))
     assert {mode.how for mode in step.modes()} == {"op by op"}
     (line,) = set(map(described, step.modes()))
-    assert line == "steps run op by op: no fused version of adam (no fused version exists)"
+    assert line == "steps run op by op: no fused version of adam (no fused version exists for cupy)"
     strict = make(simulated.backend(), 8, mode="auto", graph=True)
     strict.hold(rows)
     with pytest.raises(InputError, match=r"^Step: graph=True, but no fused version of adam .*take graph='auto'$"):

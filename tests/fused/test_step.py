@@ -9,7 +9,6 @@ from bnengine import data, ops
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Layer, Residual
 from bnengine.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
 from bnengine.network.sequential import Sequential
-from bnengine.ops import REGISTRY
 from bnengine.optim.optimizers import SGD, Adam, AdamW, RMSprop
 from bnengine.runtime.memory import Arena
 from bnengine.training import step as steps
@@ -223,11 +222,3 @@ def test_every_op_of_a_network_takes_its_fused_version(device):
     for choice in choices:
         assert choice.version.startswith("bnengine.fused.cuda."), choice
         assert choice.why == ""
-
-
-def test_every_op_has_a_version_for_cuda():
-    """But for rows out of raw data on the host, which a GPU does not read."""
-    for name, op in REGISTRY.items():
-        if name == "gather_raw":
-            continue
-        assert any(fused.startswith("bnengine.fused.cuda.") and fused.endswith(f":{name}") for fused in op.fused_names)

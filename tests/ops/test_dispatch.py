@@ -1,7 +1,5 @@
 """Which version of an op runs, who is told, and where a fused version's results go, shown with a toy library."""
 
-import sys
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,23 +9,25 @@ from bnengine.errors import InputError
 from bnengine.ops import REGISTRY, Contract, Example, Into, onto, op, using
 from bnengine.runtime.memory import Choice, Fresh, Outputs
 from bnengine.runtime.modes import current_mode
+from bnengine.runtime.reasons import Kind, Reason
 
 
-class Library(ModuleType):
-    """A fused library that takes what `refuses` says nothing about, and remembers what it was asked and told to do."""
+class Kernels:
+    """Fused versions for NumPy that take what `refused` does not name, and remember what was asked and launched."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.refuses: dict[str, str] = {}
+        self.name = name
+        self.refused: dict[str, str] = {}
         self.asked: list[str] = []
         self.launched: list[Any] = []
 
-    def unsupported(self, x: Any) -> str | None:
+    def refuses(self, x: Any) -> Reason | None:
         self.asked.append(str(x.dtype))
-        return self.refuses.get(str(x.dtype))
+        text = self.refused.get(str(x.dtype))
+        return None if text is None else Reason(Kind.ARRAY, text)
 
-    def launch_scaled(self, outputs: Outputs, x: Any, *, by: float = 2.0) -> Any:
-        self.launched.append(self.__name__)
+    def launch_scaled(self, outputs: Outputs, x: Any, by: float) -> Any:
+        self.launched.append(self.name)
         out = outputs.array("out", x.shape, x.dtype, x)
         out[...] = out + x * by if outputs.adds("out") else x * by
         return out
@@ -67,12 +67,9 @@ def references():
 
 
 @pytest.fixture(autouse=True)
-def libraries(monkeypatch):
-    """Two toy libraries, `toy_first` and `toy_second`, that can be imported."""
-    made = [Library("toy_first"), Library("toy_second")]
-    for library in made:
-        monkeypatch.setitem(sys.modules, library.__name__, library)
-    return made
+def libraries():
+    """Two sets of kernels."""
+    return [Kernels("toy_first"), Kernels("toy_second")]
 
 
 @pytest.fixture(autouse=True)
@@ -85,31 +82,29 @@ def registry():
 
 
 @pytest.fixture
-def scaled():
+def scaled(libraries):
     """An op of one output with two fused versions."""
 
-    @op(
-        "toy_first:launch_scaled",
-        "toy_second:launch_scaled",
-        accumulates={"out": plus},
-        contract=Contract(no_examples, exact, refuse_negative_by),
-    )
+    @op(accumulates={"out": plus}, contract=Contract(no_examples, exact, refuse_negative_by))
     def toy_scaled(x: Any, *, by: float = 2.0) -> Any:
         """y = by x."""
         return x * by
 
+    for library in libraries:
+        toy_scaled.version("numpy", library.refuses)(library.launch_scaled)
     return toy_scaled
 
 
 @pytest.fixture
-def parted():
+def parted(libraries):
     """An op of two outputs, of which only the first can be added into."""
 
-    @op("toy_first:launch_parted", accumulates={"top": plus})
+    @op(accumulates={"top": plus})
     def toy_parted(x: Any) -> Parts:
         top = np.maximum(x, 1)
         return Parts(top, x - top)
 
+    toy_parted.version("numpy", libraries[0].refuses)(libraries[0].launch_parted)
     return toy_parted
 
 
@@ -125,13 +120,13 @@ def test_the_first_fused_version_that_supports_the_arrays_runs(scaled, libraries
     assert scaled(X, memory=memory).tolist() == [0, 6]
     assert (first.launched, second.launched) == (["toy_first"], [])
     (choice,) = memory.explain()
-    assert choice == Choice("toy_scaled", "numpy", "float64", choice.version, "")
+    assert choice == Choice("toy_scaled", "numpy", "float64", choice.version)
     assert choice.version.endswith("launch_scaled")
 
 
 def test_the_next_one_runs_where_the_first_does_not(scaled, libraries):
     first, second = libraries
-    first.refuses["float64"] = "float32 only"
+    first.refused["float64"] = "float32 only"
     assert scaled(X, by=3.0).tolist() == [0, 9]
     assert (first.launched, second.launched) == ([], ["toy_second"])
     assert (first.asked, second.asked) == (["float64"], ["float64"])
@@ -139,11 +134,11 @@ def test_the_next_one_runs_where_the_first_does_not(scaled, libraries):
 
 def test_the_reference_runs_where_none_does_and_explain_says_why(scaled, libraries):
     first, second = libraries
-    first.refuses["float64"], second.refuses["float64"] = "float32 only", "no such device"
+    first.refused["float64"], second.refused["float64"] = "float32 only", "no such device"
     memory = Fresh()
     assert scaled(X, memory=memory).tolist() == [0, 6]
     assert first.launched == second.launched == []
-    why = "toy_first: float32 only; toy_second: no such device"
+    why = Reason(Kind.ARRAY, "float32 only; no such device")
     assert memory.explain() == [Choice("toy_scaled", "numpy", "float64", "reference", why)]
 
 
@@ -154,17 +149,18 @@ def test_an_op_without_fused_versions_says_so():
 
     memory = Fresh()
     assert toy_plain(X, memory=memory).tolist() == [1, 4]
-    assert memory.explain() == [Choice("toy_plain", "numpy", "float64", "reference", "no fused version exists")]
+    why = Reason(Kind.NONE, "no fused version exists for numpy")
+    assert memory.explain() == [Choice("toy_plain", "numpy", "float64", "reference", why)]
     with (
         using("fused"),
-        pytest.raises(InputError, match=r"^toy_plain: kernels are to be 'fused', but no fused version exists\. "),
+        pytest.raises(InputError, match=r"^toy_plain: kernels .* 'fused', but no fused version exists for numpy\. "),
     ):
         toy_plain(X)
 
 
 def test_the_choice_is_settled_once_per_op_library_and_dtype(scaled, parted, libraries):
     first, second = libraries
-    first.refuses["float32"] = second.refuses["float32"] = "float64 only"
+    first.refused["float32"] = second.refused["float32"] = "float64 only"
     memory = Fresh()
     for _ in range(3):
         scaled(X, memory=memory)
@@ -175,7 +171,7 @@ def test_the_choice_is_settled_once_per_op_library_and_dtype(scaled, parted, lib
     told = [(c.op, c.library, c.dtype, c.why) for c in memory.explain()]
     assert told == [
         ("toy_scaled", "numpy", "float64", ""),
-        ("toy_scaled", "numpy", "float32", "toy_first: float64 only; toy_second: float64 only"),
+        ("toy_scaled", "numpy", "float32", "float64 only"),
         ("toy_parted", "numpy", "float64", ""),
     ]
     memory.explain().clear()
@@ -184,10 +180,8 @@ def test_the_choice_is_settled_once_per_op_library_and_dtype(scaled, parted, lib
     assert first.asked[3:] == ["float64"]
 
 
-def test_arrays_of_another_library_are_settled_on_their_own(scaled, libraries, require):
+def test_arrays_of_another_library_are_settled_on_their_own(scaled, require):
     strict = require("array_api_strict")
-    for library in libraries:
-        library.unsupported = lambda x: None if isinstance(x, np.ndarray) else "NumPy only"
     memory = Fresh()
     scaled(X, memory=memory)
     y = scaled(strict.asarray([1.0]), memory=memory)
@@ -200,10 +194,10 @@ def test_arrays_of_another_library_are_settled_on_their_own(scaled, libraries, r
 
 def test_fused_makes_a_fallback_an_error_that_names_op_and_reason(scaled, libraries):
     for library in libraries:
-        library.refuses["float64"] = "float32 only"
+        library.refused["float64"] = "float32 only"
     with using("fused"), pytest.raises(InputError) as error:
         scaled(X)
-    why = "toy_first: float32 only; toy_second: float32 only"
+    why = "float32 only"
     assert str(error.value) == f"toy_scaled: kernels are to be 'fused', but {why}. Take 'auto' to allow the reference."
     with using("fused"):
         assert scaled(X.astype(np.float32)).tolist() == [0, 6]
@@ -215,7 +209,7 @@ def test_reference_asks_no_fused_version(scaled, libraries):
         memory = Fresh()
         assert scaled(X).tolist() == scaled(X, memory=memory).tolist() == [0, 6]
     assert libraries[0].asked == libraries[0].launched == []
-    assert memory.explain()[0][3:] == ("reference", "reference mode requested")
+    assert memory.explain()[0][3:] == ("reference", (Kind.MODE, "reference mode requested"))
 
 
 def test_a_memory_keeps_the_mode_that_it_was_made_in(scaled, libraries):
@@ -334,7 +328,7 @@ def test_an_op_has_the_name_doc_and_outputs_of_its_reference(scaled, parted, reg
     assert registry["toy_scaled"] is scaled
     assert (scaled.name, scaled.__doc__, scaled.fields) == ("toy_scaled", "y = by x.", ("out",))
     assert (parted.fields, repr(parted)) == (("top", "rest"), "<op toy_parted>")
-    assert scaled.fused_names == ("toy_first:launch_scaled", "toy_second:launch_scaled")
+    assert [version.launcher.__name__ for version in scaled.versions("numpy")] == ["launch_scaled"] * 2
 
 
 def test_a_name_is_registered_once(scaled, registry):
@@ -352,6 +346,23 @@ def test_a_users_call_is_checked_and_a_steps_own_memory_is_not(scaled):
         scaled(X, by=-1.0)
     assert scaled(X, by=-1.0, memory=Fresh()).tolist() == [0, -3]
     assert scaled.reference(X, by=-1.0).tolist() == [0, -3]
+
+
+def test_a_launcher_takes_of_a_call_what_it_names_with_the_defaults_of_the_reference(scaled):
+    launch = scaled.versions("numpy")[0].launcher
+    to = Fresh().outputs({})
+    assert launch(to, X).tolist() == launch(to, X, by=2.0).tolist() == launch(to, x=X).tolist() == [0, 6]
+    for args, options in (((), {}), ((X, 3.0), {}), ((X,), {"to_by": 3.0}), ((X,), {"x": X})):
+        with pytest.raises(TypeError):
+            launch(to, *args, **options)
+
+
+def test_a_launcher_names_no_parameter_that_the_op_does_not_have(scaled):
+    with pytest.raises(InputError, match=r"^toy_scaled: a fused version takes \['scale'\], the op has x, by$"):
+
+        @scaled.version("numpy")
+        def launch(to: Outputs, x: Any, scale: float) -> Any:
+            return to, x, scale
 
 
 def test_an_op_has_one_contract(scaled, parted):

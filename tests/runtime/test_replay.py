@@ -11,11 +11,12 @@ from bnengine.errors import InputError
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Layer, deliver
 from bnengine.losses import SoftmaxCrossEntropy
 from bnengine.network.sequential import Sequential
-from bnengine.ops import REGISTRY, using
+from bnengine.ops import using
 from bnengine.optim.optimizers import Adam, AdamW
 from bnengine.runtime.flat import Parameter
 from bnengine.runtime.memory import Arena
 from bnengine.training.step import Step
+from tests.support import give_versions
 
 from .toy import installed
 
@@ -166,7 +167,7 @@ def test_a_new_table_of_rates_is_read_by_the_same_plan() -> None:
 
 
 def test_one_op_without_a_fused_version_makes_the_step_eager_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(REGISTRY["hits"], "fused_names", ())
+    give_versions(monkeypatch, {"hits": None})
     step = Step(network(), Adam(), SoftmaxCrossEntropy())
     for _ in range(3):
         step([batch(np.arange(40))])

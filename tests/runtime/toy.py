@@ -17,6 +17,7 @@ from bnengine.ops.loss import Loss
 from bnengine.ops.statistics import Moments
 from bnengine.ops.update import AdamState, Advanced
 from bnengine.runtime.plan import COLUMNS
+from tests.support import give_versions
 
 FUSED = (
     "affine", "affine_backward", "moments", "normalize", "batch_norm", "normalize_backward", "softmax_cross_entropy",
@@ -26,15 +27,7 @@ FUSED = (
 
 def installed(monkeypatch: Any, *names: str) -> None:
     """Let the ops (all of `FUSED` if none is named) take their fused versions from here, and no op from elsewhere."""
-    for other in ops.REGISTRY.values():
-        monkeypatch.setattr(other, "fused_names", ())
-    for name in names or FUSED:
-        monkeypatch.setattr(ops.REGISTRY[name], "fused_names", (f"{__name__}:{name}",))
-
-
-def unsupported(x: Any) -> str | None:
-    """Why these kernels cannot take arrays like x; None if they can."""
-    return None if isinstance(x, np.ndarray) else f"arrays of {type(x).__module__}"
+    give_versions(monkeypatch, {name: globals()[name] for name in names or FUSED}, alone=True)
 
 
 def _activate(z, kind):

@@ -5,8 +5,9 @@ import pytest
 
 import bnengine as bn
 from bnengine.errors import InputError
-from bnengine.ops import REGISTRY, using
+from bnengine.ops import using
 from bnengine.training import Callback, Trainer
+from tests.support import give_versions
 
 from .support import blobs, net, trainer
 
@@ -56,14 +57,13 @@ def fused() -> bool:
 def test_fused_makes_a_fallback_an_error(monkeypatch):
     for name in ("affine", "judge"):
         with monkeypatch.context() as patched:
-            patched.setattr(REGISTRY[name], "fused_names", ())
+            give_versions(patched, {name: None})
             with pytest.raises(InputError, match=r"kernels are to be 'fused', but .* Take 'auto' to allow"):
                 trainer(kernels="fused").fit(blobs(), epochs=1)
 
 
 def test_auto_reports_a_fallback(monkeypatch, capsys):
-    for op in REGISTRY.values():
-        monkeypatch.setattr(op, "fused_names", ())
+    give_versions(monkeypatch, {}, alone=True)
     trainer(progress="plain").fit(blobs(), epochs=1)
     assert "steps run op by op: no fused version of " in capsys.readouterr().err
 

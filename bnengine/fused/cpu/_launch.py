@@ -1,13 +1,16 @@
 """What all launchers share: arrays in a kernel's layout, how a launch is cut into blocks, names of kernels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..._typing import Array, DType
 from ...runtime.memory import Outputs
+from ...runtime.op import Launcher, Op
 from ...runtime.plan import COLUMNS, ROWS
+from ...runtime.reasons import Kind, Reason
 from .._launch import copied, destination, extent, has_rows, row_stride
 from . import _load
 from .native import NativeKernel
@@ -34,14 +37,19 @@ _COPIED = {
 _AXES = 4  # of the arrays that the copying kernel takes
 
 
-def refusal(x: Any, *more: str) -> str | None:
-    """Why the kernels cannot take arrays like x, in a few words; None if they can. `more`: dtypes beside the usual."""
+def refusal(x: Any, dtypes: Sequence[str] = tuple(TYPES)) -> Reason | None:
+    """Why the kernels cannot take arrays like x; None if they can."""
     if type(x) not in (np.ndarray, np.memmap):
-        return "not a NumPy array"
-    names = (*TYPES, *more)
-    if x.dtype.name not in names or not x.dtype.isnative:
-        return f"{x.dtype} is not one of {', '.join(names)}"
-    return _load.available()
+        return Reason(Kind.ARRAY, f"{type(x).__name__} is not a plain NumPy array")
+    if x.dtype.name not in dtypes or not x.dtype.isnative:
+        return Reason(Kind.ARRAY, f"{x.dtype} is not one of {', '.join(dtypes)}")
+    missing = _load.available()
+    return None if missing is None else Reason(Kind.MISSING, missing)
+
+
+def version(op: Op[Any], *more: str) -> Callable[[Launcher], Launcher]:
+    """Register a launcher as the op's version for NumPy arrays. `more`: dtypes that it takes beside the usual."""
+    return op.version("numpy", partial(refusal, dtypes=(*TYPES, *more)))
 
 
 def flat(x: Array | None) -> Array | None:

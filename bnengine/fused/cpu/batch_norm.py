@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ... import ops
 from ..._typing import Array
 from ...ops.activations import ACTIVATIONS, slope_of
 from ...ops.batch_norm import BatchNormalized, NormalizeGradients
@@ -16,7 +17,7 @@ from ...ops.statistics import Moments
 from ...runtime.memory import Outputs
 from ...runtime.plan import COLUMNS, ROWS
 from .._launch import extent
-from ._launch import MOST_BLOCKS, Cut, cut, cut_columns, evenly, flat, kernel, output, ready, refusal, statistics_of
+from ._launch import MOST_BLOCKS, Cut, cut, cut_columns, evenly, flat, kernel, output, ready, statistics_of, version
 
 HELD = 16  # rows that have a mean of their own: kHeld of kernels/cpu/batch_norm.h
 PARTIAL_BYTES = (16 << 10, 256 << 10)  # of x that have a partial result, at least and at most
@@ -26,11 +27,6 @@ PAST = 8 << 20  # bytes of an output that is stored past the caches, which do no
 LEAST_LINES = 4  # of the cache, of each row of a block: nothing is fetched ahead of fewer
 LEAST_ROWS = 64  # of a block of rows: each begins with a root and a division for every channel
 TILE = 128  # columns, at most, of a block's tile
-
-
-def unsupported(x: Any) -> str | None:
-    """Why these kernels cannot take arrays like x; None if they can."""
-    return refusal(x)
 
 
 def _scratch(columns: int, along: Cut) -> int:
@@ -66,6 +62,7 @@ def _blocks(x: Array) -> Blocks:
     return Blocks(some, -(-rows // some))
 
 
+@version(ops.moments)
 def moments(to: Outputs, x: Array) -> Moments:
     """(count, mean, var) of the batch; the proposal is the same array unless it has a destination."""
     x = flat(ready(to, x))
@@ -100,9 +97,10 @@ def _moments(to: Outputs, x: Array, batch: Array, proposal: Array | None, stride
     to.launch(run, whole=(partial,), writes=(batch, proposal), scalars=scalars, split=COLUMNS)
 
 
+@version(ops.normalize)
 def normalize(
-    to: Outputs, x: Array, statistics: Array, gamma: Array | None, beta: Array | None, add: Array | None = None, *,
-    eps: float = 1e-5, activation: str = "identity", slope: float | None = None,
+    to: Outputs, x: Array, statistics: Array, gamma: Array | None, beta: Array | None, add: Array | None,
+    eps: float, activation: str, slope: float | None
 ) -> Array:  # fmt: skip
     """y = g(((x - hi) - lo) inv_std gamma + beta + add)."""
     x, gamma, beta, add = _given(to, x, gamma, beta, add)
@@ -134,9 +132,10 @@ def _normalize(
     )
 
 
+@version(ops.batch_norm)
 def batch_norm(
-    to: Outputs, x: Array, gamma: Array | None, beta: Array | None, add: Array | None = None, *,
-    eps: float = 1e-5, activation: str = "identity", slope: float | None = None,
+    to: Outputs, x: Array, gamma: Array | None, beta: Array | None, add: Array | None, eps: float, activation: str,
+    slope: float | None
 ) -> BatchNormalized:  # fmt: skip
     """Moments and y in one launch by columns, or in three by rows."""
     x, gamma, beta, add = _given(to, x, gamma, beta, add)
@@ -159,10 +158,10 @@ def batch_norm(
     return BatchNormalized(y, batch, batch if proposal is None else proposal)
 
 
+@version(ops.normalize_backward)
 def normalize_backward(
     to: Outputs, dy: Array, x: Array, y: Array, statistics: Array, gamma: Array | None, beta: Array | None,
-    add: Array | None = None, *, eps: float = 1e-5, activation: str = "identity", slope: float | None = None,
-    batch_statistics: bool = True,
+    add: Array | None, eps: float, activation: str, slope: float | None, batch_statistics: bool
 ) -> NormalizeGradients:  # fmt: skip
     """All gradients in one launch by columns, or in three by rows."""
     x = ready(to, x)
@@ -229,6 +228,7 @@ def _sums(
     return sums
 
 
+@version(ops.commit)
 def commit(to: Outputs, running: Array, proposal: Array, ok: Array, decay: Array, unbiased: Array) -> Array:
     """Running statistics after a step; where ok is false the old ones, bit for bit."""
     ok, unbiased = ready(to, ok, np.bool_), ready(to, unbiased, np.bool_)
@@ -240,6 +240,7 @@ def commit(to: Outputs, running: Array, proposal: Array, ok: Array, decay: Array
     return out
 
 
+@version(ops.merge)
 def merge(to: Outputs, a: Array, b: Array) -> Array:
     """Statistics of the union of two samples."""
     a, b = ready(to, a, np.float64), ready(to, b, np.float64)

@@ -3,8 +3,7 @@
 A precision lets a product be rounded, and asks for nothing: here products are those of the arrays, whatever it says.
 """
 
-from typing import Any
-
+from ... import ops
 from ..._typing import Array
 from ...ops.dense import AffineGradients
 from ...runtime.memory import Outputs
@@ -22,7 +21,7 @@ from ._launch import (
     kernel,
     output,
     ready,
-    refusal,
+    version,
 )
 from .pointwise import activated, derived
 
@@ -33,11 +32,6 @@ BLOCK_ROWS = 192  # of a block, at least: so many share what is packed of W
 FEW_BLOCK_ROWS = 8  # of a narrow result, whose W is packed soon: kTileRows of kernels/cpu/tile.h
 NARROW = 512  # bytes of a row of the result
 BLOCK_WORK = 1 << 17  # multiplications, at least, of a block
-
-
-def unsupported(x: Any) -> str | None:
-    """Why these kernels cannot take arrays like x; None if they can."""
-    return refusal(x)
 
 
 def _along(m: int, n: int, k: int, itemsize: int, *, ends: bool = False) -> Cut:
@@ -51,10 +45,8 @@ def _along(m: int, n: int, k: int, itemsize: int, *, ends: bool = False) -> Cut:
     return Cut(ROWS, m, unit, evenly(min(-(-m // unit), work, most)))
 
 
-def affine(
-    to: Outputs, x: Array, W: Array, b: Array | None = None, *,
-    activation: str = "identity", slope: float | None = None, precision: str = "highest",  # noqa: ARG001
-) -> Array:  # fmt: skip
+@version(ops.affine)
+def affine(to: Outputs, x: Array, W: Array, b: Array | None, activation: str, slope: float | None) -> Array:
     """y = x W + b, then g where it lies."""
     x = ready(to, x)
     W, b = ready(to, W, x.dtype), ready(to, b, x.dtype)
@@ -73,10 +65,10 @@ def affine(
     return y
 
 
+@version(ops.affine_backward)
 def affine_backward(
-    to: Outputs, dy: Array, x: Array, W: Array, y: Array, *,
-    activation: str = "identity", slope: float | None = None, input_gradient: bool = True, bias_gradient: bool = True,
-    precision: str = "highest",  # noqa: ARG001
+    to: Outputs, dy: Array, x: Array, W: Array, y: Array, activation: str, slope: float | None,
+    input_gradient: bool, bias_gradient: bool
 ) -> AffineGradients:  # fmt: skip
     """dz; dW = x^T dz with db = sum dz on the same columns; dx = dz W^T."""
     x = ready(to, x)

@@ -1,19 +1,13 @@
 """dropout and dropout_backward, with the random bits of every other library."""
 
-from typing import Any
-
 import numpy as np
 
+from ... import ops
 from ..._typing import Array
 from ...arrays.random import split_seed
 from ...ops.dropout import Dropped
 from ...runtime.memory import Outputs
-from ._launch import cut, kernel, output, ready, refusal
-
-
-def unsupported(x: Any) -> str | None:
-    """Why these kernels cannot take arrays like x; None if they can."""
-    return refusal(x)
+from ._launch import cut, kernel, output, ready, version
 
 
 def _by_samples(x: Array) -> Array:
@@ -21,7 +15,8 @@ def _by_samples(x: Array) -> Array:
     return x.reshape(x.shape[0], -1)
 
 
-def dropout(to: Outputs, x: Array, step: Array, samples: Array, *, seed: int, layer: int, rate: float) -> Dropped:
+@version(ops.dropout)
+def dropout(to: Outputs, x: Array, step: Array, samples: Array, seed: int, layer: int, rate: float) -> Dropped:
     """y = x / (1 - rate) where kept, else 0; and where it was kept."""
     x, step, samples = ready(to, x), ready(to, step, np.int64), ready(to, samples, np.int64)
     y, keep = output(to, "out", x.shape, x.dtype, x), output(to, "keep", x.shape, np.bool_, x)
@@ -39,7 +34,8 @@ def dropout(to: Outputs, x: Array, step: Array, samples: Array, *, seed: int, la
     return Dropped(y, keep)
 
 
-def dropout_backward(to: Outputs, dy: Array, keep: Array, *, rate: float) -> Array:
+@version(ops.dropout_backward)
+def dropout_backward(to: Outputs, dy: Array, keep: Array, rate: float) -> Array:
     """dx = dy / (1 - rate) where kept, else 0."""
     dy, keep = ready(to, dy), ready(to, keep, np.bool_)
     dx = output(to, "out", dy.shape, dy.dtype, dy)

@@ -1,26 +1,22 @@
 """gather: a micro-batch out of the data in memory, all its arrays in one launch."""
 
 from math import prod
-from typing import Any
 
 import numpy as np
 
+from ... import ops
 from ..._typing import Array
 from ...ops.gather import Gathered
 from ...runtime.memory import Outputs
 from ...runtime.plan import ROWS
 from .._launch import absent
-from ._launch import APART, cut_rows, kernel, output, ready, refusal
+from ._launch import APART, cut_rows, kernel, output, ready, version
 
 
-def unsupported(x: Any) -> str | None:
-    """Why these kernels cannot take arrays like x; None if they can."""
-    return refusal(x)
-
-
+@version(ops.gather)
 def gather(
     to: Outputs, x: Array, target: Array, weights: Array | None, samples: Array, normalisers: Array, order: Array,
-    cursor: Array, *, rows: int, offset: int = 0,
+    cursor: Array, rows: int, offset: int
 ) -> Gathered:  # fmt: skip
     """Rows of bytes. Those of x may lie apart, as rows of a larger array do: a data set is not copied for that."""
     classes = target.dtype.kind in "iu"

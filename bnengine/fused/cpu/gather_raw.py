@@ -1,28 +1,24 @@
 """gather_raw: a micro-batch out of raw data, cast and scaled on its way, all its arrays in one launch."""
 
 from math import prod
-from typing import Any
 
 import numpy as np
 
+from ... import ops
 from ..._typing import Array
 from ...ops.gather import Gathered
 from ...runtime.memory import Outputs
 from ...runtime.plan import ROWS
 from .._launch import absent
-from ._launch import APART, TYPES, cut_rows, kernel, output, ready, refusal
+from ._launch import APART, TYPES, cut_rows, kernel, output, ready, version
 
 RAW = ("bool", "uint8", "uint16", "uint32", "int8", "int16", "int32", "int64", "float16")  # beside the usual ones
 
 
-def unsupported(x: Any) -> str | None:
-    """Why these kernels cannot take raw data like x; None if they can."""
-    return refusal(x, *RAW)
-
-
+@version(ops.gather_raw, *RAW)
 def gather_raw(
     to: Outputs, x: Array, target: Array, weights: Array | None, samples: Array, normalisers: Array, order: Array,
-    cursor: Array, mean: Array | None = None, inv_scale: Array | None = None, *, rows: int, offset: int = 0,
+    cursor: Array, mean: Array | None, inv_scale: Array | None, rows: int, offset: int
 ) -> Gathered:  # fmt: skip
     """Rows of x as they lie, which must be in C order: a copy of a data set would be made at every step."""
     dtype, classes = normalisers.dtype, target.dtype.kind in "iu"

@@ -7,27 +7,23 @@ from typing import Any
 
 import numpy as np
 
+from ... import ops
 from ..._typing import Array
 from ...ops.loss import Loss
 from ...runtime.memory import Outputs
 from ...runtime.plan import ROWS
 from .._launch import extent
-from ._launch import Cut, cut_rows, flat, kernel, output, ready, refusal, scalar
+from ._launch import Cut, cut_rows, flat, kernel, output, ready, scalar, version
 
 CHUNK = 1024  # outputs that have one sum
 ABREAST = 16  # kAbreast of kernels/cpu/abreast.h
 EXPENSIVE = 8  # an exponential takes as long as so many elements that are only moved
 
 
-def unsupported(x: Any) -> str | None:
-    """Why these kernels cannot take arrays like x; None if they can."""
-    return refusal(x)
-
-
+@version(ops.softmax_cross_entropy)
 def softmax_cross_entropy(
-    to: Outputs, logits: Array, target: Array, class_weights: Array | None = None,
-    sample_weights: Array | None = None, *, normaliser: Any, label_smoothing: float = 0.0,
-    scale: Array | None = None,
+    to: Outputs, logits: Array, target: Array, class_weights: Array | None, sample_weights: Array | None,
+    normaliser: Any, label_smoothing: float, scale: Array | None
 ) -> Loss:  # fmt: skip
     """Row by row."""
     logits, dtype = ready(to, logits), logits.dtype
@@ -51,17 +47,18 @@ def softmax_cross_entropy(
     return Loss(value, dlogits)
 
 
+@version(ops.binary_cross_entropy)
 def binary_cross_entropy(
-    to: Outputs, logits: Array, target: Array, sample_weights: Array | None = None, *, normaliser: Any,
-    scale: Array | None = None,
-) -> Loss:  # fmt: skip
+    to: Outputs, logits: Array, target: Array, sample_weights: Array | None, normaliser: Any, scale: Array | None
+) -> Loss:
     """A question an output."""
     return _elementwise(to, "BinaryCrossEntropy", logits, target, sample_weights, normaliser, scale)
 
 
+@version(ops.mean_squared_error)
 def mean_squared_error(
-    to: Outputs, prediction: Array, target: Array, sample_weights: Array | None = None, *, normaliser: Any,
-    scale: Array | None = None,
+    to: Outputs, prediction: Array, target: Array, sample_weights: Array | None, normaliser: Any,
+    scale: Array | None
 ) -> Loss:  # fmt: skip
     """A difference an output."""
     return _elementwise(to, "SquaredError", prediction, target, sample_weights, normaliser, scale)
@@ -90,6 +87,7 @@ def _elementwise(
     return Loss(value, gradient)
 
 
+@version(ops.hits)
 def hits(to: Outputs, output: Array, target: Array) -> Array:
     """Row by row."""
     output = ready(to, output)

@@ -3,21 +3,16 @@
 They are cut as batch normalisation is, so that they meet the layers before and behind them in the cache.
 """
 
-from typing import Any
-
+from ... import ops
 from ..._typing import Array
 from ...ops.activations import ACTIVATIONS, slope_of
 from ...runtime.memory import Outputs
 from .._launch import extent
-from ._launch import cut, flat, kernel, output, ready, refusal
+from ._launch import cut, flat, kernel, output, ready, version
 
 
-def unsupported(x: Any) -> str | None:
-    """Why these kernels cannot take arrays like x; None if they can."""
-    return refusal(x)
-
-
-def activation(to: Outputs, x: Array, *, kind: str, slope: float | None = None) -> Array:
+@version(ops.activation)
+def activation(to: Outputs, x: Array, kind: str, slope: float | None) -> Array:
     """y = g(x)."""
     x = ready(to, x)
     y = output(to, "out", x.shape, x.dtype, x)
@@ -38,7 +33,8 @@ def activated(to: Outputs, x: Array, y: Array, kind: str, slope: float | None) -
     )
 
 
-def activation_backward(to: Outputs, dy: Array, x: Array, y: Array, *, kind: str, slope: float | None = None) -> Array:
+@version(ops.activation_backward)
+def activation_backward(to: Outputs, dy: Array, x: Array, y: Array, kind: str, slope: float | None) -> Array:
     """dx = dy g'(x), from x or y, whichever the derivative reads."""
     dy = ready(to, dy)
     reads = ACTIVATIONS[kind].reads
@@ -60,6 +56,7 @@ def derived(
     to.launch(run, reads=(dy, x, y), writes=(dx,), scalars=scalars, split=along.split)
 
 
+@version(ops.total)
 def total(to: Outputs, a: Array, b: Array) -> Array:
     """a + b."""
     a = ready(to, a)

@@ -10,14 +10,9 @@ from ...ops.update import AdamState, Advanced, Ranges, RmspropState, SgdState
 from ...runtime.memory import Outputs
 from ...runtime.plan import ROWS
 from .._launch import absent
-from ._launch import Cut, cut_flat, kernel, output, ready, refusal
+from ._launch import Cut, cut_flat, kernel, output, ready
 
 CHUNK = 4096  # gradients that have one sum of squares
-
-
-def unsupported(x: Any) -> str | None:
-    """Why these kernels cannot take arrays like x; None if they can."""
-    return refusal(x, "int64")  # counters are whole numbers
 
 
 def judge(

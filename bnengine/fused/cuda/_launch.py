@@ -1,13 +1,16 @@
 """What all launchers share: arrays in a kernel's layout, vector widths, grids, arguments as they are packed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..._typing import Array, DType
 from ...runtime.memory import Outputs
+from ...runtime.op import Launcher, Op
+from ...runtime.reasons import Kind, Reason
 from .._launch import copied, destination, has_rows, row_stride
 from . import _load
 
@@ -20,13 +23,17 @@ INDEX = "long long"
 UNASKED = 32 << 10  # bytes of shared memory that a launch may have beside 16 KiB of the kernel's own, unasked
 
 
-def refusal(x: Any, dtypes: Sequence[str]) -> str | None:
-    """Why the kernels cannot take arrays like x, in a few words; None if they can."""
-    if type(x).__module__.partition(".")[0] != "cupy":
-        return "not a CuPy array"
+def refusal(x: Any, dtypes: Sequence[str] = tuple(STORAGES)) -> Reason | None:
+    """Why the kernels cannot take arrays like x; None if they can."""
     if x.dtype.name not in dtypes:
-        return f"{x.dtype.name} is not one of {', '.join(dtypes)}"
-    return _load.refusal()
+        return Reason(Kind.ARRAY, f"{x.dtype.name} is not one of {', '.join(dtypes)}")
+    older = _load.refusal()
+    return None if older is None else Reason(Kind.MISSING, older)
+
+
+def version(op: Op[Any], dtypes: Sequence[str] = tuple(STORAGES)) -> Callable[[Launcher], Launcher]:
+    """Register a launcher as the op's version for CuPy arrays of these dtypes."""
+    return op.version("cupy", partial(refusal, dtypes=dtypes))
 
 
 def arithmetic(x: Array) -> DType:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from ... import ops
 from ..._typing import Array
 from ...ops.activations import ACTIVATIONS, slope_of
 from ...ops.batch_norm import BatchNormalized, NormalizeGradients
@@ -11,7 +12,6 @@ from ...ops.statistics import Moments
 from ...runtime.memory import Outputs
 from .._launch import extent
 from ._launch import (
-    STORAGES,
     activation_name,
     arithmetic,
     arrivals,
@@ -22,23 +22,18 @@ from ._launch import (
     output,
     ready,
     reals,
-    refusal,
     shared_memory,
     slice_width,
     sliced_grid,
     statistics_of,
     vector_of,
+    version,
 )
 from ._launch import storage as storage_of
 
 FORWARD, BACKWARD = "batch_norm.cu", "batch_norm_backward.cu"
 OWN_SHARED = 16 << 10  # bytes of shared memory, at most, that a kernel has beside the slice it keeps
 ROUNDS = 3  # of loads that a block may wait for one after the other, to save a launch
-
-
-def unsupported(x: Any) -> str | None:
-    """Why these kernels cannot take arrays like x; None if they can."""
-    return refusal(x, tuple(STORAGES))
 
 
 def on_chip(x: Array, vector: int, kept: int) -> bool:
@@ -53,6 +48,7 @@ def on_chip(x: Array, vector: int, kept: int) -> bool:
     return splits <= ROUNDS and kept + OWN_SHARED <= shared_memory(x)
 
 
+@version(ops.moments)
 def moments(to: Outputs, x: Array) -> Moments:
     """(count, mean, var) of the batch; the proposal is the same array unless it has a destination."""
     x = ready(to, x)
@@ -86,9 +82,10 @@ def _moments(to: Outputs, x: Array, batch: Array, proposal: Array | None, stride
     )
 
 
+@version(ops.normalize)
 def normalize(
-    to: Outputs, x: Array, statistics: Array, gamma: Array | None, beta: Array | None, add: Array | None = None, *,
-    eps: float = 1e-5, activation: str = "identity", slope: float | None = None,
+    to: Outputs, x: Array, statistics: Array, gamma: Array | None, beta: Array | None, add: Array | None,
+    eps: float, activation: str, slope: float | None
 ) -> Array:  # fmt: skip
     """y = g(((x - hi) - lo) inv_std gamma + beta + add)."""
     x, gamma, beta, add = _given(to, x, gamma, beta, add)
@@ -114,9 +111,10 @@ def _normalize(
     to.launch(run, whole=(held, gamma, beta), reads=(x, add), writes=(y,), scalars=scalars)
 
 
+@version(ops.batch_norm)
 def batch_norm(
-    to: Outputs, x: Array, gamma: Array | None, beta: Array | None, add: Array | None = None, *,
-    eps: float = 1e-5, activation: str = "identity", slope: float | None = None,
+    to: Outputs, x: Array, gamma: Array | None, beta: Array | None, add: Array | None, eps: float, activation: str,
+    slope: float | None
 ) -> BatchNormalized:  # fmt: skip
     """Moments and y in one launch where a slice of channels is kept on the chip, else in two."""
     x, gamma, beta, add = _given(to, x, gamma, beta, add)
@@ -144,10 +142,10 @@ def batch_norm(
     return BatchNormalized(y, batch, batch if proposal is None else proposal)
 
 
+@version(ops.normalize_backward)
 def normalize_backward(
     to: Outputs, dy: Array, x: Array, y: Array, statistics: Array, gamma: Array | None, beta: Array | None,
-    add: Array | None = None, *, eps: float = 1e-5, activation: str = "identity", slope: float | None = None,
-    batch_statistics: bool = True,
+    add: Array | None, eps: float, activation: str, slope: float | None, batch_statistics: bool
 ) -> NormalizeGradients:  # fmt: skip
     """All gradients in one launch where a slice of channels fits on the chip, else in two."""
     x = ready(to, x)
@@ -219,6 +217,7 @@ def _sums_first(
     )
 
 
+@version(ops.commit)
 def commit(to: Outputs, running: Array, proposal: Array, ok: Array, decay: Array, unbiased: Array) -> Array:
     """Running statistics after a step; where ok is false the old ones, bit for bit."""
     ok, unbiased = ready(to, ok, np.bool_), ready(to, unbiased, np.bool_)
@@ -231,6 +230,7 @@ def commit(to: Outputs, running: Array, proposal: Array, ok: Array, decay: Array
     return out
 
 
+@version(ops.merge)
 def merge(to: Outputs, a: Array, b: Array) -> Array:
     """Statistics of the union of two samples."""
     a, b = ready(to, a, np.float64), ready(to, b, np.float64)

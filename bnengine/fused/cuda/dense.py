@@ -1,16 +1,14 @@
 """affine and affine_backward: the product apart; bias, activation and their gradients by our own kernels."""
 
-from typing import Any
-
 import numpy as np
 
+from ... import ops
 from ..._typing import Array
 from ...ops.activations import slope_of
 from ...ops.dense import AffineGradients
 from ...runtime.memory import Outputs
 from .._launch import absent, extent
 from ._launch import (
-    STORAGES,
     activation_name,
     arithmetic,
     arrivals,
@@ -20,9 +18,9 @@ from ._launch import (
     output,
     ready,
     reals,
-    refusal,
     sliced_grid,
     vector_of,
+    version,
 )
 from ._launch import storage as storage_of
 from .gemm import gemm
@@ -30,15 +28,10 @@ from .gemm import gemm
 FILE = "dense.cu"
 
 
-def unsupported(x: Any) -> str | None:
-    """Why these kernels cannot take arrays like x; None if they can."""
-    return refusal(x, tuple(STORAGES))
-
-
+@version(ops.affine)
 def affine(
-    to: Outputs, x: Array, W: Array, b: Array | None = None, *,
-    activation: str = "identity", slope: float | None = None, precision: str = "highest",
-) -> Array:  # fmt: skip
+    to: Outputs, x: Array, W: Array, b: Array | None, activation: str, slope: float | None, precision: str
+) -> Array:
     """y = x W, with the bias if nothing comes behind it; else bias and activation where it lies.
 
     A bias that is wider than y is left to our own kernel: cublasLt adds one of y's dtype.
@@ -60,10 +53,10 @@ def affine(
     return y
 
 
+@version(ops.affine_backward)
 def affine_backward(
-    to: Outputs, dy: Array, x: Array, W: Array, y: Array, *,
-    activation: str = "identity", slope: float | None = None, input_gradient: bool = True, bias_gradient: bool = True,
-    precision: str = "highest",
+    to: Outputs, dy: Array, x: Array, W: Array, y: Array, activation: str, slope: float | None,
+    input_gradient: bool, bias_gradient: bool, precision: str
 ) -> AffineGradients:  # fmt: skip
     """dz and db in one pass, where there is either; then dW = x^T dz and dx = dz W^T.
 

@@ -1,25 +1,20 @@
 """dropout and dropout_backward, with the random bits of every other library."""
 
-from typing import Any
-
 import numpy as np
 
+from ... import ops
 from ..._typing import Array
 from ...arrays.random import split_seed
 from ...ops.dropout import Dropped
 from ...runtime.memory import Outputs
-from ._launch import STORAGES, flags, flat_grid, indices, kernel, output, ready, reals, refusal, vector_of
+from ._launch import flags, flat_grid, indices, kernel, output, ready, reals, vector_of, version
 from ._launch import storage as storage_of
 
 FILE, FEATURES = "dropout.cu", 4  # a thread has the four features of one counter
 
 
-def unsupported(x: Any) -> str | None:
-    """Why these kernels cannot take arrays like x; None if they can."""
-    return refusal(x, tuple(STORAGES))
-
-
-def dropout(to: Outputs, x: Array, step: Array, samples: Array, *, seed: int, layer: int, rate: float) -> Dropped:
+@version(ops.dropout)
+def dropout(to: Outputs, x: Array, step: Array, samples: Array, seed: int, layer: int, rate: float) -> Dropped:
     """y = x / (1 - rate) where kept, else 0; and where it was kept."""
     x, step, samples = ready(to, x), ready(to, step, np.int64), ready(to, samples, np.int64)
     y, keep = output(to, "out", x.shape, x.dtype, x), output(to, "keep", x.shape, np.bool_, x)
@@ -34,7 +29,8 @@ def dropout(to: Outputs, x: Array, step: Array, samples: Array, *, seed: int, la
     return Dropped(y, keep)
 
 
-def dropout_backward(to: Outputs, dy: Array, keep: Array, *, rate: float) -> Array:
+@version(ops.dropout_backward)
+def dropout_backward(to: Outputs, dy: Array, keep: Array, rate: float) -> Array:
     """dx = dy / (1 - rate) where kept, else 0."""
     dy, keep = ready(to, dy), ready(to, keep, np.bool_)
     dx = output(to, "out", dy.shape, dy.dtype, dy)

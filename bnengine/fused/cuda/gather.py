@@ -1,28 +1,24 @@
 """gather: a micro-batch out of the data on the device, all its arrays in one launch."""
 
 from math import prod
-from typing import Any
 
 import numpy as np
 
+from ... import ops
 from ..._typing import Array
 from ...ops.gather import Gathered
 from ...runtime.memory import Outputs
 from .._launch import absent
-from ._launch import INDEX, STORAGES, arithmetic, flat_grid, indices, kernel, output, ready, refusal, vector_of
+from ._launch import INDEX, arithmetic, flat_grid, indices, kernel, output, ready, vector_of, version
 from ._launch import storage as storage_of
 
 FILE = "gather.cu"
 
 
-def unsupported(x: Any) -> str | None:
-    """Why these kernels cannot take arrays like x; None if they can."""
-    return refusal(x, tuple(STORAGES))
-
-
+@version(ops.gather)
 def gather(
     to: Outputs, x: Array, target: Array, weights: Array | None, samples: Array, normalisers: Array, order: Array,
-    cursor: Array, *, rows: int, offset: int = 0,
+    cursor: Array, rows: int, offset: int
 ) -> Gathered:  # fmt: skip
     """Rows of x by packs of 16 bytes, the rest one by one."""
     classes = target.dtype.kind in "iu"

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from ... import ops
 from ..._typing import Array
 from ...ops.loss import Loss
 from ...runtime.memory import Outputs
@@ -11,7 +12,6 @@ from .._launch import extent
 from ._launch import (
     INDEX,
     LANES,
-    STORAGES,
     THREADS,
     arithmetic,
     arrivals,
@@ -22,24 +22,19 @@ from ._launch import (
     output,
     ready,
     reals,
-    refusal,
     scalar,
     vector_of,
+    version,
 )
 from ._launch import storage as storage_of
 
 FILE, HELD_PACKS = "loss.cu", 4
 
 
-def unsupported(x: Any) -> str | None:
-    """Why these kernels cannot take arrays like x; None if they can."""
-    return refusal(x, tuple(STORAGES))
-
-
+@version(ops.softmax_cross_entropy)
 def softmax_cross_entropy(
-    to: Outputs, logits: Array, target: Array, class_weights: Array | None = None,
-    sample_weights: Array | None = None, *, normaliser: Any, label_smoothing: float = 0.0,
-    scale: Array | None = None,
+    to: Outputs, logits: Array, target: Array, class_weights: Array | None, sample_weights: Array | None,
+    normaliser: Any, label_smoothing: float, scale: Array | None
 ) -> Loss:  # fmt: skip
     """A warp a row, or a block where a row has more classes than a warp keeps in registers."""
     logits = ready(to, logits)
@@ -67,17 +62,18 @@ def softmax_cross_entropy(
     return Loss(value, dlogits)
 
 
+@version(ops.binary_cross_entropy)
 def binary_cross_entropy(
-    to: Outputs, logits: Array, target: Array, sample_weights: Array | None = None, *, normaliser: Any,
-    scale: Array | None = None,
-) -> Loss:  # fmt: skip
+    to: Outputs, logits: Array, target: Array, sample_weights: Array | None, normaliser: Any, scale: Array | None
+) -> Loss:
     """A question an output."""
     return _elementwise(to, "BinaryCrossEntropy", logits, target, sample_weights, normaliser, scale)
 
 
+@version(ops.mean_squared_error)
 def mean_squared_error(
-    to: Outputs, prediction: Array, target: Array, sample_weights: Array | None = None, *, normaliser: Any,
-    scale: Array | None = None,
+    to: Outputs, prediction: Array, target: Array, sample_weights: Array | None, normaliser: Any,
+    scale: Array | None
 ) -> Loss:  # fmt: skip
     """A difference an output."""
     return _elementwise(to, "SquaredError", prediction, target, sample_weights, normaliser, scale)
@@ -110,6 +106,7 @@ def _elementwise(
     return Loss(value, gradient)
 
 
+@version(ops.hits)
 def hits(to: Outputs, output: Array, target: Array) -> Array:
     """A warp a row."""
     output = ready(to, output)

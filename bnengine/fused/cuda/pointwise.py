@@ -1,12 +1,10 @@
 """activation, activation_backward and total: element by element over contiguous arrays."""
 
-from typing import Any
-
+from ... import ops
 from ..._typing import Array
 from ...ops.activations import ACTIVATIONS, slope_of
 from ...runtime.memory import Outputs
 from ._launch import (
-    STORAGES,
     activation_name,
     flags,
     flat_grid,
@@ -15,20 +13,16 @@ from ._launch import (
     output,
     ready,
     reals,
-    refusal,
     vector_of,
+    version,
 )
 from ._launch import storage as storage_of
 
 FILE = "pointwise.cu"
 
 
-def unsupported(x: Any) -> str | None:
-    """Why these kernels cannot take arrays like x; None if they can."""
-    return refusal(x, tuple(STORAGES))
-
-
-def activation(to: Outputs, x: Array, *, kind: str, slope: float | None = None) -> Array:
+@version(ops.activation)
+def activation(to: Outputs, x: Array, kind: str, slope: float | None) -> Array:
     """y = g(x)."""
     x = ready(to, x)
     y = output(to, "out", x.shape, x.dtype, x)
@@ -38,7 +32,8 @@ def activation(to: Outputs, x: Array, *, kind: str, slope: float | None = None) 
     return y
 
 
-def activation_backward(to: Outputs, dy: Array, x: Array, y: Array, *, kind: str, slope: float | None = None) -> Array:
+@version(ops.activation_backward)
+def activation_backward(to: Outputs, dy: Array, x: Array, y: Array, kind: str, slope: float | None) -> Array:
     """dx = dy g'(x), from x or y, whichever the derivative reads."""
     dy = ready(to, dy)
     reads = ACTIVATIONS[kind].reads
@@ -53,6 +48,7 @@ def activation_backward(to: Outputs, dy: Array, x: Array, y: Array, *, kind: str
     return dx
 
 
+@version(ops.total)
 def total(to: Outputs, a: Array, b: Array) -> Array:
     """a + b."""
     a, b = ready(to, a), ready(to, b, a.dtype)

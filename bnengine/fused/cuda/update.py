@@ -10,15 +10,10 @@ from ...ops.update import AdamState, Advanced, Ranges, RmspropState, SgdState
 from ...runtime.memory import Outputs
 from .._launch import absent, copied
 from . import _load
-from ._launch import FULL, arrivals, flags, flat_grid, indices, kernel, output, ready, reals, refusal, vector_of
+from ._launch import arrivals, flags, flat_grid, indices, kernel, output, ready, reals, vector_of
 from ._launch import storage as storage_of
 
 FILE = "update.cu"
-
-
-def unsupported(x: Any) -> str | None:
-    """Why these kernels cannot take arrays like x; None if they can."""
-    return refusal(x, (*FULL, "int64"))  # counters are whole numbers
 
 
 def judge(

@@ -54,8 +54,8 @@ class Variant(NamedTuple):
     def fused(self, op: Op[Any]) -> str | None:
         """None if a fused version of `op` runs for its examples on this library in this dtype, else why not."""
         example = next(iter(op.contract.examples(Draws(0, op.name), self.dtype)))
-        launcher, why = op.resolve("auto", self.carry(example.args[0]))
-        return None if launcher is not None else why
+        reason = op.resolve("auto", self.carry(example.args[0]))[1]
+        return None if reason is None else reason.text
 
 
 def narrow_dtypes(backend: Backend) -> tuple[list[str], dict[str, str]]:

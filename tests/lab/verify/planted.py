@@ -6,14 +6,14 @@ import numpy as np
 
 from bnengine import ops
 from bnengine.ops.loss import Loss
+from bnengine.runtime.reasons import Kind, Reason
 
-HERE = __name__
 LARGE = 100  # rows from which on `large_batches_only` is wrong
 
 
-def unsupported(x: Any) -> str | None:
-    """NumPy arrays in float32 alone."""
-    return None if isinstance(x, np.ndarray) and x.dtype == np.float32 else "not a float32 array of NumPy"
+def only_float32(x: Any) -> Reason | None:
+    """Why a version cannot take x: it takes float32 alone."""
+    return None if x.dtype == np.float32 else Reason(Kind.ARRAY, f"{x.dtype} is not float32")
 
 
 def _into(to: Any, op: Any, result: Any) -> Any:

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from bnengine import ops
 from bnengine.arrays.backend import get_backend
 from bnengine.cli import main
 from bnengine.lab.verify import steps
@@ -18,13 +17,12 @@ from bnengine.layers import Activation, BatchNorm, Dense
 from bnengine.optim.optimizers import Adam
 from tests.lab.verify import planted
 from tests.runtime import toy
+from tests.support import give_versions
 
 
 def plant(monkeypatch: Any, op: str, version: str, *, alone: bool = True) -> None:
-    """Let an op have this fused version, and the others none if it is to be alone."""
-    for other in ops.REGISTRY.values() if alone else ():
-        monkeypatch.setattr(other, "fused_names", ())
-    monkeypatch.setattr(ops.REGISTRY[op], "fused_names", (f"{planted.HERE}:{version}",))
+    """Let an op have this fused version in float32, and the others none if it is to be alone."""
+    give_versions(monkeypatch, {op: getattr(planted, version)}, alone=alone, refuses=planted.only_float32)
 
 
 @pytest.fixture
@@ -46,7 +44,7 @@ def test_a_fused_version_that_is_right_agrees(monkeypatch, numpy):
     plant(monkeypatch, "affine", "right")
     found, without = fused_variants(numpy.backend)
     assert [v.label for v in found] == ["numpy float32 fused"]
-    assert without["affine, float64"].endswith("not a float32 array of NumPy")
+    assert without["affine, float64"] == "float64 is not float32"
     ledger = rows_of_ops(numpy, found)
     assert wrong(ledger) == []
     fused = {(row.what, row.b) for row in ledger.rows() if row.a == "numpy float32 fused"}
@@ -114,8 +112,7 @@ def test_a_replayed_step_agrees_and_one_that_reads_an_older_batch_is_found(monke
     ledger = Ledger()
     verify_steps(ledger, numpy.backend, [fused], training, 0)
     assert wrong(ledger) == []
-    monkeypatch.setattr(planted, "unsupported", lambda _x: None)
-    plant(monkeypatch, "softmax_cross_entropy", "baked", alone=False)
+    give_versions(monkeypatch, {"softmax_cross_entropy": planted.baked})
     ledger = Ledger()
     verify_steps(ledger, numpy.backend, [fused], training, 0)
     rows = wrong(ledger)
