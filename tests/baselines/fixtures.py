@@ -19,7 +19,7 @@ import numpy as np
 import bnengine as bn
 from bnengine.cli import main
 
-from . import allowed, cases, trainings
+from . import allowed, cases, sources, trainings
 from .digests import Digests, digest, numpy_fingerprint, of_arrays, of_value, tensors
 from .draws import codes, draw
 
@@ -154,6 +154,8 @@ def outputs() -> dict[str, Any]:
         call("train", "--config", f"runs/{name}/config.toml", "--out", f"again/{name}", "--no-plot", "--quiet")
         found[f"again {name}"] = of_checkpoint(Path(f"again/{name}/model.safetensors"))
         found[f"predictions {name}"] = predictions(Path(f"runs/{name}"), RUNS[name][0][0])
+    for name in SAVED:
+        found[f"loaded {name}"] = of_loaded(Path("checkpoints") / file_of(name).name, cases.table()[name].dtype)
     for name, arguments in NEW.items():
         folder = Path("new", name)
         call("train", *arguments, "--out", str(folder), "--no-plot", "--quiet")
@@ -172,6 +174,16 @@ def of_checkpoint(path: Path) -> Digests:
     found = of_arrays({allowed.old_name(name): array for name, array in arrays.items()})
     flat = trainings.flat(allowed.old_words(metadata))
     return found | {f"metadata.{name}": of_value(value) for name, value in flat.items()}
+
+
+def of_loaded(path: Path, dtype: str) -> Digests:
+    """Digests of what a network predicts that is built from a checkpoint alone, and of its weights and layers."""
+    found: Digests = {}
+    for weights in ("auto", "raw"):
+        network = bn.load(path, backend="numpy", weights=weights)
+        found[f"{weights} predicted"] = digest(network.predict(sources.inputs(dtype)[0]))
+        found |= of_arrays(network.state_dict(), f"{weights} ")
+    return found | {"config": of_value(allowed.old_words(network.config()))}
 
 
 def of_config(path: Path) -> Digests:
@@ -209,7 +221,6 @@ def predictions(run: Path, data: str) -> Digests:
 
 def make() -> None:
     """Write everything anew."""
-    shutil.rmtree(FOLDER, ignore_errors=True)
     (FOLDER / "checkpoints").mkdir(parents=True)
     _write_data(FOLDER / "data")
     for name, steps in SAVED.items():
@@ -276,8 +287,9 @@ def record(folder: Path) -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Make the fixtures and their outputs in an empty folder for scratch."""
-    make()
+    """Make the fixtures, unless they are there, and write what they give in an empty folder for scratch."""
+    if not FOLDER.exists():
+        make()
     record(Path(arguments[0]))
     return 0
 

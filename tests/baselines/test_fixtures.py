@@ -42,7 +42,8 @@ def differing(found: Digests, expected: Digests) -> list[str]:
 
 @pytest.mark.parametrize("name", sorted(EXPECTED.keys() - {"fingerprint", "numpy"}))
 def test_what_the_command_line_makes_of_the_fixtures(name: str, outputs: dict[str, Any]) -> None:
-    if any(word in name for word in fixtures.NARROW) and not SAME_NUMPY:
+    narrow = any(word in name for word in fixtures.NARROW) and not name.startswith("loaded")
+    if narrow and not SAME_NUMPY:
         pytest.skip(f"16 bits are computed by NumPy, which computes otherwise here than {EXPECTED['numpy']} did")
     if isinstance(EXPECTED[name], dict):
         assert differing(outputs[name], EXPECTED[name]) == []
