@@ -9,6 +9,9 @@ any other array-API library as a witness.
     network = bn.Sequential(bn.Dense(64, 100), bn.BatchNorm(100), bn.Activation("relu"), bn.Dense(100, 10))
 """
 
+from importlib import import_module
+from typing import Any
+
 from . import contracts, data, layers, losses, metrics, ops
 from ._version import __version__
 from .arrays.backend import Backend, available_backends, get_backend
@@ -24,6 +27,22 @@ from .optim import optimizers, schedules
 from .optim.optimizers import SGD, Adam, AdamW, RMSprop
 from .storage.saving import load, save
 from .training import Average, Callback, Checkpointing, EarlyStopping, LossScale, Trainer
+
+# Imported on first use: `import bnengine` stays quick.
+_LAZY = {
+    "bench": "bnengine.lab.bench",
+    "explain": "bnengine.lab.explain",
+    "inspect": "bnengine.inspect",
+    "report": "bnengine.lab.report",
+    "verify": "bnengine.lab.verify",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return import_module(_LAZY[name])
+    raise AttributeError(f"module 'bnengine' has no attribute {name!r}")
+
 
 __all__ = [
     "SGD",
@@ -61,9 +80,12 @@ __all__ = [
     "TrainingFailed",
     "__version__",
     "available_backends",
+    "bench",
     "contracts",
     "data",
+    "explain",
     "get_backend",
+    "inspect",
     "layers",
     "load",
     "load_digits",
@@ -72,7 +94,9 @@ __all__ = [
     "ops",
     "optimizers",
     "predict",
+    "report",
     "save",
     "schedules",
     "threads",
+    "verify",
 ]

@@ -112,5 +112,6 @@ def test_importing_bnengine_loads_no_other_library_than_numpy():
     loaded = {module.partition(".")[0] for module in modules}
     assert "numpy" in loaded
     assert not loaded & HEAVY, f"import bnengine loads {sorted(loaded & HEAVY)}"
+    assert not {module for module in modules if module.startswith(("bnengine.lab", "bnengine.inspect", "bnengine.cli"))}
     # This one asks NumPy for every submodule that it has, and takes longer than NumPy itself.
     assert "array_api_compat.numpy" not in modules

@@ -1,6 +1,5 @@
 """`bnengine bench`: how fast this machine trains, beside PyTorch and JAX."""
 
-import json
 import sys
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ from ..errors import InputError
 from ..lab.bench import Report, bench
 from ..lab.bench.cpu import bench_cpu, plot
 from ..lab.bench.workloads import check_precisions, chosen
+from ..storage.codec import dumps
 from . import bench_cpu as cpu_tables
 from .tables import print_table
 
@@ -90,7 +90,7 @@ def command(
             path=None if path == "-" else path, sweep=picture is not None, scale=scale, say=say,
         ).to_json()  # fmt: skip
         if path == "-":
-            click.echo(json.dumps(measured, allow_nan=False))
+            click.echo(dumps(measured))
         else:
             cpu_tables.show(measured)
         if picture is not None:
@@ -111,7 +111,7 @@ def command(
         say=say,
     )
     if path == "-":
-        click.echo(json.dumps(found.to_json(), allow_nan=False))
+        click.echo(dumps(found.to_json()))
     else:
         _show(found)
 

@@ -5,7 +5,7 @@ import click
 from ..data import ArraySource
 from ..inspect import Finding, doctor
 from ..storage import saving
-from ..storage.plain_json import dumps
+from ..storage.codec import dumps
 from .app import FOUND
 from .assembly import backend_of
 from .models import data_for, load_model, model_file

@@ -13,7 +13,7 @@ from ..metrics import R2, Accuracy, ConfusionMatrix, MeanAbsoluteError, Metric, 
 from ..network.inference import predict
 from ..runtime.modes import Mode, using
 from ..storage import saving
-from ..storage.plain_json import dumps
+from ..storage.codec import dumps
 from ..training.evaluation import evaluate
 from .assembly import source_of
 from .models import Model, data_for, load_model

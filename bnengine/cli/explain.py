@@ -1,6 +1,5 @@
 """`bnengine explain`: claims about batch norm, examined."""
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from ..lab.explain.drawing import new_figure
 from ..lab.explain.setting import SEEDS
 from ..lab.report import check_folder, claims_report, write
 from ..lab.report.folder import PAGE
+from ..storage.codec import dumps
 
 
 @click.command("explain")
@@ -56,7 +56,7 @@ def command(
         if not as_json:
             click.echo(story(found) + "\n")
     if as_json:
-        click.echo(json.dumps([found.to_json() for found in findings], allow_nan=False, indent=1))
+        click.echo(dumps([found.to_json() for found in findings], indent=1))
     if report is not None:
         write("explain: --report", Path(report), claims_report(findings, setting))
         click.echo(f"the report is {Path(report) / PAGE}", err=True)

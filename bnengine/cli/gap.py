@@ -8,7 +8,7 @@ from ..errors import InputError
 from ..inspect.findings import Known
 from ..inspect.gap import Gap, gap
 from ..storage import saving
-from ..storage.plain_json import dumps
+from ..storage.codec import dumps
 from ..storage.runs import CONFIG, read_config
 from .assembly import source_of
 from .evaluate import loss_of

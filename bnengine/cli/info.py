@@ -15,7 +15,7 @@ from ..errors import BackendError, InputError
 from ..fused import threads
 from ..network.sequential import Sequential
 from ..storage import saving
-from ..storage.plain_json import dumps
+from ..storage.codec import dumps
 from ..storage.runs import kernels_of, read_metrics
 from .describe import task_of
 from .models import load_model

@@ -9,7 +9,7 @@ from ..data import ArraySource, Dataset
 from ..errors import InputError
 from ..inspect import recalibrate
 from ..storage import saving
-from ..storage.plain_json import dumps
+from ..storage.codec import dumps
 from ..training.evaluation import evaluate
 from .assembly import source_of
 from .evaluate import loss_of

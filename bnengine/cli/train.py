@@ -13,7 +13,7 @@ import click
 
 from ..errors import InputError, TrainingFailed
 from ..storage import saving
-from ..storage.plain_json import dumps
+from ..storage.codec import dumps
 from ..storage.runs import RunFolder, check_free, read_config, read_metrics
 from ..training import Callback, EarlyStopping, Trainer
 from ..training.callbacks import Record

@@ -1,6 +1,5 @@
 """`bnengine verify`: the parity certificate of this machine."""
 
-import json
 import sys
 from math import isfinite
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import click
 
 from ..lab.verify import Certificate, Row, verify
+from ..storage.codec import dumps
 from .app import FAILED
 from .options import json_option
 from .tables import print_table
@@ -37,7 +37,7 @@ def command(ctx: click.Context, backends: tuple[str, ...], quick: bool, seed: in
     say = _say if sys.stderr.isatty() and not as_json else None
     found = verify(list(backends) or None, quick=quick, seed=seed, say=say)
     if as_json:
-        click.echo(json.dumps(found.to_json(), allow_nan=False))
+        click.echo(dumps(found.to_json()))
     else:
         _show(found, every)
     if not found.agreed:

@@ -17,7 +17,7 @@ from .. import fused
 from .._version import __version__
 from ..errors import CheckpointError, InputError
 from .atomic import remove_leftovers, replace_file
-from .plain_json import plain
+from .codec import dumps
 from .saving import MODEL
 
 if sys.platform != "win32":
@@ -199,7 +199,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def _line(record: Mapping[str, Any]) -> str:
-    return json.dumps(plain(record), ensure_ascii=False, allow_nan=False) + "\n"
+    return dumps(record, ascii_only=False) + "\n"
 
 
 def _locked(folder: Path) -> int:

@@ -18,7 +18,7 @@ from ..network.sequential import Sequential
 from ..optim.optimizers import Optimizer, get_optimizer
 from ..optim.schedules import Observer, Schedule, get_schedule
 from ..runtime.modes import Mode, check_mode, current_mode, using
-from ..storage.plain import listed, restored, written
+from ..storage.codec import as_read, decode, encode
 from ..storage.saving import read, save
 from .activations import Activations, get_watch
 from .averaging import averaged_weights, refresh
@@ -331,7 +331,7 @@ class Trainer:
         saved = read(path)
         if saved.training is None:
             raise CheckpointError(f"{path}: holds a network without a training; use bnengine.load")
-        mine = listed(self.network.config())
+        mine = as_read(self.network.config())
         if differ := [what for what, value in saved.config.items() if value != mine[what]]:
             raise CheckpointError(
                 f"{path}: holds a network of other {', '.join(differ)}: {saved.config[differ[0]]} where the trainer's "
@@ -364,14 +364,13 @@ class Trainer:
             "accumulate": self.accumulate,
             "stopping": self.stopping,
             "history": [
-                {k: written(v) for k, v in r.items() if k not in ("seconds", "samples_per_second")}
-                for r in self.history
+                {k: encode(v) for k, v in r.items() if k not in ("seconds", "samples_per_second")} for r in self.history
             ],
             "loss": self.loss.config(),
             "optimizer": self.optimizer.config(),
             "decayed": self.network.decayed,
             "schedule": self.schedule.state_dict() if isinstance(self.schedule, Observer) else {},
-            "callbacks": written(callbacks),
+            "callbacks": encode(callbacks),
         }
         return arrays, values
 
@@ -383,16 +382,16 @@ class Trainer:
         if "decayed" in values:  # which layers do not tell that are built anew from a file
             own_values["decayed"] = self.network.decayed
         for what, mine in own_values.items():
-            if values[what] != listed(mine):
+            if values[what] != as_read(mine):
                 raise InputError(
-                    f"Trainer: the state was saved with {what} {values[what]}; this trainer has {listed(mine)}"
+                    f"Trainer: the state was saved with {what} {values[what]}; this trainer has {as_read(mine)}"
                 )
         self.step.load_state_dict({k.removeprefix("step."): v for k, v in arrays.items() if k.startswith("step.")})
         for callback in self.callbacks:
             prefix = f"callback.{callback.name}."
             own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-            callback.load(restored(values["callbacks"]).get(callback.name, callback.state_dict()), own)
+            callback.load(decode(values["callbacks"]).get(callback.name, callback.state_dict()), own)
         if isinstance(self.schedule, Observer):
             self.schedule.load_state_dict(values["schedule"])
         self.epoch, self.group, self.batch_size = values["epoch"], values["group"], values["batch_size"]
-        self.history, self.stopping, self._loaded = restored(values["history"]), values["stopping"], True
+        self.history, self.stopping, self._loaded = decode(values["history"]), values["stopping"], True

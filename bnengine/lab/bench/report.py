@@ -1,12 +1,11 @@
 """What a run of the benchmarks leaves: rows, targets, what was not run; written anew after every part."""
 
-import json
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ...errors import InputError
 from ...storage.atomic import replace_file
-from ...storage.plain_json import plain
+from ...storage.codec import dumps, plain
 from .targets import judged
 
 
@@ -55,7 +54,7 @@ class Report:
 
 def put(path: str, found: Any) -> None:
     """JSON values in the place of a file; InputError if it cannot be written."""
-    text = json.dumps(found, indent=1, allow_nan=False) + "\n"
+    text = dumps(found, indent=1) + "\n"
     try:
         replace_file(path, [text.encode()])
     except OSError as error:

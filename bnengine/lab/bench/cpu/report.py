@@ -4,7 +4,7 @@ import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
-from ....storage.plain_json import plain
+from ....storage.codec import plain
 from ..report import put
 from ..timing import ratios, spread
 from .cases import REFERENCE, V3, Case
