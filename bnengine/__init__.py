@@ -24,7 +24,7 @@ from .losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
 from .network.inference import Predictions, predict
 from .network.sequential import Sequential
 from .optim import optimizers, schedules
-from .optim.optimizers import SGD, Adam, AdamW, RMSprop
+from .optim.optimizers import *  # noqa: F403 -- a public name for each optimizer
 from .storage.saving import load, save
 from .training import Average, Callback, Checkpointing, EarlyStopping, LossScale, Trainer
 
@@ -45,10 +45,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "SGD",
     "Activation",
-    "Adam",
-    "AdamW",
     "ArraySource",
     "Average",
     "Backend",
@@ -72,7 +69,6 @@ __all__ = [
     "Orthogonal",
     "Predictions",
     "Preprocessing",
-    "RMSprop",
     "Residual",
     "Sequential",
     "SoftmaxCrossEntropy",
@@ -100,3 +96,4 @@ __all__ = [
     "threads",
     "verify",
 ]
+__all__ += optimizers.__all__

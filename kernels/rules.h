@@ -210,52 +210,79 @@ RULE A input_gradient(A dz, A x_norm, A through_mean, A through_var, A scale, bo
   return (batch_statistics ? dz - through_mean - x_norm * through_var : dz) * scale;
 }
 
-// -- optimizers: the new values of one parameter and its state
+// -- optimizers: the move of one parameter, in units of the learning rate, and its new state
 
+// X(op, rule, slots of the state, how many of the last a variant may lack, settings, flags), in the order of the op's row in
+// bnengine/ops/update.py, which names them: settings are its options that are numbers, flags those that are true or false.
+#define BNENGINE_OPTIMIZERS(X)    \
+  X(sgd, Sgd, 1, 1, 1, 1)         \
+  X(rmsprop, Rmsprop, 3, 2, 3, 1) \
+  X(adam, Adam, 3, 1, 3, 0)
+
+// What a rule is made of: the scalars of the step after the learning rate, settings, flags, and which slots there are. A slot
+// that a variant lacks is 0 before each step.
 template <class A>
-RULE A effective_gradient(A g, A factor, A p, A decay) {
-  return decay != 0 ? g * factor + p * decay : g * factor;
-}
+struct Setup {
+  const A* scalars;
+  const double* settings;
+  const bool *flags, *has;
+};
 
 template <class A>
 struct Sgd {
-  A rate, momentum;
+  A momentum;
   bool nesterov;
-  RULE void operator()(A g, A& p, A& velocity) const {
+  RULE explicit Sgd(const Setup<A>& s) : momentum(A(s.settings[0])), nesterov(s.flags[0]) {}
+  RULE A operator()(A g, A* slot) const {
+    A& velocity = slot[0];
     velocity = velocity * momentum + g;
-    p = p - rate * (nesterov ? g + momentum * velocity : velocity);
+    return nesterov ? g + momentum * velocity : velocity;
   }
 };
 
 template <class A>
 struct Rmsprop {
-  A rate, rho, rest, eps, momentum;  // rest = 1 - rho, rounded once
+  A rho, rest, eps, momentum;  // rest = 1 - rho, rounded once
   bool eps_inside, centred;
-  RULE void operator()(A g, A& p, A& square, A& mean, A& velocity) const {
+  RULE explicit Rmsprop(const Setup<A>& s)
+      : rho(A(s.settings[0])), rest(A(1 - s.settings[0])), eps(A(s.settings[1])), momentum(A(s.settings[2])),
+        eps_inside(s.flags[0]), centred(s.has[1]) {}
+  RULE A operator()(A g, A* slot) const {
+    A &square = slot[0], &mean = slot[1], &velocity = slot[2];
     square = square * rho + g * g * rest;
     mean = mean * rho + g * rest;
     A spread = centred ? square - mean * mean : square;
     spread = spread > 0 ? spread : A(0);  // rounding can leave a difference below 0
     const A divisor = eps_inside ? square_root(spread + eps) : square_root(spread) + eps;
     velocity = velocity * momentum + g / divisor;
-    p = p - rate * velocity;
+    return velocity;
   }
 };
 
 template <class A>
 struct Adam {
-  A rate, unbiased1, unbiased2;  // unbiased = 1 / c: a division takes as long as all the rest
+  A unbiased1, unbiased2;  // 1 / c: a division takes as long as all the rest
   A beta1, rest1, beta2, rest2, eps;  // rest = 1 - beta, rounded once
   bool amsgrad;
-  RULE void operator()(A g, A decay, A& p, A& m, A& v, A& largest) const {
+  RULE explicit Adam(const Setup<A>& s)
+      : unbiased1(1 / s.scalars[0]), unbiased2(1 / s.scalars[1]), beta1(A(s.settings[0])), rest1(A(1 - s.settings[0])),
+        beta2(A(s.settings[1])), rest2(A(1 - s.settings[1])), eps(A(s.settings[2])), amsgrad(s.has[2]) {}
+  RULE A operator()(A g, A* slot) const {
+    A &m = slot[0], &v = slot[1], &largest = slot[2];
     m = m * beta1 + g * rest1;
     v = v * beta2 + g * g * rest2;
     largest = v > largest ? v : largest;
-    A move = m * unbiased1 / (square_root((amsgrad ? largest : v) * unbiased2) + eps);
-    if (decay != 0) move = move + p * decay;
-    p = p - rate * move;
+    return m * unbiased1 / (square_root((amsgrad ? largest : v) * unbiased2) + eps);
   }
 };
+
+// One element of a step. Weight decay enters the gradient (`decay`) or, decoupled, the move (`shrinking`); the other is 0.
+template <class Rule, class A>
+RULE void update_element(const Rule& rule, A rate, A g, A factor, A decay, A shrinking, A& p, A* slot) {
+  A move = rule(decay != 0 ? g * factor + p * decay : g * factor, slot);
+  if (shrinking != 0) move = move + p * shrinking;
+  p = p - rate * move;
+}
 
 // -- random numbers: Philox 4x32-10 (Salmon et al. 2011)
 

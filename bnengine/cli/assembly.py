@@ -16,12 +16,12 @@ from ..losses import LossFunction, SoftmaxCrossEntropy, get_loss
 from ..network.precision import settle
 from ..network.sequential import Sequential
 from ..ops.activations import ACTIVATIONS
-from ..optim.optimizers import Optimizer, get_optimizer
+from ..optim.optimizers import OPTIMIZERS, Optimizer, get_optimizer
 from ..optim.schedules import Schedule, from_spec
 from ..runtime.modes import Mode
 from ..training import Average, Callback, Checkpointing, EarlyStopping, Trainer
 from ..training.replaying import has_graphs
-from .settings import Settings, flag
+from .settings import Settings, flag, takers
 
 BUILT_IN = ("digits",)
 ASKED: dict[str, Any] = {"auto": "auto", "yes": True, "no": False}
@@ -107,10 +107,9 @@ def settled(settings: Settings, dataset: Dataset, backend: Backend) -> Settings:
     """The settings with none left open: what config.toml holds."""
     path = settings.path if settings.path in BUILT_IN else os.path.abspath(settings.path)
     loss = settings.loss if settings.loss != "auto" else loss_of(dataset)
-    weight_decay = (
-        settings.weight_decay if settings.weight_decay is not None else 0.01 * (settings.optimizer == "adamw")
-    )
-    rate = settings.learning_rate if settings.learning_rate is not None else {"sgd": 0.1}.get(settings.optimizer, 0.005)
+    rule = OPTIMIZERS[settings.optimizer]
+    weight_decay = settings.weight_decay if settings.weight_decay is not None else getattr(rule, "weight_decay", 0.0)
+    rate = settings.learning_rate if settings.learning_rate is not None else rule.learning_rate
     name = settings.backend if settings.backend and settings.backend.startswith("cupy:") else backend.name
     return settings.changed(path=path, loss=loss, weight_decay=weight_decay, learning_rate=rate, backend=name)
 
@@ -189,11 +188,12 @@ def loss_function(settings: Settings) -> LossFunction:
 
 def optimizer_of(settings: Settings) -> Optimizer:
     """The optimizer; InputError for an option that it does not have."""
-    options: dict[str, Any] = {"name": settings.optimizer, "weight_decay": settings.weight_decay}
-    if settings.optimizer in ("sgd", "rmsprop"):
-        options["momentum"] = settings.momentum
-    else:
-        _only(settings, "momentum", "optimizer", "sgd or rmsprop")
+    options: dict[str, Any] = {"name": settings.optimizer}
+    for option in ("momentum", "weight_decay"):
+        if settings.optimizer in takers(option):
+            options[option] = getattr(settings, option)
+        else:
+            _only(settings, option, "optimizer", " or ".join(takers(option)))
     return get_optimizer(options)
 
 

@@ -1,5 +1,6 @@
 """What a training is set up by: one table of settings for the command line, config.toml and the code."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from math import inf, isfinite
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple, Self
 from ..errors import InputError
 from ..network.precision import PRECISIONS
 from ..ops.activations import NONLINEAR
+from ..optim.optimizers import OPTIMIZERS
 from ..runtime.cores import MOST
 from ..runtime.modes import MODES
 
@@ -119,6 +121,19 @@ def setting(default: Any, section: str, kind: Kind, told: str, *, shown: str | N
     return field(default=default, metadata={"section": section, "kind": kind, "help": told, "shown": shown})
 
 
+def takers(option: str) -> list[str]:
+    """The optimizers that have an option."""
+    return [name for name, cls in OPTIMIZERS.items() if option in {one.name for one in fields(cls)}]
+
+
+def by_optimizer(option: str) -> str:
+    """The default of an option where it depends on the optimizer: the usual one last."""
+    defaults = {name: getattr(cls, option) for name, cls in OPTIMIZERS.items() if hasattr(cls, option)}
+    usual, _ = Counter(defaults.values()).most_common(1)[0]
+    own = [f"{value:g} for {name}, " for name, value in defaults.items() if value != usual]
+    return f"{''.join(own)}else {usual:g}"
+
+
 SCALINGS = choice("auto", "centre", "standardize", "unit", "none")
 NORMS = choice("batch", "normalize-only", "none")
 ACTIVATIONS = choice(*NONLINEAR)
@@ -133,8 +148,8 @@ _VALIDATION = "share of the rows set apart for validation, unless the data do it
 _DROP = "epochs between the drops of step; epochs without gain before one of plateau"
 _STOPPING = "stop after so many epochs without a lower validation loss, keep the best weights; 0: never"
 _AVERAGE = "decay of an average of the weights, which is used instead of them; 0: none"
-_RATE, _RATES = "the peak of one-cycle, else the first one", "0.1 for sgd, else 0.005"
-_WEIGHTS = "of the weights; gamma, beta and biases stay out of it"
+_RATE, _RATES = "the peak of one-cycle, else the first one", by_optimizer("learning_rate")
+_WEIGHTS, _DECAYS = "of the weights; gamma, beta and biases stay out of it", by_optimizer("weight_decay")
 _GRAPH = "on a GPU a step as one CUDA graph; auto: where it can be, and the log says why not"
 _RESIDENT = "all training data in the GPU's memory; auto: where they take at most half of what is free"
 _THREADS = "that run native kernels; no result depends on it"
@@ -160,9 +175,9 @@ class Settings:
     precision: str = setting("highest", "network", choice(*PRECISIONS), _PRECISION)
     loss: str = setting("auto", "training", LOSSES, _LOSS)
     label_smoothing: float = setting(0.0, "training", number(0, 1), "of softmax_cross_entropy")
-    optimizer: str = setting("adam", "training", choice("adam", "adamw", "sgd", "rmsprop"), "the rule of the update")
-    momentum: float = setting(0.0, "training", number(0, 1), "of sgd and rmsprop")
-    weight_decay: float | None = setting(None, "training", number(0), _WEIGHTS, shown="0.01 for adamw, else 0")
+    optimizer: str = setting("adam", "training", choice(*OPTIMIZERS), "the rule of the update")
+    momentum: float = setting(0.0, "training", number(0, 1), f"of {' and '.join(takers('momentum'))}")
+    weight_decay: float | None = setting(None, "training", number(0), _WEIGHTS, shown=_DECAYS)
     learning_rate: float | None = setting(None, "training", number(0, zero=False), _RATE, shown=_RATES)
     schedule: str = setting("one-cycle", "training", SCHEDULES, "of the learning rate")
     warm_up: int = setting(0, "training", whole(0), "steps of a rising learning rate before its schedule begins")

@@ -1,15 +1,18 @@
 """The contracts of the optimizers' rules and of a step's counters: examples, error bounds."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._typing import Array
 from ..arrays.dtypes import arithmetic_name, is_narrow
-from ..ops import Example
-from ..ops.update import AdamState, Advanced, RmspropState, SgdState, adam, advance, average, rmsprop, sgd, tally
+from ..ops import REGISTRY, Example, Op
+from ..ops.update import RULES, Advanced, Call, Rule, advance, average, tally
 from ._contract import contract
+
+LEAST_DIVISOR = 2.0**-1022  # where nothing ever moved, 0 / LEAST_DIVISOR is 0
 
 
 def _examples_advance(rng: Any, dtype: str) -> Iterator[Example]:
@@ -46,96 +49,155 @@ def _bound_tally(u: float, sums: Array, value: Array, normaliser: Array, hits: A
 contract(tally, examples=_examples_tally, bound=_bound_tally)
 
 
-def _flat(rng: Any, dtype: str, slots: int, columns: int) -> tuple[Any, ...]:
+# -- the optimizers' rules
+
+
+class Size(NamedTuple):
+    """How large what a rule adds up is at most: gradients with their decay, that decay alone, the step's scalars."""
+
+    g: Array
+    decay: Array
+    scalars: tuple[tuple[float, float], ...]  # least and most of each
+
+
+@dataclass(frozen=True)
+class RuleContract:
+    """What every version of a rule is held to.
+
+    `variants`: options by label, after "absent", the slots that a variant lacks. `sizes(size, *slots)`: how large the
+    move is at most, and what is added up in each new slot. `divides(new)`: the slots that `sizes` divides by, as the
+    new state has them: in the first step the old ones are 0. `typical`: what makes a typical slot of a random one.
+    `factor`: units of rounding of a move.
+    """
+
+    variants: Mapping[str, Mapping[str, Any]]
+    sizes: Callable[..., tuple[Array, tuple[Any, ...]]]
+    divides: Callable[[Any], Mapping[str, Array]] = lambda _new: {}
+    typical: Mapping[str, Callable[[Array], Array]] = field(default_factory=dict)
+    factor: float = 10
+
+
+def _sgd(size: Size, velocity: Array | None) -> Any:
+    v = size.g if velocity is None else np.abs(velocity) + size.g
+    return v + size.g, (v,)
+
+
+def _rmsprop(size: Size, square: Array, mean: Array | None, velocity: Array | None) -> Any:
+    floor = np.sqrt(0.5 * square)  # the examples keep the centred variance above half the mean square
+    v = (0 if velocity is None else np.abs(velocity)) + size.g / floor * 2
+    return v, (square + size.g**2, None if mean is None else np.abs(mean) + size.g, v)
+
+
+def _adam(size: Size, m: Array, v: Array, largest: Array | None) -> Any:
+    (least_c1, _), (_, most_c2) = size.scalars
+    first, second = np.abs(m) + size.g, v + size.g**2
+    move = first / least_c1 / np.sqrt(v * 0.9 / most_c2)
+    return move + size.decay, (first, second, None if largest is None else second + largest)
+
+
+RULE_CONTRACTS = {
+    "sgd": RuleContract(
+        {
+            "plain": {"absent": ("velocity",)},
+            "momentum": {"momentum": 0.9},
+            "Nesterov": {"momentum": 0.9, "nesterov": True},
+            "weight decay": {"absent": ("velocity",), "weight_decay": 0.1},
+            "frozen": {"momentum": 0.9, "frozen": ((3, 9), (40, 50))},
+        },
+        _sgd,
+    ),
+    "rmsprop": RuleContract(
+        {
+            "plain": {"absent": ("mean", "velocity")},
+            "centred": {"absent": ("velocity",)},
+            "momentum": {"absent": ("mean",), "momentum": 0.9},
+            "eps inside": {"absent": ("mean", "velocity"), "eps_inside": True, "eps": 1e-3},
+            "centred, inside, momentum": {"eps_inside": True, "eps": 1e-3, "momentum": 0.9},
+            "weight decay": {"absent": ("mean", "velocity"), "weight_decay": 0.1},
+        },
+        _rmsprop,
+        divides=lambda new: {"square": 2 * (new.square - (0 if new.mean is None else new.mean**2))},
+        typical={"square": lambda a: a + 4, "mean": lambda a: a / 4},  # the variance is most of the mean square
+    ),
+    "adam": RuleContract(
+        {
+            "plain": {"absent": ("largest",)},
+            "AMSGrad": {},
+            "L2": {"absent": ("largest",), "weight_decay": 0.1},
+            "decoupled": {"absent": ("largest",), "weight_decay": 0.1, "decoupled": True},
+            "frozen": {"frozen": ((0, 7),)},
+        },
+        _adam,
+        divides=lambda new: {"v": new.v / 0.9},
+        factor=20,
+    ),
+}
+
+
+def _flat(rng: Any, dtype: str, rule: Rule) -> Call:
     """A training in 16 bits keeps float32 parameters, and their shadow."""
     wide = arithmetic_name(dtype)
-    arrays = [rng.standard_normal(50).astype(wide) for _ in range(2)]
-    states = [np.abs(rng.standard_normal(50)).astype(wide) + 1 for _ in range(slots)]
-    table = (rng.random((3, columns)) * 0.9 + 0.1).astype(wide)
+    p, g = (rng.standard_normal(50).astype(wide) for _ in range(2))
+    states = {name: np.abs(rng.standard_normal(50)).astype(wide) + 1 for name in rule.slots}
+    table = (rng.random((3, rule.columns)) * 0.9 + 0.1).astype(wide)
     control = table, np.asarray([9, 1, 0, 0, 0]), np.asarray([True]), rng.random(1).astype(wide)
-    return (*arrays, *states, *control, *([arrays[0].astype(dtype)] if is_narrow(dtype) else ()))
+    shadow = p.astype(dtype) if is_narrow(dtype) else None
+    return Call(p, g, typical(rule, states), *control, shadow)
 
 
-def _cases(rng: Any, dtype: str, slots: int, columns: int, variants: dict[str, dict[str, Any]]) -> Iterator[Example]:
-    for label, options in variants.items():
-        absent = options.pop("absent", ())
-        args = tuple(None if i in absent else a for i, a in enumerate(_flat(rng, dtype, slots, columns)))
-        yield Example(label, args, {"border": 30, **options})
-    skipped = list(_flat(rng, dtype, slots, columns))
-    skipped[1][3], skipped[slots + 4] = np.nan, np.asarray([False])
-    yield Example("skipped", tuple(skipped), {"border": 30})
+def typical(rule: Rule, slots: Mapping[str, Array | None]) -> tuple[Array | None, ...]:
+    """A state as trainings have it, of positive random slots."""
+    made = RULE_CONTRACTS[rule.name].typical
+    return tuple(a if a is None or name not in made else made[name](a) for name, a in slots.items())
 
 
-def _examples_sgd(rng: Any, dtype: str) -> Iterator[Example]:
-    yield from _cases(rng, dtype, 1, 1, {
-        "plain": {"absent": (2,)}, "momentum": {"momentum": 0.9}, "Nesterov": {"momentum": 0.9, "nesterov": True},
-        "weight decay": {"absent": (2,), "weight_decay": 0.1},
-        "frozen": {"momentum": 0.9, "frozen": ((3, 9), (40, 50))},
-    })  # fmt: skip
+def _examples_of(rule: Rule) -> Callable[[Any, str], Iterator[Example]]:
+    """Every variant, and a skipped step with NaN."""
+
+    def examples(rng: Any, dtype: str) -> Iterator[Example]:
+        for label, options in RULE_CONTRACTS[rule.name].variants.items():
+            absent, given = options.get("absent", ()), {k: v for k, v in options.items() if k != "absent"}
+            call = _flat(rng, dtype, rule)
+            there = tuple(None if n in absent else a for n, a in zip(rule.slots, call.slots, strict=True))
+            yield Example(label, call._replace(slots=there).args(), {"border": 30, **given})
+        skipped = _flat(rng, dtype, rule)._replace(ok=np.asarray([False]))
+        skipped.gradients[3] = np.nan
+        yield Example("skipped", skipped.args(), {"border": 30})
+
+    return examples
 
 
-def _bound_sgd(u: float, p: Array, g: Array, velocity: Array, table: Array, *rest: Any, **options: Any) -> SgdState:
-    size = np.abs(g) + np.abs(p) * options.get("weight_decay", 0.0)
-    v = size if velocity is None else np.abs(velocity) + size
-    moved = 10 * u * (np.abs(p) + table.max() * (v + size))
-    return SgdState(moved, None if velocity is None else 10 * u * v, moved if _has_shadow(rest) else None)
+def _bound_of(rule: Rule) -> Callable[..., Any]:
+    """The bound of a rule's op, from the sizes of what it adds up."""
+    made = RULE_CONTRACTS[rule.name]
+
+    def bound(
+        u: float, *args: Any, weight_decay: float = 0.0, decoupled: bool = False, **_options: Any,
+    ) -> Any:  # fmt: skip
+        call = rule.call(*args)
+        p, g, table = np.abs(call.parameters), np.abs(call.gradients), call.table
+        l2, shrinking = p * (0.0 if decoupled else weight_decay), p * (weight_decay if decoupled else 0.0)
+        scalars = tuple((column.min(), column.max()) for column in table.T[1:])
+        move, sums = made.sizes(Size(g + l2, l2, scalars), *call.slots)
+        moved = made.factor * u * (p + table.T[0].max() * (move + shrinking))
+        states = [None if old is None else 10 * u * new for old, new in zip(call.slots, sums, strict=True)]
+        return rule.state(moved, *states, None if call.shadow is None else moved)
+
+    return bound
 
 
-def _has_shadow(rest: tuple[Any, ...]) -> bool:
-    """Whether the arguments behind the table, (counters, ok, factor, shadow), have the last."""
-    return len(rest) > 3 and rest[3] is not None
+def by_new_state(op: Op[Any], args: tuple[Any, ...], new: Any) -> tuple[Any, ...]:
+    """The arguments of an op's bound; where a rule divides by its state, by the new one: the first old one is 0."""
+    if op.name not in RULE_CONTRACTS:
+        return args
+    call, divisors = RULES[op.name].call(*args), RULE_CONTRACTS[op.name].divides(new)
+    slots = zip(RULES[op.name].slots, call.slots, strict=True)
+    put = tuple(np.maximum(divisors[n], LEAST_DIVISOR) if n in divisors else a for n, a in slots)
+    return call._replace(slots=put).args()
 
 
-contract(sgd, examples=_examples_sgd, bound=_bound_sgd)
-
-
-def _examples_rmsprop(rng: Any, dtype: str) -> Iterator[Example]:
-    for example in _cases(rng, dtype, 3, 1, {
-        "plain": {"absent": (3, 4)}, "centred": {"absent": (4,)}, "momentum": {"absent": (3,), "momentum": 0.9},
-        "eps inside": {"absent": (3, 4), "eps_inside": True, "eps": 1e-3},
-        "centred, inside, momentum": {"eps_inside": True, "eps": 1e-3, "momentum": 0.9},
-        "weight decay": {"absent": (3, 4), "weight_decay": 0.1},
-    }):  # fmt: skip
-        p, g, square, mean, *rest = example.args  # a mean square well above the mean's square, as it is in a training
-        yield example._replace(args=(p, g, square + 4, None if mean is None else mean / 4, *rest))
-
-
-def _bound_rmsprop(
-    u: float, p: Array, g: Array, square: Array, mean: Array, velocity: Array, table: Array, *rest: Any, **options: Any
-) -> RmspropState:
-    size = np.abs(g) + np.abs(p) * options.get("weight_decay", 0.0)
-    floor = np.sqrt(0.5 * square)  # the examples keep the centred variance above half the mean square
-    v = (0 if velocity is None else np.abs(velocity)) + size / floor * 2
-    new_mean = None if mean is None else 10 * u * (np.abs(mean) + size)
-    new_v = None if velocity is None else 10 * u * v
-    moved = 10 * u * (np.abs(p) + table.max() * v)
-    return RmspropState(moved, 10 * u * (square + size**2), new_mean, new_v, moved if _has_shadow(rest) else None)
-
-
-contract(rmsprop, examples=_examples_rmsprop, bound=_bound_rmsprop)
-
-
-def _examples_adam(rng: Any, dtype: str) -> Iterator[Example]:
-    yield from _cases(rng, dtype, 3, 3, {
-        "plain": {"absent": (4,)}, "AMSGrad": {}, "L2": {"absent": (4,), "weight_decay": 0.1},
-        "decoupled": {"absent": (4,), "weight_decay": 0.1, "decoupled": True}, "frozen": {"frozen": ((0, 7),)},
-    })  # fmt: skip
-
-
-def _bound_adam(
-    u: float, p: Array, g: Array, m: Array, v: Array, largest: Array, table: Array, *rest: Any, **options: Any
-) -> Any:
-    decay = options.get("weight_decay", 0.0)
-    size, lr = np.abs(g) + np.abs(p) * decay, table[:, 0].max()
-    c1, c2 = table[:, 1].min(), table[:, 2].max()
-    move = (np.abs(m) + size) / c1 / np.sqrt(v * 0.9 / c2)
-    second = 10 * u * (v + size**2)
-    moved = 20 * u * (np.abs(p) + lr * (move + decay * np.abs(p)))
-    most = None if largest is None else second + 10 * u * largest
-    return AdamState(moved, 10 * u * (np.abs(m) + size), second, most, moved if _has_shadow(rest) else None)
-
-
-contract(adam, examples=_examples_adam, bound=_bound_adam)
+for _rule in RULES.values():
+    contract(REGISTRY[_rule.name], examples=_examples_of(_rule), bound=_bound_of(_rule))
 
 
 def _examples_average(rng: Any, dtype: str) -> Iterator[Example]:

@@ -2,6 +2,7 @@
 
 from ..runtime.modes import Into, onto, using
 from ..runtime.op import REGISTRY, Contract, Example, Op, op
+from . import update
 from .batch_norm import batch_norm, normalize, normalize_backward
 from .dense import affine, affine_backward
 from .dropout import dropout, dropout_backward
@@ -11,7 +12,7 @@ from .loss import binary_cross_entropy, hits, mean_squared_error, softmax_cross_
 from .pointwise import activation, activation_backward, total
 from .statistics import commit, merge, moments
 from .tf_signature import batch_normalization
-from .update import adam, advance, average, rmsprop, sgd, tally
+from .update import *  # noqa: F403 -- an op for each optimizer, and the counters
 
 __all__ = [
     "REGISTRY",
@@ -21,11 +22,8 @@ __all__ = [
     "Op",
     "activation",
     "activation_backward",
-    "adam",
-    "advance",
     "affine",
     "affine_backward",
-    "average",
     "batch_norm",
     "batch_normalization",
     "binary_cross_entropy",
@@ -43,10 +41,8 @@ __all__ = [
     "normalize_backward",
     "onto",
     "op",
-    "rmsprop",
-    "sgd",
     "softmax_cross_entropy",
-    "tally",
     "total",
     "using",
 ]
+__all__ += update.__all__

@@ -1,16 +1,22 @@
-"""What ends an optimizer step: update the flat buffers, count it.
+"""Parameter updates and step counters.
 
-Every rule is `where(ok, new, old)`: a skipped step is data, not a branch, and leaves every bit as it was. `table`
-holds the scalars that change from step to step, a row a step, and `counters` says which row is next; both live with
-the parameters. `shadow` is the parameters once more in 16 bits, for products: the update writes it too.
+A rule gives the move of each parameter in units of the learning rate. Around every rule is `where(ok, new, old)`: a
+skipped step is data, not a branch, and leaves every bit as it was. `table` holds the scalars that change from step to
+step, a row for each step, and `counters` says which row is next; both live with the parameters. `shadow` is the
+parameters once more in 16 bits, for products: the update writes it too.
 """
 
+from collections import namedtuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from inspect import signature
 from typing import Any, NamedTuple
 
 from .._typing import Array
 from ..arrays.namespaces import namespace
-from ..runtime.op import op
+from ..runtime.op import Op, op
 
+__all__ = ["adam", "advance", "average", "rmsprop", "sgd", "tally"]
 STEPS, ROW, SKIPPED, IN_A_ROW, LONGEST = range(5)
 Ranges = tuple[tuple[int, int], ...]
 
@@ -47,8 +53,132 @@ def tally(sums: Array, value: Array, normaliser: Array, hits: Array, ok: Array, 
     return xp.where(ok, sums + new, sums)
 
 
+# -- what every rule is made of
+
+
+class Slot(NamedTuple):
+    """A state array of a rule: as long as the parameters, of their dtype, 0 before the first step.
+
+    `on`: the optimizer's option that a variant without it lacks the slot for; None: every variant has it. `square`:
+    whether it holds squares of gradients, which rounding never leaves below 0.
+    """
+
+    on: str | None = None
+    square: bool = False
+
+
+class Call(NamedTuple):
+    """The arrays of an update by their names; `slots` in the order of the rule, None where a variant lacks one."""
+
+    parameters: Array
+    gradients: Array
+    slots: tuple[Array | None, ...]
+    table: Array
+    counters: Array
+    ok: Array
+    factor: Array
+    shadow: Array | None = None
+
+    def args(self) -> tuple[Array | None, ...]:
+        """The arguments of the op in their order, the shadow only where there is one."""
+        p, g, slots, *control, shadow = self
+        return (p, g, *slots, *control, *(() if shadow is None else (shadow,)))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An optimizer's row: its name, the move of an element, and what that takes.
+
+    `move(g, *slots, *scalars, **settings)` is the move and the new slots. `slots` that a variant may lack come last.
+    `scalars` change with the step and follow the learning rate in the table's rows. `settings` are constant options
+    with their defaults, numbers and flags; kernels get them in this order.
+    """
+
+    name: str
+    move: Callable[..., tuple[Array, tuple[Array | None, ...]]]
+    slots: Mapping[str, Slot]
+    scalars: tuple[str, ...]
+    settings: Mapping[str, float | bool]
+    state: Any  # the named tuple of an update: parameters, the slots, shadow
+
+    def call(self, *args: Any) -> Call:
+        """The arguments of the op, by name."""
+        p, g, *rest = args
+        return Call(p, g, tuple(rest[: len(self.slots)]), *rest[len(self.slots) :])
+
+    @property
+    def columns(self) -> int:
+        """Of the table: the learning rate and the scalars."""
+        return 1 + len(self.scalars)
+
+    @property
+    def optional(self) -> int:
+        """How many of the last slots a variant may lack."""
+        return sum(slot.on is not None for slot in self.slots.values())
+
+    def numbers(self, settings: Mapping[str, Any]) -> list[float]:
+        """The settings that are numbers, given or by default, in their order."""
+        return [float(settings.get(k, v)) for k, v in self.settings.items() if type(v) is not bool]
+
+    def flags(self, settings: Mapping[str, Any]) -> list[bool]:
+        """The settings that are true or false, given or by default, in their order."""
+        return [bool(settings.get(k, v)) for k, v in self.settings.items() if type(v) is bool]
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """TypeError for a setting that the rule does not have."""
+        if unknown := settings.keys() - self.settings.keys():
+            raise TypeError(f"{self.name}: no option {min(unknown)!r}. Its options are {', '.join(self.settings)}.")
+
+
+RULES: dict[str, Rule] = {}
+
+
+def rule(**slots: Slot) -> Callable[[Callable[..., Any]], Op[Any]]:
+    """Register `move(g, *slots, *scalars, *, settings)` as a rule, and its update of flat buffers as an op."""
+
+    def register(move: Callable[..., Any]) -> Op[Any]:
+        parameters = signature(move).parameters.values()
+        positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+        settings = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        name, fields = move.__name__, ("parameters", *slots, "shadow")
+        state: Any = namedtuple(f"{name.title()}State", fields, defaults=(None,))  # type: ignore[misc]
+        row = Rule(name, move, slots, tuple(positional[1 + len(slots) :]), settings, state)
+        RULES[row.name] = row
+        return op(family="update")(_updated(row))
+
+    return register
+
+
+def _updated(row: Rule) -> Callable[..., Any]:
+    """The reference of a rule's op: parameters, slots and shadow after a step."""
+
+    def update(
+        *arrays: Array, border: int, weight_decay: float = 0.0, decoupled: bool = False, frozen: Ranges = (),
+        **settings: Any,
+    ) -> Any:  # fmt: skip
+        p, g, slots, table, counters, ok, factor, shadow = row.call(*arrays)
+        xp = namespace(p)
+        lr, *scalars = _scalars(table, counters)
+        decay = _decayed(p, border, weight_decay) if weight_decay else None
+        g = g * factor
+        if decay is not None and not decoupled:
+            g = g + decay
+        move, new_slots = row.move(g, *slots, *scalars, **settings)
+        if decay is not None and decoupled:
+            move = move + decay
+        changes = ok & ~_inside(frozen, p) if frozen else ok
+        news, olds = (p - lr * move, *new_slots), (p, *slots)
+        kept = [None if old is None else xp.where(changes, new, old) for new, old in zip(news, olds, strict=True)]
+        new_shadow = None if shadow is None else xp.where(ok, xp.astype(kept[0], shadow.dtype), shadow)
+        return row.state(*kept, new_shadow)
+
+    update.__name__, update.__doc__ = row.name, row.move.__doc__
+    update.__annotations__["return"] = row.state
+    return update
+
+
 def _scalars(table: Array, counters: Array) -> list[Array]:
-    """The row of the table that is next, as arrays of shape (1,); behind its end the last row stays."""
+    """The row of the table that is next, as arrays of shape (1,); after its end the last row stays."""
     xp = namespace(table)
     last = xp.full_like(counters[ROW : ROW + 1], table.shape[0] - 1)
     row = counters[ROW : ROW + 1]
@@ -66,149 +196,65 @@ def _inside(ranges: Ranges, like: Array) -> Array:
     return inside
 
 
-class _Common(NamedTuple):
-    """What the rules share: gradients (clipped, with L2 decay), the scalars of the step, where to change."""
-
-    g: Array
-    scalars: list[Array]
-    changes: Array
-
-
-def _begin(
-    p: Array,
-    g: Array,
-    table: Array,
-    counters: Array,
-    ok: Array,
-    factor: Array,
-    border: int,
-    weight_decay: float,
-    frozen: Ranges,
-) -> _Common:
-    g = g * factor
-    if weight_decay:
-        g = g + _decayed(p, border, weight_decay)
-    return _Common(g, _scalars(table, counters), ok & ~_inside(frozen, p) if frozen else ok)
-
-
 def _decayed(p: Array, border: int, weight_decay: float) -> Array:
-    """weight_decay p on [0, border), 0 behind it: gamma, beta and biases are not decayed."""
+    """weight_decay p on [0, border), then 0: gamma, beta and biases are not decayed."""
     xp = namespace(p)
     return xp.where(xp.arange(p.shape[0]) < border, p * weight_decay, xp.zeros_like(p))
 
 
-def _shadowed(shadow: Array | None, ok: Array, parameters: Array) -> Array | None:
-    """The shadow of the new parameters where ok, else the old one."""
-    if shadow is None:
-        return None
-    xp = namespace(parameters)
-    return xp.where(ok, xp.astype(parameters, shadow.dtype), shadow)
+# -- the rules
 
 
-def _settled(changes: Array, news: tuple[Array | None, ...], olds: tuple[Array | None, ...]) -> list[Any]:
-    """Each new array where `changes`, else the old one; a slot that the variant does not have stays None."""
-    xp = namespace(changes)
-    return [None if old is None else xp.where(changes, new, old) for new, old in zip(news, olds, strict=True)]
-
-
-class SgdState(NamedTuple):
-    """Parameters after a step; the velocity, None without momentum; the shadow, None without one."""
-
-    parameters: Array
-    velocity: Array | None
-    shadow: Array | None = None
-
-
-@op(family="update")
-def sgd(
-    parameters: Array, gradients: Array, velocity: Array | None,
-    table: Array, counters: Array, ok: Array, factor: Array, shadow: Array | None = None, *,
-    border: int, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0, frozen: Ranges = (),
-) -> SgdState:  # fmt: skip
+@rule(velocity=Slot("momentum"))
+def sgd(g: Array, velocity: Array | None, *, momentum: float = 0.0, nesterov: bool = False) -> Any:
     """v <- momentum v + g;  p <- p - lr v, or with Nesterov p - lr (g + momentum v).
 
-    g is clipped by `factor`, with weight_decay p added on [0, border). Flat buffers (n,); table rows (lr,); ranges of
-    `frozen` keep their parameters and state; `shadow` becomes p rounded to its dtype. Polyak (1964); Nesterov in the
-    form of Sutskever et al. (2013).
+    The op takes flat buffers (n,): parameters, gradients, the slots, then `table` with a row (lr, scalars) for each
+    step, `counters`, `ok`, `factor` and perhaps `shadow`. `factor` clips g. Weight decay acts on [0, border): it adds
+    weight_decay p to g or, `decoupled`, to what lr multiplies. Ranges of `frozen` keep their parameters and state.
+    `shadow` becomes p rounded to its dtype. Polyak (1964); Nesterov in the form of Sutskever et al. (2013).
     """
-    g, (lr,), changes = _begin(parameters, gradients, table, counters, ok, factor, border, weight_decay, frozen)
     v = g if velocity is None else velocity * momentum + g
-    new = parameters - lr * (g + momentum * v if nesterov else v)
-    state = SgdState(*_settled(changes, (new, v), (parameters, velocity)))
-    return state._replace(shadow=_shadowed(shadow, ok, state.parameters))
+    return g + momentum * v if nesterov else v, (v,)
 
 
-class RmspropState(NamedTuple):
-    """Parameters and mean square after a step; mean, None if not centred; velocity, None without momentum; shadow."""
-
-    parameters: Array
-    square: Array
-    mean: Array | None
-    velocity: Array | None
-    shadow: Array | None = None
-
-
-@op(family="update")
+@rule(square=Slot(square=True), mean=Slot("centred"), velocity=Slot("momentum"))
 def rmsprop(
-    parameters: Array, gradients: Array, square: Array, mean: Array | None, velocity: Array | None,
-    table: Array, counters: Array, ok: Array, factor: Array, shadow: Array | None = None, *,
-    border: int, rho: float = 0.99, eps: float = 1e-8, eps_inside: bool = False,
-    momentum: float = 0.0, weight_decay: float = 0.0, frozen: Ranges = (),
-) -> RmspropState:  # fmt: skip
+    g: Array, square: Array, mean: Array | None, velocity: Array | None, *,
+    rho: float = 0.99, eps: float = 1e-8, eps_inside: bool = False, momentum: float = 0.0,
+) -> Any:  # fmt: skip
     """s <- rho s + (1 - rho) g^2;  v <- momentum v + g / (sqrt(s) + eps);  p <- p - lr v.
 
     `eps_inside`: the divisor is sqrt(s + eps). With a `mean` (centred): mu <- rho mu + (1 - rho) g, and s - mu^2 takes
-    the place of s in the divisor. Table rows (lr,); the rest as in `sgd`. Tieleman and Hinton (2012), lecture 6.5;
-    centred: Graves (2013), eq. 38 on.
+    the place of s in the divisor. The rest as in `sgd`. Tieleman and Hinton (2012), lecture 6.5; centred: Graves
+    (2013), eq. 38 on.
     """
-    xp = namespace(parameters)
-    g, (lr,), changes = _begin(parameters, gradients, table, counters, ok, factor, border, weight_decay, frozen)
-    new_square = square * rho + g * g * (1 - rho)
-    new_mean = None if mean is None else mean * rho + g * (1 - rho)
-    spread = new_square if new_mean is None else new_square - new_mean * new_mean
+    xp = namespace(g)
+    square = square * rho + g * g * (1 - rho)
+    mean = None if mean is None else mean * rho + g * (1 - rho)
+    spread = square if mean is None else square - mean * mean
     spread = xp.where(spread > 0, spread, xp.zeros_like(spread))  # rounding can leave a difference below 0
     divisor = xp.sqrt(spread + eps) if eps_inside else xp.sqrt(spread) + eps
     v = g / divisor if velocity is None else velocity * momentum + g / divisor
-    news, olds = (parameters - lr * v, new_square, new_mean, v), (parameters, square, mean, velocity)
-    state = RmspropState(*_settled(changes, news, olds))
-    return state._replace(shadow=_shadowed(shadow, ok, state.parameters))
+    return v, (square, mean, v)
 
 
-class AdamState(NamedTuple):
-    """Parameters, first and second moment after a step; the largest second moment, None without AMSGrad; shadow."""
-
-    parameters: Array
-    m: Array
-    v: Array
-    largest: Array | None
-    shadow: Array | None = None
-
-
-@op(family="update")
+@rule(m=Slot(), v=Slot(square=True), largest=Slot("amsgrad", square=True))
 def adam(
-    parameters: Array, gradients: Array, m: Array, v: Array, largest: Array | None,
-    table: Array, counters: Array, ok: Array, factor: Array, shadow: Array | None = None, *,
-    border: int, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8,
-    weight_decay: float = 0.0, decoupled: bool = False, frozen: Ranges = (),
-) -> AdamState:  # fmt: skip
+    g: Array, m: Array, v: Array, largest: Array | None, c1: Array, c2: Array, *,
+    beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8,
+) -> Any:  # fmt: skip
     """m <- beta1 m + (1 - beta1) g;  v <- beta2 v + (1 - beta2) g^2;  p <- p - lr (m/c1) / (sqrt(v/c2) + eps).
 
-    Table rows (lr, c1, c2) with c = 1 - beta^t, or 1 without bias correction. With `largest` (AMSGrad) the largest v so
-    far takes v's place in the divisor. `decoupled`: weight decay shrinks p by lr weight_decay p instead of entering g.
-    The rest as in `sgd`. Kingma and Ba (2015), Algorithm 1; Reddi et al. (2018); Loshchilov and Hutter (2019).
+    c = 1 - beta^t, or 1 without bias correction. With `largest` (AMSGrad) the largest v so far takes v's place in the
+    divisor. The rest as in `sgd`. Kingma and Ba (2015), Algorithm 1; Reddi et al. (2018); Loshchilov and Hutter (2019)
+    for decoupled decay.
     """
-    xp = namespace(parameters)
-    l2 = 0.0 if decoupled else weight_decay
-    g, (lr, c1, c2), changes = _begin(parameters, gradients, table, counters, ok, factor, border, l2, frozen)
-    new_m = m * beta1 + g * (1 - beta1)
-    new_v = v * beta2 + g * g * (1 - beta2)
-    new_largest = None if largest is None else xp.where(new_v > largest, new_v, largest)
-    move = new_m / c1 / (xp.sqrt((new_v if new_largest is None else new_largest) / c2) + eps)
-    if decoupled and weight_decay:
-        move = move + _decayed(parameters, border, weight_decay)
-    news, olds = (parameters - lr * move, new_m, new_v, new_largest), (parameters, m, v, largest)
-    state = AdamState(*_settled(changes, news, olds))
-    return state._replace(shadow=_shadowed(shadow, ok, state.parameters))
+    xp = namespace(g)
+    m = m * beta1 + g * (1 - beta1)
+    v = v * beta2 + g * g * (1 - beta2)
+    largest = None if largest is None else xp.where(v > largest, v, largest)
+    return m / c1 / (xp.sqrt((v if largest is None else largest) / c2) + eps), (m, v, largest)
 
 
 @op(family="update")

@@ -1,75 +1,115 @@
 """Optimizers: hyperparameters, the slots of state they need, the scalars that change with the step, the op they call.
 
-A learning rate is not among them: it comes from a schedule. Weight decay applies to the weights; gamma, beta and
-biases stay out of it (they lie behind the border in the flat buffer).
+An optimizer is a frozen dataclass over a rule of `ops.update`: its fields are the options a user gives, and the rule
+says which of them are settings of the op and which switch a slot on. A learning rate is not among them: it comes from a
+schedule. Weight decay applies to the weights; gamma, beta and biases stay out of it (they lie after the border in the
+flat buffer).
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
 from .. import ops
 from ..errors import InputError
 from ..ops import Op
+from ..ops.update import RULES, Rule
 from ..registry import configured
+
+__all__ = ["SGD", "Adam", "AdamW", "RMSprop"]
+
+
+def _share(default: float) -> Any:
+    """An option in [0, 1): the share of an old value that is kept."""
+    return _number(default, lambda x: 0 <= x < 1, "not in [0, 1); it is the share of the old value kept")
+
+
+def _positive(default: float) -> Any:
+    return _number(default, lambda x: 0 < x < float("inf"), "not a finite number above 0")
+
+
+def _from_0(default: float) -> Any:
+    return _number(default, lambda x: 0 <= x < float("inf"), "not a finite number from 0 up")
+
+
+def _number(default: float, allowed: Callable[[float], bool], wrong: str) -> Any:
+    return field(default=default, metadata={"allowed": allowed, "wrong": wrong})
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """What a training step needs to know of an optimizer."""
+    """What a training step needs to know of an optimizer.
+
+    `op`: the update of a rule. `decoupled`: whether weight decay shrinks parameters by lr weight_decay p instead of
+    entering the gradient. `learning_rate`: where `bnengine train` begins. `variants`: options that between them meet
+    every branch, for the certificate and tests.
+    """
 
     name: ClassVar[str] = ""
     op: ClassVar[Op[Any]]
+    decoupled: ClassVar[bool] = False
+    learning_rate: ClassVar[float] = 0.005
+    variants: ClassVar[tuple[dict[str, Any], ...]] = ({},)
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if "allowed" in one.metadata and not one.metadata["allowed"](value):
+                raise InputError(f"{type(self).__name__}: {one.name} {value!r} is {one.metadata['wrong']}")
+
+    @property
+    def rule(self) -> Rule:
+        """The row of the op."""
+        return RULES[self.op.name]
+
+    @property
+    def scale_free(self) -> bool:
+        """Whether gradients of any size make steps of one size, as they do where a rule divides by their squares."""
+        return any(slot.square for slot in self.rule.slots.values())
 
     def slots(self) -> dict[str, bool]:
         """The op's state arrays in the order of its arguments, and whether this variant has each."""
-        raise NotImplementedError
+        return {name: slot.on is None or bool(getattr(self, slot.on)) for name, slot in self.rule.slots.items()}
 
     def row(self, learning_rate: float, t: int) -> tuple[float, ...]:
         """The scalars of successful step t = 1, 2, ..., in float64: a row of the op's table."""
-        return (learning_rate,)
+        return (learning_rate, *self.scalars(t))
+
+    def scalars(self, t: int) -> tuple[float, ...]:
+        """What follows the learning rate in the row of successful step t."""
+        return ()
 
     def options(self) -> dict[str, Any]:
         """The op's constant options."""
-        raise NotImplementedError
+        kept = {name: getattr(self, name) for name in self.rule.settings}
+        return kept | {"weight_decay": getattr(self, "weight_decay", 0.0), "decoupled": self.decoupled}
 
     def config(self) -> dict[str, Any]:
         """JSON values that `get_optimizer` makes the same optimizer of."""
         return {"name": self.name, **asdict(self)}
 
 
-def _check(
-    owner: str, *, shares: dict[str, float] | None = None, positive: dict[str, float] | None = None, weight_decay: float
-) -> None:
-    for name, value in (shares or {}).items():
-        if not 0 <= value < 1:
-            raise InputError(f"{owner}: {name} {value!r} is not in [0, 1); it is the share of the old value kept")
-    for name, value in (positive or {}).items():
-        if not 0 < value < float("inf"):
-            raise InputError(f"{owner}: {name} {value!r} is not a finite number above 0")
-    if not 0 <= weight_decay < float("inf"):
-        raise InputError(f"{owner}: weight_decay {weight_decay!r} is not a finite number from 0 up")
-
-
 @dataclass(frozen=True)
 class SGD(Optimizer):
     """v <- momentum v + g;  p <- p - lr v; with `nesterov` p <- p - lr (g + momentum v). L2 `weight_decay` enters g."""
 
-    momentum: float = 0.0
+    momentum: float = _share(0.0)
     nesterov: bool = False
-    weight_decay: float = 0.0
+    weight_decay: float = _from_0(0.0)
     name: ClassVar[str] = "sgd"
     op: ClassVar[Op[Any]] = ops.sgd
+    learning_rate: ClassVar[float] = 0.1
+    variants: ClassVar[tuple[dict[str, Any], ...]] = (
+        {},
+        {"weight_decay": 0.01},
+        {"momentum": 0.9},
+        {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
+    )
 
     def __post_init__(self) -> None:
-        _check("SGD", shares={"momentum": self.momentum}, weight_decay=self.weight_decay)
+        super().__post_init__()
         if self.nesterov and self.momentum == 0:
             raise InputError("SGD: nesterov needs a momentum; give momentum=0.9, say")
-
-    def slots(self) -> dict[str, bool]:
-        return {"velocity": self.momentum > 0}
-
-    def options(self) -> dict[str, Any]:
-        return {"momentum": self.momentum, "nesterov": self.nesterov, "weight_decay": self.weight_decay}
 
 
 @dataclass(frozen=True)
@@ -79,30 +119,33 @@ class RMSprop(Optimizer):
     `centred` takes s - mean(g)^2 for s; `momentum` accumulates the moves. PyTorch adds eps outside, Keras 3 inside.
     """
 
-    rho: float = 0.99
-    eps: float = 1e-8
+    rho: float = _share(0.99)
+    eps: float = _positive(1e-8)
     eps_placement: str = "outside"
     centred: bool = False
-    momentum: float = 0.0
-    weight_decay: float = 0.0
+    momentum: float = _share(0.0)
+    weight_decay: float = _from_0(0.0)
     name: ClassVar[str] = "rmsprop"
     op: ClassVar[Op[Any]] = ops.rmsprop
+    variants: ClassVar[tuple[dict[str, Any], ...]] = (
+        {},
+        {"centred": True},
+        {"momentum": 0.9, "weight_decay": 0.01},
+        {"eps": 1e-3, "eps_placement": "inside"},
+        {"eps": 1e-3, "eps_placement": "inside", "centred": True, "momentum": 0.9},
+    )
 
     def __post_init__(self) -> None:
-        shares = {"rho": self.rho, "momentum": self.momentum}
-        _check("RMSprop", shares=shares, positive={"eps": self.eps}, weight_decay=self.weight_decay)
+        super().__post_init__()
         if self.eps_placement not in ("outside", "inside"):
             raise InputError(
                 f"RMSprop: eps_placement {self.eps_placement!r} is not 'outside' or 'inside' of the square root"
             )
 
-    def slots(self) -> dict[str, bool]:
-        return {"square": True, "mean": self.centred, "velocity": self.momentum > 0}
-
-    def options(self) -> dict[str, Any]:
-        inside = self.eps_placement == "inside"
-        kept = {"rho": self.rho, "eps": self.eps, "momentum": self.momentum, "weight_decay": self.weight_decay}
-        return kept | {"eps_inside": inside}
+    @property
+    def eps_inside(self) -> bool:
+        """The op's setting for `eps_placement`."""
+        return self.eps_placement == "inside"
 
 
 @dataclass(frozen=True)
@@ -113,46 +156,39 @@ class Adam(Optimizer):
     g (L2).
     """
 
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
+    beta1: float = _share(0.9)
+    beta2: float = _share(0.999)
+    eps: float = _positive(1e-8)
     amsgrad: bool = False
     bias_correction: bool = True
-    weight_decay: float = 0.0
+    weight_decay: float = _from_0(0.0)
     name: ClassVar[str] = "adam"
     op: ClassVar[Op[Any]] = ops.adam
-    decoupled: ClassVar[bool] = False
+    variants: ClassVar[tuple[dict[str, Any], ...]] = (
+        {},
+        {"amsgrad": True},
+        {"bias_correction": False},
+        {"weight_decay": 0.01},
+    )
 
-    def __post_init__(self) -> None:
-        shares = {"beta1": self.beta1, "beta2": self.beta2}
-        _check(type(self).__name__, shares=shares, positive={"eps": self.eps}, weight_decay=self.weight_decay)
-
-    def slots(self) -> dict[str, bool]:
-        return {"m": True, "v": True, "largest": self.amsgrad}
-
-    def row(self, learning_rate: float, t: int) -> tuple[float, ...]:
-        if not self.bias_correction:
-            return learning_rate, 1.0, 1.0
-        return learning_rate, 1 - self.beta1**t, 1 - self.beta2**t
-
-    def options(self) -> dict[str, Any]:
-        kept = {"beta1": self.beta1, "beta2": self.beta2, "eps": self.eps}
-        return kept | {"weight_decay": self.weight_decay, "decoupled": self.decoupled}
+    def scalars(self, t: int) -> tuple[float, ...]:
+        return (1 - self.beta1**t, 1 - self.beta2**t) if self.bias_correction else (1.0, 1.0)
 
 
 @dataclass(frozen=True)
 class AdamW(Adam):
     """Adam with decoupled weight decay: p <- p - lr (step of Adam + weight_decay p). Loshchilov and Hutter (2019)."""
 
-    weight_decay: float = 0.01
+    weight_decay: float = _from_0(0.01)
     name: ClassVar[str] = "adamw"
     decoupled: ClassVar[bool] = True
+    variants: ClassVar[tuple[dict[str, Any], ...]] = ({}, {"amsgrad": True, "bias_correction": False})
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {cls.name: cls for cls in (SGD, RMSprop, Adam, AdamW)}
 
 
 def get_optimizer(given: str | dict[str, Any] | Optimizer) -> Optimizer:
-    """The optimizer of a name ("sgd", "rmsprop", "adam", "adamw") or configuration, or the given object itself."""
+    """The optimizer of a name in `OPTIMIZERS` or of a configuration, or the given object itself."""
     found: Optimizer = given if isinstance(given, Optimizer) else configured(given, OPTIMIZERS, "optimizer")
     return found

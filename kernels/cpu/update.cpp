@@ -4,6 +4,8 @@
 // that they were computed from. Flat arrays are cut anywhere.
 #include <string.h>
 
+#include <utility>
+
 #include "abreast.h"
 
 namespace bnengine {
@@ -51,38 +53,49 @@ void judge(const Arguments& a, index, index, Worker&) {
 
 // -- optimizers
 
-template <bool kValue>
-struct Is {
-  static constexpr bool value = kValue;
+enum class Decay { none, gradient, move };  // what weight decay enters
+
+// What a loop knows while it is compiled.
+template <Decay kDecay>
+struct Decayed {
+  static constexpr Decay value = kDecay;
+};
+template <unsigned kSet>
+struct Bits {
+  static constexpr bool has(int bit) { return kSet >> bit & 1; }
 };
 
-// Calls f(Is<flag>): loops whose options are constants.
-template <class F>
-void choose(bool flag, F f) {
-  if (flag)
-    f(Is<true>());
+// Calls f(Bits<set>()): a loop for each value of so many bits.
+template <int kCount, unsigned kSet = 0, class F>
+void choose(unsigned set, F f) {
+  if constexpr (kCount == 0)
+    f(Bits<kSet>());
+  else if (set >> (kCount - 1) & 1)
+    choose<kCount - 1, kSet | 1u << (kCount - 1)>(set, f);
   else
-    f(Is<false>());
+    choose<kCount - 1, kSet>(set, f);
 }
 
-// The arguments that optimizers share. Arrays: table, counters, ok, factor; parameters, gradients and slots of the state; new
-// parameters and slots; a slot that a variant lacks is null. Integers: rows of the table, border, a flag, how many ranges are
-// frozen, and their begins and ends, sorted. The first real is the weight decay.
-template <class A, int kSlots>
+// The arguments of an optimizer. Arrays: table, counters, ok, factor; parameters, gradients and slots of the state; new
+// parameters and slots; a slot that a variant lacks is null. Integers: rows and columns of the table, border, whether decay is
+// decoupled, flags, how many ranges are frozen, and their begins and ends, sorted. Reals: weight decay, settings.
+template <class A, int kSlots, int kFlags>
 struct Step {
   const Arguments& given;
   const A* row;
   A factor, decay;
   bool ok;
 
-  Step(const Arguments& a, int columns)
+  explicit Step(const Arguments& a)
       : given(a),
-        row(next_row(static_cast<const A*>(a.arrays[0]), static_cast<const index*>(a.arrays[1]), a.integers[0], columns)),
+        row(next_row(static_cast<const A*>(a.arrays[0]), static_cast<const index*>(a.arrays[1]), a.integers[0],
+                     int(a.integers[1]))),
         factor(*static_cast<const A*>(a.arrays[3])),
         decay(A(a.reals[0])),
         ok(*static_cast<const bool*>(a.arrays[2])) {}
 
-  bool flag() const { return given.integers[2] != 0; }
+  const double* settings() const { return given.reals + 1; }
+  bool flag(int f) const { return given.integers[4 + f] != 0; }
   const A* parameters() const { return static_cast<const A*>(given.arrays[4]); }
   const A* gradients() const { return static_cast<const A*>(given.arrays[5]); }
   const A* slot(int s) const { return static_cast<const A*>(given.arrays[6 + s]); }
@@ -98,11 +111,11 @@ struct Step {
     for (int s = 0; s < kSlots; ++s) moved(slot(s), new_slot(s));
   }
 
-  // Calls update(begin, end, Is<decayed>) for the pieces of a block that change.
+  // Calls update(begin, end, Decayed<what>) for the pieces of a block that change.
   template <class F>
   void each_piece(index begin, index end, F update) const {
     if (!ok) return keep(begin, end);
-    const index *range = given.integers + 4, *const last = range + 2 * given.integers[3];
+    const index *frozen = given.integers + 4 + kFlags, *range = frozen + 1, *const last = range + 2 * *frozen;
     for (; range != last && begin < end; range += 2) {
       if (range[1] <= begin) continue;
       const index from = range[0] < begin ? begin : range[0] < end ? range[0] : end;
@@ -117,92 +130,48 @@ struct Step {
  private:
   template <class F>
   void each_side(index begin, index end, F update) const {
-    const index border = decay != 0 ? given.integers[1] : 0, middle = border < begin ? begin : border < end ? border : end;
-    if (begin < middle) update(begin, middle, Is<true>());
-    if (middle < end) update(middle, end, Is<false>());
+    const index border = decay != 0 ? given.integers[2] : 0, middle = border < begin ? begin : border < end ? border : end;
+    if (begin < middle) {
+      if (given.integers[3])
+        update(begin, middle, Decayed<Decay::move>());
+      else
+        update(begin, middle, Decayed<Decay::gradient>());
+    }
+    if (middle < end) update(middle, end, Decayed<Decay::none>());
   }
 };
 
-// The flag: Nesterov's. Reals: weight decay, momentum.
-template <class A>
-void sgd(const Arguments& a, index begin, index end, Worker&) {
-  const Step<A, 1> step(a, 1);
-  const A rate = *step.row, momentum = A(a.reals[1]), factor = step.factor, decay = step.decay;
-  const A *p = step.parameters(), *g = step.gradients(), *v = step.slot(0);
-  A *new_p = step.new_parameters(), *new_v = step.new_slot(0);
-  const auto update = [&](index from, index to, auto decayed, auto nesterov, auto moving) {
-    const Sgd<A> rule = {rate, momentum, nesterov.value};
+// Elements [begin, end). `Set` has the flags, then the slots that a variant may lack, which follow the kAlways others.
+template <class Rule, class Set, Decay kDecay, int kAlways, class A, int kSlots, int kFlags, int... kSlot, int... kFlag>
+void update_piece(const Step<A, kSlots, kFlags>& step, index begin, index end, std::integer_sequence<int, kSlot...>,
+                  std::integer_sequence<int, kFlag...>) {
+  constexpr bool kHas[] = {(kSlot < kAlways || Set::has(kFlags + kSlot - kAlways))...};
+  constexpr bool kFlagged[] = {Set::has(kFlag)..., false};
+  const Rule rule(Setup<A>{step.row + 1, step.settings(), kFlagged, kHas});
+  const A rate = *step.row, factor = step.factor;
+  const A decay = kDecay == Decay::gradient ? step.decay : A(0), shrinking = kDecay == Decay::move ? step.decay : A(0);
+  const A *p = step.parameters(), *g = step.gradients(), *const old[] = {step.slot(kSlot)...};
+  A *new_p = step.new_parameters(), *const now[] = {step.new_slot(kSlot)...};
 #pragma GCC ivdep
-    for (index i = from; i < to; ++i) {
-      A parameter = p[i], velocity = moving.value ? v[i] : A(0);
-      rule(effective_gradient(g[i], factor, parameter, decayed.value ? decay : A(0)), parameter, velocity);
-      new_p[i] = parameter;
-      if (moving.value) new_v[i] = velocity;
-    }
-  };
-  step.each_piece(begin, end, [&](index from, index to, auto decayed) {
-    choose(step.flag(), [&](auto nesterov) {
-      choose(v != nullptr, [&](auto moving) { update(from, to, decayed, nesterov, moving); });
-    });
-  });
+  for (index i = begin; i < end; ++i) {
+    A parameter = p[i], slot[] = {kHas[kSlot] ? old[kSlot][i] : A(0)...};
+    update_element(rule, rate, g[i], factor, decay, shrinking, parameter, slot);
+    new_p[i] = parameter;
+    ((kHas[kSlot] ? void(now[kSlot][i] = slot[kSlot]) : void()), ...);
+  }
 }
 
-// The flag: eps inside the root. Reals: weight decay, rho, eps, momentum. Slots: square, mean, velocity.
-template <class A>
-void rmsprop(const Arguments& a, index begin, index end, Worker&) {
-  const Step<A, 3> step(a, 1);
-  const A rate = *step.row, rho = A(a.reals[1]), rest = A(1 - a.reals[1]), eps = A(a.reals[2]), momentum = A(a.reals[3]);
-  const A factor = step.factor, decay = step.decay;
-  const A *p = step.parameters(), *g = step.gradients(), *s = step.slot(0), *m = step.slot(1), *v = step.slot(2);
-  A *new_p = step.new_parameters(), *new_s = step.new_slot(0), *new_m = step.new_slot(1), *new_v = step.new_slot(2);
-  const auto update = [&](index from, index to, auto decayed, auto inside, auto centred, auto moving) {
-    const Rmsprop<A> rule = {rate, rho, rest, eps, momentum, inside.value, centred.value};
-#pragma GCC ivdep
-    for (index i = from; i < to; ++i) {
-      A parameter = p[i], square = s[i], mean = centred.value ? m[i] : A(0), velocity = moving.value ? v[i] : A(0);
-      const A slope = effective_gradient(g[i], factor, parameter, decayed.value ? decay : A(0));
-      rule(slope, parameter, square, mean, velocity);
-      new_p[i] = parameter;
-      new_s[i] = square;
-      if (centred.value) new_m[i] = mean;
-      if (moving.value) new_v[i] = velocity;
-    }
-  };
+template <class Rule, class A, int kSlots, int kOptional, int kFlags>
+void update(const Arguments& a, index begin, index end, Worker&) {
+  constexpr int kAlways = kSlots - kOptional;
+  const Step<A, kSlots, kFlags> step(a);
+  unsigned set = 0;
+  for (int f = 0; f < kFlags; ++f) set |= unsigned(step.flag(f)) << f;
+  for (int s = kAlways; s < kSlots; ++s) set |= unsigned(step.slot(s) != nullptr) << (kFlags + s - kAlways);
   step.each_piece(begin, end, [&](index from, index to, auto decayed) {
-    choose(step.flag(), [&](auto inside) {
-      choose(m != nullptr, [&](auto centred) {
-        choose(v != nullptr, [&](auto moving) { update(from, to, decayed, inside, centred, moving); });
-      });
-    });
-  });
-}
-
-// The flag: decoupled, weight decay shrinks p instead of entering the gradient. Table rows are (rate, c1, c2). Reals: weight
-// decay, beta1, beta2, eps. Slots: m, v, largest.
-template <class A>
-void adam(const Arguments& a, index begin, index end, Worker&) {
-  const Step<A, 3> step(a, 3);
-  const A rate = step.row[0], unbiased1 = 1 / step.row[1], unbiased2 = 1 / step.row[2], eps = A(a.reals[3]);
-  const A beta1 = A(a.reals[1]), rest1 = A(1 - a.reals[1]), beta2 = A(a.reals[2]), rest2 = A(1 - a.reals[2]);
-  const A factor = step.factor, decay = step.decay;
-  const A *p = step.parameters(), *g = step.gradients(), *m = step.slot(0), *v = step.slot(1), *most = step.slot(2);
-  A *new_p = step.new_parameters(), *new_m = step.new_slot(0), *new_v = step.new_slot(1), *new_most = step.new_slot(2);
-  const auto update = [&](index from, index to, auto decayed, auto decoupled, auto amsgrad) {
-    const Adam<A> rule = {rate, unbiased1, unbiased2, beta1, rest1, beta2, rest2, eps, amsgrad.value};
-    const A l2 = decayed.value && !decoupled.value ? decay : A(0), shrinks = decayed.value && decoupled.value ? decay : A(0);
-#pragma GCC ivdep
-    for (index i = from; i < to; ++i) {
-      A parameter = p[i], first = m[i], second = v[i], largest = amsgrad.value ? most[i] : A(0);
-      rule(effective_gradient(g[i], factor, parameter, l2), shrinks, parameter, first, second, largest);
-      new_p[i] = parameter;
-      new_m[i] = first;
-      new_v[i] = second;
-      if (amsgrad.value) new_most[i] = largest;
-    }
-  };
-  step.each_piece(begin, end, [&](index from, index to, auto decayed) {
-    choose(step.flag(), [&](auto decoupled) {
-      choose(most != nullptr, [&](auto amsgrad) { update(from, to, decayed, decoupled, amsgrad); });
+    choose<kFlags + kOptional>(set, [&](auto bits) {
+      update_piece<Rule, decltype(bits), decltype(decayed)::value, kAlways>(
+          step, from, to, std::make_integer_sequence<int, kSlots>(), std::make_integer_sequence<int, kFlags>());
     });
   });
 }
@@ -244,18 +213,17 @@ void tally(const Arguments& a, index, index, Worker&) {
 
 }  // namespace
 
+#define BNENGINE_ENTRIES(OP, RULE_OF, SLOTS, OPTIONAL, SETTINGS, FLAGS)          \
+  {#OP "<float>", update<RULE_OF<float>, float, SLOTS, OPTIONAL, FLAGS>},       \
+      {#OP "<double>", update<RULE_OF<double>, double, SLOTS, OPTIONAL, FLAGS>},
+
 const Entry* entries() {
   static const Entry table[] = {
       {"judge_chunks<float>", judge_chunks<float>},
       {"judge_chunks<double>", judge_chunks<double>},
       {"judge<float>", judge<float>},
       {"judge<double>", judge<double>},
-      {"sgd<float>", sgd<float>},
-      {"sgd<double>", sgd<double>},
-      {"rmsprop<float>", rmsprop<float>},
-      {"rmsprop<double>", rmsprop<double>},
-      {"adam<float>", adam<float>},
-      {"adam<double>", adam<double>},
+      BNENGINE_OPTIMIZERS(BNENGINE_ENTRIES)
       {"average<float>", average<float>},
       {"average<double>", average<double>},
       {"advance", advance},

@@ -74,97 +74,70 @@ __device__ __forceinline__ void store_shadow(H* shadow, index i, const Pack<A, N
   }
 }
 
-// H = A here and below: there is no shadow, and its pointer is null.
-template <class A, int VEC, class H = A>
-__global__ void __launch_bounds__(kThreads, 3)
-    sgd(const A* table, const index* counters, const bool* ok, const A* factor, const index* frozen_ranges,
-        const A* parameters, const A* gradients, const A* velocity, A* new_parameters, A* new_velocity, H* shadow,
-        index size, index table_rows, index frozen_count, index border, double momentum, double weight_decay,
-        bool nesterov) {
-  const Frozen frozen = {frozen_ranges, frozen_count};
-  const Sgd<A> rule = {*next_row(table, counters, table_rows, 1), A(momentum), nesterov};
-  const bool good = *ok;
-  const A clipped = *factor;
+// One step of a rule of kernels/rules.h. H = A here and below: there is no shadow, and its pointer is null.
+template <int VEC, int kOptional, class Rule, class A, class H, int kSlots>
+__device__ __forceinline__ void update(const Rule& rule, A rate, A factor, bool good, const Frozen& frozen,
+                                       const A* parameters, const A* gradients, const A* const (&slots)[kSlots],
+                                       A* new_parameters, A* const (&new_slots)[kSlots], H* shadow, index size,
+                                       index border, A weight_decay, bool decoupled) {
   for_each<VEC>(size, [&](auto width, index i) {
     constexpr int N = decltype(width)::value;
-    Pack<A, N> p = load<N>(parameters + i), v = load_slot<N>(velocity, i);
+    Pack<A, N> p = load<N>(parameters + i), state[kSlots];
+#pragma unroll
+    for (int s = 0; s < kSlots; ++s)
+      state[s] = s < kSlots - kOptional ? load<N>(slots[s] + i) : load_slot<N>(slots[s], i);
     const Pack<A, N> g = load<N>(gradients + i);
 #pragma unroll
     for (int k = 0; k < N; ++k) {
       if (!good || frozen(i + k)) continue;
-      const A decay = i + k < border ? A(weight_decay) : A(0);
-      rule(effective_gradient(g[k], clipped, p[k], decay), p.element[k], v.element[k]);
+      const A decay = i + k < border ? weight_decay : A(0);
+      A slot[kSlots];
+#pragma unroll
+      for (int s = 0; s < kSlots; ++s) slot[s] = state[s].element[k];
+      update_element(rule, rate, g[k], factor, decoupled ? A(0) : decay, decoupled ? decay : A(0), p.element[k], slot);
+#pragma unroll
+      for (int s = 0; s < kSlots; ++s) state[s].element[k] = slot[s];
     }
     store<N>(new_parameters + i, p);
-    store_slot<N>(new_velocity, i, v);
+#pragma unroll
+    for (int s = 0; s < kSlots; ++s)
+      if (s < kSlots - kOptional)
+        store<N>(new_slots[s] + i, state[s]);
+      else
+        store_slot<N>(new_slots[s], i, state[s]);
     store_shadow<N>(shadow, i, p, good);
   });
 }
 
-template <class A, int VEC, class H = A>
-__global__ void __launch_bounds__(kThreads, 3)
-    rmsprop(const A* table, const index* counters, const bool* ok, const A* factor, const index* frozen_ranges,
-            const A* parameters, const A* gradients, const A* square, const A* mean, const A* velocity,
-            A* new_parameters, A* new_square, A* new_mean, A* new_velocity, H* shadow, index size,
-            index table_rows, index frozen_count, index border, double rho, double eps, double momentum,
-            double weight_decay, bool eps_inside) {
-  const Frozen frozen = {frozen_ranges, frozen_count};
-  const Rmsprop<A> rule = {*next_row(table, counters, table_rows, 1), A(rho), A(1 - rho), A(eps), A(momentum),
-                           eps_inside, mean != nullptr};
-  const bool good = *ok;
-  const A clipped = *factor;
-  for_each<VEC>(size, [&](auto width, index i) {
-    constexpr int N = decltype(width)::value;
-    Pack<A, N> p = load<N>(parameters + i), s = load<N>(square + i);
-    Pack<A, N> m = load_slot<N>(mean, i), v = load_slot<N>(velocity, i);
-    const Pack<A, N> g = load<N>(gradients + i);
-#pragma unroll
-    for (int k = 0; k < N; ++k) {
-      if (!good || frozen(i + k)) continue;
-      const A decay = i + k < border ? A(weight_decay) : A(0);
-      const A slope = effective_gradient(g[k], clipped, p[k], decay);
-      rule(slope, p.element[k], s.element[k], m.element[k], v.element[k]);
-    }
-    store<N>(new_parameters + i, p);
-    store<N>(new_square + i, s);
-    store_slot<N>(new_mean, i, m);
-    store_slot<N>(new_velocity, i, v);
-    store_shadow<N>(shadow, i, p, good);
-  });
-}
-
-// Table rows are (rate, c1, c2). With `decoupled`, weight decay shrinks p instead of entering the gradient.
-template <class A, int VEC, class H = A>
-__global__ void __launch_bounds__(kThreads, 3)
-    adam(const A* table, const index* counters, const bool* ok, const A* factor, const index* frozen_ranges,
-         const A* parameters, const A* gradients, const A* m, const A* v, const A* largest, A* new_parameters,
-         A* new_m, A* new_v, A* new_largest, H* shadow, index size, index table_rows, index frozen_count,
-         index border, double beta1, double beta2, double eps, double weight_decay, bool decoupled) {
-  const Frozen frozen = {frozen_ranges, frozen_count};
-  const A* row = next_row(table, counters, table_rows, 3);
-  const Adam<A> rule = {row[0],   1 / row[1],   1 / row[2], A(beta1), A(1 - beta1),
-                        A(beta2), A(1 - beta2), A(eps),     largest != nullptr};
-  const bool good = *ok;
-  const A clipped = *factor;
-  for_each<VEC>(size, [&](auto width, index i) {
-    constexpr int N = decltype(width)::value;
-    Pack<A, N> p = load<N>(parameters + i), first = load<N>(m + i), second = load<N>(v + i);
-    Pack<A, N> most = load_slot<N>(largest, i);
-    const Pack<A, N> g = load<N>(gradients + i);
-#pragma unroll
-    for (int k = 0; k < N; ++k) {
-      if (!good || frozen(i + k)) continue;
-      const A decay = i + k < border ? A(weight_decay) : A(0);
-      const A slope = effective_gradient(g[k], clipped, p[k], decoupled ? A(0) : decay);
-      rule(slope, decoupled ? decay : A(0), p.element[k], first.element[k], second.element[k], most.element[k]);
-    }
-    store<N>(new_parameters + i, p);
-    store<N>(new_m + i, first);
-    store<N>(new_v + i, second);
-    store_slot<N>(new_largest, i, most);
-    store_shadow<N>(shadow, i, p, good);
-  });
-}
+// Each optimizer is a kernel under the name of its op, with as many slots, settings and flags as its rule has. Table rows
+// begin with the learning rate. With `decoupled`, weight decay shrinks p instead of entering the gradient.
+#define BNENGINE_0(x)
+#define BNENGINE_1(x) x##0,
+#define BNENGINE_2(x) BNENGINE_1(x) x##1,
+#define BNENGINE_3(x) BNENGINE_2(x) x##2,
+#define BNENGINE_4(x) BNENGINE_3(x) x##3,
+#define BNENGINE_5(x) BNENGINE_4(x) x##4,
+#define BNENGINE_6(x) BNENGINE_5(x) x##5,
+#define BNENGINE_OPTIMIZER(OP, RULE_OF, SLOTS, OPTIONAL, SETTINGS, FLAGS)                                               \
+  template <class A, int VEC, class H = A>                                                                             \
+  __global__ void __launch_bounds__(kThreads, 3)                                                                       \
+      OP(const A* table, const index* counters, const bool* ok, const A* factor, const index* frozen_ranges,           \
+         const A* parameters, const A* gradients, BNENGINE_##SLOTS(const A* slot) A* new_parameters,                   \
+         BNENGINE_##SLOTS(A* new_slot) H* shadow, index size, index table_rows, index table_columns,                   \
+         index frozen_count, index border, double weight_decay, BNENGINE_##SETTINGS(double setting)                    \
+         BNENGINE_##FLAGS(bool flag) bool decoupled) {                                                                 \
+    const A* const slots[] = {BNENGINE_##SLOTS(slot)};                                                                 \
+    A* const new_slots[] = {BNENGINE_##SLOTS(new_slot)};                                                               \
+    const double settings[] = {BNENGINE_##SETTINGS(setting) 0};                                                        \
+    const bool flags[] = {BNENGINE_##FLAGS(flag) false};                                                               \
+    bool has[SLOTS];                                                                                                   \
+    for (int s = 0; s < SLOTS; ++s) has[s] = slots[s] != nullptr;                                                      \
+    const A* row = next_row(table, counters, table_rows, int(table_columns));                                          \
+    const RULE_OF<A> rule(Setup<A>{row + 1, settings, flags, has});                                                    \
+    update<VEC, OPTIONAL>(rule, row[0], *factor, *ok, Frozen{frozen_ranges, frozen_count}, parameters, gradients,      \
+                          slots, new_parameters, new_slots, shadow, size, border, A(weight_decay), decoupled);         \
+  }
+BNENGINE_OPTIMIZERS(BNENGINE_OPTIMIZER)
 
 // ---- averages and counts
 

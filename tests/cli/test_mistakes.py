@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bnengine.optim.optimizers import OPTIMIZERS
 from bnengine.storage.runs import RunFolder
 from tests.cli.conftest import SMALL, Command
 
@@ -23,7 +24,7 @@ TRAIN = [
     ("blobs.npz --hidden 8,0", "'8,0' is not a list of widths"),
     ("blobs.npz --norm layer", "'layer' is not one of batch, normalize-only, none"),
     ("blobs.npz --activation swish", "'swish' is not one of relu, leaky_relu, "),
-    ("blobs.npz --optimizer lion", "'lion' is not one of adam, adamw, sgd, rmsprop"),
+    ("blobs.npz --optimizer nonesuch", f"'nonesuch' is not one of {', '.join(OPTIMIZERS)}"),
     ("blobs.npz --loss hinge", "'hinge' is not one of auto, softmax_cross_entropy"),
     ("blobs.npz --schedule linear", "'linear' is not one of one-cycle, constant"),
     ("blobs.npz --scaling big", "'big' is not one of auto, centre"),

@@ -13,6 +13,7 @@ import pytest
 
 import bnengine as bn
 from bnengine.cli.settings import Settings, table
+from bnengine.optim.optimizers import OPTIMIZERS
 from tests.cli.conftest import SMALL, Command, metrics, tensors
 from tests.support import ROOT
 
@@ -123,10 +124,8 @@ OPTIONS = [
     "--activation gelu",
     "--activation tanh",
     "--dropout 0.3",
-    "--optimizer sgd",
+    *(f"--optimizer {name}" for name in OPTIMIZERS),
     "--optimizer sgd --momentum 0.9",
-    "--optimizer rmsprop",
-    "--optimizer adamw",
     "--weight-decay 0.1",
     "--learning-rate 0.02",
     "--schedule constant",

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from bnengine.contracts.update import typical
 from bnengine.ops import Example
+from bnengine.ops.update import RULES
 
 LOSSES = ("binary_cross_entropy", "mean_squared_error")
-SLOTS = {"sgd": 1, "rmsprop": 3, "adam": 3}
 FROZEN = ((0, 1), (4, 9), (5000, 17000), (30002, 30003))  # of 30003: at both ends, inside a block, over several
 
 
@@ -34,8 +35,9 @@ def outputs(rng: Any, rows: int, width: int, dtype: Any = np.float32, weighted: 
 def flat(rng: Any, name: str, size: int, dtype: Any = np.float32, ok: bool = True, **options: Any) -> Example:
     """An example of an optimizer with all of its state."""
     p, g = (rng.standard_normal(size).astype(dtype) for _ in range(2))
-    slots = [(np.abs(rng.standard_normal(size)) + 4 * (i == 0)).astype(dtype) for i in range(SLOTS[name])]
-    table = (rng.random((3, 3 if name == "adam" else 1)) * 0.9 + 0.1).astype(dtype)
+    rule = RULES[name]
+    slots = typical(rule, {slot: np.abs(rng.standard_normal(size)).astype(dtype) for slot in rule.slots})
+    table = (rng.random((3, rule.columns)) * 0.9 + 0.1).astype(dtype)
     control = table, np.asarray([9, 1, 0, 0, 0]), np.asarray([ok]), rng.random(1).astype(dtype)
     return Example(name, (p, g, *slots, *control), {"border": size // 2 + 1, "weight_decay": 0.1, **options})
 
@@ -52,7 +54,7 @@ def large(name: str) -> Iterator[Example]:
     elif name in LOSSES:
         yield outputs(rng, 10007, 3)
         yield outputs(rng, 20001, 1, weighted=False)
-    elif name in SLOTS:
+    elif name in RULES:
         yield flat(rng, name, 30003, frozen=FROZEN)
         yield flat(rng, name, 30003, ok=False)
     elif name == "judge":

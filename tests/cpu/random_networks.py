@@ -8,17 +8,20 @@ from hypothesis import strategies as st
 
 from bnengine.data import Batch
 from bnengine.lab.verify.steps import Training
-from bnengine.lab.verify.trainings import OPTIMIZERS
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Layer, Residual
 from bnengine.losses import BinaryCrossEntropy, LossFunction, MeanSquaredError, SoftmaxCrossEntropy
 from bnengine.ops.activations import ACTIVATIONS
-from bnengine.optim.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from bnengine.optim.optimizers import SGD, Optimizer, RMSprop
+from tests.optimizers import EVERY, FULL
 
 STEPS = 4  # the last one is ragged
 WIDTHS = (1, 2, 3, 5, 8, 13, 16, 17, 31, 33, 70)
 ROWS = (1, 2, 3, 7, 16, 17, 40)
-DECAYING = (SGD(momentum=0.5, nesterov=True, weight_decay=0.1), Adam(amsgrad=True, weight_decay=0.1))
-MORE = (*DECAYING, AdamW(weight_decay=0.1), RMSprop(centred=True, momentum=0.5, weight_decay=0.1))
+MORE = (
+    SGD(momentum=0.5, nesterov=True, weight_decay=0.1),
+    RMSprop(centred=True, momentum=0.5, weight_decay=0.1),
+    *FULL,
+)
 
 
 class Block(NamedTuple):
@@ -121,6 +124,6 @@ def drawn(draw: Any) -> Drawn:
     }
     return Drawn(
         draw(st.sampled_from(WIDTHS)), tuple(blocks), outputs, draw(st.one_of(losses)),
-        draw(st.sampled_from((*OPTIMIZERS, *MORE))), rows, ragged, options, draw(st.booleans()),
+        draw(st.sampled_from((*EVERY, *MORE))), rows, ragged, options, draw(st.booleans()),
         0.0 if blocks[0].norm is None else draw(st.sampled_from((0.0, 1000.0))), draw(st.integers(0, 10**6)),
     )  # fmt: skip

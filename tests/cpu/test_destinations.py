@@ -9,6 +9,7 @@ from bnengine.errors import InputError
 from bnengine.fused.cpu import _launch, dense
 from bnengine.fused.cpu.native import replayer
 from bnengine.ops import REGISTRY, Example, Into
+from bnengine.ops.update import RULES
 from bnengine.runtime.memory import Arena, Fresh, Outputs
 from bnengine.runtime.plan import COLUMNS, ROWS
 from bnengine.runtime.reasons import Kind
@@ -31,7 +32,7 @@ def test_arrays_of_other_layouts_are_brought_into_the_kernel_s(name):
 WIDER = {"b": lambda flags: flags * 0.25, "i": lambda numbers: numbers.astype(np.int32)}
 
 
-@pytest.mark.parametrize("name", ["commit", "sgd", "adam", "rmsprop", "average", "advance", "tally", "hits",
+@pytest.mark.parametrize("name", ["commit", *RULES, "average", "advance", "tally", "hits",
                                   "softmax_cross_entropy", "dropout_backward"])  # fmt: skip
 def test_flags_and_whole_numbers_of_other_types_are_brought_into_the_kernel_s(name):
     for example in examples(name):

@@ -5,8 +5,9 @@ import pytest
 
 from bnengine.fused.cpu.native import replayer
 from bnengine.ops import REGISTRY, Example
+from bnengine.ops.update import RULES
 from bnengine.runtime.memory import Arena
-from tests.cpu.large import LOSSES, SLOTS, flat, outputs, softmax
+from tests.cpu.large import LOSSES, flat, outputs, softmax
 from tests.cpu.launching import LAUNCHERS, NAMES, OF_ROWS, assert_exact, assert_same_bits, examples, of_rows, run
 from tests.cuda_on_cpu.cases import fields
 from tests.cuda_on_cpu.storage import DOUBLE, FLOAT
@@ -34,11 +35,9 @@ def shaped(name, shape, dtype):
             yield example if name != "hits" else Example(kind, example.args)
     elif name in LOSSES:
         yield outputs(rng, rows, width, dtype)
-    elif name in SLOTS:
+    elif name in RULES:
         size = rows * width
         example = flat(rng, name, size, dtype)._replace(options={"border": size // 2, "weight_decay": 0.1})
-        if name == "rmsprop":
-            example.args[3][...] *= 0.1  # a mean square is above the square of the mean
         yield example
     elif name == "judge":
         gradients, proposals = rng.standard_normal(rows * width).astype(dtype), rng.random((rows, 3, width))

@@ -13,6 +13,7 @@ import pytest
 from bnengine.fused.cpu import _launch, _load
 from bnengine.fused.cpu.native import NativeKernel, _packed, _vector
 from bnengine.ops import REGISTRY
+from bnengine.ops.update import RULES
 from bnengine.runtime.memory import Fresh, Outputs
 from tests.cpu.build import _Arguments, _call, _Worker
 from tests.cpu.launching import LAUNCHERS, assert_same_bits
@@ -265,13 +266,13 @@ def test_rows_and_columns_that_lie_apart_are_copied(axis, rng):
     np.testing.assert_array_equal(got[-1, -END // 2 :], expected[-1, -END // 2 :])
 
 
-@pytest.mark.parametrize(("name", "slots"), [("sgd", 1), ("rmsprop", 3), ("adam", 3)])
-def test_updates(name, slots, rng):
-    ends = [np.abs(rng.standard_normal(END)).astype(np.float32) for _ in range(2 + slots)]
+@pytest.mark.parametrize("name", RULES)
+def test_updates(name, rng):
+    ends = [np.abs(rng.standard_normal(END)).astype(np.float32) for _ in range(2 + len(RULES[name].slots))]
     flat = [empty((FLAT,), np.float32) for _ in ends]
     for whole, end in zip(flat, ends, strict=True):
         whole[-END:] = end
-    table = np.asarray([[0.1, 0.5, 0.5]] if name == "adam" else [[0.1]], np.float32)
+    table = np.asarray([[0.1, *(0.5 for _ in RULES[name].scalars)]], np.float32)
     control = table, np.asarray([1, 0, 0, 0, 0]), np.asarray([True]), np.asarray([0.5], np.float32)
     count = (FLAT - 1) % 16 + 1
     assert count == 5

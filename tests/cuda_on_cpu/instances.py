@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 
 from bnengine.ops.activations import ACTIVATIONS
+from bnengine.ops.update import RULES
 from tests.cuda_on_cpu.launch import enumerator, instance, module
 from tests.cuda_on_cpu.module import CpuKernel
 from tests.cuda_on_cpu.storage import BFLOAT, DOUBLE, FLOAT, HALF, STORAGES
 
 WARP, BLOCK = 32, 256  # threads that share a row of logits
-RULES = {"binary_cross_entropy": "BinaryCrossEntropy", "mean_squared_error": "SquaredError"}
+LOSSES = {"binary_cross_entropy": "BinaryCrossEntropy", "mean_squared_error": "SquaredError"}
 CASTS = tuple((a, b) for a in STORAGES for b in STORAGES if a is not b)
 OF_OUTPUT = tuple(kind for kind, rule in ACTIVATIONS.items() if rule.reads != "z")
 WIDTHS = tuple((s, vector) for s in STORAGES for vector in (s.vector, 1))
@@ -58,7 +59,7 @@ INSTANCES = {
     ),
     "loss.cu": (
         *_softmax(),
-        *(instance("elementwise_loss", s.name, v, f"bnengine::{rule}") for s, v in WIDTHS for rule in RULES.values()),
+        *(instance("elementwise_loss", s.name, v, f"bnengine::{rule}") for s, v in WIDTHS for rule in LOSSES.values()),
         *(instance("hits", s.name, target) for s in STORAGES for target in ("long long", s.wide_name)),
     ),
     "pointwise.cu": (
@@ -67,8 +68,8 @@ INSTANCES = {
         *(instance("cast", a.name, b.name, v) for a, b in CASTS for v in (max(a.vector, b.vector), 1)),
     ),
     "update.cu": (
-        *_masters("judge", "sgd", "rmsprop", "adam", "average"),
-        *_shadowed("sgd", "rmsprop", "adam"),
+        *_masters("judge", *RULES, "average"),
+        *_shadowed(*RULES),
         *(instance("tally", s.name) for s in (FLOAT, DOUBLE)),
         instance("advance"),
     ),

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from bnengine.ops import REGISTRY, Example
+from bnengine.ops.update import RULES
 from tests.cuda_on_cpu.cases import Case, assert_within, cases, label
 from tests.cuda_on_cpu.instances import kernel
 from tests.cuda_on_cpu.launch import Launch, Path, arrivals, simulate, unwritten
 from tests.cuda_on_cpu.storage import BFLOAT, DOUBLE, FLOAT, HALF, Storage
+from tests.optimizers import settings_of
 
-SLOTS = {"sgd": 1, "rmsprop": 3, "adam": 3}
 PATHS = [Path(s, v, splits, offset=int(v == 1)) for s in (FLOAT, DOUBLE) for v in (s.vector, 1) for splits in (1, 3)]
 paths = pytest.mark.parametrize("path", PATHS, ids=label)
 
@@ -37,33 +38,27 @@ def update(
     shadow: tuple[Storage, np.ndarray] | None = None,
 ) -> list[Any]:  # fmt: skip
     """The new parameters, slots and shadow, None for what is not there."""
-    p, g, *slots = args[: 2 + SLOTS[name]]
-    table, counters, ok, factor = args[2 + SLOTS[name] :]
-    given = dict(options)
-    frozen = np.asarray(given.pop("frozen", ()), np.int64).reshape(-1, 2)
+    p, g, slots, table, counters, ok, factor, _ = RULES[name].call(*args)
+    frozen = np.asarray(options.get("frozen", ()), np.int64).reshape(-1, 2)
     reads = (p, g, *slots)
     writes = (p, *slots) if in_place else tuple(None if a is None else unwritten(a.shape, a.dtype) for a in (p, *slots))
     which, narrow = ((), None) if shadow is None else ((shadow[0].name,), shadow[1])
     launch = Launch(
         kernel("update.cu", name, *path.which, *which), (path.splits,), (table, counters, ok, factor, frozen), reads,
-        (*writes, narrow), (), (p.size, len(table), len(frozen), given.pop("border"), *scalars(name, **given)),
+        (*writes, narrow), (), (p.size, *table.shape, len(frozen), options["border"], *scalars(name, options)),
     )  # fmt: skip
     return simulate(launch, path.offset)
 
 
-def scalars(name: str, **given: Any) -> tuple[Any, ...]:
+def scalars(name: str, options: dict[str, Any]) -> tuple[Any, ...]:
     """An optimizer's options with their defaults, in the kernel's order."""
-    if name == "sgd":
-        return tuple(given.get(k, d) for k, d in (("momentum", 0.0), ("weight_decay", 0.0), ("nesterov", False)))
-    if name == "rmsprop":
-        order = ("rho", 0.99), ("eps", 1e-8), ("momentum", 0.0), ("weight_decay", 0.0), ("eps_inside", False)
-    else:
-        order = ("beta1", 0.9), ("beta2", 0.999), ("eps", 1e-8), ("weight_decay", 0.0), ("decoupled", False)
-    return tuple(given.get(k, d) for k, d in order)
+    rule = RULES[name]
+    flags = *rule.flags(options), options.get("decoupled", False)
+    return (options.get("weight_decay", 0.0), *rule.numbers(options), *flags)
 
 
 @paths
-@pytest.mark.parametrize("name", SLOTS)
+@pytest.mark.parametrize("name", RULES)
 def test_an_optimizer_is_within_the_bound_of_the_op_in_place_and_not(name, path):
     for case in cases(name, path):
         got, in_place = (update(name, path, case.given, case.options, in_place=b) for b in (False, True))
@@ -75,20 +70,20 @@ def test_an_optimizer_is_within_the_bound_of_the_op_in_place_and_not(name, path)
 
 
 @paths
-@pytest.mark.parametrize("name", SLOTS)
+@pytest.mark.parametrize("name", RULES)
 def test_a_skipped_step_and_a_frozen_range_leave_every_bit(name, path, rng):
     dtype, n = path.storage.arithmetic, 1003
     flat = [rng.standard_normal(n).astype(dtype) for _ in range(2)]
-    slots = [np.abs(rng.standard_normal(n)).astype(dtype) for _ in range(SLOTS[name])]
+    slots = [np.abs(rng.standard_normal(n)).astype(dtype) for _ in RULES[name].slots]
     flat[1][7], slots[0][9] = np.nan, np.nan
-    table = np.full((2, 3 if name == "adam" else 1), 0.5, dtype)
+    table = np.full((2, RULES[name].columns), 0.5, dtype)
     frozen = ((0, 1), (4, 9), (500, 700), (1002, 1003))
     kept = np.zeros(n, bool)
     for a, b in frozen:
         kept[a:b] = True
     for ok in (False, True):
         args = (*flat, *slots, table, np.zeros(5, np.int64), np.asarray([ok]), np.ones(1, dtype))
-        got = update(name, path, args, {"border": n, "frozen": frozen, "weight_decay": 0.1, "momentum": 0.9})
+        got = update(name, path, args, {"border": n, "frozen": frozen, "weight_decay": 0.1, **settings_of(RULES[name])})
         for new, old in zip(got[:-1], (flat[0], *slots), strict=True):
             where = kept if ok else np.ones(n, bool)
             assert new[where].tobytes() == old[where].tobytes()
@@ -97,13 +92,13 @@ def test_a_skipped_step_and_a_frozen_range_leave_every_bit(name, path, rng):
 
 @pytest.mark.parametrize("storage", [HALF, BFLOAT], ids=lambda s: s.name)
 @pytest.mark.parametrize("vector", [4, 1])
-@pytest.mark.parametrize("name", SLOTS)
+@pytest.mark.parametrize("name", RULES)
 def test_the_shadow_is_the_new_parameters_rounded_where_the_step_is_good(name, vector, storage, rng):
     n = 1003
     p, g = (rng.standard_normal(n).astype(np.float32) for _ in range(2))
     p[:4] = 1e5, 3e-8, -0.0, 1 + 2.0**-9 + 2.0**-20  # beyond float16, below its least, a sign, above a tie of bfloat16
-    slots = [np.abs(rng.standard_normal(n)).astype(np.float32) + 4 for _ in range(SLOTS[name])]
-    table = np.full((2, 3 if name == "adam" else 1), 0.5, np.float32)
+    slots = [np.abs(rng.standard_normal(n)).astype(np.float32) + 4 for _ in RULES[name].slots]
+    table = np.full((2, RULES[name].columns), 0.5, np.float32)
     options = {"border": n, "frozen": ((0, 4), (500, 700))}
     for ok in (True, False):
         args = (p, g, *slots, table, np.zeros(5, np.int64), np.asarray([ok]), np.ones(1, np.float32))

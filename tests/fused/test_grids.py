@@ -10,6 +10,7 @@ import pytest
 from bnengine.fused.cuda import _launch, _load, loss
 from bnengine.fused.cuda._launch import BLOCK, LANES, THREADS, WARPS, flat_grid, slice_width, sliced_grid, vector_of
 from bnengine.ops import REGISTRY, using
+from bnengine.ops.update import RULES
 from bnengine.runtime.memory import Fresh
 
 MULTIPROCESSORS = 3  # of the simulated device
@@ -133,8 +134,8 @@ def test_large_arrays_have_blocks_on_every_multiprocessor(simulated, rng):
     flat, vector = x.reshape(-1), np.ones(64, np.float32)
     statistics = REGISTRY["moments"].reference(x).batch
     codes, keep = rng.integers(0, 64, 4000), x > 0
-    table, counters, ok = np.ones((1, 3), np.float32), np.zeros(5, np.int64), np.ones(1, bool)
-    control = (table, counters, ok, np.ones(1, np.float32))
+    counters, ok = np.zeros(5, np.int64), np.ones(1, bool)
+    ones, control = np.ones((1, 9), np.float32), (counters, ok, np.ones(1, np.float32))
     wide = np.abs(rng.standard_normal((3, 4000)))
     calls = [
         ("moments", (x,), {}),
@@ -155,9 +156,14 @@ def test_large_arrays_have_blocks_on_every_multiprocessor(simulated, rng):
         ("judge", (np.ones(1, np.float32), flat, wide), {}),
         ("judge", (np.ones(1, np.float32), flat, wide[:, :1]), {}),
         ("judge", (np.ones(1, np.float32), flat[:4], wide), {}),
-        ("sgd", (flat, dy.reshape(-1), y.reshape(-1), table[:, :1], *control[1:]), {"border": 0}),
-        ("rmsprop", (flat, flat, flat**2, None, None, table[:, :1], *control[1:]), {"border": 0}),
-        ("adam", (flat, flat, flat, flat**2, None, *control), {"border": 0}),
+        *(
+            (
+                name,
+                (flat, flat, *(flat**2 for _ in rule.slots), ones[:, : rule.columns], *control),
+                {"border": 0},
+            )
+            for name, rule in RULES.items()
+        ),
         ("average", (flat, dy.reshape(-1), ok), {"decay": 0.9}),
         ("commit", (wide, wide, ok, np.full(4000, 0.9), np.ones(4000, bool)), {}),
         ("merge", (wide, wide), {}),

@@ -8,6 +8,7 @@ import pytest
 from bnengine.errors import InputError
 from bnengine.fused.cuda import cublaslt_api
 from bnengine.ops import REGISTRY, Example, Into, using
+from bnengine.ops.update import RULES
 from bnengine.runtime.memory import Arena, Fresh
 from tests.cuda_on_cpu.cases import Case, fields
 from tests.cuda_on_cpu.launch import Path
@@ -249,7 +250,7 @@ def test_other_ranges_are_frozen_in_another_call(device):
         assert np.flatnonzero(new == example.args[0]).tolist() == list(range(begin, begin + 5))
 
 
-@pytest.mark.parametrize("name", ["sgd", "rmsprop", "adam"])
+@pytest.mark.parametrize("name", RULES)
 def test_behind_the_end_of_the_table_its_last_row_stays(name, device):
     example = next(iter(examples(name, FLOAT)))
     args = list(example.args)
@@ -322,7 +323,7 @@ def test_a_destination_of_an_output_that_a_call_does_not_have_is_refused(device,
             REGISTRY["normalize_backward"](x, x, x, statistics, None, None, into=into)
 
 
-@pytest.mark.parametrize("name", ["sgd", "rmsprop", "adam"])
+@pytest.mark.parametrize("name", RULES)
 def test_a_destination_of_a_slot_that_a_variant_lacks_is_refused(name, device):
     example = next(e for e in examples(name, FLOAT) if any(a is None for a in e.args))
     slots = dict(zip(REGISTRY[name].fields[1:-1], example.args[2:], strict=False))

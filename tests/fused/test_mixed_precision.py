@@ -9,11 +9,13 @@ from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Layer, Residu
 from bnengine.losses import MeanSquaredError, SoftmaxCrossEntropy
 from bnengine.network.sequential import Sequential
 from bnengine.ops import using
-from bnengine.optim.optimizers import SGD, Adam, AdamW, RMSprop
+from bnengine.ops.update import RULES
+from bnengine.optim.optimizers import AdamW
 from bnengine.runtime.memory import Arena
 from bnengine.training import LossScale, Step
 from tests.fused.test_step import groups, snapshot
 from tests.fused.training import epochs, source
+from tests.optimizers import FULL
 
 UNIT = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 
@@ -85,7 +87,7 @@ def test_op_by_op_launch_by_launch_and_as_a_graph_are_equal_bit_for_bit(data, si
     assert rounded_shadow(steps["graph"])
 
 
-@pytest.mark.parametrize("optimizer", [SGD(momentum=0.9), RMSprop(), Adam(amsgrad=True)], ids=repr)
+@pytest.mark.parametrize("optimizer", FULL, ids=repr)
 def test_every_optimizer_writes_the_shadow_in_its_own_launch(optimizer, simulated, precision):
     step = make(simulated.backend(), precision, optimizer, layers=lambda: (Dense(64, 12), Dense(12, 10)))
     step.network.freeze("parameters", "0.W")
@@ -95,7 +97,7 @@ def test_every_optimizer_writes_the_shadow_in_its_own_launch(optimizer, simulate
         step(group)
         assert rounded_shadow(step)
         assert step.network.shadow.array.get().tobytes() != before
-        updates = [name for name in simulated.STATE.launches if any(r in name for r in ("sgd", "rmsprop", "adam"))]
+        updates = [name for name in simulated.STATE.launches if any(r in name for r in RULES)]
         assert len(updates) == 1
         assert not [name for name in simulated.STATE.launches if "cast" in name]
 

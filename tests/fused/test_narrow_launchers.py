@@ -8,6 +8,7 @@ import pytest
 from bnengine.errors import BackendError
 from bnengine.fused.cuda import cublaslt_api
 from bnengine.ops import REGISTRY, Into, using
+from bnengine.ops.update import RULES
 from bnengine.runtime.memory import Arena, Fresh
 from tests.cuda_on_cpu.cases import STORED, Case, assert_within, fields
 from tests.cuda_on_cpu.launch import Path
@@ -31,7 +32,7 @@ def test_16_bit_arrays_are_computed_in_float32_and_stored_rounded(name, storage,
 
 
 @pytest.mark.parametrize("storage", [HALF, BFLOAT], ids=lambda s: s.name)
-@pytest.mark.parametrize("name", ["sgd", "rmsprop", "adam"])
+@pytest.mark.parametrize("name", RULES)
 def test_the_shadow_is_written_by_the_update_s_only_launch_and_not_in_a_skipped_step(name, storage, simulated, require):
     kind = narrow_name(storage, require)
     for example in REGISTRY[name].contract.examples(np.random.default_rng(0), kind):

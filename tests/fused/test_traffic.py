@@ -10,8 +10,10 @@ import pytest
 
 from bnengine.fused.cuda import _launch
 from bnengine.ops import REGISTRY, Into, using
+from bnengine.ops.update import RULES
 from bnengine.runtime.memory import Fresh
 from tests.cuda_on_cpu.module import Traffic
+from tests.optimizers import settings_of
 
 ROWS, CHANNELS = 400, 64  # more than a block keeps on the chip
 SIZE = ROWS * CHANNELS
@@ -41,7 +43,6 @@ def calls(rng: np.random.Generator, rows: int, channels: int) -> Any:
     statistics = REGISTRY["moments"].reference(x).batch
     codes = rng.integers(0, channels, rows)
     control = np.zeros(5, np.int64), np.ones(1, bool), np.ones(1, np.float32)
-    table, row = np.ones((1, 3), np.float32), np.ones((1, 1), np.float32)
     relu = {"activation": "relu"}
     yield "moments", (x,), {}, 1, 0
     yield "normalize", (x, statistics, vector, vector), relu, 1, 1
@@ -56,11 +57,18 @@ def calls(rng: np.random.Generator, rows: int, channels: int) -> Any:
     yield "softmax_cross_entropy", (x, codes), {"normaliser": 1.0}, 1, 1
     yield "binary_cross_entropy", (x, y), {"normaliser": 1.0}, 2, 1
     yield "mean_squared_error", (x, y), {"normaliser": 1.0}, 2, 1
-    yield "sgd", (flat, gradient, None, row, *control), {"border": 0}, 2, 1
-    yield "sgd", (flat, gradient, slot, row, *control), {"border": 0, "momentum": 0.9}, 3, 2
-    yield "rmsprop", (flat, gradient, slot, flat, slot, row, *control), {"border": 0, "momentum": 0.9}, 5, 4
-    yield "adam", (flat, gradient, flat, slot, None, table, *control), {"border": 0}, 4, 3
-    yield "adam", (flat, gradient, flat, slot, slot, table, *control), {"border": 0}, 5, 4
+    for name, rule in RULES.items():
+        table = np.ones((1, rule.columns), np.float32)
+        for lacking in {0, rule.optional}:
+            slots = [slot.copy() for _ in range(len(rule.slots) - lacking)] + [None] * lacking
+            count = len(rule.slots) - lacking
+            yield (
+                name,
+                (flat, gradient, *slots, table, *control),
+                {"border": 0, **settings_of(rule)},
+                2 + count,
+                1 + count,
+            )
     yield "average", (flat, gradient, control[1]), {"decay": 0.9}, 2, 1
 
 

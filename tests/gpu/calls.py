@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bnengine.ops.activations import ACTIVATIONS
+from bnengine.ops.update import RULES
 
 SIZES = ((20, 37), (2100, 37), (20, 64), (2100, 64))  # on the chip or not, one block of rows or several
 CLASSES = ((37, 1031), (64, 1032))  # a row for a warp, for a block
@@ -89,13 +90,15 @@ def of_losses(draw: Draw) -> Iterator[Call]:
 def of_optimizers(draw: Draw, shadow: Any = None) -> Iterator[Call]:
     """With a shadow of the parameters in 16 bits, of which `shadow` is the dtype, or without."""
     for odd in (True, False):
-        p, g, *slots = (draw.wide(FLAT) for _ in range(5))
-        control = (draw.wide(3, 4), np.asarray([1, 1, 0, 0, 0]), np.asarray([True]), draw.wide(1))
-        control = control if shadow is None else (*control, p.astype(shadow))
         options = {"border": 100, "weight_decay": 0.01, "frozen": ((3, 9), (4000, 4002))}
-        yield Call("sgd", (p, g, slots[0], *control), {**options, "momentum": 0.9, "nesterov": True}, odd)
-        yield Call("rmsprop", (p, g, *slots, *control), {**options, "momentum": 0.9}, odd)
-        yield Call("adam", (p, g, *slots, *control), {**options, "decoupled": True}, odd)
+        for name, rule in RULES.items():
+            p, g, *slots = (draw.wide(FLAT) for _ in range(2 + len(rule.slots)))
+            control = (draw.wide(3, rule.columns), np.asarray([1, 1, 0, 0, 0]), np.asarray([True]), draw.wide(1))
+            control = control if shadow is None else (*control, p.astype(shadow))
+            settings = {setting: default or type(default)(0.9) for setting, default in rule.settings.items()}
+            for decoupled in (False, True):
+                given = {**options, **settings, "decoupled": decoupled}
+                yield Call(name, (p, g, *slots, *control), given, odd)
 
 
 def of_updates(draw: Draw) -> Iterator[Call]:

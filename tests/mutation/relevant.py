@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from bnengine.ops.update import RULES
+
 from .kernel_source import KernelSource, users
 from .mutants import LAUNCHERS, Mutant
 
@@ -87,7 +89,7 @@ FAMILIES = {
     "fill": "scratch_holds or cross_entropy",
     "loss": "cross_entropy or squared_error or hits",
     "pointwise": "activation or total or copied or copies or layouts",
-    "update": "sgd or adam or rmsprop or judge or advance or average or tally",
+    "update": " or ".join((*RULES, "judge", "advance", "average", "tally")),
 }
 NATIVE_LAUNCHES = ("cpu/test_destinations*.py", "cpu/test_launchers*.py")
 NATIVE_OWN = {

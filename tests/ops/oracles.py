@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from bnengine.ops.update import RULES
 from tests import activations
 from tests.activations import LONG
+from tests.optimizers import FORMULAS
 
 MASK = 0xFFFFFFFF
 
@@ -253,74 +255,29 @@ def gather_raw(
     return out if mean is None else out | {"x": (out["x"].astype(np.longdouble) - mean) * inv_scale}
 
 
-def one_by_one(rule, parameters, slots, counters, table, ok, factor, g, border, weight_decay, frozen):
-    """Each element on its own: `rule(p, g, slots, scalars, decay of this element)` gives p and the slots anew."""
-    scalars = table[min(int(counters[1]), len(table) - 1)]
-    news = [np.array(parameters), *(None if s is None else np.array(s) for s in slots)]
-    for i in range(parameters.size):
-        if not ok[0] or any(a <= i < b for a, b in frozen):
-            continue
-        decay = weight_decay if i < border else 0.0
-        changed = rule(parameters[i], g[i] * factor[0], [None if s is None else s[i] for s in slots], scalars, decay)
-        for new, value in zip(news, changed, strict=True):
-            if new is not None:
-                new[i] = value
-    return news
+def rule_oracle(rule):
+    """The op of a rule: each element on its own, by the formula of the table."""
 
+    def update(*args, border, weight_decay=0.0, decoupled=False, frozen=(), **settings):
+        p, g, slots, table, counters, ok, factor, shadow = rule.call(*args)
+        lr, *scalars = table[min(int(counters[1]), len(table) - 1)]
+        news = [np.array(p), *(None if s is None else np.array(s) for s in slots)]
+        for i in range(p.size):
+            if not ok[0] or any(a <= i < b for a, b in frozen):
+                continue
+            decay = weight_decay * p[i] if i < border else 0.0
+            old = [None if s is None else s[i] for s in slots]
+            slope = g[i] * factor[0] + (0 if decoupled else decay)
+            move, *states = FORMULAS[rule.name](slope, *old, *scalars, **settings)
+            changed = p[i] - lr * (move + (decay if decoupled else 0)), *states
+            for new, value in zip(news, changed, strict=True):
+                if new is not None:
+                    new[i] = value
+        # Exactly the parameters: what the rounding of a shadow costs is the bound's business.
+        news.append(None if shadow is None else news[0] if ok[0] else shadow)
+        return rule.state(*news)._asdict()
 
-def sgd(
-    parameters, gradients, velocity, table, counters, ok, factor, shadow=None, *,
-    border, momentum=0.0, nesterov=False, weight_decay=0.0, frozen=(),
-):  # fmt: skip
-    def rule(p, g, slots, scalars, decay):
-        g = g + decay * p
-        v = g if slots[0] is None else momentum * slots[0] + g
-        return p - scalars[0] * (g + momentum * v if nesterov else v), v
-
-    news = one_by_one(
-        rule, parameters, [velocity], counters, table, ok, factor, gradients, border, weight_decay, frozen
-    )
-    return shadowed(dict(zip(("parameters", "velocity"), news, strict=True)), shadow, ok)
-
-
-def shadowed(state, shadow, ok):
-    """With the shadow, exactly the parameters: what its rounding costs is the bound's business."""
-    return state | {"shadow": None if shadow is None else state["parameters"] if ok[0] else shadow}
-
-
-def rmsprop(
-    parameters, gradients, square, mean, velocity, table, counters, ok, factor, shadow=None, *,
-    border, rho=0.99, eps=1e-8, eps_inside=False, momentum=0.0, weight_decay=0.0, frozen=(),
-):  # fmt: skip
-    def rule(p, g, slots, scalars, decay):
-        g = g + decay * p
-        s = rho * slots[0] + (1 - LONG(rho)) * g**2
-        mu = 0 if slots[1] is None else rho * slots[1] + (1 - LONG(rho)) * g
-        divisor = np.sqrt(s - mu**2 + eps) if eps_inside else np.sqrt(s - mu**2) + eps
-        v = g / divisor + (0 if slots[2] is None else momentum * slots[2])
-        return p - scalars[0] * v, s, mu, v
-
-    slots = [square, mean, velocity]
-    news = one_by_one(rule, parameters, slots, counters, table, ok, factor, gradients, border, weight_decay, frozen)
-    return shadowed(dict(zip(("parameters", "square", "mean", "velocity"), news, strict=True)), shadow, ok)
-
-
-def adam(
-    parameters, gradients, m, v, largest, table, counters, ok, factor, shadow=None, *,
-    border, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, decoupled=False, frozen=(),
-):  # fmt: skip
-    def rule(p, g, slots, scalars, decay):
-        lr, c1, c2 = scalars
-        g = g if decoupled else g + decay * p
-        first = beta1 * slots[0] + (1 - LONG(beta1)) * g
-        second = beta2 * slots[1] + (1 - LONG(beta2)) * g**2
-        most = second if slots[2] is None else max(second, slots[2])
-        move = (first / c1) / (np.sqrt(most / c2) + eps)
-        return p - lr * (move + decay * p if decoupled else move), first, second, most
-
-    slots = [m, v, largest]
-    news = one_by_one(rule, parameters, slots, counters, table, ok, factor, gradients, border, weight_decay, frozen)
-    return shadowed(dict(zip(("parameters", "m", "v", "largest"), news, strict=True)), shadow, ok)
+    return update
 
 
 def average(averaged, values, ok, *, decay):
@@ -345,11 +302,11 @@ def hits(output, target):
     return {"out": np.asarray([right])}
 
 
-ORACLES = {
+ORACLES = {name: rule_oracle(rule) for name, rule in RULES.items()} | {
     f.__name__: f
     for f in (
-        activation, activation_backward, adam, advance, affine, affine_backward, average, batch_norm,
+        activation, activation_backward, advance, affine, affine_backward, average, batch_norm,
         binary_cross_entropy, commit, dropout, dropout_backward, gather, gather_raw, hits, judge, mean_squared_error,
-        merge, moments, normalize, normalize_backward, rmsprop, sgd, softmax_cross_entropy, tally, total,
+        merge, moments, normalize, normalize_backward, softmax_cross_entropy, tally, total,
     )
 }  # fmt: skip

@@ -10,6 +10,7 @@ from bnengine.arrays.dtypes import LEAST, UNITS, arithmetic_name, is_narrow, uni
 from bnengine.arrays.namespaces import dtype_name, namespace
 from bnengine.errors import InputError
 from bnengine.ops import REGISTRY, Into, using
+from bnengine.ops.update import RULES
 from tests.ops.oracles import ORACLES, long
 from tests.support import require
 
@@ -46,9 +47,7 @@ OTHER_DTYPES = {
     ("softmax_cross_entropy", "value"): "arithmetic",
     ("binary_cross_entropy", "value"): "arithmetic",
     ("mean_squared_error", "value"): "arithmetic",
-    ("sgd", "shadow"): "storage",
-    ("rmsprop", "shadow"): "storage",
-    ("adam", "shadow"): "storage",
+    **{(name, "shadow"): "storage" for name in RULES},
     ("dropout", "keep"): "bool",
     ("gather", "target"): "of the target",
     ("gather", "weights"): "arithmetic",

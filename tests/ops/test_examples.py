@@ -7,6 +7,7 @@ import pytest
 
 from bnengine.ops import REGISTRY
 from bnengine.ops.activations import ACTIVATIONS
+from bnengine.ops.update import RULES
 
 DTYPES = ("float32", "float64")
 
@@ -46,7 +47,7 @@ STORED = {
     "activation": {0}, "activation_backward": {0, 1, 2}, "total": {0, 1}, "affine": {0, 1}, "dropout": {0},
     "affine_backward": {0, 1, 2, 3}, "dropout_backward": {0}, "moments": {0}, "normalize": {0, 4}, "batch_norm": {0, 3},
     "normalize_backward": {0, 1, 2, 6}, "softmax_cross_entropy": {0}, "binary_cross_entropy": {0},
-    "mean_squared_error": {0}, "hits": {0}, "sgd": {7}, "rmsprop": {9}, "adam": {9},
+    "mean_squared_error": {0}, "hits": {0}, **{name: {6 + len(rule.slots)} for name, rule in RULES.items()},
 }  # fmt: skip
 WIDEST = {"normalize": 1, "normalize_backward": 3}  # statistics
 
@@ -264,54 +265,44 @@ def test_both_verdicts_are_met(name):
     assert sorted(oks) == [[False]] * times + [[True]] * times
 
 
-VARIANTS = {
-    "sgd": {
-        "plain": {}, "momentum": {"momentum": 0.9}, "Nesterov": {"momentum": 0.9, "nesterov": True},
-        "weight decay": {"weight_decay": 0.1}, "frozen": {"momentum": 0.9, "frozen": ((3, 9), (40, 50))}, "skipped": {},
-    },
-    "rmsprop": {
-        "plain": {}, "centred": {}, "momentum": {"momentum": 0.9}, "eps inside": {"eps_inside": True, "eps": 1e-3},
-        "centred, inside, momentum": {"eps_inside": True, "eps": 1e-3, "momentum": 0.9},
-        "weight decay": {"weight_decay": 0.1}, "skipped": {},
-    },
-    "adam": {
-        "plain": {}, "AMSGrad": {}, "L2": {"weight_decay": 0.1}, "decoupled": {"weight_decay": 0.1, "decoupled": True},
-        "frozen": {"frozen": ((0, 7),)}, "skipped": {},
-    },
-}  # fmt: skip
-# Which of the state's slots are there, after parameters and gradients.
-SLOTS = {
-    ("sgd", "plain"): "-", ("sgd", "weight decay"): "-",
-    ("rmsprop", "plain"): "s--", ("rmsprop", "centred"): "sm-", ("rmsprop", "momentum"): "s-v",
-    ("rmsprop", "eps inside"): "s--", ("rmsprop", "weight decay"): "s--",
-    ("adam", "plain"): "mv-", ("adam", "L2"): "mv-", ("adam", "decoupled"): "mv-",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_variant_of_an_optimizer_is_met_and_a_skipped_step_with_nan(name, dtype):
-    found = examples(name, dtype)
-    assert {label: e.options for label, e in found.items()} == {
-        label: {"border": 30, **options} for label, options in VARIANTS[name].items()
-    }
+def test_optimizers_meet_typical_states_weight_decay_frozen_ranges_and_a_skipped_step_with_nan(name, dtype):
+    rule, found = RULES[name], examples(name, dtype)
     for label, example in found.items():
-        *arrays, table, counters, ok, factor = example.args
-        parameters, gradients, *slots = arrays
-        expected = SLOTS.get((name, label), "x" * len(slots))
-        assert [s is not None for s in slots] == [c != "-" for c in expected]
-        assert all(a.shape == (50,) and a.dtype == dtype for a in arrays if a is not None)
-        assert 0 < counters[1] < len(table) - 1
-        assert table.dtype == factor.dtype == dtype
-        assert np.all((table > 0.09) & (table < 1.01))
-        assert len(np.unique(table)) == table.size
-        assert 0 < factor[0] < 1
-        assert ok.tolist() == [label != "skipped"]
-        assert np.isnan(gradients).any() == (label == "skipped")
-        assert np.isfinite(parameters).all()
-        if name == "adam" and slots[2] is not None and label == "AMSGrad":
-            grown = REGISTRY["adam"](*example.args, **example.options).largest != slots[2]
-            assert grown.any()
-            assert not grown.all()
-        if name == "rmsprop" and slots[1] is not None:
-            assert np.all(slots[0] > 2 * slots[1] ** 2)
+        call = rule.call(*example.args)
+        arrays = [a for a in (call.parameters, call.gradients, *call.slots) if a is not None]
+        assert all(a.shape == (50,) and a.dtype == dtype for a in arrays)
+        assert call.table.shape == (3, rule.columns)
+        assert 0 < call.counters[1] < len(call.table) - 1
+        assert call.table.dtype == call.factor.dtype == dtype
+        assert np.all((call.table > 0.09) & (call.table < 1.01))
+        assert len(np.unique(call.table)) == call.table.size
+        assert 0 < call.factor[0] < 1
+        assert call.ok.tolist() == [label != "skipped"]
+        assert np.isnan(call.gradients).any() == (label == "skipped")
+        assert np.isfinite(call.parameters).all()
+        assert example.options["border"] == 30
+    options = [example.options for example in found.values()]
+    assert any(o.get("weight_decay") for o in options)
+    assert any(o.get("frozen") for o in options) or name == "rmsprop"
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_optimizers_meet_every_flag_every_setting_and_every_slot_there_and_not(name):
+    rule, found = RULES[name], examples(name)
+    for setting, default in rule.settings.items():
+        if type(default) is bool or default == 0:
+            assert any(e.options.get(setting, default) != default for e in found.values()), setting
+    for i, (slot, row) in enumerate(rule.slots.items()):
+        there = {e.args[2 + i] is not None for e in found.values()}
+        assert there == ({True, False} if row.on else {True}), slot
+
+
+def test_the_largest_square_of_amsgrad_grows_in_some_places_and_a_mean_is_far_below_its_square():
+    example = examples("adam")["AMSGrad"]
+    grown = REGISTRY["adam"](*example.args, **example.options).largest != example.args[4]
+    assert (grown.any(), grown.all()) == (True, False)
+    for one in examples("rmsprop").values():
+        _, _, square, mean, *_ = one.args
+        assert mean is None or np.all(square > 2 * mean**2)

@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from bnengine import ops
+from bnengine.ops import REGISTRY
+from bnengine.ops.update import RULES
 
 P, G, ONE = np.asarray([1.0, 2.0, 3.0]), np.asarray([4.0, np.nan, 6.0]), np.ones(1)
 
 
-@pytest.mark.parametrize(
-    ("op", "slots", "table"), [(ops.sgd, 1, [[0.1]]), (ops.rmsprop, 3, [[0.1]]), (ops.adam, 3, [[0.1, 0.5, 0.5]])]
-)
+@pytest.mark.parametrize("rule", RULES.values(), ids=lambda rule: rule.name)
 @pytest.mark.parametrize("frozen", [(), ((0, 1),), ((0, 1), (2, 3))])
-def test_a_skipped_step_changes_nothing_inside_or_outside_of_frozen_ranges(op, slots, table, frozen):
-    state = [np.full(3, 0.5 + i) for i in range(slots)]
+def test_a_skipped_step_changes_nothing_inside_or_outside_of_frozen_ranges(rule, frozen):
+    op, table = REGISTRY[rule.name], [[0.1, *(0.5 for _ in rule.scalars)]]
+    state = [np.full(3, 0.5 + i) for i in range(len(rule.slots))]
     counters = np.zeros(5, np.int64)
     for g in (G, np.ones(3)):
         skipped = op(P, g, *state, np.asarray(table), counters, np.asarray([False]), ONE, border=3, frozen=frozen)

@@ -6,7 +6,7 @@ earlier difference grows by what training does to it, which a test here measures
 steps. Together 6e-12 of the largest value of each array; TOLERANCE is the power of ten above.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -17,34 +17,14 @@ from bnengine.data import Batch
 from bnengine.layers import Activation, BatchNorm, Dense, Layer, Residual
 from bnengine.losses import SoftmaxCrossEntropy
 from bnengine.network.sequential import Sequential
-from bnengine.optim.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from bnengine.optim.optimizers import SGD, Adam, AdamW, Optimizer
 from bnengine.training.step import Average, Step
-from tests.peers.twin import STATE, Twin, array
+from tests.optimizers import TABLE, VARIANTS, moved
+from tests.peers.twin import Twin, array
 
 pytestmark = [pytest.mark.peers, pytest.mark.usefixtures("torch")]
 STEPS, ROWS, TOLERANCE, GROWTH = 50, 20, 1e-11, 10
 
-VARIANTS: dict[str, tuple[Optimizer, float]] = {
-    "SGD": (SGD(), 0.1),
-    "SGD, weight decay": (SGD(weight_decay=0.05), 0.1),
-    "SGD, momentum": (SGD(momentum=0.9), 0.03),
-    "SGD, Nesterov": (SGD(momentum=0.9, nesterov=True), 0.03),
-    "SGD, Nesterov, weight decay": (SGD(momentum=0.8, nesterov=True, weight_decay=0.05), 0.03),
-    "RMSprop": (RMSprop(), 3e-3),
-    "RMSprop, other share and eps": (RMSprop(rho=0.9, eps=1e-3), 3e-3),
-    "RMSprop, centred": (RMSprop(centred=True), 3e-3),
-    "RMSprop, momentum": (RMSprop(momentum=0.8), 1e-3),
-    "RMSprop, weight decay": (RMSprop(weight_decay=0.05), 3e-3),
-    "RMSprop, all": (RMSprop(rho=0.95, centred=True, momentum=0.8, weight_decay=0.05), 1e-3),
-    "Adam": (Adam(), 1e-2),
-    "Adam, other shares and eps": (Adam(beta1=0.8, beta2=0.95, eps=1e-3), 1e-2),
-    "Adam, L2": (Adam(weight_decay=0.05), 1e-2),
-    "AMSGrad": (Adam(beta2=0.9, amsgrad=True), 1e-2),
-    "AMSGrad, L2": (Adam(beta2=0.9, amsgrad=True, weight_decay=0.05), 1e-2),
-    "AdamW": (AdamW(), 1e-2),
-    "AdamW, strong decay": (AdamW(weight_decay=0.5), 1e-2),
-    "AdamW, AMSGrad": (AdamW(beta2=0.9, amsgrad=True, weight_decay=0.1), 1e-2),
-}
 EVERY = pytest.mark.parametrize("name", list(VARIANTS))
 
 
@@ -99,7 +79,6 @@ class Race:
         learning_rate: float,
         *,
         norm: bool = True,
-        rule: "Rule | None" = None,
         **options: Any,
     ) -> None:
         self.network = network(norm=norm)
@@ -108,7 +87,7 @@ class Race:
         self.twin = Twin(self.network)
         self.start = self.twin.values()
         self.rates = iter(rates(learning_rate))
-        self.theirs = self.twin.optimizer(optimizer) if rule is None else ByHand(self.twin, optimizer, rule)
+        self.theirs = self.twin.optimizer(optimizer) or ByHand(self.twin, optimizer)
         self.torch = self.twin.torch
 
     def advance(
@@ -143,7 +122,7 @@ class Race:
         state = self.step.state_dict()
         for slot in (name for name, flat in self.step.slots.items() if flat is not None):
             ours = {n: state[f"optimizer.{slot}.{n}"] for n in self.network.named_parameters()}
-            assert_close(ours, self.twin.state(self.theirs, slot), f"{what}, {slot}")
+            assert_close(ours, self.twin.state(self.theirs, slot, self.step.optimizer.name), f"{what}, {slot}")
 
     def moved(self) -> float:
         """By how much a value has moved at most."""
@@ -202,84 +181,34 @@ def test_a_rate_that_stays_needs_one_entry(optimizer: Optimizer, resumed: bool) 
         race.check(f"step {i + 1}")
 
 
-# -- what PyTorch has no twin of: its gradients, and a rule in a few lines of NumPy ------------------------------------
-
-Rule = Callable[[Any, np.ndarray, dict[str, Any]], np.ndarray]
+# -- what PyTorch has no twin of: its gradients, and the formula of the table ------------------------------------------
 
 
 class ByHand:
-    """The interface of an optimizer of PyTorch's over a rule: what to subtract, per unit of the learning rate."""
+    """The interface of an optimizer of PyTorch's over a formula."""
 
-    def __init__(self, twin: Twin, ours: Optimizer, rule: Rule) -> None:
-        self.twin, self.ours, self.rule = twin, ours, rule
+    def __init__(self, twin: Twin, ours: Optimizer) -> None:
+        self.twin, self.ours, self.steps = twin, ours, 0
         self.param_groups: list[dict[str, Any]] = [{}]
         self.trained = {n: t for n, t in twin.tensors.items() if t.requires_grad}
         self.kept: dict[Any, dict[str, Any]] = {t: {} for t in self.trained.values()}
 
     @property
     def state(self) -> dict[Any, dict[str, Any]]:
-        return {t: {STATE[n]: self.twin.tensor(v) for n, v in kept.items()} for t, kept in self.kept.items()}
+        names = TABLE[self.ours.name].state
+        return {t: {names.get(n, n): self.twin.tensor(v) for n, v in kept.items()} for t, kept in self.kept.items()}
 
     def zero_grad(self) -> None:
         for tensor in self.trained.values():
             tensor.grad = None
 
     def step(self) -> None:
+        self.steps += 1
         with self.twin.torch.no_grad():
             for name, tensor in self.trained.items():
-                p, g = array(tensor), array(tensor.grad)
-                decay = getattr(self.ours, "weight_decay", 0.0) if name.endswith(".W") else 0.0
-                move = self.rule(self.ours, g + decay * p, self.kept[tensor])
-                tensor.sub_(self.twin.tensor(self.param_groups[0]["lr"] * move))
-
-
-def rmsprop_inside(o: RMSprop, g: np.ndarray, kept: dict[str, Any]) -> np.ndarray:
-    """RMSprop with eps inside the square root, as Keras 3 has it."""
-    kept["square"] = o.rho * kept.get("square", 0) + (1 - o.rho) * g**2
-    square = kept["square"]
-    if o.centred:
-        kept["mean"] = o.rho * kept.get("mean", 0) + (1 - o.rho) * g
-        square = square - kept["mean"] ** 2
-    move = g / np.sqrt(square + o.eps)
-    if o.momentum:
-        kept["velocity"] = move = o.momentum * kept.get("velocity", 0) + move
-    return move
-
-
-def adam_uncorrected(o: Adam, g: np.ndarray, kept: dict[str, Any]) -> np.ndarray:
-    """Adam without bias correction."""
-    kept["m"] = o.beta1 * kept.get("m", 0) + (1 - o.beta1) * g
-    kept["v"] = o.beta2 * kept.get("v", 0) + (1 - o.beta2) * g**2
-    second = kept["v"]
-    if o.amsgrad:
-        kept["largest"] = second = np.maximum(kept.get("largest", 0), second)
-    return kept["m"] / (np.sqrt(second) + o.eps)
-
-
-BY_HAND: dict[str, tuple[Optimizer, float, Rule]] = {
-    "RMSprop, eps inside": (RMSprop(eps=1e-6, eps_placement="inside"), 3e-3, rmsprop_inside),
-    "RMSprop, eps inside, all": (
-        RMSprop(rho=0.95, eps=1e-4, eps_placement="inside", centred=True, momentum=0.8, weight_decay=0.05),
-        1e-3,
-        rmsprop_inside,
-    ),
-    "Adam, no bias correction": (Adam(bias_correction=False), 3e-3, adam_uncorrected),
-    "AMSGrad, L2, no bias correction": (
-        Adam(beta2=0.9, amsgrad=True, bias_correction=False, weight_decay=0.05),
-        3e-3,
-        adam_uncorrected,
-    ),
-}
-
-
-@pytest.mark.parametrize("name", list(BY_HAND))
-def test_fifty_steps_of_a_rule_by_hand(name: str) -> None:
-    optimizer, learning_rate, rule = BY_HAND[name]
-    race = Race(optimizer, learning_rate, rule=rule)
-    for i, batch in enumerate(batches()):
-        race.advance(batch)
-        race.check(f"step {i + 1}")
-    assert race.moved() > 0.1
+                p, g, rate = array(tensor), array(tensor.grad), self.param_groups[0]["lr"]
+                new = moved(self.ours, p, g, rate, self.steps, self.kept[tensor], decays=name.endswith(".W"))
+                tensor.copy_(self.twin.tensor(new))
 
 
 # -- clipping, accumulation, averaging ---------------------------------------------------------------------------------

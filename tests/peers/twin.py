@@ -7,14 +7,10 @@ import numpy as np
 
 from bnengine import layers as bn
 from bnengine.network.sequential import Sequential
-from bnengine.optim.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from bnengine.optim.optimizers import Optimizer
 from tests.activations import ORACLES
+from tests.optimizers import TABLE
 from tests.support import require
-
-STATE = {  # our slots of an optimizer's state, and PyTorch's
-    "velocity": "momentum_buffer", "square": "square_avg", "mean": "grad_avg",
-    "m": "exp_avg", "v": "exp_avg_sq", "largest": "max_exp_avg_sq",
-}  # fmt: skip
 
 
 def array(tensor: Any) -> np.ndarray:
@@ -118,10 +114,10 @@ class Twin:
         """Gradients of the parameters by our names, in our orientation."""
         return {n: _turned(n, array(t.grad)) for n, t in self.tensors.items() if t.requires_grad}
 
-    def state(self, optimizer: Any, ours: str) -> dict[str, np.ndarray]:
-        """One slot of an optimizer's state by our names."""
+    def state(self, optimizer: Any, ours: str, name: str) -> dict[str, np.ndarray]:
+        """One slot of the state of the optimizer `name` by our names."""
         trained = {n: t for n, t in self.tensors.items() if t.requires_grad}
-        return {n: _turned(n, array(optimizer.state[t][STATE[ours]])) for n, t in trained.items()}
+        return {n: _turned(n, array(optimizer.state[t][TABLE[name].state.get(ours, ours)])) for n, t in trained.items()}
 
     def groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Parameter groups that decay the weights, and leave gamma, beta and biases alone."""
@@ -131,17 +127,12 @@ class Twin:
         return [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
     def optimizer(self, ours: Optimizer) -> Any:
-        """PyTorch's optimizer of the same hyperparameters."""
-        optim = self.torch.optim
-        assert isinstance(ours, SGD | RMSprop | Adam)
-        groups = self.groups(ours.weight_decay)
-        if isinstance(ours, SGD):
-            return optim.SGD(groups, lr=1.0, momentum=ours.momentum, nesterov=ours.nesterov)
-        if isinstance(ours, RMSprop):
-            options = {"alpha": ours.rho, "eps": ours.eps, "centered": ours.centred, "momentum": ours.momentum}
-            return optim.RMSprop(groups, lr=1.0, **options)
-        cls = optim.AdamW if isinstance(ours, AdamW) else optim.Adam
-        return cls(groups, lr=1.0, betas=(ours.beta1, ours.beta2), eps=ours.eps, amsgrad=ours.amsgrad)
+        """PyTorch's optimizer of the same hyperparameters; None where it has none."""
+        found = TABLE[ours.name].torch(self.torch.optim, ours)
+        if found is None:
+            return None
+        cls, options = found
+        return cls(self.groups(getattr(ours, "weight_decay", 0.0)), lr=1.0, **options)
 
 
 def _turned(name: str, values: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import pytest
 import bnengine as bn
 from bnengine.data import Batch
 from bnengine.errors import CheckpointError
+from bnengine.optim.optimizers import OPTIMIZERS
 from bnengine.training import Step
 from tests.training.support import After, blobs, net, network_bits, outcome, trainer
 
@@ -41,7 +42,7 @@ def test_digits_are_learnt_as_well_in_16_bits_as_in_32(name, require):
     assert record["skipped_steps"] == 0
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "rmsprop", "adamw"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_the_shadow_is_the_rounded_parameters_after_every_step_and_the_average_after_none(optimizer, precision):
     network = net(precision=precision)
     network.freeze("parameters", "0.W")

@@ -7,20 +7,14 @@ import pytest
 
 import bnengine as bn
 from bnengine.errors import CheckpointError, InputError
+from bnengine.optim import optimizers as optim
 from bnengine.optim.schedules import Constant, Cosine, OneCycle, Plateau, Step, WarmUp
 from bnengine.storage import checkpoint
 from bnengine.training import EarlyStopping
+from tests.optimizers import FULL
 from tests.training.support import After, Rows, blobs, net, outcome, trainer
 
-OPTIMIZERS = {
-    "sgd": bn.SGD(),
-    "momentum": bn.SGD(momentum=0.9, weight_decay=0.01),
-    "nesterov": bn.SGD(momentum=0.9, nesterov=True),
-    "rmsprop": bn.RMSprop(centred=True, momentum=0.5),
-    "adam": bn.Adam(),
-    "amsgrad": bn.Adam(amsgrad=True),
-    "adamw": bn.AdamW(),
-}
+OPTIMIZERS = {repr(one): one for one in [*(cls() for cls in optim.OPTIMIZERS.values()), *FULL]}
 SCHEDULES = {
     "constant": lambda: Constant(0.02),
     "step": lambda: Step(0.02, 7, 0.5),

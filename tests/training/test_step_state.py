@@ -8,18 +8,12 @@ from bnengine.errors import InputError
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout
 from bnengine.losses import SoftmaxCrossEntropy
 from bnengine.network.sequential import Sequential
-from bnengine.optim.optimizers import SGD, Adam, AdamW, RMSprop
+from bnengine.optim.optimizers import Adam
 from bnengine.training.step import Average
 from tests.network.support import batch, bits, cut, step_of
+from tests.optimizers import EVERY
 
 RATES = [0.02 / (1 + 0.1 * i) for i in range(20)]
-OPTIMIZERS = [
-    SGD(),
-    SGD(momentum=0.9, nesterov=True, weight_decay=0.01),
-    RMSprop(centred=True, momentum=0.9, eps_placement="inside"),
-    Adam(amsgrad=True),
-    AdamW(),
-]
 
 
 def fresh(optimizer, dtype="float32", **options):
@@ -63,7 +57,7 @@ def test_the_place_in_the_schedule_is_not_state_but_the_step_count_is():
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: f"{o.name}-{len(o.slots())}-{o.weight_decay}")
+@pytest.mark.parametrize("optimizer", EVERY, ids=repr)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_ten_steps_and_ten_more_from_saved_state_are_twenty(optimizer, dtype):
     whole, first = fresh(optimizer, dtype), fresh(optimizer, dtype)

@@ -6,16 +6,10 @@ import pytest
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Residual
 from bnengine.losses import MeanSquaredError
 from bnengine.network.sequential import Sequential
-from bnengine.optim.optimizers import SGD, Adam, AdamW, RMSprop
+from bnengine.optim.optimizers import Adam
 from bnengine.training.step import Average
 from tests.network.support import batch, bits, cut, running, step_of
-
-OPTIMIZERS = [
-    SGD(momentum=0.9, nesterov=True, weight_decay=0.01),
-    RMSprop(centred=True, momentum=0.9, weight_decay=0.01),
-    Adam(amsgrad=True, weight_decay=0.01),
-    AdamW(),
-]
+from tests.optimizers import FULL
 
 
 def ready(rng, optimizer=None, dtype="float64", **options):
@@ -38,7 +32,7 @@ def poisoned(good, place, value):
     return good._replace(**{place: array})
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: o.name)
+@pytest.mark.parametrize("optimizer", FULL, ids=lambda o: o.name)
 @pytest.mark.parametrize(
     ("place", "value"), [("x", np.nan), ("x", np.inf), ("x", -np.inf), ("y", np.nan), ("y", np.inf)]
 )
@@ -126,7 +120,7 @@ def test_with_frozen_statistics_a_batch_that_is_not_finite_is_skipped_all_the_sa
     assert not step.report().ok
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: o.name)
+@pytest.mark.parametrize("optimizer", FULL, ids=lambda o: o.name)
 def test_bad_steps_between_good_ones_leave_no_trace(optimizer):
     results = []
     for interrupted in (False, True):
@@ -164,7 +158,7 @@ def test_in_float32_everything_is_as_transactional(rng):
 
 
 def test_the_padding_of_the_buffers_stays_zero_through_good_and_bad_steps(rng):
-    step, good = ready(rng, OPTIMIZERS[2])
+    step, good = ready(rng, Adam(amsgrad=True, weight_decay=0.01))
     for _ in range(10):
         step([good])
         step([poisoned(good, "x", np.nan)])

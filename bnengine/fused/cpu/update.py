@@ -1,20 +1,29 @@
 """What ends an optimizer step: judge, the optimizers' rules, averages and counts. Flat arrays are cut anywhere."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from ... import ops
 from ..._typing import Array
 from ...ops.judge import Verdict
-from ...ops.update import AdamState, Advanced, Ranges, RmspropState, SgdState
+from ...ops.update import Advanced, Ranges, Rule
 from ...runtime.memory import Outputs
+from ...runtime.op import Launcher, Op
 from ...runtime.plan import ROWS
 from .._launch import absent
-from ._launch import Cut, cut_flat, kernel, output, ready
+from .._update import of_rules
+from ._launch import Cut, cut_flat, kernel, output, ready, version
 
 CHUNK = 4096  # gradients that have one sum of squares
 
 
+def _version(op: Op[Any]) -> Callable[[Launcher], Launcher]:
+    return version(op, "int64")  # counters are whole numbers
+
+
+@_version(ops.judge)
 def judge(
     to: Outputs, loss: Array, gradients: Array, proposals: Array, scaling: Array | None = None, *,
     clip: float | None = None, growth: float = 2.0, backoff: float = 0.5, every: int = 2000,
@@ -45,66 +54,33 @@ def judge(
     return Verdict(*out)._replace(scaling=new)
 
 
-def sgd(
-    to: Outputs, parameters: Array, gradients: Array, velocity: Array | None,
-    table: Array, counters: Array, ok: Array, factor: Array, shadow: Array | None = None, *,
-    border: int, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0, frozen: Ranges = (),
-) -> SgdState:  # fmt: skip
-    """Plain, with momentum, or Nesterov's."""
-    slots, settings = {"velocity": velocity}, (weight_decay, momentum)
-    return SgdState(*_update(to, "sgd", parameters, gradients, slots, (table, counters, ok, factor), shadow, border,
-                             frozen, nesterov, settings))  # fmt: skip
-
-
-def rmsprop(
-    to: Outputs, parameters: Array, gradients: Array, square: Array, mean: Array | None, velocity: Array | None,
-    table: Array, counters: Array, ok: Array, factor: Array, shadow: Array | None = None, *,
-    border: int, rho: float = 0.99, eps: float = 1e-8, eps_inside: bool = False,
-    momentum: float = 0.0, weight_decay: float = 0.0, frozen: Ranges = (),
-) -> RmspropState:  # fmt: skip
-    """Plain, centred, with momentum, eps inside the root or beside it."""
-    slots = {"square": square, "mean": mean, "velocity": velocity}
-    settings = (weight_decay, rho, eps, momentum)
-    return RmspropState(*_update(to, "rmsprop", parameters, gradients, slots, (table, counters, ok, factor), shadow,
-                                 border, frozen, eps_inside, settings))  # fmt: skip
-
-
-def adam(
-    to: Outputs, parameters: Array, gradients: Array, m: Array, v: Array, largest: Array | None,
-    table: Array, counters: Array, ok: Array, factor: Array, shadow: Array | None = None, *,
-    border: int, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8,
-    weight_decay: float = 0.0, decoupled: bool = False, frozen: Ranges = (),
-) -> AdamState:  # fmt: skip
-    """Adam, AMSGrad, AdamW."""
-    slots = {"m": m, "v": v, "largest": largest}
-    settings = (weight_decay, beta1, beta2, eps)
-    return AdamState(*_update(to, "adam", parameters, gradients, slots, (table, counters, ok, factor), shadow, border,
-                              frozen, decoupled, settings))  # fmt: skip
-
-
 def _update(
-    to: Outputs, rule: str, parameters: Array, gradients: Array, slots: dict[str, Array | None],
-    control: tuple[Array, Array, Array, Array], shadow: Array | None, border: int, frozen: Ranges, flag: bool,
-    settings: tuple[float, ...],
-) -> list[Any]:  # fmt: skip
+    to: Outputs, rule: Rule, *args: Any, border: int, weight_decay: float = 0.0, decoupled: bool = False,
+    frozen: Ranges = (), **settings: Any,
+) -> Any:  # fmt: skip
     """One launch over the flat buffers: the new parameters, slots and shadow, None for one that is not there."""
-    dtype = parameters.dtype
-    table, counters, ok, factor = control
+    rule.check(settings)
+    call = rule.call(*args)
+    dtype, table = call.parameters.dtype, call.table
+    old = {"parameters": call.parameters, **dict(zip(rule.slots, call.slots, strict=True))}
     control = (
-        ready(to, table, dtype), ready(to, counters, np.int64), ready(to, ok, np.bool_), ready(to, factor, dtype)
+        ready(to, table, dtype), ready(to, call.counters, np.int64), ready(to, call.ok, np.bool_),
+        ready(to, call.factor, dtype),
     )  # fmt: skip
-    reads = [ready(to, a, dtype) for a in (parameters, gradients, *slots.values())]
-    old = {"parameters": parameters, **slots}
-    writes = [None if a is None else output(to, name, a.shape, dtype, parameters) for name, a in old.items()]
+    reads = [ready(to, a, dtype) for a in (call.parameters, call.gradients, *call.slots)]
+    writes = [None if a is None else output(to, name, a.shape, dtype, call.parameters) for name, a in old.items()]
     absent(to, *(name for name, a in old.items() if a is None))
-    along = cut_flat(parameters.size, parameters.itemsize)
+    along = cut_flat(call.parameters.size, call.parameters.itemsize)
     ranges = sorted((int(begin), int(end)) for begin, end in frozen)
-    numbers = (table.shape[0], int(border), int(flag), len(ranges), *(end for pair in ranges for end in pair))
-    run = kernel(rule, parameters, cut=along)
-    to.launch(
-        run, whole=control, reads=reads, writes=writes, scalars=(*numbers, *map(float, settings)), split=along.split
-    )
-    return [*writes, _shadowed(to, shadow, ok, writes[0])]
+    numbers = (*table.shape, int(border), int(decoupled), *map(int, rule.flags(settings)))
+    pairs = (len(ranges), *(end for pair in ranges for end in pair))
+    scalars = (*numbers, *pairs, float(weight_decay), *rule.numbers(settings))
+    run = kernel(rule.name, call.parameters, cut=along)
+    to.launch(run, whole=control, reads=reads, writes=writes, scalars=scalars, split=along.split)
+    return rule.state(*writes, _shadowed(to, call.shadow, call.ok, writes[0]))
+
+
+of_rules(_version, _update)
 
 
 def _shadowed(to: Outputs, shadow: Array | None, ok: Array, parameters: Array) -> Array | None:
@@ -123,6 +99,7 @@ def rounded(ok: Array, parameters: Array, shadow: Array, out: Array) -> None:
         out[...] = parameters if ok[0] else shadow
 
 
+@_version(ops.average)
 def average(to: Outputs, averaged: Array, values: Array, ok: Array, *, decay: float) -> Array:
     """a <- decay a + (1 - decay) values, where ok."""
     averaged, ok = ready(to, averaged), ready(to, ok, np.bool_)
@@ -135,6 +112,7 @@ def average(to: Outputs, averaged: Array, values: Array, ok: Array, *, decay: fl
     return out
 
 
+@_version(ops.advance)
 def advance(to: Outputs, counters: Array, ok: Array, cursor: Array | None = None, *, rows: int = 0) -> Advanced:
     """The counters and the cursor after one more step."""
     ok, counters, cursor = ready(to, ok, np.bool_), ready(to, counters, np.int64), ready(to, cursor, np.int64)
@@ -146,6 +124,7 @@ def advance(to: Outputs, counters: Array, ok: Array, cursor: Array | None = None
     return out
 
 
+@_version(ops.tally)
 def tally(to: Outputs, sums: Array, value: Array, normaliser: Array, hits: Array, ok: Array, *, rows: int) -> Array:
     """The sums of an epoch so far."""
     value, ok = ready(to, value), ready(to, ok, np.bool_)

@@ -1,21 +1,30 @@
 """What ends an optimizer step: judge, the optimizers' rules, averages and counts."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from ... import ops
 from ..._typing import Array
 from ...ops.judge import Verdict
-from ...ops.update import AdamState, Advanced, Ranges, RmspropState, SgdState
+from ...ops.update import Advanced, Ranges, Rule
 from ...runtime.memory import Outputs
+from ...runtime.op import Launcher, Op
 from .._launch import absent, copied
+from .._update import of_rules
 from . import _load
-from ._launch import arrivals, flags, flat_grid, indices, kernel, output, ready, reals, vector_of
+from ._launch import FULL, arrivals, flags, flat_grid, indices, kernel, output, ready, reals, vector_of, version
 from ._launch import storage as storage_of
 
 FILE = "update.cu"
 
 
+def _version(op: Op[Any]) -> Callable[[Launcher], Launcher]:
+    return version(op, (*FULL, "int64"))  # counters are whole numbers
+
+
+@_version(ops.judge)
 def judge(
     to: Outputs, loss: Array, gradients: Array, proposals: Array, scaling: Array | None = None, *,
     clip: float | None = None, growth: float = 2.0, backoff: float = 0.5, every: int = 2000,
@@ -40,71 +49,39 @@ def judge(
     return Verdict(*out)._replace(scaling=new)
 
 
-def sgd(
-    to: Outputs, parameters: Array, gradients: Array, velocity: Array | None,
-    table: Array, counters: Array, ok: Array, factor: Array, shadow: Array | None = None, *,
-    border: int, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0, frozen: Ranges = (),
-) -> SgdState:  # fmt: skip
-    """Plain, with momentum, or Nesterov's."""
-    slots, settings = {"velocity": velocity}, (*reals(momentum, weight_decay), *flags(nesterov))
-    return SgdState(*_update(to, "sgd", parameters, gradients, slots, (table, counters, ok, factor), shadow, border,
-                             frozen, settings))  # fmt: skip
-
-
-def rmsprop(
-    to: Outputs, parameters: Array, gradients: Array, square: Array, mean: Array | None, velocity: Array | None,
-    table: Array, counters: Array, ok: Array, factor: Array, shadow: Array | None = None, *,
-    border: int, rho: float = 0.99, eps: float = 1e-8, eps_inside: bool = False,
-    momentum: float = 0.0, weight_decay: float = 0.0, frozen: Ranges = (),
-) -> RmspropState:  # fmt: skip
-    """Plain, centred, with momentum, eps inside the root or beside it."""
-    slots = {"square": square, "mean": mean, "velocity": velocity}
-    settings = (*reals(rho, eps, momentum, weight_decay), *flags(eps_inside))
-    return RmspropState(*_update(to, "rmsprop", parameters, gradients, slots, (table, counters, ok, factor), shadow,
-                                 border, frozen, settings))  # fmt: skip
-
-
-def adam(
-    to: Outputs, parameters: Array, gradients: Array, m: Array, v: Array, largest: Array | None,
-    table: Array, counters: Array, ok: Array, factor: Array, shadow: Array | None = None, *,
-    border: int, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8,
-    weight_decay: float = 0.0, decoupled: bool = False, frozen: Ranges = (),
-) -> AdamState:  # fmt: skip
-    """Adam, AMSGrad, AdamW."""
-    slots = {"m": m, "v": v, "largest": largest}
-    settings = (*reals(beta1, beta2, eps, weight_decay), *flags(decoupled))
-    return AdamState(*_update(to, "adam", parameters, gradients, slots, (table, counters, ok, factor), shadow, border,
-                              frozen, settings))  # fmt: skip
-
-
 def _update(
-    to: Outputs, rule: str, parameters: Array, gradients: Array, slots: dict[str, Array | None],
-    control: tuple[Array, Array, Array, Array], shadow: Array | None, border: int, frozen: Ranges,
-    settings: tuple[Any, ...],
-) -> list[Any]:  # fmt: skip
+    to: Outputs, rule: Rule, *args: Any, border: int, weight_decay: float = 0.0, decoupled: bool = False,
+    frozen: Ranges = (), **settings: Any,
+) -> Any:  # fmt: skip
     """One launch over the flat buffers: the new parameters, slots and shadow, None for one that is not there.
 
     Where the step is not ok the shadow is not written: it is the one that stands in the destination, or a copy.
     """
-    dtype = parameters.dtype
-    table, counters, ok, factor = control
+    rule.check(settings)
+    call = rule.call(*args)
+    p, dtype = call.parameters, call.parameters.dtype
+    old = {"parameters": p, **dict(zip(rule.slots, call.slots, strict=True))}
     control = (
-        ready(to, table, dtype), ready(to, counters, np.int64), ready(to, ok, np.bool_), ready(to, factor, dtype)
+        ready(to, call.table, dtype), ready(to, call.counters, np.int64), ready(to, call.ok, np.bool_),
+        ready(to, call.factor, dtype),
     )  # fmt: skip
-    reads = [ready(to, a, dtype) for a in (parameters, gradients, *slots.values())]
-    old = {"parameters": parameters, **slots}
-    writes = [None if a is None else output(to, name, a.shape, dtype, parameters) for name, a in old.items()]
+    reads = [ready(to, a, dtype) for a in (p, call.gradients, *call.slots)]
+    writes = [None if a is None else output(to, name, a.shape, dtype, p) for name, a in old.items()]
     absent(to, *(name for name, a in old.items() if a is None))
-    writes.append(_shadow(to, shadow))
-    vector = vector_of(parameters, None, *reads, *writes)
-    narrow = () if shadow is None else (storage_of(shadow),)
+    writes.append(_shadow(to, call.shadow))
+    vector = vector_of(p, None, *reads, *writes)
+    narrow = () if call.shadow is None else (storage_of(call.shadow),)
     run = kernel(
-        parameters, FILE, rule, storage_of(parameters), vector, *narrow,
-        grid=flat_grid(parameters, parameters.size, vector), bound=((4, _ranges(frozen, parameters)),),
+        p, FILE, rule.name, storage_of(p), vector, *narrow,
+        grid=flat_grid(p, p.size, vector), bound=((4, _ranges(frozen, p)),),
     )  # fmt: skip
-    scalars = (*indices(parameters.size, table.shape[0], len(frozen), border), *settings)
-    to.launch(run, whole=control, reads=reads, writes=writes, scalars=scalars)
-    return writes
+    sizes = indices(p.size, *call.table.shape, len(frozen), border)
+    options = (*reals(weight_decay, *rule.numbers(settings)), *flags(*rule.flags(settings), decoupled))
+    to.launch(run, whole=control, reads=reads, writes=writes, scalars=(*sizes, *options))
+    return rule.state(*writes)
+
+
+of_rules(_version, _update)
 
 
 def _shadow(to: Outputs, shadow: Array | None) -> Array | None:
@@ -131,6 +108,7 @@ def _ranges(frozen: Ranges, like: Array) -> Array:
 _uploaded: dict[tuple[Ranges, int], Array] = {}
 
 
+@_version(ops.average)
 def average(to: Outputs, averaged: Array, values: Array, ok: Array, *, decay: float) -> Array:
     """a <- decay a + (1 - decay) values, where ok."""
     averaged, ok = ready(to, averaged), ready(to, ok, np.bool_)
@@ -145,6 +123,7 @@ def average(to: Outputs, averaged: Array, values: Array, ok: Array, *, decay: fl
     return out
 
 
+@_version(ops.advance)
 def advance(to: Outputs, counters: Array, ok: Array, cursor: Array | None = None, *, rows: int = 0) -> Advanced:
     """The counters and the cursor after one more step."""
     ok, counters, cursor = ready(to, ok, np.bool_), ready(to, counters, np.int64), ready(to, cursor, np.int64)
@@ -156,6 +135,7 @@ def advance(to: Outputs, counters: Array, ok: Array, cursor: Array | None = None
     return out
 
 
+@_version(ops.tally)
 def tally(to: Outputs, sums: Array, value: Array, normaliser: Array, hits: Array, ok: Array, *, rows: int) -> Array:
     """The sums of an epoch so far."""
     value, ok = ready(to, value), ready(to, ok, np.bool_)

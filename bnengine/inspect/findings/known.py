@@ -109,9 +109,8 @@ class Known:
 
     @property
     def adaptive(self) -> bool:
-        """Whether the optimizer divides by the gradient's size, as Adam and RMSprop do."""
-        slots = {} if self.optimizer is None else self.optimizer.slots()
-        return slots.get("v", False) or slots.get("square", False)
+        """Whether the size of a step does not follow the gradient's, as in Adam and RMSprop."""
+        return self.optimizer is not None and self.optimizer.scale_free
 
     @property
     def last_batch(self) -> int | None:

@@ -37,21 +37,22 @@ import numpy as np
 from ..._typing import Array
 from ...arrays.dtypes import LEAST, unit_stored
 from ...contracts.activations import sensitivity_of
+from ...contracts.update import by_new_state
 from ...ops import Into, Op, merge
 from ...ops.activations import ACTIVATIONS, activate, derivative
+from ...ops.update import RULES
 from ...runtime.memory import Arena
 from .draws import Signs
 
 UNDERFLOW = {2.0**-24: 2.0**10 * 2.0**-126, 2.0**-53: 10 * 2.0**-1074}
-SQUARES = {"v", "square", "largest"}  # states that rounding never leaves below 0
-TINY = 2.0**-1022  # where nothing ever moved, 0 / TINY is 0
+SQUARES = {name for rule in RULES.values() for name, slot in rule.slots.items() if slot.square}
 LOSSES = ("softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error")
 Y_OF = {"activation_backward": 2, "affine_backward": 3, "normalize_backward": 2}  # where their output y stands
 STORED = {
     **dict.fromkeys(("affine", "normalize", "activation", "activation_backward", "total"), ("out",)),
     **dict.fromkeys(("dropout", "dropout_backward"), ("out",)),
     **dict.fromkeys(LOSSES, ("dlogits",)),
-    **dict.fromkeys(("sgd", "rmsprop", "adam"), ("shadow",)),
+    **dict.fromkeys(RULES, ("shadow",)),
     "batch_norm": ("y",),
     "affine_backward": ("dx",),
     "normalize_backward": ("dx", "dadd"),
@@ -79,17 +80,10 @@ def bound_of(
     `storage`: the dtype of activations, if it is one of 16 bits.
     """
     walk = 1 + np.sqrt(_summed(op, args)) / 10 if u == 2.0**-53 else 1.0
-    decoupled = options.get("weight_decay", 0.0) if options.get("decoupled") else 0.0
-    plain = {**options, "weight_decay": 0.0} if decoupled else options
     stored = unit_stored(storage)
-    if stored and op.between:
-        plain = {**plain, "between": stored}
+    between = {"between": stored} if stored and op.between else {}
     with np.errstate(all="ignore"):
-        found = fields(op, op.contract.bound(u * walk, *_settled(op, args, options, result), **plain))
-    if decoupled:  # p - lr (move + decay p): what the second term adds, with the factor of adam's bound
-        p, lr = args[0], args[5][:, 0].max()
-        more = 20 * u * lr * decoupled * np.abs(p)
-        found |= {name: found[name] + more for name in ("parameters", "shadow") if found[name] is not None}
+        found = fields(op, op.contract.bound(u * walk, *_settled(op, args, options, result), **options, **between))
     if stored:
         values = fields(op, result)
         for name in [n for n in STORED.get(op.name, ()) if values[n] is not None]:
@@ -124,12 +118,7 @@ def _settled(op: Op[Any], args: tuple[Any, ...], options: dict[str, Any], result
     kind, slope = options.get("activation", options.get("kind", "identity")), options.get("slope")
     if op.name in Y_OF and _steps(kind, slope) and not sensitivity_of(kind, slope).curvature:
         return (derivative(args[0], args[Y_OF[op.name]], kind, slope), *args[1:])
-    if op.name == "adam":  # sqrt(0.9 v / c2)
-        return (*args[:3], np.maximum(result.v, TINY) / 0.9, *args[4:])
-    if op.name == "rmsprop":  # sqrt(0.5 s)
-        spread = result.square - (0 if result.mean is None else result.mean**2)
-        return (*args[:2], np.maximum(2 * spread, TINY), *args[3:])
-    return args
+    return by_new_state(op, args, result)
 
 
 class Perturbed(Arena):

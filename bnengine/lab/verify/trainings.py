@@ -4,28 +4,10 @@ from dataclasses import fields
 
 from ...layers import Activation, BatchNorm, Dense, Dropout, Layer, Residual
 from ...losses import SoftmaxCrossEntropy
-from ...optim.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from ...optim.optimizers import OPTIMIZERS, Adam, AdamW, Optimizer
 from .steps import Training
 
 STEPS, QUICK_STEPS = 50, 3
-
-OPTIMIZERS: tuple[Optimizer, ...] = (
-    SGD(),
-    SGD(weight_decay=0.01),
-    SGD(momentum=0.9),
-    SGD(momentum=0.9, nesterov=True, weight_decay=0.01),
-    RMSprop(),
-    RMSprop(centred=True),
-    RMSprop(momentum=0.9, weight_decay=0.01),
-    RMSprop(eps=1e-3, eps_placement="inside"),
-    RMSprop(eps=1e-3, eps_placement="inside", centred=True, momentum=0.9),
-    Adam(),
-    Adam(amsgrad=True),
-    Adam(bias_correction=False),
-    Adam(weight_decay=0.01),
-    AdamW(),
-    AdamW(amsgrad=True, bias_correction=False),
-)
 
 
 def _small() -> tuple[Layer, ...]:
@@ -46,7 +28,8 @@ def _residual() -> tuple[Layer, ...]:
 def optimizer_trainings(quick: bool) -> list[Training]:
     """Each variant of each optimizer; one of them clipped, with frozen weights and statistics batch by batch."""
     steps = 2 if quick else 4
-    made = [Training(f"optimizer {_label(one)}", _small, one, steps, (32,)) for one in OPTIMIZERS]
+    every = [cls(**options) for cls in OPTIMIZERS.values() for options in cls.variants]
+    made = [Training(f"optimizer {_label(one)}", _small, one, steps, (32,)) for one in every]
     options = {"clip_norm": 0.5, "statistics": "per_micro_batch"}
     special = "optimizer Adam, clipped, weights of layer 0 frozen, two micro-batches"
     return [*made, Training(special, _small, Adam(), steps, (20, 12), options, frozen=("0.W",))]
