@@ -163,7 +163,8 @@ def outputs() -> dict[str, Any]:
     for name, arguments in COMMANDS.items():
         found[name] = numbers(json.loads(call(*arguments)))
     call("predict", "runs/finished", "data/flowers.csv", "-o", "labels.csv")
-    found["labels"] = of_value(Path("labels.csv").read_text())
+    lines = Path("labels.csv").read_text().splitlines()
+    found["labels"] = {"labels": of_value([line.split(",")[0] for line in lines]), "probabilities": of_value(lines)}
     found["recalibrated"] = of_checkpoint(Path("runs/finished/recalibrated.safetensors"))
     return found
 
