@@ -76,12 +76,9 @@ __all__ = [
     "TrainingFailed",
     "__version__",
     "available_backends",
-    "bench",
     "contracts",
     "data",
-    "explain",
     "get_backend",
-    "inspect",
     "layers",
     "load",
     "load_digits",
@@ -90,10 +87,8 @@ __all__ = [
     "ops",
     "optimizers",
     "predict",
-    "report",
     "save",
     "schedules",
     "threads",
-    "verify",
 ]
-__all__ += optimizers.__all__
+__all__ += [*optimizers.__all__, *_LAZY]
