@@ -53,7 +53,7 @@ def test_infinities_have_their_limits_nan_passes_and_zero_keeps_its_sign(kind, d
     with np.errstate(invalid="ignore"):
         y = ops.activation(x, kind=kind, slope=0.3)
     assert y.dtype == dtype
-    np.testing.assert_array_equal(y[:3], [*ORACLES[kind].limits, np.nan])
+    np.testing.assert_array_equal(y[:3], np.asarray([*ORACLES[kind].limits, np.nan], dtype))
     at_zero = float(ORACLES[kind].value(LONG(0), 0.3))
     np.testing.assert_allclose(y[3:], [at_zero, at_zero], rtol=2.0**-24)
     if at_zero == 0:
@@ -79,7 +79,7 @@ def test_the_largest_curvature_is_reached(kind):
     z = np.linspace(-8, 8, 16001, dtype=LONG)
     steps = np.abs(np.diff(ORACLES[kind].derivative(z, 0.3))) / np.diff(z)
     sensitivity = sensitivity_of(kind, 0.3)
-    smooth = np.all([np.abs(z[:-1] - kink) > 0.01 for kink in sensitivity.kinks], axis=0)
+    smooth = np.all([(z[1:] < kink) | (kink < z[:-1]) for kink in sensitivity.kinks], axis=0)
     assert np.max(steps[smooth]) == pytest.approx(sensitivity.curvature, rel=0.01)
 
 
