@@ -83,7 +83,7 @@ def fold(network: Sequential, *, limit: float = LIMIT, probe: Any = None) -> Fol
     x = _probe(network, probe)
     expected = _host(network, network.predict(x))
     maker = _Maker(network)
-    layers = maker.sequence(network.given, "")
+    layers = maker.sequence(network.layers, "")
     own: dict[str, Any] = {"dtype": network.dtype, "precision": network.precision, "seed": network.seed}
     made = Sequential(*layers, backend=network.backend, **own)
     made.preprocessing = network.preprocessing
@@ -129,7 +129,7 @@ class _Maker:
 
     def __init__(self, network: Sequential) -> None:
         self.network = network
-        used = [id(layer) for _, layer in walk(network.given)]
+        used = [id(layer) for _, layer in walk(network.layers)]
         self.twice = {one for one in used if used.count(one) > 1}
         self.values: dict[Handle, Array] = {}
         self.made: dict[int, Layer] = {}
@@ -148,7 +148,7 @@ class _Maker:
             place = f"{prefix}{i}"
             if isinstance(layer, Residual):
                 outer, self.pieces = self.pieces, []
-                body = self.sequence(layer.given, f"{place}.")
+                body = self.sequence(layer.body, f"{place}.")
                 inner, self.pieces = self.pieces, outer
                 layers.append(Residual(*body))
                 self.pieces.append(inner)

@@ -203,7 +203,7 @@ def _layers(
     network: Sequential, running: Mapping[str, Array], exact: Mapping[str, Array], own: Mapping[str, Array],
     rows: int, per_step: int, taken: int | None,
 ) -> Iterator[LayerGap]:  # fmt: skip
-    kinds = dict(walk(network.given))
+    kinds = dict(walk(network.layers))
     handles = network.named_handles()
     for name, found in running.items():
         place, handle = name.removesuffix(".statistics"), handles[name]
@@ -309,7 +309,7 @@ class _Case:
         return freed
 
     def _drops(self) -> bool:
-        return any(isinstance(layer, Dropout) for _, layer in walk(self.scores.network.given))
+        return any(isinstance(layer, Dropout) for _, layer in walk(self.scores.network.layers))
 
     def _at_rest(self, *, dropout: bool) -> float:
         """The distance of running averages at standing weights from the exact statistics, as a share of that measured.

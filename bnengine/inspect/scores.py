@@ -116,7 +116,7 @@ class Scores:
                 with np.errstate(all="ignore"):
                     proposals = network.forward(batch.x, training=True, dropout=dropout, **keys).proposals
                     stored = network.statistics.array
-                    stored[...] = ops.commit(stored, proposals.array, ok, network.decay, network.unbiased)
+                    stored[...] = ops.commit(stored, proposals.array, ok, *network.commit_rules)
                 done += 1
                 if done == steps:
                     break

@@ -7,7 +7,7 @@ from .._typing import Array
 from ..ops import Into
 from ..ops.activations import check_activation, slope_of
 from ..runtime.flat import Flat
-from .base import Dx, Layer, Pass, Pullback
+from .base import Dx, Layer, Pass, Placed, Pullback
 
 
 class Activation(Layer):
@@ -21,9 +21,20 @@ class Activation(Layer):
         slope: the parameter of a g that has one, such as "leaky_relu"; None for its default.
     """
 
+    settable = frozenset({"kind", "slope"})
+
     def __init__(self, kind: str, *, slope: float | None = None) -> None:
         check_activation("Activation", kind, slope)
-        self.kind, self.slope = kind, slope_of(kind, slope)
+        self.kind, self._slope = kind, slope
+
+    @property
+    def slope(self) -> float:
+        """The parameter of g, its default if none was given."""
+        return slope_of(self.kind, self._slope)
+
+    @slope.setter
+    def slope(self, slope: float | None) -> None:
+        self._slope = slope
 
     def __repr__(self) -> str:
         return f"Activation({self.kind!r})"
@@ -42,3 +53,16 @@ class Activation(Layer):
             return run(ops.activation_backward, dy, x, y, into=into, **options)
 
         return y, pullback
+
+
+def applied(here: Placed) -> dict[str, Any]:
+    """The activation that a layer's op applies at this place: the arguments that say so."""
+    after = None if here.after is None else here.after.layer
+    if isinstance(after, Activation):
+        return {"activation": after.kind, "slope": after.slope}
+    return {"activation": "identity", "slope": slope_of("identity")}
+
+
+def applies_none(here: Placed) -> bool:
+    """Whether a layer's op applies no activation at this place, or the identity."""
+    return bool(applied(here)["activation"] == "identity")

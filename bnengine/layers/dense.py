@@ -1,15 +1,16 @@
 """Dense: y = x W + b."""
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from .. import ops
 from .._typing import Array
 from ..errors import InputError
 from ..ops import Into
-from ..ops.activations import ACTIVATIONS, slope_of
+from ..ops.activations import ACTIVATIONS
 from ..runtime.flat import Flat, Handle, Parameter
-from .activation import Activation
-from .base import Dx, Layer, Pass, Pullback, fits, positive
+from .activation import Activation, applied, applies_none
+from .base import Dx, Layer, Pass, Placed, Pullback, fits, positive
 from .initializers import Initializer, config_of, get_initializer
 from .norm.batch_norm import BatchNorm
 
@@ -24,6 +25,8 @@ class Dense(Layer):
 
     An activation that follows becomes part of the same op.
     """
+
+    fixed = frozenset({"inputs", "outputs", "bias", "weights", "W", "b"})
 
     def __init__(
         self,
@@ -40,7 +43,6 @@ class Dense(Layer):
         self.weights = get_initializer(weights)
         self.W = Parameter((inputs, outputs), self.weights)
         self.b = Parameter((outputs,), decays=False) if bias else None
-        self.activation, self.slope = "identity", slope_of("identity")
 
     def __repr__(self) -> str:
         return f"Dense({self.inputs}, {self.outputs})"
@@ -59,19 +61,20 @@ class Dense(Layer):
         weights = config_of(self.weights)
         return {"inputs": self.inputs, "outputs": self.outputs, "bias": self.bias, "weights": weights}
 
-    def followed_by(self, after: Layer) -> tuple[Layer, Layer | None]:
-        if self.activation == "identity":
-            if isinstance(after, BatchNorm) and self.bias == "auto":
-                return self.changed(b=None), after
-            if isinstance(after, Activation) and ACTIVATIONS[after.kind].reads != "z":
-                return self.changed(activation=after.kind, slope=after.slope), None
-        return self, after
+    def fuse_with(self, here: Placed, after: Placed) -> tuple[Placed, Placed | None]:
+        if applies_none(here):
+            if isinstance(after.layer, BatchNorm) and self.bias == "auto":
+                return replace(here, cancelled=frozenset({"b"})), after
+            if isinstance(after.layer, Activation) and ACTIVATIONS[after.layer.kind].reads != "z":
+                return replace(here, after=after), None
+        return here, after
 
     def forward(self, x: Array, run: Pass) -> tuple[Array, Pullback]:
-        options: dict[str, Any] = {"activation": self.activation, "slope": self.slope}
+        here = run.at(self)
+        options = applied(here)
         if run.products != "highest":
             options["precision"] = run.products
-        W, b = self.W, self.b
+        W, b = self.W, None if "b" in here.cancelled else self.b
         y = run(ops.affine, x, W.operand, None if b is None else b.value, **options)
 
         def pullback(dy: Array, grads: Flat, *, dx: Dx = True) -> Array:

@@ -1,5 +1,6 @@
 """Dropout: values set to zero at random in training."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from .. import ops
@@ -7,7 +8,7 @@ from .._typing import Array
 from ..errors import InputError
 from ..ops import Into
 from ..runtime.flat import Flat
-from .base import Dx, Layer, Pass, Pullback, chain
+from .base import Dx, Layer, Pass, Placed, Pullback, chain
 
 
 class Dropout(Layer):
@@ -18,7 +19,7 @@ class Dropout(Layer):
     makes the training statistics differ from the evaluation's: put it behind.
     """
 
-    index = 0  # its place among the network's dropouts, set when one is built
+    settable = frozenset({"rate"})
 
     def __init__(self, rate: float) -> None:
         if not 0 <= rate < 1:
@@ -31,10 +32,14 @@ class Dropout(Layer):
     def config(self) -> dict[str, Any]:
         return {"rate": self.rate}
 
+    def placed(self, place: str, dropouts: Iterator[int]) -> Placed:
+        return Placed(self, place, dropout=next(dropouts))
+
     def forward(self, x: Array, run: Pass) -> tuple[Array, Pullback]:
         if not (run.training and run.drops):
             return chain((), x, run)
-        y, keep = run(ops.dropout, x, run.step, run.samples, seed=run.seed, layer=self.index, rate=self.rate)
+        options: dict[str, Any] = {"seed": run.seed, "layer": run.at(self).dropout, "rate": self.rate}
+        y, keep = run(ops.dropout, x, run.step, run.samples, **options)
 
         def pullback(dy: Array, grads: Flat, *, dx: Dx = True) -> Array:
             if dx is False:

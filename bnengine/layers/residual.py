@@ -1,24 +1,27 @@
 """Residual: y = x + body(x)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import repeat
 
 from .. import ops
 from .._typing import Array
 from ..errors import InputError
 from ..ops import Into
 from ..runtime.flat import Flat
-from .activation import Activation
-from .base import Dx, Layer, Pass, Pullback, chain, deliver, settle, widths
+from .activation import Activation, applies_none
+from .base import Dx, Layer, Pass, Placed, Pullback, chain, deliver, fuse, widths
 from .norm.batch_norm import BatchNorm
 
 
 class Residual(Layer):
     """y = x + body(x), the body any layers that keep the width (He et al. 2016).
 
-    Where the body ends in a BatchNorm, the sum, and an activation behind it, are part of that BatchNorm's op.
+    Where the body ends in a BatchNorm, its op also computes the sum, and an activation after it.
     """
 
     keeps_width = True
+    fixed = frozenset({"body"})
 
     def __init__(self, *body: Layer) -> None:
         if not body:
@@ -26,43 +29,46 @@ class Residual(Layer):
         for layer in body:
             if not isinstance(layer, Layer):
                 raise InputError(f"Residual: {layer!r} is not a layer; give objects such as Dense(64, 64)")
-        self.arrange(body)
-
-    def arrange(self, given: Iterable[Layer]) -> None:
-        """Settle the body; a BatchNorm at its end, with no activation of its own, takes the sum."""
-        self.given = tuple(given)
-        *self.body, last = settle(self.given)
-        self.last = last
-        self.sums = isinstance(last, BatchNorm) and last.activation == "identity"
+        self.body = body
 
     def __repr__(self) -> str:
-        return f"Residual({', '.join(map(repr, self.given))})"
+        return f"Residual({', '.join(map(repr, self.body))})"
 
     def parts(self) -> Iterable[Layer]:
-        return self.given
+        return self.body
 
     def takes(self) -> int | None:
-        return widths(self.given, None)[0]
+        return widths(self.body, None)[0]
 
     def features(self, inputs: int | None) -> int | None:
-        inputs, width = widths(self.given, inputs)
+        inputs, width = widths(self.body, inputs)
         if inputs is not None and width is not None and width != inputs:
             raise InputError(f"{self.name}: the body makes {width} features of {inputs}; both ways must have one width")
         return width
 
-    def followed_by(self, after: Layer) -> tuple[Layer, Layer | None]:
-        if not (self.sums and isinstance(after, Activation)):
-            return self, after
-        last, rest = self.last.followed_by(after)
-        return self.changed(last=last), rest
+    def placed(self, place: str, dropouts: Iterator[int]) -> Placed:
+        """A BatchNorm at the end of the body, with no activation inside it, adds the input in its own op."""
+        body = fuse(self.body, f"{place}." if place else "", dropouts)
+        sums = isinstance(body[-1].layer, BatchNorm) and applies_none(body[-1])
+        return Placed(self, place, body=body, sums=sums)
+
+    def fuse_with(self, here: Placed, after: Placed) -> tuple[Placed, Placed | None]:
+        if not (here.sums and isinstance(after.layer, Activation)):
+            return here, after
+        *body, last = here.body
+        last, rest = last.layer.fuse_with(last, after)
+        return replace(here, body=(*body, last)), rest
 
     def forward(self, x: Array, run: Pass) -> tuple[Array, Pullback]:
-        return self._sum_in_batch_norm(x, run) if self.sums else self._sum_apart(x, run)
+        here = run.at(self)
+        if not here.body:  # it runs inside a layer that is not bnengine's
+            here = self.placed("", repeat(0))
+        return self._sum_in_batch_norm(here, x, run) if here.sums else self._sum_apart(here, x, run)
 
-    def _sum_in_batch_norm(self, x: Array, run: Pass) -> tuple[Array, Pullback]:
-        assert isinstance(self.last, BatchNorm)
-        h, pull = chain(self.body, x, run)
-        y, pull_last = self.last.forward_added(h, x, run)
+    def _sum_in_batch_norm(self, here: Placed, x: Array, run: Pass) -> tuple[Array, Pullback]:
+        *body, last = here.body
+        h, pull = chain(body, x, run)
+        y, pull_last = last.forward_added(h, x, run)
 
         def pullback(dy: Array, grads: Flat, *, dx: Dx = True) -> Array:
             dh, dskip = pull_last(dy, grads)
@@ -73,8 +79,8 @@ class Residual(Layer):
 
         return y, pullback
 
-    def _sum_apart(self, x: Array, run: Pass) -> tuple[Array, Pullback]:
-        h, pull = chain([*self.body, self.last], x, run)
+    def _sum_apart(self, here: Placed, x: Array, run: Pass) -> tuple[Array, Pullback]:
+        h, pull = chain(here.body, x, run)
         y = run(ops.total, h, x)
 
         def pullback(dy: Array, grads: Flat, *, dx: Dx = True) -> Array:

@@ -1,13 +1,13 @@
 """Between a user's list of layers and a network: places, names, configurations, and which handles are still used."""
 
 from collections.abc import Iterable, Iterator
-from itertools import count
 from typing import Any
+from weakref import WeakSet
 
 from ..errors import InputError
-from ..runtime.flat import Handle
+from ..runtime.flat import Changes, Handle, Statistics
 from .activation import Activation
-from .base import Changes, Layer
+from .base import Layer, Placed, fuse
 from .dense import Dense
 from .dropout import Dropout
 from .norm.batch_norm import BatchNorm
@@ -45,7 +45,7 @@ def _config_of(layers: Iterable[Layer], prefix: str, seen: dict[int, str]) -> li
         if id(layer) in seen:
             configs.append({"same_as": seen[id(layer)]})
         elif isinstance(layer, Residual):
-            configs.append({"type": "Residual", "body": _config_of(layer.given, f"{place}.", seen)})
+            configs.append({"type": "Residual", "body": _config_of(layer.body, f"{place}.", seen)})
         else:
             configs.append({"type": type(layer).__name__, **layer.config()})
         seen.setdefault(id(layer), place)
@@ -78,17 +78,6 @@ def _build(configs: list[dict[str, Any]], prefix: str, made: dict[str, Layer]) -
     return layers
 
 
-def labelled(layers: Iterable[Layer], prefix: str, dropouts: "count[int]", changes: Changes) -> Iterator[Layer]:
-    """Copies that know their place, for error messages and for dropout's key, and where to count their changes."""
-    for i, layer in enumerate(layers):
-        made = layer.changed(label=f"{layer!r}, layer {prefix}{i}", changes=changes)
-        if isinstance(made, Residual):
-            made.arrange(tuple(labelled(made.given, f"{prefix}{i}.", dropouts, changes)))
-        if isinstance(made, Dropout):
-            made.index = next(dropouts)
-        yield made
-
-
 def named_handles(layers: Iterable[Layer]) -> dict[str, Handle]:
     """Handles by name; one used twice has its first name."""
     names: dict[Handle, str] = {}
@@ -98,10 +87,42 @@ def named_handles(layers: Iterable[Layer]) -> dict[str, Handle]:
     return {name: handle for handle, name in names.items()}
 
 
-def used_handles(layers: Iterable[Layer]) -> set[Handle]:
+def used_handles(placed: Iterable[Placed]) -> set[Handle]:
+    """The handles that count at any of these places."""
     used: set[Handle] = set()
-    for layer in layers:
-        used.update(layer.handles().values())
-        if isinstance(layer, Residual):
-            used |= used_handles([*layer.body, layer.last])
+    for here in placed:
+        used.update(here.handles().values())
+        used |= used_handles(here.body if here.after is None else (*here.body, here.after))
     return used
+
+
+class Fusion(Changes):
+    """A network's layers as a step runs them: derived from the user's layers, anew after each change of one."""
+
+    def __init__(self, layers: tuple[Layer, ...]) -> None:
+        self.layers, self._placed = layers, fuse(layers)
+        self.handles = named_handles(layers)
+        self._used, self._seen = used_handles(self._placed), self.count
+
+    @property
+    def placed(self) -> tuple[Placed, ...]:
+        """The layers at their places, fused with their neighbors."""
+        if self._seen != self.count:
+            self._seen, self._placed = self.count, fuse(self.layers)
+        return self._placed
+
+    @property
+    def cancelled(self) -> list[str]:
+        """The names of the biases that the network has not, since a BatchNorm subtracts them."""
+        return [name for name, h in self.handles.items() if h not in self._used]
+
+    def conflict(self) -> str:
+        changed = used_handles(self.placed) ^ self._used
+        names = ", ".join(name for name, h in self.handles.items() if h in changed)
+        return names and f"decides whether the network has {names}, which is fixed once it is built"
+
+    def attach(self) -> None:
+        """Count from now on what is set on the layers and their statistics."""
+        statistics = [handle for handle in self.handles.values() if isinstance(handle, Statistics)]
+        for one in [*(layer for _, layer in walk(self.layers)), *statistics]:
+            vars(one).setdefault("changes", WeakSet()).add(self)

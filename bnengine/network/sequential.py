@@ -1,8 +1,7 @@
-"""Sequential: settles its layers, owns the flat buffers, runs the chain forward and back."""
+"""Sequential: owns the flat buffers of its layers, runs the chain forward and back."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from itertools import count
-from typing import Any, Self
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any, Self, overload
 
 import numpy as np
 
@@ -11,14 +10,15 @@ from ..arrays.backend import Backend, get_backend
 from ..arrays.random import Stream
 from ..data import Preprocessing
 from ..errors import InputError
-from ..layers import Layer, Pass, Pullback, build, chain, config_of, labelled, named_handles, settle, used_handles
-from ..layers.base import Changes, Dx, widths
+from ..layers import Fusion, Layer, Pass, Placed, Pullback, build, chain, config_of
+from ..layers.base import Dx, widths
 from ..runtime.flat import Flat, Parameter, Statistics, size
 from ..runtime.memory import Choice, Fresh
 from .passes import ROWS, Arrays, Passes
 from .precision import PrecisionName
 from .precision import settle as settle_precision
 from .state import Freezable, Named
+from .summary import summary
 
 
 class Forward:
@@ -59,8 +59,11 @@ class Sequential(Named):
     `backend`: a name or Backend, None for the environment's or "auto"; `dtype` "float32" or "float64"; `seed` draws the
     weights on the host in float64 and rounds them, so that every backend starts from the same bits. `precision`:
     "highest", or with float32 parameters "tf32", "bfloat16" or "float16", see `bnengine.network.precision`; one
-    that the backend does not have is an error. Built once: each layer is checked against its neighbour's width and
-    settled with it (`Layer.followed_by`).
+    that the backend does not have is an error. When it is built, each layer is checked against its neighbor's width.
+
+    `layers`, `len(network)`, `network[i]` and iteration give the layers themselves, numbered as in `state_dict` and
+    `summary`. An attribute of a layer that is set, such as `network[1].decay`, takes effect at the next step; what a
+    network is built from, such as a width, is an error to set.
     """
 
     def __init__(
@@ -79,22 +82,45 @@ class Sequential(Named):
         if dtype not in ("float32", "float64"):
             raise InputError(f"Sequential: dtype {dtype!r} is not 'float32' or 'float64'")
         self.backend = get_backend(backend)
-        self.given, self.dtype, self.precision, self.seed = layers, dtype, precision, seed
+        self.dtype, self.precision, self.seed = dtype, precision, seed
         self.storage, self.products = settle_precision(precision, dtype, self.backend)
         self.preprocessing: Preprocessing | None = None  # set by training, saved along: what raw data goes through
-        self.changes = Changes()
-        self.layers = settle(labelled(layers, "", count(), self.changes))
-        self.inputs, self.outputs = widths(self.layers, None)
-        self._names = named_handles(layers)
-        used = used_handles(self.layers)
-        self.cancelled = [name for name, h in self._names.items() if h not in used]
-        self._names = {name: h for name, h in self._names.items() if h in used}
+        self.changes = Fusion(layers)
+        self.inputs, self.outputs = widths(layers, None, label=True)
+        self.cancelled = self.changes.cancelled
+        self._names = {name: h for name, h in self.changes.handles.items() if name not in self.cancelled}
         self.freezes = self._freezes()
         native = self.backend.name == "numpy" and self.storage == dtype
         self.passes, self._changes = Passes() if native else None, self.changes.count
         self._usual = np.dtype(dtype) if native else None
         self._allocate()
+        self.changes.attach()
         self.reset()
+
+    # -- layers
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers that the network was built from."""
+        return self.changes.layers
+
+    @property
+    def fused(self) -> tuple[Placed, ...]:
+        """The layers as a step runs them: each at its place, with the neighbors that its op computes."""
+        return self.changes.placed
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    @overload
+    def __getitem__(self, i: int) -> Layer: ...
+    @overload
+    def __getitem__(self, i: slice) -> tuple[Layer, ...]: ...
+    def __getitem__(self, i: int | slice) -> Layer | tuple[Layer, ...]:
+        return self.layers[i]
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
 
     # -- buffers
 
@@ -115,7 +141,7 @@ class Sequential(Named):
         offsets = self.parameters.offsets
         undecayed = [offsets[h] for h in parameters if not h.decays]
         self.border = min(undecayed) if undecayed else self.parameters.array.shape[0]
-        self.decay, self.unbiased = self._commit_rules()
+        self._rules, self._rules_seen = self._commit_rules(), self.changes.count
         self.shadow: Flat | None = None
         if self.storage != self.dtype:
             narrow = xp.zeros(self.parameters.array.shape, dtype=self.backend.dtype(self.storage), device=device)
@@ -128,8 +154,19 @@ class Sequential(Named):
                 handle.value = self.statistics[handle]
         self._collected = not statistics
 
+    @property
+    def commit_rules(self) -> tuple[Array, Array]:
+        """Each channel's decay (-1: exact merge), and whether its running variance is unbiased: as the layers say now.
+
+        The arrays stay where they are, so that recorded steps read them.
+        """
+        if self._rules_seen != self.changes.count:
+            self._rules_seen = self.changes.count
+            for array, new in zip(self._rules, self._commit_rules(), strict=True):
+                array[...] = new
+        return self._rules
+
     def _commit_rules(self) -> tuple[Array, Array]:
-        """Each channel's decay (-1: exact merge) and whether its running variance is unbiased."""
         decay = np.ones(self.statistics.array.shape[1])
         unbiased = np.ones(self.statistics.array.shape[1], bool)
         for handle, a in self.statistics.offsets.items():
@@ -205,7 +242,7 @@ class Sequential(Named):
         memory = memory or Fresh()
         memory.begin()
         run = Pass(training, memory, proposals, self.seed, step, samples, dropout, self.products)
-        y, pullback = chain(self.layers, x, run)
+        y, pullback = chain(self.fused, x, run)
         return Forward(y, pullback, proposals, memory)
 
     def predict(self, x: Any, *, batch_size: int = 4096) -> Array:
@@ -283,7 +320,7 @@ class Sequential(Named):
             )
         if self.inputs is not None and host.shape[-1] != self.inputs:
             raise InputError(
-                f"{self.layers[0].name}: the input has {host.shape[-1]} features, the layer was made for "
+                f"{self.fused[0].name}: the input has {host.shape[-1]} features, the layer was made for "
                 f"{self.inputs}; give an array of shape (rows, {self.inputs})"
             )
         return host
@@ -305,7 +342,7 @@ class Sequential(Named):
     def config(self) -> dict[str, Any]:
         """JSON values that `from_config` builds the same network of; what is frozen is part of it."""
         own = {"dtype": self.dtype, "precision": self.precision, "seed": self.seed}
-        return {"layers": config_of(self.given), **own, "frozen": self.frozen()}
+        return {"layers": config_of(self.layers), **own, "frozen": self.frozen()}
 
     @classmethod
     def from_config(
@@ -336,8 +373,7 @@ class Sequential(Named):
     @property
     def cancelled_biases(self) -> int:
         """How many bias values were left out because a BatchNorm directly behind would subtract them."""
-        every = named_handles(self.given)
-        return sum(size(every[name]) for name in self.cancelled)
+        return sum(size(self.changes.handles[name]) for name in self.cancelled)
 
     def explain_dispatch(self, rows: int = 2) -> list[Choice]:
         """Which version of each op a training pass takes, and why not a fused one: found by running one on zeros.
@@ -360,9 +396,7 @@ class Sequential(Named):
 
     def summary(self) -> str:
         """A table of the layers: output width, parameters, statistics; cancelled biases and bytes beneath it."""
-        from .summary import summary
-
         return summary(self)
 
     def __repr__(self) -> str:
-        return f"Sequential({', '.join(map(repr, self.given))})"
+        return f"Sequential({', '.join(map(repr, self.layers))})"

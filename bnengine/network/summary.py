@@ -2,19 +2,41 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-from ..layers import BatchNorm, Dense, Layer, Residual, walk
-from ..runtime.flat import Handle, Parameter, size
-
-if TYPE_CHECKING:
-    from .sequential import Sequential
-
+from ..arrays.backend import Backend
+from ..layers import BatchNorm, Dense, Layer, Placed, walk
+from ..layers.activation import applies_none
+from ..runtime.flat import Flat, Handle, Parameter, size
 
 HEADER = ("layer", "", "outputs", "parameters", "statistics")
 
 
-def summary(network: "Sequential") -> str:
+class Summarized(Protocol):
+    """What a summary reads of a network."""
+
+    backend: Backend
+    parameters: Flat
+    statistics: Flat
+    shadow: Flat | None
+    dtype: str
+    storage: str
+    precision: Any
+    inputs: int | None
+    cancelled: list[str]
+
+    @property
+    def layers(self) -> tuple[Layer, ...]: ...
+    @property
+    def fused(self) -> tuple[Placed, ...]: ...
+    @property
+    def parameter_count(self) -> int: ...
+    @property
+    def cancelled_biases(self) -> int: ...
+    def named_handles(self) -> dict[str, Handle]: ...
+
+
+def summary(network: Summarized) -> str:
     """A line a layer: place, layer, width of the output, parameters, channels of statistics; totals beneath."""
     rows = [HEADER, *layer_rows(network)]
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
@@ -24,11 +46,11 @@ def summary(network: "Sequential") -> str:
     return "\n".join([*lines, *totals(network)])
 
 
-def layer_rows(network: "Sequential") -> list[tuple[str, str, str, str, str]]:
+def layer_rows(network: Summarized) -> list[tuple[str, str, str, str, str]]:
     """The cells of a row for each layer, under `HEADER`."""
     names, rows = network.named_handles(), []
     width = network.inputs
-    for place, layer in walk(network.given):
+    for place, layer in walk(network.layers):
         own = {name: h for name, h in names.items() if name.rsplit(".", 1)[0] == place}
         parameters = sum(size(h) for h in own.values() if isinstance(h, Parameter))
         channels = sum(size(h) for h in own.values() if not isinstance(h, Parameter))
@@ -46,7 +68,7 @@ def _aligned(row: Sequence[str], widths: list[int]) -> list[str]:
     ]
 
 
-def totals(network: "Sequential") -> list[str]:
+def totals(network: Summarized) -> list[str]:
     """Sentences on the whole: parameters, bytes, biases that a BatchNorm cancels."""
     parameters, statistics = network.parameters.array, network.statistics.array
     itemsize = 4 if network.dtype == "float32" else 8
@@ -54,9 +76,7 @@ def totals(network: "Sequential") -> list[str]:
     shadow += "" if network.precision == "highest" else f"; precision {network.precision}"
     held = parameters.shape[0] * itemsize + statistics.shape[0] * statistics.shape[1] * 8
     held += 0 if network.shadow is None else parameters.shape[0] * 2
-    kept = [
-        name for name, handle in network.named_handles().items() if handle in set(_cancelled_anyway(network.layers))
-    ]
+    kept = [name for name, handle in network.named_handles().items() if handle in set(_cancelled_anyway(network.fused))]
     lines = [
         f"{network.parameter_count:,} parameters in {network.dtype} on {network.backend.name}, {held:,} bytes with "
         f"statistics{shadow}",
@@ -70,11 +90,10 @@ def totals(network: "Sequential") -> list[str]:
     return lines
 
 
-def _cancelled_anyway(layers: Sequence[Layer]) -> Iterator[Handle]:
-    """The biases that a BatchNorm directly behind subtracts, in layers that have met their neighbours."""
-    for layer, after in pairwise(layers):
-        if isinstance(layer, Dense) and layer.b and layer.activation == "identity" and isinstance(after, BatchNorm):
-            yield layer.b
-    for layer in layers:
-        if isinstance(layer, Residual):
-            yield from _cancelled_anyway([*layer.body, layer.last])
+def _cancelled_anyway(placed: Sequence[Placed]) -> Iterator[Handle]:
+    """The biases that a BatchNorm directly after them subtracts, and that count nevertheless."""
+    for here, after in pairwise(placed):
+        if isinstance(here.layer, Dense) and applies_none(here) and isinstance(after.layer, BatchNorm):
+            yield from (handle for name, handle in here.handles().items() if name == "b")
+    for here in placed:
+        yield from _cancelled_anyway(here.body)

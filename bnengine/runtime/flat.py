@@ -2,15 +2,26 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+from weakref import WeakSet
 
 from .._typing import Array, DType
 from ..arrays.namespaces import namespace
 from ..arrays.random import Stream
-from ..errors import BackendError
+from ..errors import BackendError, InputError
 from .modes import Into
 
 Initializer = Callable[[Stream, tuple[int, ...]], Any]
 ALIGNMENT = 64  # bytes, a cache line: a view per handle starts on one
+
+
+class Changes:
+    """Counts what is set on a network's layers: a changed count invalidates recorded steps."""
+
+    count = 0
+
+    def conflict(self) -> str:
+        """What the layers, as they are set now, no longer agree with; "" for nothing."""
+        return ""
 
 
 class Parameter:
@@ -26,18 +37,59 @@ class Parameter:
 
 
 class Statistics:
-    """A handle to the running (count, mean, var) of `channels` columns, float64, and to how a commit changes them."""
+    """A handle to the running (count, mean, var) of `channels` columns, float64, and to how a commit changes them.
+
+    `decay` and `unbiased` may be set at any time; the next step commits by them.
+    """
 
     leading: tuple[int, ...] = (3,)
+    changes: "WeakSet[Changes] | None" = None  # those of its network
 
     def __init__(self, channels: int, *, decay: float | None, unbiased: bool) -> None:
-        self.shape, self.decay, self.unbiased = (channels,), decay, unbiased
+        check_decay("Statistics", decay)
+        self.shape, self._decay, self._unbiased = (channels,), decay, unbiased
         self.frozen = False  # proposals stay empty
         self.normalises = False  # training normalises by the running statistics too
         self.value: Array = None
 
+    @property
+    def decay(self) -> float | None:
+        """The share of the old value that a commit keeps, None to merge exactly."""
+        return self._decay
+
+    @decay.setter
+    def decay(self, decay: float | None) -> None:
+        check_decay("Statistics", decay)
+        self._decay = decay
+        self._count()
+
+    @property
+    def unbiased(self) -> bool:
+        """Whether the running variance takes the unbiased variance of a batch."""
+        return self._unbiased
+
+    @unbiased.setter
+    def unbiased(self, unbiased: bool) -> None:
+        self._unbiased = unbiased
+        self._count()
+
+    def _count(self) -> None:
+        for changes in self.changes or ():
+            changes.count += 1
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k != "changes"}  # a copy is in no network
+
 
 Handle = Parameter | Statistics
+
+
+def check_decay(owner: str, decay: float | None) -> None:
+    """Refuse a decay that is neither None nor in [0, 1)."""
+    if decay is not None and not 0 <= decay < 1:
+        raise InputError(
+            f"{owner}: decay {decay!r} is not in [0, 1); it is the share of the old value kept, 0.9 is usual"
+        )
 
 
 def size(handle: Handle) -> int:

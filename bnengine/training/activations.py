@@ -7,8 +7,8 @@ import numpy as np
 
 from .._typing import Array
 from ..errors import InputError
-from ..layers import Dropout, Layer, Pass, chain
-from ..layers.apart import watched
+from ..layers import Dropout, Pass, Placed, chain
+from ..layers.tap import tap
 from ..runtime.memory import Fresh
 from .callbacks import Callback, Record
 from .feeding import Group
@@ -62,13 +62,13 @@ class Activations(Callback):
         keys = network.seed, trainer.step.counters[:1], backend.asarray(batch.samples, "int64")
         run = Pass(True, Fresh(), network.statistics.like(), *keys, products=network.products)
         with np.errstate(all="ignore"):  # what is not finite is the training's to judge
-            chain(watched(network.layers, self._see(backend.to_numpy)), x, run)
+            chain(tap(network.fused, self._see(backend.to_numpy)), x, run)
 
     def _see(self, read: Any) -> Any:
-        def see(place: str, layer: Layer, y: Array) -> None:
-            if isinstance(layer, Dropout):
+        def see(here: Placed, y: Array) -> None:
+            if isinstance(here.layer, Dropout):
                 return
-            kept = self._layers.setdefault(place, {})
+            kept = self._layers.setdefault(here.place, {})
             for name, value in described(read(y)).items():
                 kept.setdefault(name, []).append(value)
 

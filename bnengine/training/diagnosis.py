@@ -8,7 +8,7 @@ import numpy as np
 from .._typing import Array
 from ..arrays.backend import Backend
 from ..data import Batch
-from ..layers import Layer, Pass, Residual
+from ..layers import Pass, Placed
 from ..runtime.flat import Parameter, Statistics
 from ..runtime.memory import Fresh
 from .step import Step
@@ -39,53 +39,50 @@ def _forward(step: Step, micro: Any, batch: Batch) -> str:
     keys = network.seed, step.counters[:1], micro.samples
     run = Pass(True, memory, network.statistics.like(), *keys, products=network.products)
     x, pulls = micro.x, []
-    for layer in network.layers:
-        if found := _inside(layer, x, run, backend):
+    for here in network.fused:
+        if found := _inside(here, x, run, backend):
             return found
-        x, pull = layer.forward(x, run)
-        pulls.append((layer, pull))
+        x, pull = here.forward(x, run)
+        pulls.append((here, pull))
     total = backend.asarray(np.asarray([step.inputs.total([batch])]), network.dtype)
     value, dy = step.loss(x, micro.target, micro.weights, step.constants, total, **step.scaling.of_loss())
     if found := _broken(backend.to_numpy(value)):
         return f"the loss is {found}"
     grads = network.gradients()
-    for i, (layer, pull) in reversed(list(enumerate(pulls))):
+    for i, (here, pull) in reversed(list(enumerate(pulls))):
         dy = pull(dy, grads, dx=i > 0)
-        for name, handle in _parameters(layer):
+        for name, handle in _parameters(here):
             if found := _broken(backend.to_numpy(grads[handle])):
                 return f"a gradient of {name} holds {found}"
         if i and (found := _broken(backend.to_numpy(dy))):
-            return f"the gradient behind {layer.name} holds {found}"
+            return f"the gradient behind {here.name} holds {found}"
     with np.errstate(over="ignore"):
         if not np.isfinite(np.sum(backend.to_numpy(grads.array).astype(np.float64) ** 2)):
             return "the gradients are finite, but their norm is not"
     return "nothing that can be seen again: the step was finite this time"
 
 
-def _inside(layer: Layer, x: Array, run: Pass, backend: Backend) -> str:
-    """What is not finite in a layer's output or batch statistics, told of the innermost layer; "" for nothing."""
-    if isinstance(layer, Residual):
-        h = x
-        for part in layer.body if layer.sums else (*layer.body, layer.last):
-            if found := _inside(part, h, run, backend):
-                return found
-            h, _ = part.forward(h, run)
-    normalised = layer.last if isinstance(layer, Residual) and layer.sums else layer
-    statistics = [h for h in normalised.handles().values() if isinstance(h, Statistics)]
+def _inside(here: Placed, x: Array, run: Pass, backend: Backend) -> str:
+    """What is not finite in the output or the batch statistics of the innermost layer; "" for nothing."""
+    h = x
+    for part in here.body[:-1] if here.sums else here.body:
+        if found := _inside(part, h, run, backend):
+            return found
+        h, _ = part.forward(h, run)
+    normalized = here.body[-1] if here.sums else here
     run = replace(run, proposals=run.proposals.like())
-    y, _ = layer.forward(x, run)
-    for handle in statistics:
-        if found := _broken(backend.to_numpy(run.proposals[handle])):
-            return f"the batch statistics of {normalised.name} hold {found} of (count, mean, var)"
+    y, _ = here.forward(x, run)
+    for handle in normalized.handles().values():
+        if isinstance(handle, Statistics) and (found := _broken(backend.to_numpy(run.proposals[handle]))):
+            return f"the batch statistics of {normalized.name} hold {found} of (count, mean, var)"
     found = _broken(backend.to_numpy(y))
-    return found and f"the output of {layer.name} holds {found}"
+    return found and f"the output of {here.name} holds {found}"
 
 
-def _parameters(layer: Layer) -> list[tuple[str, Parameter]]:
+def _parameters(here: Placed) -> list[tuple[str, Parameter]]:
     """(layer's name, handle) of what is trained in a layer, those inside a residual too."""
-    inner = (*layer.body, layer.last) if isinstance(layer, Residual) else ()
-    own = [(layer.name, h) for h in layer.handles().values() if isinstance(h, Parameter)]
-    return own + [found for part in inner for found in _parameters(part)]
+    own = [(here.name, h) for h in here.handles().values() if isinstance(h, Parameter)]
+    return own + [found for part in here.body for found in _parameters(part)]
 
 
 def _broken(array: Array) -> str:

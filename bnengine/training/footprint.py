@@ -27,7 +27,7 @@ def estimate(network: Sequential, rows: int) -> str:
     working copies of batch normalisation in float64, and four buffers of parameters. As text with a unit."""
     itemsize, stored = BYTES[network.dtype], BYTES[network.storage]
     width, values = network.inputs or 0, network.inputs or 0
-    for _, layer in walk(network.given):
+    for _, layer in walk(network.layers):
         width = layer.features(width) or width
         values += width
     size: float = (

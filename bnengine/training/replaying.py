@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from .._typing import Array
 from ..errors import InputError
 from ..fused import offered
-from ..layers.base import Changes
+from ..runtime.flat import Changes
 from ..runtime.memory import Arena
 from ..runtime.plan import Plan
 from .watching import difference

@@ -240,7 +240,7 @@ class Step:
 
     def _from_outside(self) -> list[str]:
         """The classes whose code runs inside a step and that bnengine does not define."""
-        return from_outside([*(layer for _, layer in walk(self.network.given)), self.loss, self.optimizer])
+        return from_outside([*(layer for _, layer in walk(self.network.layers)), self.loss, self.optimizer])
 
     def _owned(self) -> list[Array]:
         """The memory that outlives a step and that a replay reads."""
@@ -250,7 +250,7 @@ class Step:
         held += [self.table.array, self.proposed]
         buffers = [network.parameters, network.statistics, self.gradients, *flats]
         buffers += [] if network.shadow is None else [network.shadow]
-        rules = [a for a in (network.decay, network.unbiased, self.constants) if a is not None]
+        rules = [a for a in (*network.commit_rules, self.constants) if a is not None]
         data = [] if self.resident is None else self.resident.memory()
         return [*held, *rules, *data, *self.inputs.arrays(), *(flat.array for flat in buffers)]
 
@@ -302,7 +302,7 @@ class Step:
         )  # fmt: skip
         running = network.statistics.array
         for proposal in proposals:
-            run(ops.commit, running, proposal.array, ok, network.decay, network.unbiased, into=onto(out=running))
+            run(ops.commit, running, proposal.array, ok, *network.commit_rules, into=onto(out=running))
         if self.average is not None and self.averaged is not None:
             for averaged, values in zip(self.averaged, (parameters, running), strict=True):
                 a = averaged.array

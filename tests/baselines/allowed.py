@@ -11,6 +11,11 @@ METADATA = {
     "metadata.bnengine",  # the version of the package
     "run.kernels",  # a setting that a5dc171 did not have
 }
+# What a5dc171 got wrong, by computation: a changed layer was saved with its old configuration.
+CONFIGURATION = {"metadata.network.layers", "predicted after loading"}
+REPAIRED: dict[str, set[str]] = dict.fromkeys(
+    ("changed: eps", "changed: rate of dropout", "changed: slope"), CONFIGURATION
+)
 
 
 def old_name(name: str) -> str:

@@ -170,7 +170,7 @@ def shadow(step: Any, group: list[data.Batch], what: str) -> None:
             still = 20 * u * np.abs(args[0])  # no gradient yet: nothing but weight decay moves it
             allowed = np.where(np.isfinite(bound[name]), bound[name], still)
             assert_within(fetch(got), expected, allowed, f"{what}, {name}")
-    args = (running, proposed[0], ok, fetch(network.decay), fetch(network.unbiased))
+    args = (running, proposed[0], ok, *map(fetch, network.commit_rules))
     expected = ops.commit.reference(*args)
     assert_within(fetch(network.statistics.array), expected, ops.commit.contract.bound(u, *args), f"{what}, statistics")
     if not ok:

@@ -103,7 +103,7 @@ def test_an_activation_behind_it_gives_what_it_gives_apart(rng):
     x = rng.standard_normal((8, 3))
     for kind in NONLINEAR:
         together = Sequential(BatchNorm(3), Activation(kind, slope=0.3), backend="numpy", dtype="float64")
-        assert len(together.layers) == 1
+        assert len(together.fused) == 1
         apart = Sequential(Activation(kind, slope=0.3), backend="numpy", dtype="float64")
         y = apart.predict(oracle(x))
         np.testing.assert_allclose(together.forward(x, training=True).output, y, rtol=0, atol=1e-13)
@@ -112,7 +112,7 @@ def test_an_activation_behind_it_gives_what_it_gives_apart(rng):
 def test_a_second_activation_stays_a_layer_of_its_own(rng):
     x = rng.standard_normal((8, 3))
     network = Sequential(BatchNorm(3), Activation("tanh"), Activation("relu"), backend="numpy", dtype="float64")
-    assert len(network.layers) == 2
+    assert len(network.fused) == 2
     expected = np.maximum(np.tanh(oracle(x)), 0)
     np.testing.assert_allclose(network.forward(x, training=True).output, expected, rtol=0, atol=1e-13)
 

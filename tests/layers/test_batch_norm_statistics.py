@@ -229,7 +229,7 @@ def test_frozen_gamma_and_beta_stay_bit_for_bit_under_momentum_and_decay(rng, op
 
 def test_each_freeze_leaves_the_other_two_alone(rng):
     network, _, _ = ready(rng)
-    layer = network.given[1]
+    layer = network.layers[1]
     for what, expected in (
         ("statistics", (True, False, False, False)),
         ("normalization", (False, True, False, False)),

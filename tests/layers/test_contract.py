@@ -130,7 +130,7 @@ def test_outputs_and_gradients_have_the_dtype_of_the_network(rng, kind, dtype):
 @pytest.mark.parametrize("kind", LAYERS)
 def test_config_and_build_give_a_network_with_the_same_output(rng, kind):
     net, x, _ = ready(kind, rng)
-    again = Sequential(*build(config_of(net.given)), backend="numpy", dtype="float64")
+    again = Sequential(*build(config_of(net.layers)), backend="numpy", dtype="float64")
     again.load_state_dict(net.state_dict())
     for training in (True, False):
         ours, theirs = net.forward(x, training=training), again.forward(x, training=training)
@@ -176,8 +176,9 @@ def test_a_mask_depends_on_seed_layer_step_sample_and_feature_and_on_no_place_in
 def test_dropouts_inside_residuals_and_a_dropout_used_twice_have_masks_of_their_own():
     shared = Dropout(0.5)
     net = Sequential(shared, Residual(Dropout(0.5)), shared, Residual(Residual(shared)), backend="numpy")
-    inner = net.layers[3].last.last
-    assert [net.layers[0].index, net.layers[1].last.index, net.layers[2].index, inner.index] == [0, 1, 2, 3]
+    first, second, third, fourth = net.fused
+    inner = fourth.body[0].body[0]
+    assert [first.dropout, second.body[0].dropout, third.dropout, inner.dropout] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5, float("nan")])
@@ -239,7 +240,7 @@ class Doubled(Layer):
 
 def test_a_registered_layer_of_ones_own_is_built_again_from_its_configuration(rng):
     net = Sequential(Dense(3, 3), Residual(Scale(2.5)), Scale(-1), backend="numpy", dtype="float64")
-    assert config_of(net.given)[2] == {"type": "Scale", "factor": -1}
+    assert config_of(net.layers)[2] == {"type": "Scale", "factor": -1}
     again = Sequential.from_config(net.config(), backend="numpy")
     x = rng.standard_normal((4, 3))
     np.testing.assert_array_equal(again.predict(x), net.predict(x))
@@ -271,8 +272,8 @@ def test_a_layer_that_stands_twice_is_written_once():
     assert configs[1] == {"type": "Residual", "body": [{"type": "Dropout", "rate": 0.1}, {"same_as": "0"}]}
     assert configs[3] == {"same_as": "1.0"}
     again = build(configs)
-    assert again[1].given[1] is again[0]
-    assert again[3] is again[1].given[0]
+    assert again[1].body[1] is again[0]
+    assert again[3] is again[1].body[0]
     assert config_of(again) == configs
 
 

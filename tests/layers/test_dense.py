@@ -32,7 +32,7 @@ def test_the_output_is_x_W_plus_b(rng, shape, bias):
 @pytest.mark.parametrize("kind", ["relu", "leaky_relu", "sigmoid", "tanh"])
 def test_an_activation_behind_it_becomes_part_of_it_with_its_slope(rng, kind):
     net = network(Dense(5, 3), Activation(kind, slope=0.3))
-    assert len(net.layers) == 1
+    assert len(net.fused) == 1
     apart = network(Activation(kind, slope=0.3))
     x = rng.standard_normal((6, 5))
     np.testing.assert_allclose(net.predict(x), apart.predict(x @ net.named_parameters()["0.W"]), rtol=1e-13)
@@ -41,13 +41,13 @@ def test_an_activation_behind_it_becomes_part_of_it_with_its_slope(rng, kind):
 
 def test_gelu_stays_a_layer_since_its_derivative_needs_the_input(rng):
     net = network(Dense(5, 3), Activation("gelu"))
-    assert len(net.layers) == 2
+    assert len(net.fused) == 2
     assert slope_error(net, rng.standard_normal((6, 5)), rng, training=True) < 1e-7
 
 
 def test_a_second_activation_stays_a_layer(rng):
     net = network(Dense(5, 3), Activation("tanh"), Activation("relu"))
-    assert len(net.layers) == 2
+    assert len(net.fused) == 2
     x = rng.standard_normal((6, 5))
     np.testing.assert_allclose(net.predict(x), np.maximum(np.tanh(x @ net.named_parameters()["0.W"]), 0), rtol=1e-13)
 

@@ -61,19 +61,20 @@ def test_a_residual_is_the_sum_of_its_input_and_its_body(rng, body, behind, trai
 
 def test_the_sum_and_the_activation_behind_become_part_of_the_last_batch_norm():
     net = network(Residual(Dense(4, 4), BatchNorm(4)), Activation("relu"), Dense(4, 2))
-    assert len(net.layers) == 2
-    assert (net.layers[0].sums, net.layers[0].last.activation) == (True, "relu")
-    assert net.given[0].last.activation == "identity"  # the user's own layer is as it was
+    residual, dense = net.fused
+    last = residual.body[-1]
+    assert (residual.sums, dense.place, last.after.layer) == (True, "2", net.layers[1])
+    assert last.layer is net.layers[0].body[-1]
 
 
 def test_an_activation_stays_outside_where_the_body_ends_otherwise():
-    assert len(network(Residual(Dense(4, 4)), Activation("relu")).layers) == 2
-    assert len(network(Residual(BatchNorm(4), Activation("tanh")), Activation("relu")).layers) == 2
+    assert len(network(Residual(Dense(4, 4)), Activation("relu")).fused) == 2
+    assert len(network(Residual(BatchNorm(4), Activation("tanh")), Activation("relu")).fused) == 2
 
 
 def test_only_one_activation_moves_in(rng):
     net = network(Residual(BatchNorm(4)), Activation("tanh"), Activation("relu"))
-    assert len(net.layers) == 2
+    assert len(net.fused) == 2
     x = rng.standard_normal((5, 4))
     h = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)
     np.testing.assert_allclose(net.forward(x, training=True).output, np.maximum(np.tanh(h + x), 0), rtol=0, atol=1e-13)

@@ -116,7 +116,7 @@ def test_a_dense_layer_with_or_without_a_bias(bias: bool) -> None:
 
 
 def normalised_bound(network: Sequential, x: np.ndarray, dy: np.ndarray, *, batch: bool) -> bounds.Normalised:
-    layer = network.given[0]
+    layer = network.layers[0]
     assert isinstance(layer, bn.BatchNorm)
     wide = x.astype(np.float64)
     rows = tuple(range(x.ndim - 1))

@@ -29,10 +29,10 @@ class Twin:
     def __init__(self, network: Sequential, *, dtype: str = "float64", axes: int = 2) -> None:
         self.torch = require("torch")
         self.dtype, self.axes = getattr(self.torch, dtype), axes
-        self.given, self.cancelled = network.given, set(network.cancelled)
+        self.layers, self.cancelled = network.layers, set(network.cancelled)
         self.modules: dict[int, Any] = {}
         self.tensors: dict[str, Any] = {}
-        self._build(network.given, "")
+        self._build(network.layers, "")
         self.load(network.state_dict())
         self.masks: list[Any] = []
 
@@ -52,7 +52,7 @@ class Twin:
                 module = self._batch_norm(layer, place)
             elif isinstance(layer, bn.Residual):
                 module = None
-                self._build(layer.given, f"{place}.")
+                self._build(layer.body, f"{place}.")
             else:
                 module = self._activation(layer) if isinstance(layer, bn.Activation) else None
             self.modules[id(layer)] = module
@@ -85,7 +85,7 @@ class Twin:
             if module is not None:
                 module.train(training)
         self.waiting = list(self.masks)
-        return self._chain(self.given, x, training)
+        return self._chain(self.layers, x, training)
 
     def _chain(self, given: Iterable[bn.Layer], x: Any, training: bool) -> Any:
         for layer in given:
@@ -94,7 +94,7 @@ class Twin:
 
     def _one(self, layer: bn.Layer, x: Any, training: bool) -> Any:
         if isinstance(layer, bn.Residual):
-            return x + self._chain(layer.given, x, training)
+            return x + self._chain(layer.body, x, training)
         if isinstance(layer, bn.Dropout):
             return x * self.waiting.pop(0) / (1 - layer.rate) if training else x
         if isinstance(layer, bn.BatchNorm):

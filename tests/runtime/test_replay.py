@@ -177,9 +177,6 @@ def test_one_op_without_a_fused_version_makes_the_step_eager_and_is_named(monkey
 
 def test_arithmetic_between_ops_is_refused_in_a_recorded_step() -> None:
     class Doubling(Activation):
-        def followed_by(self, after: Any) -> Any:
-            return self, after
-
         def forward(self, x: Any, run: Any) -> Any:
             return super().forward(x * 2, run)
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from ..._typing import Array
 from ...errors import InputError
-from ...layers import Activation, BatchNorm, Layer, Pass, Residual, chain
-from ...layers.apart import watched
+from ...layers import Activation, BatchNorm, Layer, Pass, Placed, Residual, chain
+from ...layers.tap import tap
 from ...network.sequential import Sequential
 from ...runtime.flat import Handle
 from ...runtime.memory import Fresh
@@ -54,7 +54,7 @@ class Norm:
 class Passed:
     """A layer that a pass went through: what it gave, and the gradient of that; float64 on the host."""
 
-    layer: Layer
+    here: Placed
     y: Array
     dy: Array | None = None
 
@@ -68,7 +68,7 @@ class Evidence:
     def __init__(self, network: Sequential, data: Any, known: Known) -> None:
         self.network, self.known = network, known
         self.x: Array | None = None if data is None else _rows(network, data)
-        self.standing = list(_standing(network.given))
+        self.standing = list(_standing(network.layers))
         read = network.backend.to_numpy
         self.values = {n: np.array(read(a), np.float64) for n, a in network.named_parameters().items()}
         self.statistics = {n: np.array(read(a), np.float64) for n, a in network.named_statistics().items()}
@@ -119,8 +119,8 @@ class Evidence:
         rng = np.random.default_rng(1)
         backend, read, found = network.backend, _host(network), list[Passed]()
 
-        def see(_: str, layer: Layer, y: Array) -> Callable[[Array], None]:
-            one = Passed(layer, read(y))
+        def see(here: Placed, y: Array) -> Callable[[Array], None]:
+            one = Passed(here, read(y))
             found.append(one)
             return lambda dy: setattr(one, "dy", read(dy))
 
@@ -129,7 +129,7 @@ class Evidence:
         run = Pass(True, Fresh(), network.statistics.like(), network.seed, zero, samples, drops=False)
         grads = network.gradients()
         with np.errstate(all="ignore"):
-            output, pullback = chain(watched(network.layers, see), value, run)
+            output, pullback = chain(tap(network.fused, see), value, run)
             pullback(backend.asarray(rng.standard_normal(output.shape), network.dtype), grads)
         return found, {name: read(grads[handles[name]]) for name in self.values}
 
@@ -142,7 +142,7 @@ def is_identity(layer: Layer) -> bool:
 def _standing(layers: Iterable[Layer], prefix: str = "") -> Iterator[Standing]:
     for i, layer in enumerate(layers):
         if isinstance(layer, Residual):
-            yield from _standing(layer.given, f"{prefix}{i}.")
+            yield from _standing(layer.body, f"{prefix}{i}.")
         yield Standing(f"{prefix}{i}", layer)
 
 

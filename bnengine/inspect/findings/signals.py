@@ -6,7 +6,7 @@ from math import sqrt
 import numpy as np
 
 from ..._typing import Array
-from ...layers import BatchNorm, Dense
+from ...layers import BatchNorm, Dense, Placed
 from ...runtime.flat import Parameter
 from .evidence import Evidence, Norm
 from .finding import Finding, Severity
@@ -33,7 +33,7 @@ def cancelled_bias(evidence: Evidence) -> Iterator[Finding]:
     unit = UNIT[evidence.network.dtype]
     spread: dict[Parameter, Array] = {}
     for one in passed:
-        handle = _shift(one.layer)
+        handle = _shift(one.here)
         if handle is not None and one.dy is not None and not handle.frozen:
             sums = np.abs(one.dy).sum(axis=tuple(range(one.dy.ndim - 1)))
             spread[handle] = spread.get(handle, 0.0) + sums
@@ -59,11 +59,11 @@ def cancelled_bias(evidence: Evidence) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _shift(layer: object) -> Parameter | None:
+def _shift(here: Placed) -> Parameter | None:
     """What a layer adds to all rows alike."""
-    if isinstance(layer, Dense):
-        return layer.b
-    return layer.beta if isinstance(layer, BatchNorm) else None
+    kinds = {Dense: "b", BatchNorm: "beta"}
+    handle = next((here.handles().get(name) for kind, name in kinds.items() if isinstance(here.layer, kind)), None)
+    return handle if isinstance(handle, Parameter) else None
 
 
 def uncentred_inputs(evidence: Evidence) -> Iterator[Finding]:
@@ -119,7 +119,9 @@ def dead_units(evidence: Evidence) -> Iterator[Finding]:
 def _silent(evidence: Evidence, norm: Norm) -> int:
     name = evidence.names[norm.layer.statistics]
     outputs = [
-        p.y for p in evidence.seen if isinstance(p.layer, BatchNorm) and evidence.names[p.layer.statistics] == name
+        p.y
+        for p in evidence.seen
+        if isinstance(p.here.layer, BatchNorm) and evidence.names[p.here.layer.statistics] == name
     ]
     alive = [np.any(y > 0, axis=tuple(range(y.ndim - 1))) for y in outputs]
     return int(np.sum(~np.any(alive, axis=0)))

@@ -9,9 +9,9 @@ import numpy as np
 from ..._typing import Array
 from ...arrays.backend import Backend
 from ...data import ArraySource, groups, order
-from ...layers import Activation, BatchNorm, Dense, Layer, Pass, chain
-from ...layers.apart import watched
+from ...layers import Activation, BatchNorm, Dense, Layer, Pass, Placed, chain
 from ...layers.initializers import Initializer
+from ...layers.tap import tap
 from ...losses import SoftmaxCrossEntropy
 from ...network.sequential import Sequential
 from ...optim.optimizers import Optimizer
@@ -148,13 +148,13 @@ def look(
     run = Pass(training, Fresh(), network.statistics.like(), network.seed, zero, rows, drops=False)
     layers, values, slopes = list[Layer](), [value], dict[int, Array]()
 
-    def see(_: str, layer: Layer, output: Array) -> Callable[[Array], None]:
-        layers.append(layer)
+    def see(here: Placed, output: Array) -> Callable[[Array], None]:
+        layers.append(here.layer)
         values.append(output)
         at = len(layers)
         return lambda dy: slopes.__setitem__(at, dy)
 
-    output, pullback = chain(watched(network.layers, see), value, run)
+    output, pullback = chain(tap(network.fused, see), value, run)
     grads = network.gradients()
     if y is not None:
         divisor = backend.asarray(np.full(1, float(len(y))), network.dtype)

@@ -69,7 +69,7 @@ def run_report(
 def batch_norms(network: Sequential) -> list[Layer]:
     """Every BatchNorm of the network with its numbers, in order."""
     state, found = network.state_dict(), []
-    for place, layer in walk(network.given):
+    for place, layer in walk(network.layers):
         if not isinstance(layer, BatchNorm):
             continue
         mean = np.asarray(state[f"{place}.running_mean"], np.float64)

@@ -231,7 +231,7 @@ def _verify_update(
             got = after["parameters"] if name == "parameters" else after[f"slot {name}"]
             compare(f"update of {name}", got, array, allowed[name])
     running, rounding = before["statistics"], np.zeros(())
-    decay, unbiased = read(network.decay), read(network.unbiased)
+    decay, unbiased = map(read, network.commit_rules)
     for proposal in proposed:
         args = (running, proposal, ok, decay, unbiased)
         running = commit.reference(*args)

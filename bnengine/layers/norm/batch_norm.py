@@ -12,6 +12,7 @@ place.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import prod
 from typing import Any, Literal, Self
 
@@ -19,10 +20,9 @@ from ... import ops
 from ..._typing import Array
 from ...errors import InputError
 from ...ops import Into
-from ...ops.activations import slope_of
-from ...runtime.flat import Flat, Handle, Parameter, Statistics
-from ..activation import Activation
-from ..base import Dx, Layer, Pass, Pullback, fits, positive
+from ...runtime.flat import Flat, Handle, Parameter, Statistics, check_decay
+from ..activation import Activation, applied, applies_none
+from ..base import Dx, Layer, Pass, Placed, Pullback, fits, positive
 from ..initializers import Ones
 
 # convention: (share kept or replaced by its "momentum", default of it, eps, variance that the running one takes)
@@ -48,9 +48,14 @@ class BatchNorm(Layer):
     - `one_value`: what training does when a channel has a single value, which has no variance: "raise", or "running",
       which normalises by the running statistics and proposes none.
 
+    `decay`, `eps`, `variance` and `one_value` may be set at any time; the next step goes by them.
+
     Forward changes nothing: the running statistics change when a training step commits, once per successful step.
     Ioffe and Szegedy (2015).
     """
+
+    settable = frozenset({"decay", "eps", "variance", "one_value"})
+    fixed = frozenset({"channels", "gamma", "beta", "statistics"})
 
     def __init__(
         self,
@@ -65,21 +70,35 @@ class BatchNorm(Layer):
     ) -> None:
         positive("BatchNorm", channels=channels)
         owner = f"BatchNorm({channels})"
-        if decay is not None and not 0 <= decay < 1:
-            raise InputError(
-                f"{owner}: decay {decay!r} is not in [0, 1); it is the share of the old value kept, 0.9 is usual"
-            )
+        check_decay(owner, decay)
         if not 0 < eps < float("inf"):
             raise InputError(f"{owner}: eps {eps!r} is not a finite number above 0; 1e-5 is usual")
         if variance not in ("unbiased", "biased"):
             raise InputError(f"{owner}: variance {variance!r} is not 'unbiased' or 'biased'")
         if one_value not in ("raise", "running"):
             raise InputError(f"{owner}: one_value {one_value!r} is not 'raise' or 'running'")
-        self.channels, self.decay, self.eps, self.variance, self.one_value = channels, decay, eps, variance, one_value
+        self.channels, self.eps, self.one_value = channels, eps, one_value
         self.gamma = Parameter((channels,), Ones(), decays=False) if gamma else None
         self.beta = Parameter((channels,), decays=False) if beta else None
         self.statistics = Statistics(channels, decay=decay, unbiased=variance == "unbiased")
-        self.activation, self.slope = "identity", slope_of("identity")
+
+    @property
+    def decay(self) -> float | None:
+        """The share of the old value that a step keeps: that of the statistics."""
+        return self.statistics.decay
+
+    @decay.setter
+    def decay(self, decay: float | None) -> None:
+        self.statistics.decay = decay
+
+    @property
+    def variance(self) -> Literal["unbiased", "biased"]:
+        """What the running variance takes."""
+        return "unbiased" if self.statistics.unbiased else "biased"
+
+    @variance.setter
+    def variance(self, variance: Literal["unbiased", "biased"]) -> None:
+        self.statistics.unbiased = variance == "unbiased"
 
     @classmethod
     def from_convention(
@@ -139,10 +158,10 @@ class BatchNorm(Layer):
         kept = {name: getattr(self, name) for name in ("channels", "decay", "eps", "variance", "one_value")}
         return kept | {"gamma": self.gamma is not None, "beta": self.beta is not None}
 
-    def followed_by(self, after: Layer) -> tuple[Layer, Layer | None]:
-        if isinstance(after, Activation) and self.activation == "identity":
-            return self.changed(activation=after.kind, slope=after.slope), None
-        return self, after
+    def fuse_with(self, here: Placed, after: Placed) -> tuple[Placed, Placed | None]:
+        if isinstance(after.layer, Activation) and applies_none(here):
+            return replace(here, after=after), None
+        return here, after
 
     def forward(self, x: Array, run: Pass) -> tuple[Array, Pullback]:
         y, pull = self.forward_added(x, None, run)
@@ -155,8 +174,8 @@ class BatchNorm(Layer):
     def forward_added(self, x: Array, add: Array | None, run: Pass) -> tuple[Array, Callable[..., tuple[Array, Array]]]:
         """(g(normalised x + add), pullback): the pullback returns the gradients of x and of `add`."""
         gamma, beta = (None if h is None else h.value for h in (self.gamma, self.beta))
-        options: dict[str, Any] = {"eps": self.eps, "activation": self.activation, "slope": self.slope}
-        own = run.training and not self.statistics.normalises and self._has_variance(x)
+        options: dict[str, Any] = {"eps": self.eps, **applied(run.at(self))}
+        own = run.training and not self.statistics.normalises and self._has_variance(x, run)
         if own:
             into = run.proposals.into(proposal=self.statistics)
             y, statistics, _ = run(ops.batch_norm, x, gamma, beta, add, into=into, **options)
@@ -175,16 +194,16 @@ class BatchNorm(Layer):
 
     def _propose(self, x: Array, run: Pass) -> None:
         """Where a training normalises by running statistics that are not frozen, they still follow the batches."""
-        if run.training and not self.statistics.frozen and self._has_variance(x):
+        if run.training and not self.statistics.frozen and self._has_variance(x, run):
             run(ops.moments, x, into=run.proposals.into(proposal=self.statistics))
 
-    def _has_variance(self, x: Array) -> bool:
+    def _has_variance(self, x: Array, run: Pass) -> bool:
         """False where training meets one value a channel and is to take the running statistics instead."""
         if prod(x.shape[:-1]) > 1:
             return True
         if self.one_value == "running":
             return False
         raise InputError(
-            f"{self.name}: one value per channel in training, input {tuple(x.shape)}, has no variance; use a batch of "
-            "two or more, let the last batch join the one before, or set one_value='running'"
+            f"{run.at(self).name}: one value per channel in training, input {tuple(x.shape)}, has no variance; use a "
+            "batch of two or more, let the last batch join the one before, or set one_value='running'"
         )
