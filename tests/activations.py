@@ -17,6 +17,7 @@ class Oracle(NamedTuple):
     limits: g(inf) and g(-inf).
     torch: PyTorch's module, from (torch.nn, slope).
     of_y: g' from (y, slope); None where that does not do.
+    slope: its default.
     atol: what a value in float64 may be off by beside its last place.
     """
 
@@ -25,6 +26,7 @@ class Oracle(NamedTuple):
     limits: tuple[float, float]
     torch: Callable[[Any, float], Any]
     of_y: Callable[[Any, float], Any] | None = None
+    slope: float = 0.01
     atol: float = 0.0
 
 

@@ -8,6 +8,7 @@ import pytest
 from bnengine.arrays.random import keep_mask, philox, split_seed
 from bnengine.ops import REGISTRY, Example
 from bnengine.ops.activations import ACTIVATIONS
+from tests.activations import ORACLES
 from tests.cuda_on_cpu.cases import PATHS, PATHS_WITH_SPLITS, Case, assert_within, cases, label
 from tests.cuda_on_cpu.instances import CASTS, kernel
 from tests.cuda_on_cpu.launch import Destination, Launch, Path, arrivals, enumerator, simulate, slices, unwritten
@@ -50,13 +51,13 @@ def test_derivatives_of_activations_are_within_the_bound_of_the_op(path):
 def test_nan_and_infinity_pass_an_activation_as_they_pass_the_reference(kind):
     x = np.asarray([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, 3e38, -3e38], np.float32)
     dy = np.ones_like(x)
-    path = Path(FLOAT, 4)
+    path, slope = Path(FLOAT, 4), ORACLES[kind].slope
     with np.errstate(all="ignore"):
         y = REGISTRY["activation"].reference(x, kind=kind)
         dx = REGISTRY["activation_backward"].reference(dy, x, y, kind=kind)
-    got = elementwise(path, "pointwise.cu", "activation", (x,), (0.01,), kind, adding=False)
+    got = elementwise(path, "pointwise.cu", "activation", (x,), (slope,), kind, adding=False)
     np.testing.assert_allclose(got, y, rtol=1e-6)
-    got = elementwise(path, "pointwise.cu", "activation_backward", (dy, x, y), (0.01,), kind)
+    got = elementwise(path, "pointwise.cu", "activation_backward", (dy, x, y), (slope,), kind)
     np.testing.assert_allclose(got, dx, rtol=1e-6)
 
 

@@ -24,24 +24,26 @@ def rows(x):
     return x.reshape(-1, x.shape[-1])
 
 
-def value_of(z, kind, slope=0.01):
-    return activations.ORACLES[kind].value(z, slope)
+def value_of(z, kind, slope=None):
+    oracle = activations.ORACLES[kind]
+    return oracle.value(z, oracle.slope if slope is None else slope)
 
 
 def slope_of(kind, slope, y, z):
     """g'(z), from y where that does."""
     oracle = activations.ORACLES[kind]
+    slope = oracle.slope if slope is None else slope
     return oracle.derivative(z, slope) if oracle.of_y is None else oracle.of_y(y, slope)
 
 
 # -- pointwise, dense -------------------------------------------------------------------------------------------------
 
 
-def activation(x, *, kind, slope=0.01):
+def activation(x, *, kind, slope=None):
     return {"out": value_of(x, kind, slope)}
 
 
-def activation_backward(dy, x, y, *, kind, slope=0.01):
+def activation_backward(dy, x, y, *, kind, slope=None):
     return {"out": dy * slope_of(kind, slope, y, x)}
 
 
@@ -49,14 +51,14 @@ def total(a, b):
     return {"out": a + b}
 
 
-def affine(x, W, b=None, *, activation="identity", slope=0.01):
+def affine(x, W, b=None, *, activation="identity", slope=None):
     z = np.einsum("...i,io->...o", x, W)
     return {"out": value_of(z if b is None else z + b, activation, slope)}
 
 
 def affine_backward(
     dy, x, W, y, *,
-    activation="identity", slope=0.01, input_gradient=True, bias_gradient=True,
+    activation="identity", slope=None, input_gradient=True, bias_gradient=True,
 ):  # fmt: skip
     dz = dy * slope_of(activation, slope, y, None)
     dx = np.einsum("...o,io->...i", dz, W) if input_gradient else None
@@ -104,7 +106,7 @@ def commit(running, proposal, ok, decay, unbiased):
     return {"out": new}
 
 
-def normalize(x, statistics, gamma, beta, add=None, *, eps=1e-5, activation="identity", slope=0.01):
+def normalize(x, statistics, gamma, beta, add=None, *, eps=1e-5, activation="identity", slope=None):
     return {"out": value_of(sum_of(x, statistics, gamma, beta, add, eps), activation, slope)}
 
 
@@ -115,14 +117,14 @@ def sum_of(x, statistics, gamma, beta, add, eps):
     return z if add is None else z + add
 
 
-def batch_norm(x, gamma, beta, add=None, *, eps=1e-5, activation="identity", slope=0.01):
+def batch_norm(x, gamma, beta, add=None, *, eps=1e-5, activation="identity", slope=None):
     found = moments(x)
     z = sum_of(x, found["batch"], gamma, beta, add, eps)
     return {"y": value_of(z, activation, slope), **found}
 
 
 def normalize_backward(
-    dy, x, y, statistics, gamma, beta, add=None, *, eps=1e-5, activation="identity", slope=0.01, batch_statistics=True
+    dy, x, y, statistics, gamma, beta, add=None, *, eps=1e-5, activation="identity", slope=None, batch_statistics=True
 ):
     dz = dy * slope_of(activation, slope, y, sum_of(x, statistics, gamma, beta, add, eps))
     inv_std = 1 / np.sqrt(statistics[2] + eps)
