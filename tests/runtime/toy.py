@@ -15,7 +15,7 @@ from bnengine.ops.gather import Gathered
 from bnengine.ops.judge import Verdict
 from bnengine.ops.loss import Loss
 from bnengine.ops.statistics import Moments
-from bnengine.ops.update import AdamState, Advanced
+from bnengine.ops.update import RULES, Advanced
 from bnengine.runtime.plan import COLUMNS
 from tests.support import give_versions
 
@@ -261,7 +261,7 @@ def adam(to, parameters, gradients, m, v, largest, table, counters, ok, factor, 
     out = [to.array(name, a.shape, a.dtype, a) for name, a in slots]
     whole, reads = (table, counters, ok, factor), (parameters, gradients, m, v)
     to.launch(_adam, whole=whole, reads=reads, writes=out, scalars=(tuple(options.items()),))
-    return AdamState(*out, None)
+    return RULES["adam"].state(*out, None)
 
 
 def _commit(ok, running, proposal, decay, unbiased, out):
