@@ -53,11 +53,17 @@ contract(tally, examples=_examples_tally, bound=_bound_tally)
 
 
 class Size(NamedTuple):
-    """How large what a rule adds up is at most: gradients with their decay, that decay alone, the step's scalars."""
+    """How large what a rule adds up is at most: gradients with their decay, that decay alone, the step's scalars.
+
+    For a rule that jumps: the unit of rounding, the gradient with its sign, and the settings.
+    """
 
     g: Array
     decay: Array
     scalars: tuple[tuple[float, float], ...]  # least and most of each
+    u: float
+    slope: Array
+    settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -172,13 +178,14 @@ def _bound_of(rule: Rule) -> Callable[..., Any]:
     made = RULE_CONTRACTS[rule.name]
 
     def bound(
-        u: float, *args: Any, weight_decay: float = 0.0, decoupled: bool = False, **_options: Any,
+        u: float, *args: Any, weight_decay: float = 0.0, decoupled: bool = False, **options: Any,
     ) -> Any:  # fmt: skip
         call = rule.call(*args)
         p, g, table = np.abs(call.parameters), np.abs(call.gradients), call.table
         l2, shrinking = p * (0.0 if decoupled else weight_decay), p * (weight_decay if decoupled else 0.0)
         scalars = tuple((column.min(), column.max()) for column in table.T[1:])
-        move, sums = made.sizes(Size(g + l2, l2, scalars), *call.slots)
+        slope = call.gradients * call.factor + call.parameters * (0.0 if decoupled else weight_decay)
+        move, sums = made.sizes(Size(g + l2, l2, scalars, u, slope, {**rule.settings, **options}), *call.slots)
         moved = made.factor * u * (p + table.T[0].max() * (move + shrinking))
         states = [None if old is None else 10 * u * new for old, new in zip(call.slots, sums, strict=True)]
         return rule.state(moved, *states, None if call.shadow is None else moved)
