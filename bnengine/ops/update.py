@@ -124,8 +124,11 @@ class Rule:
         """The settings that are true or false, given or by default, in their order."""
         return [bool(settings.get(k, v)) for k, v in self.settings.items() if type(v) is bool]
 
-    def check(self, settings: Mapping[str, Any]) -> None:
-        """TypeError for a setting that the rule does not have."""
+    def check(self, call: Call, settings: Mapping[str, Any]) -> None:
+        """TypeError for a slot that every variant has and the call lacks, and for a setting that the rule does not have."""
+        for (name, slot), array in zip(self.slots.items(), call.slots, strict=True):
+            if array is None and slot.on is None:
+                raise TypeError(f"{self.name}: the slot {name!r} is None. Every variant has it: give an array.")
         if unknown := settings.keys() - self.settings.keys():
             raise TypeError(f"{self.name}: no option {min(unknown)!r}. Its options are {', '.join(self.settings)}.")
 

@@ -141,13 +141,25 @@ def test_the_shadow_is_a_launch_of_its_own_so_that_it_is_made_again(rng):
 
 @optimizers
 def test_a_destination_of_a_slot_that_a_variant_lacks_is_refused(name, rng):
-    example = flat(rng, name, 20)
-    last = len(RULES[name].slots)
-    slot, field = 1 + last, REGISTRY[name].fields[last]
-    without = example._replace(args=tuple(None if i == slot else a for i, a in enumerate(example.args)))
-    for absent in (field, "shadow"):
+    rule, example = RULES[name], flat(rng, name, 20)
+    last = len(rule.slots)
+    lacking = dict(list(enumerate(rule.slots, start=2))[last - rule.optional :])
+    without = example._replace(args=tuple(None if i in lacking else a for i, a in enumerate(example.args)))
+    for absent in (*lacking.values(), "shadow"):
         with pytest.raises(InputError, match=f"no output '{absent}'"):
             run(name, without, {absent: Into(np.ones(20, np.float32))})
+
+
+@optimizers
+def test_a_slot_that_every_variant_has_cannot_be_left_out_nor_a_setting_be_made_up(name, rng):
+    rule, example = RULES[name], flat(rng, name, 20)
+    for i, (slot, row) in enumerate(rule.slots.items(), start=2):
+        if row.on is None:
+            without = example._replace(args=tuple(None if j == i else a for j, a in enumerate(example.args)))
+            with pytest.raises(TypeError, match=f"^{name}: the slot '{slot}' is None"):
+                run(name, without)
+    with pytest.raises(TypeError, match=f"^{name}: no option 'unheard'"):
+        run(name, example._replace(options={**example.options, "unheard": 1.0}))
 
 
 # -- judge

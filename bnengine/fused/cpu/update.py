@@ -59,8 +59,8 @@ def _update(
     frozen: Ranges = (), **settings: Any,
 ) -> Any:  # fmt: skip
     """One launch over the flat buffers: the new parameters, slots and shadow, None for one that is not there."""
-    rule.check(settings)
     call = rule.call(*args)
+    rule.check(call, settings)
     dtype, table = call.parameters.dtype, call.table
     old = {"parameters": call.parameters, **dict(zip(rule.slots, call.slots, strict=True))}
     control = (

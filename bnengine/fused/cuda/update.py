@@ -57,8 +57,8 @@ def _update(
 
     Where the step is not ok the shadow is not written: it is the one that stands in the destination, or a copy.
     """
-    rule.check(settings)
     call = rule.call(*args)
+    rule.check(call, settings)
     p, dtype = call.parameters, call.parameters.dtype
     old = {"parameters": p, **dict(zip(rule.slots, call.slots, strict=True))}
     control = (
