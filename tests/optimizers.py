@@ -37,6 +37,7 @@ class Row(NamedTuple):
     `move(g, *slots, *scalars, **settings)`: the move in units of the learning rate and the new slots, of numbers or
     arrays. `scalars(optimizer, t)`: of step t. `variants`: by label, with a learning rate that trains a small network.
     `torch(optim, optimizer)`: PyTorch's class and its options, None where it has none. `state`: its names of slots.
+    `jumps`: whether moves jump where a sign changes, so that a small difference may become a large one at once.
     """
 
     move: Callable[..., tuple[Any, ...]]
@@ -44,6 +45,7 @@ class Row(NamedTuple):
     scalars: Callable[[Any, int], tuple[float, ...]] = lambda _optimizer, _t: ()
     torch: Callable[[Any, Any], tuple[Any, dict[str, Any]] | None] = lambda _optim, _optimizer: None
     state: dict[str, str] = {}  # noqa: RUF012 -- a default of a tuple's field, never written to
+    jumps: bool = False
 
 
 def _torch_rmsprop(optim: Any, o: RMSprop) -> Any:

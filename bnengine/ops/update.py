@@ -125,7 +125,7 @@ class Rule:
         return [bool(settings.get(k, v)) for k, v in self.settings.items() if type(v) is bool]
 
     def check(self, call: Call, settings: Mapping[str, Any]) -> None:
-        """TypeError for a slot that every variant has and the call lacks, and for a setting that the rule does not have."""
+        """TypeError for a slot that is missing though every variant has it, and for a setting of no rule."""
         for (name, slot), array in zip(self.slots.items(), call.slots, strict=True):
             if array is None and slot.on is None:
                 raise TypeError(f"{self.name}: the slot {name!r} is None. Every variant has it: give an array.")
