@@ -5,6 +5,7 @@
 // are cut in blocks, fixed by the shape, whose moments lie in an array until another launch has merged them, and a third
 // normalises. A column's rows are gone through in their order either way, kHeld at once about their own mean.
 #include "batch_norm.h"
+#include "layout.h"
 
 namespace bnengine {
 namespace BNENGINE_ISA {
@@ -71,15 +72,14 @@ void normalize_rows(const T* x, const T* add, T* y, index rows, index stride, in
   }
 }
 
-// Columns [begin, end). Arrays: x, batch (3, channels), proposal (3 rows `stride` apart) or null. Integers: rows, channels,
-// stride, whether the proposal is merged into.
+// Columns [begin, end) of batch (3, channels) and proposal (3 rows `stride` apart), which may be null.
 template <class T>
 void moments(const Arguments& arguments, index begin, index end, Worker& worker) {
-  Given given(arguments);
-  const T* x = given.array<T>();
-  double *batch = given.array<double>(), *proposal = given.array<double>();
-  const index rows = given.integer(), channels = given.integer(), stride = given.integer();
-  const bool adds = given.flag();
+  const layout::Moments<T> a(arguments);
+  const T* x = a.x;
+  double *batch = a.batch, *proposal = a.proposal;
+  const index rows = a.rows, channels = a.channels, stride = a.stride;
+  const bool adds = a.adds;
   for (index column = begin, columns; column < end; column += columns) {
     columns = least(end - column, tile_columns<T>(rows));
     Scratch scratch(worker);
@@ -90,15 +90,14 @@ void moments(const Arguments& arguments, index begin, index end, Worker& worker)
   }
 }
 
-// Moments of the blocks [begin, end) of `block` rows each. Arrays: x, partial (blocks, 3, channels) = pivot, mean less
-// pivot, sum of squared differences. Integers: rows, channels, block. The first block is the last rows: what is read
-// last, the next launch reads first.
+// Moments of the blocks [begin, end) of `block` rows each: partial (blocks, 3, channels) = pivot, mean less pivot, sum of
+// squared differences. The first block is the last rows: what is read last, the next launch reads first.
 template <class T>
 void moments_of_blocks(const Arguments& arguments, index begin, index end, Worker& worker) {
-  Given given(arguments);
-  const T* x = given.array<T>();
-  double* partial = given.array<double>();
-  const index rows = given.integer(), channels = given.integer(), block = given.integer();
+  const layout::MomentsOfBlocks<T> a(arguments);
+  const T* x = a.x;
+  double* partial = a.partial;
+  const index rows = a.rows, channels = a.channels, block = a.block;
   const index blocks = (rows + block - 1) / block;
   for (index b = begin; b < end; ++b) {
     const index row = (blocks - 1 - b) * block;
@@ -115,14 +114,13 @@ void moments_of_blocks(const Arguments& arguments, index begin, index end, Worke
   }
 }
 
-// Columns [begin, end) of the union of all blocks. Arrays: partial, batch, proposal or null. Integers: rows, channels,
-// block, stride, whether the proposal is merged into.
+// Columns [begin, end) of the union of all blocks.
 void moments_of_all(const Arguments& arguments, index begin, index end, Worker&) {
-  Given given(arguments);
-  const double* partial = given.array<double>();
-  double *batch = given.array<double>(), *proposal = given.array<double>();
-  const index rows = given.integer(), channels = given.integer(), block = given.integer(), stride = given.integer();
-  const bool adds = given.flag();
+  const layout::MomentsOfAll a(arguments);
+  const double* partial = a.partial;
+  double *batch = a.batch, *proposal = a.proposal;
+  const index rows = a.rows, channels = a.channels, block = a.block, stride = a.stride;
+  const bool adds = a.adds;
   const index blocks = (rows + block - 1) / block;
   constexpr index kSome = 64;
   for (index first = begin; first < end; first += kSome) {
@@ -144,27 +142,24 @@ void moments_of_all(const Arguments& arguments, index begin, index end, Worker&)
   }
 }
 
-// Columns or rows [begin, end). Arrays: statistics (3 rows `stride` apart), gamma and beta or null, x, add or null, y.
-// Integers: rows, channels, stride, by columns?, past the caches? Reals: eps, slope.
+// Columns or rows [begin, end), stored past the caches or not. Statistics are 3 rows `stride` apart; gamma, beta and add may
+// be null.
 template <class T, Activation G>
 void normalize(const Arguments& arguments, index begin, index end, Worker& worker) {
-  Given given(arguments);
-  const double* statistics = given.array<double>();
-  const T *gamma = given.array<T>(), *beta = given.array<T>(), *x = given.array<T>(), *add = given.array<T>();
-  T* y = given.array<T>();
-  const index rows = given.integer(), channels = given.integer(), stride = given.integer();
-  const Region at(rows, channels, given.flag(), begin, end);
-  const bool past = given.flag();
-  const double eps = given.real();
-  const T slope = T(given.real());
+  const layout::Normalize<T> a(arguments);
+  const T *gamma = a.gamma, *beta = a.beta, *x = a.x, *add = a.add;
+  T* y = a.y;
+  const index channels = a.channels;
+  const Region at(a.rows, channels, a.by_columns, begin, end);
+  const T slope = T(a.slope);
   Scratch scratch(worker);
   Affines<T> affines(scratch, at.columns);
-  affines.read(statistics + at.column, stride, eps, gamma ? gamma + at.column : nullptr,
+  affines.read(a.statistics + at.column, a.stride, a.eps, gamma ? gamma + at.column : nullptr,
                beta ? beta + at.column : nullptr, at.columns);
   const index first = at.row * channels + at.column;
   x += first, y += first;
   if (add) add += first;
-  if (past && of_lines(y, channels)) {
+  if (a.past && of_lines(y, channels)) {
     normalize_rows<G, true>(x, add, y, at.rows, channels, at.columns, affines, slope);
     settle();
   } else {
@@ -172,18 +167,17 @@ void normalize(const Arguments& arguments, index begin, index end, Worker& worke
   }
 }
 
-// Moments and y of columns [begin, end), tile by tile. Arrays: gamma and beta or null, x, add or null, y, batch (3,
-// channels), proposal or null. Integers: rows, channels, stride of the proposal, whether it is merged into. Reals: eps, slope.
+// Moments and y of columns [begin, end), tile by tile. The stride is that of the proposal.
 template <class T, Activation G>
 void batch_norm(const Arguments& arguments, index begin, index end, Worker& worker) {
-  Given given(arguments);
-  const T *gamma = given.array<T>(), *beta = given.array<T>(), *x = given.array<T>(), *add = given.array<T>();
-  T* y = given.array<T>();
-  double *batch = given.array<double>(), *proposal = given.array<double>();
-  const index rows = given.integer(), channels = given.integer(), stride = given.integer();
-  const bool adds = given.flag();
-  const double eps = given.real();
-  const T slope = T(given.real());
+  const layout::BatchNorm<T> a(arguments);
+  const T *gamma = a.gamma, *beta = a.beta, *x = a.x, *add = a.add;
+  T* y = a.y;
+  double *batch = a.batch, *proposal = a.proposal;
+  const index rows = a.rows, channels = a.channels, stride = a.stride;
+  const bool adds = a.adds;
+  const double eps = a.eps;
+  const T slope = T(a.slope);
   for (index column = begin, columns; column < end; column += columns) {
     columns = least(end - column, tile_columns<T>(rows));
     Scratch scratch(worker);
@@ -200,29 +194,22 @@ void batch_norm(const Arguments& arguments, index begin, index end, Worker& work
 
 // -- running statistics: (3, channels) buffers
 
-// Columns [begin, end), where ok is false the old values, bit for bit; running may be out. Arrays: ok, running, proposal,
-// decay, unbiased, out. Integers: channels.
+// Columns [begin, end), where ok is false the old values, bit for bit; running may be out.
 void commit(const Arguments& arguments, index begin, index end, Worker&) {
-  Given given(arguments);
-  const bool* ok = given.array<bool>();
-  const double *running = given.array<double>(), *proposal = given.array<double>(), *decay = given.array<double>();
-  const bool* unbiased = given.array<bool>();
-  double* out = given.array<double>();
-  const index channels = given.integer();
+  const layout::Commit a(arguments);
+  const index channels = a.channels;
   for (index j = begin; j < end; ++j) {
-    const Statistic old = read_statistic(running + j, channels), seen = read_statistic(proposal + j, channels);
-    write_statistic(out + j, channels, *ok ? committed(old, seen, decay[j], unbiased[j]) : old);
+    const Statistic old = read_statistic(a.running + j, channels), seen = read_statistic(a.proposal + j, channels);
+    write_statistic(a.out + j, channels, *a.ok ? committed(old, seen, a.decay[j], a.unbiased[j]) : old);
   }
 }
 
-// Columns [begin, end) of the union of two samples; a may be out. Arrays: a, b, out. Integers: channels.
+// Columns [begin, end) of the union of two samples; a may be out.
 void merge_statistics(const Arguments& arguments, index begin, index end, Worker&) {
-  Given given(arguments);
-  const double *a = given.array<double>(), *b = given.array<double>();
-  double* out = given.array<double>();
-  const index channels = given.integer();
+  const layout::MergeStatistics of(arguments);
+  const index channels = of.channels;
   for (index j = begin; j < end; ++j)
-    write_statistic(out + j, channels, merged(read_statistic(a + j, channels), read_statistic(b + j, channels)));
+    write_statistic(of.out + j, channels, merged(read_statistic(of.a + j, channels), read_statistic(of.b + j, channels)));
 }
 
 }  // namespace

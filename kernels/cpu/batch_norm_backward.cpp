@@ -4,6 +4,7 @@
 // Cut as the way there (batch_norm.cpp): by columns, where the sums and dx of a tile are made while it is in the cache, or
 // by blocks of rows with partial sums in an array.
 #include "batch_norm.h"
+#include "layout.h"
 
 namespace bnengine {
 namespace BNENGINE_ISA {
@@ -221,8 +222,7 @@ void input_rows(const Sources<T>& from, const Destinations<T>& to, index rows, i
   }
 }
 
-// What every kernel here begins with. Arrays: statistics (3 rows `stride` apart), gamma and beta or null, dy, x, y, add.
-// Integers: rows, channels, stride. Reals: eps, slope.
+// What every kernel here reads. Statistics are 3 rows `stride` apart; gamma and beta may be null.
 template <class T>
 struct Problem {
   const double* statistics;
@@ -232,31 +232,31 @@ struct Problem {
   double eps;
   T slope;
 
-  explicit Problem(Given& given) {
-    statistics = given.array<double>();
-    gamma = given.array<T>(), beta = given.array<T>();
-    from.dy = given.array<T>(), from.x = given.array<T>(), from.y = given.array<T>(), from.add = given.array<T>();
-    rows = given.integer(), channels = given.integer(), stride = given.integer();
-    eps = given.real(), slope = T(given.real());
-  }
+  template <class Layout>
+  explicit Problem(const Layout& a)
+      : statistics(a.statistics),
+        gamma(a.gamma),
+        beta(a.beta),
+        from{a.dy, a.x, a.y, a.add},
+        rows(a.rows),
+        channels(a.channels),
+        stride(a.stride),
+        eps(a.eps),
+        slope(T(a.slope)) {}
   void read(Affines<T>& affines, index column, index columns) const {
     affines.read(statistics + column, stride, eps, gamma ? gamma + column : nullptr, beta ? beta + column : nullptr,
                  columns);
   }
 };
 
-// All gradients of columns [begin, end), tile by tile. Arrays: those of Problem, dx, dadd, dgamma, dbeta. Integers: those of
-// Problem, batch statistics?, are dx, dgamma, dbeta added to?
+// All gradients of columns [begin, end), tile by tile.
 template <class T, Activation G>
 void batch_norm_backward(const Arguments& arguments, index begin, index end, Worker& worker) {
-  Given given(arguments);
-  const Problem<T> p(given);
-  Destinations<T> to;
-  to.dx = given.array<T>(), to.dadd = given.array<T>();
-  T *dgamma = given.array<T>(), *dbeta = given.array<T>();
-  const bool batch_statistics = given.flag();
-  to.adds_dx = given.flag();
-  const bool adds_dgamma = given.flag(), adds_dbeta = given.flag();
+  const layout::BatchNormBackward<T> a(arguments);
+  const Problem<T> p(a);
+  const Destinations<T> to{a.dx, a.dadd, a.adds_dx};
+  T *dgamma = a.dgamma, *dbeta = a.dbeta;
+  const bool batch_statistics = a.batch_statistics, adds_dgamma = a.adds_dgamma, adds_dbeta = a.adds_dbeta;
   const bool summed = batch_statistics || dgamma || dbeta;
   for (index column = begin, columns; column < end; column += columns) {
     columns = least(end - column, tile_columns<T>(p.rows));
@@ -272,14 +272,13 @@ void batch_norm_backward(const Arguments& arguments, index begin, index end, Wor
   }
 }
 
-// Sums of the blocks [begin, end) of `block` rows each, the first of which is the last rows. Arrays: those of Problem,
-// partial (blocks, 2, channels). Integers: those of Problem, block.
+// Sums of the blocks [begin, end) of `block` rows each, the first of which is the last rows: partial (blocks, 2, channels).
 template <class T, Activation G>
 void sums_of_blocks(const Arguments& arguments, index begin, index end, Worker& worker) {
-  Given given(arguments);
-  const Problem<T> p(given);
-  double* partial = given.array<double>();
-  const index block = given.integer(), blocks = (p.rows + block - 1) / block;
+  const layout::SumsOfBlocks<T> a(arguments);
+  const Problem<T> p(a);
+  double* partial = a.partial;
+  const index block = a.block, blocks = (p.rows + block - 1) / block;
   Scratch scratch(worker);
   Affines<T> affines(scratch, p.channels);
   p.read(affines, 0, p.channels);
@@ -293,16 +292,14 @@ void sums_of_blocks(const Arguments& arguments, index begin, index end, Worker& 
   }
 }
 
-// Columns [begin, end) of the sums over all blocks, in double for input_of_rows. Arrays: partial, sums (2, channels), dgamma,
-// dbeta. Integers: blocks, channels, are dgamma and dbeta added to?
+// Columns [begin, end) of the sums (2, channels) over all blocks, in double for input_of_rows.
 template <class T>
 void sums_of_all(const Arguments& arguments, index begin, index end, Worker&) {
-  Given given(arguments);
-  const double* partial = given.array<double>();
-  double* sums = given.array<double>();
-  T *dgamma = given.array<T>(), *dbeta = given.array<T>();
-  const index blocks = given.integer(), channels = given.integer();
-  const bool adds_dgamma = given.flag(), adds_dbeta = given.flag();
+  const layout::SumsOfAll<T> a(arguments);
+  const double* partial = a.partial;
+  double* sums = a.sums;
+  T *dgamma = a.dgamma, *dbeta = a.dbeta;
+  const index blocks = a.blocks, channels = a.channels;
   for (index j = begin; j < end; ++j) sums[j] = sums[channels + j] = 0;
   for (index b = 0; b < blocks; ++b)
     for (index j = begin; j < end; ++j) {
@@ -310,20 +307,16 @@ void sums_of_all(const Arguments& arguments, index begin, index end, Worker&) {
       sums[channels + j] += partial[(2 * b + 1) * channels + j];
     }
   write_parameter_gradients(sums + begin, sums + channels + begin, end - begin, dgamma ? dgamma + begin : nullptr,
-                            dbeta ? dbeta + begin : nullptr, adds_dgamma, adds_dbeta);
+                            dbeta ? dbeta + begin : nullptr, a.adds_dgamma, a.adds_dbeta);
 }
 
-// dx and dadd of rows [begin, end). Arrays: sums or null where statistics are constants, those of Problem, dx, dadd.
-// Integers: those of Problem, is dx added to?, past the caches?
+// dx and dadd of rows [begin, end), stored past the caches or not; sums are null where statistics are constants.
 template <class T, Activation G>
 void input_of_rows(const Arguments& arguments, index begin, index end, Worker& worker) {
-  Given given(arguments);
-  const double* sums = given.array<double>();
-  const Problem<T> p(given);
-  Destinations<T> to;
-  to.dx = given.array<T>(), to.dadd = given.array<T>();
-  to.adds_dx = given.flag();
-  const bool past = given.flag();
+  const layout::InputOfRows<T> a(arguments);
+  const double* sums = a.sums;
+  const Problem<T> p(a);
+  const Destinations<T> to{a.dx, a.dadd, a.adds_dx};
   Scratch scratch(worker);
   Affines<T> affines(scratch, p.channels);
   p.read(affines, 0, p.channels);
@@ -331,7 +324,7 @@ void input_of_rows(const Arguments& arguments, index begin, index end, Worker& w
   const Through<T> through(scratch, sums, second, p.channels, p.rows, affines, sums != nullptr);
   const index at = begin * p.channels;
   const Sources<T> from = p.from.from(at);
-  if (past && of_lines(to.dx, p.channels)) {
+  if (a.past && of_lines(to.dx, p.channels)) {
     input_rows<G, true>(from, to.from(at), end - begin, p.channels, p.channels, affines, through, p.slope);
     settle();
   } else {

@@ -1,5 +1,6 @@
 // Dropout: the mask is Philox of (seed, layer, step, sample's index in the data set, feature), never of a position. Arrays
 // are (rows, features), cut by columns or by rows.
+#include "layout.h"
 #include "strips.h"
 
 namespace bnengine {
@@ -24,22 +25,19 @@ VECTOR void draw(unsigned first, unsigned sample, const Key& key, unsigned (&ran
     for (int k = 0; k < kFeatures; ++k) random[i * kFeatures + k] = words[k][i];
 }
 
-// y = x / (1 - rate) where kept, else 0. Arrays: step (1), samples (rows), x, y, keep. Integers: rows, features, by columns?,
-// the seed's low and high word, layer, threshold. Reals: rate.
+// y = x / (1 - rate) where kept, else 0; step (1), samples (rows).
 template <class T>
 void dropout(const Arguments& arguments, index begin, index end, Worker&) {
-  Given given(arguments);
-  const index *step = given.array<index>(), *samples = given.array<index>();
-  const T* x = given.array<T>();
-  T* y = given.array<T>();
-  bool* keep = given.array<bool>();
-  const index rows = given.integer(), features = given.integer();
-  const Region at(rows, features, given.flag(), begin, end);
-  Key key;
-  key.low = unsigned(given.integer()), key.high = unsigned(given.integer());
-  key.step = unsigned(*step), key.layer = unsigned(given.integer());
-  const index threshold = given.integer();  // at most 2^32, which no word reaches
-  const T share = T(1 - given.real());
+  const layout::Dropout<T> a(arguments);
+  const index* samples = a.samples;
+  const T* x = a.x;
+  T* y = a.y;
+  bool* keep = a.keep;
+  const index features = a.features;
+  const Region at(a.rows, features, a.by_columns, begin, end);
+  const Key key{unsigned(a.seed_low), unsigned(a.seed_high), unsigned(*a.step), unsigned(a.layer)};
+  const index threshold = a.threshold;  // at most 2^32, which no word reaches
+  const T share = T(1 - a.rate);
   constexpr index kDrawn = kCounters * kFeatures;
   for (index row = at.row; row < at.row + at.rows; ++row)
     for (index column = at.column; column < at.column + at.columns; column += kDrawn) {
@@ -54,18 +52,17 @@ void dropout(const Arguments& arguments, index begin, index end, Worker&) {
     }
 }
 
-// dx = dy / (1 - rate) where kept, else 0. Arrays: dy, keep, dx, which may be dy. Integers: rows, features, by columns?, is
-// dx added to? Reals: rate.
+// dx = dy / (1 - rate) where kept, else 0, or that added; dx may be dy.
 template <class T>
 void dropout_backward(const Arguments& arguments, index begin, index end, Worker&) {
-  Given given(arguments);
-  const T* dy = given.array<T>();
-  const bool* keep = given.array<bool>();
-  T* dx = given.array<T>();
-  const index rows = given.integer(), features = given.integer();
-  const Region at(rows, features, given.flag(), begin, end);
-  const bool adds = given.flag();
-  const T share = T(1 - given.real());
+  const layout::DropoutBackward<T> a(arguments);
+  const T* dy = a.dy;
+  const bool* keep = a.keep;
+  T* dx = a.dx;
+  const index features = a.features;
+  const Region at(a.rows, features, a.by_columns, begin, end);
+  const bool adds = a.adds;
+  const T share = T(1 - a.rate);
   const bool whole = at.columns == features;
   const index runs = whole ? 1 : at.rows, length = whole ? at.rows * features : at.columns;
   for (index r = 0; r < runs; ++r) {

@@ -1,24 +1,25 @@
 // Memory set and moved: the smallest kernels there are.
 #include <string.h>
 
-#include "kernel.h"
+#include "layout.h"
 
 namespace bnengine {
 namespace BNENGINE_ISA {
 
-// out[begin:end] = value. Arrays: out (n). Reals: value.
+// out[begin:end] = value.
 template <typename T>
-void fill(const Arguments& a, index begin, index end, Worker&) {
-  T* out = static_cast<T*>(a.arrays[0]);
-  const T value = T(a.reals[0]);
+void fill(const Arguments& arguments, index begin, index end, Worker&) {
+  const layout::Fill<T> a(arguments);
+  T* out = a.out;
+  const T value = T(a.value);
   for (index i = begin; i < end; ++i) out[i] = value;
 }
 
-// out[begin:end] = x[begin:end]. Arrays: x, out (n each).
+// out[begin:end] = x[begin:end].
 template <typename T>
-void copy(const Arguments& a, index begin, index end, Worker&) {
-  const T* x = static_cast<const T*>(a.arrays[0]);
-  if (begin < end) memcpy(static_cast<T*>(a.arrays[1]) + begin, x + begin, size_t(end - begin) * sizeof(T));
+void copy(const Arguments& arguments, index begin, index end, Worker&) {
+  const layout::Copy<T> a(arguments);
+  if (begin < end) memcpy(a.out + begin, a.x + begin, size_t(end - begin) * sizeof(T));
 }
 
 const Entry* entries() {

@@ -2,7 +2,7 @@
 // and scaled on their way.
 #include <string.h>
 
-#include "kernel.h"
+#include "layout.h"
 #include "vector.h"
 
 namespace bnengine {
@@ -13,18 +13,16 @@ constexpr index kAhead = 4;      // rows asked for before their turn, for they l
 constexpr index kAsked = 1024;   // bytes of a row that are asked for: the processor itself fetches the rest
 
 // Row i of each output is row p = order[cursor[0] + offset + i] of its input, for i in [begin, end); the normaliser is
-// normalisers[cursor[1]]. Row row_of(p) of x goes out by put(i, row), the others as their bytes. Arrays: x, target, weights or null,
-// samples, normalisers, order, cursor, and at `to` the outputs of the first five. Integers: rows, bytes of a row of x, target,
-// weights and normalisers, the bytes between two rows of x, offset.
-template <class RowOf, class Put>
-VECTOR void rows_of(const Arguments& given, char* const* to, index begin, index end, RowOf row_of, Put put) {
-  const char* const* from = reinterpret_cast<const char* const*>(given.arrays);
-  const char *x = from[0], *target = from[1], *weights = from[2];
-  const index* samples = reinterpret_cast<const index*>(from[3]);
-  const index *order = reinterpret_cast<const index*>(from[5]), *cursor = reinterpret_cast<const index*>(from[6]);
-  const index bytes = given.integers[1], targets = given.integers[2], weighed = given.integers[3];
-  const index normaliser = given.integers[4], between = given.integers[5];
-  const index* chosen = order + cursor[0] + given.integers[6];
+// normalisers[cursor[1]]. Row row_of(p) of x goes out by put(i, row), the others as their bytes; weights may be null. `bytes_`
+// are those of a row, and `bytes_between` lie from one row of x to the next.
+template <class Layout, class RowOf, class Put>
+VECTOR void rows_of(const Layout& a, index begin, index end, RowOf row_of, Put put) {
+  const char *x = a.x, *target = a.target, *weights = a.weights;
+  const index* samples = a.samples;
+  char *to_target = a.to_target, *to_weights = a.to_weights;
+  index* to_samples = a.to_samples;
+  const index bytes = a.bytes_x, targets = a.bytes_target, weighed = a.bytes_weights, between = a.bytes_between;
+  const index* chosen = a.order + a.cursor[0] + a.offset;
   for (index i = begin; i < end; ++i) {
     if (i + kAhead < end) {
       const char* next = x + row_of(chosen[i + kAhead]) * between;
@@ -32,18 +30,20 @@ VECTOR void rows_of(const Arguments& given, char* const* to, index begin, index 
     }
     const index row = chosen[i];
     put(i, x + row_of(row) * between);
-    memcpy(to[1] + i * targets, target + row * targets, size_t(targets));
-    if (weights) memcpy(to[2] + i * weighed, weights + row * weighed, size_t(weighed));
-    reinterpret_cast<index*>(to[3])[i] = samples[row];
+    memcpy(to_target + i * targets, target + row * targets, size_t(targets));
+    if (weights) memcpy(to_weights + i * weighed, weights + row * weighed, size_t(weighed));
+    to_samples[i] = samples[row];
   }
-  if (begin == 0) memcpy(to[4], from[4] + cursor[1] * normaliser, size_t(normaliser));
+  const index normaliser = a.bytes_normaliser;
+  if (begin == 0) memcpy(a.to_normaliser, a.normalisers + a.cursor[1] * normaliser, size_t(normaliser));
 }
 
-void gather(const Arguments& given, index begin, index end, Worker&) {
-  char* const* to = reinterpret_cast<char* const*>(given.arrays) + 7;
-  const index bytes = given.integers[1];
-  rows_of(given, to, begin, end, [](index p) { return p; },
-          [=](index i, const char* row) { memcpy(to[0] + i * bytes, row, size_t(bytes)); });
+void gather(const Arguments& arguments, index begin, index end, Worker&) {
+  const layout::Gather a(arguments);
+  char* to = a.to_x;
+  const index bytes = a.bytes_x;
+  rows_of(a, begin, end, [](index p) { return p; },
+          [=](index i, const char* row) { memcpy(to + i * bytes, row, size_t(bytes)); });
 }
 
 // IEEE's 16 bits, as they lie in memory.
@@ -71,17 +71,17 @@ VECTOR W widened(Half value) {
 }
 
 // gather with rows samples[p] of x, of S, as rows of T: (x - mean) inv_scale in double and rounded once, or cast alone where
-// mean is null. Arrays: as there, but mean and inv_scale in front of the outputs.
+// mean is null.
 template <class S, class T>
-void gather_raw(const Arguments& given, index begin, index end, Worker&) {
-  char* const* to = reinterpret_cast<char* const*>(given.arrays) + 9;
-  const double* mean = static_cast<const double*>(given.arrays[7]);
-  const double* inv_scale = static_cast<const double*>(given.arrays[8]);
-  const index features = given.integers[1] / index(sizeof(S));
-  const index* samples = static_cast<const index*>(given.arrays[3]);
-  rows_of(given, to, begin, end, [=](index p) { return samples[p]; }, [=](index i, const char* row) {
+void gather_raw(const Arguments& arguments, index begin, index end, Worker&) {
+  const layout::GatherRaw a(arguments);
+  char* to = a.to_x;
+  const double *mean = a.mean, *inv_scale = a.inv_scale;
+  const index features = a.bytes_x / index(sizeof(S));
+  const index* samples = a.samples;
+  rows_of(a, begin, end, [=](index p) { return samples[p]; }, [=](index i, const char* row) {
     const S* __restrict__ x = reinterpret_cast<const S*>(row);
-    T* __restrict__ out = reinterpret_cast<T*>(to[0]) + i * features;
+    T* __restrict__ out = reinterpret_cast<T*>(to) + i * features;
     if (mean) {
       for (index j = 0; j < features; ++j) out[j] = T((widened<double>(x[j]) - mean[j]) * inv_scale[j]);
     } else {

@@ -3,6 +3,7 @@
 // Every element of C is one chain: c = 0, then c = fma(a(i, k), b(k, j), c) for k = 0, 1, 2, ..., then + bias(j), then
 // + the old c(i, j). Blocks, threads and the width of vectors change nothing about it: between pieces of k a chain
 // waits in memory as it is. So any split gives the same bits, with AVX2 as with AVX-512.
+#include "layout.h"
 #include "pack.h"
 
 namespace bnengine {
@@ -223,70 +224,61 @@ void sum_columns(index rows, const T* x, index stride, index begin, index end, T
   }
 }
 
-enum Size { kM, kN, kK, kStrideA, kStrideB, kStrideC, kAdds, kAddsSums };
+// -- the kernels. A is (m, k), or (k, m) in gemm_tn; B is (k, n), or (n, k) in gemm_nt; C is (m, n), to which the old C may
+// be added. lda, ldb and ldc are the strides of their rows; the bias (n) may be null. Scratch: kScratch.
 
-// -- the kernels. Integers: m, n, k, the strides of the rows of A, B and C, whether the old C is added, and, of a
-// product by columns, whether the old sums are. A is (m, k), or (k, m) in gemm_tn; B is (k, n), or (n, k) in gemm_nt; C
-// is (m, n). Scratch: kScratch.
-
-// Columns [begin, end) of C. Arrays: A, B, bias (n) or null, C, sums (n) or null: of B's columns, not for gemm_nt.
-template <class T, bool kAcrossA, bool kAcrossB>
-void by_columns(const Arguments& given, index begin, index end, Worker& worker) {
-  const index* size = given.integers;
-  const T* b = static_cast<const T*>(given.arrays[1]);
-  const T* bias = static_cast<const T*>(given.arrays[2]);
-  const index ldb = size[kStrideB];
+// Columns [begin, end) of C, and the sums (n) of B's columns unless they are null, as in gemm_nt.
+template <class T, bool kAcrossA, bool kAcrossB, class Layout>
+void by_columns(const Arguments& arguments, index begin, index end, Worker& worker) {
+  const Layout a(arguments);
   Product<T> p;
-  p.m = size[kM], p.n = end - begin, p.k = size[kK];
-  p.a = static_cast<const T*>(given.arrays[0]), p.lda = size[kStrideA];
-  p.b = b + (kAcrossB ? begin * ldb : begin), p.ldb = ldb;
-  p.c = static_cast<T*>(given.arrays[3]) + begin, p.ldc = size[kStrideC];
-  p.bias = bias ? bias + begin : nullptr;
-  p.adds = size[kAdds] != 0;
+  p.m = a.m, p.n = end - begin, p.k = a.k;
+  p.a = a.a, p.lda = a.lda;
+  p.b = a.b + (kAcrossB ? begin * a.ldb : begin), p.ldb = a.ldb;
+  p.c = a.c + begin, p.ldc = a.ldc;
+  p.bias = a.bias ? a.bias + begin : nullptr;
+  p.adds = a.adds;
   multiply<T, kAcrossA, kAcrossB>(p, worker);
-  if (T* sums = static_cast<T*>(given.arrays[4])) sum_columns(p.k, b, ldb, begin, end, sums, size[kAddsSums] != 0);
+  if (a.sums) sum_columns(p.k, a.b, a.ldb, begin, end, a.sums, a.adds_sums);
 }
 
-// Rows [begin, end) of C. Arrays: B, bias (n) or null, A, C.
-template <class T, bool kAcrossA, bool kAcrossB>
-void by_rows(const Arguments& given, index begin, index end, Worker& worker) {
-  const index* size = given.integers;
-  const index lda = size[kStrideA], ldc = size[kStrideC];
+// Rows [begin, end) of C.
+template <class T, bool kAcrossA, bool kAcrossB, class Layout>
+void by_rows(const Arguments& arguments, index begin, index end, Worker& worker) {
+  const Layout a(arguments);
   Product<T> p;
-  p.m = end - begin, p.n = size[kN], p.k = size[kK];
-  p.a = static_cast<const T*>(given.arrays[2]) + (kAcrossA ? begin : begin * lda), p.lda = lda;
-  p.b = static_cast<const T*>(given.arrays[0]), p.ldb = size[kStrideB];
-  p.c = static_cast<T*>(given.arrays[3]) + begin * ldc, p.ldc = ldc;
-  p.bias = static_cast<const T*>(given.arrays[1]);
-  p.adds = size[kAdds] != 0;
+  p.m = end - begin, p.n = a.n, p.k = a.k;
+  p.a = a.a + (kAcrossA ? begin : begin * a.lda), p.lda = a.lda;
+  p.b = a.b, p.ldb = a.ldb;
+  p.c = a.c + begin * a.ldc, p.ldc = a.ldc;
+  p.bias = a.bias;
+  p.adds = a.adds;
   multiply<T, kAcrossA, kAcrossB>(p, worker);
 }
 
-// out[begin:end] = the sums of these columns of x (rows, n), or that added. Arrays: x, out (n). Integers: rows, the
-// stride of the rows of x, whether the old sums are added.
+// out[begin:end] = the sums of these columns of x (rows, n), whose rows are `stride` apart, or that added.
 template <class T>
-void column_sums(const Arguments& given, index begin, index end, Worker&) {
-  const index* size = given.integers;
-  T* out = static_cast<T*>(given.arrays[1]);
-  sum_columns(size[0], static_cast<const T*>(given.arrays[0]), size[1], begin, end, out, size[2] != 0);
+void column_sums(const Arguments& arguments, index begin, index end, Worker&) {
+  const layout::ColumnSums<T> a(arguments);
+  sum_columns(a.rows, a.x, a.stride, begin, end, a.out, a.adds);
 }
 
 }  // namespace
 
 const Entry* entries() {
   static const Entry table[] = {
-      {"gemm_nn<float>", by_columns<float, false, false>},
-      {"gemm_nn<double>", by_columns<double, false, false>},
-      {"gemm_nt<float>", by_columns<float, false, true>},
-      {"gemm_nt<double>", by_columns<double, false, true>},
-      {"gemm_tn<float>", by_columns<float, true, false>},
-      {"gemm_tn<double>", by_columns<double, true, false>},
-      {"gemm_nn_rows<float>", by_rows<float, false, false>},
-      {"gemm_nn_rows<double>", by_rows<double, false, false>},
-      {"gemm_nt_rows<float>", by_rows<float, false, true>},
-      {"gemm_nt_rows<double>", by_rows<double, false, true>},
-      {"gemm_tn_rows<float>", by_rows<float, true, false>},
-      {"gemm_tn_rows<double>", by_rows<double, true, false>},
+      {"gemm_nn<float>", by_columns<float, false, false, layout::GemmNn<float>>},
+      {"gemm_nn<double>", by_columns<double, false, false, layout::GemmNn<double>>},
+      {"gemm_nt<float>", by_columns<float, false, true, layout::GemmNt<float>>},
+      {"gemm_nt<double>", by_columns<double, false, true, layout::GemmNt<double>>},
+      {"gemm_tn<float>", by_columns<float, true, false, layout::GemmTn<float>>},
+      {"gemm_tn<double>", by_columns<double, true, false, layout::GemmTn<double>>},
+      {"gemm_nn_rows<float>", by_rows<float, false, false, layout::GemmNnRows<float>>},
+      {"gemm_nn_rows<double>", by_rows<double, false, false, layout::GemmNnRows<double>>},
+      {"gemm_nt_rows<float>", by_rows<float, false, true, layout::GemmNtRows<float>>},
+      {"gemm_nt_rows<double>", by_rows<double, false, true, layout::GemmNtRows<double>>},
+      {"gemm_tn_rows<float>", by_rows<float, true, false, layout::GemmTnRows<float>>},
+      {"gemm_tn_rows<double>", by_rows<double, true, false, layout::GemmTnRows<double>>},
       {"column_sums<float>", column_sums<float>},
       {"column_sums<double>", column_sums<double>},
       {nullptr, nullptr},

@@ -3,6 +3,7 @@
 // The losses of rows, or of chunks of outputs, go into an ordinary array in double, and another launch sums it up: rows and
 // chunks follow from the shape alone.
 #include "abreast.h"
+#include "layout.h"
 
 namespace bnengine {
 namespace BNENGINE_ISA {
@@ -130,24 +131,23 @@ VECTOR double all_classes(const CrossEntropy<T>& of, index row, T weight, T larg
   return surprises.total();
 }
 
-// Rows [begin, end) of the gradient, and their losses. Arrays: class weights or null, normaliser, scale or null; logits,
-// target, sample weights or null; losses (rows), gradient. Integers: classes, whether targets are class numbers, else
-// probabilities. Reals: label smoothing. Scratch: a row, up to a multiple of 16 elements.
+// Rows [begin, end) of the gradient, and their losses (rows). Weights and scale may be null. Targets are class numbers or
+// probabilities. Scratch: a row, up to a multiple of 16 elements.
 template <class T>
-void softmax_cross_entropy(const Arguments& a, index begin, index end, Worker& worker) {
-  const T* scale = static_cast<const T*>(a.arrays[2]);
+void softmax_cross_entropy(const Arguments& arguments, index begin, index end, Worker& worker) {
+  const layout::SoftmaxCrossEntropy<T> a(arguments);
   CrossEntropy<T> of;
-  of.classes = a.integers[0];
-  of.number = a.integers[1] ? static_cast<const index*>(a.arrays[4]) : nullptr;
-  of.probabilities = a.integers[1] ? nullptr : static_cast<const T*>(a.arrays[4]);
-  of.logits = static_cast<const T*>(a.arrays[3]);
-  of.class_weights = static_cast<const T*>(a.arrays[0]);
-  of.sample_weights = static_cast<const T*>(a.arrays[5]);
-  of.losses = static_cast<double*>(a.arrays[6]);
-  of.gradient = static_cast<T*>(a.arrays[7]);
-  of.kept = T(1 - a.reals[0]);
-  of.spread = T(a.reals[0] / double(of.classes));
-  of.step = (scale ? *scale : T(1)) / *static_cast<const T*>(a.arrays[1]);
+  of.classes = a.classes;
+  of.number = a.numbers ? static_cast<const index*>(a.target) : nullptr;
+  of.probabilities = a.numbers ? nullptr : static_cast<const T*>(a.target);
+  of.logits = a.logits;
+  of.class_weights = a.class_weights;
+  of.sample_weights = a.sample_weights;
+  of.losses = a.losses;
+  of.gradient = a.gradient;
+  of.kept = T(1 - a.smoothing);
+  of.spread = T(a.smoothing / double(of.classes));
+  of.step = (a.scale ? *a.scale : T(1)) / *a.normaliser;
   T* e = static_cast<T*>(worker.scratch);
   for (index row = begin; row < end; ++row) {
     const T* x = of.logits + row * of.classes;
@@ -162,17 +162,16 @@ void softmax_cross_entropy(const Arguments& a, index begin, index end, Worker& w
 
 constexpr index kSome = 256;  // outputs whose weights are laid out at once
 
-// Losses of chunks [begin, end), and the gradient of their outputs. Arrays: normaliser, scale or null; prediction, target,
-// sample weights or null; losses (chunks), gradient. Integers: rows, outputs of a row, outputs of a chunk. A sample's weight
+// Losses of chunks [begin, end), and the gradient of their outputs. Scale and sample weights may be null; a sample's weight
 // counts for all its outputs.
 template <class T, template <class> class Rule>
-void elementwise(const Arguments& a, index begin, index end, Worker&) {
-  const T *scale = static_cast<const T*>(a.arrays[1]), *p = static_cast<const T*>(a.arrays[2]);
-  const T *t = static_cast<const T*>(a.arrays[3]), *sample_weights = static_cast<const T*>(a.arrays[4]);
-  double* losses = static_cast<double*>(a.arrays[5]);
-  T* gradient = static_cast<T*>(a.arrays[6]);
-  const index outputs = a.integers[1], size = a.integers[0] * outputs, chunk = a.integers[2];
-  const T step = (scale ? *scale : T(1)) / *static_cast<const T*>(a.arrays[0]);
+void elementwise(const Arguments& arguments, index begin, index end, Worker&) {
+  const layout::ElementwiseLoss<T> a(arguments);
+  const T *p = a.prediction, *t = a.target, *sample_weights = a.sample_weights;
+  double* losses = a.losses;
+  T* gradient = a.gradient;
+  const index outputs = a.outputs, size = a.rows * outputs, chunk = a.chunk;
+  const T step = (a.scale ? *a.scale : T(1)) / *a.normaliser;
   const Rule<T> rule;
   for (index c = begin; c < end; ++c) {
     const index last = (c + 1) * chunk < size ? (c + 1) * chunk : size;
@@ -195,15 +194,13 @@ void elementwise(const Arguments& a, index begin, index end, Worker&) {
   }
 }
 
-// value = the sum of the losses / normaliser, to which the old value may be added. Arrays: normaliser or null for 1, losses,
-// value. Integers: losses, whether the old value is added.
+// value = the sum of the losses / normaliser, null for 1, to which the old value may be added.
 template <class T>
-void loss_value(const Arguments& a, index, index, Worker&) {
-  const T* normaliser = static_cast<const T*>(a.arrays[0]);
-  const double* losses = static_cast<const double*>(a.arrays[1]);
-  T* value = static_cast<T*>(a.arrays[2]);
-  const T sum = T(sum_abreast(0, a.integers[0], [losses](index i) { return losses[i]; }));
-  *value = sum / (normaliser ? *normaliser : T(1)) + (a.integers[1] ? *value : T(0));
+void loss_value(const Arguments& arguments, index, index, Worker&) {
+  const layout::LossValue<T> a(arguments);
+  const double* losses = a.losses;
+  const T sum = T(sum_abreast(0, a.terms, [losses](index i) { return losses[i]; }));
+  *a.value = sum / (a.normaliser ? *a.normaliser : T(1)) + (a.adds ? *a.value : T(0));
 }
 
 // -- rows classified right
@@ -238,20 +235,20 @@ bool is_largest(const T* x, index classes, index place) {
   return !others;
 }
 
-// right[row] = 1 or 0, for rows [begin, end). Arrays: output, target, right (rows). Integers: classes, whether targets are
-// class numbers. With one output and targets that are none, above 0 says 1 and is right above 1/2.
+// right[row] = 1 or 0, for rows [begin, end). With one output and targets that are no class numbers, above 0 says 1 and is
+// right above 1/2.
 template <class T>
-void hits(const Arguments& a, index begin, index end, Worker&) {
-  const T* output = static_cast<const T*>(a.arrays[0]);
-  double* right = static_cast<double*>(a.arrays[2]);
-  const index classes = a.integers[0];
+void hits(const Arguments& arguments, index begin, index end, Worker&) {
+  const layout::Hits<T> a(arguments);
+  double* right = a.right;
+  const index classes = a.classes;
   for (index row = begin; row < end; ++row) {
-    const T* x = output + row * classes;
+    const T* x = a.output + row * classes;
     bool hit;
-    if (a.integers[1]) {
-      hit = is_largest(x, classes, static_cast<const index*>(a.arrays[1])[row]);
+    if (a.numbers) {
+      hit = is_largest(x, classes, static_cast<const index*>(a.target)[row]);
     } else {
-      const T* t = static_cast<const T*>(a.arrays[1]) + row * classes;
+      const T* t = static_cast<const T*>(a.target) + row * classes;
       hit = classes == 1 ? (*x > 0) == (*t > T(0.5)) && *x == *x : is_largest(x, classes, place_of_largest(t, classes));
     }
     right[row] = hit;

@@ -1,6 +1,7 @@
 // Element by element: activations and sums over (rows, columns), cut by columns or by rows; arrays brought into order.
 #include <string.h>
 
+#include "layout.h"
 #include "strips.h"
 
 namespace bnengine {
@@ -8,37 +9,35 @@ namespace BNENGINE_ISA {
 namespace {
 
 // f(i, n): n consecutive elements from the i-th on, for every run of them that the block has.
-template <class F>
-VECTOR void each_run(Given& given, index begin, index end, F f) {
-  const index rows = given.integer(), columns = given.integer();
-  const Region at(rows, columns, given.flag(), begin, end);
+template <class Layout, class F>
+VECTOR void each_run(const Layout& a, index begin, index end, F f) {
+  const index columns = a.columns;
+  const Region at(a.rows, columns, a.by_columns, begin, end);
   if (at.columns == columns) return f(at.row * columns, at.rows * columns);
   for (index r = 0; r < at.rows; ++r) f(r * columns + at.column, at.columns);
 }
 
-// Arrays: x, y. Integers: rows, columns, by columns?. Reals: slope.
 template <class T, Activation G>
 void activation(const Arguments& arguments, index begin, index end, Worker&) {
-  Given given(arguments);
-  const T* x = given.array<T>();
-  T* y = given.array<T>();
-  const T slope = T(given.real());
-  each_run(given, begin, end, [&](index from, index n) {
+  const layout::Activation<T> a(arguments);
+  const T* x = a.x;
+  T* y = a.y;
+  const T slope = T(a.slope);
+  each_run(a, begin, end, [&](index from, index n) {
     for (index i = from; i < from + n; ++i) y[i] = activate<G>(x[i], slope);
   });
 }
 
-// dx = dy g'(x). Arrays: dy; x and y, of which one that the derivative does not read may be null; dx, which may be dy.
-// Integers: rows, columns, by columns?, is dx added to? Reals: slope.
+// dx = dy g'(x), or that added; x and y may be null where the derivative does not read them, dx may be dy.
 template <class T, Activation G>
 void activation_backward(const Arguments& arguments, index begin, index end, Worker&) {
-  Given given(arguments);
-  const T *dy = given.array<T>(), *x = given.array<T>(), *y = given.array<T>();
-  T* dx = given.array<T>();
-  const T slope = T(given.real());
-  const bool adds = arguments.integers[3] != 0;
+  const layout::ActivationBackward<T> a(arguments);
+  const T *dy = a.dy, *x = a.x, *y = a.y;
+  T* dx = a.dx;
+  const T slope = T(a.slope);
+  const bool adds = a.adds;
   const auto gradient = [&](index i) { return derivative<G>(dy[i], kNeedsY<G> ? y[i] : T(0), kNeedsZ<G> ? x[i] : T(0), slope); };
-  each_run(given, begin, end, [&](index from, index n) {
+  each_run(a, begin, end, [&](index from, index n) {
     if (adds)
       for (index i = from; i < from + n; ++i) dx[i] = dx[i] + gradient(i);
     else
@@ -46,13 +45,13 @@ void activation_backward(const Arguments& arguments, index begin, index end, Wor
   });
 }
 
-// out = a + b, which may be one of them. Arrays: a, b, out. Integers: rows, columns, by columns?, is out added to?
+// out = a + b, which may be one of them, or that added.
 template <class T>
 void total(const Arguments& arguments, index begin, index end, Worker&) {
-  Given given(arguments);
-  const T *a = given.array<T>(), *b = given.array<T>();
-  T* out = given.array<T>();
-  const bool adds = arguments.integers[3] != 0;
+  const layout::Total<T> given(arguments);
+  const T *a = given.a, *b = given.b;
+  T* out = given.out;
+  const bool adds = given.adds;
   each_run(given, begin, end, [&](index from, index n) {
     if (adds)
       for (index i = from; i < from + n; ++i) out[i] = out[i] + (a[i] + b[i]);
@@ -61,18 +60,17 @@ void total(const Arguments& arguments, index begin, index end, Worker&) {
   });
 }
 
-// out = x as T, contiguous, from any strides and any address. Rows [begin, end) of the first axis, or all where the launch is
-// one block. Arrays: x, out. Integers: four sizes, four strides in bytes.
+// out = x as T, contiguous, from any strides in bytes and any address. Rows [begin, end) of the first of four axes, or all
+// where the launch is one block.
 template <class S, class T>
 void rearranged(const Arguments& arguments, index begin, index end, Worker&) {
-  const char* x = static_cast<const char*>(arguments.arrays[0]);
-  const index *size = arguments.integers, *stride = size + 4;
-  T* out = static_cast<T*>(arguments.arrays[1]) + begin * size[1] * size[2] * size[3];
+  const layout::Rearranged<T> a(arguments);
+  T* out = a.out + begin * a.size_j * a.size_k * a.size_l;
   for (index i = begin; i < end; ++i)
-    for (index j = 0; j < size[1]; ++j)
-      for (index k = 0; k < size[2]; ++k) {
-        const char* from = x + i * stride[0] + j * stride[1] + k * stride[2];
-        for (index l = 0; l < size[3]; ++l, from += stride[3]) {
+    for (index j = 0; j < a.size_j; ++j)
+      for (index k = 0; k < a.size_k; ++k) {
+        const char* from = a.x + i * a.stride_i + j * a.stride_j + k * a.stride_k;
+        for (index l = 0; l < a.size_l; ++l, from += a.stride_l) {
           S value;
           memcpy(&value, from, sizeof value);
           *out++ = T(value);

@@ -9,24 +9,6 @@ namespace BNENGINE_ISA {
 
 constexpr index least(index a, index b) { return a < b ? a : b; }
 
-// -- the arguments of a launch, taken in their order
-
-class Given {
- public:
-  explicit Given(const Arguments& given) : given_(given) {}
-  template <class T>
-  T* array() {
-    return static_cast<T*>(given_.arrays[arrays_++]);
-  }
-  index integer() { return given_.integers[integers_++]; }
-  bool flag() { return integer() != 0; }
-  double real() { return given_.reals[reals_++]; }
-
- private:
-  const Arguments& given_;
-  int arrays_ = 0, integers_ = 0, reals_ = 0;
-};
-
 // A worker's scratch, handed out by pieces of whole lines.
 class Scratch {
  public:

@@ -24,7 +24,7 @@
 namespace bnengine {
 namespace {
 
-constexpr int kInterface = 5;
+constexpr int kInterface = 6;
 
 struct Table {
   const char* set;

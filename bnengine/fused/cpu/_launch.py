@@ -1,7 +1,8 @@
 """What all launchers share: arrays in a kernel's layout, how a launch is cut into blocks, names of kernels."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass, fields
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -124,6 +125,61 @@ def kernel(name: str, *parameters: Any, cut: Cut = WHOLE, scratch: int = 0) -> N
     return NativeKernel(full, cut.width, cut.unit, cut.blocks, scratch)
 
 
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel and what its launches pass, by name: `kernels/cpu/layout.h` gives C++ the same names.
+
+    Each text is a list of words; an array has elements of the kernel's type T, or those of its ending: "ok:bool". A
+    launch gives each name a value, None for an array that is absent. After a change run `python -m tests.cpu.layout`.
+
+    `whole`: arrays that every block reads whole. `channels`: arrays of one number per channel, of which a block of
+    columns reads its own and a block of rows all. `reads` and `writes`: arrays that are cut as the launch is.
+    """
+
+    name: str
+    whole: str = ""
+    channels: str = ""
+    reads: str = ""
+    writes: str = ""
+    integers: str = ""
+    flags: str = ""
+    reals: str = ""
+
+    @cached_property
+    def sections(self) -> dict[str, tuple[str, ...]]:
+        """The names of each section, in the order in which a launch passes them."""
+        texts = {field.name: getattr(self, field.name) for field in fields(self)[1:]}
+        return {section: tuple(w.partition(":")[0] for w in text.split()) for section, text in texts.items()}
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(name for names in self.sections.values() for name in names)
+
+    def __call__(self, to: Outputs, *parameters: Any, along: Cut = WHOLE, scratch: int = 0, **given: Any) -> None:
+        """Launch the instance name<parameters> on what is given; an array among the parameters stands for its type."""
+        if given.keys() != self._names:
+            raise TypeError(f"{self.name}: a launch passes {sorted(self._names)}, got {sorted(given)}")
+        whole, channels, reads, writes, integers, flags, reals = (
+            tuple(given[name] for name in names) for names in self.sections.values()
+        )
+        to.launch(
+            kernel(self.name, *parameters, cut=along, scratch=scratch),
+            whole=whole if along.by_columns else (*whole, *channels),
+            reads=(*channels, *reads) if along.by_columns else reads,
+            writes=writes,
+            scalars=(*map(int, integers), *map(bool, flags), *map(float, reals)),
+            split=along.split,
+        )
+
+
+REARRANGED = Kernel(
+    "rearranged", reads="x:char", writes="out",
+    integers="size_i size_j size_k size_l stride_i stride_j stride_k stride_l",
+)  # fmt: skip
+FILL = Kernel("fill", writes="out", reals="value")
+COPY = Kernel("copy", reads="x", writes="out")
+
+
 # -- arrays
 
 
@@ -145,8 +201,8 @@ def ready(to: Outputs, x: Array, dtype: DType | None = None) -> Array:
     missing = _AXES - x.ndim
     shape, strides = (*x.shape[:1], *(1,) * missing, *x.shape[1:]), (*x.strides[:1], *(0,) * missing, *x.strides[1:])
     along = cut_rows(x.shape[0], x.size // max(1, x.shape[0]), dtype.itemsize) if x.ndim else WHOLE
-    run = kernel("rearranged", *types, cut=along)
-    to.launch(run, reads=(x,), writes=(out,), scalars=(*shape, *strides), split=along.split)
+    sizes = dict(zip(REARRANGED.sections["integers"], (*shape, *strides), strict=True))
+    REARRANGED(to, *types, along=along, x=x, out=out, **sizes)
     return out
 
 
@@ -155,7 +211,7 @@ def scalar(to: Outputs, value: Any, dtype: DType, like: Array) -> Array:
     if hasattr(value, "shape"):
         return ready(to, value, dtype)
     out = to.array("a number", (1,), dtype, like)
-    to.launch(kernel("fill", out), writes=(out,), scalars=(float(value),))
+    FILL(to, out, out=out, value=value)
     return out
 
 

@@ -10,7 +10,7 @@ from ...errors import BackendError, InputError
 from ...runtime import cores
 from . import numpy_blas
 
-INTERFACE = 5  # kInterface of kernels/cpu/tables.cpp
+INTERFACE = 6  # kInterface of kernels/cpu/tables.cpp
 SETS = ("v4", "v3", "aarch64")
 ISA, LIBRARY = "BNENGINE_ISA", "BNENGINE_CPU_LIBRARY"
 FOLDER = Path(__file__).resolve().parent

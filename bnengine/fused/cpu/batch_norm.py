@@ -15,9 +15,9 @@ from ...ops.activations import ACTIVATIONS, slope_of
 from ...ops.batch_norm import BatchNormalized, NormalizeGradients
 from ...ops.statistics import Moments
 from ...runtime.memory import Outputs
-from ...runtime.plan import COLUMNS, ROWS
+from ...runtime.plan import ROWS
 from .._launch import extent
-from ._launch import MOST_BLOCKS, Cut, cut, cut_columns, evenly, flat, kernel, output, ready, statistics_of, version
+from ._launch import MOST_BLOCKS, Cut, Kernel, cut, cut_columns, evenly, flat, output, ready, statistics_of, version
 
 HELD = 16  # rows that have a mean of their own: kHeld of kernels/cpu/batch_norm.h
 PARTIAL_BYTES = (16 << 10, 256 << 10)  # of x that have a partial result, at least and at most
@@ -27,6 +27,43 @@ PAST = 8 << 20  # bytes of an output that is stored past the caches, which do no
 LEAST_LINES = 4  # of the cache, of each row of a block: nothing is fetched ahead of fewer
 LEAST_ROWS = 64  # of a block of rows: each begins with a root and a division for every channel
 TILE = 128  # columns, at most, of a block's tile
+
+_STATISTICS = "batch:double proposal:double"
+_OF_CHANNELS, _OF_ROWS = "statistics:double gamma beta", "dy x y add"
+_PROBLEM = {"integers": "rows channels stride", "reals": "eps slope"}
+
+MOMENTS = Kernel("moments", reads="x", writes=_STATISTICS, integers="rows channels stride", flags="adds")
+MOMENTS_OF_BLOCKS = Kernel("moments_of_blocks", whole="x", writes="partial:double", integers="rows channels block")
+MOMENTS_OF_ALL = Kernel(
+    "moments_of_all", whole="partial:double", writes=_STATISTICS, integers="rows channels block stride", flags="adds"
+)
+NORMALIZE = Kernel(
+    "normalize", channels=_OF_CHANNELS, reads="x add", writes="y", flags="by_columns past", **_PROBLEM
+)  # fmt: skip
+BATCH_NORM = Kernel(
+    "batch_norm", channels="gamma beta", reads="x add", writes=f"y {_STATISTICS}", flags="adds", **_PROBLEM
+)  # fmt: skip
+BATCH_NORM_BACKWARD = Kernel(
+    "batch_norm_backward", channels=_OF_CHANNELS, reads=_OF_ROWS, writes="dx dadd dgamma dbeta",
+    flags="batch_statistics adds_dx adds_dgamma adds_dbeta", **_PROBLEM,
+)  # fmt: skip
+SUMS_OF_BLOCKS = Kernel(
+    "sums_of_blocks", whole=f"{_OF_CHANNELS} {_OF_ROWS}", writes="partial:double",
+    integers="rows channels stride block", reals="eps slope",
+)  # fmt: skip
+SUMS_OF_ALL = Kernel(
+    "sums_of_all", whole="partial:double", writes="sums:double dgamma dbeta", integers="blocks channels",
+    flags="adds_dgamma adds_dbeta",
+)  # fmt: skip
+INPUT_OF_ROWS = Kernel(
+    "input_of_rows", whole="sums:double", channels=_OF_CHANNELS, reads=_OF_ROWS, writes="dx dadd",
+    flags="adds_dx past", **_PROBLEM,
+)  # fmt: skip
+COMMIT = Kernel(
+    "commit", whole="ok:bool", reads="running:double proposal:double decay:double unbiased:bool", writes="out:double",
+    integers="channels",
+)  # fmt: skip
+MERGE = Kernel("merge_statistics", reads="a:double b:double", writes="out:double", integers="channels")
 
 
 def _scratch(columns: int, along: Cut) -> int:
@@ -83,18 +120,17 @@ def _statistics(to: Outputs, x: Array) -> tuple[Array, Array | None, int]:
 
 def _moments(to: Outputs, x: Array, batch: Array, proposal: Array | None, stride: int) -> None:
     rows, channels = x.shape
-    along, adds = _along(rows, channels, x.itemsize), to.adds("proposal")
+    along = _along(rows, channels, x.itemsize)
+    scratch = _scratch(channels, along)
+    merged = {"batch": batch, "proposal": proposal, "stride": stride, "adds": to.adds("proposal")}
     if along.by_columns:
-        run = kernel("moments", x, cut=along, scratch=_scratch(channels, along))
-        to.launch(run, reads=(x,), writes=(batch, proposal), scalars=(rows, channels, stride, adds), split=COLUMNS)
+        MOMENTS(to, x, along=along, scratch=scratch, x=x, rows=rows, channels=channels, **merged)
         return
     blocks = _blocks(x)
+    sizes = {"rows": rows, "channels": channels, "block": blocks.rows}
     partial = to.array("partial moments", (blocks.number, 3, channels), np.float64, x)
-    run = kernel("moments_of_blocks", x, cut=blocks.cut, scratch=_scratch(channels, along))
-    to.launch(run, whole=(x,), writes=(partial,), scalars=(rows, channels, blocks.rows), split=ROWS)
-    run = kernel("moments_of_all", cut=cut_columns(3 * blocks.number, channels, 8))
-    scalars = (rows, channels, blocks.rows, stride, adds)
-    to.launch(run, whole=(partial,), writes=(batch, proposal), scalars=scalars, split=COLUMNS)
+    MOMENTS_OF_BLOCKS(to, x, along=blocks.cut, scratch=scratch, x=x, partial=partial, **sizes)
+    MOMENTS_OF_ALL(to, along=cut_columns(3 * blocks.number, channels, 8), partial=partial, **sizes, **merged)
 
 
 @version(ops.normalize)
@@ -120,16 +156,11 @@ def _normalize(
 ) -> None:  # fmt: skip
     (rows, channels), (held, stride) = x.shape, statistics
     along = _along(rows, channels, x.itemsize)
-    past = not along.by_columns and y.nbytes >= PAST
-    of_channels, of_rows = (held, gamma, beta), (x, add)
-    to.launch(
-        kernel("normalize", x, activation, cut=along, scratch=_scratch(channels, along)),
-        whole=() if along.by_columns else of_channels,
-        reads=(*of_channels, *of_rows) if along.by_columns else of_rows,
-        writes=(y,),
-        scalars=(rows, channels, stride, along.by_columns, past, float(eps), float(slope_of(activation, slope))),
-        split=along.split,
-    )
+    NORMALIZE(
+        to, x, activation, along=along, scratch=_scratch(channels, along), statistics=held, gamma=gamma, beta=beta, x=x,
+        add=add, y=y, rows=rows, channels=channels, stride=stride, by_columns=along.by_columns,
+        past=not along.by_columns and y.nbytes >= PAST, eps=eps, slope=slope_of(activation, slope),
+    )  # fmt: skip
 
 
 @version(ops.batch_norm)
@@ -145,13 +176,11 @@ def batch_norm(
     batch, proposal, stride = _statistics(to, x)
     along = _along(rows, channels, x.itemsize)
     if along.by_columns:
-        to.launch(
-            kernel("batch_norm", x, activation, cut=along, scratch=_scratch(channels, along)),
-            reads=(gamma, beta, rows_x, rows_add),
-            writes=(rows_y, batch, proposal),
-            scalars=(rows, channels, stride, to.adds("proposal"), float(eps), float(slope_of(activation, slope))),
-            split=COLUMNS,
-        )
+        BATCH_NORM(
+            to, x, activation, along=along, scratch=_scratch(channels, along), gamma=gamma, beta=beta, x=rows_x,
+            add=rows_add, y=rows_y, batch=batch, proposal=proposal, rows=rows, channels=channels, stride=stride,
+            adds=to.adds("proposal"), eps=eps, slope=slope_of(activation, slope),
+        )  # fmt: skip
     else:
         _moments(to, rows_x, batch, proposal, stride)
         _normalize(to, rows_y, rows_x, (batch, channels), gamma, beta, rows_add, eps, activation, slope)
@@ -178,53 +207,38 @@ def normalize_backward(
     dx = output(to, "dx", x.shape, x.dtype, x)
     dadd = output(to, "dadd", x.shape, x.dtype, x, there=has_add)
 
-    of_channels, of_rows = (held, gamma, beta), tuple(map(flat, (dy, x, y, add)))
-    common, along = (
-        (rows, channels, stride, float(eps), float(slope_of(activation, slope))),
-        _along(rows, channels, x.itemsize),
-    )
+    along = _along(rows, channels, x.itemsize)
+    how: dict[str, Any] = {"along": along, "scratch": _scratch(channels, along)}
+    given = {
+        "statistics": held, "gamma": gamma, "beta": beta, "dy": flat(dy), "x": flat(x), "y": flat(y), "add": flat(add),
+        "rows": rows, "channels": channels, "stride": stride, "eps": eps, "slope": slope_of(activation, slope),
+    }  # fmt: skip
+    to_rows: dict[str, Any] = {"dx": flat(dx), "dadd": flat(dadd), "adds_dx": to.adds("dx")}
+    to_channels: dict[str, Any] = {
+        "dgamma": dgamma, "dbeta": dbeta, "adds_dgamma": to.adds("dgamma"), "adds_dbeta": to.adds("dbeta")
+    }  # fmt: skip
     if along.by_columns:
-        adds = tuple(map(to.adds, ("dx", "dgamma", "dbeta")))
-        to.launch(
-            kernel("batch_norm_backward", x, activation, cut=along, scratch=_scratch(channels, along)),
-            reads=(*of_channels, *of_rows),
-            writes=(flat(dx), flat(dadd), dgamma, dbeta),
-            scalars=(*common, batch_statistics, *adds),
-            split=COLUMNS,
-        )
+        own = {**to_rows, **to_channels, "batch_statistics": batch_statistics}
+        BATCH_NORM_BACKWARD(to, x, activation, **how, **given, **own)
         return NormalizeGradients(dx, dadd, dgamma, dbeta)
     sums = None
     if batch_statistics or dgamma is not None or dbeta is not None:
-        sums = _sums(to, (*of_channels, *of_rows), dgamma, dbeta, activation, common)
-    to.launch(
-        kernel("input_of_rows", x, activation, cut=along, scratch=_scratch(channels, along)),
-        whole=(sums if batch_statistics else None, *of_channels),
-        reads=of_rows,
-        writes=(flat(dx), flat(dadd)),
-        scalars=(*common, to.adds("dx"), dx.nbytes >= PAST),
-        split=ROWS,
-    )
+        sums = _sums(to, activation, given, to_channels)
+    sums = sums if batch_statistics else None
+    INPUT_OF_ROWS(to, x, activation, **how, **given, **to_rows, sums=sums, past=dx.nbytes >= PAST)
     return NormalizeGradients(dx, dadd, dgamma, dbeta)
 
 
-def _sums(
-    to: Outputs, given: tuple[Any, ...], dgamma: Array | None, dbeta: Array | None, activation: str,
-    common: tuple[Any, ...],
-) -> Array:  # fmt: skip
+def _sums(to: Outputs, activation: str, given: dict[str, Any], to_channels: dict[str, Any]) -> Array:
     """The sums over all rows of dz and of dz x_norm, as (2, channels) doubles; dgamma and dbeta."""
-    x = given[4]
-    channels, blocks = int(x.shape[1]), _blocks(x)
+    x, channels = given["x"], given["channels"]
+    blocks = _blocks(x)
     partial = to.array("partial sums", (blocks.number, 2, channels), np.float64, x)
-    run = kernel("sums_of_blocks", x, activation, cut=blocks.cut, scratch=_scratch(channels, blocks.cut))
-    to.launch(run, whole=given, writes=(partial,), scalars=(*common, blocks.rows), split=ROWS)
+    how: dict[str, Any] = {"along": blocks.cut, "scratch": _scratch(channels, blocks.cut)}
+    SUMS_OF_BLOCKS(to, x, activation, **how, **given, partial=partial, block=blocks.rows)
     sums = to.array("sums", (2, channels), np.float64, x)
-    to.launch(
-        kernel("sums_of_all", x, cut=cut_columns(2 * blocks.number, channels, 8)),
-        whole=(partial,),
-        writes=(sums, dgamma, dbeta),
-        scalars=(blocks.number, channels, to.adds("dgamma"), to.adds("dbeta")),
-        split=COLUMNS,
-    )
+    along, sizes = cut_columns(2 * blocks.number, channels, 8), {"blocks": blocks.number, "channels": channels}
+    SUMS_OF_ALL(to, x, along=along, partial=partial, sums=sums, **sizes, **to_channels)
     return sums
 
 
@@ -235,8 +249,8 @@ def commit(to: Outputs, running: Array, proposal: Array, ok: Array, decay: Array
     running, proposal, decay = (ready(to, a, np.float64) for a in (running, proposal, decay))
     out = output(to, "out", running.shape, np.float64, running)
     channels = int(running.shape[1])
-    run, reads = kernel("commit", cut=cut_columns(3, channels, 8)), (running, proposal, decay, unbiased)
-    to.launch(run, whole=(ok,), reads=reads, writes=(out,), scalars=(channels,), split=COLUMNS)
+    arrays = {"running": running, "proposal": proposal, "decay": decay, "unbiased": unbiased, "out": out}
+    COMMIT(to, along=cut_columns(3, channels, 8), ok=ok, **arrays, channels=channels)
     return out
 
 
@@ -246,6 +260,5 @@ def merge(to: Outputs, a: Array, b: Array) -> Array:
     a, b = ready(to, a, np.float64), ready(to, b, np.float64)
     out = output(to, "out", a.shape, np.float64, a)
     channels = int(a.shape[1])
-    run = kernel("merge_statistics", cut=cut_columns(3, channels, 8))
-    to.launch(run, reads=(a, b), writes=(out,), scalars=(channels,), split=COLUMNS)
+    MERGE(to, along=cut_columns(3, channels, 8), a=a, b=b, out=out, channels=channels)
     return out

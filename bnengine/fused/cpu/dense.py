@@ -14,11 +14,11 @@ from ._launch import (
     MANY_BLOCKS,
     MOST_BLOCKS,
     Cut,
+    Kernel,
     blocks_of_columns,
     cut,
     evenly,
     flat,
-    kernel,
     output,
     ready,
     version,
@@ -32,6 +32,19 @@ BLOCK_ROWS = 192  # of a block, at least: so many share what is packed of W
 FEW_BLOCK_ROWS = 8  # of a narrow result, whose W is packed soon: kTileRows of kernels/cpu/tile.h
 NARROW = 512  # bytes of a row of the result
 BLOCK_WORK = 1 << 17  # multiplications, at least, of a block
+
+_PACKED = {"scratch": SCRATCH}
+_SIZES = "m n k lda ldb ldc"
+_OF_COLUMNS = {"writes": "c sums", "integers": _SIZES, "flags": "adds adds_sums"}
+_OF_ROWS = {"whole": "b bias", "reads": "a", "writes": "c", "integers": _SIZES, "flags": "adds"}
+
+GEMM_NN = Kernel("gemm_nn", whole="a", reads="b bias", **_OF_COLUMNS)
+GEMM_TN = Kernel("gemm_tn", whole="a", reads="b bias", **_OF_COLUMNS)
+GEMM_NT = Kernel("gemm_nt", whole="a b bias", **_OF_COLUMNS)
+GEMM_NN_ROWS, GEMM_TN_ROWS, GEMM_NT_ROWS = (
+    Kernel(name, **_OF_ROWS) for name in ("gemm_nn_rows", "gemm_tn_rows", "gemm_nt_rows")
+)
+COLUMN_SUMS = Kernel("column_sums", reads="x", writes="out", integers="rows stride", flags="adds")
 
 
 def _along(m: int, n: int, k: int, itemsize: int, *, ends: bool = False) -> Cut:
@@ -53,13 +66,12 @@ def affine(to: Outputs, x: Array, W: Array, b: Array | None, activation: str, sl
     y = output(to, "out", (*x.shape[:-1], W.shape[1]), x.dtype, x)
     rows_x, rows_y = flat(x), flat(y)
     (m, k), n = extent(x), W.shape[1]
-    along, sizes = _along(m, n, k, x.itemsize, ends=b is not None), (m, n, k, k, n, n, False)
+    along = _along(m, n, k, x.itemsize, ends=b is not None)
+    sizes = _sizes(m, n, k, lda=k, ldb=n, ldc=n)
     if along.by_columns:
-        run = kernel("gemm_nn", x, cut=along, scratch=SCRATCH)
-        to.launch(run, whole=(rows_x,), reads=(W, b), writes=(rows_y, None), scalars=(*sizes, False), split=COLUMNS)
+        GEMM_NN(to, x, along=along, **_PACKED, a=rows_x, b=W, bias=b, c=rows_y, sums=None, **sizes, adds_sums=False)
     else:
-        run = kernel("gemm_nn_rows", x, cut=along, scratch=SCRATCH)
-        to.launch(run, whole=(W, b), reads=(rows_x,), writes=(rows_y,), scalars=sizes, split=ROWS)
+        GEMM_NN_ROWS(to, x, along=along, **_PACKED, a=rows_x, b=W, bias=b, c=rows_y, **sizes)
     if activation != "identity":
         activated(to, rows_y, rows_y, activation, slope)
     return y
@@ -94,19 +106,19 @@ def affine_backward(
 def _weight_gradients(to: Outputs, x: Array, dz: Array, dW: Array, db: Array | None) -> None:
     """Launch dW = x^T dz and db = sum dz, by columns always: a sum over the rows is one chain."""
     (rows, inputs), outputs = x.shape, dz.shape[1]
-    scalars = (inputs, outputs, rows, inputs, outputs, outputs, to.adds("dW"), to.adds("db"))
-    run = kernel("gemm_tn", x, cut=_by_columns(outputs, rows * inputs * outputs, x.itemsize), scratch=SCRATCH)
-    to.launch(run, whole=(x,), reads=(dz, None), writes=(dW, db), scalars=scalars, split=COLUMNS)
+    along = _by_columns(outputs, rows * inputs * outputs, x.itemsize)
+    sizes = _sizes(inputs, outputs, rows, lda=inputs, ldb=outputs, ldc=outputs, adds=to.adds("dW"))
+    arrays = {"a": x, "b": dz, "bias": None, "c": dW, "sums": db}
+    GEMM_TN(to, x, along=along, **_PACKED, **arrays, **sizes, adds_sums=to.adds("db"))
 
 
 def _few_weight_gradients(to: Outputs, x: Array, dz: Array, dW: Array, db: Array) -> None:
     """Launch the same where outputs are few, by columns of x, which are rows of dW: so it meets the layer before."""
     (rows, inputs), outputs = x.shape, dz.shape[1]
-    to.launch(kernel("column_sums", x, cut=Cut(None, outputs)), reads=(dz,), writes=(db,),
-              scalars=(rows, outputs, to.adds("db")))  # fmt: skip
-    scalars = (inputs, outputs, rows, inputs, outputs, outputs, to.adds("dW"))
-    run = kernel("gemm_tn_rows", x, cut=_by_columns(inputs, rows * inputs * outputs, x.itemsize), scratch=SCRATCH)
-    to.launch(run, whole=(dz, None), reads=(x,), writes=(dW.T,), scalars=scalars, split=COLUMNS)
+    COLUMN_SUMS(to, x, along=Cut(None, outputs), x=dz, out=db, rows=rows, stride=outputs, adds=to.adds("db"))
+    along = _by_columns(inputs, rows * inputs * outputs, x.itemsize)
+    sizes = _sizes(inputs, outputs, rows, lda=inputs, ldb=outputs, ldc=outputs, adds=to.adds("dW"))
+    GEMM_TN_ROWS(to, x, along=along, **_PACKED, a=x, b=dz, bias=None, c=dW.T, **sizes)
 
 
 def _by_columns(columns: int, work: int, itemsize: int) -> Cut:
@@ -117,10 +129,15 @@ def _by_columns(columns: int, work: int, itemsize: int) -> Cut:
 def _input_gradient(to: Outputs, dz: Array, W: Array, dx: Array) -> None:
     """Launch dx = dz W^T. A block of columns of dx needs rows of W, so W goes in whole."""
     (m, k), n = dz.shape, dx.shape[1]
-    along, sizes = _along(m, n, k, dz.itemsize), (m, n, k, k, k, n, to.adds("dx"))
+    along = _along(m, n, k, dz.itemsize)
+    sizes = _sizes(m, n, k, lda=k, ldb=k, ldc=n, adds=to.adds("dx"))
+    arrays = {"a": dz, "b": W, "bias": None, "c": dx}
     if along.by_columns:
-        run = kernel("gemm_nt", dz, cut=along, scratch=SCRATCH)
-        to.launch(run, whole=(dz, W, None), writes=(dx, None), scalars=(*sizes, False), split=COLUMNS)
+        GEMM_NT(to, dz, along=along, **_PACKED, **arrays, sums=None, **sizes, adds_sums=False)
     else:
-        run = kernel("gemm_nt_rows", dz, cut=along, scratch=SCRATCH)
-        to.launch(run, whole=(W, None), reads=(dz,), writes=(dx,), scalars=sizes, split=ROWS)
+        GEMM_NT_ROWS(to, dz, along=along, **_PACKED, **arrays, **sizes)
+
+
+def _sizes(m: int, n: int, k: int, *, lda: int, ldb: int, ldc: int, adds: bool = False) -> dict[str, int]:
+    """Of a product (m, k) (k, n): sizes, strides of the rows of its arrays, and whether the old result is added."""
+    return {"m": m, "n": n, "k": k, "lda": lda, "ldb": ldb, "ldc": ldc, "adds": adds}

@@ -7,7 +7,16 @@ from ..._typing import Array
 from ...arrays.random import split_seed
 from ...ops.dropout import Dropped
 from ...runtime.memory import Outputs
-from ._launch import cut, kernel, output, ready, version
+from ._launch import Kernel, cut, output, ready, version
+
+DROPOUT = Kernel(
+    "dropout", whole="step:index samples:index", reads="x", writes="y keep:bool",
+    integers="rows features seed_low seed_high layer threshold", flags="by_columns", reals="rate",
+)  # fmt: skip
+DROPOUT_BACKWARD = Kernel(
+    "dropout_backward", reads="dy keep:bool", writes="dx", integers="rows features", flags="by_columns adds",
+    reals="rate",
+)  # fmt: skip
 
 
 def _by_samples(x: Array) -> Array:
@@ -22,15 +31,12 @@ def dropout(to: Outputs, x: Array, step: Array, samples: Array, seed: int, layer
     y, keep = output(to, "out", x.shape, x.dtype, x), output(to, "keep", x.shape, np.bool_, x)
     rows_x = _by_samples(x)
     along = cut(rows_x.shape, x.itemsize)  # units of it are multiples of the four features of a counter
-    scalars = (*rows_x.shape, along.by_columns, *split_seed(seed), layer, round(rate * 2**32), float(rate))
-    to.launch(
-        kernel("dropout", x, cut=along),
-        whole=(step, samples),
-        reads=(rows_x,),
-        writes=(_by_samples(y), _by_samples(keep)),
-        scalars=scalars,
-        split=along.split,
-    )
+    (rows, features), (low, high) = rows_x.shape, split_seed(seed)
+    DROPOUT(
+        to, x, along=along, step=step, samples=samples, x=rows_x, y=_by_samples(y), keep=_by_samples(keep), rows=rows,
+        features=features, by_columns=along.by_columns, seed_low=low, seed_high=high, layer=layer,
+        threshold=round(rate * 2**32), rate=rate,
+    )  # fmt: skip
     return Dropped(y, keep)
 
 
@@ -40,12 +46,9 @@ def dropout_backward(to: Outputs, dy: Array, keep: Array, rate: float) -> Array:
     dy, keep = ready(to, dy), ready(to, keep, np.bool_)
     dx = output(to, "out", dy.shape, dy.dtype, dy)
     rows_dy = _by_samples(dy)
-    along = cut(rows_dy.shape, dy.itemsize)
-    to.launch(
-        kernel("dropout_backward", dy, cut=along),
-        reads=(rows_dy, _by_samples(keep)),
-        writes=(_by_samples(dx),),
-        scalars=(*rows_dy.shape, along.by_columns, to.adds("out"), float(rate)),
-        split=along.split,
-    )
+    (rows, features), along = rows_dy.shape, cut(rows_dy.shape, dy.itemsize)
+    DROPOUT_BACKWARD(
+        to, dy, along=along, dy=rows_dy, keep=_by_samples(keep), dx=_by_samples(dx), rows=rows, features=features,
+        by_columns=along.by_columns, adds=to.adds("out"), rate=rate,
+    )  # fmt: skip
     return dx

@@ -1,6 +1,7 @@
 """gather: a micro-batch out of the data in memory, all its arrays in one launch."""
 
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -8,9 +9,21 @@ from ... import ops
 from ..._typing import Array
 from ...ops.gather import Gathered
 from ...runtime.memory import Outputs
-from ...runtime.plan import ROWS
 from .._launch import absent
-from ._launch import APART, cut_rows, kernel, output, ready, version
+from ._launch import APART, Kernel, cut_rows, output, ready, version
+
+BYTES = ("bytes_x", "bytes_target", "bytes_weights", "bytes_normaliser", "bytes_between")
+GATHERED: dict[str, str] = {
+    "writes": "to_x:char to_target:char to_weights:char to_samples:index to_normaliser:char",
+    "integers": f"{' '.join(BYTES)} offset",
+}
+DATA = "x:char target:char weights:char samples:index normalisers:char order:index cursor:index"
+GATHER = Kernel("gather", whole=DATA, **GATHERED)
+
+
+def into(out: Gathered) -> dict[str, Any]:
+    """The outputs as the kernels name them."""
+    return {f"to_{field}": array for field, array in out._asdict().items()}
 
 
 @version(ops.gather)
@@ -31,15 +44,11 @@ def gather(
         field: None if a is None else output(to, field, (rows, *a.shape[1:]), a.dtype, a) for field, a in given.items()
     }
     out = Gathered(**taken, normaliser=output(to, "normaliser", (1,), normalisers.dtype, x))
-    sizes = [0 if a is None else prod(a.shape[1:]) * a.itemsize for a in (x, target, weights)]
-    along = cut_rows(rows, max(1, sum(sizes)), APART)
-    to.launch(
-        kernel("gather", cut=along),
-        whole=(*given.values(), normalisers, order, cursor),
-        writes=out,
-        scalars=(rows, *sizes, normalisers.itemsize, x.strides[0], offset),
-        split=ROWS,
-    )
+    rows_of = [0 if a is None else prod(a.shape[1:]) * a.itemsize for a in (x, target, weights)]
+    along = cut_rows(rows, max(1, sum(rows_of)), APART)
+    of_data = {"normalisers": normalisers, "order": order, "cursor": cursor}
+    sizes = dict(zip(BYTES, (*rows_of, normalisers.itemsize, x.strides[0]), strict=True))
+    GATHER(to, along=along, **given, **of_data, **into(out), **sizes, offset=offset)
     return out
 
 

@@ -8,11 +8,13 @@ from ... import ops
 from ..._typing import Array
 from ...ops.gather import Gathered
 from ...runtime.memory import Outputs
-from ...runtime.plan import ROWS
 from .._launch import absent
-from ._launch import APART, TYPES, cut_rows, kernel, output, ready, version
+from ._launch import APART, TYPES, Kernel, cut_rows, output, ready, version
+from .gather import BYTES, DATA, GATHERED, into
 
 RAW = ("bool", "uint8", "uint16", "uint32", "int8", "int16", "int32", "int64", "float16")  # beside the usual ones
+
+GATHER_RAW = Kernel("gather_raw", whole=f"{DATA} mean:double inv_scale:double", **GATHERED)
 
 
 @version(ops.gather_raw, *RAW)
@@ -35,14 +37,12 @@ def gather_raw(
         for field, a in given.items()
     }
     out = Gathered(**taken, normaliser=output(to, "normaliser", (1,), dtype, normalisers))
-    sizes = [0 if a is None else prod(a.shape[1:]) * a.itemsize for a in (x, target, weights)]
+    rows_of = [0 if a is None else prod(a.shape[1:]) * a.itemsize for a in (x, target, weights)]
     raw = "u1" if x.dtype == np.bool_ else x.dtype.str[1:]
     along = cut_rows(rows, max(1, out.x[0].nbytes), APART)
-    to.launch(
-        kernel("gather_raw", raw, TYPES[dtype.name], cut=along),
-        whole=(*given.values(), normalisers, order, cursor, mean, inv_scale),
-        writes=out,
-        scalars=(rows, *sizes, dtype.itemsize, prod(x.shape[1:]) * x.itemsize, offset),
-        split=ROWS,
-    )
+    of_data = {"normalisers": normalisers, "order": order, "cursor": cursor, "mean": mean, "inv_scale": inv_scale}
+    sizes = dict(zip(BYTES, (*rows_of, dtype.itemsize, rows_of[0]), strict=True))
+    GATHER_RAW(
+        to, raw, TYPES[dtype.name], along=along, **given, **of_data, **into(out), **sizes, offset=offset
+    )  # fmt: skip
     return out

@@ -11,13 +11,25 @@ from ... import ops
 from ..._typing import Array
 from ...ops.loss import Loss
 from ...runtime.memory import Outputs
-from ...runtime.plan import ROWS
 from .._launch import extent
-from ._launch import Cut, cut_rows, flat, kernel, output, ready, scalar, version
+from ._launch import Cut, Kernel, cut_rows, flat, output, ready, scalar, version
 
 CHUNK = 1024  # outputs that have one sum
 ABREAST = 16  # kAbreast of kernels/cpu/abreast.h
 EXPENSIVE = 8  # an exponential takes as long as so many elements that are only moved
+
+SOFTMAX = Kernel(
+    "softmax_cross_entropy", whole="class_weights normaliser scale", reads="logits target:void sample_weights",
+    writes="losses:double gradient", integers="classes", flags="numbers", reals="smoothing",
+)  # fmt: skip
+ELEMENTWISE = Kernel(
+    "elementwise_loss", whole="normaliser scale", reads="prediction target sample_weights",
+    writes="losses:double gradient", integers="rows outputs chunk",
+)  # fmt: skip
+LOSS_VALUE = Kernel(
+    "loss_value", whole="normaliser", reads="losses:double", writes="value", integers="terms", flags="adds"
+)  # fmt: skip
+HITS = Kernel("hits", reads="output target:void", writes="right:double", integers="classes", flags="numbers")
 
 
 @version(ops.softmax_cross_entropy)
@@ -35,14 +47,12 @@ def softmax_cross_entropy(
     losses = to.array("the losses of rows", (rows,), np.float64, logits)
     along = cut_rows(rows, max(classes, ABREAST), EXPENSIVE * logits.itemsize)
     numbers = target.dtype == np.int64
-    to.launch(
-        kernel("softmax_cross_entropy", logits, cut=along, scratch=(classes + ABREAST) * logits.itemsize),
-        whole=(class_weights, divisor, scale),
-        reads=(flat(logits), target.reshape(-1) if numbers else flat(target), _rows(sample_weights)),
-        writes=(losses, flat(dlogits)),
-        scalars=(classes, int(numbers), float(label_smoothing)),
-        split=along.split,
-    )
+    SOFTMAX(
+        to, logits, along=along, scratch=(classes + ABREAST) * logits.itemsize, class_weights=class_weights,
+        normaliser=divisor, scale=scale, logits=flat(logits), target=target.reshape(-1) if numbers else flat(target),
+        sample_weights=_rows(sample_weights), losses=losses, gradient=flat(dlogits), classes=classes, numbers=numbers,
+        smoothing=label_smoothing,
+    )  # fmt: skip
     _summed(to, divisor, losses, value, to.adds("value"))
     return Loss(value, dlogits)
 
@@ -76,13 +86,11 @@ def _elementwise(
     chunks = -(-prediction.size // CHUNK)
     losses = to.array("the losses of chunks", (chunks,), np.float64, prediction)
     blocks = cut_rows(chunks, CHUNK, EXPENSIVE * prediction.itemsize).blocks
-    to.launch(  # blocks of chunks are not blocks of rows: the launch is alone in its group
-        kernel("elementwise_loss", prediction, rule, cut=Cut(None, chunks, 1, blocks)),
-        whole=(divisor, scale),
-        reads=(prediction, target, sample_weights),
-        writes=(losses, gradient),
-        scalars=(rows, outputs, CHUNK),
-    )
+    along = Cut(None, chunks, 1, blocks)  # blocks of chunks are not blocks of rows: the launch is alone in its group
+    ELEMENTWISE(
+        to, prediction, rule, along=along, normaliser=divisor, scale=scale, prediction=prediction, target=target,
+        sample_weights=sample_weights, losses=losses, gradient=gradient, rows=rows, outputs=outputs, chunk=CHUNK,
+    )  # fmt: skip
     _summed(to, divisor, losses, value, to.adds("value"))
     return Loss(value, gradient)
 
@@ -97,13 +105,8 @@ def hits(to: Outputs, output: Array, target: Array) -> Array:
     right = to.array("rows that are right", (rows,), np.float64, output)
     along = cut_rows(rows, max(classes, ABREAST), EXPENSIVE * output.itemsize)
     numbers = target.dtype == np.int64
-    to.launch(
-        kernel("hits", output, cut=along),
-        reads=(flat(output), target.reshape(-1) if numbers else flat(target)),
-        writes=(right,),
-        scalars=(classes, int(numbers)),
-        split=ROWS,
-    )
+    of_rows = target.reshape(-1) if numbers else flat(target)
+    HITS(to, output, along=along, output=flat(output), target=of_rows, right=right, classes=classes, numbers=numbers)
     _summed(to, None, right, out, to.adds("out"))
     return out
 
@@ -113,8 +116,7 @@ destination = output  # `hits` has an argument of that name
 
 def _summed(to: Outputs, divisor: Array | None, terms: Array, out: Array, adds: bool) -> None:
     """A second launch: it may begin when the last block of the first has ended."""
-    run = kernel("loss_value", out)
-    to.launch(run, whole=(divisor,), reads=(terms,), writes=(out,), scalars=(terms.size, int(adds)))
+    LOSS_VALUE(to, out, normaliser=divisor, losses=terms, value=out, terms=terms.size, adds=adds)
 
 
 def _target(to: Outputs, target: Array, dtype: Any) -> Array:

@@ -3,12 +3,21 @@
 They are cut as batch normalisation is, so that they meet the layers before and behind them in the cache.
 """
 
+from typing import Any
+
 from ... import ops
 from ..._typing import Array
 from ...ops.activations import ACTIVATIONS, slope_of
 from ...runtime.memory import Outputs
 from .._launch import extent
-from ._launch import cut, flat, kernel, output, ready, version
+from ._launch import Kernel, cut, flat, output, ready, version
+
+_SIZES = "rows columns"
+ACTIVATION = Kernel("activation", reads="x", writes="y", integers=_SIZES, flags="by_columns", reals="slope")
+ACTIVATION_BACKWARD = Kernel(
+    "activation_backward", reads="dy x y", writes="dx", integers=_SIZES, flags="by_columns adds", reals="slope"
+)
+TOTAL = Kernel("total", reads="a b", writes="out", integers=_SIZES, flags="by_columns adds")
 
 
 @version(ops.activation)
@@ -22,15 +31,7 @@ def activation(to: Outputs, x: Array, kind: str, slope: float | None) -> Array:
 
 def activated(to: Outputs, x: Array, y: Array, kind: str, slope: float | None) -> None:
     """Launch y = g(x), both (rows, columns); y may be x."""
-    along = cut(x.shape, x.itemsize)
-    run = kernel("activation", x, kind, cut=along)
-    to.launch(
-        run,
-        reads=(x,),
-        writes=(y,),
-        scalars=(*x.shape, along.by_columns, float(slope_of(kind, slope))),
-        split=along.split,
-    )
+    ACTIVATION(to, x, kind, **_over(x.shape, x), x=x, y=y, slope=slope_of(kind, slope))
 
 
 @version(ops.activation_backward)
@@ -50,10 +51,8 @@ def derived(
     adds: bool = False,
 ) -> None:  # fmt: skip
     """Launch dx = dy g'(x), all (rows, columns), or with `adds` dx = dx + dy g'(x)."""
-    along = cut(dy.shape, dy.itemsize)
-    run = kernel("activation_backward", dy, kind, cut=along)
-    scalars = (*dy.shape, along.by_columns, adds, float(slope_of(kind, slope)))
-    to.launch(run, reads=(dy, x, y), writes=(dx,), scalars=scalars, split=along.split)
+    arrays = {"dy": dy, "x": x, "y": y, "dx": dx}
+    ACTIVATION_BACKWARD(to, dy, kind, **_over(dy.shape, dy), **arrays, adds=adds, slope=slope_of(kind, slope))
 
 
 @version(ops.total)
@@ -62,8 +61,11 @@ def total(to: Outputs, a: Array, b: Array) -> Array:
     a = ready(to, a)
     b = ready(to, b, a.dtype)
     out = output(to, "out", a.shape, a.dtype, a)
-    (rows, columns), along = extent(a), cut(extent(a), a.itemsize)
-    scalars = (rows, columns, along.by_columns, to.adds("out"))
-    run = kernel("total", a, cut=along)
-    to.launch(run, reads=(flat(a), flat(b)), writes=(flat(out),), scalars=scalars, split=along.split)
+    TOTAL(to, a, **_over(extent(a), a), a=flat(a), b=flat(b), out=flat(out), adds=to.adds("out"))
     return out
+
+
+def _over(shape: tuple[int, int], x: Array) -> dict[str, Any]:
+    """How a launch over arrays of this shape and the dtype of x is cut, as the kernels take it."""
+    along = cut(shape, x.itemsize)
+    return {"along": along, "rows": shape[0], "columns": shape[1], "by_columns": along.by_columns}
