@@ -13,8 +13,8 @@ namespace bnengine {
 
 using index = int64_t;
 
-// The arguments of a launch in the order in which Python declares them: `arrays` are whole, reads, writes (null for an
-// absent one), then the scalars by their kind. Strides and sizes are among the integers.
+// The arguments of a launch in the order in which Python declares them, null for an absent array. A kernel reads them by name,
+// as layout.h has them.
 struct Arguments {
   void* const* arrays;
   const index* integers;

@@ -412,5 +412,60 @@ struct Total : Given {
   bool by_columns = flag(2), adds = flag(3);
 };
 
+template <class T>
+struct JudgeChunks : Given {
+  using Given::Given;
+  const T* gradients = array(0);
+  const double* proposals = array(1);
+  double* partial = array(2);
+  index size = integer(0), chunk = integer(1), proposed = integer(2), some = integer(3);
+};
+
+template <class T>
+struct Judge : Given {
+  using Given::Given;
+  const T* loss = array(0);
+  const double* partial = array(1);
+  const T* scaling = array(2);
+  bool* ok = array(3);
+  double* norm = array(4);
+  T* factor = array(5);
+  T* new_scaling = array(6);
+  index chunks = integer(0), every = integer(1);
+  double clip = real(0), growth = real(1), backoff = real(2);
+};
+
+template <class T>
+struct Average : Given {
+  using Given::Given;
+  const bool* ok = array(0);
+  const T* averaged = array(1);
+  const T* values = array(2);
+  T* out = array(3);
+  double decay = real(0);
+};
+
+struct Advance : Given {
+  using Given::Given;
+  const bool* ok = array(0);
+  const index* counters = array(1);
+  const index* cursor = array(2);
+  index* new_counters = array(3);
+  index* new_cursor = array(4);
+  index rows = integer(0);
+};
+
+template <class T>
+struct Tally : Given {
+  using Given::Given;
+  const T* value = array(0);
+  const T* normaliser = array(1);
+  const double* hits = array(2);
+  const bool* ok = array(3);
+  const double* sums = array(4);
+  double* out = array(5);
+  index rows = integer(0);
+};
+
 }  // namespace layout
 }  // namespace bnengine

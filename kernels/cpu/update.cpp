@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "abreast.h"
+#include "layout.h"
 
 namespace bnengine {
 namespace BNENGINE_ISA {
@@ -15,14 +16,14 @@ namespace {
 // -- judge
 
 // partial[c] = (the sum of squares of a chunk of gradients, how many of a chunk of proposals are not finite), for chunks
-// [begin, end). Arrays: gradients, proposals, partial (chunks, 2). Integers: gradients, those of a chunk, proposals, those
-// of a chunk.
+// [begin, end) of `chunk` gradients and `some` proposals.
 template <class A>
-void judge_chunks(const Arguments& a, index begin, index end, Worker&) {
-  const A* g = static_cast<const A*>(a.arrays[0]);
-  const double* proposals = static_cast<const double*>(a.arrays[1]);
-  double* partial = static_cast<double*>(a.arrays[2]);
-  const index size = a.integers[0], chunk = a.integers[1], proposed = a.integers[2], some = a.integers[3];
+void judge_chunks(const Arguments& arguments, index begin, index end, Worker&) {
+  const layout::JudgeChunks<A> a(arguments);
+  const A* g = a.gradients;
+  const double* proposals = a.proposals;
+  double* partial = a.partial;
+  const index size = a.size, chunk = a.chunk, proposed = a.proposed, some = a.some;
   const auto least = [](index x, index y) { return x < y ? x : y; };
   for (index c = begin; c < end; ++c) {
     partial[2 * c] = sum_abreast(least(size, c * chunk), least(size, (c + 1) * chunk),
@@ -32,23 +33,20 @@ void judge_chunks(const Arguments& a, index begin, index end, Worker&) {
   }
 }
 
-// Arrays: loss, partial (chunks, 2), scaling or null, ok, norm, factor, the new scaling. Integers: chunks, every. Reals:
-// clip, infinite for none; growth, backoff.
+// The verdict from what all chunks gave; clip is infinite for none, scaling null.
 template <class A>
-void judge(const Arguments& a, index, index, Worker&) {
-  const double* partial = static_cast<const double*>(a.arrays[1]);
-  const A* scaling = static_cast<const A*>(a.arrays[2]);
-  const index chunks = a.integers[0];
+void judge(const Arguments& arguments, index, index, Worker&) {
+  const layout::Judge<A> a(arguments);
+  const double* partial = a.partial;
+  const A* scaling = a.scaling;
+  const index chunks = a.chunks;
   const double squares = sum_abreast(0, chunks, [partial](index c) { return partial[2 * c]; });
   const double unsound = sum_abreast(0, chunks, [partial](index c) { return partial[2 * c + 1]; });
-  const bool sound = finite(double(*static_cast<const A*>(a.arrays[0]))) && unsound == 0;
-  const Verdict<A> verdict = verdict_of<A>(squares, sound, scaling ? double(scaling[0]) : 1, a.reals[0]);
-  *static_cast<bool*>(a.arrays[3]) = verdict.ok;
-  *static_cast<double*>(a.arrays[4]) = verdict.norm;
-  *static_cast<A*>(a.arrays[5]) = verdict.factor;
+  const bool sound = finite(double(*a.loss)) && unsound == 0;
+  const Verdict<A> verdict = verdict_of<A>(squares, sound, scaling ? double(scaling[0]) : 1, a.clip);
+  *a.ok = verdict.ok, *a.norm = verdict.norm, *a.factor = verdict.factor;
   if (scaling)
-    rescale(scaling, static_cast<A*>(a.arrays[6]), verdict.ok, verdict.overflown, A(a.reals[1]), A(a.reals[2]),
-            A(a.integers[1]));
+    rescale(scaling, a.new_scaling, verdict.ok, verdict.overflown, A(a.growth), A(a.backoff), A(a.every));
 }
 
 // -- optimizers
@@ -178,37 +176,34 @@ void update(const Arguments& a, index begin, index end, Worker&) {
 
 // -- averages and counts
 
-// out[begin:end] = decay averaged + (1 - decay) values, where ok. Arrays: ok, averaged, values, out. Reals: decay.
+// out[begin:end] = decay averaged + (1 - decay) values, where ok.
 template <class A>
-void average(const Arguments& a, index begin, index end, Worker&) {
-  const A *averaged = static_cast<const A*>(a.arrays[1]), *values = static_cast<const A*>(a.arrays[2]);
-  A* out = static_cast<A*>(a.arrays[3]);
-  if (!*static_cast<const bool*>(a.arrays[0])) {
+void average(const Arguments& arguments, index begin, index end, Worker&) {
+  const layout::Average<A> a(arguments);
+  const A *averaged = a.averaged, *values = a.values;
+  A* out = a.out;
+  if (!*a.ok) {
     if (begin < end && out != averaged) memcpy(out + begin, averaged + begin, size_t(end - begin) * sizeof(A));
     return;
   }
-  const A decay = A(a.reals[0]), rest = A(1 - a.reals[0]);
+  const A decay = A(a.decay), rest = A(1 - a.decay);
 #pragma GCC ivdep
   for (index i = begin; i < end; ++i) out[i] = averaged_with(averaged[i], values[i], decay, rest);
 }
 
-// Arrays: ok, counters (5), cursor (2) or null, the new ones. Integers: rows.
-void advance(const Arguments& a, index, index, Worker&) {
-  const index* cursor = static_cast<const index*>(a.arrays[2]);
-  index* moved = static_cast<index*>(a.arrays[4]);
-  count_step(static_cast<const index*>(a.arrays[1]), *static_cast<const bool*>(a.arrays[0]),
-             static_cast<index*>(a.arrays[3]));
-  if (!cursor) return;
-  moved[0] = cursor[0] + a.integers[0];
-  moved[1] = cursor[1] + 1;
+// Counters (5), and the cursor (2), which may be null.
+void advance(const Arguments& arguments, index, index, Worker&) {
+  const layout::Advance a(arguments);
+  count_step(a.counters, *a.ok, a.new_counters);
+  if (!a.cursor) return;
+  a.new_cursor[0] = a.cursor[0] + a.rows;
+  a.new_cursor[1] = a.cursor[1] + 1;
 }
 
-// Arrays: value, normaliser, hits, ok, sums (4), the new sums. Integers: rows.
 template <class A>
-void tally(const Arguments& a, index, index, Worker&) {
-  tally_step(static_cast<const double*>(a.arrays[4]), double(*static_cast<const A*>(a.arrays[0])),
-             double(*static_cast<const A*>(a.arrays[1])), *static_cast<const double*>(a.arrays[2]), double(a.integers[0]),
-             *static_cast<const bool*>(a.arrays[3]), static_cast<double*>(a.arrays[5]));
+void tally(const Arguments& arguments, index, index, Worker&) {
+  const layout::Tally<A> a(arguments);
+  tally_step(a.sums, double(*a.value), double(*a.normaliser), *a.hits, double(a.rows), *a.ok, a.out);
 }
 
 }  // namespace

@@ -3,10 +3,10 @@
 import textwrap
 from pathlib import Path
 
-from bnengine.fused.cpu import _launch, batch_norm, dense, dropout, gather, gather_raw, loss, pointwise
+from bnengine.fused.cpu import _launch, batch_norm, dense, dropout, gather, gather_raw, loss, pointwise, update
 from tests.support import ROOT
 
-MODULES = (_launch, batch_norm, dense, dropout, gather, gather_raw, loss, pointwise)
+MODULES = (_launch, batch_norm, dense, dropout, gather, gather_raw, loss, pointwise, update)
 HEADER = ROOT / "kernels" / "cpu" / "layout.h"
 BEGIN = """\
 // What a launch of each kernel passes, by name. bnengine/fused/cpu declares it, and `python -m tests.cpu.layout` writes

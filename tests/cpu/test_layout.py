@@ -18,8 +18,11 @@ def test_the_header_is_what_the_declarations_say():
 def test_a_kernel_reads_its_arguments_by_name():
     places = re.compile(r"\b(arrays|integers|reals)\[")
     for path in sorted((ROOT / "kernels" / "cpu").glob("*.cpp")):
-        if path.name not in ("replay.cpp", "update.cpp"):
-            assert not places.search(path.read_text(encoding="utf-8")), path.name
+        text = path.read_text(encoding="utf-8")
+        if path.name == "update.cpp":  # a rule has as many slots, flags and settings as its row says: `Step` counts
+            text = text[: text.index("struct Step {")] + text[text.index("// Elements [begin, end). `Set`") :]
+        if path.name != "replay.cpp":
+            assert not places.search(text), path.name
 
 
 def test_a_name_is_declared_once():

@@ -115,14 +115,14 @@ def test_16_bytes_are_read_at_once_where_rows_and_arrays_begin_on_such(dtype, co
 def launches(simulated: Any, name: str, *args: Any, **options: Any) -> dict[str, tuple[int, ...]]:
     """The grid of every kernel that an op launches, by its name without what it is an instance for."""
     grids = {}
-    original = _launch.Kernel.__call__
+    original = _launch.Instance.__call__
 
-    def recorded(self: _launch.Kernel, *arguments: Any) -> None:
+    def recorded(self: _launch.Instance, *arguments: Any) -> None:
         grids[re.split("[:<]", self.name.removeprefix("bnengine::"))[0]] = self.grid
         original(self, *arguments)
 
     with pytest.MonkeyPatch.context() as patched, using("fused"):
-        patched.setattr(_launch.Kernel, "__call__", recorded)
+        patched.setattr(_launch.Instance, "__call__", recorded)
         given = [simulated.on_device(a) if isinstance(a, np.ndarray) else a for a in args]
         REGISTRY[name](*given, memory=Fresh(), **options)
     return grids

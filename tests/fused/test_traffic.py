@@ -22,14 +22,14 @@ SIZE = ROWS * CHANNELS
 def traffic(simulated: Any, name: str, args: Any, options: dict[str, Any], into: Any = None) -> Traffic:
     """The sum over all kernels that an op launches."""
     launched: list[Traffic] = []
-    original = _launch.Kernel.__call__
+    original = _launch.Instance.__call__
 
-    def recorded(self: _launch.Kernel, *arguments: Any) -> None:
+    def recorded(self: _launch.Instance, *arguments: Any) -> None:
         original(self, *arguments)
         launched.append(self.function.cpu.traffic)
 
     with pytest.MonkeyPatch.context() as patched, using("fused"):
-        patched.setattr(_launch.Kernel, "__call__", recorded)
+        patched.setattr(_launch.Instance, "__call__", recorded)
         given = [simulated.on_device(a) if isinstance(a, np.ndarray) else a for a in args]
         REGISTRY[name](*given, memory=Fresh(), into=into, **options)
     return Traffic(*map(sum, zip(*launched, strict=True)))

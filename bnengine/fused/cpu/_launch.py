@@ -1,8 +1,7 @@
 """What all launchers share: arrays in a kernel's layout, how a launch is cut into blocks, names of kernels."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +11,7 @@ from ...runtime.memory import Outputs
 from ...runtime.op import Launcher, Op
 from ...runtime.plan import COLUMNS, ROWS
 from ...runtime.reasons import Kind, Reason
-from .._launch import copied, destination, extent, has_rows, row_stride
+from .._launch import Declaration, copied, destination, extent, has_rows, row_stride
 from . import _load
 from .native import NativeKernel
 
@@ -125,49 +124,21 @@ def kernel(name: str, *parameters: Any, cut: Cut = WHOLE, scratch: int = 0) -> N
     return NativeKernel(full, cut.width, cut.unit, cut.blocks, scratch)
 
 
-@dataclass(frozen=True)
-class Kernel:
-    """A kernel and what its launches pass, by name: `kernels/cpu/layout.h` gives C++ the same names.
+class Kernel(Declaration):
+    """A kernel and what its launches pass; `kernels/cpu/layout.h` gives C++ the names.
 
-    Each text is a list of words; an array has elements of the kernel's type T, or those of its ending: "ok:bool". A
-    launch gives each name a value, None for an array that is absent. After a change run `python -m tests.cpu.layout`.
-
-    `whole`: arrays that every block reads whole. `channels`: arrays of one number per channel, of which a block of
-    columns reads its own and a block of rows all. `reads` and `writes`: arrays that are cut as the launch is.
+    After a change run `python -m tests.cpu.layout`, and count `INTERFACE` up.
     """
-
-    name: str
-    whole: str = ""
-    channels: str = ""
-    reads: str = ""
-    writes: str = ""
-    integers: str = ""
-    flags: str = ""
-    reals: str = ""
-
-    @cached_property
-    def sections(self) -> dict[str, tuple[str, ...]]:
-        """The names of each section, in the order in which a launch passes them."""
-        texts = {field.name: getattr(self, field.name) for field in fields(self)[1:]}
-        return {section: tuple(w.partition(":")[0] for w in text.split()) for section, text in texts.items()}
-
-    @cached_property
-    def _names(self) -> frozenset[str]:
-        return frozenset(name for names in self.sections.values() for name in names)
 
     def __call__(self, to: Outputs, *parameters: Any, along: Cut = WHOLE, scratch: int = 0, **given: Any) -> None:
         """Launch the instance name<parameters> on what is given; an array among the parameters stands for its type."""
-        if given.keys() != self._names:
-            raise TypeError(f"{self.name}: a launch passes {sorted(self._names)}, got {sorted(given)}")
-        whole, channels, reads, writes, integers, flags, reals = (
-            tuple(given[name] for name in names) for names in self.sections.values()
-        )
+        of = self.sorted(given)
         to.launch(
             kernel(self.name, *parameters, cut=along, scratch=scratch),
-            whole=whole if along.by_columns else (*whole, *channels),
-            reads=(*channels, *reads) if along.by_columns else reads,
-            writes=writes,
-            scalars=(*map(int, integers), *map(bool, flags), *map(float, reals)),
+            whole=of["whole"] if along.by_columns else (*of["whole"], *of["channels"]),
+            reads=(*of["channels"], *of["reads"]) if along.by_columns else of["reads"],
+            writes=of["writes"],
+            scalars=(*map(int, of["integers"]), *map(bool, of["flags"]), *map(float, of["reals"])),
             split=along.split,
         )
 

@@ -14,9 +14,25 @@ from ...runtime.op import Launcher, Op
 from ...runtime.plan import ROWS
 from .._launch import absent
 from .._update import of_rules
-from ._launch import Cut, cut_flat, kernel, output, ready, version
+from ._launch import Cut, Kernel, cut_flat, kernel, output, ready, version
 
 CHUNK = 4096  # gradients that have one sum of squares
+
+JUDGE_CHUNKS = Kernel(
+    "judge_chunks", whole="gradients proposals:double", writes="partial:double", integers="size chunk proposed some"
+)  # fmt: skip
+JUDGE = Kernel(
+    "judge", reads="loss partial:double scaling", writes="ok:bool norm:double factor new_scaling",
+    integers="chunks every", reals="clip growth backoff",
+)  # fmt: skip
+AVERAGE = Kernel("average", whole="ok:bool", reads="averaged values", writes="out", reals="decay")
+ADVANCE = Kernel(
+    "advance", reads="ok:bool counters:index cursor:index", writes="new_counters:index new_cursor:index",
+    integers="rows",
+)  # fmt: skip
+TALLY = Kernel(
+    "tally", reads="value normaliser hits:double ok:bool sums:double", writes="out:double", integers="rows"
+)  # fmt: skip
 
 
 def _version(op: Op[Any]) -> Callable[[Launcher], Launcher]:
@@ -25,8 +41,8 @@ def _version(op: Op[Any]) -> Callable[[Launcher], Launcher]:
 
 @_version(ops.judge)
 def judge(
-    to: Outputs, loss: Array, gradients: Array, proposals: Array, scaling: Array | None = None, *,
-    clip: float | None = None, growth: float = 2.0, backoff: float = 0.5, every: int = 2000,
+    to: Outputs, loss: Array, gradients: Array, proposals: Array, scaling: Array | None,
+    clip: float | None, growth: float, backoff: float, every: int,
 ) -> Verdict:  # fmt: skip
     """Sums over chunks of gradients and proposals; ok, norm, factor and the next loss scale from them."""
     gradients, proposals = ready(to, gradients), ready(to, proposals, np.float64)
@@ -38,20 +54,17 @@ def judge(
     of_proposals = -(-proposals.size // chunks)
     blocks = min(chunks, cut_flat(gradients.size, gradients.itemsize).blocks)
     partial = to.array("sums of chunks", (chunks, 2), np.float64, gradients)
-    to.launch(
-        kernel("judge_chunks", gradients, cut=Cut(ROWS, chunks, 1, blocks)),
-        whole=(gradients, proposals),
-        writes=(partial,),
-        scalars=(gradients.size, CHUNK, proposals.size, of_proposals),
-        split=ROWS,
-    )
-    to.launch(
-        kernel("judge", gradients),
-        reads=(loss, partial, scaling),
-        writes=(*out, new),
-        scalars=(chunks, int(every), float("inf") if clip is None else float(clip), float(growth), float(backoff)),
-    )
-    return Verdict(*out)._replace(scaling=new)
+    JUDGE_CHUNKS(
+        to, gradients, along=Cut(ROWS, chunks, 1, blocks), gradients=gradients, proposals=proposals, partial=partial,
+        size=gradients.size, chunk=CHUNK, proposed=proposals.size, some=of_proposals,
+    )  # fmt: skip
+    verdict = Verdict(*out)._replace(scaling=new)
+    JUDGE(
+        to, gradients, loss=loss, partial=partial, scaling=scaling, ok=verdict.ok, norm=verdict.norm,
+        factor=verdict.factor, new_scaling=new, chunks=chunks, every=every,
+        clip=float("inf") if clip is None else clip, growth=growth, backoff=backoff,
+    )  # fmt: skip
+    return verdict
 
 
 def _update(
@@ -100,37 +113,36 @@ def rounded(ok: Array, parameters: Array, shadow: Array, out: Array) -> None:
 
 
 @_version(ops.average)
-def average(to: Outputs, averaged: Array, values: Array, ok: Array, *, decay: float) -> Array:
+def average(to: Outputs, averaged: Array, values: Array, ok: Array, decay: float) -> Array:
     """a <- decay a + (1 - decay) values, where ok."""
     averaged, ok = ready(to, averaged), ready(to, ok, np.bool_)
     values = ready(to, values, averaged.dtype)
     out = output(to, "out", averaged.shape, averaged.dtype, averaged)
     along = cut_flat(averaged.size, averaged.itemsize)
-    reads, writes = (averaged.reshape(-1), values.reshape(-1)), (out.reshape(-1),)
-    run = kernel("average", averaged, cut=along)
-    to.launch(run, whole=(ok,), reads=reads, writes=writes, scalars=(float(decay),), split=along.split)
+    flat = {"averaged": averaged.reshape(-1), "values": values.reshape(-1), "out": out.reshape(-1)}
+    AVERAGE(to, averaged, along=along, ok=ok, **flat, decay=decay)
     return out
 
 
 @_version(ops.advance)
-def advance(to: Outputs, counters: Array, ok: Array, cursor: Array | None = None, *, rows: int = 0) -> Advanced:
+def advance(to: Outputs, counters: Array, ok: Array, cursor: Array | None, rows: int) -> Advanced:
     """The counters and the cursor after one more step."""
     ok, counters, cursor = ready(to, ok, np.bool_), ready(to, counters, np.int64), ready(to, cursor, np.int64)
     if cursor is None:
         absent(to, "cursor")
     given = {"counters": counters, "cursor": cursor}
     out = Advanced(**{f: None if a is None else output(to, f, a.shape, np.int64, a) for f, a in given.items()})
-    to.launch(kernel("advance"), reads=(ok, counters, cursor), writes=out, scalars=(int(rows),))
+    new = {"new_counters": out.counters, "new_cursor": out.cursor}
+    ADVANCE(to, ok=ok, counters=counters, cursor=cursor, **new, rows=rows)
     return out
 
 
 @_version(ops.tally)
-def tally(to: Outputs, sums: Array, value: Array, normaliser: Array, hits: Array, ok: Array, *, rows: int) -> Array:
+def tally(to: Outputs, sums: Array, value: Array, normaliser: Array, hits: Array, ok: Array, rows: int) -> Array:
     """The sums of an epoch so far."""
     value, ok = ready(to, value), ready(to, ok, np.bool_)
     normaliser = ready(to, normaliser, value.dtype)
     hits, sums = ready(to, hits, np.float64), ready(to, sums, np.float64)
     out = output(to, "out", sums.shape, np.float64, sums)
-    run = kernel("tally", value)
-    to.launch(run, reads=(value, normaliser, hits, ok, sums), writes=(out,), scalars=(int(rows),))
+    TALLY(to, value, value=value, normaliser=normaliser, hits=hits, ok=ok, sums=sums, out=out, rows=rows)
     return out

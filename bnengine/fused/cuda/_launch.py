@@ -11,7 +11,7 @@ from ..._typing import Array, DType
 from ...runtime.memory import Outputs
 from ...runtime.op import Launcher, Op
 from ...runtime.reasons import Kind, Reason
-from .._launch import copied, destination, has_rows, row_stride
+from .._launch import Declaration, copied, destination, has_rows, row_stride
 from . import _load
 
 BLOCK = (32, 8)  # kLanes and kWarps of kernels/cuda/common.cuh
@@ -73,7 +73,7 @@ _NULL = np.uint64(0)  # None would be no argument at all for CuPy, and the launc
 
 
 @dataclass(frozen=True, slots=True)
-class Kernel:
+class Instance:
     """An instance of a kernel with its grid: called with a launch's arrays and scalars, it packs and launches.
 
     `bound`: arrays that belong to the kernel and not to the launch, each with its place among the arguments: counters
@@ -105,14 +105,44 @@ def kernel(
     grid: tuple[int, ...] = (1,),
     shared: int = 0,
     bound: tuple[tuple[int, Array], ...] = (),
-) -> Kernel:
+) -> Instance:
     """The instance name<parameters> of kernels/cuda/<file>, on the device of `like`; `shared`: bytes of its own."""
     given = f"<{', '.join(map(str, parameters))}>" if parameters else ""
     expression = f"bnengine::{name}{given}"
     function = _load.function(file, expression, like.device.id)
     if shared > UNASKED:
         function.max_dynamic_shared_size_bytes = max(shared, function.max_dynamic_shared_size_bytes)
-    return Kernel(expression, function, grid, shared, bound)
+    return Instance(expression, function, grid, shared, bound)
+
+
+@dataclass(frozen=True)
+class Kernel(Declaration):
+    """A kernel of kernels/cuda/<file> and what its launches pass: the parameters of the source, in its order.
+
+    That is whole, channels, reads, writes, scratch, counters of blocks if it has them (`counts`), integers, reals and
+    flags; a test compares the names.
+    """
+
+    file: str = ""
+    counts: bool = False
+
+    def __call__(
+        self, to: Outputs, like: Array, *parameters: Any, grid: tuple[int, ...] = (1,), shared: int = 0,
+        groups: int = 1, **given: Any,
+    ) -> None:  # fmt: skip
+        """Launch the instance name<parameters> on the device of `like`; `groups` of its blocks are counted each."""
+        of = self.sorted(given)
+        arrays = ("whole", "channels", "reads", "writes", "scratch")
+        place = sum(len(of[section]) for section in arrays)
+        bound = ((place, arrivals(like, groups)),) if self.counts else ()
+        to.launch(
+            kernel(like, self.file, self.name, *parameters, grid=grid, shared=shared, bound=bound),
+            whole=(*of["whole"], *of["channels"]),
+            reads=of["reads"],
+            writes=of["writes"],
+            scratch=of["scratch"],
+            scalars=(*indices(*of["integers"]), *reals(*of["reals"]), *flags(*of["flags"])),
+        )
 
 
 def arrivals(like: Array, count: int = 1) -> Array:
@@ -185,11 +215,14 @@ def ready(to: Outputs, x: Array, dtype: DType | None = None) -> Array:
     return out
 
 
+CAST = Kernel("cast", file="pointwise.cu", reads="x", writes="y", integers="size")
+
+
 def _cast(to: Outputs, x: Array, out: Array) -> None:
     """Launch out = x, both of them contiguous and of types that kernels store."""
     vector = vector_of(min(x, out, key=lambda a: a.itemsize), None, x, out)
-    run = kernel(x, "pointwise.cu", "cast", storage(x), storage(out), vector, grid=flat_grid(x, x.size, vector))
-    to.launch(run, reads=(x,), writes=(out,), scalars=indices(x.size))
+    grid = flat_grid(x, x.size, vector)
+    CAST(to, x, storage(x), storage(out), vector, grid=grid, x=x, y=out, size=x.size)
 
 
 def scalar(to: Outputs, value: Any, dtype: DType, like: Array) -> Array:

@@ -12,16 +12,12 @@ from ...ops.statistics import Moments
 from ...runtime.memory import Outputs
 from .._launch import extent
 from ._launch import (
+    Kernel,
     activation_name,
     arithmetic,
-    arrivals,
-    flags,
     flat_grid,
-    indices,
-    kernel,
     output,
     ready,
-    reals,
     shared_memory,
     slice_width,
     sliced_grid,
@@ -34,6 +30,36 @@ from ._launch import storage as storage_of
 FORWARD, BACKWARD = "batch_norm.cu", "batch_norm_backward.cu"
 OWN_SHARED = 16 << 10  # bytes of shared memory, at most, that a kernel has beside the slice it keeps
 ROUNDS = 3  # of loads that a block may wait for one after the other, to save a launch
+
+_FORWARD: dict[str, Any] = {"file": FORWARD, "integers": "rows channels stride"}
+_BACKWARD: dict[str, Any] = {"file": BACKWARD, "integers": "rows channels stride", "reals": "eps slope"}
+_OF_CHANNELS, _OF_ROWS = "statistics gamma beta", "dy x y add"
+
+MOMENTS = Kernel(
+    "moments", reads="x", writes="batch proposal", scratch="partial", counts=True, flags="adds",
+    **_FORWARD,
+)  # fmt: skip
+NORMALIZE = Kernel("normalize", channels=_OF_CHANNELS, reads="x add", writes="y", reals="eps slope", **_FORWARD)
+BATCH_NORM = Kernel(
+    "batch_norm", channels="gamma beta", reads="x add", writes="batch proposal y", flags="adds", reals="eps slope",
+    **_FORWARD,
+)  # fmt: skip
+SUMS = Kernel(
+    "batch_norm_sums", channels=_OF_CHANNELS, reads=_OF_ROWS, writes="dgamma dbeta sums", scratch="partial",
+    counts=True, flags="adds_dgamma adds_dbeta", **_BACKWARD,
+)  # fmt: skip
+BATCH_NORM_BACKWARD = Kernel(
+    "batch_norm_backward", channels=f"{_OF_CHANNELS} sums", reads=_OF_ROWS, writes="dx dadd",
+    flags="batch_statistics adds_dx", **_BACKWARD,
+)  # fmt: skip
+GRADIENTS = Kernel(
+    "batch_norm_gradients", channels=_OF_CHANNELS, reads=_OF_ROWS, writes="dx dadd dgamma dbeta",
+    flags="batch_statistics adds_dx adds_dgamma adds_dbeta", **_BACKWARD,
+)  # fmt: skip
+COMMIT = Kernel(
+    "commit", whole="ok", reads="running proposal decay unbiased", writes="out", integers="channels", file=FORWARD
+)
+MERGE = Kernel("merge_statistics", reads="a b", writes="out", integers="channels", file=FORWARD)
 
 
 def on_chip(x: Array, vector: int, kept: int) -> bool:
@@ -70,16 +96,11 @@ def _statistics(to: Outputs, x: Array) -> tuple[Array, Array | None, int]:
 def _moments(to: Outputs, x: Array, batch: Array, proposal: Array | None, stride: int) -> None:
     (rows, channels), vector = extent(x), vector_of(x, x.shape[-1], x)
     grid = sliced_grid(x, rows, channels, vector, sums=True)
-    run = kernel(
-        x, FORWARD, "moments", storage_of(x), vector, grid=grid, bound=((4, arrivals(x, grid[0])),)
-    )  # behind x, batch, proposal and the partial moments
-    to.launch(
-        run,
-        reads=(x,),
-        writes=(batch, proposal),
-        scratch=(((grid[1], 3, channels), np.float64),),
-        scalars=(*indices(rows, channels, stride), *flags(to.adds("proposal"))),
-    )
+    MOMENTS(
+        to, x, storage_of(x), vector, grid=grid, groups=grid[0], x=x, batch=batch, proposal=proposal,
+        partial=((grid[1], 3, channels), np.float64), rows=rows, channels=channels, stride=stride,
+        adds=to.adds("proposal"),
+    )  # fmt: skip
 
 
 @version(ops.normalize)
@@ -106,9 +127,11 @@ def _normalize(
     (rows, channels), (held, stride) = extent(x), statistics
     vector = vector_of(x, channels, x, add, y)
     name = storage_of(x), vector, activation_name(activation)
-    run = kernel(x, FORWARD, "normalize", *name, grid=sliced_grid(x, rows, channels, vector, sums=False))
-    scalars = (*indices(rows, channels, stride), *reals(eps, slope_of(activation, slope)))
-    to.launch(run, whole=(held, gamma, beta), reads=(x, add), writes=(y,), scalars=scalars)
+    grid = sliced_grid(x, rows, channels, vector, sums=False)
+    of_channels = {"statistics": held, "gamma": gamma, "beta": beta}
+    sizes: dict[str, Any] = {"rows": rows, "channels": channels, "stride": stride, "eps": eps}
+    slope = slope_of(activation, slope)
+    NORMALIZE(to, x, *name, grid=grid, **of_channels, x=x, add=add, y=y, **sizes, slope=slope)
 
 
 @version(ops.batch_norm)
@@ -125,17 +148,11 @@ def batch_norm(
     kept = rows * slice_width(vector) * x.itemsize
     if on_chip(x, vector, kept):
         name, grid = (storage_of(x), vector, activation_name(activation)), (-(-channels // slice_width(vector)),)
-        to.launch(
-            kernel(x, FORWARD, "batch_norm", *name, grid=grid, shared=kept),
-            whole=(gamma, beta),
-            reads=(x, add),
-            writes=(batch, proposal, y),
-            scalars=(
-                *indices(rows, channels, stride),
-                *reals(eps, slope_of(activation, slope)),
-                *flags(to.adds("proposal")),
-            ),
-        )
+        BATCH_NORM(
+            to, x, *name, grid=grid, shared=kept, gamma=gamma, beta=beta, x=x, add=add, batch=batch,
+            proposal=proposal, y=y, rows=rows, channels=channels, stride=stride, eps=eps,
+            slope=slope_of(activation, slope), adds=to.adds("proposal"),
+        )  # fmt: skip
     else:
         _moments(to, x, batch, proposal, stride)
         _normalize(to, y, x, (batch, channels), gamma, beta, add, eps, activation, slope)
@@ -163,58 +180,36 @@ def normalize_backward(
     dx = output(to, "dx", x.shape, x.dtype, x)
     dadd = output(to, "dadd", x.shape, x.dtype, x, there=has_add)
 
-    given = {"whole": (statistics, gamma, beta), "reads": (dy, x, y, add)}
     vector = vector_of(x, channels, dy, x, y, add, dx, dadd)
     name = storage_of(x), vector, activation_name(activation)
-    common = (*indices(rows, channels, stride), *reals(eps, slope_of(activation, slope)))
-    gradients = NormalizeGradients(dx, dadd, dgamma, dbeta)
+    given = {
+        "statistics": statistics, "gamma": gamma, "beta": beta, "dy": dy, "x": x, "y": y, "add": add, "rows": rows,
+        "channels": channels, "stride": stride, "eps": eps, "slope": slope_of(activation, slope),
+    }  # fmt: skip
+    to_rows = {"dx": dx, "dadd": dadd, "adds_dx": to.adds("dx"), "batch_statistics": batch_statistics}
+    to_channels = {
+        "dgamma": dgamma, "dbeta": dbeta, "adds_dgamma": to.adds("dgamma"), "adds_dbeta": to.adds("dbeta")
+    }  # fmt: skip
     kept = rows * slice_width(vector) * (x.itemsize + np.dtype(wide).itemsize)
-    if on_chip(x, vector, kept):
-        _at_once(to, given, gradients, name, (*common, *flags(batch_statistics)), kept)
+    if on_chip(x, vector, kept):  # one launch, a block a slice of channels, whose x and dz stay in shared memory
+        grid = (-(-channels // slice_width(vector)),)
+        GRADIENTS(to, x, *name, grid=grid, shared=kept, **given, **to_rows, **to_channels)
     else:
-        _sums_first(to, given, gradients, name, common, batch_statistics)
-    return gradients
-
-
-def _at_once(
-    to: Outputs, given: dict[str, Any], gradients: NormalizeGradients, name: tuple[Any, ...], common: tuple[Any, ...],
-    kept: int,
-) -> None:  # fmt: skip
-    """One launch, a block a slice of channels, whose x and dz stay in shared memory."""
-    x = given["reads"][1]
-    grid = (-(-int(x.shape[-1]) // slice_width(name[1])),)
-    run = kernel(x, BACKWARD, "batch_norm_gradients", *name, grid=grid, shared=kept)
-    adds = flags(*map(to.adds, ("dx", "dgamma", "dbeta")))
-    to.launch(run, **given, writes=tuple(gradients), scalars=(*common, *adds))
+        _sums_first(to, name, given, to_rows, to_channels)
+    return NormalizeGradients(dx, dadd, dgamma, dbeta)
 
 
 def _sums_first(
-    to: Outputs, given: dict[str, Any], gradients: NormalizeGradients, name: tuple[Any, ...], common: tuple[Any, ...],
-    batch_statistics: bool,
-) -> None:  # fmt: skip
+    to: Outputs, name: tuple[Any, ...], given: dict[str, Any], to_rows: dict[str, Any], to_channels: dict[str, Any]
+) -> None:
     """The sums over the rows, dgamma and dbeta in one launch, dx and dadd in another."""
-    x, (dx, dadd, dgamma, dbeta) = given["reads"][1], gradients
-    (rows, channels), vector = extent(x), name[1]
+    x, rows, channels, vector = given["x"], given["rows"], given["channels"], name[1]
     sums = to.array("sums", (2, channels), np.float64, x)
-    slices, splits = sliced_grid(x, rows, channels, vector, sums=True)
-    run = kernel(
-        x, BACKWARD, "batch_norm_sums", *name, grid=(slices, splits), bound=((11, arrivals(x, slices)),)
-    )  # behind three arrays in full, four by rows, three outputs and the partial sums
-    to.launch(
-        run,
-        **given,
-        writes=(dgamma, dbeta, sums),
-        scratch=(((splits, 2, channels), np.float64),),
-        scalars=(*common, *flags(to.adds("dgamma"), to.adds("dbeta"))),
-    )
-    run = kernel(x, BACKWARD, "batch_norm_backward", *name, grid=sliced_grid(x, rows, channels, vector, sums=False))
-    to.launch(
-        run,
-        whole=(*given["whole"], sums),
-        reads=given["reads"],
-        writes=(dx, dadd),
-        scalars=(*common, *flags(batch_statistics, to.adds("dx"))),
-    )
+    slices, splits = grid = sliced_grid(x, rows, channels, vector, sums=True)
+    partial = (splits, 2, channels), np.float64
+    SUMS(to, x, *name, grid=grid, groups=slices, **given, **to_channels, sums=sums, partial=partial)
+    grid = sliced_grid(x, rows, channels, vector, sums=False)
+    BATCH_NORM_BACKWARD(to, x, *name, grid=grid, **given, **to_rows, sums=sums)
 
 
 @version(ops.commit)
@@ -224,9 +219,8 @@ def commit(to: Outputs, running: Array, proposal: Array, ok: Array, decay: Array
     running, proposal, decay = (ready(to, a, np.float64) for a in (running, proposal, decay))
     out = output(to, "out", running.shape, np.float64, running)
     channels = int(running.shape[1])
-    run = kernel(running, FORWARD, "commit", grid=flat_grid(running, channels))
-    reads = (running, proposal, decay, unbiased)
-    to.launch(run, whole=(ok,), reads=reads, writes=(out,), scalars=indices(channels))
+    arrays = {"running": running, "proposal": proposal, "decay": decay, "unbiased": unbiased, "out": out}
+    COMMIT(to, running, grid=flat_grid(running, channels), ok=ok, **arrays, channels=channels)
     return out
 
 
@@ -236,6 +230,5 @@ def merge(to: Outputs, a: Array, b: Array) -> Array:
     a, b = ready(to, a, np.float64), ready(to, b, np.float64)
     out = output(to, "out", a.shape, np.float64, a)
     channels = int(a.shape[1])
-    run = kernel(a, FORWARD, "merge_statistics", grid=flat_grid(a, channels))
-    to.launch(run, reads=(a, b), writes=(out,), scalars=indices(channels))
+    MERGE(to, a, grid=flat_grid(a, channels), a=a, b=b, out=out, channels=channels)
     return out

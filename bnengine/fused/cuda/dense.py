@@ -9,15 +9,11 @@ from ...ops.dense import AffineGradients
 from ...runtime.memory import Outputs
 from .._launch import absent, extent
 from ._launch import (
+    Kernel,
     activation_name,
     arithmetic,
-    arrivals,
-    flags,
-    indices,
-    kernel,
     output,
     ready,
-    reals,
     sliced_grid,
     vector_of,
     version,
@@ -26,6 +22,13 @@ from ._launch import storage as storage_of
 from .gemm import gemm
 
 FILE = "dense.cu"
+BIAS_ACTIVATION = Kernel(
+    "bias_activation", file=FILE, whole="b", reads="z", writes="y", integers="rows outputs", reals="slope"
+)
+BIAS_ACTIVATION_BACKWARD = Kernel(
+    "bias_activation_backward", file=FILE, reads="dy y", writes="dz db", scratch="partial", counts=True,
+    integers="rows outputs", reals="slope", flags="adds_db",
+)  # fmt: skip
 
 
 @version(ops.affine)
@@ -47,9 +50,8 @@ def affine(
     rows, outputs = extent(y)
     vector = vector_of(y, outputs, y)
     name = storage_of(y), vector, activation_name(activation)
-    run = kernel(y, FILE, "bias_activation", *name, grid=sliced_grid(y, rows, outputs, vector, sums=False))
-    scalars = (*indices(rows, outputs), *reals(slope_of(activation, slope)))
-    to.launch(run, whole=(b,), reads=(flat,), writes=(flat,), scalars=scalars)
+    grid, slope = sliced_grid(y, rows, outputs, vector, sums=False), slope_of(activation, slope)
+    BIAS_ACTIVATION(to, y, *name, grid=grid, b=b, z=flat, y=flat, rows=rows, outputs=outputs, slope=slope)
     return y
 
 
@@ -89,14 +91,8 @@ def _through_bias(
     rows, outputs = extent(dy)
     vector = vector_of(dy, outputs, dy, y, dz)
     grid = sliced_grid(dy, rows, outputs, vector, sums=db is not None)
-    run = kernel(
-        dy, FILE, "bias_activation_backward", storage_of(dy), vector, activation_name(activation),
-        grid=grid, bound=((5, arrivals(dy, grid[0])),),
+    BIAS_ACTIVATION_BACKWARD(
+        to, dy, storage_of(dy), vector, activation_name(activation), grid=grid, groups=grid[0], dy=dy, y=y, dz=dz,
+        db=db, partial=((1 if db is None else grid[1], 1, outputs), np.float64), rows=rows, outputs=outputs,
+        slope=slope_of(activation, slope), adds_db=to.adds("db"),
     )  # fmt: skip
-    to.launch(
-        run,
-        reads=(dy, y),
-        writes=(dz, db),
-        scratch=(((1 if db is None else grid[1], 1, outputs), np.float64),),
-        scalars=(*indices(rows, outputs), *reals(slope_of(activation, slope)), *flags(to.adds("db"))),
-    )

@@ -7,10 +7,17 @@ from ..._typing import Array
 from ...arrays.random import split_seed
 from ...ops.dropout import Dropped
 from ...runtime.memory import Outputs
-from ._launch import flags, flat_grid, indices, kernel, output, ready, reals, vector_of, version
+from ._launch import Kernel, flat_grid, output, ready, vector_of, version
 from ._launch import storage as storage_of
 
 FILE, FEATURES = "dropout.cu", 4  # a thread has the four features of one counter
+DROPOUT = Kernel(
+    "dropout", file=FILE, whole="step", reads="x samples", writes="y keep",
+    integers="rows features seed_low seed_high layer threshold", reals="rate",
+)  # fmt: skip
+DROPOUT_BACKWARD = Kernel(
+    "dropout_backward", file=FILE, reads="dy keep", writes="dx", integers="size", reals="rate", flags="adds"
+)
 
 
 @version(ops.dropout)
@@ -22,10 +29,11 @@ def dropout(to: Outputs, x: Array, step: Array, samples: Array, seed: int, layer
     aligned = vector_of(x, None, x, y, keep) > 1 and features % FEATURES == 0
     threads = rows * -(-features // FEATURES)
     name = storage_of(x), FEATURES if aligned else 1
-    run = kernel(x, FILE, "dropout", *name, grid=flat_grid(x, threads))
-    threshold = round(rate * 2**32)
-    scalars = (*indices(rows, features, *split_seed(seed), layer, threshold), *reals(rate))
-    to.launch(run, whole=(step,), reads=(x, samples), writes=(y, keep), scalars=scalars)
+    low, high = split_seed(seed)
+    DROPOUT(
+        to, x, *name, grid=flat_grid(x, threads), step=step, x=x, samples=samples, y=y, keep=keep, rows=rows,
+        features=features, seed_low=low, seed_high=high, layer=layer, threshold=round(rate * 2**32), rate=rate,
+    )  # fmt: skip
     return Dropped(y, keep)
 
 
@@ -35,7 +43,7 @@ def dropout_backward(to: Outputs, dy: Array, keep: Array, rate: float) -> Array:
     dy, keep = ready(to, dy), ready(to, keep, np.bool_)
     dx = output(to, "out", dy.shape, dy.dtype, dy)
     vector = vector_of(dy, None, dy, keep, dx)
-    run = kernel(dy, FILE, "dropout_backward", storage_of(dy), vector, grid=flat_grid(dy, dy.size, vector))
-    scalars = (*indices(dy.size), *reals(rate), *flags(to.adds("out")))
-    to.launch(run, reads=(dy, keep), writes=(dx,), scalars=scalars)
+    name, grid = (storage_of(dy), vector), flat_grid(dy, dy.size, vector)
+    arrays, scalars = {"dy": dy, "keep": keep, "dx": dx}, {"size": dy.size, "rate": rate, "adds": to.adds("out")}
+    DROPOUT_BACKWARD(to, dy, *name, grid=grid, **arrays, **scalars)
     return dx

@@ -9,10 +9,13 @@ from ..._typing import Array
 from ...ops.gather import Gathered
 from ...runtime.memory import Outputs
 from .._launch import absent
-from ._launch import INDEX, arithmetic, flat_grid, indices, kernel, output, ready, vector_of, version
+from ._launch import INDEX, Kernel, arithmetic, flat_grid, output, ready, vector_of, version
 from ._launch import storage as storage_of
 
-FILE = "gather.cu"
+GATHER = Kernel(
+    "gather", file="gather.cu", whole="x target weights samples normalisers order cursor",
+    writes="x_out target_out weights_out samples_out normaliser_out", integers="rows features targets weighed offset",
+)  # fmt: skip
 
 
 @version(ops.gather)
@@ -35,11 +38,9 @@ def gather(
     features, targets, weighed = (1 if a is None else prod(a.shape[1:]) for a in (x, target, weights))
     vector = vector_of(x, features, x, out.x)
     kind = INDEX if classes else storage_of(target)
-    run = kernel(x, FILE, "gather", storage_of(x), vector, kind, grid=flat_grid(x, rows * features, vector))
-    to.launch(
-        run,
-        whole=(*given.values(), normalisers, order, cursor),
-        writes=out,
-        scalars=indices(rows, features, targets, weighed, offset),
-    )
+    name, grid = (storage_of(x), vector, kind), flat_grid(x, rows * features, vector)
+    of_data = {"normalisers": normalisers, "order": order, "cursor": cursor}
+    outputs = {f"{field}_out": array for field, array in out._asdict().items()}
+    sizes = {"rows": rows, "features": features, "targets": targets, "weighed": weighed, "offset": offset}
+    GATHER(to, x, *name, grid=grid, **given, **of_data, **outputs, **sizes)
     return out

@@ -13,15 +13,11 @@ from ._launch import (
     INDEX,
     LANES,
     THREADS,
+    Kernel,
     arithmetic,
-    arrivals,
-    flags,
     flat_grid,
-    indices,
-    kernel,
     output,
     ready,
-    reals,
     scalar,
     vector_of,
     version,
@@ -29,6 +25,16 @@ from ._launch import (
 from ._launch import storage as storage_of
 
 FILE, HELD_PACKS = "loss.cu", 4
+_SUMMED: dict[str, Any] = {"file": FILE, "scratch": "partial", "counts": True, "flags": "adds"}
+SOFTMAX = Kernel(
+    "softmax_cross_entropy", whole="class_weights normaliser scale", reads="logits target sample_weights",
+    writes="value dlogits", integers="rows classes", reals="label_smoothing", **_SUMMED,
+)  # fmt: skip
+ELEMENTWISE = Kernel(
+    "elementwise_loss", whole="normaliser scale", reads="prediction target sample_weights", writes="value gradient",
+    integers="rows outputs", **_SUMMED,
+)  # fmt: skip
+HITS = Kernel("hits", reads="output target", writes="out", integers="rows classes", **_SUMMED)
 
 
 @version(ops.softmax_cross_entropy)
@@ -47,18 +53,12 @@ def softmax_cross_entropy(
     vector = vector_of(logits, classes, logits, dlogits, None if kind == INDEX else target)
     group = LANES if classes <= LANES * HELD_PACKS * vector else THREADS
     grid = flat_grid(logits, rows * group)
-    run = kernel(
-        logits, FILE, "softmax_cross_entropy", storage_of(logits), vector, group, kind,
-        grid=grid, bound=((9, arrivals(logits)),),
+    SOFTMAX(
+        to, logits, storage_of(logits), vector, group, kind, grid=grid, class_weights=class_weights,
+        normaliser=divisor, scale=scale, logits=logits, target=target, sample_weights=sample_weights, value=value,
+        dlogits=dlogits, partial=(grid, np.float64), rows=rows, classes=classes, label_smoothing=label_smoothing,
+        adds=to.adds("value"),
     )  # fmt: skip
-    to.launch(
-        run,
-        whole=(class_weights, divisor, scale),
-        reads=(logits, target, sample_weights),
-        writes=(value, dlogits),
-        scratch=((grid, np.float64),),
-        scalars=(*indices(rows, classes), *reals(label_smoothing), *flags(to.adds("value"))),
-    )
     return Loss(value, dlogits)
 
 
@@ -91,18 +91,11 @@ def _elementwise(
     value, gradient = _outputs(to, prediction)
     vector = vector_of(prediction, None, prediction, target, gradient)
     grid = flat_grid(prediction, prediction.size, vector)
-    run = kernel(
-        prediction, FILE, "elementwise_loss", storage_of(prediction), vector, f"bnengine::{rule}",
-        grid=grid, bound=((8, arrivals(prediction)),),
+    ELEMENTWISE(
+        to, prediction, storage_of(prediction), vector, f"bnengine::{rule}", grid=grid, normaliser=divisor,
+        scale=scale, prediction=prediction, target=target, sample_weights=sample_weights, value=value,
+        gradient=gradient, partial=(grid, np.float64), rows=rows, outputs=outputs, adds=to.adds("value"),
     )  # fmt: skip
-    to.launch(
-        run,
-        whole=(divisor, scale),
-        reads=(prediction, target, sample_weights),
-        writes=(value, gradient),
-        scratch=((grid, np.float64),),
-        scalars=(*indices(rows, outputs), *flags(to.adds("value"))),
-    )
     return Loss(value, gradient)
 
 
@@ -114,14 +107,9 @@ def hits(to: Outputs, output: Array, target: Array) -> Array:
     rows, classes = extent(output)
     out = destination(to, "out", (1,), np.float64, output)
     grid = flat_grid(output, rows * LANES)
-    run = kernel(output, FILE, "hits", storage_of(output), kind, grid=grid, bound=((4, arrivals(output)),))
-    to.launch(
-        run,
-        reads=(output, target),
-        writes=(out,),
-        scratch=((grid, np.float64),),
-        scalars=(*indices(rows, classes), *flags(to.adds("out"))),
-    )
+    arrays = {"output": output, "target": target, "out": out, "partial": (grid, np.float64)}
+    scalars = {"rows": rows, "classes": classes, "adds": to.adds("out")}
+    HITS(to, output, storage_of(output), kind, grid=grid, **arrays, **scalars)
     return out
 
 

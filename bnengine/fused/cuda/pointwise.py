@@ -5,20 +5,22 @@ from ..._typing import Array
 from ...ops.activations import ACTIVATIONS, slope_of
 from ...runtime.memory import Outputs
 from ._launch import (
+    Kernel,
     activation_name,
-    flags,
     flat_grid,
-    indices,
-    kernel,
     output,
     ready,
-    reals,
     vector_of,
     version,
 )
 from ._launch import storage as storage_of
 
 FILE = "pointwise.cu"
+ACTIVATION = Kernel("activation", file=FILE, reads="x", writes="y", integers="size", reals="slope")
+ACTIVATION_BACKWARD = Kernel(
+    "activation_backward", file=FILE, reads="dy x y", writes="dx", integers="size", reals="slope", flags="adds"
+)
+TOTAL = Kernel("total", file=FILE, reads="a b", writes="out", integers="size", flags="adds")
 
 
 @version(ops.activation)
@@ -27,8 +29,8 @@ def activation(to: Outputs, x: Array, kind: str, slope: float | None) -> Array:
     x = ready(to, x)
     y = output(to, "out", x.shape, x.dtype, x)
     vector = vector_of(x, None, x, y)
-    run = kernel(x, FILE, "activation", storage_of(x), vector, activation_name(kind), grid=flat_grid(x, x.size, vector))
-    to.launch(run, reads=(x,), writes=(y,), scalars=(*indices(x.size), *reals(slope_of(kind, slope))))
+    name, grid = (storage_of(x), vector, activation_name(kind)), flat_grid(x, x.size, vector)
+    ACTIVATION(to, x, *name, grid=grid, x=x, y=y, size=x.size, slope=slope_of(kind, slope))
     return y
 
 
@@ -41,10 +43,9 @@ def activation_backward(to: Outputs, dy: Array, x: Array, y: Array, kind: str, s
     y = ready(to, y, dy.dtype) if reads == "y" else None
     dx = output(to, "out", dy.shape, dy.dtype, dy)
     vector = vector_of(dy, None, dy, x, y, dx)
-    name = storage_of(dy), vector, activation_name(kind)
-    run = kernel(dy, FILE, "activation_backward", *name, grid=flat_grid(dy, dy.size, vector))
-    scalars = (*indices(dy.size), *reals(slope_of(kind, slope)), *flags(to.adds("out")))
-    to.launch(run, reads=(dy, x, y), writes=(dx,), scalars=scalars)
+    name, arrays = (storage_of(dy), vector, activation_name(kind)), {"dy": dy, "x": x, "y": y, "dx": dx}
+    scalars = {"size": dy.size, "slope": slope_of(kind, slope), "adds": to.adds("out")}
+    ACTIVATION_BACKWARD(to, dy, *name, grid=flat_grid(dy, dy.size, vector), **arrays, **scalars)
     return dx
 
 
@@ -60,5 +61,5 @@ def total(to: Outputs, a: Array, b: Array) -> Array:
 def summed(to: Outputs, a: Array, b: Array, out: Array, *, adds: bool = False) -> None:
     """Launch out = a + b, which may be one of them; `adds`: out = out + a + b."""
     vector = vector_of(a, None, a, b, out)
-    run = kernel(a, FILE, "total", storage_of(a), vector, grid=flat_grid(a, a.size, vector))
-    to.launch(run, reads=(a, b), writes=(out,), scalars=(*indices(a.size), *flags(adds)))
+    grid = flat_grid(a, a.size, vector)
+    TOTAL(to, a, storage_of(a), vector, grid=grid, a=a, b=b, out=out, size=a.size, adds=adds)
