@@ -1,5 +1,7 @@
 """What can go wrong by a user's hand, and what a run can fail of."""
 
+from typing import Any
+
 
 class InputError(ValueError):
     """What the user gave cannot be used: the message starts with the layer, op or command and names the cure."""
@@ -11,6 +13,14 @@ class BackendError(InputError):
 
 class DataError(InputError):
     """Data are truncated, mislabelled, empty or of the wrong kind: the message names the file and the place."""
+
+
+class TargetMissing(DataError):
+    """A table needs a target column, and none is named."""
+
+    def __init__(self, text: str, path: Any, columns: str) -> None:
+        super().__init__(text)
+        self.path, self.columns = path, columns
 
 
 class CheckpointError(InputError):

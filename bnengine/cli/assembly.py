@@ -12,16 +12,16 @@ from ..arrays.backend import Backend, get_backend
 from ..data import ArraySource, Dataset, Preprocessing, groups, load, split_dataset
 from ..errors import BackendError, DataError, InputError
 from ..layers import Activation, BatchNorm, Dense, Dropout, Layer
-from ..losses import LossFunction, SoftmaxCrossEntropy, get_loss
+from ..losses import LOSSES, LossFunction, get_loss
 from ..network.precision import settle
 from ..network.sequential import Sequential
 from ..ops.activations import ACTIVATIONS
 from ..optim.optimizers import OPTIMIZERS, Optimizer, get_optimizer
-from ..optim.schedules import Schedule, from_spec
+from ..optim.schedules import SCHEDULES, Schedule, from_spec
 from ..runtime.modes import Mode
 from ..training import Average, Callback, Checkpointing, EarlyStopping, Trainer
 from ..training.replaying import has_graphs
-from .settings import Settings, flag, takers
+from .settings import Settings, flag
 
 BUILT_IN = ("digits",)
 ASKED: dict[str, Any] = {"auto": "auto", "yes": True, "no": False}
@@ -180,9 +180,10 @@ def steps_per_epoch(training: Training) -> int:
 
 def loss_function(settings: Settings) -> LossFunction:
     """The loss; InputError for an option that it does not have."""
-    if settings.loss == SoftmaxCrossEntropy.name:
-        return SoftmaxCrossEntropy(label_smoothing=settings.label_smoothing)
-    _only(settings, "label_smoothing", "loss", SoftmaxCrossEntropy.name)
+    takers = LOSSES.takers("label_smoothing")
+    if settings.loss in takers:
+        return get_loss({"name": settings.loss, "label_smoothing": settings.label_smoothing})
+    _only(settings, "label_smoothing", "loss", " or ".join(takers))
     return get_loss(settings.loss)
 
 
@@ -190,21 +191,22 @@ def optimizer_of(settings: Settings) -> Optimizer:
     """The optimizer; InputError for an option that it does not have."""
     options: dict[str, Any] = {"name": settings.optimizer}
     for option in ("momentum", "weight_decay"):
-        if settings.optimizer in takers(option):
+        takers = OPTIMIZERS.takers(option)
+        if settings.optimizer in takers:
             options[option] = getattr(settings, option)
         else:
-            _only(settings, option, "optimizer", " or ".join(takers(option)))
+            _only(settings, option, "optimizer", " or ".join(takers))
     return get_optimizer(options)
 
 
 def schedule_of(settings: Settings, steps: int) -> Schedule:
     """The schedule of the learning rate; `steps` of them are an epoch."""
     assert settings.learning_rate is not None
+    kind = SCHEDULES[settings.schedule.replace("-", "_")]
     options: dict[str, Any] = {}
-    if settings.schedule == "step":
-        options = {"every": settings.drop_every * steps, "factor": settings.drop_factor}
-    elif settings.schedule == "plateau":
-        options = {"patience": settings.drop_every, "factor": settings.drop_factor}
+    if kind.drops_by is not None:
+        every, factor = kind.drops_by
+        options = {every: settings.drop_every * (1 if kind.counts_epochs else steps), factor: settings.drop_factor}
     return from_spec(settings.schedule, rate=settings.learning_rate, warm_up=settings.warm_up, **options)
 
 

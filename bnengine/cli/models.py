@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from .._typing import Array
 from ..data import Dataset, Preprocessing
+from ..data.loading import takes_target
 from ..errors import InputError
 from ..network.sequential import Sequential
 from ..storage import saving
@@ -61,7 +62,7 @@ def data_for(
                 f"{command}: --target {target} cannot be given with {data}, the run's own data; leave it out"
             )
         return _own_part(command, model, data)
-    if Path(data).suffix.lower() == ".csv" and target is None:
+    if target is None and takes_target(data):
         target = preprocessing.target
     dataset = preprocessing.aligned(load_data(data, target, need_targets=need_targets))
     preprocessing.check_shape(dataset.x, dataset.name)

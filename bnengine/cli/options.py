@@ -6,11 +6,14 @@ from typing import Any
 
 import click
 
+from ..data.loading import with_target_column
 from ..runtime.modes import MODES
 from .settings import Kind, flag, table
 
 # What commands that look at a run and data have alike.
-target_option = click.option("--target", metavar="COLUMN", help="The target column of a .csv file.  [as in training]")
+target_option = click.option(
+    "--target", metavar="COLUMN", help=f"The target column of a {with_target_column()} file.  [as in training]"
+)
 backend_option = click.option(
     "--backend", metavar="NAME", help="auto, numpy, cupy, cupy:1, torch ...  [BNENGINE_BACKEND or auto]"
 )

@@ -6,10 +6,13 @@ from dataclasses import Field, dataclass, field, fields, replace
 from math import inf, isfinite
 from typing import Any, NamedTuple, Self
 
+from ..data.loading import with_target_column
 from ..errors import InputError
+from ..losses import LOSSES
 from ..network.precision import PRECISIONS
 from ..ops.activations import NONLINEAR
 from ..optim.optimizers import OPTIMIZERS
+from ..optim.schedules import SCHEDULES
 from ..runtime.cores import MOST
 from ..runtime.modes import MODES
 
@@ -121,11 +124,6 @@ def setting(default: Any, section: str, kind: Kind, told: str, *, shown: str | N
     return field(default=default, metadata={"section": section, "kind": kind, "help": told, "shown": shown})
 
 
-def takers(option: str) -> list[str]:
-    """The optimizers that have an option."""
-    return [name for name, cls in OPTIMIZERS.items() if option in {one.name for one in fields(cls)}]
-
-
 def by_optimizer(option: str) -> str:
     """The default of an option where it depends on the optimizer: the usual one last."""
     defaults = {name: getattr(cls, option) for name, cls in OPTIMIZERS.items() if hasattr(cls, option)}
@@ -137,10 +135,12 @@ def by_optimizer(option: str) -> str:
 SCALINGS = choice("auto", "centre", "standardize", "unit", "none")
 NORMS = choice("batch", "normalize-only", "none")
 ACTIVATIONS = choice(*NONLINEAR)
-LOSSES = choice("auto", "softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error")
-SCHEDULES = choice("one-cycle", "constant", "cosine", "step", "plateau")
 
+_TARGET = f"the column of a {with_target_column()} file that is to be predicted"
+_SCHEDULES = [name.replace("_", "-") for name in SCHEDULES]
 _LOSS = "auto: mean_squared_error for targets with fractions or several columns, else softmax_cross_entropy"
+_SMOOTHING = f"of {' and '.join(LOSSES.takers('label_smoothing'))}"
+_MOMENTUM = f"of {' and '.join(OPTIMIZERS.takers('momentum'))}"
 _NORM = "batch normalisation of each hidden layer; normalize-only leaves out gamma and beta"
 _DECAY = "share of the old running statistics that a step keeps; exact: merge all"
 _PRECISION = "16 bits: activations, beside float32 parameters; tf32: products on a GPU; highest: all in the dtype"
@@ -163,7 +163,7 @@ class Settings:
     """Every setting of a training; None: still to be settled, by the data or by another setting."""
 
     path: str = setting("", "data", text("PATH"), "the data", shown="")
-    target: str = setting("", "data", text("COLUMN"), "the column of a .csv file that is to be predicted", shown="")
+    target: str = setting("", "data", text("COLUMN"), _TARGET, shown="")
     validation: float = setting(0.2, "data", number(0, 1), _VALIDATION)
     scaling: str = setting("auto", "data", SCALINGS, "of features: auto is centre for images, standardize for tables")
     hidden: tuple[int, ...] = setting((100, 100), "network", widths(), "widths of the hidden layers, or none")
@@ -173,13 +173,13 @@ class Settings:
     dropout: float = setting(0.0, "network", number(0, 1), "share of the hidden values set to zero in training")
     dtype: str = setting("float32", "network", choice("float32", "float64"), "what the network computes in")
     precision: str = setting("highest", "network", choice(*PRECISIONS), _PRECISION)
-    loss: str = setting("auto", "training", LOSSES, _LOSS)
-    label_smoothing: float = setting(0.0, "training", number(0, 1), "of softmax_cross_entropy")
+    loss: str = setting("auto", "training", choice("auto", *LOSSES), _LOSS)
+    label_smoothing: float = setting(0.0, "training", number(0, 1), _SMOOTHING)
     optimizer: str = setting("adam", "training", choice(*OPTIMIZERS), "the rule of the update")
-    momentum: float = setting(0.0, "training", number(0, 1), f"of {' and '.join(takers('momentum'))}")
+    momentum: float = setting(0.0, "training", number(0, 1), _MOMENTUM)
     weight_decay: float | None = setting(None, "training", number(0), _WEIGHTS, shown=_DECAYS)
     learning_rate: float | None = setting(None, "training", number(0, zero=False), _RATE, shown=_RATES)
-    schedule: str = setting("one-cycle", "training", SCHEDULES, "of the learning rate")
+    schedule: str = setting("one-cycle", "training", choice(*_SCHEDULES), "of the learning rate")
     warm_up: int = setting(0, "training", whole(0), "steps of a rising learning rate before its schedule begins")
     drop_every: int = setting(10, "training", whole(1), _DROP)
     drop_factor: float = setting(0.1, "training", number(0, 1), "what a drop of step or plateau multiplies by")

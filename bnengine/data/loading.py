@@ -1,54 +1,119 @@
-"""One function that turns what a user names into a data set."""
+"""Formats of data, one row each, and the function that turns what a user names into a data set."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import DataError
 from .dataset import Dataset
 from .digits import load_digits
 
+# Readers are imported when they run: with them come csv, gzip, tokenize and zipfile, for which `import bnengine`
+# does not wait.
+
+
+def _read_table(path: Path, *, target: str | None, need_targets: bool) -> Dataset:
+    from .tables import load_table
+
+    return load_table(path, target=target, need_targets=need_targets)
+
+
+def _read_npz(path: Path, *, need_targets: bool) -> Dataset:
+    from .npy import load_npz
+
+    return load_npz(path, need_targets=need_targets)
+
+
+def _read_npy(path: Path, *, need_targets: bool) -> Dataset:
+    from .npy import load_npy
+
+    return load_npy(path / "x.npy" if path.is_dir() else path, need_targets=need_targets)
+
+
+def _read_idx(path: Path, *, need_targets: bool) -> Dataset:
+    from .idx import load_idx
+
+    return load_idx(path, need_targets=need_targets)
+
+
+def _is_idx(path: Path) -> bool:
+    from .idx import is_idx_name
+
+    return path.is_dir() or is_idx_name(path.name)
+
+
+class Format(NamedTuple):
+    """A format of data: its name in errors and help, the paths that have it, its reader.
+
+    A reader takes (path, *, need_targets), and `target` where the format has a target column.
+    """
+
+    name: str
+    matches: Callable[[Path], bool]
+    read: Callable[..., Dataset]
+    has_target_column: bool = False
+
+
+def by_suffix(suffix: str, read: Callable[..., Dataset], *, has_target_column: bool = False) -> Format:
+    """The format of files whose names end in `suffix`."""
+    return Format(suffix, lambda path: path.name.lower().endswith(suffix), read, has_target_column)
+
+
+def _is_npy(path: Path) -> bool:
+    return (path / "x.npy").exists() if path.is_dir() else path.suffix.lower() == ".npy"
+
+
+FORMATS = (
+    by_suffix(".csv", _read_table, has_target_column=True),
+    by_suffix(".npz", _read_npz),
+    Format("x.npy", _is_npy, _read_npy),
+    Format("a folder of IDX files", _is_idx, _read_idx),
+)  # the first that matches reads
+
+
+def with_target_column() -> str:
+    """The suffixes of formats with a target column, for help and errors: ".csv"."""
+    return _listed([one.name for one in FORMATS if one.has_target_column])
+
+
+def takes_target(path: str | os.PathLike[str]) -> bool:
+    """Whether a file of this name has a target column."""
+    return any(one.has_target_column and one.matches(Path(path)) for one in FORMATS)
+
 
 def load(spec: str | os.PathLike[str] | Dataset, *, target: str | None = None, need_targets: bool = True) -> Dataset:
-    """The data set that `spec` names.
+    """Load the data set that `spec` names.
 
     Args:
         spec: "digits", the digits that come with the package (a folder of that name is "./digits"); a folder of IDX
-            files (MNIST's names, plain or .gz) or of x.npy and y.npy; an images file of such a folder; a .csv file with
-            a header; an .npz archive with x and y; an x.npy with y.npy beside it, memory-mapped; a Dataset as it is.
-        target: the target column, for .csv only.
+            files (MNIST's names, plain or .gz) or of x.npy and y.npy; an images file of such a folder; a table with
+            a header; an .npz archive with x and y; an x.npy with y.npy next to it, memory-mapped; a Dataset, returned
+            unchanged.
+        target: the target column of a table.
         need_targets: whether data without targets are an error; else `y` is None.
 
     Raises:
-        DataError: no such file, an unknown kind, or damaged data; the message names file and place.
+        DataError: no such file, an unknown format, or damaged data; the message names file and place.
     """
-    # Imported here: with them come csv, gzip, tokenize and zipfile, which `import bnengine` need not wait for.
-    from .idx import is_idx_name, load_idx
-    from .npy import load_npy, load_npz
-    from .tables import load_csv
-
     if isinstance(spec, Dataset):
         return spec
     text = os.fspath(spec)
     path = Path(text)
-    suffix = path.suffix.lower()
-    if target is not None and suffix != ".csv":
-        raise DataError(f"{text}: a target column ({target!r}) is named, which only .csv files have")
+    if target is not None and not takes_target(path):
+        raise DataError(f"{text}: a target column ({target!r}) is named, which only {with_target_column()} files have")
     if text == "digits":
         return load_digits()
     if not path.exists():
         raise DataError(f"{text}: there is no such file or folder (looked in {Path.cwd()}); built-in data are: digits")
-    if path.is_dir():
-        pair = path / "x.npy"
-        return load_npy(pair, need_targets=need_targets) if pair.exists() else load_idx(path, need_targets=need_targets)
-    if suffix == ".csv":
-        return load_csv(path, target=target, need_targets=need_targets)
-    if suffix == ".npz":
-        return load_npz(path, need_targets=need_targets)
-    if suffix == ".npy":
-        return load_npy(path, need_targets=need_targets)
-    if is_idx_name(path.name):
-        return load_idx(path, need_targets=need_targets)
+    for one in FORMATS:
+        if one.matches(path):
+            options = {"target": target} if one.has_target_column else {}
+            return one.read(path, need_targets=need_targets, **options)
     raise DataError(
-        f"{text}: not a kind of data that is read here; give a .csv, .npz or x.npy file, a folder of IDX files, "
-        f"or digits"
+        f"{text}: no data of this format can be read; give {_listed([one.name for one in FORMATS])}, or digits"
     )
+
+
+def _listed(names: list[str]) -> str:
+    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -1,25 +1,39 @@
-"""CSV files: a header, columns of numbers, and a target column by its name."""
+"""Tables as text: a header, columns of numbers, and a target column by its name."""
 
 import csv
+import gzip
 import math
 import re
+import zlib
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 import numpy as np
 
 from .._typing import Array
-from ..errors import DataError
+from ..errors import DataError, TargetMissing
 from .dataset import Dataset
 
 _INTEGER = re.compile(r"-?(0|[1-9]\d*)", re.ASCII)
 _PADDED = re.compile(r"[+-]?0\d+", re.ASCII)
 
 
-def load_csv(path: Path, *, target: str | None = None, need_targets: bool = True) -> Dataset:
-    """A comma-separated file in UTF-8 with a header; every column but the target is a feature, float64.
+class Separator(NamedTuple):
+    """The character between two fields, and its name in errors."""
+
+    character: str
+    name: str
+
+
+COMMA = Separator(",", "commas")
+
+
+def load_table(
+    path: Path, *, target: str | None = None, need_targets: bool = True, separator: Separator = COMMA
+) -> Dataset:
+    """Read a table in UTF-8 with a header, plain or compressed by gzip; all columns but the target are float64.
 
     Fields may be quoted; blank lines are left out. Targets are int64 where all are written as integers, float64 where
     all are numbers, else strings ("007" is a string: as a number it would lose its zeros).
@@ -28,22 +42,29 @@ def load_csv(path: Path, *, target: str | None = None, need_targets: bool = True
         path: the file.
         target: the name of the target column.
         need_targets: whether a file without that column is an error; else `y` is None.
+        separator: what separates fields.
 
     Raises:
         DataError: no header, no such target, a missing value, or one that is no number, by its line and column.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return _read(_lines(file, path), path, target, need_targets)
+        with path.open("rb") as file:
+            compressed = file.read(2) == b"\x1f\x8b"
+        opened = gzip.open if compressed else open
+        with opened(path, "rt", encoding="utf-8-sig", newline="") as text:
+            return _read(text, path, target, need_targets, separator)
     except UnicodeDecodeError as reason:
         raise DataError(f"{path}: not UTF-8 text ({reason}); save the file as UTF-8") from reason
+    except (EOFError, zlib.error, gzip.BadGzipFile) as reason:
+        raise DataError(f"{path}: the compressed file is truncated or damaged ({reason}); fetch it again") from reason
     except OSError as reason:
         raise DataError(f"{path}: cannot be read ({reason})") from reason
 
 
-def _read(lines: Iterator[tuple[int, list[str]]], path: Path, target: str | None, need_targets: bool) -> Dataset:
-    header = _header(lines, path)
-    at = _target_position(header, path, target, need_targets)
+def _read(file: TextIO, path: Path, target: str | None, need_targets: bool, separator: Separator) -> Dataset:
+    lines = _lines(file, path, separator)
+    header = _header(lines, path, separator)
+    at = _target_position(header, path, target, need_targets, separator)
     columns = tuple(name for i, name in enumerate(header) if i != at)
     values, numbers, labels = array("d"), array("q"), []
     for number, fields in lines:
@@ -60,9 +81,9 @@ def _read(lines: Iterator[tuple[int, list[str]]], path: Path, target: str | None
     return Dataset(x=x, y=y, name=str(path), columns=columns, target=target)
 
 
-def _lines(file: TextIO, path: Path) -> Iterator[tuple[int, list[str]]]:
+def _lines(file: TextIO, path: Path, separator: Separator) -> Iterator[tuple[int, list[str]]]:
     """The number of the line each record ends on, and its fields."""
-    reader = csv.reader(file, skipinitialspace=True, strict=True)
+    reader = csv.reader(file, delimiter=separator.character, skipinitialspace=True, strict=True)
     while True:
         try:
             fields = next(reader)
@@ -74,7 +95,7 @@ def _lines(file: TextIO, path: Path) -> Iterator[tuple[int, list[str]]]:
             yield reader.line_num, fields
 
 
-def _header(lines: Iterator[tuple[int, list[str]]], path: Path) -> list[str]:
+def _header(lines: Iterator[tuple[int, list[str]]], path: Path, separator: Separator) -> list[str]:
     number, fields = next(lines, (0, []))
     if not fields:
         raise DataError(f"{path}: the file is empty; it needs a header line and rows below it")
@@ -84,33 +105,38 @@ def _header(lines: Iterator[tuple[int, list[str]]], path: Path) -> list[str]:
             raise DataError(f"{path}: line {number}: column {i + 1} has no name")
         if name in header[:i]:
             raise DataError(
-                f"{path}: line {number}: two columns are called {name!r}; {_cure(header, 'give each its own name')}"
+                f"{path}: line {number}: two columns are called {name!r}; "
+                f"{_cure(header, separator, 'give each its own name')}"
             )
     return header
 
 
-def _target_position(header: list[str], path: Path, target: str | None, need_targets: bool) -> int | None:
+def _target_position(
+    header: list[str], path: Path, target: str | None, need_targets: bool, separator: Separator
+) -> int | None:
     shown = ", ".join(map(repr, header[:12])) + (f" ... ({len(header)} in all)" if len(header) > 12 else "")
     if target is None:
         if need_targets:
-            raise DataError(f"{path}: name the target column (target='...'); the columns are {shown}")
+            raise TargetMissing(f"{path}: name the target column (target='...'); the columns are {shown}", path, shown)
         return None
     if target not in header:
         if not need_targets:
             return None
         raise DataError(
             f"{path}: there is no target column {target!r}; the columns are {shown}; "
-            f"{_cure(header, 'name one of them')}"
+            f"{_cure(header, separator, 'name one of them')}"
         )
     if len(header) == 1:
-        raise DataError(f"{path}: there is no column beside the target {target!r}; fields are separated by commas")
+        raise DataError(
+            f"{path}: there is no column besides the target {target!r}; fields are separated by {separator.name}"
+        )
     return header.index(target)
 
 
-def _cure(header: list[str], ordinary: str) -> str:
+def _cure(header: list[str], separator: Separator, ordinary: str) -> str:
     if all(_is_number(name) for name in header):
         return "the first line must be a header of column names, and this one holds only numbers"
-    return "fields must be separated by commas" if len(header) == 1 else ordinary
+    return f"fields must be separated by {separator.name}" if len(header) == 1 else ordinary
 
 
 def _is_number(text: str) -> bool:

@@ -6,7 +6,7 @@ outputs times the axes before the last two. Weights are drawn in float64 and rou
 same seed gives the same values on every backend.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import isfinite, prod, sqrt
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ..arrays.random import Stream
 from ..errors import InputError
+from ..registry import Registry, needed
 
 Float64 = npt.NDArray[np.float64]
 
@@ -26,6 +27,10 @@ class Initializer(Protocol):
     def __call__(self, stream: Stream, shape: tuple[int, ...], /) -> Float64: ...
 
 
+INITIALIZERS = Registry[Initializer]("initializer", key="type")
+
+
+@INITIALIZERS.register
 @dataclass(frozen=True)
 class He:
     """Normal with std = sqrt(2 / fan_in), which keeps the size of activations through relu layers.
@@ -38,6 +43,7 @@ class He:
         return stream.normal(shape) * sqrt(2.0 / fan_in)
 
 
+@INITIALIZERS.register
 @dataclass(frozen=True)
 class Glorot:
     """Uniform in +-sqrt(6 / (fan_in + fan_out)), which balances activations and gradients around tanh.
@@ -51,6 +57,7 @@ class Glorot:
         return (2.0 * stream.uniform(shape) - 1.0) * limit
 
 
+@INITIALIZERS.register
 @dataclass(frozen=True)
 class Orthogonal:
     """gain * Q with orthonormal columns (rows where outputs exceed inputs), uniform among all such matrices.
@@ -74,6 +81,7 @@ class Orthogonal:
         return np.ascontiguousarray(q if rows >= columns else q.T).reshape(shape)
 
 
+@INITIALIZERS.register
 @dataclass(frozen=True)
 class Normal:
     """Normal with mean 0 and the given std, for any shape; InputError unless std is finite and at least 0."""
@@ -89,6 +97,7 @@ class Normal:
         return stream.normal(shape) * self.std
 
 
+@INITIALIZERS.register
 @dataclass(frozen=True)
 class Constant:
     """The same value everywhere, for any shape, drawing nothing; InputError unless it is finite."""
@@ -102,6 +111,7 @@ class Constant:
         return np.full(shape, self.value, np.float64)
 
 
+@INITIALIZERS.register
 @dataclass(frozen=True)
 class Zeros:
     """0 everywhere, for any shape: where beta and a bias begin."""
@@ -110,23 +120,13 @@ class Zeros:
         return np.zeros(shape)
 
 
+@INITIALIZERS.register
 @dataclass(frozen=True)
 class Ones:
     """1 everywhere, for any shape: where gamma begins."""
 
     def __call__(self, _stream: Stream, shape: tuple[int, ...]) -> Float64:
         return np.ones(shape)
-
-
-_BY_NAME: dict[str, type[He | Glorot | Orthogonal | Zeros | Ones]] = {
-    "he": He,
-    "glorot": Glorot,
-    "orthogonal": Orthogonal,
-    "zeros": Zeros,
-    "ones": Ones,
-}
-_ALL: dict[str, Any] = {cls.__name__: cls for cls in (He, Glorot, Orthogonal, Normal, Constant, Zeros, Ones)}
-_NEEDS_A_NUMBER = {"normal": "Normal(std=0.01)", "constant": "Constant(0.5)"}
 
 
 def get_initializer(name_or_object: str | dict[str, Any] | Initializer) -> Initializer:
@@ -138,40 +138,34 @@ def get_initializer(name_or_object: str | dict[str, Any] | Initializer) -> Initi
     given = name_or_object
     if isinstance(given, dict):
         return from_config(given)
+    names = {name.lower(): name for name, cls in INITIALIZERS.items() if not needed(cls)}
     if isinstance(given, str):
-        if given in _BY_NAME:
-            return _BY_NAME[given]()
-        if given in _NEEDS_A_NUMBER:
-            raise InputError(f"initializer: {given!r} needs a number; give an object such as {_NEEDS_A_NUMBER[given]}")
-        raise InputError(f"initializer: there is no {given!r}; choose from {', '.join(_BY_NAME)}, or give an object")
+        if given in names:
+            return INITIALIZERS.make(names[given])
+        if given.title() in INITIALIZERS:
+            options = ", ".join(needed(INITIALIZERS[given.title()]))
+            raise InputError(f"initializer: {given!r} needs {options}; give an object, {given.title()}({options}=...)")
+        raise InputError(f"initializer: no initializer {given!r}; choose one of {', '.join(names)}, or give an object")
     if isinstance(given, type):
         raise InputError(f"initializer: {given.__name__} is a class; give an object of it, {given.__name__}(...)")
     if not isinstance(given, Initializer):
-        raise InputError(f"initializer: {given!r} cannot be called; give a name ({', '.join(_BY_NAME)}) or an object")
+        raise InputError(f"initializer: {given!r} cannot be called; give a name ({', '.join(names)}) or an object")
     return given
 
 
 def config_of(initializer: Initializer) -> dict[str, Any]:
     """JSON values that `from_config` makes the same initializer of; InputError for one that is not of this module."""
-    if type(initializer) not in _ALL.values():
+    if type(initializer) not in INITIALIZERS.values():
         raise InputError(
-            f"initializer: {initializer!r} is not one of {', '.join(_ALL)}, so a network with it cannot be saved by "
-            "its configuration; save its state_dict() instead"
+            f"initializer: {initializer!r} is not one of {', '.join(INITIALIZERS)}, so a network with it "
+            "cannot be saved by its configuration; save its state_dict() instead"
         )
     return {"type": type(initializer).__name__, **vars(initializer)}
 
 
 def from_config(config: dict[str, Any]) -> Initializer:
     """The initializer that `config_of` described; InputError for another type and for options it does not have."""
-    options = dict(config)
-    kind = options.pop("type", None)
-    if kind not in _ALL:
-        raise InputError(f"initializer: there is no {kind!r}; choose from {', '.join(_ALL)}")
-    names = [field.name for field in fields(_ALL[kind])]
-    if set(options) - set(names) or (kind in ("Normal", "Constant") and not options):
-        raise InputError(f"initializer: {kind} takes ({', '.join(names)}), not ({', '.join(options)})")
-    made: Initializer = _ALL[kind](**options)
-    return made
+    return INITIALIZERS.make(config)
 
 
 def _fans(name: str, shape: tuple[int, ...]) -> tuple[int, int]:

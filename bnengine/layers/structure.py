@@ -5,6 +5,7 @@ from typing import Any
 from weakref import WeakSet
 
 from ..errors import InputError
+from ..registry import Registry
 from ..runtime.flat import Changes, Handle, Statistics
 from .activation import Activation
 from .base import Layer, Placed, fuse
@@ -13,13 +14,12 @@ from .dropout import Dropout
 from .norm.batch_norm import BatchNorm
 from .residual import Residual
 
-_LAYERS: dict[str, type[Layer]] = {}
+LAYERS = Registry[Layer]("layer", key="type")
 
 
 def register(cls: type[Layer]) -> type[Layer]:
     """Make a layer's class known by its name, so that networks with it can be loaded; usable as a decorator."""
-    _LAYERS[cls.__name__] = cls
-    return cls
+    return LAYERS.register(cls)
 
 
 for _cls in (Dense, BatchNorm, Activation, Dropout):
@@ -67,8 +67,8 @@ def _build(configs: list[dict[str, Any]], prefix: str, made: dict[str, Layer]) -
             kind = options.pop("type", None)
             if kind == "Residual":
                 layer = Residual(*_build(options["body"], f"{place}.", made))
-            elif kind in _LAYERS:
-                layer = _LAYERS[kind](**options)
+            elif kind in LAYERS:
+                layer = LAYERS[kind](**options)
             else:
                 raise InputError(
                     f"layers: no layer called {kind!r}; import the module that registers it before loading"

@@ -14,7 +14,7 @@ from .._typing import Array
 from ..errors import InputError
 from ..ops import Into
 from ..ops.loss import Loss
-from ..registry import configured
+from ..registry import Registry
 from ..runtime.memory import Fresh
 
 
@@ -67,6 +67,10 @@ class LossFunction:
         return {"name": self.name, **asdict(self)}
 
 
+LOSSES = Registry[LossFunction]("loss")
+
+
+@LOSSES.register
 @dataclass(frozen=True)
 class SoftmaxCrossEntropy(LossFunction):
     """-log softmax(logits)[target], averaged; targets are integers (m, ...) or probabilities (m, ..., classes).
@@ -152,6 +156,7 @@ class _ElementWise(LossFunction):
         return float(targets.size) if weights is None else float(np.sum(weights, dtype=np.float64)) * outputs
 
 
+@LOSSES.register
 @dataclass(frozen=True)
 class BinaryCrossEntropy(_ElementWise):
     """-t log sigmoid(l) - (1 - t) log(1 - sigmoid(l)) of each logit l, averaged over rows and outputs; t in [0, 1]."""
@@ -173,6 +178,7 @@ class BinaryCrossEntropy(_ElementWise):
         return ops.binary_cross_entropy(output, target, weights, memory=memory, into=into, **options)
 
 
+@LOSSES.register
 @dataclass(frozen=True)
 class MeanSquaredError(_ElementWise):
     """(prediction - target)^2, averaged over rows and outputs."""
@@ -188,12 +194,6 @@ class MeanSquaredError(_ElementWise):
         return ops.mean_squared_error(output, target, weights, memory=memory, into=into, **options)
 
 
-LOSSES: dict[str, type[LossFunction]] = {
-    cls.name: cls for cls in (SoftmaxCrossEntropy, BinaryCrossEntropy, MeanSquaredError)
-}
-
-
 def get_loss(given: str | dict[str, Any] | LossFunction) -> LossFunction:
     """The loss of a name (a key of `LOSSES`) or of a configuration, or the given object itself."""
-    found: LossFunction = given if isinstance(given, LossFunction) else configured(given, LOSSES, "loss")
-    return found
+    return given if isinstance(given, LossFunction) else LOSSES.make(given)

@@ -14,7 +14,7 @@ from .. import ops
 from ..errors import InputError
 from ..ops import Op
 from ..ops.update import RULES, Rule
-from ..registry import configured
+from ..registry import Registry
 
 __all__ = ["SGD", "Adam", "AdamW", "RMSprop"]
 
@@ -89,6 +89,10 @@ class Optimizer:
         return {"name": self.name, **asdict(self)}
 
 
+OPTIMIZERS = Registry[Optimizer]("optimizer")
+
+
+@OPTIMIZERS.register
 @dataclass(frozen=True)
 class SGD(Optimizer):
     """v <- momentum v + g;  p <- p - lr v; with `nesterov` p <- p - lr (g + momentum v). L2 `weight_decay` enters g."""
@@ -112,6 +116,7 @@ class SGD(Optimizer):
             raise InputError("SGD: nesterov needs a momentum; give momentum=0.9, say")
 
 
+@OPTIMIZERS.register
 @dataclass(frozen=True)
 class RMSprop(Optimizer):
     """s <- rho s + (1 - rho) g^2;  p <- p - lr g / (sqrt(s) + eps), or g / sqrt(s + eps) with `eps_placement` "inside".
@@ -148,6 +153,7 @@ class RMSprop(Optimizer):
         return self.eps_placement == "inside"
 
 
+@OPTIMIZERS.register
 @dataclass(frozen=True)
 class Adam(Optimizer):
     """m <- beta1 m + (1 - beta1) g;  v <- beta2 v + (1 - beta2) g^2;  p <- p - lr (m/c1) / (sqrt(v/c2) + eps).
@@ -175,6 +181,7 @@ class Adam(Optimizer):
         return (1 - self.beta1**t, 1 - self.beta2**t) if self.bias_correction else (1.0, 1.0)
 
 
+@OPTIMIZERS.register
 @dataclass(frozen=True)
 class AdamW(Adam):
     """Adam with decoupled weight decay: p <- p - lr (step of Adam + weight_decay p). Loshchilov and Hutter (2019)."""
@@ -185,10 +192,6 @@ class AdamW(Adam):
     variants: ClassVar[tuple[dict[str, Any], ...]] = ({}, {"amsgrad": True, "bias_correction": False})
 
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {cls.name: cls for cls in (SGD, RMSprop, Adam, AdamW)}
-
-
 def get_optimizer(given: str | dict[str, Any] | Optimizer) -> Optimizer:
     """The optimizer of a name in `OPTIMIZERS` or of a configuration, or the given object itself."""
-    found: Optimizer = given if isinstance(given, Optimizer) else configured(given, OPTIMIZERS, "optimizer")
-    return found
+    return given if isinstance(given, Optimizer) else OPTIMIZERS.make(given)

@@ -4,14 +4,13 @@ A skipped step is no step: its rate is used again. A schedule with `total_steps=
 `resolved(total_steps)`, which `Trainer.fit` calls. `WarmUp` goes in front of any other.
 """
 
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import cos, isfinite, pi
 from numbers import Integral, Real
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from ..errors import InputError
+from ..registry import Registry, options_of
 
 
 @runtime_checkable
@@ -53,6 +52,8 @@ class _Schedule:
     """What all schedules share."""
 
     name: ClassVar[str]
+    drops_by: ClassVar[tuple[str, str] | None] = None  # the options that hold when and by how much the rate drops
+    counts_epochs: ClassVar[bool] = False  # whether the first of them counts epochs (observations) instead of steps
 
     def rate(self, step: int) -> float:
         """The learning rate of the step that follows `step` successful ones."""
@@ -71,12 +72,16 @@ class _Schedule:
 
     def config(self) -> dict[str, Any]:
         """JSON values without None that `from_spec(**config)` makes the same schedule of."""
-        first, *rest = inspect.signature(type(self)).parameters
+        first, *rest = options_of(type(self))
         options = {name: getattr(self, name) for name in rest}
         given = {name: value for name, value in options.items() if value is not None}
         return {"name": self.name, "rate": getattr(self, first), **given}
 
 
+SCHEDULES = Registry[_Schedule]("schedule")
+
+
+@SCHEDULES.register
 @dataclass(frozen=True)
 class Constant(_Schedule):
     """The same rate at every step."""
@@ -91,6 +96,7 @@ class Constant(_Schedule):
         return float(self.learning_rate)
 
 
+@SCHEDULES.register
 @dataclass(frozen=True)
 class Step(_Schedule):
     """learning_rate * factor**(step // every): a drop after each `every` steps (optimizer steps, not epochs)."""
@@ -99,6 +105,7 @@ class Step(_Schedule):
     every: int
     factor: float = 0.1
     name: ClassVar[str] = "step"
+    drops_by: ClassVar[tuple[str, str] | None] = ("every", "factor")
 
     def __post_init__(self) -> None:
         _number("Step", "learning_rate", self.learning_rate, 0)
@@ -111,6 +118,7 @@ class Step(_Schedule):
         return float(self.learning_rate) * float(self.factor) ** int(step // self.every)
 
 
+@SCHEDULES.register
 @dataclass(frozen=True)
 class Cosine(_Schedule):
     """Half a cosine from learning_rate at step 0 to `floor` at step total_steps, and `floor` ever after.
@@ -143,6 +151,7 @@ class Cosine(_Schedule):
         return _cosine(self.learning_rate, self.floor, min(step, total) / total)
 
 
+@SCHEDULES.register
 @dataclass(frozen=True)
 class OneCycle(_Schedule):
     """Up from peak/divisor to peak, then down to peak/divisor/final_divisor at the last step, total_steps - 1.
@@ -251,6 +260,7 @@ class WarmUp(_Schedule):
             raise InputError(f"WarmUp: the schedule behind it has no state, but was given {sorted(state)}")
 
 
+@SCHEDULES.register
 @dataclass
 class Plateau(_Schedule):
     """Multiplies the rate by `factor` when a validation metric has not improved for more than `patience` observations.
@@ -268,6 +278,8 @@ class Plateau(_Schedule):
     threshold: float = 1e-4
     best: str = "lowest"
     name: ClassVar[str] = "plateau"
+    drops_by: ClassVar[tuple[str, str] | None] = ("patience", "factor")
+    counts_epochs: ClassVar[bool] = True
     _rate: float = field(init=False, repr=False)
     _best: float = field(init=False, repr=False)
     _waited: int = field(init=False, repr=False, default=0)
@@ -320,9 +332,6 @@ class Plateau(_Schedule):
         self._best = best if self.best == "lowest" or "best" not in state else -best
 
 
-SCHEDULES: dict[str, Callable[..., Any]] = {cls.name: cls for cls in (Constant, Step, Cosine, OneCycle, Plateau)}
-
-
 def from_spec(
     name: str,
     *,
@@ -332,31 +341,25 @@ def from_spec(
     warm_up_start: float = 0.0,
     **options: Any,
 ) -> Schedule:
-    """The schedule of a name: "constant", "step", "cosine", "one_cycle" or "plateau"; options as its class has them.
+    """The schedule of a name in `SCHEDULES`, with the options of its class.
 
     Args:
         name: which one; "one-cycle" is "one_cycle".
         rate: its learning rate, the peak of a one-cycle.
         total_steps: the steps of the whole run, warm-up included; None if unknown. Schedules that need no length
-        ignore it. warm_up: how many steps of WarmUp go in front, 0 for none. warm_up_start: the rate that the warm-up
-        rises from. options: every, factor, floor ... of that schedule.
+            ignore it.
+        warm_up: the steps of a WarmUp in front, 0 for none.
+        warm_up_start: the rate that the warm-up rises from.
+        options: every, factor, floor ... of that schedule.
 
     Raises:
         InputError: an unknown name or option, a missing option, or a value out of range.
     """
-    make = SCHEDULES.get(str(name).replace("-", "_"))
-    if make is None:
-        raise InputError(f"schedule: there is no {name!r}; choose one of {', '.join(SCHEDULES)}")
-    known = list(inspect.signature(make).parameters.values())[1:]
-    allowed = [p.name for p in known if p.name != "total_steps"]
-    unknown = sorted(set(options) - set(allowed))
-    if unknown:
-        has = ", ".join(allowed) if allowed else "none"
-        raise InputError(f"schedule {name}: there is no option {', '.join(unknown)}; it has {has}")
-    missing = [p.name for p in known if p.default is p.empty and p.name not in options]
-    if missing:
-        raise InputError(f"schedule {name}: {', '.join(missing)} must be given")
-    schedule: Schedule = make(rate, **options)
+    name = name.replace("-", "_")
+    peak, *_ = options_of(SCHEDULES.find(name))
+    if peak in options:
+        raise InputError(f"schedule: {peak} is the argument rate; leave it out")
+    schedule: Schedule = SCHEDULES.make({"name": name, peak: rate, **options})
     if warm_up:
         schedule = WarmUp(schedule, warm_up, warm_up_start)
     return schedule if total_steps is None else schedule.resolved(total_steps)

@@ -26,7 +26,7 @@ TRAIN = [
     ("blobs.npz --activation swish", "'swish' is not one of relu, leaky_relu, "),
     ("blobs.npz --optimizer nonesuch", f"'nonesuch' is not one of {', '.join(OPTIMIZERS)}"),
     ("blobs.npz --loss hinge", "'hinge' is not one of auto, softmax_cross_entropy"),
-    ("blobs.npz --schedule linear", "'linear' is not one of one-cycle, constant"),
+    ("blobs.npz --schedule linear", "'linear' is not one of constant, step, cosine, one-cycle, plateau"),
     ("blobs.npz --scaling big", "'big' is not one of auto, centre"),
     ("blobs.npz --dtype float16", "'float16' is not one of float32, float64"),
     ("blobs.npz --precision half", "'half' is not one of highest, tf32, bfloat16, float16"),

@@ -109,7 +109,7 @@ def test_columns_may_be_called_by_numbers(tmp_path: Path) -> None:
         ("1,2\n3,4\n", "no target column 'kind'; the columns are '1', '2'; the first line must be a header"),
         ("a;kind\n1;x\n", "no target column 'kind'; the columns are 'a;kind'; fields must be separated by commas"),
         ("a,sort\n1,x\n", "no target column 'kind'; the columns are 'a', 'sort'; name one of them"),
-        ("kind\nx\n", "there is no column beside the target 'kind'"),
+        ("kind\nx\n", "there is no column besides the target 'kind'"),
         ('a,kind\n"1"2,x\n', "line 2: ',' expected after '\"'"),
         ('a,kind\n1,"x\n', "line 2: unexpected end of data"),
     ],

@@ -135,9 +135,9 @@ def test_names_and_objects_are_found():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("xavier", "there is no 'xavier'; choose from he, glorot"),
-        ("normal", r"needs a number; give an object such as Normal\(std=0.01\)"),
-        ("constant", "needs a number"),
+        ("xavier", "no initializer 'xavier'; choose one of he, glorot"),
+        ("normal", r"'normal' needs std; give an object, Normal\(std=...\)"),
+        ("constant", "'constant' needs value; give an object"),
         (He, r"He is a class; give an object of it, He\(...\)"),
         (3, "3 cannot be called"),
     ],
@@ -169,10 +169,10 @@ def test_an_initializer_of_the_users_own_has_no_configuration():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({}, "there is no None; choose from He"),
-        ({"type": "Xavier"}, "there is no 'Xavier'"),
-        ({"type": "He", "std": 1.0}, r"He takes \(\), not \(std\)"),
-        ({"type": "Normal"}, r"Normal takes \(std\), not \(\)"),
+        ({}, "no initializer None; choose one of He"),
+        ({"type": "Xavier"}, "no initializer 'Xavier'"),
+        ({"type": "He", "std": 1.0}, "He has no option 'std'; it takes none"),
+        ({"type": "Normal"}, "Normal needs std"),
     ],
 )
 def test_a_configuration_of_something_else_is_refused(config, message):

@@ -196,10 +196,14 @@ def test_a_state_that_is_none_is_refused():
         (lambda: Plateau(0.1, factor=1.0), "Plateau: factor is 1.0"),
         (lambda: Plateau(0.1, patience=-1), "Plateau: patience is -1"),
         (lambda: Plateau(0.1, best="most"), "choose 'lowest'"),
-        (lambda: from_spec("linear", rate=0.1), "there is no 'linear'; choose one of constant, step, cosine"),
-        (lambda: from_spec("cosine", rate=0.1, every=3), "there is no option every; it has floor"),
-        (lambda: from_spec("constant", rate=0.1, every=3), "there is no option every; it has none"),
-        (lambda: from_spec("step", rate=0.1), "schedule step: every must be given"),
+        (lambda: from_spec("linear", rate=0.1), "no schedule 'linear'; choose one of constant, step, cosine"),
+        (
+            lambda: from_spec("cosine", rate=0.1, every=3),
+            "cosine has no option 'every'; it takes learning_rate, total_steps, floor",
+        ),
+        (lambda: from_spec("constant", rate=0.1, every=3), "constant has no option 'every'; it takes learning_rate"),
+        (lambda: from_spec("step", rate=0.1), "schedule: step needs every; give a value"),
+        (lambda: from_spec("step", rate=0.1, learning_rate=1.0), "learning_rate is the argument rate; leave it out"),
         (lambda: from_spec("one_cycle", rate=-1), "OneCycle: peak is -1"),
     ],
 )

@@ -38,6 +38,7 @@ from ..._typing import Array
 from ...arrays.dtypes import LEAST, unit_stored
 from ...contracts.activations import sensitivity_of
 from ...contracts.update import by_new_state
+from ...losses import LOSSES
 from ...ops import Into, Op, merge
 from ...ops.activations import ACTIVATIONS, activate, derivative
 from ...ops.update import RULES
@@ -46,7 +47,6 @@ from .draws import Signs
 
 UNDERFLOW = {2.0**-24: 2.0**10 * 2.0**-126, 2.0**-53: 10 * 2.0**-1074}
 SQUARES = {name for rule in RULES.values() for name, slot in rule.slots.items() if slot.square}
-LOSSES = ("softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error")
 Y_OF = {"activation_backward": 2, "affine_backward": 3, "normalize_backward": 2}  # where their output y stands
 STORED = {
     **dict.fromkeys(("affine", "normalize", "activation", "activation_backward", "total"), ("out",)),
