@@ -16,7 +16,7 @@ from ..storage import saving
 from ..storage.codec import dumps
 from ..storage.runs import RunFolder, check_free, read_config, read_metrics
 from ..training import Callback, EarlyStopping, Trainer
-from ..training.callbacks import Record
+from ..training.callbacks import Record, TrainingRun
 from .app import INTERRUPTED, TERMINATED, Interrupted
 from .assembly import BUILT_IN, Training, set_up, trainer_of
 from .describe import finish_lines, header_lines
@@ -33,10 +33,10 @@ class MetricsLog(Callback):
         self.run = run
         self.saved = False  # whether the training was interrupted between two steps, and so saved
 
-    def epoch_ends(self, trainer: Trainer, record: Record) -> None:  # noqa: ARG002
+    def epoch_ends(self, trainer: TrainingRun, record: Record) -> None:  # noqa: ARG002
         self.run.append(record)
 
-    def interrupted(self, trainer: Trainer) -> None:  # noqa: ARG002
+    def interrupted(self, trainer: TrainingRun) -> None:  # noqa: ARG002
         self.saved = True
 
 

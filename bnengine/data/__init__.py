@@ -6,6 +6,7 @@ from .digits import load_digits
 from .iterables import IterableSource
 from .loading import load
 from .preprocessing import Preprocessing
+from .sources import as_source
 from .splitting import split, split_dataset
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "IterableSource",
     "Preprocessing",
     "Source",
+    "as_source",
     "groups",
     "load",
     "load_digits",

@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 
 from .._typing import Array
-from ..data import ArraySource, Batch, Dataset, Source
+from ..data import ArraySource, Batch, Dataset, Source, as_source
 from ..errors import InputError
 from ..network.sequential import Sequential
 from ..training.evaluation import batches_of
-from ..training.feeding import as_source
 
 ROWS = 1024  # at once
 

@@ -3,7 +3,8 @@
 from .activations import Activations
 from .callbacks import Callback, Checkpointing, EarlyStopping
 from .scaling import LossScale
-from .step import Average, Report, Step
+from .state import Average, Report
+from .step import Step
 from .trainer import Trainer
 
 __all__ = [

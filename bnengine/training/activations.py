@@ -1,7 +1,7 @@
 """Distributions of a network's activations while it trains, taken on a step now and then."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -10,11 +10,8 @@ from ..errors import InputError
 from ..layers import Dropout, Pass, Placed, chain
 from ..layers.tap import tap
 from ..runtime.memory import Fresh
-from .callbacks import Callback, Record
-from .feeding import Group
-
-if TYPE_CHECKING:
-    from .trainer import Trainer
+from .callbacks import Callback, Record, TrainingRun
+from .rows import Rows
 
 EVERY = 5000  # steps from sample to sample: a sample costs as much as 1 to 45 steps
 VALUES = 16_384  # of a layer's, at most, that moments and percentiles are taken of
@@ -44,22 +41,22 @@ class Activations(Callback):
         self._steps: list[int] = []
         self._layers: dict[str, dict[str, list[float]]] = {}
 
-    def step_begins(self, trainer: "Trainer", group: Group) -> None:
+    def step_begins(self, trainer: TrainingRun, rows: Rows) -> None:
         """Take a sample, if it is time."""
         if self.done % self.every == 0 or (self.done < self.every and _is_round(self.done)):
             self._steps.append(self.done)
-            self._sample(trainer, group)
+            self._sample(trainer, rows)
 
-    def steps_ahead(self, trainer: "Trainer") -> int:  # noqa: ARG002
+    def steps_ahead(self, trainer: TrainingRun) -> int:  # noqa: ARG002
         """To the next sample at most: all 1, 2 and 5 times a power of ten are stopped at, also where none is due."""
         power = int("1" + "0" * (len(str(self.done)) - 1))
         following = next(n for n in (power, 2 * power, 5 * power, 10 * power) if n > self.done)
         return min(following, self.done // self.every * self.every + self.every) - self.done
 
-    def _sample(self, trainer: "Trainer", group: Group) -> None:
-        network, batch = trainer.network, group.batches(0)[0]
+    def _sample(self, trainer: TrainingRun, rows: Rows) -> None:
+        network, batch = trainer.network, rows.batches()[0]
         backend, x = network.backend, network.asarray(batch.x)
-        keys = network.seed, trainer.step.counters[:1], backend.asarray(batch.samples, "int64")
+        keys = network.seed, trainer.step.state.counters[:1], backend.asarray(batch.samples, "int64")
         run = Pass(True, Fresh(), network.statistics.like(), *keys, products=network.products)
         with np.errstate(all="ignore"):  # what is not finite is the training's to judge
             chain(tap(network.fused, self._see(backend.to_numpy)), x, run)
@@ -74,7 +71,7 @@ class Activations(Callback):
 
         return see
 
-    def epoch_ends(self, trainer: "Trainer", record: Record) -> None:  # noqa: ARG002
+    def epoch_ends(self, trainer: TrainingRun, record: Record) -> None:  # noqa: ARG002
         if self._steps:
             record["activations"] = {"steps": self._steps, "layers": self._layers}
             self._steps, self._layers = [], {}

@@ -15,12 +15,12 @@ from .step import Step
 @contextmanager
 def averaged_weights(step: Step) -> Iterator[None]:
     """Inside, the network has the averaged weights and statistics, if any are kept; afterwards its own again."""
-    if step.averaged is None:
+    if step.state.averaged is None:
         yield
         return
     network, xp = step.network, step.backend.xp
     own = [xp.asarray(flat.array, copy=True) for flat in (network.parameters, network.statistics)]
-    _put(network, *(flat.array for flat in step.averaged))
+    _put(network, *(flat.array for flat in step.state.averaged))
     try:
         yield
     finally:
@@ -29,11 +29,11 @@ def averaged_weights(step: Step) -> Iterator[None]:
 
 def refresh(step: Step, source: Source, batch_size: int) -> None:
     """Statistics of the training data for the averaged weights, where the `Average` asks for "recomputed" ones."""
-    if step.averaged is None or step.average is None or step.average.statistics != "recomputed":
+    if step.state.averaged is None or step.state.average is None or step.state.average.statistics != "recomputed":
         return
     with averaged_weights(step):
         fresh = recomputed_statistics(step.network, source, batch_size)
-    step.averaged[1].array[...] = fresh
+    step.state.averaged[1].array[...] = fresh
 
 
 def recomputed_statistics(network: Sequential, source: Source, batch_size: int) -> Array:

@@ -1,18 +1,31 @@
 """Callbacks: what happens between the steps of a training, without being part of it."""
 
 from math import isnan
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..errors import InputError
-
-if TYPE_CHECKING:
-    from .trainer import Trainer
+from ..network.sequential import Sequential
+from .step import Step
 
 Record = dict[str, Any]
 _AVERAGE = "average."
 MANY = 1 << 30  # steps
+
+
+class TrainingRun(Protocol):
+    """What the callbacks of this module use of the `Trainer` that calls them."""
+
+    network: Sequential
+    step: Step
+    group: int  # steps of the epoch that are done
+
+    def stop(self, reason: str) -> None:
+        """End the training after this epoch."""
+
+    def save(self, path: Any) -> None:
+        """Write a checkpoint."""
 
 
 class Callback:
@@ -22,28 +35,28 @@ class Callback:
     name = ""  # what a checkpoint calls its state; needed only if there is any
     saves = False  # whether its turn comes after all others', whose state it writes down
 
-    def fit_begins(self, trainer: "Trainer") -> None:
+    def fit_begins(self, trainer: TrainingRun) -> None:
         """Before the first epoch, or the first after a resumption."""
 
-    def epoch_begins(self, trainer: "Trainer", epoch: int) -> None:
+    def epoch_begins(self, trainer: TrainingRun, epoch: int) -> None:
         """Before the first step of an epoch, counted from 0."""
 
-    def step_ends(self, trainer: "Trainer") -> None:
+    def step_ends(self, trainer: TrainingRun) -> None:
         """After each optimizer step; reading from the device here costs time."""
 
-    def steps_ahead(self, trainer: "Trainer") -> int:
+    def steps_ahead(self, trainer: TrainingRun) -> int:
         """How many steps may be done at once, in one call where that can be, before `step_ends` is due: by default 1
         where a class has a `step_ends` of its own, else any number.
         """
         return MANY if type(self).step_ends is Callback.step_ends else 1
 
-    def epoch_ends(self, trainer: "Trainer", record: Record) -> None:
+    def epoch_ends(self, trainer: TrainingRun, record: Record) -> None:
         """After validation; `record` is the epoch's line of metrics."""
 
-    def fit_ends(self, trainer: "Trainer") -> None:
+    def fit_ends(self, trainer: TrainingRun) -> None:
         """After the last epoch, also when training was stopped early."""
 
-    def interrupted(self, trainer: "Trainer") -> None:
+    def interrupted(self, trainer: TrainingRun) -> None:
         """Ctrl-C came; the step before it is complete."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -87,7 +100,7 @@ class EarlyStopping(Callback):
         self.waited = 0
         self._best_state: dict[str, np.ndarray] = {}
 
-    def epoch_ends(self, trainer: "Trainer", record: Record) -> None:
+    def epoch_ends(self, trainer: TrainingRun, record: Record) -> None:
         if self.metric not in record:
             known = ", ".join(k for k, v in record.items() if isinstance(v, float))
             raise InputError(
@@ -109,7 +122,7 @@ class EarlyStopping(Callback):
             return not isnan(value)
         return (value - self.best) * (1 if self.higher else -1) > self.margin
 
-    def fit_ends(self, trainer: "Trainer") -> None:
+    def fit_ends(self, trainer: TrainingRun) -> None:
         if self._best_state:
             _restore(trainer, self._best_state)
 
@@ -124,17 +137,17 @@ class EarlyStopping(Callback):
         self._best_state = dict(tensors)
 
 
-def _weights(trainer: "Trainer") -> dict[str, np.ndarray]:
+def _weights(trainer: TrainingRun) -> dict[str, np.ndarray]:
     """The network's parameters and statistics, and their averages, which are what validation looked at."""
     step = trainer.step
-    averages = {} if step.averaged is None else trainer.network.export(*step.averaged)
+    averages = {} if step.state.averaged is None else trainer.network.export(*step.state.averaged)
     return trainer.network.state_dict() | {f"{_AVERAGE}{name}": array for name, array in averages.items()}
 
 
-def _restore(trainer: "Trainer", state: dict[str, np.ndarray]) -> None:
+def _restore(trainer: TrainingRun, state: dict[str, np.ndarray]) -> None:
     averages = {name.removeprefix(_AVERAGE): array for name, array in state.items() if name.startswith(_AVERAGE)}
-    if trainer.step.averaged is not None:
-        trainer.network.import_into(averages, *trainer.step.averaged)
+    if trainer.step.state.averaged is not None:
+        trainer.network.import_into(averages, *trainer.step.state.averaged)
     trainer.network.load_state_dict({name: a for name, a in state.items() if not name.startswith(_AVERAGE)})
 
 
@@ -149,18 +162,18 @@ class Checkpointing(Callback):
             raise InputError(f"Checkpointing: every_steps {every_steps!r} is not a whole number from 0 up")
         self.path, self.every_steps = path, every_steps
 
-    def step_ends(self, trainer: "Trainer") -> None:
+    def step_ends(self, trainer: TrainingRun) -> None:
         if self.every_steps and trainer.group % self.every_steps == 0:
             trainer.save(self.path)
 
-    def steps_ahead(self, trainer: "Trainer") -> int:
+    def steps_ahead(self, trainer: TrainingRun) -> int:
         return self.every_steps - trainer.group % self.every_steps if self.every_steps else MANY
 
-    def epoch_ends(self, trainer: "Trainer", record: Record) -> None:
+    def epoch_ends(self, trainer: TrainingRun, record: Record) -> None:
         trainer.save(self.path)
 
-    def fit_ends(self, trainer: "Trainer") -> None:
+    def fit_ends(self, trainer: TrainingRun) -> None:
         trainer.save(self.path)
 
-    def interrupted(self, trainer: "Trainer") -> None:
+    def interrupted(self, trainer: TrainingRun) -> None:
         trainer.save(self.path)

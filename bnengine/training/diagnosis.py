@@ -36,7 +36,7 @@ def first_non_finite(step: Step, batch: Batch) -> str:
 
 def _forward(step: Step, micro: Any, batch: Batch) -> str:
     network, backend, memory = step.network, step.backend, Fresh()
-    keys = network.seed, step.counters[:1], micro.samples
+    keys = network.seed, step.state.counters[:1], micro.samples
     run = Pass(True, memory, network.statistics.like(), *keys, products=network.products)
     x, pulls = micro.x, []
     for here in network.fused:
@@ -45,7 +45,9 @@ def _forward(step: Step, micro: Any, batch: Batch) -> str:
         x, pull = here.forward(x, run)
         pulls.append((here, pull))
     total = backend.asarray(np.asarray([step.inputs.total([batch])]), network.dtype)
-    value, dy = step.loss(x, micro.target, micro.weights, step.constants, total, **step.scaling.of_loss())
+    value, dy = step.state.loss(
+        x, micro.target, micro.weights, step.state.constants, total, **step.state.scaling.of_loss()
+    )
     if found := _broken(backend.to_numpy(value)):
         return f"the loss is {found}"
     grads = network.gradients()

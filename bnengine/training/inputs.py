@@ -1,12 +1,11 @@
-"""What a step reads that is new each time, in memory that stays: a replay finds it where the recorded step did."""
+"""Buffers for the micro-batches of a step: a replay finds them where the recorded step did."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from .._typing import Array
-from ..arrays.backend import Backend
 from ..data import Batch
 from ..errors import InputError
 from ..fused import offered
@@ -40,15 +39,16 @@ class Prepared(NamedTuple):
 
 
 class Inputs:
-    """Buffers for the micro-batches of a step and for its normaliser; a smaller batch fills the beginning of one.
+    """Buffers for the micro-batches of a step and for the divisor of its loss; a smaller batch fills a prefix.
 
-    `generation` changes when a buffer was replaced by a larger one: plans that read the older one are out of date.
+    `generation` changes when a buffer is replaced by a larger one, or data of their own are brought in: plans that read
+    the older ones are out of date.
     """
 
     def __init__(self, network: Sequential, loss: LossFunction) -> None:
         backend = self.backend = network.backend
         self.network, self.loss, self.outputs, self.generation = network, loss, network.outputs or 1, 0
-        self.normaliser = backend.xp.zeros((1,), dtype=backend.dtype(network.dtype), device=backend.device)
+        self.divisor = backend.xp.zeros((1,), dtype=backend.dtype(network.dtype), device=backend.device)
         self._held: dict[tuple[int, str], Array] = {}
         uploads = offered(backend.name, "Uploads")
         self._uploads = None if uploads is None else uploads()
@@ -97,13 +97,13 @@ class Inputs:
         return positive_total(sum(totals))
 
     def weigh(self, batches: Sequence[Batch]) -> Array:
-        """The normaliser, set."""
-        self.normaliser[...] = self.total(batches)
-        return self.normaliser
+        """The divisor, set."""
+        self.divisor[...] = self.total(batches)
+        return self.divisor
 
     def arrays(self) -> list[Array]:
         """All memory held here."""
-        return [self.normaliser, *self._held.values()]
+        return [self.divisor, *self._held.values()]
 
     def _view(self, i: int, name: str, field: Field) -> Array:
         kind, held = self.backend.dtype(field.dtype), self._held.get((i, name))
@@ -118,21 +118,3 @@ def positive_total(total: float) -> float:
     if not 0 < total < float("inf"):
         raise InputError(f"Step: the weights of the step sum to {total!r}; they must be finite and sum to more than 0")
     return total
-
-
-class Table:
-    """The scalars of the steps to come, a row a step, in memory that stays; the last row fills the rest of it."""
-
-    def __init__(self, backend: Backend, dtype: str) -> None:
-        self.backend, self.dtype, self.array, self.generation = backend, dtype, None, 0
-
-    array: Any
-
-    def fill(self, rows: np.ndarray) -> None:
-        """Put the rows in; more than fit before take new memory."""
-        if self.array is None or self.array.shape[0] < len(rows) or self.array.shape[1] != rows.shape[1]:
-            capacity = max(64, 1 << (len(rows) - 1).bit_length())  # so that a few more rows find room
-            self.array = self.backend.asarray(np.zeros((capacity, rows.shape[1])), self.dtype, copy=True)
-            self.generation += 1
-        full = np.concatenate([rows, np.repeat(rows[-1:], self.array.shape[0] - len(rows), axis=0)])
-        self.array[...] = self.backend.asarray(full, self.dtype)

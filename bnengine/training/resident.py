@@ -4,53 +4,61 @@ On NumPy arrays with native kernels the inputs stay as they are, in memory or in
 scales the rows that it takes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
 from .. import ops
 from .._typing import Array
-from ..data import ArraySource
+from ..data import ArraySource, Batch, Source
 from ..data.batches import Raw
 from ..errors import InputError
 from ..fused import offered
-from ..ops import Into
+from ..ops import Into, onto
 from ..runtime.memory import Fresh
 from .inputs import Field, Inputs, Prepared, positive_total
+from .rows import Taken, sizes_of
 
 ROWS_AT_ONCE = 8192  # brought in together
 SHARE = 0.5  # of a GPU's free memory that data may take unasked
 
 
 class Resident:
-    """Inputs, targets, weights and sample indices of a source, its order in this epoch, and the place reached.
+    """`Rows` that a launch of the step gathers: inputs, targets, weights and sample indices of a source, in memory.
 
-    `cursor` is on the backend and moved by the step's last launch; the host counts along, so that no step reads beyond
-    the end. `raw`: the inputs where they stay as they are, of which `samples` are the rows; else None.
+    `cursor` is on the backend and moved by the step's last launch; the host counts along. `raw`: the inputs where they
+    stay as they are, of which `samples` are the rows; else None. `start` begins an epoch.
     """
 
     def __init__(self, source: ArraySource, inputs: Inputs) -> None:
         self.source, self.inputs, self.backend = source, inputs, inputs.backend
+        inputs.generation += 1  # so that plans let go of data brought in before
+        self._serial = inputs.generation
         first = _first(source, inputs)
         self.dtypes, self.raw = inputs.dtypes(first), raw_of(source, inputs)
         self._targets = np.empty((source.rows, *first.target.shape[1:]), first.target.dtype)
         self._weights = None if first.weights is None else np.empty(source.rows, first.weights.dtype)
-        self._alike = self._weights is None and inputs.loss.constants(inputs.outputs) is None
+        self._uniform = self._weights is None and inputs.loss.constants(inputs.outputs) is None
         self._known: dict[int, float] = {}
         self._shapes = {name: tuple(map(int, a.shape[1:])) for name, a in first._asdict().items() if a is not None}
         made = [name for name in self._shapes if name != "x" or self.raw is None]
-        self.arrays = {name: self._empty(name) for name in made}
+        self.data = {name: self._empty(name) for name in made}
         if self.raw is not None:
             source.check_inputs()
         for start in range(0, source.rows, ROWS_AT_ONCE):
             self._bring(start)
         if self.raw is not None:
-            self.arrays["x"] = self.raw.x
+            self.data["x"] = self.raw.x
         xp, device = self.backend.xp, self.backend.device
         self.order = xp.zeros((source.rows,), dtype=xp.int64, device=device)
-        self.normalisers = xp.zeros((source.rows,), dtype=inputs.normaliser.dtype, device=device)
+        self.divisors = xp.zeros((source.rows,), dtype=inputs.divisor.dtype, device=device)
         self.cursor = xp.zeros((2,), dtype=xp.int64, device=device)
-        self._rest = 0
+        self._positions, self._groups = np.empty(0, np.int64), list[Sequence[slice]]()
+        self._sizes, self._runs, self._at = list[tuple[int, ...]](), list[int](), 0
+
+    def __repr__(self) -> str:
+        return f"an epoch of {len(self._sizes)} steps, {self._at} of them done"
 
     def _empty(self, name: str) -> Array:
         shape = self.source.rows, *self._shapes[name]
@@ -66,58 +74,90 @@ class Resident:
             y, weights, samples = self.source.targets(positions)
             target = self.inputs.loss.targets(y, self.inputs.outputs)
             prepared = Prepared(None, target, self.inputs.loss.weights(weights, target), samples)
-        for name, array in self.arrays.items():
+        for name, array in self.data.items():
             array[start:stop, ...] = self.backend.asarray(getattr(prepared, name), self.dtypes[name])
         self._targets[start:stop] = prepared.target
         if self._weights is not None:
             self._weights[start:stop] = weights
 
-    def start(self, order: np.ndarray, groups: Sequence[Sequence[slice]], done: int) -> None:
+    def start(self, order: np.ndarray, groups: Sequence[Sequence[slice]], done: int = 0) -> None:
         """Begin an epoch in this order, in these groups of micro-batches, `done` of which were taken already."""
         totals = [positive_total(sum(self._part(order[part]) for part in parts)) for parts in groups]
         self.order[...] = self.backend.asarray(order, "int64")
-        self.normalisers[: len(totals)] = self.backend.asarray(np.asarray(totals), self.inputs.network.dtype)
+        self.divisors[: len(totals)] = self.backend.asarray(np.asarray(totals), self.inputs.network.dtype)
         position = groups[done][0].start if done < len(groups) else self.source.rows
         self.cursor[...] = self.backend.asarray(np.asarray([position, done]), "int64")
-        self._rest = self.source.rows - position
+        self._positions, self._groups, self._at = order, list(groups), done
+        self._sizes, self._runs = [sizes_of(parts) for parts in groups], []
+        for i, sizes in enumerate(reversed(self._sizes)):
+            self._runs.append(self._runs[-1] + 1 if i and sizes == self._sizes[-i] else 1)
+        self._runs.reverse()
 
     def _part(self, positions: np.ndarray) -> float:
         """What a micro-batch adds to the divisor; where rows weigh alike, one look at each number of rows is enough."""
-        if self._alike and len(positions) in self._known:
+        if self._uniform and len(positions) in self._known:
             return self._known[len(positions)]
         weights = None if self._weights is None else self._weights[positions]
         total = self.inputs.loss.total(self._targets[positions], weights, self.inputs.outputs)
         self._known[len(positions)] = total
         return total
 
-    def check(self, sizes: tuple[int, ...], times: int) -> None:
-        """Whether there are rows for so many steps over micro-batches of these sizes; else InputError."""
-        if times < 1 or not sizes or min(sizes) < 1 or times * sum(sizes) > self._rest:
-            steps = f"{times} steps over " if times != 1 else ""
-            raise InputError(f"Step: {steps}micro-batches of {sizes} rows, but {self._rest} rows of the epoch are left")
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return self._sizes[self._at] if self._at < len(self._sizes) else ()
 
-    def take(self, sizes: tuple[int, ...], times: int) -> None:
-        """The host's count of so many steps."""
-        self._rest -= times * sum(sizes)
+    @property
+    def alike(self) -> int:
+        return self._runs[self._at] if self._at < len(self._runs) else 0
 
-    def fields(self, rows: int) -> dict[str, Field | None]:
+    def bring(self) -> Hashable:
+        return self._serial, self.sizes
+
+    def take(self, memory: Fresh) -> Taken:
+        inputs, offset, taken = self.inputs, 0, Taken([], self.inputs.divisor, self.cursor)
+        for i, rows in enumerate(self.sizes):
+            micro = inputs.views(i, self._fields(rows))
+            self._gather(rows, offset, memory, onto(**micro._asdict(), normaliser=inputs.divisor))
+            taken.micros.append(micro)
+            offset += rows
+        return taken
+
+    def advance(self, steps: int) -> None:
+        self._at += steps
+
+    def batches(self, ahead: int = 0) -> list[Batch]:
+        return [self.source.take(self._positions[part]) for part in self._groups[self._at + ahead]]
+
+    def arrays(self) -> list[Array]:
+        scales = [] if self.raw is None else [a for a in (self.raw.mean, self.raw.inv_scale) if a is not None]
+        return [*self.data.values(), *scales, self.order, self.divisors, self.cursor]
+
+    def _fields(self, rows: int) -> dict[str, Field | None]:
         """What a micro-batch of so many rows is made of."""
         found = {name: Field((rows, *shape), self.dtypes[name]) for name, shape in self._shapes.items()}
         return {name: found.get(name) for name in Prepared._fields}
 
-    def memory(self) -> list[Array]:
-        """All arrays on the backend."""
-        scales = [] if self.raw is None else [a for a in (self.raw.mean, self.raw.inv_scale) if a is not None]
-        return [*self.arrays.values(), *scales, self.order, self.normalisers, self.cursor]
-
-    def gather(self, *, rows: int, offset: int, memory: Fresh, into: Mapping[str, Into]) -> None:
-        """The rows that the cursor stands at, `offset` behind it."""
-        arrays = (*(self.arrays.get(name) for name in Prepared._fields), self.normalisers, self.order, self.cursor)
+    def _gather(self, rows: int, offset: int, memory: Fresh, into: Mapping[str, Into]) -> None:
+        """Take the rows at the cursor, `offset` further on."""
+        arrays = (*(self.data.get(name) for name in Prepared._fields), self.divisors, self.order, self.cursor)
         if self.raw is None:
             memory.run(ops.gather, *arrays, rows=rows, offset=offset, into=into)
         else:
             scales = self.raw.mean, self.raw.inv_scale
             memory.run(ops.gather_raw, *arrays, *scales, rows=rows, offset=offset, into=into)
+
+
+def bring_in(
+    source: Source, inputs: Inputs, wanted: Literal["auto"] | bool, before: Resident | None
+) -> Resident | None:
+    """The data of a source in memory, `before` if it holds them; None where they stay on the host."""
+    if not isinstance(source, ArraySource):
+        if wanted is True:
+            raise InputError(f"fit: resident=True, but {source!r} is no array; give arrays, or resident='auto'")
+        return None
+    if wanted is False or (wanted == "auto" and not fits(source, inputs)):
+        return None
+    return before if before is not None and before.source is source else Resident(source, inputs)
 
 
 def raw_of(source: ArraySource, inputs: Inputs) -> Raw | None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..data import ArraySource, Batch, IterableSource, Source, groups
+from ..data import ArraySource, Batch, IterableSource, Source, as_source, groups, order
 from ..errors import CheckpointError, InputError, TrainingFailed
 from ..fused import threads as pool
 from ..losses import LossFunction, get_loss
@@ -25,13 +25,15 @@ from .averaging import averaged_weights, refresh
 from .callbacks import Callback, Record
 from .diagnosis import first_non_finite
 from .evaluation import evaluate
-from .feeding import Group, as_source, bring, steps_of
 from .footprint import enough_memory
 from .interrupts import deferred_interrupt
 from .progress import Progress, progress
 from .replaying import Graph, described
+from .resident import Resident, bring_in
+from .rows import HostRows, Rows
 from .scaling import Given, not_counted, unchanged
-from .step import Average, Report, Step
+from .state import Average, Report
+from .step import Step
 
 SKIPS_ALLOWED = 10
 READ_EVERY = 50  # steps between host reads where a read waits for a device
@@ -91,6 +93,7 @@ class Trainer:
                 clip_norm=clip_norm, statistics=statistics, average=average, graph=graph, loss_scale=loss_scale,
             )  # fmt: skip
         self.keeps_data = resident
+        self.resident: Resident | None = None  # the training data, where they are kept in memory
         self.epoch = 0  # the epoch that runs, or that comes next
         self.group = 0  # steps of it that are done
         self.history: list[Record] = []
@@ -131,7 +134,7 @@ class Trainer:
         steps = self.steps_per_epoch(source)
         self._resolve(steps, epochs)
         self.network.refresh()
-        bring(source, self.step, self.keeps_data)
+        self.resident = bring_in(source, self.step.inputs, self.keeps_data, self.resident)
         shown = progress(self.mode)
         shown.start(epochs, steps)
         try:
@@ -190,26 +193,28 @@ class Trainer:
         steps = self.steps_per_epoch(source)
         shown.epoch(self.epoch)
         if self.group == 0:
-            self.step.start_epoch()
+            self.step.state.start_epoch()
         self._each("epoch_begins", self.epoch)
         report = self.step.report()
         left = READ_EVERY if steps is None else max(1, steps - self.group)
         self.step.schedule(self.schedule.for_steps(report.steps, left))
-        started, rows, skipped = perf_counter(), 0, report.skipped
-        for i, group in enumerate(steps_of(self, source)):
-            if steps is None and i and i % READ_EVERY == 0:
+        started, seen, skipped, first = perf_counter(), 0, report.skipped, self.group
+        rows = self._rows(source)
+        while rows.alike:
+            if steps is None and self.group > first and (self.group - first) % READ_EVERY == 0:
                 self.step.schedule(self.schedule.for_steps(self.step.report().steps, READ_EVERY))
-            done = self._run(group)
+            size = sum(rows.sizes)
+            done = self._run(rows)
             self.group += done
-            rows += done * sum(group.sizes)
+            seen += done * size
             if self._reads():
-                report = self._watch(partial(group.batches, done - 1), shown, skipped)
+                report = self._watch(partial(rows.batches, -1), shown, skipped)
                 skipped = report.skipped
                 seconds = perf_counter() - started
-                shown.advance(self.group, report.loss, self.schedule.rate(report.steps), rows / max(seconds, 1e-9))
+                shown.advance(self.group, report.loss, self.schedule.rate(report.steps), seen / max(seconds, 1e-9))
             self._each("step_ends")
             self._heed(interrupted)
-        self._end_epoch(source, valid, shown, metrics, perf_counter() - started, rows, skipped)
+        self._end_epoch(source, valid, shown, metrics, perf_counter() - started, seen, skipped)
         self._heed(interrupted)
 
     def _end_epoch(
@@ -248,17 +253,28 @@ class Trainer:
             )
         return float(found[0])
 
-    def _run(self, group: Group) -> int:
-        """A step, or as many like it as one call can do before somebody wants to look: how many."""
-        with enough_memory(self.network, max(group.sizes), self.accumulate):
+    def _rows(self, source: Source) -> Rows:
+        """What is still to be done in this epoch."""
+        inputs = self.step.inputs
+        if isinstance(source, IterableSource):
+            batches = source.epoch(skip=self.group * self.accumulate)
+            return HostRows.from_batches(inputs, batches, self.accumulate)
+        assert source.rows is not None
+        positions = order(source.rows, seed=self.network.seed, epoch=self.epoch)
+        micro = groups(source.rows, self.batch_size)
+        steps = [micro[i : i + self.accumulate] for i in range(0, len(micro), self.accumulate)]
+        if self.resident is None:
+            return HostRows.over(inputs, source, positions, steps[self.group :])
+        self.resident.start(positions, steps, self.group)
+        return self.resident
+
+    def _run(self, rows: Rows) -> int:
+        """Run a step, or as many as one native call can before a callback is due, and return how many."""
+        with enough_memory(self.network, max(rows.sizes), self.accumulate):
             if self.watch is not None:
-                self.watch.step_begins(self, group)
-            if self.step.resident is not None:
-                ahead = min((callback.steps_ahead(self) for callback in self.callbacks), default=group.alike)
-                done = self.step.next(group.sizes, min(ahead, group.alike))
-            else:
-                done = 1
-                self.step(group.batches(0))
+                self.watch.step_begins(self, rows)
+            ahead = min((callback.steps_ahead(self) for callback in self.callbacks), default=rows.alike)
+            done = self.step.next(rows, ahead)
             if self.watch is not None:
                 self.watch.done += done
             return done
@@ -279,7 +295,7 @@ class Trainer:
                 f"{unchanged(report.loss_scale)}"
             )
         if report.longest_skip >= SKIPS_ALLOWED:
-            self.step.forget_skips()  # whoever catches the error and cures its cause can go on
+            self.step.state.forget_skips()  # whoever catches the error and cures its cause can go on
             where = self._find_fault(batches()) if batches else "it cannot be told which batch it was"
             raise TrainingFailed(
                 f"fit: {report.longest_skip} steps in a row were not finite{not_counted(report.loss_scale)}; {where}. "

@@ -18,7 +18,7 @@ from bnengine.data import ArraySource, order
 from bnengine.losses import SoftmaxCrossEntropy
 from bnengine.training import Activations, Trainer
 from bnengine.training.activations import EVERY
-from bnengine.training.feeding import Group
+from bnengine.training.resident import Resident
 
 CASES = {"small": ((64, 32, 10), 32), "digits": ((64, 100, 100, 10), 64), "MNIST": ((784, 512, 512, 10), 256)}
 TARGET = 0.01
@@ -35,16 +35,15 @@ def measured(widths: tuple[int, ...], batch: int, rounds: int) -> tuple[list[flo
     network = bn.Sequential(*layers, bn.Dense(*widths[-2:]), backend="numpy")
     trainer, watch = Trainer(network, "adam", loss=SoftmaxCrossEntropy(), progress="quiet"), Activations(every=1)
     source = ArraySource(x, y)
-    resident = trainer.step.hold(source)
+    held = Resident(source, trainer.step.inputs)
     trainer.step.schedule([1e-3] * 8)
     rows = [[slice(a, a + batch)] for a in range(0, len(x), batch)]
     steps, samples = list[float](), list[float]()
     for i in range(rounds):
         positions = order(len(x), seed=0, epoch=i)
-        resident.start(positions, rows, 0)
-        group = Group((batch,), 1, lambda _, taken=positions[:batch]: [source.take(taken)])
-        samples.append(_seconds(lambda group=group: watch.step_begins(trainer, group)))
-        steps.append(_seconds(lambda: [trainer.step.next((batch,)) for _ in rows]) / len(rows))
+        held.start(positions, rows)
+        samples.append(_seconds(lambda: watch.step_begins(trainer, held)))
+        steps.append(_seconds(lambda: [trainer.step.next(held) for _ in rows]) / len(rows))
     return steps[rounds // 10 :], samples[rounds // 10 :]
 
 

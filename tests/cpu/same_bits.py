@@ -119,10 +119,15 @@ def state(step: Step) -> dict[str, bytes]:
     """All that a step leaves, every bit by name."""
     network = step.network
     arrays = {"parameters": network.parameters.array, "statistics": network.statistics.array}
-    arrays |= {"loss": step.value, "gradients": step.gradients.array, "sums": step.sums, "counters": step.counters}
-    arrays |= {f"verdict {name}": a for name, a in step.verdict._asdict().items() if a is not None}
-    arrays |= {f"state {name}": flat.array for name, flat in step.slots.items() if flat is not None}
-    arrays |= {f"average {i}": flat.array for i, flat in enumerate(step.averaged or ())}
+    arrays |= {
+        "loss": step.state.value,
+        "gradients": step.state.gradients.array,
+        "sums": step.state.sums,
+        "counters": step.state.counters,
+    }
+    arrays |= {f"verdict {name}": a for name, a in step.state.verdict._asdict().items() if a is not None}
+    arrays |= {f"state {name}": flat.array for name, flat in step.state.slots.items() if flat is not None}
+    arrays |= {f"average {i}": flat.array for i, flat in enumerate(step.state.averaged or ())}
     return {name: a.tobytes() for name, a in arrays.items()}
 
 
@@ -131,7 +136,7 @@ def digests(name: str, *, replay: bool) -> dict[str, str]:
     step, losses = make(name, replay=replay), hashlib.sha256()
     for t in range(STEPS):
         step(batches(name, t))
-        losses.update(step.value.tobytes())
+        losses.update(step.state.value.tobytes())
     assert {mode.how for mode in step.modes()} == ({"one call"} if replay else set()), step.modes()
     report = step.report()
     assert (report.steps, report.skipped) == (STEPS, 0)

@@ -14,6 +14,7 @@ from bnengine.losses import SoftmaxCrossEntropy
 from bnengine.network.sequential import Sequential
 from bnengine.optim.optimizers import AdamW
 from bnengine.optim.schedules import OneCycle
+from bnengine.training.resident import Resident
 from bnengine.training.step import Average, Step
 from tests.cpu.heap import asked_by
 
@@ -75,13 +76,13 @@ class HeldData:
                 at += n
         self.order = rng.permutation(sum(sizes_of_all))
         source = ArraySource(rng.random((at, 64), np.float32), rng.integers(0, 10, at))
-        self.data, self.sizes = self.step.hold(source), sizes()
+        self.data = Resident(source, self.step.inputs)
 
     def __call__(self) -> None:
         self.at = (self.at + 1) % EPOCH
         if self.at == 0:
-            self.data.start(self.order, self.parts, 0)
-        self.step.next(self.sizes[self.at])
+            self.data.start(self.order, self.parts)
+        self.step.next(self.data)
 
 
 @pytest.mark.parametrize("steps", [GivenBatches, HeldData])

@@ -56,7 +56,7 @@ def test_data_are_held_where_they_take_at_most_half_of_the_free_memory(simulated
         made = trainer(simulated.backend(), progress="quiet")
         state.memory = simulated.streams.POOL.total + 2 * taken + spare
         made.fit(rows, epochs=1, batch_size=50)
-        assert (made.step.resident is not None) == held
+        assert (made.resident is not None) == held
 
 
 def test_the_log_says_once_why_steps_are_no_graph(simulated, monkeypatch, capsys):
@@ -90,7 +90,7 @@ def test_labels_and_weights_of_a_source_go_to_the_device_as_they_are(simulated):
     source = data.ArraySource(X[:50], Y[:50], (Y[:50] + 1.0))
     made = trainer(simulated.backend(), progress="quiet", resident=True)
     made.fit(source, epochs=1, batch_size=25)
-    held = made.step.resident.arrays
+    held = made.resident.data
     assert held["target"].get().tolist() == Y[:50].tolist()
     assert held["weights"].get().tolist() == (Y[:50] + 1.0).tolist()
     assert held["samples"].get().tolist() == list(range(50))

@@ -10,6 +10,7 @@ from bnengine.errors import BackendError, InputError
 from bnengine.fused.cuda import cublaslt_api, replayer
 from bnengine.runtime.plan import Launch, Plan
 from bnengine.training.replaying import described
+from bnengine.training.resident import Resident
 from tests.fused import real_cupy
 from tests.fused.training import epochs, make, snapshot, source
 from tests.support import give_versions, missing
@@ -23,8 +24,8 @@ def compared(device: Any, steps: int, every: int, *names: str, small: bool = Fal
     runs = []
     for step in made.values():
         rows = source(nan=7)
-        step.hold(rows)
-        runs.append(epochs(step, rows, steps))
+        held = Resident(rows, step.inputs)
+        runs.append(epochs(step, held, steps))
     for done in zip(*runs, strict=True):
         if done[0] % every == 0 or done[0] < 5:
             first, *others = map(snapshot, made.values())
@@ -65,8 +66,8 @@ def test_a_thousand_steps_are_equal_on_a_gpu():
 def test_capture_changes_nothing_and_runs_nothing(simulated):
     step = make(simulated.backend(), 5, graph=False)
     rows = source()
-    step.hold(rows)
-    list(epochs(step, rows, 4))
+    held = Resident(rows, step.inputs)
+    list(epochs(step, held, 4))
     before, launched = snapshot(step), len(simulated.STATE.launches)
     for plan in step.plans.values():
         graph = replayer(plan)
@@ -84,8 +85,8 @@ def products(step: Any) -> int:
 def test_one_launch_of_a_graph_is_all_that_a_steady_step_asks_of_the_device(simulated, monkeypatch):
     step = make(simulated.backend(), 40, graph=True)
     rows = source()
-    step.hold(rows)
-    run = epochs(step, rows, 40)
+    held = Resident(rows, step.inputs)
+    run = epochs(step, held, 40)
     for _ in range(6):
         next(run)
     added = []
@@ -101,15 +102,15 @@ def test_an_op_without_a_fused_version_is_named_and_the_step_runs_op_by_op(simul
     give_versions(monkeypatch, {"adam": None})
     step = make(simulated.backend(), 8, mode="auto")
     rows = source()
-    step.hold(rows)
-    list(epochs(step, rows, 6))
+    held = Resident(rows, step.inputs)
+    list(epochs(step, held, 6))
     assert {mode.how for mode in step.modes()} == {"op by op"}
     (line,) = set(map(described, step.modes()))
     assert line == "steps run op by op: no fused version of adam (no fused version exists for cupy)"
     strict = make(simulated.backend(), 8, mode="auto", graph=True)
-    strict.hold(rows)
+    held = Resident(rows, strict.inputs)
     with pytest.raises(InputError, match=r"^Step: graph=True, but no fused version of adam .*take graph='auto'$"):
-        list(epochs(strict, rows, 2))
+        list(epochs(strict, held, 2))
 
 
 def test_a_product_of_cupy_s_own_is_named_and_the_step_replayed_launch_by_launch(simulated, monkeypatch):
@@ -117,8 +118,8 @@ def test_a_product_of_cupy_s_own_is_named_and_the_step_replayed_launch_by_launch
     step, eager = make(simulated.backend(), 8), make(simulated.backend(), 8, replay=False)
     rows = source()
     for one in (step, eager):
-        one.hold(rows)
-        list(epochs(one, rows, 6))
+        held = Resident(rows, one.inputs)
+        list(epochs(one, held, 6))
     assert snapshot(step) == snapshot(eager)
     (line,) = set(map(described, step.modes()))
     assert line.startswith("steps run launch by launch: cupy.matmul (")
@@ -139,8 +140,8 @@ def test_a_failed_capture_is_told_and_the_step_replayed_launch_by_launch(message
     monkeypatch.setattr(simulated.streams.Stream, "end_capture", lambda _stream: None)
     step = make(simulated.backend(), 8)
     rows = source()
-    step.hold(rows)
-    list(epochs(step, rows, 6))
+    held = Resident(rows, step.inputs)
+    list(epochs(step, held, 6))
     assert {mode.why for mode in step.modes()} == {f"capture failed: {why}"}
 
 
@@ -176,9 +177,10 @@ def test_a_graph_that_cannot_be_is_refused_at_once(options, why):
 def test_no_step_reads_beyond_the_data(simulated):
     step = make(simulated.backend(), 5)
     rows = source()
-    with pytest.raises(InputError, match=r"^Step\.next: no data is held"):
-        step.next((5,))
-    step.hold(rows).start(np.arange(45), [[slice(0, 40)], [slice(40, 45)]], 1)
-    step.next((5,))
-    with pytest.raises(InputError, match=r"micro-batches of \(1,\) rows, but 0 rows of the epoch are left$"):
-        step.next((1,))
+    held = Resident(rows, step.inputs)
+    with pytest.raises(InputError, match=r"^Step: 1 steps of an epoch of 0 steps, 0 of them done; "):
+        step.next(held)
+    held.start(np.arange(45), [[slice(0, 40)], [slice(40, 45)]], 1)
+    step.next(held)
+    with pytest.raises(InputError, match=r"^Step: 1 steps of an epoch of 2 steps, 2 of them done; "):
+        step.next(held)

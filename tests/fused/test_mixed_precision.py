@@ -13,6 +13,7 @@ from bnengine.ops.update import RULES
 from bnengine.optim.optimizers import AdamW
 from bnengine.runtime.memory import Arena
 from bnengine.training import LossScale, Step
+from bnengine.training.resident import Resident
 from tests.fused.test_step import groups, snapshot
 from tests.fused.training import epochs, source
 from tests.optimizers import FULL
@@ -73,9 +74,8 @@ def test_op_by_op_launch_by_launch_and_as_a_graph_are_equal_bit_for_bit(data, si
     steps = {how: make(simulated.backend(), precision, loss_scale=scale, **way) for how, way in ways.items()}
     rows, runs = source(nan=7), []
     for step in steps.values():
-        if data == "on the device":
-            step.hold(rows)
-        runs.append(epochs(step, rows, 10))
+        given = Resident(rows, step.inputs) if data == "on the device" else rows
+        runs.append(epochs(step, given, 10))
     for _ in zip(*runs, strict=True):
         first, *others = map(snapshot, steps.values())
         assert others == [first, first]
@@ -118,8 +118,8 @@ def test_the_device_follows_numpy_s_references_within_the_rounding_of_16_bits(de
         for s in (leader, step):
             s.schedule([1e-2 * 0.9**t])
             s(group)
-        np.testing.assert_allclose(read(step.value), leader.value, rtol=16 * UNIT[precision])
-        got, expected = (s.network.export(s.gradients, s.proposals[0]) for s in (step, leader))
+        np.testing.assert_allclose(read(step.state.value), leader.state.value, rtol=16 * UNIT[precision])
+        got, expected = (s.network.export(s.state.gradients, s.state.proposals[0]) for s in (step, leader))
         for name, array in expected.items():
             largest = np.abs(array).max()
             assert np.abs(got[name] - array).max() <= 32 * UNIT[precision] * largest, (t, name)
@@ -168,13 +168,13 @@ def test_losses_of_numbers_take_float32_targets(device, precision, rng):
     group = [b._replace(y=rng.random((len(b.x), 3)) + 100.3) for b in groups(1)[0]]
     for s in (step, leader):
         s(group)
-    np.testing.assert_allclose(step.backend.to_numpy(step.value), leader.value, rtol=4 * UNIT[precision])
+    np.testing.assert_allclose(step.backend.to_numpy(step.state.value), leader.state.value, rtol=4 * UNIT[precision])
 
 
 def test_tf32_reaches_the_products_and_nothing_else(device):
     step = make(device.backend(), "tf32", layers=lambda: (Dense(64, 12), BatchNorm(12), Dense(12, 10)))
     assert step.network.shadow is None
-    assert step.scaling.array is None
+    assert step.state.scaling.array is None
     step(groups(1)[0])
     (plan,) = step.plans.values()
     products = [launch.kernel.plan.product for launch in plan.launches if hasattr(launch.kernel, "plan")]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bnengine.data import ArraySource
+from bnengine.training.resident import Resident
 from bnengine.training.step import Step
 from tests.fused.training import X, Y, make
 
@@ -16,27 +17,28 @@ STEPS, WARM, ROWS = 1000, 6, 5
 PEAK = 64 << 10  # bytes
 
 
-def steady(device: Any, steps: int = STEPS, **options: Any) -> Step:
-    """A step that has run a few times, with the data of a long epoch on the device."""
+def steady(device: Any, steps: int = STEPS, **options: Any) -> tuple[Step, Resident]:
+    """A step that has run a few times, and the data of a long epoch on the device."""
     count = WARM + steps
     step = make(device.backend(), count, small=True, **options)
     rows = np.arange(count * ROWS) % len(X)
     parts = [[slice(a, a + ROWS)] for a in range(0, len(rows), ROWS)]
-    step.hold(ArraySource(X[rows], Y[rows])).start(np.arange(len(rows)), parts, 0)
+    held = Resident(ArraySource(X[rows], Y[rows]), step.inputs)
+    held.start(np.arange(len(rows)), parts)
     for _ in range(WARM):
-        step.next((ROWS,))
-    return step
+        step.next(held)
+    return step, held
 
 
 @pytest.mark.parametrize("graph", [True, False])
 def test_a_thousand_steps_ask_the_device_for_no_memory(device, many, graph):
     """The simulated device allocates for the same reason in every step, so that there a hundred are enough."""
     steps = many(STEPS, 100)
-    step = steady(device, steps, graph=graph)
+    step, rows = steady(device, steps, graph=graph)
     held = step.memory.nbytes
     with device.counted_mallocs() as asked:
         for _ in range(steps):
-            step.next((ROWS,))
+            step.next(rows)
     assert asked.count == 0
     assert step.memory.nbytes == held
     assert step.report().steps == WARM + steps
@@ -44,7 +46,7 @@ def test_a_thousand_steps_ask_the_device_for_no_memory(device, many, graph):
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_an_allocation_planted_in_a_launch_is_seen_even_if_it_is_let_go_at_once(device, kept):
-    step, holder = steady(device, graph=False), []
+    (step, held), holder = steady(device, graph=False), []
     (plan,) = step.plans.values()
     first = plan.launches[0]
 
@@ -57,7 +59,7 @@ def test_an_allocation_planted_in_a_launch_is_seen_even_if_it_is_let_go_at_once(
     plan.launches[0] = first._replace(kernel=planted)
     with device.counted_mallocs() as asked:
         for _ in range(10):
-            step.next((ROWS,))
+            step.next(held)
     assert asked.count == 10
 
 
@@ -75,12 +77,12 @@ def peak_of(run: Callable[[], None]) -> int:
 
 def test_the_host_s_part_of_a_thousand_replayed_steps_takes_less_than_64_kib(simulated, monkeypatch):
     """The simulated device is itself Python and NumPy, so here its work is left undone."""
-    step = steady(simulated, graph=True)
+    step, held = steady(simulated, graph=True)
     monkeypatch.setattr(simulated.streams.Stream, "add", lambda _stream, _work: None)
-    assert peak_of(lambda: step.next((ROWS,))) < PEAK
+    assert peak_of(lambda: step.next(held)) < PEAK
 
 
 def test_a_thousand_small_objects_that_steps_leave_behind_are_seen(simulated, monkeypatch):
-    step, left = steady(simulated, graph=True), []
+    (step, held), left = steady(simulated, graph=True), []
     monkeypatch.setattr(simulated.streams.Stream, "add", lambda _stream, _work: left.append(bytes(64)))
-    assert peak_of(lambda: step.next((ROWS,))) > PEAK
+    assert peak_of(lambda: step.next(held)) > PEAK

@@ -60,10 +60,12 @@ def groups(count: int, rows: int = 24) -> list[list[data.Batch]]:
 def snapshot(step: Any) -> dict[str, bytes]:
     """Every bit that a step leaves behind."""
     network = step.network
-    arrays = {"parameters": network.parameters.array, "statistics": network.statistics.array, "value": step.value}
-    arrays |= {"gradients": step.gradients.array, "sums": step.sums, "counters": step.counters}
-    arrays |= {name: flat.array for name, flat in step.slots.items() if flat is not None} | step.verdict._asdict()
-    arrays |= {"shadow": network.shadow and network.shadow.array, "scaling": step.scaling.array}
+    arrays = {"parameters": network.parameters.array, "statistics": network.statistics.array, "value": step.state.value}
+    arrays |= {"gradients": step.state.gradients.array, "sums": step.state.sums, "counters": step.state.counters}
+    arrays |= {
+        name: flat.array for name, flat in step.state.slots.items() if flat is not None
+    } | step.state.verdict._asdict()
+    arrays |= {"shadow": network.shadow and network.shadow.array, "scaling": step.state.scaling.array}
     return {name: array.get().tobytes() for name, array in arrays.items() if array is not None}
 
 
@@ -128,8 +130,8 @@ def test_losses_of_numbers_run_fused(loss, outputs, device, rng):
 def made(step: Any) -> dict[str, np.ndarray]:
     """Loss, gradients and proposals of the last step."""
     fetch = step.backend.to_numpy
-    found = {"loss": fetch(step.value), "norm": fetch(step.verdict.norm), "hits": fetch(step.hits)}
-    return found | step.network.export(step.gradients, step.proposals[0])
+    found = {"loss": fetch(step.state.value), "norm": fetch(step.state.verdict.norm), "hits": fetch(step.state.hits)}
+    return found | step.network.export(step.state.gradients, step.state.proposals[0])
 
 
 def compare(got: dict[str, Any], expected: dict[str, Any], dtype: str, what: str) -> None:
@@ -143,27 +145,27 @@ def compare(got: dict[str, Any], expected: dict[str, Any], dtype: str, what: str
 def shadow(step: Any, group: list[data.Batch], what: str) -> None:
     """One step; then the update against the references of the ops in float64, on the step's own gradients."""
     network, fetch = step.network, lambda a: np.array(step.backend.to_numpy(a))
-    old = [fetch(a) for a in (network.parameters.array, *(f.array for f in step.slots.values() if f is not None))]
-    running, counters = fetch(network.statistics.array), fetch(step.counters)
+    old = [fetch(a) for a in (network.parameters.array, *(f.array for f in step.state.slots.values() if f is not None))]
+    running, counters = fetch(network.statistics.array), fetch(step.state.counters)
     step(group)
-    value, gradients, proposed = fetch(step.value), fetch(step.gradients.array), fetch(step.proposed)
-    u, (ok, norm, factor) = 2.0 ** (-24 if network.dtype == "float32" else -53), map(fetch, step.verdict[:3])
+    value, gradients, proposed = fetch(step.state.value), fetch(step.state.gradients.array), fetch(step.state.proposed)
+    u, (ok, norm, factor) = 2.0 ** (-24 if network.dtype == "float32" else -53), map(fetch, step.state.verdict[:3])
     wide = [np.float64(a) for a in (value, gradients, proposed)]
     with np.errstate(all="ignore"):
-        judged = ops.judge.reference(*wide, clip=step.clip_norm)
+        judged = ops.judge.reference(*wide, clip=step.state.clip_norm)
     assert ok == judged.ok, what
     assert_within(norm, judged.norm, 1e-12 * np.abs(judged.norm), f"{what}, norm")
     assert_within(factor, judged.factor, 10 * u, f"{what}, factor")
     slots = iter(old[1:])
-    state = [None if flat is None else np.float64(next(slots)) for flat in step.slots.values()]
-    args = (np.float64(old[0]), wide[1], *state, fetch(step.table.array), counters, ok, np.float64(factor))
-    options = {"border": network.border, **step.optimizer.options()}
+    state = [None if flat is None else np.float64(next(slots)) for flat in step.state.slots.values()]
+    args = (np.float64(old[0]), wide[1], *state, fetch(step.state.table.array), counters, ok, np.float64(factor))
+    options = {"border": network.border, **step.state.optimizer.options()}
     frozen = network.parameters.ranges(h for h in network.named_handles().values() if getattr(h, "frozen", False))
-    op = step.optimizer.op
+    op = step.state.optimizer.op
     with np.errstate(all="ignore"):
         result = op.reference(*args, frozen=frozen, **options)
         bound = op.contract.bound(u, *by_new_state(op, args, result), **options)._asdict()
-    after = [network.parameters.array, *(None if f is None else f.array for f in step.slots.values())]
+    after = [network.parameters.array, *(None if f is None else f.array for f in step.state.slots.values())]
     assert result.shadow is None
     for name, expected, got in zip(op.fields, result, after, strict=False):
         if expected is not None:

@@ -10,6 +10,7 @@ from bnengine.losses import SoftmaxCrossEntropy
 from bnengine.network.sequential import Sequential
 from bnengine.optim.optimizers import AdamW
 from bnengine.runtime.memory import Arena
+from bnengine.training.resident import Resident
 from bnengine.training.step import Step
 
 DIGITS = data.load_digits()
@@ -52,20 +53,22 @@ def make(backend: Any, steps: int, **options: Any) -> Step:
     return step
 
 
-def epochs(step: Step, rows: data.ArraySource, steps: int, micro: int = 13) -> Any:
+def epochs(step: Step, rows: data.ArraySource | Resident, steps: int, micro: int = 13) -> Any:
     """Train so many steps, two micro-batches each, in the order of each epoch; a value after each step."""
+    held = rows if isinstance(rows, Resident) else None
+    rows = rows.source if isinstance(rows, Resident) else rows
     parts = data.groups(rows.rows, micro)
     groups = [parts[i : i + 2] for i in range(0, len(parts), 2)]
     done = epoch = 0
     while True:
         order = data.order(rows.rows, seed=1, epoch=epoch)
-        if step.resident is not None:
-            step.resident.start(order, groups, 0)
+        if held is not None:
+            held.start(order, groups)
         for group in groups:
             if done == steps:
                 return
-            if step.resident is not None:
-                step.next(tuple(p.stop - p.start for p in group))
+            if held is not None:
+                step.next(held)
             else:
                 step([rows.take(order[p]) for p in group])
             done += 1
@@ -76,8 +79,8 @@ def epochs(step: Step, rows: data.ArraySource, steps: int, micro: int = 13) -> A
 def snapshot(step: Step) -> dict[str, bytes]:
     """Every bit that a step leaves behind."""
     net, read = step.network, step.backend.to_numpy
-    arrays = {"parameters": net.parameters.array, "statistics": net.statistics.array, "value": step.value}
-    arrays |= {"gradients": step.gradients.array, "sums": step.sums, "counters": step.counters}
-    arrays |= {name: flat.array for name, flat in step.slots.items() if flat is not None}
-    arrays |= {name: a for name, a in step.verdict._asdict().items() if a is not None}
+    arrays = {"parameters": net.parameters.array, "statistics": net.statistics.array, "value": step.state.value}
+    arrays |= {"gradients": step.state.gradients.array, "sums": step.state.sums, "counters": step.state.counters}
+    arrays |= {name: flat.array for name, flat in step.state.slots.items() if flat is not None}
+    arrays |= {name: a for name, a in step.state.verdict._asdict().items() if a is not None}
     return {name: read(array).tobytes() for name, array in arrays.items()}

@@ -35,8 +35,8 @@ def stepped(backend: Backend, mode: Any) -> dict[str, np.ndarray]:
     x, y = rng.standard_normal((ROWS, FEATURES)).astype(np.float32), rng.integers(0, CLASSES, ROWS)
     step([Batch(x, y, None, np.arange(ROWS))])
     fetch = backend.to_numpy
-    found = {"loss": fetch(step.value), "norm": fetch(step.verdict.norm)}
-    return found | network.export(step.gradients, step.proposals[0])
+    found = {"loss": fetch(step.state.value), "norm": fetch(step.state.verdict.norm)}
+    return found | network.export(step.state.gradients, step.state.proposals[0])
 
 
 def disagreements(got: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bnengine.data import ArraySource
+from bnengine.training.resident import Resident
 from tests.fused.training import X, Y, make
 
 MICRO, ROWS = (13, 6), 19  # the rows of a step, in two micro-batches
@@ -39,10 +40,10 @@ def growth(step: Callable[[int], Any], count: int) -> tuple[int, int, int]:
 def resident(device: Any, count: int, **options: Any) -> Callable[[int], Any]:
     """Steps of one epoch on data that lie on the device."""
     step, rows = make(device.backend(), WARM + count, small=True, **options), (WARM + count) * ROWS
-    data = step.hold(ArraySource(X[np.arange(rows) % len(X)], Y[np.arange(rows) % len(X)]))
+    data = Resident(ArraySource(X[np.arange(rows) % len(X)], Y[np.arange(rows) % len(X)]), step.inputs)
     starts = range(0, rows, ROWS)
-    data.start(np.arange(rows), [[slice(s, s + MICRO[0]), slice(s + MICRO[0], s + ROWS)] for s in starts], 0)
-    return lambda _t: step.next(MICRO)
+    data.start(np.arange(rows), [[slice(s, s + MICRO[0]), slice(s + MICRO[0], s + ROWS)] for s in starts])
+    return lambda _t: step.next(data)
 
 
 @pytest.mark.parametrize("graph", [True, False])

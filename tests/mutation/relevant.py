@@ -38,7 +38,9 @@ NEAR = {
     ),
     "bnengine/layers/norm/batch_norm.py": ("layers/test_batch_norm*.py",),
     "bnengine/optim/optimizers.py": ("optim/test_optimizer*.py", "training/test_step.py"),
+    "bnengine/training/state.py": ("training/test_step*.py", "runtime/test_replay*.py"),
     "bnengine/training/step.py": ("training/test_step*.py", "runtime/test_replay*.py"),
+    "bnengine/training/table.py": ("training/test_step*.py", "training/test_rates*.py"),
 }
 WIDE = (
     "ops/test_*.py",

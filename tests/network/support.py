@@ -44,9 +44,9 @@ def bits(step: Step) -> dict[str, bytes]:
     """Every bit of parameters, running statistics, the optimizer's state and the averages: all but the counters."""
     network = step.network
     arrays = {"parameters": network.parameters.array, "statistics": network.statistics.array}
-    arrays |= {name: flat.array for name, flat in step.slots.items() if flat is not None}
-    if step.averaged is not None:
-        arrays |= {f"averaged {i}": flat.array for i, flat in enumerate(step.averaged)}
+    arrays |= {name: flat.array for name, flat in step.state.slots.items() if flat is not None}
+    if step.state.averaged is not None:
+        arrays |= {f"averaged {i}": flat.array for i, flat in enumerate(step.state.averaged)}
     return {name: network.backend.to_numpy(array).tobytes() for name, array in arrays.items()}
 
 

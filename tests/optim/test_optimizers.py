@@ -35,7 +35,7 @@ def test_six_steps_are_those_of_the_rule_and_biases_gamma_and_beta_do_not_decay(
         factor = 1.0 if clip is None else min(1.0, clip / step.report().norm)
         for name, handle in network.named_handles().items():
             if name in expected:
-                g, decays = step.gradients[handle] * factor, name.endswith("W")
+                g, decays = step.state.gradients[handle] * factor, name.endswith("W")
                 expected[name] = moved(optimizer, expected[name], g, rate, t, states[name], decays=decays)
     for name, array in network.named_parameters().items():
         np.testing.assert_allclose(array, expected[name], rtol=1e-9, atol=1e-12)

@@ -55,7 +55,7 @@ def rates(learning_rate: float) -> list[float]:
 
 def slots_of(race: "Race", slot: str) -> dict[str, np.ndarray]:
     """A slot of the other optimizer's state by our names."""
-    return race.twin.state(race.theirs, slot, race.step.optimizer.name)
+    return race.twin.state(race.theirs, slot, race.step.state.optimizer.name)
 
 
 def parts(batch: Batch, sizes: Sequence[int]) -> list[Batch]:
@@ -125,7 +125,7 @@ class Race:
         """Parameters, running statistics and optimizer state."""
         assert_close(self.network.state_dict(), self.twin.values(), what)
         state = self.step.state_dict()
-        for slot in (name for name, flat in self.step.slots.items() if flat is not None):
+        for slot in (name for name, flat in self.step.state.slots.items() if flat is not None):
             ours = {n: state[f"optimizer.{slot}.{n}"] for n in self.network.named_parameters()}
             assert_close(ours, slots_of(self, slot), f"{what}, {slot}")
 
@@ -161,7 +161,7 @@ def test_what_an_early_difference_grows_to(torch: Any, name: str) -> None:
                 tensor.mul_(1 + delta * race.twin.tensor(rng.uniform(-1, 1, tuple(tensor.shape))))
         for batch in batches():
             race.advance(batch)
-        states = {f"{s}.{n}": v for s, f in race.step.slots.items() if f for n, v in slots_of(race, s).items()}
+        states = {f"{s}.{n}": v for s, f in race.step.state.slots.items() if f for n, v in slots_of(race, s).items()}
         results.append(race.twin.values() | states)
     growth = max(np.abs(results[1][n] - v).max() / np.abs(v).max() for n, v in results[0].items()) / 1e-7
     assert growth < GROWTH

@@ -62,9 +62,15 @@ def groups(steps: int) -> list[list[data.Batch]]:
 
 def snapshot(step: Step) -> list[bytes]:
     network = step.network
-    arrays = [network.parameters.array, network.statistics.array, step.counters, step.sums, step.value]
-    arrays += [a for a in step.verdict if a is not None]
-    return [a.tobytes() for a in (*arrays, *(flat.array for flat in step.slots.values() if flat is not None))]
+    arrays = [
+        network.parameters.array,
+        network.statistics.array,
+        step.state.counters,
+        step.state.sums,
+        step.state.value,
+    ]
+    arrays += [a for a in step.state.verdict if a is not None]
+    return [a.tobytes() for a in (*arrays, *(flat.array for flat in step.state.slots.values() if flat is not None))]
 
 
 def test_replayed_training_is_eager_training_byte_for_byte() -> None:
@@ -86,7 +92,7 @@ def test_statistics_of_each_micro_batch_are_replayed_too() -> None:
         eager(group)
         replayed(group)
         assert snapshot(eager) == snapshot(replayed)
-    assert len(replayed.proposals) == 2
+    assert len(replayed.state.proposals) == 2
 
 
 def test_replay_by_blocks_gives_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,9 +131,9 @@ def test_another_setting_is_another_plan(change: str) -> None:
     for i in range(6):
         for step in (eager, replayed):
             if i == 3 and change == "clip_norm":
-                step.clip_norm = 0.1
+                step.state.clip_norm = 0.1
             if i == 3 and change == "optimizer":
-                step.optimizer = replace(step.optimizer, beta1=0.5)
+                step.state.optimizer = replace(step.state.optimizer, beta1=0.5)
             if i == 3 and change == "freeze":
                 step.network.freeze("statistics", "1")
             if i == 3 and change == "freeze parameters":
@@ -148,7 +154,7 @@ def test_what_is_frozen_again_keeps_nothing_of_the_time_between(kinds: tuple[Any
                 change(kind, names[kind])
             for _ in range(2):
                 step([batch(np.arange(40))])
-                exported = step.network.export(step.gradients, step.proposals[0])
+                exported = step.network.export(step.state.gradients, step.state.proposals[0])
                 assert exported["0.W"].any() != (frozen and "parameters" in kinds)
                 assert exported["1.running_count"].any() != (frozen and "statistics" in kinds)
         assert snapshot(eager) == snapshot(replayed)

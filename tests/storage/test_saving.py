@@ -103,7 +103,7 @@ def test_the_preprocessing_comes_back_with_its_labels_and_split(tmp_path):
 def test_the_averaged_weights_are_loaded_unless_the_raw_ones_are_asked_for(tmp_path):
     t = trained(net(), average=bn.Average(0.9))
     t.save(tmp_path)
-    averages = {name: a.tobytes() for name, a in t.network.export(*t.step.averaged).items()}
+    averages = {name: a.tobytes() for name, a in t.network.export(*t.step.state.averaged).items()}
     assert averages != network_bits(t.network)
     assert network_bits(bn.load(tmp_path)) == network_bits(bn.load(tmp_path, weights="average")) == averages
     assert network_bits(bn.load(tmp_path, weights="raw")) == network_bits(t.network)

@@ -11,7 +11,7 @@ from tests.training.support import Rows, blobs, net, network_bits, trainer
 
 
 def averages(t):
-    return t.network.export(*t.step.averaged)
+    return t.network.export(*t.step.state.averaged)
 
 
 def test_the_average_follows_every_step_by_its_decay():

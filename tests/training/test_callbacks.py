@@ -20,8 +20,8 @@ class Scores(Callback):
     def epoch_ends(self, trainer, record):
         record["valid_accuracy"] = self.values[record["epoch"]]
         self.bits.append(network_bits(trainer.network))
-        if trainer.step.averaged is not None:
-            self.averages.append([np.array(flat.array) for flat in trainer.step.averaged])
+        if trainer.step.state.averaged is not None:
+            self.averages.append([np.array(flat.array) for flat in trainer.step.state.averaged])
 
 
 def scored(values, *, epochs=None, options=None, **stopping):
@@ -152,7 +152,7 @@ def test_the_best_epoch_of_an_average_is_that_of_the_averaged_weights_which_are_
     """Validation looked at the averages; the best of them are what evaluation must see in the end."""
     t, scores, _ = scored([0.5, 0.9, 0.6, 0.7], patience=5, options={"average": bn.Average(0.8)})
     assert network_bits(t.network) == scores.bits[1]
-    for flat, best, last in zip(t.step.averaged, scores.averages[1], scores.averages[3], strict=True):
+    for flat, best, last in zip(t.step.state.averaged, scores.averages[1], scores.averages[3], strict=True):
         assert flat.array.tobytes() == best.tobytes() != last.tobytes()
 
 

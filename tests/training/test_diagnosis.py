@@ -140,6 +140,6 @@ def test_looking_changes_nothing(good):
     first_non_finite(step, good._replace(x=good.x * np.nan))
     assert bits(step) == before
     assert step.report() == report
-    gradients = step.gradients.array.copy()
+    gradients = step.state.gradients.array.copy()
     first_non_finite(step, good)
-    np.testing.assert_array_equal(step.gradients.array, gradients)
+    np.testing.assert_array_equal(step.state.gradients.array, gradients)

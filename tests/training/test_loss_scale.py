@@ -58,12 +58,12 @@ def test_a_planted_overflow_in_the_middle_is_one_skip_and_one_halving():
         good([BATCH])
         planted([BATCH])
         if t == 2:
-            planted.scaling.array[0] = 2.0**40
+            planted.state.scaling.array[0] = 2.0**40
             before = held(planted)
             planted([large])
             assert held(planted) == before
             assert planted.report().loss_scale == 2.0**39
-            planted.scaling.array[0] = 32.0
+            planted.state.scaling.array[0] = 32.0
     assert planted.report().skipped == 1
     assert good.report().skipped == 0
     assert network_bits(planted.network) == network_bits(good.network)

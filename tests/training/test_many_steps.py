@@ -10,6 +10,7 @@ from bnengine.data import ArraySource
 from bnengine.errors import InputError, TrainingFailed
 from bnengine.fused import offered
 from bnengine.training import Activations, Callback, Checkpointing, Trainer
+from bnengine.training.resident import Resident
 from tests.training.support import Notes, blobs, net
 
 
@@ -127,9 +128,11 @@ def test_steps_to_the_next_sample_lead_to_it(every):
 def test_more_steps_than_the_epoch_has_rows_for_are_refused():
     x, y = blobs(rows=20)
     step = Trainer(net(), progress="quiet").step
-    step.hold(ArraySource(x, y)).start(np.arange(20), [[slice(0, 8)], [slice(8, 16)], [slice(16, 20)]], 0)
-    with pytest.raises(InputError, match=r"3 steps over micro-batches of \(8,\) rows, but 20 rows of the epoch"):
-        step.next((8,), 3)
-    with pytest.raises(InputError, match=r"Step: 0 steps over"):
-        step.next((8,), 0)
-    assert step.next((8,), 2) == 1  # the one that is recorded
+    held = Resident(ArraySource(x, y), step.inputs)
+    held.start(np.arange(20), [[slice(0, 8)], [slice(8, 16)], [slice(16, 20)]])
+    with pytest.raises(InputError, match=r"^Step: 0 steps of an epoch of 3 steps, 0 of them done; ask for one or more"):
+        step.next(held, 0)
+    assert held.alike == 2
+    assert [step.next(held, 3) for _ in range(3)] == [1, 1, 1]  # the first and the last are recorded
+    with pytest.raises(InputError, match=r"^Step: 3 steps of an epoch of 3 steps, 3 of them done; "):
+        step.next(held, 3)

@@ -117,7 +117,7 @@ def test_a_step_that_runs_out_of_memory_says_so_and_leaves_the_network_as_it_was
 
 
 class _Full:
-    """A step whose every call finds no memory."""
+    """A step that never finds memory."""
 
     def __init__(self, step):
         self._step = step
@@ -125,10 +125,8 @@ class _Full:
     def __getattr__(self, name):
         return getattr(self._step, name)
 
-    def __call__(self, batches, _times=1):
-        raise MemoryError(f"Unable to allocate 1 GiB for {len(batches)} micro-batches")
-
-    next = __call__
+    def next(self, rows, _times=1):
+        raise MemoryError(f"Unable to allocate 1 GiB for {len(rows.sizes)} micro-batches")
 
 
 def test_what_a_batch_needs_grows_with_its_rows_and_widths_and_has_a_unit():

@@ -69,8 +69,8 @@ def test_everything_of_a_step_has_the_dtype_that_it_should(precision):
     assert held == {precision}
     weights = {str(a.dtype) for (_, name), a in step.inputs._held.items() if name == "weights"}
     assert weights == {"float32"}
-    flats = [flat.array for flat in step.slots.values() if flat is not None]
-    wide = [network.parameters.array, step.gradients.array, step.value, step.verdict.factor, *flats]
+    flats = [flat.array for flat in step.state.slots.values() if flat is not None]
+    wide = [network.parameters.array, step.state.gradients.array, step.state.value, step.state.verdict.factor, *flats]
     assert {str(a.dtype) for a in wide} == {"float32"}
     assert str(network.statistics.array.dtype) == "float64"
 

@@ -53,8 +53,8 @@ def test_data_held_by_the_backend_train_as_uploaded_batches_do(backend, task, we
     made = [trainer(backend, LOSSES[task], resident=held, **options) for held in (False, True)]
     for one in made:
         one.fit(given(task, weighted), epochs=3, batch_size=16)
-    assert made[0].step.resident is None
-    assert made[1].step.resident is not None
+    assert made[0].resident is None
+    assert made[1].resident is not None
     assert bits(made[0]) == bits(made[1])
     assert made[0].history[-1]["train_loss"] == made[1].history[-1]["train_loss"]
 
@@ -71,7 +71,7 @@ def test_raw_data_are_preprocessed_once_and_given_out_by_index():
     for one, source in zip(made, sources, strict=True):
         one.fit(source, epochs=2, batch_size=16)
     assert bits(made[0]) == bits(made[1])
-    np.testing.assert_array_equal(made[1].step.resident.arrays["samples"], chosen)
+    np.testing.assert_array_equal(made[1].resident.data["samples"], chosen)
 
 
 def test_a_training_stopped_within_an_epoch_goes_on_where_it_stood(tmp_path):
@@ -115,7 +115,7 @@ def test_batches_after_held_data_are_uploaded():
         trained.fit((x, y), epochs=1, batch_size=16)
         trained.keeps_data = "auto"
         trained.fit(lambda: [(x[:16], y[:16]), (x[16:40], y[16:40])], epochs=2, batch_size=16)
-    assert made.step.resident is None
+    assert made.resident is None
     assert bits(made) == bits(fresh)
 
 
@@ -133,15 +133,15 @@ def test_on_a_cpu_data_are_held_where_they_lie_or_not_at_all_unless_asked_for(mo
     made = trainer("numpy")
     made.fit((x, y), epochs=1, batch_size=16)
     native = offered("numpy", "replayer") is not None
-    assert (made.step.resident is not None) == native
-    assert not native or np.shares_memory(made.step.resident.arrays["x"], x)
+    assert (made.resident is not None) == native
+    assert not native or np.shares_memory(made.resident.data["x"], x)
     monkeypatch.setattr("bnengine.training.resident.offered", lambda *_: None)
     made = trainer("numpy")
     made.fit((x, y), epochs=1, batch_size=16)
-    assert made.step.resident is None
+    assert made.resident is None
     made = trainer("numpy", resident=True)
     made.fit((x, y), epochs=1, batch_size=16)
-    assert not np.shares_memory(made.step.resident.arrays["x"], x)
+    assert not np.shares_memory(made.resident.data["x"], x)
 
 
 def test_weights_of_a_step_that_sum_to_nothing_are_told_before_the_epoch_begins():
@@ -183,8 +183,8 @@ def test_raw_data_are_gathered_where_they_lie_with_the_bits_of_batches_that_were
         one.fit(source, epochs=2, batch_size=16)
     assert bits(made[0]) == bits(made[1])
     if offered("numpy", "replayer") is not None:
-        resident = made[1].step.resident
-        assert np.shares_memory(resident.arrays["x"], source.raw().x)
+        resident = made[1].resident
+        assert np.shares_memory(resident.data["x"], source.raw().x)
         assert {mode.how for mode in made[1].step.modes()} == {"one call"}
 
 
@@ -207,7 +207,7 @@ def test_data_in_another_order_are_taken_by_batches(change):
     for one in made:
         one.fit((change(x), y), epochs=2, batch_size=16)
     assert bits(made[0]) == bits(made[1])
-    assert made[1].step.resident is None
+    assert made[1].resident is None
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])

@@ -64,7 +64,7 @@ def test_each_successful_step_takes_the_next_rate_and_the_last_one_stays():
     for _ in range(5):
         before = np.asarray(values(step.network))
         step([TWO])
-        gradient = np.asarray([step.gradients[h].ravel()[0] for h in step.network.named_handles().values()])
+        gradient = np.asarray([step.state.gradients[h].ravel()[0] for h in step.network.named_handles().values()])
         moves.append((before - values(step.network)) / gradient)
     np.testing.assert_allclose(np.asarray(moves)[:, 0], [0.1, 0.0, 0.2, 0.2, 0.2], atol=1e-12)
 
@@ -120,7 +120,7 @@ def test_skips_in_a_row_can_be_forgotten():
     nan = TWO._replace(x=TWO.x * np.nan)
     for one in (nan, nan, TWO, nan):
         step([one])
-    step.forget_skips()
+    step.state.forget_skips()
     assert step.report()[3:7] == (1, 3, 0, 0)
     step([nan])
     assert step.report()[3:7] == (1, 4, 1, 1)
@@ -320,7 +320,7 @@ def test_totals_are_means_over_the_successful_steps_of_an_epoch():
     loss, accuracy, rows = step.totals()
     assert (accuracy, rows) == (4 / 5, 5)
     assert loss == pytest.approx((4 * right + wrong) / 5, rel=1e-14)
-    step.start_epoch()
+    step.state.start_epoch()
     assert step.totals().rows == 0
     step([batch(x[2:], np.asarray([1]))])
     assert step.totals() == (pytest.approx(wrong, rel=1e-14), 0.0, 1)
@@ -349,7 +349,7 @@ def test_frozen_parameters_keep_their_bits_and_their_state():
     after = {name: array.tobytes() for name, array in {**step.state_dict(), **step.network.state_dict()}.items()}
     same = {name for name in after if after[name] == before[name]}
     assert same == {"0.W", "optimizer.m.0.W", "optimizer.v.0.W"}
-    assert step.report().norm == pytest.approx(abs(float(step.gradients.array[8])), rel=1e-15)  # that of b alone
+    assert step.report().norm == pytest.approx(abs(float(step.state.gradients.array[8])), rel=1e-15)  # that of b alone
 
 
 def test_where_the_width_of_the_output_is_unknown_one_is_taken():
@@ -363,7 +363,7 @@ def test_binary_targets_train_too(rng):
     y = (x[:, :1] > 0).astype(float)
     step = step_of(Sequential(Dense(3, 1), backend="numpy"), Adam(), BinaryCrossEntropy(), rate=0.3)
     for _ in range(30):
-        step.start_epoch()
+        step.state.start_epoch()
         step([batch(x, y)])
     assert step.totals().accuracy > 0.9
 

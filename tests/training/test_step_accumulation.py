@@ -37,7 +37,7 @@ def test_without_batch_norm_the_gradients_are_those_of_the_large_batch(rng, ends
     steps = [step_of(flat_network(outputs), loss=loss) for _ in range(2)]
     steps[0]([whole])
     steps[1](cut(whole, *ends))
-    large, small = (step.gradients.array for step in steps)
+    large, small = (step.state.gradients.array for step in steps)
     np.testing.assert_allclose(small, large, rtol=0, atol=1e-14)
     assert np.abs(large).max() > 1e-3
     reports = [step.report() for step in steps]
@@ -55,7 +55,7 @@ def test_merged_statistics_are_those_of_all_rows_of_the_step(rng, ends, decay):
     for network, micros in zip(networks, ([whole], cut(whole, *ends)), strict=True):
         step = step_of(network, rate=0.0)
         step(micros)
-        np.testing.assert_allclose(step.proposals[0].array[:, :3], statistics_of(whole.x), rtol=1e-13)
+        np.testing.assert_allclose(step.state.proposals[0].array[:, :3], statistics_of(whole.x), rtol=1e-13)
     np.testing.assert_allclose(running(networks[1]), running(networks[0]), rtol=1e-13)
 
 
@@ -68,11 +68,11 @@ def test_each_micro_batch_is_normalised_by_its_own_moments(rng):
     for micro in cut(whole, 5):
         apart = step_of(only(BatchNorm(3)))
         apart([micro])
-        expected = expected + apart.gradients.array * len(micro.x) / 12
-    np.testing.assert_allclose(step.gradients.array, expected, rtol=0, atol=1e-14)
+        expected = expected + apart.state.gradients.array * len(micro.x) / 12
+    np.testing.assert_allclose(step.state.gradients.array, expected, rtol=0, atol=1e-14)
     large = step_of(only(BatchNorm(3)))
     large([whole])
-    assert np.abs(step.gradients.array - large.gradients.array).max() > 1e-3
+    assert np.abs(step.state.gradients.array - large.state.gradients.array).max() > 1e-3
 
 
 def test_statistics_per_micro_batch_are_one_update_after_the_other():
@@ -110,7 +110,7 @@ def test_per_micro_batch_a_shorter_group_after_a_longer_one_commits_only_its_own
         count, mean, var = statistics_of(micro.x)
         expected = np.stack([expected[0] + count, 0.5 * expected[1] + 0.5 * mean, 0.5 * expected[2] + 0.5 * var * 2])
     np.testing.assert_allclose(running(network), expected, rtol=1e-13)
-    assert len(step.proposals) == 3  # the same buffers again
+    assert len(step.state.proposals) == 3  # the same buffers again
     step([long])
     count, mean, var = statistics_of(long.x)
     expected = np.stack([expected[0] + 9, 0.5 * expected[1] + 0.5 * mean, 0.5 * expected[2] + 0.5 * var * 9 / 8])
@@ -136,7 +136,7 @@ def test_nothing_of_one_step_reaches_the_next(rng):
     steps[0](cut(first, 2, 4, 6))
     for step in steps:
         step([second])
-    np.testing.assert_array_equal(steps[0].gradients.array, steps[1].gradients.array)
+    np.testing.assert_array_equal(steps[0].state.gradients.array, steps[1].state.gradients.array)
     assert steps[0].report().loss == steps[1].report().loss
 
 

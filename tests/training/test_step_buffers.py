@@ -15,11 +15,17 @@ def test_sums_over_an_epoch_are_float64_and_counters_int64_whatever_the_networks
     step = step_of(network, Adam())
     step([batch(np.asarray([[1.0, 2.0], [3.0, 5.0]]), np.asarray([[1.0], [2.0]]))])
     read = backend.to_numpy
-    wide = (step.sums, step.hits, step.verdict.norm, network.statistics.array)
+    wide = (step.state.sums, step.state.hits, step.state.verdict.norm, network.statistics.array)
     assert {read(a).dtype for a in wide} == {np.dtype("float64")}
-    assert read(step.counters).dtype == np.int64
-    own = [step.value, step.verdict.factor, step.table.array, step.gradients.array, network.parameters.array]
-    own += [flat.array for flat in step.slots.values() if flat is not None]
+    assert read(step.state.counters).dtype == np.int64
+    own = [
+        step.state.value,
+        step.state.verdict.factor,
+        step.state.table.array,
+        step.state.gradients.array,
+        network.parameters.array,
+    ]
+    own += [flat.array for flat in step.state.slots.values() if flat is not None]
     assert {read(a).dtype for a in own} == {np.dtype(dtype)}
 
 
@@ -28,7 +34,7 @@ def test_merged_statistics_need_one_buffer_for_any_number_of_micro_batches(stati
     step = step_of(Sequential(BatchNorm(1), backend="numpy"), statistics=statistics)
     for _ in range(2):
         step([batch(np.asarray([[1.0], [2.0]]), np.zeros((2, 1))) for _ in range(3)])
-    assert len(step.proposals) == buffers
+    assert len(step.state.proposals) == buffers
 
 
 @pytest.mark.parametrize("statistics", ["merged", "per_micro_batch"])

@@ -162,7 +162,7 @@ def test_the_padding_of_the_buffers_stays_zero_through_good_and_bad_steps(rng):
     for _ in range(10):
         step([good])
         step([poisoned(good, "x", np.nan)])
-    flats = [step.network.parameters, *(f for f in step.slots.values() if f is not None), step.averaged[0]]
+    flats = [step.network.parameters, *(f for f in step.state.slots.values() if f is not None), step.state.averaged[0]]
     for flat in flats:
         inside = np.zeros(flat.array.shape, bool)
         for a, b in flat.ranges(flat):
@@ -186,13 +186,13 @@ def test_the_average_follows_weights_and_statistics_after_each_successful_step(r
                 0.75 * a + 0.25 * b.array
                 for a, b in zip(expected, (network.parameters, network.statistics), strict=True)
             ]
-    for flat, array in zip(step.averaged, expected, strict=True):
+    for flat, array in zip(step.state.averaged, expected, strict=True):
         np.testing.assert_allclose(flat.array, array, rtol=1e-14)
-    assert (step.averaged[0].array != network.parameters.array).any()
+    assert (step.state.averaged[0].array != network.parameters.array).any()
 
 
 def test_without_an_average_there_is_none():
-    assert step_of(Sequential(Dense(1, 1), backend="numpy")).averaged is None
+    assert step_of(Sequential(Dense(1, 1), backend="numpy")).state.averaged is None
 
 
 def test_the_average_begins_where_the_network_stands_and_is_a_copy(rng):
@@ -201,9 +201,9 @@ def test_the_average_begins_where_the_network_stands_and_is_a_copy(rng):
     step_of(network)([given])
     step = step_of(network, average=Average(0.5))
     before = running(network)
-    np.testing.assert_array_equal(step.averaged[1].array[:, :3], before)
+    np.testing.assert_array_equal(step.state.averaged[1].array[:, :3], before)
     step([given])
-    np.testing.assert_allclose(step.averaged[1].array[:, :3], (before + running(network)) / 2, rtol=1e-15)
+    np.testing.assert_allclose(step.state.averaged[1].array[:, :3], (before + running(network)) / 2, rtol=1e-15)
 
 
 def test_a_non_finite_parameter_is_never_hidden():

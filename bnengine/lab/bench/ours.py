@@ -14,6 +14,7 @@ from ...losses import SoftmaxCrossEntropy
 from ...network.precision import PrecisionName
 from ...optim.optimizers import Adam
 from ...training.replaying import Graph
+from ...training.resident import Resident
 from ...training.step import Step
 from .machine import Machine, Mode
 from .workloads import LEARNING_RATE, Data, Workload
@@ -46,8 +47,7 @@ class Ours:
         graph: Graph = mode == "graph" or (False if machine.on_gpu else "auto")  # on a CPU a replay is one native call
         self.step = Step(self.network, Adam(), SoftmaxCrossEntropy(), replay=mode != "eager", graph=graph)
         gathers = machine.on_gpu or mode == "replayed"
-        self.resident = self.step.hold(ArraySource(data.x, data.y)) if gathers else None
-        self._sizes = (workload.batch,)
+        self.resident = Resident(ArraySource(data.x, data.y), self.step.inputs) if gathers else None
         self.groups = [[rows] for rows in groups(workload.rows, workload.batch)]
         self.weights, self.state = self.network.state_dict(), self.step.state_dict()
         self.start()
@@ -78,8 +78,8 @@ class Ours:
                 self.step([Batch(self.data.x[rows], self.data.y[rows], None, rows)])
             else:
                 if i == 0:
-                    self.resident.start(self._order(epoch), self.groups, 0)
-                done = self.step.next(self._sizes, min(end - self.at, self.workload.batches - i) if self.at_once else 1)
+                    self.resident.start(self._order(epoch), self.groups)
+                done = self.step.next(self.resident, end - self.at if self.at_once else 1)
             self.at += done
 
     def _order(self, epoch: int) -> Array:

@@ -17,6 +17,7 @@ from ...network.sequential import Sequential
 from ...optim.optimizers import Optimizer
 from ...optim.schedules import Schedule, get_schedule
 from ...runtime.memory import Fresh
+from ...training.resident import Resident
 from ...training.step import Step
 
 Norm = Literal["batch", "normalise", "none"]
@@ -67,7 +68,7 @@ class Training:
         self.network, self.batch, self.seed = network, batch, seed
         self.step, self.schedule = Step(network, optimizer, SoftmaxCrossEntropy()), get_schedule(rate)
         self.source = ArraySource(np.asarray(x, network.dtype), y, dtype=network.dtype)
-        self.resident = self.step.hold(self.source)
+        self.resident = Resident(self.source, self.step.inputs)
         self.done = 0
         self._parts = [[rows] for rows in groups(self.source.rows, batch, last="drop")]
 
@@ -82,10 +83,10 @@ class Training:
             at = self.done % len(self._parts)
             if at == 0:
                 shuffled = order(self.source.rows, seed=self.seed, epoch=self.done // len(self._parts))
-                self.resident.start(shuffled, self._parts, 0)
+                self.resident.start(shuffled, self._parts)
                 rates = self.schedule.for_steps(self.done, len(self._parts))
                 self.step.schedule(rates)
-            self.step.next((self.batch,))
+            self.step.next(self.resident)
             self.done += 1
         return self
 

@@ -111,10 +111,10 @@ def start_of(leader: Step, dtype: str) -> State:
 def made(step: Step) -> dict[str, Array]:
     """Loss, gradients (without a loss scale) and proposals of the last step, as NumPy arrays by name."""
     network, fetch = step.network, step.backend.to_numpy
-    scale = (step.scaling.read() or (1.0,))[0]
-    found = {"loss": fetch(step.value, copy=True)}
-    for i, proposal in enumerate(step.proposals):
-        for name, array in network.export(step.gradients, proposal).items():
+    scale = (step.state.scaling.read() or (1.0,))[0]
+    found = {"loss": fetch(step.state.value, copy=True)}
+    for i, proposal in enumerate(step.state.proposals):
+        for name, array in network.export(step.state.gradients, proposal).items():
             if ".running_" in name:
                 found[f"proposal {i + 1} of {name.replace('running_', '')}"] = array
             else:
@@ -188,8 +188,12 @@ def _verify_one(
 def _buffers(step: Step) -> dict[str, Any]:
     """The buffers that an update reads and writes, as NumPy arrays in float64."""
     fetch, network = step.backend.to_numpy, step.network
-    slots = {name: None if flat is None else fetch(flat.array, copy=True) for name, flat in step.slots.items()}
-    held = {"parameters": network.parameters.array, "statistics": network.statistics.array, "counters": step.counters}
+    slots = {name: None if flat is None else fetch(flat.array, copy=True) for name, flat in step.state.slots.items()}
+    held = {
+        "parameters": network.parameters.array,
+        "statistics": network.statistics.array,
+        "counters": step.state.counters,
+    }
     found = {name: fetch(array, copy=True) for name, array in held.items()}
     slots |= {} if network.shadow is None else {"shadow": fetch(network.shadow.array, copy=True)}
     return {name: wide(a) for name, a in (found | {f"slot {k}": a for k, a in slots.items()}).items()}
@@ -206,21 +210,30 @@ def _verify_update(
     def compare(name: str, got: Array, expected: Array, bound: Array) -> None:
         ledger.compare(f"{training.label}: {name}", case, variant.label, FOLLOWED, got, expected, bound)
 
-    network, optimizer, u, after = step.network, step.optimizer, variant.unit, _buffers(step)
-    value, gradients = read(step.value), read(step.gradients.array)
-    used = step.proposed.shape[0] if step.statistics == "per_micro_batch" else 1
-    proposed = read(step.proposed)[:used]
-    verdict = {name: read(array) for name, array in step.verdict._asdict().items() if array is not None}
-    options: dict[str, Any] = {"clip": step.clip_norm}
-    given = value, gradients, proposed, *(read(a) for a in step.scaling.memory())  # a scale that stays
+    network, optimizer, u, after = step.network, step.state.optimizer, variant.unit, _buffers(step)
+    value, gradients = read(step.state.value), read(step.state.gradients.array)
+    used = step.state.proposed.shape[0] if step.state.statistics == "per_micro_batch" else 1
+    proposed = read(step.state.proposed)[:used]
+    verdict = {name: read(array) for name, array in step.state.verdict._asdict().items() if array is not None}
+    options: dict[str, Any] = {"clip": step.state.clip_norm}
+    given = value, gradients, proposed, *(read(a) for a in step.state.scaling.memory())  # a scale that stays
     judged = judge.reference(*given, **options)
     allowed = bound_of(judge, u, given, options, judged)
     for name in verdict:
         compare(f"verdict {name}", verdict[name], getattr(judged, name), allowed[name])
-    slots = [before[f"slot {name}"] for name in step.slots]
+    slots = [before[f"slot {name}"] for name in step.state.slots]
     ok, factor = verdict["ok"], verdict["factor"]
     shadow = () if network.shadow is None else (before["slot shadow"],)
-    args = (before["parameters"], gradients, *slots, read(step.table.array), before["counters"], ok, factor, *shadow)
+    args = (
+        before["parameters"],
+        gradients,
+        *slots,
+        read(step.state.table.array),
+        before["counters"],
+        ok,
+        factor,
+        *shadow,
+    )
     frozen = network.parameters.ranges(h for h in network.parameters if isinstance(h, Parameter) and h.frozen)
     options = {"border": network.border, "frozen": frozen, **optimizer.options()}
     with np.errstate(all="ignore"):

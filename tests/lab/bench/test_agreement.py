@@ -110,11 +110,11 @@ def test_other_moments_of_adam_do_not_agree(ours, known):
     base, allowed = known
     ours.start()
     try:
-        ours.step.optimizer = Adam(beta2=0.99)
+        ours.step.state.optimizer = Adam(beta2=0.99)
         ours.step.schedule([LEARNING_RATE] * 20)
         assert compare(base, losses_from_here(ours), allowed).void is not None
     finally:
-        ours.step.optimizer = Adam()
+        ours.step.state.optimizer = Adam()
 
 
 def test_another_eps_of_batch_normalisation_does_not_agree(ours, known):
