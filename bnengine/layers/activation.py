@@ -55,12 +55,15 @@ class Activation(Layer):
         return y, pullback
 
 
+_NONE: dict[str, Any] = {"activation": "identity", "slope": slope_of("identity")}
+
+
 def applied(here: Placed) -> dict[str, Any]:
     """The activation that a layer's op applies at this place: the arguments that say so."""
     after = None if here.after is None else here.after.layer
     if isinstance(after, Activation):
         return {"activation": after.kind, "slope": after.slope}
-    return {"activation": "identity", "slope": slope_of("identity")}
+    return _NONE.copy()
 
 
 def applies_none(here: Placed) -> bool:

@@ -1,7 +1,7 @@
 """What every layer is: parameters, the ops it calls, a forward that returns the way back."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
 from typing import Any, ClassVar, Protocol, TypeVar, cast
 from weakref import WeakSet
@@ -45,6 +45,12 @@ class Pass:
         """Run an op in the memory of this pass: `y = run(ops.affine, x, W, b)`."""
         return op(*args, memory=self.memory, **options)
 
+    def moved(self, here: "Placed") -> "Pass":
+        """The same pass at a layer's place; `dataclasses.replace` would take longer than a small op."""
+        run = object.__new__(Pass)
+        vars(run).update(vars(self), here=here)
+        return run
+
     def at(self, layer: "Layer") -> "Placed":
         """The place of a layer that runs now; one that another layer calls itself has none."""
         here = self.here
@@ -71,6 +77,9 @@ class Layer:
             )
         elif name in self.settable:
             self._set(name, value)
+        elif not hasattr(self, name) and vars(type(self)).keys() & {"settable", "fixed"}:
+            known = f"What can be set: {', '.join(sorted(self.settable)) or 'nothing'}"
+            raise InputError(f"{self.name}: there is no attribute {name}, got {value!r}. {known}.")
         else:
             super().__setattr__(name, value)
             self._count()
@@ -173,11 +182,11 @@ class Placed:
 
     def forward(self, x: Array, run: Pass) -> tuple[Array, Pullback]:
         """(output, pullback) of the layer, and of what it computes along with it."""
-        return self.layer.forward(x, replace(run, here=self))
+        return self.layer.forward(x, run.moved(self))
 
     def forward_added(self, x: Array, add: Array | None, run: Pass) -> tuple[Array, Callable[..., tuple[Array, Array]]]:
         """As `forward`, of a layer that adds `add` in its op; the pullback returns the gradients of both."""
-        return cast(Any, self.layer).forward_added(x, add, replace(run, here=self))  # type: ignore[no-any-return]
+        return cast(Any, self.layer).forward_added(x, add, run.moved(self))  # type: ignore[no-any-return]
 
 
 def positive(owner: str, **sizes: int) -> None:

@@ -6,7 +6,7 @@ from weakref import WeakSet
 
 from ..errors import InputError
 from ..registry import Registry
-from ..runtime.flat import Changes, Handle, Statistics
+from ..runtime.flat import Changes, Handle
 from .activation import Activation
 from .base import Layer, Placed, fuse
 from .dense import Dense
@@ -107,8 +107,9 @@ class Fusion(Changes):
     @property
     def placed(self) -> tuple[Placed, ...]:
         """The layers at their places, fused with their neighbors."""
-        if self._seen != self.count:
-            self._seen, self._placed = self.count, fuse(self.layers)
+        if self._seen != (count := self.count):
+            self._placed = fuse(self.layers)
+            self._seen = count
         return self._placed
 
     @property
@@ -122,7 +123,6 @@ class Fusion(Changes):
         return names and f"decides whether the network has {names}, which is fixed once it is built"
 
     def attach(self) -> None:
-        """Count from now on what is set on the layers and their statistics."""
-        statistics = [handle for handle in self.handles.values() if isinstance(handle, Statistics)]
-        for one in [*(layer for _, layer in walk(self.layers)), *statistics]:
+        """Count from now on what is set on the layers and their handles."""
+        for one in (*(layer for _, layer in walk(self.layers)), *self.handles.values()):
             vars(one).setdefault("changes", WeakSet()).add(self)

@@ -89,7 +89,6 @@ class Sequential(Named):
         self.inputs, self.outputs = widths(layers, None, label=True)
         self.cancelled = self.changes.cancelled
         self._names = {name: h for name, h in self.changes.handles.items() if name not in self.cancelled}
-        self.freezes = self._freezes()
         native = self.backend.name == "numpy" and self.storage == dtype
         self.passes, self._changes = Passes() if native else None, self.changes.count
         self._usual = np.dtype(dtype) if native else None
@@ -160,10 +159,10 @@ class Sequential(Named):
 
         The arrays stay where they are, so that recorded steps read them.
         """
-        if self._rules_seen != self.changes.count:
-            self._rules_seen = self.changes.count
+        if self._rules_seen != (count := self.changes.count):
             for array, new in zip(self._rules, self._commit_rules(), strict=True):
                 array[...] = new
+            self._rules_seen = count
         return self._rules
 
     def _commit_rules(self) -> tuple[Array, Array]:

@@ -8,6 +8,7 @@ import numpy as np
 from .._typing import Array
 from ..arrays.backend import Backend
 from ..errors import InputError
+from ..layers import Fusion
 from ..runtime.flat import Flat, Handle, Parameter, Statistics
 
 Freezable = Literal["statistics", "affine", "normalization", "parameters"]
@@ -19,7 +20,7 @@ class Named:
     backend: Backend
     parameters: Flat
     statistics: Flat
-    freezes: tuple[tuple[bool, bool], ...]
+    changes: Fusion
     _names: dict[str, Handle]
     _collected: bool  # whether every layer has statistics to evaluate by
 
@@ -119,13 +120,15 @@ class Named:
                 handle.normalises = frozen
             else:
                 handle.frozen = frozen
-        self.freezes = self._freezes()
 
-    def _freezes(self) -> tuple[tuple[bool, bool], ...]:
-        """Of each handle whether it is frozen, and whether its running statistics normalise: another object after
-        each change.
-        """
-        return tuple((h.frozen, getattr(h, "normalises", False)) for h in self._names.values())
+    @property
+    def freezes(self) -> tuple[tuple[bool, bool], ...]:
+        """Of each handle whether it is frozen, and whether its running statistics normalize."""
+        found = self.changes.freezes
+        if found is None:
+            found = tuple((h.frozen, getattr(h, "normalises", False)) for h in self._names.values())
+            self.changes.freezes = found
+        return found
 
     def frozen(self) -> dict[str, list[str]]:
         """What is frozen now: names of parameters and of statistics, by kind."""

@@ -18,13 +18,38 @@ class Changes:
     """Counts what is set on a network's layers: a changed count invalidates recorded steps."""
 
     count = 0
+    freezes: tuple[tuple[bool, bool], ...] | None = None  # what is frozen, None after a change
 
     def conflict(self) -> str:
         """What the layers, as they are set now, no longer agree with; "" for nothing."""
         return ""
 
 
-class Parameter:
+class _Handle:
+    """What handles have in common: an attribute that is set takes effect at the next step, or raises."""
+
+    changes: "WeakSet[Changes] | None" = None  # those of its network
+    fixed = frozenset({"shape", "value", "operand", "decays"})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        owner = type(self).__name__
+        if name == "decay":
+            check_decay(owner, value)
+        if self.changes and name in self.fixed:
+            cure = "Set it before the network is built" if name in ("shape", "decays") else f"Write into {name}[...]"
+            raise InputError(f"{owner}: {name} is fixed in a network, got {value!r}. {cure}.")
+        super().__setattr__(name, value)
+        for changes in self.changes or ():
+            if name in ("frozen", "normalises"):
+                changes.freezes = None
+            else:
+                changes.count += 1
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k != "changes"}  # a copy is in no network
+
+
+class Parameter(_Handle):
     """A handle to one trained array: its shape and how it is drawn (None: zeros); a network's buffer holds it."""
 
     leading: tuple[int, ...] = ()
@@ -36,49 +61,16 @@ class Parameter:
         self.operand: Array = None  # what products take: the value, or its shadow where activations have 16 bits
 
 
-class Statistics:
-    """A handle to the running (count, mean, var) of `channels` columns, float64, and to how a commit changes them.
-
-    `decay` and `unbiased` may be set at any time; the next step commits by them.
-    """
+class Statistics(_Handle):
+    """A handle to the running (count, mean, var) of `channels` columns, float64, and to how a commit changes them."""
 
     leading: tuple[int, ...] = (3,)
-    changes: "WeakSet[Changes] | None" = None  # those of its network
 
     def __init__(self, channels: int, *, decay: float | None, unbiased: bool) -> None:
-        check_decay("Statistics", decay)
-        self.shape, self._decay, self._unbiased = (channels,), decay, unbiased
+        self.shape, self.decay, self.unbiased = (channels,), decay, unbiased
         self.frozen = False  # proposals stay empty
         self.normalises = False  # training normalises by the running statistics too
         self.value: Array = None
-
-    @property
-    def decay(self) -> float | None:
-        """The share of the old value that a commit keeps, None to merge exactly."""
-        return self._decay
-
-    @decay.setter
-    def decay(self, decay: float | None) -> None:
-        check_decay("Statistics", decay)
-        self._decay = decay
-        self._count()
-
-    @property
-    def unbiased(self) -> bool:
-        """Whether the running variance takes the unbiased variance of a batch."""
-        return self._unbiased
-
-    @unbiased.setter
-    def unbiased(self, unbiased: bool) -> None:
-        self._unbiased = unbiased
-        self._count()
-
-    def _count(self) -> None:
-        for changes in self.changes or ():
-            changes.count += 1
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items() if k != "changes"}  # a copy is in no network
 
 
 Handle = Parameter | Statistics

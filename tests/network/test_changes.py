@@ -228,6 +228,68 @@ def test_what_the_constructor_refuses_is_refused_later(place: str, name: str, va
     assert getattr(layer, name) == before
 
 
+@pytest.mark.parametrize(
+    ("place", "name", "text"),
+    [("1", "epsilon", "decay, eps, one_value, variance"), ("0", "activation", "nothing"), ("3", "p", "rate")],
+)
+def test_an_attribute_that_a_layer_does_not_have_is_refused(place: str, name: str, text: str) -> None:
+    network = made()
+    layer = dict(walk(network.layers))[place]
+    with pytest.raises(InputError, match=rf", layer {place}: there is no attribute {name}, .*What can be set: {text}"):
+        setattr(layer, name, 0.5)
+    assert not hasattr(layer, name)
+
+
+def test_a_layer_of_ones_own_may_have_more_attributes() -> None:
+    class Counting(BatchNorm):
+        def forward(self, x: Any, run: Any) -> Any:
+            self.calls = getattr(self, "calls", 0) + 1
+            return super().forward(x, run)
+
+    layer = Counting(5)
+    network = Sequential(layer, Activation("relu"), Dense(5, 2), backend="numpy")
+    for _ in range(3):
+        network.forward(data("float32", 0).x, training=True)
+    assert layer.calls == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"), [("shape", "Set it before"), ("decays", "Set it before"), ("value", r"Write into value\[")]
+)
+def test_what_the_buffers_are_laid_out_by_is_fixed(name: str, cure: str) -> None:
+    network = made()
+    handle = network.named_handles()["1.gamma"]
+    before = getattr(handle, name)
+    with pytest.raises(InputError, match=rf"^Parameter: {name} is fixed in a network, got None\. {cure}"):
+        setattr(handle, name, None)
+    assert getattr(handle, name) is before
+
+
+@pytest.mark.parametrize(
+    ("name", "attribute", "freeze"),
+    [
+        ("1.gamma", "frozen", ("parameters", "1.gamma")),
+        ("1.statistics", "frozen", ("statistics", "1")),
+        ("1.statistics", "normalises", ("normalization", "1")),
+    ],
+)
+def test_a_handle_that_is_frozen_by_hand_is_frozen_from_the_next_step_on(
+    name: str, attribute: str, freeze: tuple[Any, str]
+) -> None:
+    steps = [step_of(made()) for _ in range(2)]
+    for i in range(9):
+        if i == 3:
+            setattr(steps[0].network.named_handles()[name], attribute, True)
+            steps[1].network.freeze(*freeze)
+        if i == 6:
+            setattr(steps[0].network.named_handles()[name], attribute, False)
+            steps[1].network.thaw(*freeze)
+        for step in steps:
+            step([data("float32", i)])
+        assert bits(steps[0]) == bits(steps[1])
+    assert len(steps[0].plans) == 2
+
+
 def test_the_statistics_refuse_a_decay_outside_0_to_1() -> None:
     norm = BatchNorm(4)
     with pytest.raises(InputError, match=r"^Statistics: decay 2 is not in \[0, 1\)"):
