@@ -10,6 +10,7 @@ import numpy as np
 
 from .._typing import Array, DType
 from ..errors import InputError
+from ..ops.gather import Gathered
 from ..runtime.memory import Outputs
 
 DOUBLE = 8  # bytes
@@ -102,6 +103,21 @@ def destination(
         layout = f"{array.dtype} with strides {tuple(array.strides)}"
         raise InputError(f"the destination of {field!r} is {layout}; {kernels} {dtype} arrays")
     return array
+
+
+def gathered(
+    to: Outputs, output: Callable[..., Array], given: Mapping[str, Array | None], normalisers: Array, rows: int,
+    like: Array, dtype: DType,
+) -> Gathered:  # fmt: skip
+    """Where the rows of a micro-batch go: those of x in `dtype`, the others in their own."""
+    if given["weights"] is None:
+        absent(to, "weights")
+    kinds = {field: None if a is None else a.dtype for field, a in given.items()} | {"x": dtype}
+    taken = {
+        field: None if a is None else output(to, field, (rows, *a.shape[1:]), kinds[field], a)
+        for field, a in given.items()
+    }
+    return Gathered(**taken, normaliser=output(to, "normaliser", (1,), normalisers.dtype, like))
 
 
 def absent(to: Outputs, *fields: str) -> None:

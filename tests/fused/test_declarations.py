@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from bnengine.fused.cuda import _launch, batch_norm, dense, dropout, gather, loss, pointwise
+from bnengine.fused.cuda import _launch, batch_norm, dense, dropout, gather, loss, pointwise, update
 from tests.support import ROOT
 
-MODULES = (_launch, batch_norm, dense, dropout, gather, loss, pointwise)
+MODULES = (_launch, batch_norm, dense, dropout, gather, loss, pointwise, update)
 KERNELS = [
     found for module in MODULES for found in vars(module).values() if isinstance(found, _launch.Kernel)
 ]  # fmt: skip

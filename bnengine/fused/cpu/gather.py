@@ -9,7 +9,7 @@ from ... import ops
 from ..._typing import Array
 from ...ops.gather import Gathered
 from ...runtime.memory import Outputs
-from .._launch import absent
+from .._launch import gathered
 from ._launch import APART, Kernel, cut_rows, output, ready, version
 
 BYTES = ("bytes_x", "bytes_target", "bytes_weights", "bytes_normaliser", "bytes_between")
@@ -37,13 +37,8 @@ def gather(
     samples, order, cursor = (ready(to, a, np.int64) for a in (samples, order, cursor))
     target = ready(to, target, np.int64 if classes else x.dtype)
     weights, normalisers = ready(to, weights, x.dtype), ready(to, normalisers, x.dtype)
-    if weights is None:
-        absent(to, "weights")
     given = {"x": x, "target": target, "weights": weights, "samples": samples}
-    taken = {
-        field: None if a is None else output(to, field, (rows, *a.shape[1:]), a.dtype, a) for field, a in given.items()
-    }
-    out = Gathered(**taken, normaliser=output(to, "normaliser", (1,), normalisers.dtype, x))
+    out = gathered(to, output, given, normalisers, rows, x, x.dtype)
     rows_of = [0 if a is None else prod(a.shape[1:]) * a.itemsize for a in (x, target, weights)]
     along = cut_rows(rows, max(1, sum(rows_of)), APART)
     of_data = {"normalisers": normalisers, "order": order, "cursor": cursor}

@@ -8,7 +8,7 @@ from ... import ops
 from ..._typing import Array
 from ...ops.gather import Gathered
 from ...runtime.memory import Outputs
-from .._launch import absent
+from .._launch import gathered
 from ._launch import APART, TYPES, Kernel, cut_rows, output, ready, version
 from .gather import BYTES, DATA, GATHERED, into
 
@@ -28,15 +28,8 @@ def gather_raw(
     samples, order, cursor = (ready(to, a, np.int64) for a in (samples, order, cursor))
     mean, inv_scale = ready(to, mean, np.float64), ready(to, inv_scale, np.float64)
     target, weights = ready(to, target, np.int64 if classes else dtype), ready(to, weights, dtype)
-    if weights is None:
-        absent(to, "weights")
     given = {"x": x, "target": target, "weights": weights, "samples": samples}
-    kinds = {"x": dtype, "target": target.dtype, "weights": dtype, "samples": samples.dtype}
-    taken = {
-        field: None if a is None else output(to, field, (rows, *a.shape[1:]), kinds[field], a)
-        for field, a in given.items()
-    }
-    out = Gathered(**taken, normaliser=output(to, "normaliser", (1,), dtype, normalisers))
+    out = gathered(to, output, given, normalisers, rows, normalisers, dtype)
     rows_of = [0 if a is None else prod(a.shape[1:]) * a.itemsize for a in (x, target, weights)]
     raw = "u1" if x.dtype == np.bool_ else x.dtype.str[1:]
     along = cut_rows(rows, max(1, out.x[0].nbytes), APART)

@@ -8,7 +8,7 @@ from ... import ops
 from ..._typing import Array
 from ...ops.gather import Gathered
 from ...runtime.memory import Outputs
-from .._launch import absent
+from .._launch import gathered
 from ._launch import INDEX, Kernel, arithmetic, flat_grid, output, ready, vector_of, version
 from ._launch import storage as storage_of
 
@@ -28,13 +28,8 @@ def gather(
     x, samples, order, cursor = ready(to, x), *(ready(to, a, np.int64) for a in (samples, order, cursor))
     target = ready(to, target, np.int64 if classes else arithmetic(x))
     weights, normalisers = ready(to, weights, arithmetic(x)), ready(to, normalisers, arithmetic(x))
-    if weights is None:
-        absent(to, "weights")
     given = {"x": x, "target": target, "weights": weights, "samples": samples}
-    taken = {
-        field: None if a is None else output(to, field, (rows, *a.shape[1:]), a.dtype, a) for field, a in given.items()
-    }
-    out = Gathered(**taken, normaliser=output(to, "normaliser", (1,), normalisers.dtype, x))
+    out = gathered(to, output, given, normalisers, rows, x, x.dtype)
     features, targets, weighed = (1 if a is None else prod(a.shape[1:]) for a in (x, target, weights))
     vector = vector_of(x, features, x, out.x)
     kind = INDEX if classes else storage_of(target)

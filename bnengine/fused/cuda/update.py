@@ -14,10 +14,15 @@ from ...runtime.op import Launcher, Op
 from .._launch import absent, copied
 from .._update import of_rules
 from . import _load
-from ._launch import FULL, arrivals, flags, flat_grid, indices, kernel, output, ready, reals, vector_of, version
+from ._launch import FULL, Kernel, arrivals, flags, flat_grid, indices, kernel, output, ready, reals, vector_of, version
 from ._launch import storage as storage_of
 
 FILE = "update.cu"
+AVERAGE = Kernel(
+    "average", file=FILE, whole="ok", reads="averaged values", writes="out", integers="size", reals="decay"
+)
+ADVANCE = Kernel("advance", file=FILE, reads="ok counters cursor", writes="out new_cursor", integers="rows")
+TALLY = Kernel("tally", file=FILE, reads="value normaliser hits ok sums", writes="out", integers="rows")
 
 
 def _version(op: Op[Any]) -> Callable[[Launcher], Launcher]:
@@ -26,8 +31,8 @@ def _version(op: Op[Any]) -> Callable[[Launcher], Launcher]:
 
 @_version(ops.judge)
 def judge(
-    to: Outputs, loss: Array, gradients: Array, proposals: Array, scaling: Array | None = None, *,
-    clip: float | None = None, growth: float = 2.0, backoff: float = 0.5, every: int = 2000,
+    to: Outputs, loss: Array, gradients: Array, proposals: Array, scaling: Array | None,
+    clip: float | None, growth: float, backoff: float, every: int,
 ) -> Verdict:  # fmt: skip
     """ok, norm, factor and the next loss scale: one pass over gradients and proposals."""
     gradients, proposals = ready(to, gradients), ready(to, proposals, np.float64)
@@ -37,12 +42,14 @@ def judge(
     new = output(to, "scaling", (4,), gradients.dtype, gradients, there=scaling is not None)
     vector = vector_of(gradients, None, gradients)
     grid = flat_grid(gradients, max(gradients.size // vector, proposals.size), waves=4)
-    run = kernel(gradients, FILE, "judge", storage_of(gradients), vector, grid=grid, bound=((9, arrivals(gradients)),))
+    reads, writes = (loss, gradients, proposals, scaling), (*out, new)
+    counted = ((len(reads) + len(writes) + 1, arrivals(gradients)),)  # after the partial results
+    run = kernel(gradients, FILE, "judge", storage_of(gradients), vector, grid=grid, bound=counted)
     rules = (*reals(float("inf") if clip is None else clip, growth, backoff), *indices(every))
     to.launch(
         run,
-        reads=(loss, gradients, proposals, scaling),
-        writes=(*out, new),
+        reads=reads,
+        writes=writes,
         scratch=(((grid[0], 2), np.float64),),
         scalars=(*indices(gradients.size, proposals.size), *rules),
     )
@@ -73,7 +80,7 @@ def _update(
     narrow = () if call.shadow is None else (storage_of(call.shadow),)
     run = kernel(
         p, FILE, rule.name, storage_of(p), vector, *narrow,
-        grid=flat_grid(p, p.size, vector), bound=((4, _ranges(frozen, p)),),
+        grid=flat_grid(p, p.size, vector), bound=((len(control), _ranges(frozen, p)),),
     )  # fmt: skip
     sizes = indices(p.size, *call.table.shape, len(frozen), border)
     options = (*reals(weight_decay, *rule.numbers(settings)), *flags(*rule.flags(settings), decoupled))
@@ -109,39 +116,37 @@ _uploaded: dict[tuple[Ranges, int], Array] = {}
 
 
 @_version(ops.average)
-def average(to: Outputs, averaged: Array, values: Array, ok: Array, *, decay: float) -> Array:
+def average(to: Outputs, averaged: Array, values: Array, ok: Array, decay: float) -> Array:
     """a <- decay a + (1 - decay) values, where ok."""
     averaged, ok = ready(to, averaged), ready(to, ok, np.bool_)
     values = ready(to, values, averaged.dtype)
     out = output(to, "out", averaged.shape, averaged.dtype, averaged)
     vector = vector_of(averaged, None, averaged, values, out)
-    run = kernel(
-        averaged, FILE, "average", storage_of(averaged), vector, grid=flat_grid(averaged, averaged.size, vector)
-    )
-    scalars = (*indices(averaged.size), *reals(decay))
-    to.launch(run, whole=(ok,), reads=(averaged, values), writes=(out,), scalars=scalars)
+    grid, arrays = flat_grid(averaged, averaged.size, vector), {"averaged": averaged, "values": values, "out": out}
+    AVERAGE(to, averaged, storage_of(averaged), vector, grid=grid, ok=ok, **arrays, size=averaged.size, decay=decay)
     return out
 
 
 @_version(ops.advance)
-def advance(to: Outputs, counters: Array, ok: Array, cursor: Array | None = None, *, rows: int = 0) -> Advanced:
+def advance(to: Outputs, counters: Array, ok: Array, cursor: Array | None, rows: int) -> Advanced:
     """The counters and the cursor after one more step."""
     ok, counters, cursor = ready(to, ok, np.bool_), ready(to, counters, np.int64), ready(to, cursor, np.int64)
     if cursor is None:
         absent(to, "cursor")
     given = {"counters": counters, "cursor": cursor}
     out = Advanced(**{f: None if a is None else output(to, f, a.shape, np.int64, a) for f, a in given.items()})
-    to.launch(kernel(counters, FILE, "advance"), reads=(ok, counters, cursor), writes=out, scalars=indices(rows))
+    new = {"out": out.counters, "new_cursor": out.cursor}
+    ADVANCE(to, counters, ok=ok, counters=counters, cursor=cursor, **new, rows=rows)
     return out
 
 
 @_version(ops.tally)
-def tally(to: Outputs, sums: Array, value: Array, normaliser: Array, hits: Array, ok: Array, *, rows: int) -> Array:
+def tally(to: Outputs, sums: Array, value: Array, normaliser: Array, hits: Array, ok: Array, rows: int) -> Array:
     """The sums of an epoch so far."""
     value, ok = ready(to, value), ready(to, ok, np.bool_)
     normaliser = ready(to, normaliser, value.dtype)
     hits, sums = ready(to, hits, np.float64), ready(to, sums, np.float64)
     out = output(to, "out", sums.shape, np.float64, sums)
-    run = kernel(sums, FILE, "tally", storage_of(value))
-    to.launch(run, reads=(value, normaliser, hits, ok, sums), writes=(out,), scalars=indices(rows))
+    given = {"value": value, "normaliser": normaliser, "hits": hits, "ok": ok, "sums": sums, "out": out, "rows": rows}
+    TALLY(to, sums, storage_of(value), **given)
     return out
