@@ -16,11 +16,18 @@ class DataError(InputError):
 
 
 class TargetMissing(DataError):
-    """A table needs a target column, and none is named."""
+    """A table needs a target column, and none is named: its path, and its columns for a reader."""
 
-    def __init__(self, text: str, path: Any, columns: str) -> None:
-        super().__init__(text)
+    def __init__(self, path: Any, columns: str) -> None:
         self.path, self.columns = path, columns
+        super().__init__(self.message("target='...'"))
+
+    def message(self, option: str) -> str:
+        """The error for a reader who names the column by `option`."""
+        return f"{self.path}: name the target column ({option}); the columns are {self.columns}"
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.path, self.columns)
 
 
 class CheckpointError(InputError):

@@ -122,7 +122,7 @@ class Backend:
             self.device.synchronize()
 
 
-def get_backend(name: "str | Backend | None" = None) -> Backend:
+def get_backend(name: "str | Backend | None" = None, *, where: str = "get_backend") -> Backend:
     """The backend called `name`: "auto", "numpy", "cupy", "cupy:1", "torch" or "array_api_strict".
 
     None takes the name from the environment variable BNENGINE_BACKEND, or "auto" where that is not set. "auto" is
@@ -130,23 +130,26 @@ def get_backend(name: "str | Backend | None" = None) -> Backend:
     "cupy:1" is the second GPU; CuPy's current device is set to it for the calling thread, since CuPy computes there.
     PyTorch and array-api-strict are witnesses on the CPU: they show that the code is the same for every library.
 
-    Raises `BackendError` for an unknown name and for a backend that cannot be used here, with the reason and the cure.
+    `where` begins the errors. Raises `BackendError` for an unknown name and for a backend that cannot be used here,
+    with the reason and the cure.
     """
     if isinstance(name, Backend):
         return name
-    asked_by = "get_backend"
+    by = ""
     if name is None:
-        name = os.environ.get(VARIABLE, "")
-        asked_by, name = (f"environment variable {VARIABLE}", name) if name else (asked_by, "auto")
+        name = os.environ.get(VARIABLE) or "auto"
+        if name != "auto":
+            where = f"environment variable {VARIABLE}"
+            by = f" by the {where}"
     if name == "auto":
         return _auto()
-    library, index = _parse(name, asked_by)
+    library, index = _parse(name, where)
     report, backend = _PROBES[library](index)
     if backend is None:
-        raise BackendError(f"{asked_by}: the backend {name!r} cannot be used: {report.reason}; cure: {report.cure}")
+        raise BackendError(f"{where}: the backend {name!r} cannot be used: {report.reason}; cure: {report.cure}")
     if library == "cupy":
         backend.device.use()
-    return Backend(backend.name, backend.xp, backend.device, f"{name} was asked for ({asked_by})")
+    return Backend(backend.name, backend.xp, backend.device, f"{name} was chosen{by}")
 
 
 def available_backends() -> list[BackendReport]:
@@ -166,10 +169,10 @@ def _auto() -> Backend:
     return _numpy_backend(f"auto: NumPy, since CuPy cannot be used here: {report.reason}")
 
 
-def _parse(name: Any, asked_by: str) -> tuple[str, int]:
+def _parse(name: Any, where: str) -> tuple[str, int]:
     library, colon, index = name.partition(":") if isinstance(name, str) else ("", "", "")
     if library not in NAMES or (colon and not (library == "cupy" and index.isascii() and index.isdigit())):
-        raise BackendError(f"{asked_by}: there is no backend {name!r}; take one of {_CHOICES}")
+        raise BackendError(f"{where}: there is no backend {name!r}; take one of {_CHOICES}")
     return library, int(index or 0)
 
 

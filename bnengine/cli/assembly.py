@@ -10,7 +10,7 @@ import numpy as np
 from .._typing import Array
 from ..arrays.backend import Backend, get_backend
 from ..data import ArraySource, Dataset, Preprocessing, groups, load, split_dataset
-from ..errors import BackendError, DataError, InputError
+from ..errors import DataError, InputError, TargetMissing
 from ..layers import Activation, BatchNorm, Dense, Dropout, Layer
 from ..losses import LOSSES, LossFunction, get_loss
 from ..network.precision import settle
@@ -74,33 +74,21 @@ def source_of(dataset: Dataset, preprocessing: Preprocessing, rows: Array | None
 
 
 def backend_of(command: str, name: str | None) -> Backend:
-    """The backend that a user names; messages speak of --backend, as the command line calls it."""
-    try:
-        return get_backend(name)
-    except BackendError as error:
-        text = str(error)
-        if text.startswith("get_backend: "):
-            text = f"{command}: --backend: {text.removeprefix('get_backend: ')}"
-        raise BackendError(text) from error
+    """The backend that a user names."""
+    return get_backend(name, where=f"{command}: --backend")
 
 
 def check_precision(settings: Settings, backend: Backend) -> None:
-    """InputError for a precision that dtype or backend do not have; it speaks of the command line's options."""
-    try:
-        settle(settings.precision, settings.dtype, backend)
-    except InputError as error:
-        text = str(error).replace("Sequential: precision", "train: --precision", 1)
-        for name in ("precision", "backend", "dtype"):
-            text = text.replace(f"take {name} '", f"take {flag(name)} '").replace(f"or {name} '", f"or {flag(name)} '")
-        raise InputError(text) from error
+    """InputError for a precision that dtype or backend do not have, with the options of the command line."""
+    settle(settings.precision, settings.dtype, backend, where="train", spelled=flag)
 
 
 def load_data(path: str, target: str | None, *, need_targets: bool = True) -> Dataset:
-    """The data that a user names; messages speak of --target, as the command line calls it."""
+    """The data that a user names."""
     try:
         return load(path, target=target, need_targets=need_targets)
-    except DataError as error:
-        raise DataError(str(error).replace("(target='...')", "(--target COLUMN)")) from error
+    except TargetMissing as error:
+        raise DataError(error.message("--target COLUMN")) from error
 
 
 def settled(settings: Settings, dataset: Dataset, backend: Backend) -> Settings:

@@ -17,7 +17,7 @@ def header_lines(training: Training, folder: Path) -> list[str]:
     """Backend and why, kernels, data, network with what batch norm cancels, training, and where it is kept."""
     network, settings, backend = training.network, training.settings, training.network.backend
     return [
-        f"backend   {backend.name} {backend.version} ({backend.why.removesuffix(' (get_backend)')})",
+        f"backend   {backend.name} {backend.version} ({backend.why})",
         f"kernels   {kernels_line(backend.name, settings.kernels)}",
         f"data      {data_line(training)}",
         f"network   {network_line(network, settings)}",

@@ -9,6 +9,7 @@ import numpy as np
 
 from .._typing import Array
 from ..data import Preprocessing
+from ..data.loading import with_target_column
 from ..errors import InputError
 from ..network.inference import Predictions, predict
 from ..runtime.modes import Mode, using
@@ -22,7 +23,11 @@ from .options import backend_option, kernels_option
 @click.argument("data")
 @click.option("-o", "--output", required=True, metavar="FILE", help="The file to write: .csv or .npz.")
 @click.option("--force", is_flag=True, help="Replace FILE if it is there.")
-@click.option("--target", metavar="COLUMN", help="A column of a .csv file to leave out.  [the target of training]")
+@click.option(
+    "--target",
+    metavar="COLUMN",
+    help=f"A column of a {with_target_column()} file to leave out.  [the target of training]",
+)
 @backend_option
 @kernels_option
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")

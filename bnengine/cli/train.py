@@ -80,7 +80,7 @@ def command(
 ) -> None:
     """Train a network on DATA and keep it in a folder.
 
-    DATA is digits (1,797 handwritten digits that come with bnengine), a .csv file with a header (name its --target),
+    DATA is digits (1,797 handwritten digits that come with bnengine), a table with a header (.csv; name its --target),
     an .npz file with x and y, an x.npy with y.npy beside it, or a folder of IDX files such as MNIST's.
 
     \b

@@ -117,7 +117,7 @@ def _target_position(
     shown = ", ".join(map(repr, header[:12])) + (f" ... ({len(header)} in all)" if len(header) > 12 else "")
     if target is None:
         if need_targets:
-            raise TargetMissing(f"{path}: name the target column (target='...'); the columns are {shown}", path, shown)
+            raise TargetMissing(path, shown)
         return None
     if target not in header:
         if not need_targets:

@@ -15,6 +15,7 @@ References multiply arrays as they are, so where a network in "tf32" runs one, i
 `explain_dispatch` says so.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from ..arrays.backend import Backend
@@ -33,32 +34,46 @@ class Precision(NamedTuple):
     products: str
 
 
-def settle(precision: Any, dtype: str, backend: Backend) -> Precision:
-    """What a precision means for a network; InputError for one that dtype or backend do not have."""
-    owner = f"Sequential: precision {precision!r}"
+def settle(
+    precision: Any, dtype: str, backend: Backend, *, where: str = "Sequential", spelled: Callable[[str], str] = str
+) -> Precision:
+    """What a precision means for a network.
+
+    Args:
+        precision: a name in `PRECISIONS`.
+        dtype: the network's.
+        backend: the network's.
+        where: what errors begin with.
+        spelled: how errors spell the options precision, dtype and backend: as arguments, or as flags.
+
+    Raises:
+        InputError: a precision that the dtype or the backend does not have.
+    """
+    called = spelled("precision")
+    owner, highest = f"{where}: {called} {precision!r}", f"{called} 'highest'"
     if precision not in PRECISIONS:
         raise InputError(f"{owner}: there is none of that name; choose one of {', '.join(map(repr, PRECISIONS))}")
     if precision == "highest":
         return Precision(dtype, "highest")
     if dtype != "float32":
-        raise InputError(f"{owner} does not go with dtype {dtype!r}; take dtype 'float32', or precision 'highest'")
+        raise InputError(f"{owner} does not go with dtype {dtype!r}; take {spelled('dtype')} 'float32', or {highest}")
     if is_narrow(precision):
         try:
             backend.dtype(precision)
         except InputError as error:
             known = precision == "bfloat16" and backend.name in ("numpy", "cupy")  # but a package is missing
             reason = str(error) if known else f"{backend.name} has no such dtype"
-            raise InputError(f"{owner}: {reason}; or take precision 'highest'") from error
+            raise InputError(f"{owner}: {reason}; or take {highest}") from error
         return Precision(precision, "highest")
     if backend.name != "cupy":
         raise InputError(
             f"{owner} is how tensor cores of a GPU multiply, and the backend {backend.name} multiplies arrays as they "
-            "are; take precision 'highest', or backend 'cupy'"
+            f"are; take {highest}, or {spelled('backend')} 'cupy'"
         )
     capability = int(backend.device.compute_capability)
     if capability < TF32_FROM:
         raise InputError(
-            f"{owner}: this GPU has compute capability {capability / 10}, and tf32 begins at 8.0; take precision "
-            "'highest', or 'float16'"
+            f"{owner}: this GPU has compute capability {capability / 10}, and tf32 begins at 8.0; take "
+            f"{highest}, or 'float16'"
         )
     return Precision("float32", "tf32")

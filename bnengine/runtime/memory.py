@@ -10,7 +10,7 @@ import numpy as np
 from .._typing import Array, DType
 from ..arrays.namespaces import namespace
 from .modes import Into, Mode, current_mode
-from .plan import Launch, Plan, name_of, view_of
+from .plan import Launch, Obstacle, Plan, name_of, view_of
 from .reasons import Reason
 
 ALIGNMENT = 64  # bytes, a cache line
@@ -204,8 +204,9 @@ class Arena(Fresh):
     def launcher(self, op: Dispatched, args: tuple[Any, ...]) -> Callable[..., Any] | None:
         """As everywhere; a reference inside a recorded step is a reason that it cannot be replayed."""
         launcher = super().launcher(op, args)
-        if launcher is None and self._plan is not None and op.name not in self._plan.reasons:
-            self._plan.reasons.append(op.name)
+        obstacle = Obstacle(op=op.name)
+        if launcher is None and self._plan is not None and obstacle not in self._plan.reasons:
+            self._plan.reasons.append(obstacle)
         return launcher
 
     def launch(self, launch: Launch) -> None:
@@ -222,7 +223,7 @@ class Arena(Fresh):
     def outside(self, what: str) -> None:
         """Something was computed outside the ops, told in a sentence: a step that is recorded cannot be replayed."""
         if self._plan is not None:
-            self._plan.reasons.append(what)
+            self._plan.reasons.append(Obstacle(outside=what))
 
     @contextmanager
     def recording(self, owned: Sequence[Array]) -> Iterator[Plan]:

@@ -154,14 +154,18 @@ class _Touches:
         return max((int(stages[(start < v.stop) & (v.start < stop)].max(initial=-1)) + 1 for v in views), default=0)
 
 
-class Plan:
-    """The launches of a step in their order; `reasons` says why it cannot be replayed, if it cannot.
+class Obstacle(NamedTuple):
+    """What keeps a recorded step from being replayed: `op` ran by its reference, or `outside` describes other work."""
 
-    A reason is the name of an op that ran by its reference, or a sentence about what was computed outside the ops.
-    """
+    op: str = ""
+    outside: str = ""
+
+
+class Plan:
+    """The launches of a step in their order; `reasons` holds what keeps it from being replayed."""
 
     def __init__(self) -> None:
-        self.launches, self.reasons = list[Launch](), list[str]()
+        self.launches, self.reasons = list[Launch](), list[Obstacle]()
         self._known = Spans()
 
     def own(self, arrays: Iterable[Array]) -> None:

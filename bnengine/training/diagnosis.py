@@ -14,9 +14,10 @@ from ..runtime.memory import Fresh
 from .step import Step
 
 
-def first_non_finite(step: Step, batch: Batch) -> str:
-    """Run a batch once more, layer by layer, and say in words where the first inf or NaN appears: input, layer, loss,
-    gradient.
+def first_non_finite(step: Step, batch: Batch) -> str | None:
+    """Run a batch once more, layer by layer, and describe the first inf or NaN: in input, layer, loss or gradient.
+
+    None if the step is finite this time.
 
     Nothing is changed: a skipped step left parameters, state and counters as they were when it began.
     """
@@ -34,7 +35,7 @@ def first_non_finite(step: Step, batch: Batch) -> str:
         return _forward(step, micro, batch)
 
 
-def _forward(step: Step, micro: Any, batch: Batch) -> str:
+def _forward(step: Step, micro: Any, batch: Batch) -> str | None:
     network, backend, memory = step.network, step.backend, Fresh()
     keys = network.seed, step.state.counters[:1], micro.samples
     run = Pass(True, memory, network.statistics.like(), *keys, products=network.products)
@@ -61,7 +62,7 @@ def _forward(step: Step, micro: Any, batch: Batch) -> str:
     with np.errstate(over="ignore"):
         if not np.isfinite(np.sum(backend.to_numpy(grads.array).astype(np.float64) ** 2)):
             return "the gradients are finite, but their norm is not"
-    return "nothing that can be seen again: the step was finite this time"
+    return None
 
 
 def _inside(here: Placed, x: Array, run: Pass, backend: Backend) -> str:

@@ -8,7 +8,7 @@ from ..errors import InputError
 from ..fused import offered
 from ..runtime.flat import Changes
 from ..runtime.memory import Arena
-from ..runtime.plan import Plan
+from ..runtime.plan import Obstacle, Plan
 from .watching import difference
 
 How = Literal["graph", "one call", "launches", "op by op"]
@@ -122,7 +122,7 @@ class Replays:
     def _settled(self, key: Hashable, plan: Plan, before: _Kept | None, memory: tuple[int, ...] | None) -> _Kept:
         kept, why = _Kept(plan, memory), ""
         if plan.reasons:
-            why = _without_fused(plan.reasons, {choice.op: choice.why for choice in self.memory.explain()})
+            why = _described(plan.reasons, {choice.op: choice.why for choice in self.memory.explain()})
         elif outside := self._outside():
             if before is None or memory is None or before.memory != memory:
                 kept.watched = True
@@ -168,10 +168,11 @@ def described(mode: Mode) -> str:
     return f"steps run {how}: {mode.why}"
 
 
-def _without_fused(names: list[str], whys: dict[str, str]) -> str:
-    """Which ops have no fused version here, by reason; other reasons as they are."""
+def _described(obstacles: list[Obstacle], whys: dict[str, str]) -> str:
+    """The ops without a fused version here, by reason, then what ran outside the ops."""
     by_reason: dict[str, list[str]] = {}
-    for name in (name for name in names if name in whys):
-        by_reason.setdefault(whys[name], []).append(name)
-    told = [f"no fused version of {', '.join(ops)} ({why})" for why, ops in by_reason.items()]
-    return "; ".join([*told, *(name for name in names if name not in whys)])
+    for one in obstacles:
+        if one.op:
+            by_reason.setdefault(whys[one.op], []).append(one.op)
+    missing = [f"no fused version of {', '.join(ops)} ({why})" for why, ops in by_reason.items()]
+    return "; ".join([*missing, *(one.outside for one in obstacles if one.outside)])

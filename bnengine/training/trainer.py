@@ -315,7 +315,7 @@ class Trainer:
 
     def _find_fault(self, batches: list[Batch]) -> str:
         found = [first_non_finite(self.step, batch) for batch in batches]
-        return next((text for text in found if not text.startswith("nothing")), found[0])
+        return next(filter(None, found), "nothing that can be seen again: the step was finite this time")
 
     # -- evaluate -----------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bnengine.data.loading import with_target_column
 from bnengine.optim.optimizers import OPTIMIZERS
 from bnengine.storage.runs import RunFolder
 from tests.cli.conftest import SMALL, Command
@@ -15,7 +16,7 @@ TRAIN = [
     ("nowhere.csv --target a", "nowhere.csv: there is no such file or folder (looked in"),
     ("flowers.csv", "flowers.csv: name the target column (--target COLUMN); the columns are 'a', 'b', 'species'"),
     ("flowers.csv --target sort", "there is no target column 'sort'; the columns are 'a', 'b', 'species'"),
-    ("blobs.npz --target a", "a target column ('a') is named, which only .csv files have"),
+    ("blobs.npz --target a", f"a target column ('a') is named, which only {with_target_column()} files have"),
     ("blobs.npz --epochs 0", "train: Invalid value for '--epochs': '0' is not a whole number from 1 up"),
     ("blobs.npz --epochs few", "'few' is not a whole number from 1 up"),
     ("blobs.npz --seed -1", "'-1' is not a whole number from 0 up"),

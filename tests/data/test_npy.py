@@ -179,7 +179,7 @@ def test_what_cannot_be_named_or_read_is_said(tmp_path: Path) -> None:
         load(tmp_path / "nowhere.csv")
     (tmp_path / "data.txt").write_text("1 2 3")
     with pytest.raises(
-        DataError, match=r"data\.txt: no data of this format can be read; give \.csv, \.npz, x\.npy or a folder of IDX"
+        DataError, match=r"data\.txt: no data of this format can be read; give \.csv, .*\.npz, .*x\.npy"
     ):
         load(tmp_path / "data.txt")
     data = Dataset(np.ones((2, 2)))

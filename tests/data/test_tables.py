@@ -129,5 +129,5 @@ def test_a_table_needs_the_name_of_its_target_and_text_in_utf_8(tmp_path: Path) 
     path.write_bytes(b"a,kind\n1,caf\xe9\n")
     with pytest.raises(DataError, match=r"not UTF-8 text .* position 12"):
         load(path, target="kind")
-    with pytest.raises(DataError, match=r"digits: a target column \('kind'\) is named, which only \.csv files have"):
+    with pytest.raises(DataError, match=r"digits: a target column \('kind'\) is named, which only \.csv"):
         load("digits", target="kind")

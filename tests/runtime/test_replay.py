@@ -15,6 +15,7 @@ from bnengine.ops import using
 from bnengine.optim.optimizers import Adam, AdamW
 from bnengine.runtime.flat import Parameter
 from bnengine.runtime.memory import Arena
+from bnengine.runtime.plan import Obstacle
 from bnengine.training.step import Step
 from tests.support import give_versions
 
@@ -178,7 +179,7 @@ def test_one_op_without_a_fused_version_makes_the_step_eager_and_is_named(monkey
     for _ in range(3):
         step([batch(np.arange(40))])
     (plan,) = step.plans.values()
-    assert plan.reasons == ["hits"]
+    assert plan.reasons == [Obstacle(op="hits")]
 
 
 def test_arithmetic_between_ops_is_refused_in_a_recorded_step() -> None:
@@ -192,7 +193,9 @@ def test_arithmetic_between_ops_is_refused_in_a_recorded_step() -> None:
     step = Step(Sequential(*layers, backend="numpy"), AdamW(), SoftmaxCrossEntropy(), memory=memory)
     step([batch(np.arange(40))])
     (plan,) = step.plans.values()
-    assert "activation" in plan.reasons  # it has no fused version here, so nothing was lost: the step stays eager
+    assert (
+        Obstacle(op="activation") in plan.reasons
+    )  # it has no fused version here, so nothing was lost: the step stays eager
 
 
 class Shifted(Layer):

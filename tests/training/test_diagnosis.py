@@ -41,7 +41,7 @@ def test_a_value_in_the_target_is_named_with_its_place(good):
 
 def test_integer_targets_are_no_place_for_nan(good):
     step = usual(loss=SoftmaxCrossEntropy())
-    assert "finite this time" in first_non_finite(step, good._replace(y=np.asarray([0, 1, 0, 1, 0, 1])))
+    assert first_non_finite(step, good._replace(y=np.asarray([0, 1, 0, 1, 0, 1]))) is None
 
 
 @pytest.mark.parametrize("name", ["0.W", "1.gamma", "3.0.W", "4.b"])
@@ -136,7 +136,7 @@ def test_looking_changes_nothing(good):
     step = ready(Dense(3, 4), BatchNorm(4), Dropout(0.5), Dense(4, 2), loss=MeanSquaredError())
     step([good])
     before, report = bits(step), step.report()
-    assert "finite this time" in first_non_finite(step, good)
+    assert first_non_finite(step, good) is None
     first_non_finite(step, good._replace(x=good.x * np.nan))
     assert bits(step) == before
     assert step.report() == report

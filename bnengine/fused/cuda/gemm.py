@@ -5,7 +5,7 @@ loaded or refuses, `cupy.matmul(out=)`, which picks its algorithm itself and can
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ..._typing import Array
 from ...errors import BackendError
@@ -21,6 +21,7 @@ from .pointwise import summed
 class Product:
     """A launch of a plan: out = a b, plus what is there or the bias, as the plan has it."""
 
+    library: ClassVar[str] = "cublasLt"
     plan: Gemm
     workspace: Array
 
@@ -37,6 +38,7 @@ class Product:
 class Multiplied:
     """A launch of CuPy's own product; `why` there is no plan."""
 
+    library: ClassVar[str] = "CuPy"
     why: str
 
     @property

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from bnengine.fused.cuda._launch import filled
+from bnengine.fused.cuda.gemm import Multiplied, Product
 from bnengine.lab.bench import Workload, run
 from bnengine.lab.bench.kernel_rows import row_of
 from bnengine.lab.bench.kernels import kernels
@@ -131,7 +133,7 @@ def test_products_are_measured_in_every_precision(device):
 
 def test_launches_are_told_by_whose_they_are():
     assert owner(SimpleNamespace(__name__="bnengine::moments<float, 4>")) == "bnengine"
-    assert owner(SimpleNamespace(__name__="C (2, 3) = A (2, 4) B (4, 3), float32, precision highest")) == "cublasLt"
-    assert owner(SimpleNamespace(__name__="cupy.matmul (no cublasLt)")) == "CuPy"
-    assert owner(SimpleNamespace(__name__="filled")) == "CuPy"
+    assert owner(Product(None, None)) == "cublasLt"
+    assert owner(Multiplied("no cublasLt")) == "CuPy"
+    assert owner(filled) == "CuPy"
     assert owner(SimpleNamespace(__name__="a native kernel")) == "bnengine"

@@ -154,7 +154,7 @@ def _writes(launch: Launch, array: Array) -> bool:
 def native(plan: Plan) -> Callable[[], object]:
     """The plan in one call; RuntimeError where that cannot be."""
     if plan.reasons:
-        raise RuntimeError(f"not recorded: {'; '.join(plan.reasons)}")
+        raise RuntimeError(f"not recorded: {'; '.join(one.op or one.outside for one in plan.reasons)}")
     replay = fused.offered("numpy", "replayer")(plan)
     if isinstance(replay, str):
         raise RuntimeError(f"not one native call: {replay}")
