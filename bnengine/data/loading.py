@@ -19,6 +19,12 @@ def _read_table(path: Path, *, target: str | None, need_targets: bool) -> Datase
     return load_table(path, target=target, need_targets=need_targets)
 
 
+def _read_tsv(path: Path, *, target: str | None, need_targets: bool) -> Dataset:
+    from .tables import Separator, load_table
+
+    return load_table(path, target=target, need_targets=need_targets, separator=Separator("\t", "tabs"))
+
+
 def _read_npz(path: Path, *, need_targets: bool) -> Dataset:
     from .npy import load_npz
 
@@ -66,6 +72,8 @@ def _is_npy(path: Path) -> bool:
 
 FORMATS = (
     by_suffix(".csv", _read_table, has_target_column=True),
+    by_suffix(".csv.gz", _read_table, has_target_column=True),
+    by_suffix(".tsv", _read_tsv, has_target_column=True),
     by_suffix(".npz", _read_npz),
     Format("x.npy", _is_npy, _read_npy),
     Format("a folder of IDX files", _is_idx, _read_idx),

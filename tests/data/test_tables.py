@@ -1,4 +1,5 @@
 import csv
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -131,3 +132,25 @@ def test_a_table_needs_the_name_of_its_target_and_text_in_utf_8(tmp_path: Path) 
         load(path, target="kind")
     with pytest.raises(DataError, match=r"digits: a target column \('kind'\) is named, which only \.csv"):
         load("digits", target="kind")
+
+
+def test_tab_separated_and_compressed_tables_are_the_same_data(tmp_path: Path) -> None:
+    text = "a,kind,b\n0.5,cat,-1\n2,dog,1e3\n"
+    plain = load(table(tmp_path, text), target="kind")
+    (tmp_path / "t.tsv").write_text(text.replace(",", "\t"))
+    (tmp_path / "t.CSV.GZ").write_bytes(gzip.compress(text.encode()))
+    for name in ("t.tsv", "t.CSV.GZ"):
+        data = load(tmp_path / name, target="kind")
+        assert data.x.tobytes() == plain.x.tobytes()
+        assert (data.columns, data.y.tolist()) == (plain.columns, plain.y.tolist())
+
+
+def test_a_damaged_or_wrongly_separated_table_is_named_with_the_cure(tmp_path: Path) -> None:
+    path = tmp_path / "t.tsv"
+    path.write_text("a,kind\n1,x\n")
+    with pytest.raises(DataError, match=r"t\.tsv: there is no target column 'kind'.*fields must be separated by tabs"):
+        load(path, target="kind")
+    path = tmp_path / "t.csv.gz"
+    path.write_bytes(gzip.compress(b"a,kind\n" + b"1,x\n" * 100)[:-9])
+    with pytest.raises(DataError, match=r"t\.csv\.gz: the compressed file is truncated or damaged"):
+        load(path, target="kind")
