@@ -189,13 +189,6 @@ class Placed:
         return cast(Any, self.layer).forward_added(x, add, run.moved(self))  # type: ignore[no-any-return]
 
 
-def positive(owner: str, **sizes: int) -> None:
-    """Refuse sizes that are not whole numbers from 1 up."""
-    for name, value in sizes.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"{owner}: {name} {value!r} is not a whole number from 1 up")
-
-
 def fits(owner: str, expected: int, given: int | None) -> None:
     """Refuse an input of another width than the layer was made for."""
     if given is not None and given != expected:

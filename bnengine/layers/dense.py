@@ -9,8 +9,9 @@ from ..errors import InputError
 from ..ops import Into
 from ..ops.activations import ACTIVATIONS
 from ..runtime.flat import Flat, Handle, Parameter
+from ..validation import integer
 from .activation import Activation, applied, applies_none
-from .base import Dx, Layer, Pass, Placed, Pullback, fits, positive
+from .base import Dx, Layer, Pass, Placed, Pullback, fits
 from .initializers import Initializer, config_of, get_initializer
 from .norm.batch_norm import BatchNorm
 
@@ -36,7 +37,8 @@ class Dense(Layer):
         bias: bool | Literal["auto"] = "auto",
         weights: Initializer | str | dict[str, Any] = "he",
     ) -> None:
-        positive("Dense", inputs=inputs, outputs=outputs)
+        inputs = integer("Dense", "inputs", inputs, least=1)
+        outputs = integer("Dense", "outputs", outputs, least=1)
         if bias not in (True, False, "auto"):
             raise InputError(f"Dense({inputs}, {outputs}): bias {bias!r} is not 'auto', True or False")
         self.inputs, self.outputs, self.bias = inputs, outputs, bias

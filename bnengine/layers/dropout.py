@@ -5,9 +5,9 @@ from typing import Any
 
 from .. import ops
 from .._typing import Array
-from ..errors import InputError
 from ..ops import Into
 from ..runtime.flat import Flat
+from ..validation import number
 from .base import Dx, Layer, Pass, Placed, Pullback, chain
 
 
@@ -22,9 +22,7 @@ class Dropout(Layer):
     settable = frozenset({"rate"})
 
     def __init__(self, rate: float) -> None:
-        if not 0 <= rate < 1:
-            raise InputError(f"Dropout: rate {rate!r} is not in [0, 1); it is the share of values set to zero")
-        self.rate = float(rate)
+        self.rate = number("Dropout", "rate", rate, least=0, below=1, cure="It is the share of values set to zero.")
 
     def __repr__(self) -> str:
         return f"Dropout({self.rate:g})"

@@ -6,6 +6,7 @@ import numpy as np
 
 from .._typing import Array
 from ..errors import InputError
+from ..validation import integer
 from .base import read_classes, read_outputs
 from .exact import ExactSum, rounded
 
@@ -75,8 +76,7 @@ class TopK(_Share):
     """
 
     def __init__(self, k: int = 5) -> None:
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise InputError(f"TopK: k is {k!r}; give a whole number from 1")
+        k = integer("TopK", "k", k, least=1)
         super().__init__(f"top_{k}_accuracy")
         self.k = k
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from .._typing import Array
 from ..errors import InputError
+from ..validation import integer
 from .base import read_classes
 from .exact import ExactSum, rounded
 
@@ -54,9 +55,7 @@ class ConfusionMatrix:
     higher_is_better: ClassVar[bool] = True
 
     def __init__(self, classes: int) -> None:
-        if isinstance(classes, bool) or not isinstance(classes, int) or classes < 2:
-            raise InputError(f"ConfusionMatrix: classes is {classes!r}; give a whole number from 2")
-        self.classes = classes
+        self.classes = integer("ConfusionMatrix", "classes", classes, least=2)
         self.reset()
 
     def reset(self) -> None:

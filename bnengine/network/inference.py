@@ -6,6 +6,7 @@ import numpy as np
 
 from .._typing import Array
 from ..errors import InputError
+from ..validation import integer
 from .sequential import Sequential
 
 
@@ -27,8 +28,7 @@ def predict(network: Sequential, x: Any, *, batch_size: int = 1024) -> Predictio
     preprocessing = network.preprocessing
     if preprocessing is None:
         raise InputError("predict: the network carries no preprocessing; give ready features to network.predict(x)")
-    if batch_size < 1:
-        raise InputError(f"predict: batch_size {batch_size!r} is not a whole number from 1 up")
+    batch_size = integer("predict", "batch_size", batch_size, least=1)
     rows = len(x)
     if rows == 0:
         raise InputError("predict: the data has no rows; give at least one")

@@ -14,6 +14,7 @@ from ..layers import Fusion, Layer, Pass, Placed, Pullback, build, chain, config
 from ..layers.base import Dx, widths
 from ..runtime.flat import Flat, Parameter, Statistics, size
 from ..runtime.memory import Choice, Fresh
+from ..validation import integer
 from .passes import ROWS, Arrays, Passes
 from .precision import PrecisionName
 from .precision import settle as settle_precision
@@ -252,8 +253,7 @@ class Sequential(Named):
         it reads other than its attributes, parameters and statistics stays as it was then. The array is new. Threads
         may call it at once.
         """
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise InputError(f"predict: batch_size {batch_size!r} is not a whole number from 1 up")
+        batch_size = integer("predict", "batch_size", batch_size, least=1)
         x = x if hasattr(x, "shape") else np.asarray(x)
         rows = x.shape[0] if x.ndim > 1 else 0  # forward refuses the others
         most = batch_size if self.passes is None else min(batch_size, ROWS)

@@ -6,7 +6,6 @@ schedule. Weight decay applies to the weights; gamma, beta and biases stay out o
 flat buffer).
 """
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -15,25 +14,26 @@ from ..errors import InputError
 from ..ops import Op
 from ..ops.update import RULES, Rule
 from ..registry import Registry
+from ..validation import number
 
 __all__ = ["SGD", "Adam", "AdamW", "RMSprop"]
 
 
 def _share(default: float) -> Any:
     """An option in [0, 1): the share of an old value that is kept."""
-    return _number(default, lambda x: 0 <= x < 1, "not in [0, 1); it is the share of the old value kept")
+    return _number(default, least=0, below=1, cure="It is the share of the old value kept.")
 
 
 def _positive(default: float) -> Any:
-    return _number(default, lambda x: 0 < x < float("inf"), "not a finite number above 0")
+    return _number(default, above=0)
 
 
 def _from_0(default: float) -> Any:
-    return _number(default, lambda x: 0 <= x < float("inf"), "not a finite number from 0 up")
+    return _number(default, least=0)
 
 
-def _number(default: float, allowed: Callable[[float], bool], wrong: str) -> Any:
-    return field(default=default, metadata={"allowed": allowed, "wrong": wrong})
+def _number(default: float, **limits: Any) -> Any:
+    return field(default=default, metadata={"limits": limits})
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class Optimizer:
 
     def __post_init__(self) -> None:
         for one in fields(self):
-            value = getattr(self, one.name)
-            if "allowed" in one.metadata and not one.metadata["allowed"](value):
-                raise InputError(f"{type(self).__name__}: {one.name} {value!r} is {one.metadata['wrong']}")
+            if (limits := one.metadata.get("limits")) is not None:
+                value = number(type(self).__name__, one.name, getattr(self, one.name), **limits)
+                object.__setattr__(self, one.name, value)
 
     @property
     def rule(self) -> Rule:

@@ -6,11 +6,11 @@ A skipped step is no step: its rate is used again. A schedule with `total_steps=
 
 from dataclasses import dataclass, field, replace
 from math import cos, isfinite, pi
-from numbers import Integral, Real
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from ..errors import InputError
 from ..registry import Registry, options_of
+from ..validation import integer, number
 
 
 @runtime_checkable
@@ -61,9 +61,14 @@ class _Schedule:
 
     def for_steps(self, first: int, count: int) -> list[float]:
         """The rates of `count` successful steps from `first`; InputError for negative numbers."""
-        _whole(type(self).__name__, "first", first, 0)
-        _whole(type(self).__name__, "count", count, 0)
+        first = integer(type(self).__name__, "first", first, least=0)
+        count = integer(type(self).__name__, "count", count, least=0)
         return [self.rate(step) for step in range(first, first + count)]
+
+    def _keep(self, **values: float) -> None:
+        """Keep checked values as plain numbers."""
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     def resolved(self, total_steps: int | None) -> Self:
         """The schedule for a run of `total_steps`; itself, where the length makes no difference, is set or unknown."""
@@ -90,7 +95,7 @@ class Constant(_Schedule):
     name: ClassVar[str] = "constant"
 
     def __post_init__(self) -> None:
-        _number("Constant", "learning_rate", self.learning_rate, 0)
+        self._keep(learning_rate=number("Constant", "learning_rate", self.learning_rate, least=0))
 
     def rate(self, step: int) -> float:
         return float(self.learning_rate)
@@ -108,9 +113,9 @@ class Step(_Schedule):
     drops_by: ClassVar[tuple[str, str] | None] = ("every", "factor")
 
     def __post_init__(self) -> None:
-        _number("Step", "learning_rate", self.learning_rate, 0)
-        _whole("Step", "every", self.every, 1)
-        _number("Step", "factor", self.factor, 0)
+        self._keep(learning_rate=number("Step", "learning_rate", self.learning_rate, least=0))
+        self._keep(every=integer("Step", "every", self.every, least=1))
+        self._keep(factor=number("Step", "factor", self.factor, least=0))
         if self.factor > 1:
             raise InputError(f"Step: factor is {self.factor!r}; give a number from 0 to 1, for the rate is to fall")
 
@@ -134,8 +139,8 @@ class Cosine(_Schedule):
     name: ClassVar[str] = "cosine"
 
     def __post_init__(self) -> None:
-        _number("Cosine", "learning_rate", self.learning_rate, 0)
-        _number("Cosine", "floor", self.floor, 0)
+        self._keep(learning_rate=number("Cosine", "learning_rate", self.learning_rate, least=0))
+        self._keep(floor=number("Cosine", "floor", self.floor, least=0))
         _total("Cosine", self.total_steps)
         if self.floor > self.learning_rate:
             raise InputError(
@@ -171,11 +176,11 @@ class OneCycle(_Schedule):
     name: ClassVar[str] = "one_cycle"
 
     def __post_init__(self) -> None:
-        _number("OneCycle", "peak", self.peak, 0)
+        self._keep(peak=number("OneCycle", "peak", self.peak, least=0))
         _total("OneCycle", self.total_steps)
-        _number("OneCycle", "rise", self.rise, 0)
-        _number("OneCycle", "divisor", self.divisor, 1)
-        _number("OneCycle", "final_divisor", self.final_divisor, 1)
+        self._keep(rise=number("OneCycle", "rise", self.rise, least=0))
+        self._keep(divisor=number("OneCycle", "divisor", self.divisor, least=1))
+        self._keep(final_divisor=number("OneCycle", "final_divisor", self.final_divisor, least=1))
         if self.rise >= 1:
             raise InputError(
                 f"OneCycle: rise is {self.rise!r}; give the share of the steps that go up, 0 or more and below 1"
@@ -214,8 +219,8 @@ class WarmUp(_Schedule):
     def __post_init__(self) -> None:
         if isinstance(self.schedule, WarmUp) or not isinstance(self.schedule, Schedule):
             raise InputError(f"WarmUp: cannot go in front of {self.schedule!r}; give one of the other schedules")
-        _whole("WarmUp", "steps", self.steps, 1)
-        _number("WarmUp", "start", self.start, 0)
+        self._keep(steps=integer("WarmUp", "steps", self.steps, least=1))
+        self._keep(start=number("WarmUp", "start", self.start, least=0))
 
     def rate(self, step: int) -> float:
         if step >= self.steps:
@@ -285,11 +290,11 @@ class Plateau(_Schedule):
     _waited: int = field(init=False, repr=False, default=0)
 
     def __post_init__(self) -> None:
-        _number("Plateau", "learning_rate", self.learning_rate, 0)
-        _number("Plateau", "factor", self.factor, 0)
-        _whole("Plateau", "patience", self.patience, 0)
-        _number("Plateau", "minimum", self.minimum, 0)
-        _number("Plateau", "threshold", self.threshold, 0)
+        self._keep(learning_rate=number("Plateau", "learning_rate", self.learning_rate, least=0))
+        self._keep(factor=number("Plateau", "factor", self.factor, least=0))
+        self._keep(patience=integer("Plateau", "patience", self.patience, least=0))
+        self._keep(minimum=number("Plateau", "minimum", self.minimum, least=0))
+        self._keep(threshold=number("Plateau", "threshold", self.threshold, least=0))
         if self.factor >= 1:
             raise InputError(f"Plateau: factor is {self.factor!r}; give a number below 1, for the rate is to fall")
         if self.best not in ("lowest", "highest"):
@@ -326,8 +331,8 @@ class Plateau(_Schedule):
         """Continue from a state; InputError if it is not one of a Plateau."""
         if set(state) | {"best"} != {"rate", "waited", "best"}:
             raise InputError(f"Plateau: a state has rate, waited and best, but this one has {sorted(state)}")
-        _number("Plateau", "the state's rate", state["rate"], 0)
-        self._rate, self._waited = float(state["rate"]), int(state["waited"])
+        rate = number("Plateau", "the state's rate", state["rate"], least=0)
+        self._rate, self._waited = rate, int(state["waited"])
         best = float(state.get("best", float("inf")))
         self._best = best if self.best == "lowest" or "best" not in state else -best
 
@@ -380,19 +385,9 @@ def _cosine(a: float, b: float, share: float) -> float:
     return float(b + (a - b) / 2 * (1 + cos(pi * share)))
 
 
-def _number(owner: str, what: str, value: Any, least: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real) or not isfinite(value) or value < least:
-        raise InputError(f"{owner}: {what} is {value!r}; give a finite number, {least} or more")
-
-
-def _whole(owner: str, what: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise InputError(f"{owner}: {what} is {value!r}; give a whole number, {least} or more")
-
-
 def _total(owner: str, value: int | None) -> None:
     if value is not None:
-        _whole(owner, "total_steps", value, 1)
+        integer(owner, "total_steps", value, least=1)
 
 
 def _known(owner: str, total_steps: int | None) -> int:

@@ -8,6 +8,7 @@ from .._typing import Array, DType
 from ..arrays.namespaces import namespace
 from ..arrays.random import Stream
 from ..errors import BackendError, InputError
+from ..validation import number
 from .modes import Into
 
 Initializer = Callable[[Stream, tuple[int, ...]], Any]
@@ -34,7 +35,7 @@ class _Handle:
     def __setattr__(self, name: str, value: Any) -> None:
         owner = type(self).__name__
         if name == "decay":
-            check_decay(owner, value)
+            value = checked_decay(owner, value)
         if self.changes and name in self.fixed:
             cure = "Set it before the network is built" if name in ("shape", "decays") else f"Write into {name}[...]"
             raise InputError(f"{owner}: {name} is fixed in a network, got {value!r}. {cure}.")
@@ -76,12 +77,10 @@ class Statistics(_Handle):
 Handle = Parameter | Statistics
 
 
-def check_decay(owner: str, decay: float | None) -> None:
-    """Refuse a decay that is neither None nor in [0, 1)."""
-    if decay is not None and not 0 <= decay < 1:
-        raise InputError(
-            f"{owner}: decay {decay!r} is not in [0, 1); it is the share of the old value kept, 0.9 is usual"
-        )
+def checked_decay(owner: str, decay: float | None) -> float | None:
+    """The share of the old value that a commit keeps, in [0, 1), as a float; None to merge exactly."""
+    cure = "It is the share of the old value kept; 0.9 is usual."
+    return None if decay is None else number(owner, "decay", decay, least=0, below=1, cure=cure)
 
 
 def size(handle: Handle) -> int:

@@ -10,6 +10,7 @@ from ..errors import InputError
 from ..layers import Dropout, Pass, Placed, chain
 from ..layers.tap import tap
 from ..runtime.memory import Fresh
+from ..validation import integer
 from .callbacks import Callback, Record, TrainingRun
 from .rows import Rows
 
@@ -34,9 +35,7 @@ class Activations(Callback):
     name = "activations"
 
     def __init__(self, every: int = EVERY) -> None:
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise InputError(f"Activations: every {every!r} is not a whole number of steps from 1 up")
-        self.every = every
+        self.every = integer("Activations", "every", every, least=1)
         self.done = 0  # steps
         self._steps: list[int] = []
         self._layers: dict[str, dict[str, list[float]]] = {}

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..network.sequential import Sequential
+from ..validation import integer, number
 from .step import Step
 
 Record = dict[str, Any]
@@ -89,11 +90,9 @@ class EarlyStopping(Callback):
         restore_best: bool = True,
         higher_is_better: bool | None = None,
     ) -> None:
-        if patience < 1:
-            raise InputError(f"EarlyStopping: patience {patience!r} is not a whole number of epochs from 1 up")
-        if not 0 <= margin < float("inf"):
-            raise InputError(f"EarlyStopping: margin {margin!r} is not a finite number from 0 up")
-        self.patience, self.metric, self.margin, self.restore_best = patience, metric, margin, restore_best
+        self.patience = integer("EarlyStopping", "patience", patience, least=1)
+        self.margin = number("EarlyStopping", "margin", margin, least=0)
+        self.metric, self.restore_best = metric, restore_best
         self.higher = metric.endswith("accuracy") if higher_is_better is None else higher_is_better
         self.best: float | None = None
         self.best_epoch = -1
@@ -158,9 +157,7 @@ class Checkpointing(Callback):
     saves = True
 
     def __init__(self, path: Any, *, every_steps: int = 0) -> None:
-        if every_steps < 0:
-            raise InputError(f"Checkpointing: every_steps {every_steps!r} is not a whole number from 0 up")
-        self.path, self.every_steps = path, every_steps
+        self.path, self.every_steps = path, integer("Checkpointing", "every_steps", every_steps, least=0)
 
     def step_ends(self, trainer: TrainingRun) -> None:
         if self.every_steps and trainer.group % self.every_steps == 0:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import ceil
-from numbers import Integral
 from time import perf_counter
 from typing import Any, Literal
 
@@ -20,6 +19,7 @@ from ..optim.schedules import Observer, Schedule, get_schedule
 from ..runtime.modes import Mode, check_mode, current_mode, using
 from ..storage.codec import as_read, decode, encode
 from ..storage.saving import read, save
+from ..validation import integer
 from .activations import Activations, get_watch
 from .averaging import averaged_weights, refresh
 from .callbacks import Callback, Record
@@ -74,8 +74,7 @@ class Trainer:
         loss_scale: Given = "auto",
         watch: Literal["activations"] | Activations | None = None,
     ) -> None:
-        if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
-            raise InputError(f"Trainer: accumulate {accumulate!r} is not a whole number of micro-batches from 1 up")
+        accumulate = integer("Trainer", "accumulate", accumulate, least=1)
         if resident not in ("auto", True, False):
             raise InputError(f"Trainer: resident {resident!r} is not 'auto', True or False")
         check_mode("Trainer: kernels", kernels)
@@ -127,7 +126,9 @@ class Trainer:
         valid = as_source(validation, self.network.dtype, "validation")
         if source is None:
             raise InputError("fit: there is no training data; give a Source, or arrays (x, y)")
-        self._check(epochs, batch_size, source, valid)
+        epochs = integer("fit", "epochs", epochs, least=0)
+        batch_size = integer("fit", "batch_size", batch_size, least=1)
+        self._check(batch_size, source, valid)
         if isinstance(source, (ArraySource, IterableSource)) and source.preprocessing is not None:
             self.network.preprocessing = source.preprocessing
         self.batch_size, self.stopping, self._loaded = batch_size, self.stopping if self._loaded else "", False
@@ -154,10 +155,7 @@ class Trainer:
         """Ask `fit` to end after this epoch."""
         self.stopping = reason
 
-    def _check(self, epochs: int, batch_size: int, source: Source, valid: Source | None) -> None:
-        for name, value, least in (("epochs", epochs, 0), ("batch_size", batch_size, 1)):
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-                raise InputError(f"fit: {name} {value!r} is not a whole number from {least} up")
+    def _check(self, batch_size: int, source: Source, valid: Source | None) -> None:
         if source.rows is None and not isinstance(source, IterableSource):
             raise InputError(f"fit: {source!r} does not say how many rows it has; use an IterableSource for batches")
         if valid is not None and valid.rows == 0:

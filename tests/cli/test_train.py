@@ -124,7 +124,7 @@ OPTIONS = [
     "--activation gelu",
     "--activation tanh",
     "--dropout 0.3",
-    *(f"--optimizer {name}" for name in OPTIMIZERS),
+    *(f"--optimizer {name}" for name in OPTIMIZERS if name != Settings().optimizer),
     "--optimizer sgd --momentum 0.9",
     "--weight-decay 0.1",
     "--learning-rate 0.02",

@@ -153,11 +153,9 @@ def test_weights_decay_and_biases_do_not():
 # -- arguments ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("inputs", "outputs", "text"), [(0, 3, "inputs 0"), (3, -1, "outputs -1"), (3.0, 3, r"inputs 3\.0")]
-)
+@pytest.mark.parametrize(("inputs", "outputs", "text"), [(0, 3, "inputs"), (3, -1, "outputs"), (3.0, 3, "inputs")])
 def test_sizes_are_whole_numbers_from_one_up(inputs, outputs, text):
-    with pytest.raises(InputError, match=rf"^Dense: {text} is not a whole number from 1 up"):
+    with pytest.raises(InputError, match=rf"^Dense: {text} must be an integer of at least 1, got "):
         Dense(inputs, outputs)
 
 
@@ -180,7 +178,7 @@ def test_weights_are_drawn_as_named(weights, expected):
 
 
 def test_an_unknown_initializer_is_an_error():
-    with pytest.raises(InputError, match="no 'xavier'"):
+    with pytest.raises(InputError, match="no initializer 'xavier'"):
         Dense(3, 4, weights="xavier")
 
 

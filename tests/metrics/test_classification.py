@@ -139,7 +139,7 @@ def test_metrics_made_otherwise_do_not_merge():
 
 @pytest.mark.parametrize("k", [0, -1, 1.5, True])
 def test_k_is_a_whole_number_from_one(k):
-    with pytest.raises(InputError, match="TopK: k is"):
+    with pytest.raises(InputError, match="TopK: k must"):
         TopK(k)
 
 
@@ -212,7 +212,7 @@ def test_labels_are_as_many_as_classes():
 
 @pytest.mark.parametrize("classes", [1, 0, 2.0, True])
 def test_a_matrix_has_two_classes_or_more(classes):
-    with pytest.raises(InputError, match="classes is"):
+    with pytest.raises(InputError, match="classes must"):
         ConfusionMatrix(classes)
 
 

@@ -132,7 +132,7 @@ def test_predicting_changes_nothing(network):
 @pytest.mark.parametrize(
     ("x", "options", "error", "message"),
     [
-        (blobs()[0], {"batch_size": 0}, InputError, "batch_size 0 is not a whole number from 1 up"),
+        (blobs()[0], {"batch_size": 0}, InputError, "batch_size must be an integer of at least 1, got 0"),
         (blobs()[0][:0], {}, InputError, "the data has no rows; give at least one"),
         (blobs(features=5)[0], {}, DataError, r"predict: the samples have shape \(5,\)"),
         (np.full((1100, 6), np.nan), {}, DataError, "predict: x, row 0, feature 0 is nan"),

@@ -115,7 +115,7 @@ def test_predict_gives_each_row_what_it_gives_alone(net, rng):
 
 @pytest.mark.parametrize("batch_size", [0, -1, 2.5, "8", None])
 def test_a_batch_size_is_a_whole_number_from_one_up(net, batch_size):
-    with pytest.raises(InputError, match=r"^predict: batch_size .* is not a whole number from 1 up"):
+    with pytest.raises(InputError, match=r"^predict: batch_size must be an integer of at least 1"):
         net.predict(np.ones((3, 5)), batch_size=batch_size)
 
 

@@ -99,7 +99,7 @@ def test_every_schedule_keeps_the_protocol(schedule):
     assert all(type(rate) is float and 0 <= rate <= 0.1 for rate in rates)
     assert isinstance(schedule, Observer) == isinstance(schedule, Plateau | WarmUp)
     assert schedule.resolved(100) == schedule.resolved(None) == schedule
-    with pytest.raises(InputError, match="first is -1"):
+    with pytest.raises(InputError, match=r"first must .* got -1"):
         schedule.for_steps(-1, 2)
 
 
@@ -177,24 +177,24 @@ def test_a_state_that_is_none_is_refused():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Constant(-0.1), "Constant: learning_rate is -0.1; give a finite number, 0 or more"),
-        (lambda: Constant(float("nan")), "Constant: learning_rate is nan"),
-        (lambda: Constant(True), "learning_rate is True"),
-        (lambda: get_schedule("fast"), "learning_rate is 'fast'"),
-        (lambda: Step(0.1, 0), "Step: every is 0; give a whole number, 1 or more"),
+        (lambda: Constant(-0.1), "Constant: learning_rate must be a finite number of at least 0, got -0.1"),
+        (lambda: Constant(float("nan")), "Constant: learning_rate must .* got nan"),
+        (lambda: Constant(True), "learning_rate must .* got True"),
+        (lambda: get_schedule("fast"), "learning_rate must .* got 'fast'"),
+        (lambda: Step(0.1, 0), "Step: every must be an integer of at least 1, got 0"),
         (lambda: Step(0.1, 2, 1.5), "Step: factor is 1.5"),
         (lambda: Cosine(0.1, 10, 0.2), "Cosine: floor 0.2 is above the learning rate 0.1"),
-        (lambda: Cosine(0.1, 2.5), "Cosine: total_steps is 2.5"),
+        (lambda: Cosine(0.1, 2.5), "Cosine: total_steps must .* got 2.5"),
         (lambda: OneCycle(0.1, 10, rise=1.0), "OneCycle: rise is 1.0"),
-        (lambda: OneCycle(0.1, 10, divisor=0.5), "OneCycle: divisor is 0.5"),
+        (lambda: OneCycle(0.1, 10, divisor=0.5), "OneCycle: divisor must .* got 0.5"),
         (lambda: OneCycle(0.1, 10, anneal="quick"), "choose 'cosine' or 'linear'"),
         (lambda: WarmUp(0.1, 3), "WarmUp: cannot go in front of 0.1"),
         (lambda: WarmUp(WarmUp(Constant(0.1), 3), 3), "WarmUp: cannot go in front of WarmUp"),
-        (lambda: WarmUp(Constant(0.1), 0), "WarmUp: steps is 0"),
+        (lambda: WarmUp(Constant(0.1), 0), "WarmUp: steps must .* got 0"),
         (lambda: WarmUp(Cosine(0.1), 10).resolved(10), "10 steps of warm-up fill the run of 10"),
-        (lambda: Cosine(0.1).resolved(0), "total_steps is 0"),
+        (lambda: Cosine(0.1).resolved(0), "total_steps must .* got 0"),
         (lambda: Plateau(0.1, factor=1.0), "Plateau: factor is 1.0"),
-        (lambda: Plateau(0.1, patience=-1), "Plateau: patience is -1"),
+        (lambda: Plateau(0.1, patience=-1), "Plateau: patience must .* got -1"),
         (lambda: Plateau(0.1, best="most"), "choose 'lowest'"),
         (lambda: from_spec("linear", rate=0.1), "no schedule 'linear'; choose one of constant, step, cosine"),
         (
@@ -204,7 +204,7 @@ def test_a_state_that_is_none_is_refused():
         (lambda: from_spec("constant", rate=0.1, every=3), "constant has no option 'every'; it takes learning_rate"),
         (lambda: from_spec("step", rate=0.1), "schedule: step needs every; give a value"),
         (lambda: from_spec("step", rate=0.1, learning_rate=1.0), "learning_rate is the argument rate; leave it out"),
-        (lambda: from_spec("one_cycle", rate=-1), "OneCycle: peak is -1"),
+        (lambda: from_spec("one_cycle", rate=-1), "OneCycle: peak must .* got -1"),
     ],
 )
 def test_every_mistake_is_named(make, message):

@@ -158,7 +158,7 @@ def test_batches_of_an_iterable_are_sampled_too(precision):
 
 @pytest.mark.parametrize("every", [0, -1, 1.5, True])
 def test_mistakes_are_told(every):
-    with pytest.raises(InputError, match=r"Activations: every .* is not a whole number of steps"):
+    with pytest.raises(InputError, match=r"Activations: every must be an integer of at least 1"):
         Activations(every)
     with pytest.raises(InputError, match="Trainer: watch 'weights' is not None"):
         trainer(watch="weights")

@@ -163,7 +163,11 @@ def test_a_metric_that_is_not_there_is_told_with_those_that_are():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"patience": 0}, "patience 0 is not"), ({"margin": -1}, "margin -1 is not"), ({"margin": nan}, "margin nan is")],
+    [
+        ({"patience": 0}, "patience must .* got 0"),
+        ({"margin": -1}, "margin must .* got -1"),
+        ({"margin": nan}, "margin must .* got nan"),
+    ],
 )
 def test_early_stopping_refuses_what_makes_no_sense(options, message):
     with pytest.raises(InputError, match=message):
@@ -210,7 +214,7 @@ def test_checkpointing_saves_after_so_many_steps_after_epochs_and_at_the_end(tmp
     t.fit(blobs(rows=50), epochs=2, batch_size=10)
     assert [s[1:] for s in saved] == [(0, 2), (0, 4), (1, 0), (1, 2), (1, 4), (2, 0), (2, 0)]
     assert {s[0] for s in saved} == {tmp_path}
-    with pytest.raises(InputError, match="every_steps -1"):
+    with pytest.raises(InputError, match=r"every_steps must .* got -1"):
         Checkpointing(tmp_path, every_steps=-1)
 
 

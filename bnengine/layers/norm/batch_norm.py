@@ -20,9 +20,10 @@ from ... import ops
 from ..._typing import Array
 from ...errors import InputError
 from ...ops import Into
-from ...runtime.flat import Flat, Handle, Parameter, Statistics, check_decay
+from ...runtime.flat import Flat, Handle, Parameter, Statistics, checked_decay
+from ...validation import integer, number
 from ..activation import Activation, applied, applies_none
-from ..base import Dx, Layer, Pass, Placed, Pullback, fits, positive
+from ..base import Dx, Layer, Pass, Placed, Pullback, fits
 from ..initializers import Ones
 
 # convention: (share kept or replaced by its "momentum", default of it, eps, variance that the running one takes)
@@ -68,11 +69,10 @@ class BatchNorm(Layer):
         variance: Literal["unbiased", "biased"] = "unbiased",
         one_value: Literal["raise", "running"] = "raise",
     ) -> None:
-        positive("BatchNorm", channels=channels)
+        channels = integer("BatchNorm", "channels", channels, least=1)
         owner = f"BatchNorm({channels})"
-        check_decay(owner, decay)
-        if not 0 < eps < float("inf"):
-            raise InputError(f"{owner}: eps {eps!r} is not a finite number above 0; 1e-5 is usual")
+        decay = checked_decay(owner, decay)
+        eps = number(owner, "eps", eps, above=0, cure="1e-5 is usual.")
         if variance not in ("unbiased", "biased"):
             raise InputError(f"{owner}: variance {variance!r} is not 'unbiased' or 'biased'")
         if one_value not in ("raise", "running"):
