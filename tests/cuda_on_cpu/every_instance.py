@@ -1,9 +1,9 @@
-"""Every instance of every kernel compiled for every architecture: `python -m tests.cuda_on_cpu.every_instance`.
+"""Every kernel instance compiled for every architecture: `python -m tests.cuda_on_cpu.every_instance [FILE ...]`.
 
-Writes compiled.json beside this file: of each kernel on each architecture how many instances there are, the most
-registers that one takes and the bytes that are spilled; and of which sources that is. It takes eight minutes of one
-processor at rest and no GPU; `make cuda-proof` does a part of it. Exit status 1 if an instance spills or goes beyond
-its ceiling.
+Writes compiled.json next to this file: of each kernel on each architecture how many instances there are, the most
+registers that one takes and the bytes that are spilled; and of which sources each file's figures are. All files take
+eight minutes of one processor at rest and no GPU, a file such as update.cu a minute; `make cuda-proof` does a part of
+it. Exit status 1 if an instance spills or goes beyond its ceiling.
 """
 
 import argparse
@@ -24,10 +24,10 @@ RESULTS = Path(__file__).with_name("compiled.json")
 Kernels = dict[str, Compiled]
 
 
-def sources() -> str:
-    """What tells whether a result is of these sources: all that the compiler is given, and for which instances."""
-    given = [f"{file}\n{kernel_source(file)}\n{sorted(names)}" for file, names in sorted(INSTANCES.items())]
-    return hashlib.sha256("\0".join(given).encode()).hexdigest()
+def sources(file: str) -> str:
+    """What identifies the sources of a file's figures: all that the compiler is given, and for which instances."""
+    given = f"{file}\n{kernel_source(file)}\n{sorted(INSTANCES[file])}"
+    return hashlib.sha256(given.encode()).hexdigest()
 
 
 def summed_up(found: Kernels) -> dict[str, dict[str, int]]:
@@ -41,12 +41,16 @@ def summed_up(found: Kernels) -> dict[str, dict[str, int]]:
     return dict(sorted(told.items()))
 
 
-def result(compiled: dict[int, Kernels]) -> dict[str, Any]:
-    """All figures as JSON values."""
-    names = [name for names in INSTANCES.values() for name in names]
-    by_architecture = {f"sm_{a}": summed_up(compiled[a]) for a in sorted(compiled)}
+def result(before: dict[str, Any], files: Iterable[str], compiled: dict[int, Kernels]) -> dict[str, Any]:
+    """The record with the figures of these files anew, as JSON values."""
     version = ".".join(map(str, binding().nvrtcVersion()[1:]))
-    return {"sources_sha256": sources(), "nvrtc": version, "instances": len(names), "kernels": by_architecture}
+    made = {file: {"sha256": sources(file), "nvrtc": version} for file in files}
+    known = {kernel_of(name) for names in INSTANCES.values() for name in names}
+    kernels = {}
+    for a in sorted(compiled):
+        old = {kernel: entry for kernel, entry in before["kernels"].get(f"sm_{a}", {}).items() if kernel in known}
+        kernels[f"sm_{a}"] = dict(sorted((old | summed_up(compiled[a])).items()))
+    return {"sources": dict(sorted((before["sources"] | made).items())), "kernels": kernels}
 
 
 def complaints(compiled: dict[int, Kernels]) -> Iterable[str]:
@@ -64,15 +68,18 @@ def compiled_one(file: str, architecture: int) -> Kernels:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.cuda_on_cpu.every_instance", description=__doc__)
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes that compile  [2]")
-    jobs = parser.parse_args().jobs
+    parser.add_argument("files", nargs="*", choices=[*INSTANCES, []], metavar="FILE", help="such as update.cu  [all]")
+    options = parser.parse_args()
+    files = options.files or list(INSTANCES)
     compiled: dict[int, Kernels] = {a: {} for a in ARCHITECTURES}
-    with ProcessPoolExecutor(jobs) as pool:
-        waiting = {pool.submit(compiled_one, file, a): (file, a) for a in ARCHITECTURES for file in INSTANCES}
+    with ProcessPoolExecutor(options.jobs) as pool:
+        waiting = {pool.submit(compiled_one, file, a): (file, a) for a in ARCHITECTURES for file in files}
         for done in as_completed(waiting):
             file, architecture = waiting[done]
             compiled[architecture] |= done.result()
             print(f"sm_{architecture}, {file}: {len(INSTANCES[file])} instances", flush=True)
-    RESULTS.write_text(json.dumps(result(compiled), indent=1) + "\n", encoding="utf-8")
+    before = json.loads(RESULTS.read_text(encoding="utf-8"))
+    RESULTS.write_text(json.dumps(result(before, files, compiled), indent=1) + "\n", encoding="utf-8")
     wrong = list(complaints(compiled))
     print(*wrong, f"{len(wrong)} complaints; {RESULTS.name} is written", sep="\n")
     sys.exit(bool(wrong))
