@@ -217,7 +217,8 @@ RULE A input_gradient(A dz, A x_norm, A through_mean, A through_var, A scale, bo
 #define BNENGINE_OPTIMIZERS(X)    \
   X(sgd, Sgd, 1, 1, 1, 1)         \
   X(rmsprop, Rmsprop, 3, 2, 3, 1) \
-  X(adam, Adam, 3, 1, 3, 0)
+  X(adam, Adam, 3, 1, 3, 0)       \
+  X(lion, Lion, 1, 0, 2, 0)
 
 // What a rule is made of: the scalars of the step after the learning rate, settings, flags, and which slots there are. A slot
 // that a variant lacks is 0 before each step.
@@ -273,6 +274,19 @@ struct Adam {
     v = v * beta2 + g * g * rest2;
     largest = v > largest ? v : largest;
     return m * unbiased1 / (square_root((amsgrad ? largest : v) * unbiased2) + eps);
+  }
+};
+
+template <class A>
+struct Lion {
+  A beta1, rest1, beta2, rest2;  // rest = 1 - beta, rounded once
+  RULE explicit Lion(const Setup<A>& s)
+      : beta1(A(s.settings[0])), rest1(A(1 - s.settings[0])), beta2(A(s.settings[1])), rest2(A(1 - s.settings[1])) {}
+  RULE A operator()(A g, A* slot) const {
+    A& m = slot[0];
+    const A c = m * beta1 + g * rest1;
+    m = m * beta2 + g * rest2;
+    return c > 0 ? A(1) : c < 0 ? A(-1) : c - c;  // of NaN, NaN
   }
 };
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bnengine.ops.update import RULES, Rule
-from bnengine.optim.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, RMSprop
+from bnengine.optim.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Lion, Optimizer, RMSprop
 
 
 def sgd(g, velocity, *, momentum=0.0, nesterov=False):
@@ -29,6 +29,11 @@ def adam(g, m, v, largest, c1, c2, *, beta1=0.9, beta2=0.999, eps=1e-8):
     v = beta2 * v + (1 - np.longdouble(beta2)) * g**2
     most = v if largest is None else np.maximum(v, largest)
     return (m / c1) / (np.sqrt(most / c2) + eps), m, v, most
+
+
+def lion(g, m, *, beta1=0.9, beta2=0.99):
+    c = beta1 * m + (1 - np.longdouble(beta1)) * g
+    return np.where(c > 0, 1, np.where(c < 0, -1, 0 * c)), beta2 * m + (1 - np.longdouble(beta2)) * g
 
 
 class Row(NamedTuple):
@@ -123,6 +128,14 @@ TABLE: dict[str, Row] = {
         _corrections,
         torch=_torch_adam,
         state=_ADAM_STATE,
+    ),
+    "lion": Row(
+        lion,
+        {
+            "Lion": (Lion(), 3e-3),
+            "Lion, other shares, decay": (Lion(beta1=0.8, beta2=0.95, weight_decay=0.1), 3e-3),
+        },
+        jumps=True,
     ),
 }
 VARIANTS = {label: variant for row in TABLE.values() for label, variant in row.variants.items()}

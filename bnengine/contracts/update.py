@@ -101,6 +101,12 @@ def _adam(size: Size, m: Array, v: Array, largest: Array | None) -> Any:
     return move + size.decay, (first, second, None if largest is None else second + largest)
 
 
+def _lion(size: Size, m: Array) -> Any:
+    share, first = size.settings["beta1"], np.abs(m) + size.g
+    doubtful = np.abs(share * m + (1 - share) * size.slope) < 10 * size.u * first  # of either sign
+    return 1 + np.where(doubtful, 2 / (10 * size.u), 0), (first,)
+
+
 RULE_CONTRACTS = {
     "sgd": RuleContract(
         {
@@ -136,6 +142,15 @@ RULE_CONTRACTS = {
         _adam,
         divides=lambda new: {"v": new.v / 0.9},
         factor=20,
+    ),
+    "lion": RuleContract(
+        {
+            "plain": {},
+            "L2": {"weight_decay": 0.1},
+            "decoupled": {"weight_decay": 0.1, "decoupled": True, "beta1": 0.8, "beta2": 0.7},
+            "frozen": {"frozen": ((0, 7),)},
+        },
+        _lion,
     ),
 }
 
@@ -184,7 +199,8 @@ def _bound_of(rule: Rule) -> Callable[..., Any]:
         p, g, table = np.abs(call.parameters), np.abs(call.gradients), call.table
         l2, shrinking = p * (0.0 if decoupled else weight_decay), p * (weight_decay if decoupled else 0.0)
         scalars = tuple((column.min(), column.max()) for column in table.T[1:])
-        slope = call.gradients * call.factor + call.parameters * (0.0 if decoupled else weight_decay)
+        decays = (np.arange(p.size) < options.get("border", 0)) & (not decoupled)
+        slope = call.gradients * call.factor + call.parameters * weight_decay * decays
         move, sums = made.sizes(Size(g + l2, l2, scalars, u, slope, {**rule.settings, **options}), *call.slots)
         moved = made.factor * u * (p + table.T[0].max() * (move + shrinking))
         states = [None if old is None else 10 * u * new for old, new in zip(call.slots, sums, strict=True)]

@@ -16,7 +16,7 @@ from .._typing import Array
 from ..arrays.namespaces import namespace
 from ..runtime.op import Op, op
 
-__all__ = ["adam", "advance", "average", "rmsprop", "sgd", "tally"]
+__all__ = ["adam", "advance", "average", "lion", "rmsprop", "sgd", "tally"]
 STEPS, ROW, SKIPPED, IN_A_ROW, LONGEST = range(5)
 Ranges = tuple[tuple[int, int], ...]
 
@@ -258,6 +258,16 @@ def adam(
     v = v * beta2 + g * g * (1 - beta2)
     largest = None if largest is None else xp.where(v > largest, v, largest)
     return m / c1 / (xp.sqrt((v if largest is None else largest) / c2) + eps), (m, v, largest)
+
+
+@rule(m=Slot())
+def lion(g: Array, m: Array, *, beta1: float = 0.9, beta2: float = 0.99) -> Any:
+    """c = beta1 m + (1 - beta1) g;  p <- p - lr sign(c);  m <- beta2 m + (1 - beta2) g.
+
+    The rest as in `sgd`. Chen et al. (2023), Algorithm 2, with decoupled decay.
+    """
+    xp = namespace(g)
+    return xp.sign(m * beta1 + g * (1 - beta1)), (m * beta2 + g * (1 - beta2),)
 
 
 @op(family="update")
