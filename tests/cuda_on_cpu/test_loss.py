@@ -7,7 +7,7 @@ import pytest
 
 from bnengine.ops import REGISTRY, Example
 from tests.cuda_on_cpu.cases import PATHS, PATHS_WITH_SPLITS, Case, assert_within, cases, label
-from tests.cuda_on_cpu.instances import BLOCK, RULES, WARP, kernel
+from tests.cuda_on_cpu.instances import BLOCK, LOSSES, WARP, kernel
 from tests.cuda_on_cpu.launch import Destination, Launch, Path, arrivals, simulate, unwritten
 from tests.cuda_on_cpu.storage import DOUBLE, FLOAT
 
@@ -51,7 +51,7 @@ def elementwise(
     outputs = prediction.shape[-1]
     into = value or Destination(unwritten(1, path.storage.arithmetic))
     launch = Launch(
-        kernel("loss.cu", "elementwise_loss", *path.which, f"bnengine::{RULES[name]}"), (path.splits,),
+        kernel("loss.cu", "elementwise_loss", *path.which, f"bnengine::{LOSSES[name]}"), (path.splits,),
         (divisor(path, normaliser), scale), (prediction, target, sample_weights),
         (into.array, unwritten(prediction.shape, prediction.dtype)), scratch(path),
         (prediction.size // outputs, outputs, into.adds),
@@ -121,7 +121,7 @@ def test_a_logit_that_is_not_finite_spoils_its_row_and_the_value(bad, group, rng
 
 
 @paths
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", LOSSES)
 def test_a_loss_of_single_outputs_is_within_the_bound_of_the_op(name, path):
     for case in cases(name, path):
         value, gradient = elementwise(name, path, *case.given, **case.options)
@@ -133,7 +133,7 @@ def test_a_loss_of_single_outputs_is_within_the_bound_of_the_op(name, path):
 def test_a_value_is_added_to_its_destination_and_gradients_are_not(path, rng):
     x, t = (rng.random((9, 4)).astype(path.storage.arithmetic) for _ in range(2))
     before = rng.random(1).astype(path.storage.arithmetic)
-    functions = {name: lambda *a, n=name, **k: elementwise(n, *a, **k) for name in RULES}
+    functions = {name: lambda *a, n=name, **k: elementwise(n, *a, **k) for name in LOSSES}
     for function in (softmax, *functions.values()):
         plain, gradient = function(path, x, t, normaliser=9)
         for adds in (False, True):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bnengine.fused.cuda import _launch, _load
+from bnengine.ops.update import RULES
 from tests.cuda_on_cpu.instances import INSTANCES
 from tests.gpu import every_kernel
 
@@ -16,8 +17,10 @@ KERNEL = re.compile(rf"(?:template\s*<([^;{{]*?)>\s*)?__global__\s+void\s+(?:{BO
 def kernels(file: str) -> dict[str, str]:
     """The kernels of a source, with their template parameters."""
     text = re.sub(r"//.*", "", (_load.folder() / "cuda" / file).read_text(encoding="utf-8"))
-    found = {m[2]: m[1] or "" for m in KERNEL.finditer(text)}
+    found = {m[2]: m[1] or "" for m in KERNEL.finditer(text.replace("\\\n", "\n"))}
     assert len(found) == text.count("__global__")
+    if (parameters := found.pop("OP", None)) is not None:  # the kernel that every optimizer is an instance of
+        found |= dict.fromkeys(RULES, parameters)
     return found
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bnengine.fused.cuda import dropout
+from bnengine import ops
 from bnengine.ops.dropout import Dropped
 from tests.gpu import smoke
 
@@ -22,15 +22,15 @@ def test_a_step_on_the_device_agrees_with_numpy_s(on_the_device, capsys):  # noq
 
 @pytest.mark.parametrize("raises", [False, True])
 def test_an_op_that_is_wrong_is_named(raises, on_the_device, monkeypatch, capsys):  # noqa: ARG001
-    plain = dropout.dropout
+    (version,) = ops.dropout.versions("cupy")
 
     def planted(to: Any, x: Any, *args: Any, **options: Any) -> Any:
         if raises:
             raise RuntimeError("no such kernel")
-        y, keep = plain(to, x, *args, **{**options, "seed": options["seed"] ^ 1})
+        y, keep = version.launcher(to, x, *args, **{**options, "seed": options["seed"] ^ 1})
         return Dropped(y, keep)
 
-    monkeypatch.setattr(dropout, "dropout", planted)
+    monkeypatch.setattr(ops.dropout, "_versions", {"cupy": [version._replace(launcher=planted)]})
     with pytest.raises(SystemExit) as ended:
         smoke.main()
     assert ended.value.code == 1
