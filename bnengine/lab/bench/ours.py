@@ -10,17 +10,17 @@ import numpy as np
 from ..._typing import Array
 from ...data import ArraySource, Batch, groups
 from ...errors import InputError
-from ...fused._launch import copied
-from ...fused.cuda._launch import filled
 from ...losses import SoftmaxCrossEntropy
 from ...network.precision import PrecisionName
 from ...optim.optimizers import Adam
+from ...runtime.plan import name_of
 from ...training.replaying import Graph
 from ...training.resident import Resident
 from ...training.step import Step
 from .machine import Machine, Mode
 from .workloads import LEARNING_RATE, Data, Workload
 
+CUPY = ("copied", "filled")  # launches that CuPy's own kernels do
 SCHEDULED = 1 << 16  # steps whose learning rates are uploaded at once: more than are measured
 
 
@@ -111,4 +111,4 @@ class Ours:
 
 def owner(kernel: Callable[..., Any]) -> str:
     """Whose kernel it is: our own, cublasLt's, or CuPy's."""
-    return "CuPy" if kernel in (copied, filled) else str(getattr(kernel, "library", "bnengine"))
+    return "CuPy" if name_of(kernel) in CUPY else str(getattr(kernel, "library", "bnengine"))
