@@ -345,7 +345,7 @@ def test_a_fit_that_cannot_be_says_why_before_anything_changes(options, message)
         ({"learning_rate": -0.1}, "learning_rate must be .* got -0.1"),
         ({"clip_norm": 0.0}, "clip_norm 0.0 is not a finite number above 0"),
         ({"loss": "hinge"}, "no loss 'hinge'; choose one of"),
-        ({"optimizer": "lion"}, "no optimizer 'lion'; choose one of"),
+        ({"optimizer": "newton"}, "no optimizer 'newton'; choose one of"),
         ({"statistics": "all"}, "statistics 'all' is not"),
     ],
 )
