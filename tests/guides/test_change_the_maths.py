@@ -16,14 +16,27 @@ GUIDE = (ROOT / "examples" / "guides" / "change_the_maths.md").read_text(encodin
 TRAIN, TEST, _ = re.findall(r"```sh\n(.*?)\n```", GUIDE)
 BEFORE, AFTER = (re.search(rf"^{re.escape(sign)}(    .*)$", GUIDE, re.MULTILINE).group(1) for sign in "-+")
 
+# An editable installation finds the checkout before any path is searched.
+LAUNCH = """
+import runpy, sys
+sys.meta_path[:] = [finder for finder in sys.meta_path if not type(finder).__module__.startswith("_editable")]
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
 
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a command of the guide in a checkout, with that checkout's package."""
     words = shlex.split(command)
-    module = ["-m", "bnengine"] if words[0] == "bnengine" else []
+    arguments = words if words[0] == "bnengine" else words[2:]  # python -m pytest ...
     environment = {**os.environ, "PYTHONPATH": str(folder), "BNENGINE_BACKEND": "numpy"}
     return subprocess.run(
-        [sys.executable, *module, *words[1:]], cwd=folder, env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", LAUNCH, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
 
