@@ -183,13 +183,13 @@ RULE Statistic merged(const Statistic& a, const Statistic& b) {
   return {n, a.mean + delta * share, a.var + share * (b.var - a.var) + delta * delta * share * (1 - share)};
 }
 
-// Running statistics after a step with a proposal; decay -1 merges exactly.
-RULE Statistic committed(const Statistic& running, const Statistic& proposal, double decay, bool unbiased) {
-  if (!(proposal.count > 0)) return running;
-  if (decay < 0) return merged(running, proposal);
-  const double n = proposal.count, correction = unbiased && n > 1 ? n / (n - 1) : 1.0;
-  return {running.count + n, decay * running.mean + (1 - decay) * proposal.mean,
-          decay * running.var + (1 - decay) * (proposal.var * correction)};
+// Running statistics after a step with a pending statistics; decay -1 merges exactly.
+RULE Statistic committed(const Statistic& running, const Statistic& pending, double decay, bool unbiased) {
+  if (!(pending.count > 0)) return running;
+  if (decay < 0) return merged(running, pending);
+  const double n = pending.count, correction = unbiased && n > 1 ? n / (n - 1) : 1.0;
+  return {running.count + n, decay * running.mean + (1 - decay) * pending.mean,
+          decay * running.var + (1 - decay) * (pending.var * correction)};
 }
 
 // The mean as a pair of numbers, so that a large one does not cancel, and 1 / sqrt(var + eps).
@@ -321,16 +321,16 @@ RULE Words philox(Words c, unsigned key0, unsigned key1) {
 // -- what ends an optimizer step
 
 template <class A>
-struct Verdict {
+struct StepCheck {
   bool ok, overflown;  // overflown: of what is not finite, only the gradients are the scale's fault
   double norm;
   A factor;
 };
 
-// From the sum of the gradients' squares in double, times scale^2; `sound`: loss and proposals are finite; clip is infinite
+// From the sum of the gradients' squares in double, times scale^2; `sound`: loss and pending statistics are finite; clip is infinite
 // for none. The norm, clipped, must have a square in A, which Adam and RMSprop keep.
 template <class A>
-RULE Verdict<A> verdict_of(double squares, bool sound, double scale, double clip) {
+RULE StepCheck<A> verdict_of(double squares, bool sound, double scale, double clip) {
   constexpr double kLargest = sizeof(A) == 4 ? 1.844674352395373e19 : 1.3407807929942596e154;  // sqrt of A's maximum
   const double norm = square_root(squares) / scale;
   const bool usable = clip > kLargest ? norm <= kLargest : finite(norm);
@@ -338,7 +338,7 @@ RULE Verdict<A> verdict_of(double squares, bool sound, double scale, double clip
 }
 
 // The loss scale after a step: scaling = (scale, good steps since it changed, skipped in a row, longest such run). Its
-// limits are those of bnengine/ops/judge.py. `out` may be `scaling`.
+// limits are those of bnengine/ops/check_step.py. `out` may be `scaling`.
 template <class A>
 RULE void rescale(const A* scaling, A* out, bool ok, bool overflown, A growth, A backoff, A every) {
   constexpr A kSmallest = A(5.9604644775390625e-8), kLargest = A(18446744073709551616.0);  // 2^-24, 2^64
@@ -362,7 +362,7 @@ RULE const A* next_row(const A* table, const I* counters, I rows, int columns) {
 
 // counters = (steps, row of the table, skipped, skipped in a row, longest such run). `out` may be `counters`.
 template <class I>
-RULE void count_step(const I* counters, bool ok, I* out) {
+RULE void advance_counters(const I* counters, bool ok, I* out) {
   const I good = ok, in_a_row = (counters[3] + 1) * (1 - good), longest = counters[4];
   out[0] = counters[0] + good;
   out[1] = counters[1] + good;
@@ -372,8 +372,8 @@ RULE void count_step(const I* counters, bool ok, I* out) {
 }
 
 // sums = (loss times its divisor, divisor, rows right, rows) of an epoch so far. `out` may be `sums`.
-RULE void tally_step(const double* sums, double value, double divisor, double hits, double rows, bool ok, double* out) {
-  const double more[4] = {value * divisor, divisor, hits, rows};
+RULE void add_step_sums(const double* sums, double value, double divisor, double correct, double rows, bool ok, double* out) {
+  const double more[4] = {value * divisor, divisor, correct, rows};
   for (int k = 0; k < 4; ++k) out[k] = ok ? sums[k] + more[k] : sums[k];
 }
 

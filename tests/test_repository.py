@@ -65,7 +65,7 @@ def test_only_the_runtime_and_ops_name_a_fused_version():
         tree = ast.parse(path.read_text(encoding="utf-8"))
         texts = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
         named = {t for t in texts | set(imports(path)) if t.startswith(("bnengine.fused.", ".fused", "fused."))}
-        named -= {"bnengine.fused.offered", "bnengine.fused.threads"}
+        named -= {"bnengine.fused.backend_feature", "bnengine.fused.threads"}
         assert not named, f"{label(path)} names {sorted(named)}"
 
 

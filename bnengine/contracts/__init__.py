@@ -3,15 +3,15 @@
 Importing this package gives each op of the engine its contract.
 """
 
-from . import activations, batch_norm, dense, dropout, gather, judge, loss, pointwise, statistics, update
+from . import activations, batch_norm, check_step, dense, dropout, gather, loss, pointwise, statistics, update
 
 __all__ = [
     "activations",
     "batch_norm",
+    "check_step",
     "dense",
     "dropout",
     "gather",
-    "judge",
     "loss",
     "pointwise",
     "statistics",

@@ -15,19 +15,19 @@ from ._contract import contract
 def _examples(rng: Any, dtype: str) -> Iterator[Example]:
     n = 9
     wide = arithmetic_name(dtype)
-    samples, order, normalisers = np.arange(n) * 7 + 2**33, rng.permutation(n), rng.random(4).astype(wide)
+    samples, order, divisors = np.arange(n) * 7 + 2**33, rng.permutation(n), rng.random(4).astype(wide)
     classes, cursor = rng.integers(0, 5, n), np.asarray([2, 3])
     for label, features in (("odd width", (3,)), ("16 bytes", (8,)), ("image", (2, 2, 4))):
         x = rng.standard_normal((n, *features)).astype(dtype)
         weights = rng.random(n).astype(wide)
-        yield Example(label, (x, classes, weights, samples, normalisers, order, cursor), {"rows": 4, "offset": 3})
+        yield Example(label, (x, classes, weights, samples, divisors, order, cursor), {"rows": 4, "offset": 3})
     x, values = rng.standard_normal((n, 4)).astype(dtype), rng.standard_normal((n, 2)).astype(wide)
     x[0, 0] = np.nan
-    yield Example("numbers, no weights", (x, values, None, samples, normalisers, order, cursor), {"rows": 7})
+    yield Example("numbers, no weights", (x, values, None, samples, divisors, order, cursor), {"rows": 7})
     x, pixels = rng.standard_normal((n, 2, 3, 4)).astype(dtype), rng.integers(0, 5, (n, 2, 3))
     each = rng.random((n, 2, 3)).astype(wide)
-    yield Example("a target a pixel", (x, pixels, each, samples, normalisers, order, cursor), {"rows": 5})
-    yield Example("one row", (x, classes, None, samples, normalisers, order, cursor), {"rows": 1, "offset": 6})
+    yield Example("a target a pixel", (x, pixels, each, samples, divisors, order, cursor), {"rows": 5})
+    yield Example("one row", (x, classes, None, samples, divisors, order, cursor), {"rows": 1, "offset": 6})
 
 
 def _bound(u: float, x: Array, target: Array, weights: Array, *rest: Array, rows: int, offset: int = 0) -> Gathered:
@@ -39,22 +39,20 @@ contract(gather, examples=_examples, bound=_bound)
 
 def _raw_examples(rng: Any, dtype: str) -> Iterator[Example]:
     n, wide = 9, arithmetic_name(dtype)
-    samples, order, normalisers = rng.permutation(20)[:n], rng.permutation(n), rng.random(4).astype(wide)
+    samples, order, divisors = rng.permutation(20)[:n], rng.permutation(n), rng.random(4).astype(wide)
     classes, cursor, weights = rng.integers(0, 5, n), np.asarray([2, 3]), rng.random(n).astype(wide)
     for kind in ("uint8", "int16", "int32", "int64", "float32", "float64"):
         values = rng.standard_normal((20, 11)) * 90
         x = (np.abs(values) if kind == "uint8" else values).astype(kind)
         scales = rng.standard_normal(11) * 50, rng.random(11)
-        yield Example(
-            kind, (x, classes, weights, samples, normalisers, order, cursor, *scales), {"rows": 4, "offset": 3}
-        )
-        yield Example(f"{kind}, cast", (x, classes, None, samples, normalisers, order, cursor), {"rows": 7})
+        yield Example(kind, (x, classes, weights, samples, divisors, order, cursor, *scales), {"rows": 4, "offset": 3})
+        yield Example(f"{kind}, cast", (x, classes, None, samples, divisors, order, cursor), {"rows": 7})
     x, values = rng.integers(0, 256, (20, 2, 3)).astype(np.uint8), rng.standard_normal((n, 2)).astype(wide)
-    yield Example("image, one row", (x, values, None, samples, normalisers, order, cursor), {"rows": 1, "offset": 6})
+    yield Example("image, one row", (x, values, None, samples, divisors, order, cursor), {"rows": 1, "offset": 6})
 
 
 def _raw_bound(
-    u: float, x: Array, target: Array, weights: Array, samples: Array, normalisers: Array, order: Array, cursor: Array,
+    u: float, x: Array, target: Array, weights: Array, samples: Array, divisors: Array, order: Array, cursor: Array,
     mean: Array = None, inv_scale: Array = None, *, rows: int, offset: int = 0,
 ) -> Gathered:  # fmt: skip
     x = x[samples[order[cursor[POSITION] + offset :][:rows]]].astype(np.float64)

@@ -1,4 +1,4 @@
-"""The contracts of losses and hits: examples, error bounds, checks of arguments."""
+"""The contracts of losses and correct: examples, error bounds, checks of arguments."""
 
 from collections.abc import Iterator
 from math import prod
@@ -11,7 +11,7 @@ from ..arrays.dtypes import arithmetic_name
 from ..arrays.namespaces import namespace
 from ..errors import InputError
 from ..ops import Example
-from ..ops.loss import Loss, binary_cross_entropy, hits, mean_squared_error, softmax_cross_entropy
+from ..ops.loss import Loss, binary_cross_entropy, correct, mean_squared_error, softmax_cross_entropy
 from ._contract import contract
 from .arguments import check_floating
 
@@ -21,14 +21,14 @@ def _examples_softmax(rng: Any, dtype: str) -> Iterator[Example]:
     wide = arithmetic_name(dtype)
     codes, weights = rng.integers(0, 4, 7), rng.random(7).astype(wide)
     probabilities = rng.dirichlet(np.ones(4), 7).astype(wide)
-    yield Example("integers", (logits, codes), {"normaliser": 7})
-    yield Example("probabilities", (logits, probabilities), {"normaliser": 7})
-    every = {"normaliser": np.asarray([3.5], wide), "label_smoothing": 0.1}
+    yield Example("integers", (logits, codes), {"divisor": 7})
+    yield Example("probabilities", (logits, probabilities), {"divisor": 7})
+    every = {"divisor": np.asarray([3.5], wide), "label_smoothing": 0.1}
     yield Example("weighted, smoothed", (logits, codes, rng.random(4).astype(wide), weights), every)
     yield Example("weighted probabilities", (logits, probabilities, rng.random(4).astype(wide), weights), every)
-    yield Example("scaled", (logits, codes), {"normaliser": 7, "scale": np.asarray([1024.0], wide)})
-    yield Example("large logits", ((logits * 100).astype(dtype), codes), {"normaliser": 7})
-    yield Example("leading axes", (logits.reshape(7, 1, 4), codes.reshape(7, 1)), {"normaliser": 7})
+    yield Example("scaled", (logits, codes), {"divisor": 7, "scale": np.asarray([1024.0], wide)})
+    yield Example("large logits", ((logits * 100).astype(dtype), codes), {"divisor": 7})
+    yield Example("leading axes", (logits.reshape(7, 1, 4), codes.reshape(7, 1)), {"divisor": 7})
 
 
 def _bound_softmax(
@@ -38,15 +38,15 @@ def _bound_softmax(
     class_weights: Array = None,
     sample_weights: Array = None,
     *,
-    normaliser: Any,
+    divisor: Any,
     label_smoothing: float = 0.0,
     scale: Array | None = None,
 ) -> Loss:
     weight = (1 if class_weights is None else class_weights.max()) * np.ones(logits.shape[:-1])
     weight = weight * (1 if sample_weights is None else sample_weights.reshape(weight.shape))
     spread = (1 + np.abs(logits).max(-1)) * weight
-    slope = (10 * u * spread / normaliser)[..., None] * (1 if scale is None else scale)
-    return Loss(10 * u * spread.sum().reshape(1) / normaliser, slope + 0 * logits)
+    slope = (10 * u * spread / divisor)[..., None] * (1 if scale is None else scale)
+    return Loss(10 * u * spread.sum().reshape(1) / divisor, slope + 0 * logits)
 
 
 def _check_softmax(
@@ -55,7 +55,7 @@ def _check_softmax(
     class_weights: Array = None,
     sample_weights: Array = None,
     *,
-    normaliser: Any,
+    divisor: Any,
     label_smoothing: float = 0.0,
     scale: Array | None = None,
 ) -> None:
@@ -95,17 +95,17 @@ def _examples_binary(rng: Any, dtype: str) -> Iterator[Example]:
     logits[0] = [90.0, -90.0]
     wide = arithmetic_name(dtype)
     target = rng.integers(0, 2, (7, 2)).astype(wide)
-    yield Example("plain", (logits, target), {"normaliser": 14})
-    yield Example("weighted", (logits, target, rng.random(7).astype(wide)), {"normaliser": np.asarray([3.0], wide)})
-    yield Example("scaled", (logits, target), {"normaliser": 14, "scale": np.asarray([512.0], wide)})
+    yield Example("plain", (logits, target), {"divisor": 14})
+    yield Example("weighted", (logits, target, rng.random(7).astype(wide)), {"divisor": np.asarray([3.0], wide)})
+    yield Example("scaled", (logits, target), {"divisor": 14, "scale": np.asarray([512.0], wide)})
 
 
 def _bound_binary(
-    u: float, logits: Array, target: Array, sample_weights: Array = None, *, normaliser: Any, scale: Array | None = None
+    u: float, logits: Array, target: Array, sample_weights: Array = None, *, divisor: Any, scale: Array | None = None
 ) -> Loss:
     weight = 1 if sample_weights is None else sample_weights[..., None]
-    spread = (1 + np.abs(logits) * (1 + np.abs(target))) * weight / normaliser
-    slope = 10 * u * (1 + np.abs(target)) * weight / normaliser * (1 if scale is None else scale)
+    spread = (1 + np.abs(logits) * (1 + np.abs(target))) * weight / divisor
+    slope = 10 * u * (1 + np.abs(target)) * weight / divisor * (1 if scale is None else scale)
     return Loss(10 * u * spread.sum().reshape(1), slope + 0 * logits)
 
 
@@ -134,19 +134,19 @@ contract(binary_cross_entropy, examples=_examples_binary, bound=_bound_binary, c
 def _examples_squared(rng: Any, dtype: str) -> Iterator[Example]:
     wide = arithmetic_name(dtype)
     p, t = ((rng.standard_normal((7, 2)) * 3).astype(kind) for kind in (dtype, wide))
-    yield Example("plain", (p, t), {"normaliser": 14})
-    yield Example("weighted", (p, t, rng.random(7).astype(wide)), {"normaliser": np.asarray([3.0], wide)})
-    yield Example("scaled", (p, t), {"normaliser": 14, "scale": np.asarray([512.0], wide)})
+    yield Example("plain", (p, t), {"divisor": 14})
+    yield Example("weighted", (p, t, rng.random(7).astype(wide)), {"divisor": np.asarray([3.0], wide)})
+    yield Example("scaled", (p, t), {"divisor": 14, "scale": np.asarray([512.0], wide)})
 
 
 def _bound_squared(
-    u: float, prediction: Array, target: Array, sample_weights: Array = None, *, normaliser: Any,
+    u: float, prediction: Array, target: Array, sample_weights: Array = None, *, divisor: Any,
     scale: Array | None = None,
 ) -> Loss:  # fmt: skip
     weight = 1 if sample_weights is None else sample_weights[..., None]
     size = np.abs(prediction) + np.abs(target)
-    slope = 10 * u * size * weight / normaliser * (1 if scale is None else scale)
-    return Loss(10 * u * (size**2 * weight / normaliser).sum().reshape(1), slope)
+    slope = 10 * u * size * weight / divisor * (1 if scale is None else scale)
+    return Loss(10 * u * (size**2 * weight / divisor).sum().reshape(1), slope)
 
 
 def _check_squared(prediction: Array, target: Array, sample_weights: Array = None, **_options: Any) -> None:
@@ -170,4 +170,4 @@ def _bound_hits(u: float, output: Array, target: Array) -> Array:
     return 0
 
 
-contract(hits, examples=_examples_hits, bound=_bound_hits)
+contract(correct, examples=_examples_hits, bound=_bound_hits)

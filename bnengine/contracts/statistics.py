@@ -78,21 +78,21 @@ contract(moments, examples=examples_moments, bound=bound_moments, check=check_mo
 
 
 def _examples_commit(rng: Any, dtype: str) -> Iterator[Example]:
-    running, proposal = (np.abs(rng.standard_normal((3, 7))) + np.asarray([[4.0], [0.0], [0.0]]) for _ in range(2))
-    proposal[0, 0] = running[0, 1] = 0.0
-    proposal[0, 2] = 1.0
+    running, pending = (np.abs(rng.standard_normal((3, 7))) + np.asarray([[4.0], [0.0], [0.0]]) for _ in range(2))
+    pending[0, 0] = running[0, 1] = 0.0
+    pending[0, 2] = 1.0
     decay = np.asarray([0.9, 0.9, 0.5, 0.0, -1.0, -1.0, 0.9])
     unbiased = np.asarray([True, False, True, False, True, False, True])
     for ok in (True, False):
-        yield Example(f"ok {ok}", (running, proposal, np.asarray([ok]), decay, unbiased))
+        yield Example(f"ok {ok}", (running, pending, np.asarray([ok]), decay, unbiased))
 
 
-def _bound_commit(u: float, running: Array, proposal: Array, ok: Array, decay: Array, unbiased: Array) -> Array:
-    return _bound_merge(u, running, 2 * proposal)
+def _bound_commit(u: float, running: Array, pending: Array, ok: Array, decay: Array, unbiased: Array) -> Array:
+    return _bound_merge(u, running, 2 * pending)
 
 
-def _check_commit(running: Array, proposal: Array, ok: Array, decay: Array, unbiased: Array) -> None:
-    _check_statistics("commit", running=running, proposal=proposal)
+def _check_commit(running: Array, pending: Array, ok: Array, decay: Array, unbiased: Array) -> None:
+    _check_statistics("commit", running=running, pending=pending)
     for name, array, shape in (
         ("ok", ok, (1,)),
         ("decay", decay, running.shape[1:]),

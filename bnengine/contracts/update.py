@@ -9,7 +9,7 @@ import numpy as np
 from .._typing import Array
 from ..arrays.dtypes import arithmetic_name, is_narrow
 from ..ops import REGISTRY, Example, Op
-from ..ops.update import RULES, Advanced, Call, Rule, advance, average, tally
+from ..ops.update import RULES, Advanced, Call, Rule, add_epoch_sums, average, count_step
 from ._contract import contract
 
 LEAST_DIVISOR = 2.0**-1022  # where nothing ever moved, 0 / LEAST_DIVISOR is 0
@@ -27,7 +27,7 @@ def _bound_advance(u: float, counters: Array, ok: Array, cursor: Array = None, *
     return Advanced(0, None if cursor is None else 0)
 
 
-contract(advance, examples=_examples_advance, bound=_bound_advance)
+contract(count_step, examples=_examples_advance, bound=_bound_advance)
 
 
 def _examples_tally(rng: Any, dtype: str) -> Iterator[Example]:
@@ -41,12 +41,12 @@ def _examples_tally(rng: Any, dtype: str) -> Iterator[Example]:
         yield Example(f"ok {ok}", arrays, {"rows": 7})
 
 
-def _bound_tally(u: float, sums: Array, value: Array, normaliser: Array, hits: Array, ok: Array, *, rows: int) -> Array:
-    new = np.concatenate([value.astype(np.float64) * normaliser, normaliser, hits, [rows]])
+def _bound_tally(u: float, sums: Array, value: Array, divisor: Array, correct: Array, ok: Array, *, rows: int) -> Array:
+    new = np.concatenate([value.astype(np.float64) * divisor, divisor, correct, [rows]])
     return 10 * 2.0**-53 * (np.abs(sums) + np.abs(new))
 
 
-contract(tally, examples=_examples_tally, bound=_bound_tally)
+contract(add_epoch_sums, examples=_examples_tally, bound=_bound_tally)
 
 
 # -- the optimizers' rules
@@ -156,14 +156,14 @@ RULE_CONTRACTS = {
 
 
 def _flat(rng: Any, dtype: str, rule: Rule) -> Call:
-    """A training in 16 bits keeps float32 parameters, and their shadow."""
+    """A training in 16 bits keeps float32 parameters, and their 16-bit copy."""
     wide = arithmetic_name(dtype)
     p, g = (rng.standard_normal(50).astype(wide) for _ in range(2))
     states = {name: np.abs(rng.standard_normal(50)).astype(wide) + 1 for name in rule.slots}
     table = (rng.random((3, rule.columns)) * 0.9 + 0.1).astype(wide)
     control = table, np.asarray([9, 1, 0, 0, 0]), np.asarray([True]), rng.random(1).astype(wide)
-    shadow = p.astype(dtype) if is_narrow(dtype) else None
-    return Call(p, g, typical(rule, states), *control, shadow)
+    copy16 = p.astype(dtype) if is_narrow(dtype) else None
+    return Call(p, g, typical(rule, states), *control, copy16)
 
 
 def typical(rule: Rule, slots: Mapping[str, Array | None]) -> tuple[Array | None, ...]:
@@ -180,10 +180,10 @@ def _examples_of(rule: Rule) -> Callable[[Any, str], Iterator[Example]]:
             absent, given = options.get("absent", ()), {k: v for k, v in options.items() if k != "absent"}
             call = _flat(rng, dtype, rule)
             there = tuple(None if n in absent else a for n, a in zip(rule.slots, call.slots, strict=True))
-            yield Example(label, call._replace(slots=there).args(), {"border": 30, **given})
+            yield Example(label, call._replace(slots=there).args(), {"decay_end": 30, **given})
         skipped = _flat(rng, dtype, rule)._replace(ok=np.asarray([False]))
         skipped.gradients[3] = np.nan
-        yield Example("skipped", skipped.args(), {"border": 30})
+        yield Example("skipped", skipped.args(), {"decay_end": 30})
 
     return examples
 
@@ -199,12 +199,12 @@ def _bound_of(rule: Rule) -> Callable[..., Any]:
         p, g, table = np.abs(call.parameters), np.abs(call.gradients), call.table
         l2, shrinking = p * (0.0 if decoupled else weight_decay), p * (weight_decay if decoupled else 0.0)
         scalars = tuple((column.min(), column.max()) for column in table.T[1:])
-        decays = (np.arange(p.size) < options.get("border", 0)) & (not decoupled)
+        decays = (np.arange(p.size) < options.get("decay_end", 0)) & (not decoupled)
         slope = call.gradients * call.factor + call.parameters * weight_decay * decays
         move, sums = made.sizes(Size(g + l2, l2, scalars, u, slope, {**rule.settings, **options}), *call.slots)
         moved = made.factor * u * (p + table.T[0].max() * (move + shrinking))
         states = [None if old is None else 10 * u * new for old, new in zip(call.slots, sums, strict=True)]
-        return rule.state(moved, *states, None if call.shadow is None else moved)
+        return rule.state(moved, *states, None if call.copy16 is None else moved)
 
     return bound
 

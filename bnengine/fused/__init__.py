@@ -31,7 +31,7 @@ for _library, _load in _FOLDERS.items():
     versions_come_from(_library, _load)
 
 
-def offered(backend: str, what: str) -> Any:
+def backend_feature(backend: str, what: str) -> Any:
     """What the fused code for arrays of a backend offers by this name, None if it does not, or if there is none."""
     if backend not in _FOLDERS:
         return None

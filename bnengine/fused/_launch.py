@@ -106,7 +106,7 @@ def destination(
 
 
 def gathered(
-    to: Outputs, output: Callable[..., Array], given: Mapping[str, Array | None], normalisers: Array, rows: int,
+    to: Outputs, output: Callable[..., Array], given: Mapping[str, Array | None], divisors: Array, rows: int,
     like: Array, dtype: DType,
 ) -> Gathered:  # fmt: skip
     """Where the rows of a micro-batch go: those of x in `dtype`, the others in their own."""
@@ -117,7 +117,7 @@ def gathered(
         field: None if a is None else output(to, field, (rows, *a.shape[1:]), kinds[field], a)
         for field, a in given.items()
     }
-    return Gathered(**taken, normaliser=output(to, "normaliser", (1,), normalisers.dtype, like))
+    return Gathered(**taken, divisor=output(to, "divisor", (1,), divisors.dtype, like))
 
 
 def absent(to: Outputs, *fields: str) -> None:

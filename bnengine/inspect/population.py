@@ -79,11 +79,11 @@ def normalising_by_running(network: Sequential) -> Sequential:
 
 def _pass(copy: Sequential, source: Source, name: str, what: str) -> tuple[Array, int]:
     """One layer's moments over all the data, those of the layers before it being settled; the rows."""
-    proposals, rows = copy.statistics.like(), 0
+    pending, rows = copy.statistics.like(), 0
     for batch in walked(source, what):
-        copy.forward(batch.x, training=True, proposals=proposals, dropout=False)
+        copy.forward(batch.x, training=True, pending=pending, dropout=False)
         rows += len(batch.x)
-    return np.array(copy.backend.to_numpy(proposals[copy.named_handles()[name]])), rows
+    return np.array(copy.backend.to_numpy(pending[copy.named_handles()[name]])), rows
 
 
 def walked(source: Source, what: str) -> Iterator[Batch]:

@@ -114,9 +114,9 @@ class Scores:
             for batch in training_batches(source, size, seed=seed + epoch):
                 keys: dict[str, Any] = {"samples": batch.samples, "step": np.asarray([done])}
                 with np.errstate(all="ignore"):
-                    proposals = network.forward(batch.x, training=True, dropout=dropout, **keys).proposals
+                    pending = network.forward(batch.x, training=True, dropout=dropout, **keys).pending
                     stored = network.statistics.array
-                    stored[...] = ops.commit(stored, proposals.array, ok, *network.commit_rules)
+                    stored[...] = ops.commit(stored, pending.array, ok, *network.commit_rules)
                 done += 1
                 if done == steps:
                     break

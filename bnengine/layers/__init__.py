@@ -1,7 +1,7 @@
 """Layers: their parameters and the ops that they call."""
 
 from .activation import Activation
-from .base import Layer, Pass, Placed, Pullback, chain, deliver
+from .base import Context, Layer, Placed, Pullback, chain, deliver
 from .dense import Dense
 from .dropout import Dropout
 from .norm.batch_norm import BatchNorm
@@ -11,11 +11,11 @@ from .structure import Fusion, build, config_of, named_handles, register, walk
 __all__ = [
     "Activation",
     "BatchNorm",
+    "Context",
     "Dense",
     "Dropout",
     "Fusion",
     "Layer",
-    "Pass",
     "Placed",
     "Pullback",
     "Residual",

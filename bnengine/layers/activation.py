@@ -4,10 +4,10 @@ from typing import Any
 
 from .. import ops
 from .._typing import Array
-from ..ops import Into
+from ..ops import Out
 from ..ops.activations import check_activation, slope_of
 from ..runtime.flat import Flat
-from .base import Dx, Layer, Pass, Placed, Pullback
+from .base import Context, Dx, Layer, Placed, Pullback
 
 
 class Activation(Layer):
@@ -42,14 +42,14 @@ class Activation(Layer):
     def config(self) -> dict[str, Any]:
         return {"kind": self.kind, "slope": self.slope}
 
-    def forward(self, x: Array, run: Pass) -> tuple[Array, Pullback]:
+    def forward(self, x: Array, run: Context) -> tuple[Array, Pullback]:
         options: dict[str, Any] = {"kind": self.kind, "slope": self.slope}
         y = run(ops.activation, x, **options)
 
         def pullback(dy: Array, grads: Flat, *, dx: Dx = True) -> Array:
             if dx is False:
                 return None
-            into = {"out": dx} if isinstance(dx, Into) else None
+            into = {"out": dx} if isinstance(dx, Out) else None
             return run(ops.activation_backward, dy, x, y, into=into, **options)
 
         return y, pullback

@@ -9,18 +9,18 @@ from weakref import WeakSet
 from .. import ops
 from .._typing import Array
 from ..errors import InputError
-from ..ops import Into
+from ..ops import Out
 from ..runtime.flat import Changes, Flat, Handle
-from ..runtime.memory import Fresh
+from ..runtime.memory import Memory
 
-Dx = bool | Into
+Dx = bool | Out
 R = TypeVar("R")
 
 
 class Pullback(Protocol):
     """From the gradient of the output to that of the input; gradients of parameters go into `grads`.
 
-    dx True: returned as a new array; False: not computed; Into: stored there, or added to what is there. Neither dy nor
+    dx True: returned as a new array; False: not computed; Out: stored there, or added to what is there. Neither dy nor
     the layer's input is overwritten.
     """
 
@@ -28,12 +28,12 @@ class Pullback(Protocol):
 
 
 @dataclass(frozen=True)
-class Pass:
-    """One forward pass: its mode, where outputs live, where proposals of statistics go, what dropout is keyed by."""
+class Context:
+    """One forward pass: its mode, where outputs live, where pending statistics go, what dropout is keyed by."""
 
     training: bool
-    memory: Fresh
-    proposals: Flat
+    memory: Memory
+    pending: Flat
     seed: int
     step: Array
     samples: Array
@@ -45,9 +45,9 @@ class Pass:
         """Run an op in the memory of this pass: `y = run(ops.affine, x, W, b)`."""
         return op(*args, memory=self.memory, **options)
 
-    def moved(self, here: "Placed") -> "Pass":
+    def moved(self, here: "Placed") -> "Context":
         """The same pass at a layer's place; `dataclasses.replace` would take longer than a small op."""
-        run = object.__new__(Pass)
+        run = object.__new__(Context)
         vars(run).update(vars(self), here=here)
         return run
 
@@ -139,7 +139,7 @@ class Layer:
             "and register the class with bnengine.layers.register"
         )
 
-    def forward(self, x: Array, run: Pass) -> tuple[Array, Pullback]:
+    def forward(self, x: Array, run: Context) -> tuple[Array, Pullback]:
         """(output, pullback)."""
         raise NotImplementedError
 
@@ -180,11 +180,13 @@ class Placed:
         """The parameters and statistics that count here, by their names."""
         return {name: h for name, h in self.layer.handles().items() if name not in self.cancelled}
 
-    def forward(self, x: Array, run: Pass) -> tuple[Array, Pullback]:
+    def forward(self, x: Array, run: Context) -> tuple[Array, Pullback]:
         """(output, pullback) of the layer, and of what it computes along with it."""
         return self.layer.forward(x, run.moved(self))
 
-    def forward_added(self, x: Array, add: Array | None, run: Pass) -> tuple[Array, Callable[..., tuple[Array, Array]]]:
+    def forward_added(
+        self, x: Array, add: Array | None, run: Context
+    ) -> tuple[Array, Callable[..., tuple[Array, Array]]]:
         """As `forward`, of a layer that adds `add` in its op; the pullback returns the gradients of both."""
         return cast(Any, self.layer).forward_added(x, add, run.moved(self))  # type: ignore[no-any-return]
 
@@ -221,7 +223,7 @@ def widths(layers: Iterable[Layer], inputs: int | None, *, label: bool = False) 
     return inputs, width
 
 
-def chain(layers: Iterable[Layer | Placed], x: Array, run: Pass) -> tuple[Array, Pullback]:
+def chain(layers: Iterable[Layer | Placed], x: Array, run: Context) -> tuple[Array, Pullback]:
     """Loop forward; the pullback is the loop reversed."""
     pulls: list[Pullback] = []
     for layer in layers:
@@ -245,9 +247,9 @@ def chain(layers: Iterable[Layer | Placed], x: Array, run: Pass) -> tuple[Array,
     return x, pullback
 
 
-def deliver(gradient: Array, dx: Dx, memory: Fresh) -> Array:
+def deliver(gradient: Array, dx: Dx, memory: Memory) -> Array:
     """A gradient that is ready, where it was asked for: the array itself, nothing, or stored in a destination."""
-    if not isinstance(dx, Into):
+    if not isinstance(dx, Out):
         return gradient if dx else None
     into = {"out": dx}
     return memory.run(ops.activation_backward, gradient, gradient, gradient, kind="identity", into=into)

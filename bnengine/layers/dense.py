@@ -6,12 +6,12 @@ from typing import Any, Literal
 from .. import ops
 from .._typing import Array
 from ..errors import InputError
-from ..ops import Into
+from ..ops import Out
 from ..ops.activations import ACTIVATIONS
 from ..runtime.flat import Flat, Handle, Parameter
 from ..validation import integer
 from .activation import Activation, applied, applies_none
-from .base import Dx, Layer, Pass, Placed, Pullback, fits
+from .base import Context, Dx, Layer, Placed, Pullback, fits
 from .initializers import Initializer, config_of, get_initializer
 from .norm.batch_norm import BatchNorm
 
@@ -71,7 +71,7 @@ class Dense(Layer):
                 return replace(here, after=after), None
         return here, after
 
-    def forward(self, x: Array, run: Pass) -> tuple[Array, Pullback]:
+    def forward(self, x: Array, run: Context) -> tuple[Array, Pullback]:
         here = run.at(self)
         options = applied(here)
         if run.products != "highest":
@@ -80,7 +80,7 @@ class Dense(Layer):
         y = run(ops.affine, x, W.operand, None if b is None else b.value, **options)
 
         def pullback(dy: Array, grads: Flat, *, dx: Dx = True) -> Array:
-            into = grads.into(dW=W, db=b) | ({"dx": dx} if isinstance(dx, Into) else {})
+            into = grads.into(dW=W, db=b) | ({"dx": dx} if isinstance(dx, Out) else {})
             wanted = {"input_gradient": bool(dx), "bias_gradient": "db" in into} | options
             return run(ops.affine_backward, dy, x, W.operand, y, into=into, **wanted).dx
 

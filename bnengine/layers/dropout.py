@@ -5,10 +5,10 @@ from typing import Any
 
 from .. import ops
 from .._typing import Array
-from ..ops import Into
+from ..ops import Out
 from ..runtime.flat import Flat
 from ..validation import number
-from .base import Dx, Layer, Pass, Placed, Pullback, chain
+from .base import Context, Dx, Layer, Placed, Pullback, chain
 
 
 class Dropout(Layer):
@@ -33,7 +33,7 @@ class Dropout(Layer):
     def placed(self, place: str, dropouts: Iterator[int]) -> Placed:
         return Placed(self, place, dropout=next(dropouts))
 
-    def forward(self, x: Array, run: Pass) -> tuple[Array, Pullback]:
+    def forward(self, x: Array, run: Context) -> tuple[Array, Pullback]:
         if not (run.training and run.drops):
             return chain((), x, run)
         options: dict[str, Any] = {"seed": run.seed, "layer": run.at(self).dropout, "rate": self.rate}
@@ -42,7 +42,7 @@ class Dropout(Layer):
         def pullback(dy: Array, grads: Flat, *, dx: Dx = True) -> Array:
             if dx is False:
                 return None
-            into = {"out": dx} if isinstance(dx, Into) else None
+            into = {"out": dx} if isinstance(dx, Out) else None
             return run(ops.dropout_backward, dy, keep, rate=self.rate, into=into)
 
         return y, pullback

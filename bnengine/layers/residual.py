@@ -7,10 +7,10 @@ from itertools import repeat
 from .. import ops
 from .._typing import Array
 from ..errors import InputError
-from ..ops import Into
+from ..ops import Out
 from ..runtime.flat import Flat
 from .activation import Activation, applies_none
-from .base import Dx, Layer, Pass, Placed, Pullback, chain, deliver, fuse, widths
+from .base import Context, Dx, Layer, Placed, Pullback, chain, deliver, fuse, widths
 from .norm.batch_norm import BatchNorm
 
 
@@ -59,13 +59,13 @@ class Residual(Layer):
         last, rest = last.layer.fuse_with(last, after)
         return replace(here, body=(*body, last)), rest
 
-    def forward(self, x: Array, run: Pass) -> tuple[Array, Pullback]:
+    def forward(self, x: Array, run: Context) -> tuple[Array, Pullback]:
         here = run.at(self)
         if not here.body:  # it runs inside a layer that is not bnengine's
             here = self.placed("", repeat(0))
         return self._sum_in_batch_norm(here, x, run) if here.sums else self._sum_apart(here, x, run)
 
-    def _sum_in_batch_norm(self, here: Placed, x: Array, run: Pass) -> tuple[Array, Pullback]:
+    def _sum_in_batch_norm(self, here: Placed, x: Array, run: Context) -> tuple[Array, Pullback]:
         *body, last = here.body
         h, pull = chain(body, x, run)
         y, pull_last = last.forward_added(h, x, run)
@@ -75,18 +75,18 @@ class Residual(Layer):
             if dx is False:
                 return pull(dh, grads, dx=False)
             # dskip is a new array, so the body's first op adds its own gradient to it
-            return deliver(pull(dh, grads, dx=Into(dskip, adds=True)), dx, run.memory)
+            return deliver(pull(dh, grads, dx=Out(dskip, adds=True)), dx, run.memory)
 
         return y, pullback
 
-    def _sum_apart(self, here: Placed, x: Array, run: Pass) -> tuple[Array, Pullback]:
+    def _sum_apart(self, here: Placed, x: Array, run: Context) -> tuple[Array, Pullback]:
         h, pull = chain(here.body, x, run)
         y = run(ops.total, h, x)
 
         def pullback(dy: Array, grads: Flat, *, dx: Dx = True) -> Array:
             if dx is False:
                 return pull(dy, grads, dx=False)
-            into = {"out": dx} if isinstance(dx, Into) else None
+            into = {"out": dx} if isinstance(dx, Out) else None
             return run(ops.total, pull(dy, grads), dy, into=into)
 
         return y, pullback

@@ -7,7 +7,7 @@ from typing import Any
 from .._typing import Array
 from ..runtime.flat import Flat
 from .activation import Activation, applies_none
-from .base import Dx, Pass, Placed, Pullback
+from .base import Context, Dx, Placed, Pullback
 
 See = Callable[[Placed, Array], Callable[[Array], None] | None]
 
@@ -43,10 +43,12 @@ def _split(here: Placed, see: See) -> list[Placed]:
 class _Tapped(Placed):
     see: See = lambda *_: None
 
-    def forward(self, x: Array, run: Pass) -> tuple[Array, Pullback]:
+    def forward(self, x: Array, run: Context) -> tuple[Array, Pullback]:
         return self._seen(*super().forward(x, run))
 
-    def forward_added(self, x: Array, add: Array | None, run: Pass) -> tuple[Array, Callable[..., tuple[Array, Array]]]:
+    def forward_added(
+        self, x: Array, add: Array | None, run: Context
+    ) -> tuple[Array, Callable[..., tuple[Array, Array]]]:
         return self._seen(*super().forward_added(x, add, run))
 
     def _seen(self, y: Array, pull: Callable[..., Any]) -> tuple[Array, Callable[..., Any]]:

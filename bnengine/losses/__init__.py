@@ -12,10 +12,10 @@ import numpy as np
 from .. import ops
 from .._typing import Array
 from ..errors import InputError
-from ..ops import Into
+from ..ops import Out
 from ..ops.loss import Loss
 from ..registry import Registry
-from ..runtime.memory import Fresh
+from ..runtime.memory import Memory
 
 
 def scaled(scale: Array | None) -> dict[str, Array]:
@@ -56,8 +56,8 @@ class LossFunction:
         return None
 
     def __call__(
-        self, output: Array, target: Array, weights: Array | None, constants: Array | None, normaliser: Array, *,
-        scale: Array | None = None, memory: Fresh | None = None, into: Mapping[str, Into] | None = None,
+        self, output: Array, target: Array, weights: Array | None, constants: Array | None, divisor: Array, *,
+        scale: Array | None = None, memory: Memory | None = None, into: Mapping[str, Out] | None = None,
     ) -> Loss:  # fmt: skip
         """Value, shape (1,), and gradient of a batch's part of the mean, the gradient times `scale` (1,)."""
         raise NotImplementedError
@@ -129,10 +129,10 @@ class SoftmaxCrossEntropy(LossFunction):
         return np.asarray(self.class_weights)
 
     def __call__(
-        self, output: Array, target: Array, weights: Array | None, constants: Array | None, normaliser: Array, *,
-        scale: Array | None = None, memory: Fresh | None = None, into: Mapping[str, Into] | None = None,
+        self, output: Array, target: Array, weights: Array | None, constants: Array | None, divisor: Array, *,
+        scale: Array | None = None, memory: Memory | None = None, into: Mapping[str, Out] | None = None,
     ) -> Loss:  # fmt: skip
-        options = {"normaliser": normaliser, "label_smoothing": self.label_smoothing} | scaled(scale)
+        options = {"divisor": divisor, "label_smoothing": self.label_smoothing} | scaled(scale)
         return ops.softmax_cross_entropy(output, target, constants, weights, memory=memory, into=into, **options)
 
 
@@ -171,10 +171,10 @@ class BinaryCrossEntropy(_ElementWise):
         return y
 
     def __call__(
-        self, output: Array, target: Array, weights: Array | None, constants: Array | None, normaliser: Array, *,
-        scale: Array | None = None, memory: Fresh | None = None, into: Mapping[str, Into] | None = None,
+        self, output: Array, target: Array, weights: Array | None, constants: Array | None, divisor: Array, *,
+        scale: Array | None = None, memory: Memory | None = None, into: Mapping[str, Out] | None = None,
     ) -> Loss:  # fmt: skip
-        options = {"normaliser": normaliser} | scaled(scale)
+        options = {"divisor": divisor} | scaled(scale)
         return ops.binary_cross_entropy(output, target, weights, memory=memory, into=into, **options)
 
 
@@ -187,10 +187,10 @@ class MeanSquaredError(_ElementWise):
     task: ClassVar[str] = "regression"
 
     def __call__(
-        self, output: Array, target: Array, weights: Array | None, constants: Array | None, normaliser: Array, *,
-        scale: Array | None = None, memory: Fresh | None = None, into: Mapping[str, Into] | None = None,
+        self, output: Array, target: Array, weights: Array | None, constants: Array | None, divisor: Array, *,
+        scale: Array | None = None, memory: Memory | None = None, into: Mapping[str, Out] | None = None,
     ) -> Loss:  # fmt: skip
-        options = {"normaliser": normaliser} | scaled(scale)
+        options = {"divisor": divisor} | scaled(scale)
         return ops.mean_squared_error(output, target, weights, memory=memory, into=into, **options)
 
 

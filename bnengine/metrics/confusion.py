@@ -118,9 +118,9 @@ class ConfusionMatrix:
         any row.
         """
         accuracy, names, cells = self.value(), self._names(labels), self._cells()
-        hits, support = np.diagonal(cells), cells.sum(axis=1)
+        correct, support = np.diagonal(cells), cells.sum(axis=1)
         called = cells[:, :-1].sum(axis=0)
-        figures = np.stack([_ratio(hits, called), _ratio(hits, support), _ratio(2 * hits, called + support)])
+        figures = np.stack([_ratio(correct, called), _ratio(correct, support), _ratio(2 * correct, called + support)])
         total = support.sum()
         rows = tuple(_row(*given) for given in zip(names, figures.T, support, strict=True))
         macro = _row("macro", figures.mean(axis=1), total)

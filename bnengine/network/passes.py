@@ -1,4 +1,4 @@
-"""Passes in evaluation mode: recorded once for each shape, then one native call each, on the arrays of the moment."""
+"""Evaluation passes: recorded once for each shape, then one native call each, on the arrays of the moment."""
 
 from collections.abc import Callable, Hashable, Sequence
 from threading import Lock
@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._typing import Array
-from ..fused import offered
-from ..runtime.memory import Arena, Buffers, Fresh
+from ..fused import backend_feature
+from ..runtime.memory import Arena, Buffers, Memory
 from ..runtime.modes import current_mode
 from ..runtime.plan import Plan, view_of
 
@@ -25,7 +25,7 @@ class _Recorded(NamedTuple):
     outputs: tuple[tuple[tuple[int, ...], Any], ...] = ()
 
 
-class Passes:
+class InferenceCache:
     """Runs a network's passes on NumPy arrays: the first one of a kind is recorded, later ones are one native call.
 
     A pass reads its arguments where they are, parameters and statistics as they are by then, and writes to new arrays,
@@ -53,7 +53,7 @@ class Passes:
         """
         large = arguments[0] is not None and arguments[0].shape[0] > ROWS
         if large or current_mode() != "auto" or not self._lock.acquire(blocking=False):
-            return run(*arguments, memory=Fresh())
+            return run(*arguments, memory=Memory())
         try:
             found = self._kept.get(kind)
             if found is None:
@@ -66,7 +66,7 @@ class Passes:
                 return outputs
         finally:
             self._lock.release()
-        return run(*arguments, memory=Fresh())
+        return run(*arguments, memory=Memory())
 
     def forget(self) -> None:
         """Record every kind anew."""
@@ -108,7 +108,7 @@ class Passes:
 
 
 def _recorded(plan: Plan, arguments: Sequence[Array], outputs: Arrays) -> _Recorded:
-    replayer = offered("numpy", "replayer")
+    replayer = backend_feature("numpy", "replayer")
     if plan.reasons or replayer is None or not all(_written(plan, x) for x in outputs):
         return _Recorded(None)
     found = replayer(plan)

@@ -7,7 +7,7 @@
 | "float16", "bfloat16" | 16 bits | these 16 bits, summed in float32 | CuPy, NumPy, PyTorch |
 
 In 16 bits the parameters, their gradients, the optimizer's state, gamma, beta, biases and losses stay float32,
-statistics float64, and kernels compute in float32; weight matrices are multiplied from a copy in 16 bits, the shadow,
+statistics float64, and kernels compute in float32; weight matrices are multiplied from a copy in 16 bits, the copy16,
 which each update of the parameters writes too. Micikevicius et al. (2018).
 
 "tf32" allows cublasLt its tensor cores; for a shape or an address that these do not take it multiplies in float32.

@@ -10,12 +10,12 @@ from ..arrays.backend import Backend, get_backend
 from ..arrays.random import Stream
 from ..data import Preprocessing
 from ..errors import InputError
-from ..layers import Fusion, Layer, Pass, Placed, Pullback, build, chain, config_of
+from ..layers import Context, Fusion, Layer, Placed, Pullback, build, chain, config_of
 from ..layers.base import Dx, widths
 from ..runtime.flat import Flat, Parameter, Statistics, size
-from ..runtime.memory import Choice, Fresh
+from ..runtime.memory import Choice, Memory
 from ..validation import integer
-from .passes import ROWS, Arrays, Passes
+from .passes import ROWS, Arrays, InferenceCache
 from .precision import PrecisionName
 from .precision import settle as settle_precision
 from .state import Freezable, Named
@@ -28,8 +28,8 @@ class Forward:
     Where the pass was run in memory that is used again, all three are good until the next pass begins there.
     """
 
-    def __init__(self, output: Array, pullback: Pullback, proposals: Flat, memory: Fresh) -> None:
-        self._output, self.proposals = output, proposals
+    def __init__(self, output: Array, pullback: Pullback, pending: Flat, memory: Memory) -> None:
+        self._output, self.pending = output, pending
         self._pullback: Pullback | None = pullback
         self._memory, self._generation = memory, memory.generation
 
@@ -91,7 +91,7 @@ class Sequential(Named):
         self.cancelled = self.changes.cancelled
         self._names = {name: h for name, h in self.changes.handles.items() if name not in self.cancelled}
         native = self.backend.name == "numpy" and self.storage == dtype
-        self.passes, self._changes = Passes() if native else None, self.changes.count
+        self.passes, self._changes = InferenceCache() if native else None, self.changes.count
         self._usual = np.dtype(dtype) if native else None
         self._allocate()
         self.changes.attach()
@@ -140,16 +140,16 @@ class Sequential(Named):
             self.statistics = Flat(xp.zeros((3, 0), dtype=double, device=device), {})
         offsets = self.parameters.offsets
         undecayed = [offsets[h] for h in parameters if not h.decays]
-        self.border = min(undecayed) if undecayed else self.parameters.array.shape[0]
+        self.decay_end = min(undecayed) if undecayed else self.parameters.array.shape[0]
         self._rules, self._rules_seen = self._commit_rules(), self.changes.count
-        self.shadow: Flat | None = None
+        self.copy16: Flat | None = None
         if self.storage != self.dtype:
             narrow = xp.zeros(self.parameters.array.shape, dtype=self.backend.dtype(self.storage), device=device)
-            self.shadow = self.parameters.over(narrow)
+            self.copy16 = self.parameters.over(narrow)
         for handle in self._names.values():
             if isinstance(handle, Parameter):
                 handle.value = self.parameters[handle]
-                handle.operand = handle.value if self.shadow is None else self.shadow[handle]
+                handle.operand = handle.value if self.copy16 is None else self.copy16[handle]
             else:
                 handle.value = self.statistics[handle]
         self._collected = not statistics
@@ -188,15 +188,15 @@ class Sequential(Named):
         self.reset_statistics()
 
     def refresh(self) -> None:
-        """Round the parameters to their shadow again, where activations have 16 bits.
+        """Round the parameters to their 16-bit copy again, where activations have 16 bits.
 
         A training step does it itself, and so does all that loads, predicts or evaluates; whoever writes into
         `named_parameters()` between steps of a training loop of their own calls it afterwards.
         """
-        if self.shadow is not None:
+        if self.copy16 is not None:
             with np.errstate(over="ignore"):
-                shadow = self.shadow.array
-                shadow[...] = self.backend.xp.astype(self.parameters.array, shadow.dtype)
+                copy16 = self.copy16.array
+                copy16[...] = self.backend.xp.astype(self.parameters.array, copy16.dtype)
 
     def reset_statistics(self) -> None:
         """Running statistics as before any training: mean 0, var 1, count 0."""
@@ -211,8 +211,8 @@ class Sequential(Named):
         x: Array,
         *,
         training: bool,
-        memory: Fresh | None = None,
-        proposals: Flat | None = None,
+        memory: Memory | None = None,
+        pending: Flat | None = None,
         samples: Array | None = None,
         step: Array | None = None,
         dropout: bool = True,
@@ -220,7 +220,7 @@ class Sequential(Named):
         """The output for x (..., features) and the way back; parameters and running statistics stay as they are.
 
         `training` normalises by the batch and drops out, else by the running statistics. The batch's moments go into
-        `proposals` (made here if not given). `samples` (m,) int64: indices in the data set, and `step` (1,): what
+        `pending` (made here if not given). `samples` (m,) int64: indices in the data set, and `step` (1,): what
         dropout is keyed by; 0, 1, ... and 0 if not given; `dropout` False leaves it out of a training pass. x may be
         of any library and floating dtype; it is brought to the network's. The output has the dtype of activations.
         """
@@ -228,8 +228,8 @@ class Sequential(Named):
         if not training:
             self._require_statistics()
         xp, device = self.backend.xp, self.backend.device
-        if proposals is None:
-            proposals = self.statistics.like()
+        if pending is None:
+            pending = self.statistics.like()
         if samples is None:
             samples = xp.arange(x.shape[0], dtype=xp.int64, device=device)
         elif tuple(samples.shape) != (x.shape[0],):
@@ -239,11 +239,11 @@ class Sequential(Named):
         samples, step = self.backend.asarray(samples, "int64"), self.backend.asarray(step, "int64")
         if memory is None:
             self.refresh()
-        memory = memory or Fresh()
+        memory = memory or Memory()
         memory.begin()
-        run = Pass(training, memory, proposals, self.seed, step, samples, dropout, self.products)
+        run = Context(training, memory, pending, self.seed, step, samples, dropout, self.products)
         y, pullback = chain(self.fused, x, run)
-        return Forward(y, pullback, proposals, memory)
+        return Forward(y, pullback, pending, memory)
 
     def predict(self, x: Any, *, batch_size: int = 4096) -> Array:
         """The output in evaluation mode, in batches of at most `batch_size` rows: one array in the network's dtype.
@@ -267,7 +267,7 @@ class Sequential(Named):
         output = self.evaluated(x.shape, (x,), self._output)[0]
         return output if self.passes is not None else self.backend.asarray(output, self.dtype)
 
-    def _output(self, x: Array, *, memory: Fresh) -> tuple[Array]:
+    def _output(self, x: Array, *, memory: Memory) -> tuple[Array]:
         return (memory.run(self.forward, x, training=False).output,)
 
     def evaluated(self, kind: Hashable, arguments: Sequence[Array | None], run: Callable[..., Arrays]) -> Arrays:
@@ -277,7 +277,7 @@ class Sequential(Named):
         is one native call where that can be.
         """
         if self.passes is None:
-            return run(*arguments, memory=Fresh())
+            return run(*arguments, memory=Memory())
         if not self._collected:
             self._require_statistics()
         if self._changes != self.changes.count:
@@ -379,7 +379,7 @@ class Sequential(Named):
 
         In precision "tf32" it says which products are float32 all the same: those of a reference.
         """
-        memory = Fresh()
+        memory = Memory()
         x = self.backend.xp.zeros(
             (rows, self.inputs or 1), dtype=self.backend.dtype(self.storage), device=self.backend.device
         )

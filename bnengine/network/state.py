@@ -117,7 +117,7 @@ class Named:
             if names and not any(_lies_in(name, given) for given in names):
                 continue
             if isinstance(handle, Statistics) and what == "normalization":
-                handle.normalises = frozen
+                handle.use_running = frozen
             else:
                 handle.frozen = frozen
 
@@ -126,7 +126,7 @@ class Named:
         """Of each handle whether it is frozen, and whether its running statistics normalize."""
         found = self.changes.freezes
         if found is None:
-            found = tuple((h.frozen, getattr(h, "normalises", False)) for h in self._names.values())
+            found = tuple((h.frozen, getattr(h, "use_running", False)) for h in self._names.values())
             self.changes.freezes = found
         return found
 
@@ -134,7 +134,7 @@ class Named:
         """What is frozen now: names of parameters and of statistics, by kind."""
         parameters = [n for n, h in self._names.items() if isinstance(h, Parameter) and h.frozen]
         statistics = [n for n, h in self._names.items() if isinstance(h, Statistics) and h.frozen]
-        normalises = [n for n, h in self._names.items() if isinstance(h, Statistics) and h.normalises]
+        normalises = [n for n, h in self._names.items() if isinstance(h, Statistics) and h.use_running]
         return {"parameters": parameters, "statistics": statistics, "normalization": normalises}
 
 

@@ -18,7 +18,7 @@ class Summarized(Protocol):
     backend: Backend
     parameters: Flat
     statistics: Flat
-    shadow: Flat | None
+    copy16: Flat | None
     dtype: str
     storage: str
     precision: Any
@@ -72,14 +72,14 @@ def totals(network: Summarized) -> list[str]:
     """Sentences on the whole: parameters, bytes, biases that a BatchNorm cancels."""
     parameters, statistics = network.parameters.array, network.statistics.array
     itemsize = 4 if network.dtype == "float32" else 8
-    shadow = "" if network.shadow is None else f" and a shadow in {network.storage}"
-    shadow += "" if network.precision == "highest" else f"; precision {network.precision}"
+    copy16 = "" if network.copy16 is None else f" and a copy16 in {network.storage}"
+    copy16 += "" if network.precision == "highest" else f"; precision {network.precision}"
     held = parameters.shape[0] * itemsize + statistics.shape[0] * statistics.shape[1] * 8
-    held += 0 if network.shadow is None else parameters.shape[0] * 2
+    held += 0 if network.copy16 is None else parameters.shape[0] * 2
     kept = [name for name, handle in network.named_handles().items() if handle in set(_cancelled_anyway(network.fused))]
     lines = [
         f"{network.parameter_count:,} parameters in {network.dtype} on {network.backend.name}, {held:,} bytes with "
-        f"statistics{shadow}",
+        f"statistics{copy16}",
         f"{network.cancelled_biases:,} biases left out: the BatchNorm behind subtracts them "
         f"({', '.join(network.cancelled)})"
         if network.cancelled

@@ -1,14 +1,14 @@
 """The math: each op's reference, its derivative right below it. Its contract is in `bnengine.contracts`."""
 
-from ..runtime.modes import Into, onto, using
+from ..runtime.modes import Out, onto, using
 from ..runtime.op import REGISTRY, Contract, Example, Op, op
 from . import update
 from .batch_norm import batch_norm, normalize, normalize_backward
+from .check_step import check_step
 from .dense import affine, affine_backward
 from .dropout import dropout, dropout_backward
 from .gather import gather, gather_raw
-from .judge import judge
-from .loss import binary_cross_entropy, hits, mean_squared_error, softmax_cross_entropy
+from .loss import binary_cross_entropy, correct, mean_squared_error, softmax_cross_entropy
 from .pointwise import activation, activation_backward, total
 from .statistics import commit, merge, moments
 from .tf_signature import batch_normalization
@@ -18,8 +18,8 @@ __all__ = [
     "REGISTRY",
     "Contract",
     "Example",
-    "Into",
     "Op",
+    "Out",
     "activation",
     "activation_backward",
     "affine",
@@ -27,13 +27,13 @@ __all__ = [
     "batch_norm",
     "batch_normalization",
     "binary_cross_entropy",
+    "check_step",
     "commit",
+    "correct",
     "dropout",
     "dropout_backward",
     "gather",
     "gather_raw",
-    "hits",
-    "judge",
     "mean_squared_error",
     "merge",
     "moments",

@@ -32,21 +32,21 @@ class BatchNormalized(NamedTuple):
 
     y: Array
     batch: Array
-    proposal: Array
+    pending: Array
 
 
-@op(family="batch_norm", accumulates={"proposal": merge.reference})
+@op(family="batch_norm", accumulates={"pending": merge.reference})
 def batch_norm(
     x: Array, gamma: Array | None, beta: Array | None, add: Array | None = None, *,
     eps: float = 1e-5, activation: str = "identity", slope: float | None = None,
 ) -> BatchNormalized:  # fmt: skip
     """`normalize` x by its own `moments`, as training does; `normalize_backward` by `batch` is the derivative.
 
-    A destination of `proposal` is merged into; `batch` and y depend on this batch alone.
+    A destination of `pending` is merged into; `batch` and y depend on this batch alone.
     """
-    batch, proposal = moments.reference(x)
+    batch, pending = moments.reference(x)
     y = normalize.reference(x, batch, gamma, beta, add, eps=eps, activation=activation, slope=slope)
-    return BatchNormalized(y, batch, proposal)
+    return BatchNormalized(y, batch, pending)
 
 
 @op(family="batch_norm")

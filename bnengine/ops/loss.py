@@ -1,8 +1,8 @@
 """Losses: the value and the gradient at the network's output, in one pass.
 
-`normaliser` divides both: the number of rows, or their total weight, of the *whole* optimizer step, so that the
+`divisor` divides both: the number of rows, or their total weight, of the *whole* optimizer step, so that the
 gradients of micro-batches add up to the large batch's. It is a number or an array of shape (1,). `scale` (1,)
-multiplies the gradient and not the value, so that small gradients do not vanish in 16 bits; `judge` takes it out again.
+multiplies the gradient and not the value, so that small gradients do not vanish in 16 bits; `check_step` takes it out.
 For outputs in 16 bits the arithmetic, targets, weights and the value are float32.
 """
 
@@ -30,13 +30,13 @@ def softmax_cross_entropy(
     class_weights: Array | None = None,
     sample_weights: Array | None = None,
     *,
-    normaliser: Any,
+    divisor: Any,
     label_smoothing: float = 0.0,
     scale: Array | None = None,
 ) -> Loss:
-    """value = -sum_i v_i sum_k c_k t_ik log q_ik / normaliser, with q = softmax(logits) and t the (smoothed) targets.
+    """value = -sum_i v_i sum_k c_k t_ik log q_ik / divisor, with q = softmax(logits) and t the (smoothed) targets.
 
-    dlogits = scale v (q sum_k c_k t_k - c t) / normaliser. logits (..., K); target (...) integers from 0 to K - 1 or
+    dlogits = scale v (q sum_k c_k t_k - c t) / divisor. logits (..., K); target (...) integers from 0 to K - 1 or
     (..., K) probabilities; class_weights c (K,), sample_weights v (...) or None for ones. The largest logit is
     subtracted first, so nothing overflows. Smoothing as in Szegedy et al. (2016), section 7.
     """
@@ -48,15 +48,15 @@ def softmax_cross_entropy(
     t = t if class_weights is None else t * class_weights
     t = t if sample_weights is None else t * xp.expand_dims(sample_weights, axis=-1)
     surprise = xp.where(t != 0, t * (xp.log(total) - s), xp.zeros_like(t))  # 0 log 0 is 0
-    dlogits = (e / total * xp.sum(t, axis=-1, keepdims=True) - t) / normaliser
-    return Loss(_total(surprise) / normaliser, _gradient(dlogits, scale, logits))
+    dlogits = (e / total * xp.sum(t, axis=-1, keepdims=True) - t) / divisor
+    return Loss(_total(surprise) / divisor, _gradient(dlogits, scale, logits))
 
 
 @op(family="loss", accumulates={"value": add})
 def binary_cross_entropy(
-    logits: Array, target: Array, sample_weights: Array | None = None, *, normaliser: Any, scale: Array | None = None
+    logits: Array, target: Array, sample_weights: Array | None = None, *, divisor: Any, scale: Array | None = None
 ) -> Loss:
-    """value = sum v (max(l, 0) - l t + log(1 + e^-|l|)) / normaliser;  dlogits = scale v (sigmoid(l) - t) / normaliser.
+    """value = sum v (max(l, 0) - l t + log(1 + e^-|l|)) / divisor;  dlogits = scale v (sigmoid(l) - t) / divisor.
 
     logits and target (..., K), target in [0, 1]; sample_weights v (...) or None. The K outputs are independent.
     """
@@ -64,24 +64,24 @@ def binary_cross_entropy(
     v = 1 if sample_weights is None else xp.expand_dims(sample_weights, axis=-1)
     positive = xp.where(logits < 0, xp.zeros_like(logits), logits)
     surprise = positive - logits * target + xp.log1p(xp.exp(-xp.abs(logits)))
-    slope = (activate(logits, "sigmoid") - target) * v / normaliser
-    return Loss(_total(surprise * v) / normaliser, _gradient(slope, scale, like))
+    slope = (activate(logits, "sigmoid") - target) * v / divisor
+    return Loss(_total(surprise * v) / divisor, _gradient(slope, scale, like))
 
 
 @op(family="loss", accumulates={"value": add})
 def mean_squared_error(
-    prediction: Array, target: Array, sample_weights: Array | None = None, *, normaliser: Any,
+    prediction: Array, target: Array, sample_weights: Array | None = None, *, divisor: Any,
     scale: Array | None = None,
 ) -> Loss:  # fmt: skip
-    """value = sum v (p - t)^2 / normaliser;  gradient = 2 scale v (p - t) / normaliser; p, t (..., K)."""
+    """value = sum v (p - t)^2 / divisor;  gradient = 2 scale v (p - t) / divisor; p, t (..., K)."""
     xp = namespace(prediction)
     v = 1 if sample_weights is None else xp.expand_dims(sample_weights, axis=-1)
     error = widened(prediction) - target
-    return Loss(_total(error**2 * v) / normaliser, _gradient(error * v * 2 / normaliser, scale, prediction))
+    return Loss(_total(error**2 * v) / divisor, _gradient(error * v * 2 / divisor, scale, prediction))
 
 
 @op(family="loss", accumulates={"out": add})
-def hits(output: Array, target: Array) -> Array:
+def correct(output: Array, target: Array) -> Array:
     """How many rows are classified right, (1,) float64: the largest logit is the target's, or its most probable class.
 
     output (..., K), target (...) integers or (..., K) probabilities; with K = 1 a logit above 0 says 1 and is right

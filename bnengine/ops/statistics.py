@@ -1,7 +1,7 @@
 """Statistics of channels: computed from a batch, merged, and averaged over steps.
 
 They have one form everywhere: a float64 array of three rows (count, mean, biased variance), one column per channel. A
-batch's moments, the proposal of an optimizer step and the running statistics all have it, so a network's are one (3, C)
+batch's moments, the pending of an optimizer step and the running statistics all have it, so a network's are one (3, C)
 buffer, and two of them merge by Chan, Golub and LeVeque (1979). Count 0 means "nothing seen" and changes nothing.
 """
 
@@ -42,13 +42,13 @@ def merge(a: Array, b: Array) -> Array:
 
 
 class Moments(NamedTuple):
-    """(count, mean, biased variance) of a batch, twice: a destination of `proposal` is merged into, `batch` never."""
+    """(count, mean, biased variance) of a batch, twice: a destination of `pending` is merged into, `batch` never."""
 
     batch: Array
-    proposal: Array
+    pending: Array
 
 
-@op(family="batch_norm", accumulates={"proposal": merge.reference})
+@op(family="batch_norm", accumulates={"pending": merge.reference})
 def moments(x: Array) -> Moments:
     """Count, mean and biased variance of each channel of x, shape (..., C), as float64 (3, C).
 
@@ -69,7 +69,7 @@ def moments(x: Array) -> Moments:
 
 
 @op(family="batch_norm")
-def commit(running: Array, proposal: Array, ok: Array, decay: Array, unbiased: Array) -> Array:
+def commit(running: Array, pending: Array, ok: Array, decay: Array, unbiased: Array) -> Array:
     """Running statistics after one optimizer step; the old ones, bit for bit, if not `ok` or nothing was proposed.
 
     mean  <- decay mean + (1 - decay) mean_batch
@@ -77,16 +77,16 @@ def commit(running: Array, proposal: Array, ok: Array, decay: Array, unbiased: A
     count <- count + m
 
     Args:
-        running, proposal: (3, C) float64.
+        running, pending: (3, C) float64.
         ok: (1,) bool, whether the step changes anything.
         decay: (C,) float64, the share of the old value that is kept; -1 merges the batches exactly, by `merge`.
         unbiased: (C,) bool, whether var takes the factor m/(m - 1) of the 2015 paper (Algorithm 2, step 10).
     """
     xp = namespace(running)
-    n = proposal[0, :]
+    n = pending[0, :]
     correction = xp.where(unbiased & (n > 1), n / xp.where(n > 1, n - 1, xp.ones_like(n)), xp.ones_like(n))
-    mean = decay * running[1, :] + (1 - decay) * proposal[1, :]
-    var = decay * running[2, :] + (1 - decay) * (proposal[2, :] * correction)
+    mean = decay * running[1, :] + (1 - decay) * pending[1, :]
+    var = decay * running[2, :] + (1 - decay) * (pending[2, :] * correction)
     averaged = xp.stack([running[0, :] + n, mean, var])
-    new = xp.where(decay < 0, merge.reference(running, proposal), averaged)
+    new = xp.where(decay < 0, merge.reference(running, pending), averaged)
     return xp.where(ok & (n > 0), new, running)

@@ -2,7 +2,7 @@
 
 A rule gives the move of each parameter in units of the learning rate. Around every rule is `where(ok, new, old)`: a
 skipped step is data, not a branch, and leaves every bit as it was. `table` holds the scalars that change from step to
-step, a row for each step, and `counters` says which row is next; both live with the parameters. `shadow` is the
+step, a row for each step, and `counters` says which row is next; both live with the parameters. `copy16` is the
 parameters once more in 16 bits, for products: the update writes it too.
 """
 
@@ -16,7 +16,7 @@ from .._typing import Array
 from ..arrays.namespaces import namespace
 from ..runtime.op import Op, op
 
-__all__ = ["adam", "advance", "average", "lion", "rmsprop", "sgd", "tally"]
+__all__ = ["adam", "add_epoch_sums", "average", "count_step", "lion", "rmsprop", "sgd"]
 STEPS, ROW, SKIPPED, IN_A_ROW, LONGEST = range(5)
 Ranges = tuple[tuple[int, int], ...]
 
@@ -29,7 +29,7 @@ class Advanced(NamedTuple):
 
 
 @op(family="update")
-def advance(counters: Array, ok: Array, cursor: Array | None = None, *, rows: int = 0) -> Advanced:
+def count_step(counters: Array, ok: Array, cursor: Array | None = None, *, rows: int = 0) -> Advanced:
     """counters (5,) int64 = (steps, row of the table, skipped, in a row, longest such run), after one more step.
 
     cursor (2,) int64 = (position, steps of the epoch), which goes on by (rows, 1) whether the step was ok or not.
@@ -45,11 +45,11 @@ def advance(counters: Array, ok: Array, cursor: Array | None = None, *, rows: in
 
 
 @op(family="update")
-def tally(sums: Array, value: Array, normaliser: Array, hits: Array, ok: Array, *, rows: int) -> Array:
+def add_epoch_sums(sums: Array, value: Array, divisor: Array, correct: Array, ok: Array, *, rows: int) -> Array:
     """sums (4,) float64 = (loss times its divisor, divisor, rows right, rows) of an epoch so far, where ok."""
     xp = namespace(sums)
-    value, normaliser = (xp.astype(a, xp.float64) for a in (value, normaliser))
-    new = xp.concat([value * normaliser, normaliser, hits, xp.full_like(normaliser, rows)])
+    value, divisor = (xp.astype(a, xp.float64) for a in (value, divisor))
+    new = xp.concat([value * divisor, divisor, correct, xp.full_like(divisor, rows)])
     return xp.where(ok, sums + new, sums)
 
 
@@ -77,12 +77,12 @@ class Call(NamedTuple):
     counters: Array
     ok: Array
     factor: Array
-    shadow: Array | None = None
+    copy16: Array | None = None
 
     def args(self) -> tuple[Array | None, ...]:
-        """The arguments of the op in their order, the shadow only where there is one."""
-        p, g, slots, *control, shadow = self
-        return (p, g, *slots, *control, *(() if shadow is None else (shadow,)))
+        """The arguments of the op in their order, the 16-bit copy only where there is one."""
+        p, g, slots, *control, copy16 = self
+        return (p, g, *slots, *control, *(() if copy16 is None else (copy16,)))
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Rule:
     slots: Mapping[str, Slot]
     scalars: tuple[str, ...]
     settings: Mapping[str, float | bool]
-    state: Any  # the named tuple of an update: parameters, the slots, shadow
+    state: Any  # the named tuple of an update: parameters, the slots, copy16
 
     def call(self, *args: Any) -> Call:
         """The arguments of the op, by name."""
@@ -143,7 +143,7 @@ def rule(**slots: Slot) -> Callable[[Callable[..., Any]], Op[Any]]:
         parameters = signature(move).parameters.values()
         positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
         settings = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-        name, fields = move.__name__, ("parameters", *slots, "shadow")
+        name, fields = move.__name__, ("parameters", *slots, "copy16")
         state: Any = namedtuple(f"{name.title()}State", fields, defaults=(None,))  # type: ignore[misc]
         row = Rule(name, move, slots, tuple(positional[1 + len(slots) :]), settings, state)
         RULES[row.name] = row
@@ -153,16 +153,16 @@ def rule(**slots: Slot) -> Callable[[Callable[..., Any]], Op[Any]]:
 
 
 def _updated(row: Rule) -> Callable[..., Any]:
-    """The reference of a rule's op: parameters, slots and shadow after a step."""
+    """The reference of a rule's op: parameters, slots and 16-bit copy after a step."""
 
     def update(
-        *arrays: Array, border: int, weight_decay: float = 0.0, decoupled: bool = False, frozen: Ranges = (),
+        *arrays: Array, decay_end: int, weight_decay: float = 0.0, decoupled: bool = False, frozen: Ranges = (),
         **settings: Any,
     ) -> Any:  # fmt: skip
-        p, g, slots, table, counters, ok, factor, shadow = row.call(*arrays)
+        p, g, slots, table, counters, ok, factor, copy16 = row.call(*arrays)
         xp = namespace(p)
         lr, *scalars = _scalars(table, counters)
-        decay = _decayed(p, border, weight_decay) if weight_decay else None
+        decay = _decayed(p, decay_end, weight_decay) if weight_decay else None
         g = g * factor
         if decay is not None and not decoupled:
             g = g + decay
@@ -172,7 +172,7 @@ def _updated(row: Rule) -> Callable[..., Any]:
         changes = ok & ~_inside(frozen, p) if frozen else ok
         news, olds = (p - lr * move, *new_slots), (p, *slots)
         kept = [None if old is None else xp.where(changes, new, old) for new, old in zip(news, olds, strict=True)]
-        new_shadow = None if shadow is None else xp.where(ok, xp.astype(kept[0], shadow.dtype), shadow)
+        new_shadow = None if copy16 is None else xp.where(ok, xp.astype(kept[0], copy16.dtype), copy16)
         return row.state(*kept, new_shadow)
 
     update.__name__, update.__doc__ = row.name, row.move.__doc__
@@ -199,10 +199,10 @@ def _inside(ranges: Ranges, like: Array) -> Array:
     return inside
 
 
-def _decayed(p: Array, border: int, weight_decay: float) -> Array:
-    """weight_decay p on [0, border), then 0: gamma, beta and biases are not decayed."""
+def _decayed(p: Array, decay_end: int, weight_decay: float) -> Array:
+    """weight_decay p on [0, decay_end), then 0: gamma, beta and biases are not decayed."""
     xp = namespace(p)
-    return xp.where(xp.arange(p.shape[0]) < border, p * weight_decay, xp.zeros_like(p))
+    return xp.where(xp.arange(p.shape[0]) < decay_end, p * weight_decay, xp.zeros_like(p))
 
 
 # -- the rules
@@ -213,9 +213,9 @@ def sgd(g: Array, velocity: Array | None, *, momentum: float = 0.0, nesterov: bo
     """v <- momentum v + g;  p <- p - lr v, or with Nesterov p - lr (g + momentum v).
 
     The op takes flat buffers (n,): parameters, gradients, the slots, then `table` with a row (lr, scalars) for each
-    step, `counters`, `ok`, `factor` and perhaps `shadow`. `factor` clips g. Weight decay acts on [0, border): it adds
-    weight_decay p to g or, `decoupled`, to what lr multiplies. Ranges of `frozen` keep their parameters and state.
-    `shadow` becomes p rounded to its dtype. Polyak (1964); Nesterov in the form of Sutskever et al. (2013).
+    step, `counters`, `ok`, `factor` and perhaps `copy16`. `factor` clips g. Weight decay acts on [0, decay_end): it
+    adds weight_decay p to g or, `decoupled`, to what lr multiplies. Ranges of `frozen` keep their parameters and state.
+    `copy16` becomes p rounded to its dtype. Polyak (1964); Nesterov in the form of Sutskever et al. (2013).
     """
     v = g if velocity is None else velocity * momentum + g
     return g + momentum * v if nesterov else v, (v,)

@@ -2,8 +2,8 @@
 
 An optimizer is a frozen dataclass over a rule of `ops.update`: its fields are the options a user gives, and the rule
 says which of them are settings of the op and which switch a slot on. A learning rate is not among them: it comes from a
-schedule. Weight decay applies to the weights; gamma, beta and biases stay out of it (they lie after the border in the
-flat buffer).
+schedule. Weight decay applies to the weights; gamma, beta and biases stay out of it (they come after `decay_end` in
+the flat buffer).
 """
 
 from dataclasses import asdict, dataclass, field, fields

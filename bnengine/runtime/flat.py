@@ -9,7 +9,7 @@ from ..arrays.namespaces import namespace
 from ..arrays.random import Stream
 from ..errors import BackendError, InputError
 from ..validation import number
-from .modes import Into
+from .modes import Out
 
 Initializer = Callable[[Stream, tuple[int, ...]], Any]
 ALIGNMENT = 64  # bytes, a cache line: a view per handle starts on one
@@ -41,7 +41,7 @@ class _Handle:
             raise InputError(f"{owner}: {name} is fixed in a network, got {value!r}. {cure}.")
         super().__setattr__(name, value)
         for changes in self.changes or ():
-            if name in ("frozen", "normalises"):
+            if name in ("frozen", "use_running"):
                 changes.freezes = None
             else:
                 changes.count += 1
@@ -59,7 +59,7 @@ class Parameter(_Handle):
         self.shape, self.initializer, self.decays = shape, initializer, decays
         self.frozen = False
         self.value: Array = None
-        self.operand: Array = None  # what products take: the value, or its shadow where activations have 16 bits
+        self.operand: Array = None  # what products take: the value, or its 16-bit copy where activations have 16 bits
 
 
 class Statistics(_Handle):
@@ -69,8 +69,8 @@ class Statistics(_Handle):
 
     def __init__(self, channels: int, *, decay: float | None, unbiased: bool) -> None:
         self.shape, self.decay, self.unbiased = (channels,), decay, unbiased
-        self.frozen = False  # proposals stay empty
-        self.normalises = False  # training normalises by the running statistics too
+        self.frozen = False  # pending stay empty
+        self.use_running = False  # training normalises by the running statistics too
         self.value: Array = None
 
 
@@ -149,10 +149,10 @@ class Flat:
         self._written.clear()
         self.put_by_hand = False
 
-    def into(self, **handles: Handle | None) -> dict[str, Into]:
+    def into(self, **handles: Handle | None) -> dict[str, Out]:
         """Where results of an op go, `into(dW=self.W, db=self.b)`: write first, add ever after; frozen: none."""
         wanted = {field: h for field, h in handles.items() if h is not None and not h.frozen}
-        destinations = {field: Into(self._views[h], h in self._written) for field, h in wanted.items()}
+        destinations = {field: Out(self._views[h], h in self._written) for field, h in wanted.items()}
         self._written.update(wanted.values())
         return destinations
 

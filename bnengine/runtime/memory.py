@@ -9,7 +9,7 @@ import numpy as np
 
 from .._typing import Array, DType
 from ..arrays.namespaces import namespace
-from .modes import Into, Mode, current_mode
+from .modes import Mode, Out, current_mode
 from .plan import Launch, Obstacle, Plan, name_of, view_of
 from .reasons import Reason
 
@@ -41,7 +41,7 @@ class Choice(NamedTuple):
         return "" if self.reason is None else self.reason.text
 
 
-class Fresh:
+class Memory:
     """New arrays for every output: what a user's own calls get."""
 
     def __init__(self, mode: Mode | None = None) -> None:
@@ -74,7 +74,7 @@ class Fresh:
         """Whether a fused version of any op ran here."""
         return any(launcher is not None for launcher in self._launchers.values())
 
-    def outputs(self, into: Mapping[str, Into]) -> "Outputs":
+    def outputs(self, into: Mapping[str, Out]) -> "Outputs":
         """What a launcher asks for its outputs."""
         return Outputs(self, into)
 
@@ -97,7 +97,7 @@ class Fresh:
 class Outputs:
     """What a launcher sees: it asks for outputs and scratch, and launches; where they live is not its business."""
 
-    def __init__(self, memory: Fresh, into: Mapping[str, Into]) -> None:
+    def __init__(self, memory: Memory, into: Mapping[str, Out]) -> None:
         self._memory, self._into = memory, into
 
     def array(self, field: str, shape: tuple[int, ...], dtype: DType, like: Array) -> Array:
@@ -164,7 +164,7 @@ def _aligned(size: int, like: Array) -> Array:
     return raw[offset : offset + size]
 
 
-class Arena(Fresh):
+class Arena(Memory):
     """The same memory again for every forward pass that begins; a smaller batch gets prefixes of it.
 
     What the launchers of fused versions ask for lives here; references, which are pure, return arrays of their own. A

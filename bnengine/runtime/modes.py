@@ -13,16 +13,16 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 _mode: ContextVar[Mode] = ContextVar("mode", default="auto")
 
 
-class Into(NamedTuple):
+class Out(NamedTuple):
     """Where a result goes. With `adds` it is combined with what is there, by the rule that the op's contract names."""
 
     array: Array
     adds: bool = False
 
 
-def onto(**arrays: Array | None) -> dict[str, Into]:
+def onto(**arrays: Array | None) -> dict[str, Out]:
     """Destinations that results overwrite, such as `into=onto(out=running)`; None leaves an output to the memory."""
-    return {field: Into(array) for field, array in arrays.items() if array is not None}
+    return {field: Out(array) for field, array in arrays.items() if array is not None}
 
 
 def check_mode(owner: str, mode: str) -> None:

@@ -8,8 +8,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from .._typing import Array
 from ..errors import InputError
-from .memory import Fresh, Outputs
-from .modes import Into, Mode
+from .memory import Memory, Outputs
+from .modes import Mode, Out
 from .reasons import Kind, Reason
 
 R = TypeVar("R")
@@ -61,7 +61,7 @@ class Op(Generic[R]):
     """A named computation with a reference in pure array API and, perhaps, fused versions that must agree with it.
 
     `reference(*args, **options)` is the readable truth; `op(*args, memory=, into=, **options)` takes the fused version
-    where library and dtype allow it. `into` sends single outputs to given arrays: `{"dW": Into(array, adds=True)}`.
+    where library and dtype allow it. `into` sends single outputs to given arrays: `{"dW": Out(array, adds=True)}`.
     """
 
     def __init__(
@@ -141,10 +141,10 @@ class Op(Generic[R]):
         return None, why
 
     def __call__(
-        self, *args: Any, memory: Fresh | None = None, into: Mapping[str, Into] | None = None, **options: Any
+        self, *args: Any, memory: Memory | None = None, into: Mapping[str, Out] | None = None, **options: Any
     ) -> R:
         if memory is None:
-            memory = Fresh()
+            memory = Memory()
             if self._contract is not None and self._contract.check is not None:
                 self._contract.check(*args, **options)
         into = into or {}
@@ -160,7 +160,7 @@ class Op(Generic[R]):
             return result
         return self._store(self.reference(*args, **options), into)
 
-    def _store(self, result: R, into: Mapping[str, Into]) -> R:
+    def _store(self, result: R, into: Mapping[str, Out]) -> R:
         """References are pure; where their results go is settled here."""
         if not into:
             return result

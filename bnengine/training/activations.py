@@ -7,9 +7,9 @@ import numpy as np
 
 from .._typing import Array
 from ..errors import InputError
-from ..layers import Dropout, Pass, Placed, chain
+from ..layers import Context, Dropout, Placed, chain
 from ..layers.tap import tap
-from ..runtime.memory import Fresh
+from ..runtime.memory import Memory
 from ..validation import integer
 from .callbacks import Callback, Record, TrainingRun
 from .rows import Rows
@@ -56,8 +56,8 @@ class Activations(Callback):
         network, batch = trainer.network, rows.batches()[0]
         backend, x = network.backend, network.asarray(batch.x)
         keys = network.seed, trainer.step.state.counters[:1], backend.asarray(batch.samples, "int64")
-        run = Pass(True, Fresh(), network.statistics.like(), *keys, products=network.products)
-        with np.errstate(all="ignore"):  # what is not finite is the training's to judge
+        run = Context(True, Memory(), network.statistics.like(), *keys, products=network.products)
+        with np.errstate(all="ignore"):  # the training decides about what is not finite
             chain(tap(network.fused, self._see(backend.to_numpy)), x, run)
 
     def _see(self, read: Any) -> Any:

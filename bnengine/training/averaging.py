@@ -43,13 +43,13 @@ def recomputed_statistics(network: Sequential, source: Source, batch_size: int) 
     Each layer sees inputs normalised by batches, so with batches of the training's size these are the statistics that
     training itself saw, for the weights as they are. Channels whose statistics are frozen keep the running ones.
     """
-    proposals = network.statistics.like()
-    proposals.start()
+    pending = network.statistics.like()
+    pending.start()
     with np.errstate(all="ignore"):
         for batch in batches_of(source, batch_size, last="join"):
-            network.forward(batch.x, training=True, proposals=proposals, dropout=False)
-    proposals.finish()
-    found = proposals.array
+            network.forward(batch.x, training=True, pending=pending, dropout=False)
+    pending.finish()
+    found = pending.array
     return network.backend.xp.where(found[0, :] > 0, found, network.statistics.array)
 
 

@@ -8,9 +8,9 @@ import numpy as np
 from .._typing import Array
 from ..arrays.backend import Backend
 from ..data import Batch
-from ..layers import Pass, Placed
+from ..layers import Context, Placed
 from ..runtime.flat import Parameter, Statistics
-from ..runtime.memory import Fresh
+from ..runtime.memory import Memory
 from .step import Step
 
 
@@ -36,9 +36,9 @@ def first_non_finite(step: Step, batch: Batch) -> str | None:
 
 
 def _forward(step: Step, micro: Any, batch: Batch) -> str | None:
-    network, backend, memory = step.network, step.backend, Fresh()
+    network, backend, memory = step.network, step.backend, Memory()
     keys = network.seed, step.state.counters[:1], micro.samples
-    run = Pass(True, memory, network.statistics.like(), *keys, products=network.products)
+    run = Context(True, memory, network.statistics.like(), *keys, products=network.products)
     x, pulls = micro.x, []
     for here in network.fused:
         if found := _inside(here, x, run, backend):
@@ -65,7 +65,7 @@ def _forward(step: Step, micro: Any, batch: Batch) -> str | None:
     return None
 
 
-def _inside(here: Placed, x: Array, run: Pass, backend: Backend) -> str:
+def _inside(here: Placed, x: Array, run: Context, backend: Backend) -> str:
     """What is not finite in the output or the batch statistics of the innermost layer; "" for nothing."""
     h = x
     for part in here.body[:-1] if here.sums else here.body:
@@ -73,10 +73,10 @@ def _inside(here: Placed, x: Array, run: Pass, backend: Backend) -> str:
             return found
         h, _ = part.forward(h, run)
     normalized = here.body[-1] if here.sums else here
-    run = replace(run, proposals=run.proposals.like())
+    run = replace(run, pending=run.pending.like())
     y, _ = here.forward(x, run)
     for handle in normalized.handles().values():
-        if isinstance(handle, Statistics) and (found := _broken(backend.to_numpy(run.proposals[handle]))):
+        if isinstance(handle, Statistics) and (found := _broken(backend.to_numpy(run.pending[handle]))):
             return f"the batch statistics of {normalized.name} hold {found} of (count, mean, var)"
     found = _broken(backend.to_numpy(y))
     return found and f"the output of {here.name} holds {found}"

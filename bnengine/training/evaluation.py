@@ -13,7 +13,7 @@ from ..losses import LossFunction
 from ..metrics import Accuracy, MeanAbsoluteError, Metric
 from ..network.passes import Arrays
 from ..network.sequential import Sequential
-from ..runtime.memory import Fresh
+from ..runtime.memory import Memory
 
 
 def default_metrics(loss: LossFunction) -> list[Metric]:
@@ -64,8 +64,8 @@ def evaluate(
                 continue
             device_target = backend.asarray(target, "int64" if target.dtype.kind == "i" else network.dtype)
             weights = None if batch.weights is None else backend.asarray(batch.weights, network.dtype)
-            normaliser = backend.asarray(np.asarray([total]), network.dtype)
-            output, part = _judged(network, loss, batch.x, device_target, weights, constants, normaliser)
+            divisor = backend.asarray(np.asarray([total]), network.dtype)
+            output, part = _judged(network, loss, batch.x, device_target, weights, constants, divisor)
             value, weight = value + float(backend.to_numpy(part)[0]) * total, weight + total
             host = backend.to_numpy(widened(output))
             for metric in metrics:
@@ -77,14 +77,14 @@ def evaluate(
 
 def _judged(
     network: Sequential, loss: LossFunction, x: Any, target: Array, weights: Array | None, constants: Array | None,
-    normaliser: Array,
+    divisor: Array,
 ) -> Arrays:  # fmt: skip
     """(output, loss) of a batch."""
 
-    def run(x: Array, *others: Array | None, memory: Fresh) -> Arrays:
+    def run(x: Array, *others: Array | None, memory: Memory) -> Arrays:
         output = memory.run(network.forward, x, training=False).output
         return output, memory.run(loss, output, *others).value
 
-    given = network.asarray(x), target, weights, constants, normaliser
+    given = network.asarray(x), target, weights, constants, divisor
     kind = loss, *(None if a is None else (tuple(a.shape), str(a.dtype)) for a in given)
     return network.evaluated(kind, given, run)

@@ -8,7 +8,7 @@ import numpy as np
 from .._typing import Array
 from ..data import Batch
 from ..errors import InputError
-from ..fused import offered
+from ..fused import backend_feature
 from ..losses import LossFunction
 from ..network.sequential import Sequential
 
@@ -50,7 +50,7 @@ class Inputs:
         self.network, self.loss, self.outputs, self.generation = network, loss, network.outputs or 1, 0
         self.divisor = backend.xp.zeros((1,), dtype=backend.dtype(network.dtype), device=backend.device)
         self._held: dict[tuple[int, str], Array] = {}
-        uploads = offered(backend.name, "Uploads")
+        uploads = backend_feature(backend.name, "Uploads")
         self._uploads = None if uploads is None else uploads()
 
     def prepare(self, batch: Batch) -> Prepared:

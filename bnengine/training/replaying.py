@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 from .._typing import Array
 from ..errors import InputError
-from ..fused import offered
+from ..fused import backend_feature
 from ..runtime.flat import Changes
 from ..runtime.memory import Arena
 from ..runtime.plan import Obstacle, Plan
@@ -28,8 +28,8 @@ class _Kept:
     """A recorded step, and what runs it again; None until that is settled, at the first replay.
 
     `again` is to wait while the step is `watched`: until a second recording launched the same. `many`: runs it several
-    times in one call, where there is such. `memory`: that of the recording, as `Replays` counts it; None where it grew
-    meanwhile, so that the next one will lie elsewhere.
+    times in one call, where there is such. `memory`: that of the recording, as `ReplayCache` counts it; None where
+    it grew meanwhile, so that the next one will lie elsewhere.
     """
 
     def __init__(self, plan: Plan, memory: tuple[int, ...] | None) -> None:
@@ -41,10 +41,10 @@ class _Kept:
 
 def has_graphs(backend: str) -> bool:
     """Whether a step on arrays of this backend can be replayed as one graph."""
-    return bool(offered(backend, "REPLAYED_AS") == "graph")
+    return bool(backend_feature(backend, "REPLAYED_AS") == "graph")
 
 
-class Replays:
+class ReplayCache:
     """Records the first step of each key while it runs, and replays later ones: the same launches, so the same bytes.
 
     `replay` False: op by op, always. `graph`: "auto" takes one graph a step, or one native call, where the library can,
@@ -59,7 +59,10 @@ class Replays:
     ) -> None:  # fmt: skip
         if graph not in ("auto", True, False):
             raise InputError(f"Step: graph {graph!r} is not 'auto', True or False")
-        self._replayer, self._replayed_as = offered(backend, "replayer"), offered(backend, "REPLAYED_AS")
+        self._replayer, self._replayed_as = (
+            backend_feature(backend, "replayer"),
+            backend_feature(backend, "REPLAYED_AS"),
+        )
         if graph is True and not (replay and has_graphs(backend)):
             why = "replay=False runs op by op" if not replay else f"the backend {backend} has no graphs"
             raise InputError(f"Step: graph=True, but {why}; take graph='auto'")

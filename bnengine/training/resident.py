@@ -14,9 +14,9 @@ from .._typing import Array
 from ..data import ArraySource, Batch, Source
 from ..data.batches import Raw
 from ..errors import InputError
-from ..fused import offered
-from ..ops import Into, onto
-from ..runtime.memory import Fresh
+from ..fused import backend_feature
+from ..ops import Out, onto
+from ..runtime.memory import Memory
 from .inputs import Field, Inputs, Prepared, positive_total
 from .rows import Taken, sizes_of
 
@@ -113,11 +113,11 @@ class Resident:
     def bring(self) -> Hashable:
         return self._serial, self.sizes
 
-    def take(self, memory: Fresh) -> Taken:
+    def take(self, memory: Memory) -> Taken:
         inputs, offset, taken = self.inputs, 0, Taken([], self.inputs.divisor, self.cursor)
         for i, rows in enumerate(self.sizes):
             micro = inputs.views(i, self._fields(rows))
-            self._gather(rows, offset, memory, onto(**micro._asdict(), normaliser=inputs.divisor))
+            self._gather(rows, offset, memory, onto(**micro._asdict(), divisor=inputs.divisor))
             taken.micros.append(micro)
             offset += rows
         return taken
@@ -137,7 +137,7 @@ class Resident:
         found = {name: Field((rows, *shape), self.dtypes[name]) for name, shape in self._shapes.items()}
         return {name: found.get(name) for name in Prepared._fields}
 
-    def _gather(self, rows: int, offset: int, memory: Fresh, into: Mapping[str, Into]) -> None:
+    def _gather(self, rows: int, offset: int, memory: Memory, into: Mapping[str, Out]) -> None:
         """Take the rows at the cursor, `offset` further on."""
         arrays = (*(self.data.get(name) for name in Prepared._fields), self.divisors, self.order, self.cursor)
         if self.raw is None:
@@ -164,7 +164,7 @@ def raw_of(source: ArraySource, inputs: Inputs) -> Raw | None:
     """The inputs of a source, if native kernels can read them where they lie; else None."""
     plain = inputs.backend.name == "numpy" and inputs.network.storage == inputs.network.dtype
     plain = plain and source.dtype == inputs.network.dtype  # or its batches would be rounded on their way
-    if not plain or type(source) is not ArraySource or offered("numpy", "replayer") is None:
+    if not plain or type(source) is not ArraySource or backend_feature("numpy", "replayer") is None:
         return None
     raw = source.raw()
     return None if raw is None or ops.gather_raw.resolve("auto", raw.x)[0] is None else raw
@@ -179,7 +179,7 @@ def fits(source: ArraySource, inputs: Inputs) -> bool:
     dtypes, like = inputs.dtypes(first), {name: a for name, a in first._asdict().items() if a is not None}
     sizes = {name: 2 if "16" in dtypes[name] else np.dtype(dtypes[name]).itemsize for name in like}
     row = sum(int(np.prod(a.shape[1:])) * sizes[name] for name, a in like.items())
-    return source.rows * (row + 16) <= SHARE * free  # 16: a place in the order, and a normaliser
+    return source.rows * (row + 16) <= SHARE * free  # 16: a place in the order, and a divisor
 
 
 def _first(source: ArraySource, inputs: Inputs) -> Prepared:

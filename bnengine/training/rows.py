@@ -9,7 +9,7 @@ import numpy as np
 
 from .._typing import Array
 from ..data import Batch, Source
-from ..runtime.memory import Fresh
+from ..runtime.memory import Memory
 from .inputs import Inputs, Micro
 
 
@@ -35,7 +35,7 @@ class Rows(Protocol):
     def bring(self) -> Hashable:
         """Put the rows of the next step where a recorded step reads them, and return what its plan depends on."""
 
-    def take(self, memory: Fresh) -> Taken:
+    def take(self, memory: Memory) -> Taken:
         """The rows of the next step. What is launched for them in `memory` is part of the step."""
 
     def advance(self, steps: int) -> None:
@@ -101,7 +101,7 @@ class HostRows:
         self._taken = Taken(micros, divisor)
         return tuple((m.x.shape, m.target.shape, str(m.target.dtype), m.weights is None) for m in micros)
 
-    def take(self, memory: Fresh) -> Taken:  # noqa: ARG002
+    def take(self, memory: Memory) -> Taken:  # noqa: ARG002
         assert self._taken is not None
         return self._taken
 

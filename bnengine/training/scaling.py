@@ -8,8 +8,8 @@ import numpy as np
 from .._typing import Array
 from ..errors import InputError
 from ..network.sequential import Sequential
-from ..ops import Into, onto
-from ..ops.judge import IN_A_ROW, LARGEST, LONGEST, SCALE, SMALLEST
+from ..ops import Out, onto
+from ..ops.check_step import IN_A_ROW, LARGEST, LONGEST, SCALE, SMALLEST
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,12 @@ class Scaling:
         return {} if self.array is None else {"scale": self.array[:1]}
 
     def of_judge(self) -> dict[str, Any]:
-        """The rules by which `judge` changes it."""
+        """The rules by which `check_step` changes it."""
         s = self.settings
         return {} if s is None else {"growth": float(s.growth), "backoff": float(s.backoff), "every": int(s.every)}
 
-    def into(self) -> dict[str, Into]:
-        """Where `judge` puts the next scale."""
+    def into(self) -> dict[str, Out]:
+        """Where `check_step` puts the next scale."""
         return onto(scaling=self.array)
 
     def memory(self) -> list[Array]:

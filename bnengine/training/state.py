@@ -67,9 +67,9 @@ class StepState:
 
     Attributes:
         gradients: One flat buffer, as the parameters have.
-        proposed, proposals: Statistics of the batch, (micro-batches, 3, channels), and a view for each micro-batch.
-        value, hits: The step's loss and how many rows it classifies right, shape (1,).
-        verdict: What `ops.judge` says of the step: ok, the gradients' norm, the factor that clips them.
+        proposed, pending: Statistics of the batch, (micro-batches, 3, channels), and a view for each micro-batch.
+        value, correct: The step's loss and how many rows it classifies right, shape (1,).
+        verdict: What `ops.check_step` says of the step: ok, the gradients' norm, the factor that clips them.
         slots: The optimizer's state by name; None where this variant does without.
         table: The scalars of the steps to come, such as the learning rate.
         averaged: Averages of parameters and statistics, if an `Average` is kept.
@@ -106,21 +106,21 @@ class StepState:
         }
         self.counters = xp.zeros((5,), dtype=xp.int64, device=device)
         self.sums = xp.zeros((4,), dtype=xp.float64, device=device)
-        self.hits = xp.zeros((1,), dtype=xp.float64, device=device)
+        self.correct = xp.zeros((1,), dtype=xp.float64, device=device)
         self.value = xp.zeros((1,), dtype=backend.dtype(network.dtype), device=device)
-        self.verdict = ops.judge(self.value, self.gradients.array, self.proposals[0].array)
+        self.verdict = ops.check_step(self.value, self.gradients.array, self.pending[0].array)
         constants = loss.constants(network.outputs or 1)
         self.constants = None if constants is None else backend.asarray(constants, network.dtype)
         self.averaged = self._copies() if average else None
         self.table = Table(backend, network.dtype, self.counters)
         self.schedule([0.0])
-        self.gaps = False  # whether a step left gradients or proposals unwritten: of what is frozen, or has no batch
+        self.gaps = False  # whether a step left gradients or pending statistics unwritten (frozen, or no batch)
 
     def propose(self, count: int) -> None:
-        """Make room for the proposals of so many micro-batches, in one buffer: (count, 3, C)."""
+        """Make room for the pending statistics of so many micro-batches, in one buffer: (count, 3, C)."""
         statistics, xp = self.network.statistics, self.backend.xp
         self.proposed = xp.zeros((count, *statistics.array.shape), dtype=xp.float64, device=self.backend.device)
-        self.proposals = [statistics.over(self.proposed[i, ...]) for i in range(count)]
+        self.pending = [statistics.over(self.proposed[i, ...]) for i in range(count)]
 
     def _copies(self) -> tuple[Flat, Flat]:
         network, xp = self.network, self.backend.xp
@@ -131,7 +131,7 @@ class StepState:
         )
 
     def clear_gaps(self) -> None:
-        """Zero gradients and proposals: what no launch of the next plan writes, one of the last plan may have."""
+        """Zero gradients and pending statistics that the last plan wrote and the next one does not."""
         if self.gaps:
             self.gradients.array[...] = 0
             self.proposed[...] = 0
@@ -155,10 +155,10 @@ class StepState:
         """The memory that outlives a step and that a replay reads."""
         network = self.network
         flats = [flat for flat in (*self.slots.values(), *(self.averaged or ())) if flat is not None]
-        held = [self.counters, self.sums, self.hits, self.value, *self.verdict[:3], *self.scaling.memory()]
+        held = [self.counters, self.sums, self.correct, self.value, *self.verdict[:3], *self.scaling.memory()]
         held += [self.table.array, self.proposed]
         buffers = [network.parameters, network.statistics, self.gradients, *flats]
-        buffers += [] if network.shadow is None else [network.shadow]
+        buffers += [] if network.copy16 is None else [network.copy16]
         rules = [a for a in (*network.commit_rules, self.constants) if a is not None]
         return [*held, *rules, *(flat.array for flat in buffers)]
 
@@ -175,8 +175,8 @@ class StepState:
 
     def totals(self) -> Totals:
         """Means over the epoch's successful steps."""
-        loss, weight, hits, rows = (float(s) for s in self.backend.to_numpy(self.sums))
-        accuracy = hits / rows if rows and self.loss.task == "classification" else None
+        loss, weight, correct, rows = (float(s) for s in self.backend.to_numpy(self.sums))
+        accuracy = correct / rows if rows and self.loss.task == "classification" else None
         return Totals(loss / weight if weight else float("nan"), accuracy, int(rows))
 
     def report(self) -> Report:

@@ -23,15 +23,15 @@ from ..errors import InputError
 from ..layers import walk
 from ..losses import LossFunction
 from ..network.sequential import Sequential
-from ..ops import Into, onto
-from ..ops.judge import Verdict
+from ..ops import Out, onto
+from ..ops.check_step import StepCheck
 from ..ops.update import SKIPPED
 from ..optim.optimizers import Optimizer
 from ..runtime.flat import Flat
 from ..runtime.memory import Arena
 from ..runtime.plan import Plan
 from .inputs import Inputs, Micro
-from .replaying import Graph, Mode, Replays
+from .replaying import Graph, Mode, ReplayCache
 from .rows import HostRows, Rows, Taken
 from .scaling import Given
 from .state import Average, Report, StepState, Totals
@@ -53,7 +53,7 @@ def gradients(state: StepState, rows: Taken) -> list[Flat]:
         The pending statistics: one for all micro-batches, merged exactly, or one for each.
     """
     each = state.statistics == "per_micro_batch"
-    pending = state.proposals[: len(rows.micros) if each else 1]
+    pending = state.pending[: len(rows.micros) if each else 1]
     state.gradients.start()
     for i, micro in enumerate(rows.micros):
         if each or i == 0:
@@ -69,13 +69,13 @@ def gradients(state: StepState, rows: Taken) -> list[Flat]:
 def _gradients_of(state: StepState, micro: Micro, divisor: Array, pending: Flat, *, first: bool) -> None:
     network, loss, run, add = state.network, state.loss, state.memory.run, not first
     keys = {"samples": micro.samples, "step": state.counters[:1]}  # of dropout
-    forward = run(network.forward, micro.x, training=True, proposals=pending, **keys)
+    forward = run(network.forward, micro.x, training=True, pending=pending, **keys)
     output, target = forward.output, micro.target
     _check_target(target, output, classes=state.backend.xp.isdtype(target.dtype, "integral"))
     given = output, target, micro.weights, state.constants, divisor
-    found = run(loss, *given, into={"value": Into(state.value, add)}, **state.scaling.of_loss())
+    found = run(loss, *given, into={"value": Out(state.value, add)}, **state.scaling.of_loss())
     if loss.task == "classification":
-        run(ops.hits, output, target, into={"out": Into(state.hits, add)})
+        run(ops.correct, output, target, into={"out": Out(state.correct, add)})
     forward.pullback(found.dlogits, state.gradients, dx=False)
 
 
@@ -88,25 +88,25 @@ def _check_target(target: Array, output: Array, *, classes: bool) -> None:
         )
 
 
-def check(state: StepState, pending: Sequence[Flat]) -> Verdict:
+def check(state: StepState, pending: Sequence[Flat]) -> StepCheck:
     """Are loss, gradients and pending statistics finite? All of it stays on the device, the next loss scale too."""
     given = state.value, state.gradients.array, state.proposed[: len(pending), ...], state.scaling.array
     into = onto(**state.verdict._asdict()) | state.scaling.into()
-    return state.memory.run(ops.judge, *given, clip=state.clip_norm, into=into, **state.scaling.of_judge())
+    return state.memory.run(ops.check_step, *given, clip=state.clip_norm, into=into, **state.scaling.of_judge())
 
 
-def update(state: StepState, verdict: Verdict) -> None:
+def update(state: StepState, verdict: StepCheck) -> None:
     """Change parameters and optimizer state in one pass over their flat buffers, where the step is ok."""
     network, optimizer = state.network, state.optimizer
     slots = {name: None if flat is None else flat.array for name, flat in state.slots.items()}
-    narrow = {} if network.shadow is None else {"shadow": network.shadow.array}  # parameters in 16 bits, for products
+    narrow = {} if network.copy16 is None else {"copy16": network.copy16.array}  # parameters in 16 bits, for products
     p = network.parameters.array
     given = p, state.gradients.array, *slots.values(), state.table.array, state.counters, verdict.ok, verdict.factor
-    options = {"border": network.border, "frozen": state.frozen(), **optimizer.options()}
+    options = {"decay_end": network.decay_end, "frozen": state.frozen(), **optimizer.options()}
     state.memory.run(optimizer.op, *given, *narrow.values(), **options, into=onto(parameters=p, **slots, **narrow))
 
 
-def commit(state: StepState, pending: Sequence[Flat], verdict: Verdict, rows: Taken) -> None:
+def commit(state: StepState, pending: Sequence[Flat], verdict: StepCheck, rows: Taken) -> None:
     """Change running statistics, averages and the epoch's sums where the step is ok, and count the step."""
     network, run, ok = state.network, state.memory.run, verdict.ok
     running = network.statistics.array
@@ -117,10 +117,10 @@ def commit(state: StepState, pending: Sequence[Flat], verdict: Verdict, rows: Ta
             a = averaged.array
             run(ops.average, a, values, ok, decay=state.average.decay, into=onto(out=a))
     count = sum(micro.x.shape[0] for micro in rows.micros)
-    given = state.sums, state.value, rows.divisor, state.hits, ok
-    run(ops.tally, *given, rows=count, into=onto(out=state.sums))
+    given = state.sums, state.value, rows.divisor, state.correct, ok
+    run(ops.add_epoch_sums, *given, rows=count, into=onto(out=state.sums))
     into = onto(counters=state.counters, cursor=rows.cursor)
-    run(ops.advance, state.counters, ok, rows.cursor, rows=count, into=into)
+    run(ops.count_step, state.counters, ok, rows.cursor, rows=count, into=into)
 
 
 class Step:
@@ -163,7 +163,7 @@ class Step:
             clip_norm=clip_norm, statistics=statistics, average=average, loss_scale=loss_scale, memory=self.memory,
         )  # fmt: skip
         self.inputs = Inputs(network, loss)
-        self._replays = Replays(
+        self._replays = ReplayCache(
             self.memory, self.backend.name, network.changes, replay=replay, graph=graph, outside=self._from_outside
         )
         self._skips = self.state.counters[SKIPPED:]  # once, and not in every step of a GPU's host
@@ -186,7 +186,7 @@ class Step:
         state = self.state
         times = min(times, rows.alike, state.table.left(state.optimizer))
         kind = rows.bring()
-        if state.statistics == "per_micro_batch" and len(rows.sizes) > len(state.proposals):
+        if state.statistics == "per_micro_batch" and len(rows.sizes) > len(state.pending):
             state.propose(len(rows.sizes))
         key = kind, state.settings()
         if key != self._last_key:
@@ -205,7 +205,7 @@ class Step:
 
     def _generations(self) -> tuple[int, ...]:
         """Counts of the replacements of memory that plans point to."""
-        return self.inputs.generation, self.state.table.generation, self.memory.layout, len(self.state.proposals)
+        return self.inputs.generation, self.state.table.generation, self.memory.layout, len(self.state.pending)
 
     def _owned(self, rows: Rows) -> list[Array]:
         return [*self.state.arrays(), *rows.arrays(), *self.inputs.arrays()]

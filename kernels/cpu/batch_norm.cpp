@@ -72,12 +72,12 @@ void normalize_rows(const T* x, const T* add, T* y, index rows, index stride, in
   }
 }
 
-// Columns [begin, end) of batch (3, channels) and proposal (3 rows `stride` apart), which may be null.
+// Columns [begin, end) of batch (3, channels) and pending (3 rows `stride` apart), which may be null.
 template <class T>
 void moments(const Arguments& arguments, index begin, index end, Worker& worker) {
   const layout::Moments<T> a(arguments);
   const T* x = a.x;
-  double *batch = a.batch, *proposal = a.proposal;
+  double *batch = a.batch, *pending = a.pending;
   const index rows = a.rows, channels = a.channels, stride = a.stride;
   const bool adds = a.adds;
   for (index column = begin, columns; column < end; column += columns) {
@@ -86,7 +86,7 @@ void moments(const Arguments& arguments, index begin, index end, Worker& worker)
     Seen seen(scratch, columns);
     choose_pivot(seen, x + column, rows, channels);
     add_rows(seen, x + column, rows, channels);
-    write_moments(seen, batch + column, channels, proposal ? proposal + column : nullptr, stride, adds);
+    write_moments(seen, batch + column, channels, pending ? pending + column : nullptr, stride, adds);
   }
 }
 
@@ -118,7 +118,7 @@ void moments_of_blocks(const Arguments& arguments, index begin, index end, Worke
 void moments_of_all(const Arguments& arguments, index begin, index end, Worker&) {
   const layout::MomentsOfAll a(arguments);
   const double* partial = a.partial;
-  double *batch = a.batch, *proposal = a.proposal;
+  double *batch = a.batch, *pending = a.pending;
   const index rows = a.rows, channels = a.channels, block = a.block, stride = a.stride;
   const bool adds = a.adds;
   const index blocks = (rows + block - 1) / block;
@@ -138,7 +138,7 @@ void moments_of_all(const Arguments& arguments, index begin, index end, Worker&)
     }
     for (index j = 0; j < columns; ++j)
       write_moment({count, mean[j] + partial[first + j], squares[j]}, batch + first + j, channels,
-                   proposal ? proposal + first + j : nullptr, stride, adds);
+                   pending ? pending + first + j : nullptr, stride, adds);
   }
 }
 
@@ -167,13 +167,13 @@ void normalize(const Arguments& arguments, index begin, index end, Worker& worke
   }
 }
 
-// Moments and y of columns [begin, end), tile by tile. The stride is that of the proposal.
+// Moments and y of columns [begin, end), tile by tile. The stride is that of the pending statistics.
 template <class T, Activation G>
 void batch_norm(const Arguments& arguments, index begin, index end, Worker& worker) {
   const layout::BatchNorm<T> a(arguments);
   const T *gamma = a.gamma, *beta = a.beta, *x = a.x, *add = a.add;
   T* y = a.y;
-  double *batch = a.batch, *proposal = a.proposal;
+  double *batch = a.batch, *pending = a.pending;
   const index rows = a.rows, channels = a.channels, stride = a.stride;
   const bool adds = a.adds;
   const double eps = a.eps;
@@ -184,7 +184,7 @@ void batch_norm(const Arguments& arguments, index begin, index end, Worker& work
     Seen seen(scratch, columns);
     choose_pivot(seen, x + column, rows, channels);
     add_rows(seen, x + column, rows, channels);
-    write_moments(seen, batch + column, channels, proposal ? proposal + column : nullptr, stride, adds);
+    write_moments(seen, batch + column, channels, pending ? pending + column : nullptr, stride, adds);
     Affines<T> affines(scratch, columns);
     affines.read(batch + column, channels, eps, gamma ? gamma + column : nullptr, beta ? beta + column : nullptr, columns);
     normalize_rows<G, false>(x + column, add ? add + column : nullptr, y + column, rows, channels, columns, affines,
@@ -199,7 +199,7 @@ void commit(const Arguments& arguments, index begin, index end, Worker&) {
   const layout::Commit a(arguments);
   const index channels = a.channels;
   for (index j = begin; j < end; ++j) {
-    const Statistic old = read_statistic(a.running + j, channels), seen = read_statistic(a.proposal + j, channels);
+    const Statistic old = read_statistic(a.running + j, channels), seen = read_statistic(a.pending + j, channels);
     write_statistic(a.out + j, channels, *a.ok ? committed(old, seen, a.decay[j], a.unbiased[j]) : old);
   }
 }

@@ -145,16 +145,16 @@ VECTOR void write_statistic(double* p, index stride, const Statistic& s) {
   p[0] = s.count, p[stride] = s.mean, p[2 * stride] = s.var;
 }
 
-// A batch's own, and the proposal that it is, or is merged into; `proposal` may be null.
-inline void write_moment(const Moment& seen, double* batch, index channels, double* proposal, index stride, bool adds) {
+// A batch's own, and the pending statistics that it is, or is merged into; `pending` may be null.
+inline void write_moment(const Moment& seen, double* batch, index channels, double* pending, index stride, bool adds) {
   const Statistic own = statistic_of(seen);
   write_statistic(batch, channels, own);
-  if (proposal) write_statistic(proposal, stride, adds ? merged(read_statistic(proposal, stride), own) : own);
+  if (pending) write_statistic(pending, stride, adds ? merged(read_statistic(pending, stride), own) : own);
 }
-inline void write_moments(const Seen& seen, double* batch, index channels, double* proposal, index stride, bool adds) {
+inline void write_moments(const Seen& seen, double* batch, index channels, double* pending, index stride, bool adds) {
   for (index j = 0; j < seen.columns; ++j)
     write_moment({seen.count, seen.mean[j] + seen.pivot[j], seen.squares[j]}, batch + j, channels,
-                 proposal ? proposal + j : nullptr, stride, adds);
+                 pending ? pending + j : nullptr, stride, adds);
 }
 
 // -- what normalises a channel

@@ -12,8 +12,8 @@ namespace {
 constexpr index kAhead = 4;      // rows asked for before their turn, for they lie anywhere
 constexpr index kAsked = 1024;   // bytes of a row that are asked for: the processor itself fetches the rest
 
-// Row i of each output is row p = order[cursor[0] + offset + i] of its input, for i in [begin, end); the normaliser is
-// normalisers[cursor[1]]. Row row_of(p) of x goes out by put(i, row), the others as their bytes; weights may be null. `bytes_`
+// Row i of each output is row p = order[cursor[0] + offset + i] of its input, for i in [begin, end); the divisor is
+// divisors[cursor[1]]. Row row_of(p) of x goes out by put(i, row), the others as their bytes; weights may be null. `bytes_`
 // are those of a row, and `bytes_between` lie from one row of x to the next.
 template <class Layout, class RowOf, class Put>
 VECTOR void rows_of(const Layout& a, index begin, index end, RowOf row_of, Put put) {
@@ -34,8 +34,8 @@ VECTOR void rows_of(const Layout& a, index begin, index end, RowOf row_of, Put p
     if (weights) memcpy(to_weights + i * weighed, weights + row * weighed, size_t(weighed));
     to_samples[i] = samples[row];
   }
-  const index normaliser = a.bytes_normaliser;
-  if (begin == 0) memcpy(a.to_normaliser, a.normalisers + a.cursor[1] * normaliser, size_t(normaliser));
+  const index divisor = a.bytes_divisor;
+  if (begin == 0) memcpy(a.to_divisor, a.divisors + a.cursor[1] * divisor, size_t(divisor));
 }
 
 void gather(const Arguments& arguments, index begin, index end, Worker&) {

@@ -57,7 +57,7 @@ struct Moments : Given {
   using Given::Given;
   const T* x = array(0);
   double* batch = array(1);
-  double* proposal = array(2);
+  double* pending = array(2);
   index rows = integer(0), channels = integer(1), stride = integer(2);
   bool adds = flag(3);
 };
@@ -74,7 +74,7 @@ struct MomentsOfAll : Given {
   using Given::Given;
   const double* partial = array(0);
   double* batch = array(1);
-  double* proposal = array(2);
+  double* pending = array(2);
   index rows = integer(0), channels = integer(1), block = integer(2), stride = integer(3);
   bool adds = flag(4);
 };
@@ -102,7 +102,7 @@ struct BatchNorm : Given {
   const T* add = array(3);
   T* y = array(4);
   double* batch = array(5);
-  double* proposal = array(6);
+  double* pending = array(6);
   index rows = integer(0), channels = integer(1), stride = integer(2);
   bool adds = flag(3);
   double eps = real(0), slope = real(1);
@@ -175,7 +175,7 @@ struct Commit : Given {
   using Given::Given;
   const bool* ok = array(0);
   const double* running = array(1);
-  const double* proposal = array(2);
+  const double* pending = array(2);
   const double* decay = array(3);
   const bool* unbiased = array(4);
   double* out = array(5);
@@ -299,15 +299,15 @@ struct Gather : Given {
   const char* target = array(1);
   const char* weights = array(2);
   const index* samples = array(3);
-  const char* normalisers = array(4);
+  const char* divisors = array(4);
   const index* order = array(5);
   const index* cursor = array(6);
   char* to_x = array(7);
   char* to_target = array(8);
   char* to_weights = array(9);
   index* to_samples = array(10);
-  char* to_normaliser = array(11);
-  index bytes_x = integer(0), bytes_target = integer(1), bytes_weights = integer(2), bytes_normaliser = integer(3),
+  char* to_divisor = array(11);
+  index bytes_x = integer(0), bytes_target = integer(1), bytes_weights = integer(2), bytes_divisor = integer(3),
       bytes_between = integer(4), offset = integer(5);
 };
 
@@ -317,7 +317,7 @@ struct GatherRaw : Given {
   const char* target = array(1);
   const char* weights = array(2);
   const index* samples = array(3);
-  const char* normalisers = array(4);
+  const char* divisors = array(4);
   const index* order = array(5);
   const index* cursor = array(6);
   const double* mean = array(7);
@@ -326,8 +326,8 @@ struct GatherRaw : Given {
   char* to_target = array(10);
   char* to_weights = array(11);
   index* to_samples = array(12);
-  char* to_normaliser = array(13);
-  index bytes_x = integer(0), bytes_target = integer(1), bytes_weights = integer(2), bytes_normaliser = integer(3),
+  char* to_divisor = array(13);
+  index bytes_x = integer(0), bytes_target = integer(1), bytes_weights = integer(2), bytes_divisor = integer(3),
       bytes_between = integer(4), offset = integer(5);
 };
 
@@ -335,7 +335,7 @@ template <class T>
 struct SoftmaxCrossEntropy : Given {
   using Given::Given;
   const T* class_weights = array(0);
-  const T* normaliser = array(1);
+  const T* divisor = array(1);
   const T* scale = array(2);
   const T* logits = array(3);
   const void* target = array(4);
@@ -350,7 +350,7 @@ struct SoftmaxCrossEntropy : Given {
 template <class T>
 struct ElementwiseLoss : Given {
   using Given::Given;
-  const T* normaliser = array(0);
+  const T* divisor = array(0);
   const T* scale = array(1);
   const T* prediction = array(2);
   const T* target = array(3);
@@ -363,7 +363,7 @@ struct ElementwiseLoss : Given {
 template <class T>
 struct LossValue : Given {
   using Given::Given;
-  const T* normaliser = array(0);
+  const T* divisor = array(0);
   const double* losses = array(1);
   T* value = array(2);
   index terms = integer(0);
@@ -371,7 +371,7 @@ struct LossValue : Given {
 };
 
 template <class T>
-struct Hits : Given {
+struct Correct : Given {
   using Given::Given;
   const T* output = array(0);
   const void* target = array(1);
@@ -413,16 +413,16 @@ struct Total : Given {
 };
 
 template <class T>
-struct JudgeChunks : Given {
+struct CheckChunks : Given {
   using Given::Given;
   const T* gradients = array(0);
-  const double* proposals = array(1);
+  const double* pending = array(1);
   double* partial = array(2);
   index size = integer(0), chunk = integer(1), proposed = integer(2), some = integer(3);
 };
 
 template <class T>
-struct Judge : Given {
+struct CheckStep : Given {
   using Given::Given;
   const T* loss = array(0);
   const double* partial = array(1);
@@ -445,7 +445,7 @@ struct Average : Given {
   double decay = real(0);
 };
 
-struct Advance : Given {
+struct CountStep : Given {
   using Given::Given;
   const bool* ok = array(0);
   const index* counters = array(1);
@@ -456,11 +456,11 @@ struct Advance : Given {
 };
 
 template <class T>
-struct Tally : Given {
+struct AddEpochSums : Given {
   using Given::Given;
   const T* value = array(0);
-  const T* normaliser = array(1);
-  const double* hits = array(2);
+  const T* divisor = array(1);
+  const double* correct = array(2);
   const bool* ok = array(3);
   const double* sums = array(4);
   double* out = array(5);

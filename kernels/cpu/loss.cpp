@@ -21,7 +21,7 @@ struct CrossEntropy {
   const T *logits, *class_weights, *sample_weights;  // weights or null
   T* gradient;
   double* losses;
-  T kept, spread, step;  // 1 - smoothing; smoothing / classes; scale / normaliser
+  T kept, spread, step;  // 1 - smoothing; smoothing / classes; scale / divisor
 
   VECTOR T weight(index row) const { return sample_weights ? sample_weights[row] : T(1); }
 };
@@ -147,7 +147,7 @@ void softmax_cross_entropy(const Arguments& arguments, index begin, index end, W
   of.gradient = a.gradient;
   of.kept = T(1 - a.smoothing);
   of.spread = T(a.smoothing / double(of.classes));
-  of.step = (a.scale ? *a.scale : T(1)) / *a.normaliser;
+  of.step = (a.scale ? *a.scale : T(1)) / *a.divisor;
   T* e = static_cast<T*>(worker.scratch);
   for (index row = begin; row < end; ++row) {
     const T* x = of.logits + row * of.classes;
@@ -171,7 +171,7 @@ void elementwise(const Arguments& arguments, index begin, index end, Worker&) {
   double* losses = a.losses;
   T* gradient = a.gradient;
   const index outputs = a.outputs, size = a.rows * outputs, chunk = a.chunk;
-  const T step = (a.scale ? *a.scale : T(1)) / *a.normaliser;
+  const T step = (a.scale ? *a.scale : T(1)) / *a.divisor;
   const Rule<T> rule;
   for (index c = begin; c < end; ++c) {
     const index last = (c + 1) * chunk < size ? (c + 1) * chunk : size;
@@ -194,13 +194,13 @@ void elementwise(const Arguments& arguments, index begin, index end, Worker&) {
   }
 }
 
-// value = the sum of the losses / normaliser, null for 1, to which the old value may be added.
+// value = the sum of the losses / divisor, null for 1, to which the old value may be added.
 template <class T>
 void loss_value(const Arguments& arguments, index, index, Worker&) {
   const layout::LossValue<T> a(arguments);
   const double* losses = a.losses;
   const T sum = T(sum_abreast(0, a.terms, [losses](index i) { return losses[i]; }));
-  *a.value = sum / (a.normaliser ? *a.normaliser : T(1)) + (a.adds ? *a.value : T(0));
+  *a.value = sum / (a.divisor ? *a.divisor : T(1)) + (a.adds ? *a.value : T(0));
 }
 
 // -- rows classified right
@@ -238,8 +238,8 @@ bool is_largest(const T* x, index classes, index place) {
 // right[row] = 1 or 0, for rows [begin, end). With one output and targets that are no class numbers, above 0 says 1 and is
 // right above 1/2.
 template <class T>
-void hits(const Arguments& arguments, index begin, index end, Worker&) {
-  const layout::Hits<T> a(arguments);
+void correct(const Arguments& arguments, index begin, index end, Worker&) {
+  const layout::Correct<T> a(arguments);
   double* right = a.right;
   const index classes = a.classes;
   for (index row = begin; row < end; ++row) {
@@ -267,8 +267,8 @@ const Entry* entries() {
       {"elementwise_loss<double, SquaredError>", elementwise<double, SquaredError>},
       {"loss_value<float>", loss_value<float>},
       {"loss_value<double>", loss_value<double>},
-      {"hits<float>", hits<float>},
-      {"hits<double>", hits<double>},
+      {"correct<float>", correct<float>},
+      {"correct<double>", correct<double>},
       {nullptr, nullptr},
   };
   return table;

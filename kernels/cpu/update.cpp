@@ -1,4 +1,4 @@
-// What ends an optimizer step: judge it, update the flat buffers, count it. The rules are those of kernels/rules.h.
+// What ends an optimizer step: check_step it, update the flat buffers, count it. The rules are those of kernels/rules.h.
 //
 // Every rule is `ok ? new : old`, with ok in memory: a skipped step leaves every bit as it was. Results may go to the arrays
 // that they were computed from. Flat arrays are cut anywhere.
@@ -13,15 +13,15 @@ namespace bnengine {
 namespace BNENGINE_ISA {
 namespace {
 
-// -- judge
+// -- check_step
 
-// partial[c] = (the sum of squares of a chunk of gradients, how many of a chunk of proposals are not finite), for chunks
-// [begin, end) of `chunk` gradients and `some` proposals.
+// partial[c] = (the sum of squares of a chunk of gradients, how many of a chunk of pending statistics are not finite), for chunks
+// [begin, end) of `chunk` gradients and `some` pending.
 template <class A>
-void judge_chunks(const Arguments& arguments, index begin, index end, Worker&) {
-  const layout::JudgeChunks<A> a(arguments);
+void check_chunks(const Arguments& arguments, index begin, index end, Worker&) {
+  const layout::CheckChunks<A> a(arguments);
   const A* g = a.gradients;
-  const double* proposals = a.proposals;
+  const double* pending = a.pending;
   double* partial = a.partial;
   const index size = a.size, chunk = a.chunk, proposed = a.proposed, some = a.some;
   const auto least = [](index x, index y) { return x < y ? x : y; };
@@ -29,21 +29,21 @@ void judge_chunks(const Arguments& arguments, index begin, index end, Worker&) {
     partial[2 * c] = sum_abreast(least(size, c * chunk), least(size, (c + 1) * chunk),
                                  [g](index i) { return double(g[i]) * double(g[i]); });
     partial[2 * c + 1] = sum_abreast(least(proposed, c * some), least(proposed, (c + 1) * some),
-                                     [proposals](index i) { return finite(proposals[i]) ? 0.0 : 1.0; });
+                                     [pending](index i) { return finite(pending[i]) ? 0.0 : 1.0; });
   }
 }
 
 // The verdict from what all chunks gave; clip is infinite for none, scaling null.
 template <class A>
-void judge(const Arguments& arguments, index, index, Worker&) {
-  const layout::Judge<A> a(arguments);
+void check_step(const Arguments& arguments, index, index, Worker&) {
+  const layout::CheckStep<A> a(arguments);
   const double* partial = a.partial;
   const A* scaling = a.scaling;
   const index chunks = a.chunks;
   const double squares = sum_abreast(0, chunks, [partial](index c) { return partial[2 * c]; });
   const double unsound = sum_abreast(0, chunks, [partial](index c) { return partial[2 * c + 1]; });
   const bool sound = finite(double(*a.loss)) && unsound == 0;
-  const Verdict<A> verdict = verdict_of<A>(squares, sound, scaling ? double(scaling[0]) : 1, a.clip);
+  const StepCheck<A> verdict = verdict_of<A>(squares, sound, scaling ? double(scaling[0]) : 1, a.clip);
   *a.ok = verdict.ok, *a.norm = verdict.norm, *a.factor = verdict.factor;
   if (scaling)
     rescale(scaling, a.new_scaling, verdict.ok, verdict.overflown, A(a.growth), A(a.backoff), A(a.every));
@@ -75,7 +75,7 @@ void choose(unsigned set, F f) {
 }
 
 // The arguments of an optimizer. Arrays: table, counters, ok, factor; parameters, gradients and slots of the state; new
-// parameters and slots; a slot that a variant lacks is null. Integers: rows and columns of the table, border, whether decay is
+// parameters and slots; a slot that a variant lacks is null. Integers: rows and columns of the table, decay_end, whether decay is
 // decoupled, flags, how many ranges are frozen, and their begins and ends, sorted. Reals: weight decay, settings.
 template <class A, int kSlots, int kFlags>
 struct Step {
@@ -128,7 +128,7 @@ struct Step {
  private:
   template <class F>
   void each_side(index begin, index end, F update) const {
-    const index border = decay != 0 ? given.integers[2] : 0, middle = border < begin ? begin : border < end ? border : end;
+    const index decay_end = decay != 0 ? given.integers[2] : 0, middle = decay_end < begin ? begin : decay_end < end ? decay_end : end;
     if (begin < middle) {
       if (given.integers[3])
         update(begin, middle, Decayed<Decay::move>());
@@ -192,18 +192,18 @@ void average(const Arguments& arguments, index begin, index end, Worker&) {
 }
 
 // Counters (5), and the cursor (2), which may be null.
-void advance(const Arguments& arguments, index, index, Worker&) {
-  const layout::Advance a(arguments);
-  count_step(a.counters, *a.ok, a.new_counters);
+void count_step(const Arguments& arguments, index, index, Worker&) {
+  const layout::CountStep a(arguments);
+  advance_counters(a.counters, *a.ok, a.new_counters);
   if (!a.cursor) return;
   a.new_cursor[0] = a.cursor[0] + a.rows;
   a.new_cursor[1] = a.cursor[1] + 1;
 }
 
 template <class A>
-void tally(const Arguments& arguments, index, index, Worker&) {
-  const layout::Tally<A> a(arguments);
-  tally_step(a.sums, double(*a.value), double(*a.normaliser), *a.hits, double(a.rows), *a.ok, a.out);
+void add_epoch_sums(const Arguments& arguments, index, index, Worker&) {
+  const layout::AddEpochSums<A> a(arguments);
+  add_step_sums(a.sums, double(*a.value), double(*a.divisor), *a.correct, double(a.rows), *a.ok, a.out);
 }
 
 }  // namespace
@@ -214,16 +214,16 @@ void tally(const Arguments& arguments, index, index, Worker&) {
 
 const Entry* entries() {
   static const Entry table[] = {
-      {"judge_chunks<float>", judge_chunks<float>},
-      {"judge_chunks<double>", judge_chunks<double>},
-      {"judge<float>", judge<float>},
-      {"judge<double>", judge<double>},
+      {"check_chunks<float>", check_chunks<float>},
+      {"check_chunks<double>", check_chunks<double>},
+      {"check_step<float>", check_step<float>},
+      {"check_step<double>", check_step<double>},
       BNENGINE_OPTIMIZERS(BNENGINE_ENTRIES)
       {"average<float>", average<float>},
       {"average<double>", average<double>},
-      {"advance", advance},
-      {"tally<float>", tally<float>},
-      {"tally<double>", tally<double>},
+      {"count_step", count_step},
+      {"add_epoch_sums<float>", add_epoch_sums<float>},
+      {"add_epoch_sums<double>", add_epoch_sums<double>},
       {nullptr, nullptr},
   };
   return table;

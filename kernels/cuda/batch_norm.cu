@@ -217,18 +217,18 @@ __device__ __forceinline__ bool merge_splits(Moment& mine, double* partial, unsi
   return true;
 }
 
-// A batch's own statistics, and the proposal that they are, or are merged into; proposal may be null.
+// A batch's own statistics, and the pending statistics that they are, or are merged into; pending may be null.
 __device__ __forceinline__ void write_moment(const Moment& mine, index channel, index channels, double* batch,
-                                             double* proposal, index stride, bool adds) {
+                                             double* pending, index stride, bool adds) {
   const Statistic own = statistic_of(mine);
   write_statistic(batch + channel, channels, own);
-  if (proposal == nullptr) return;
-  write_statistic(proposal + channel, stride, adds ? merged(read_statistic(proposal + channel, stride), own) : own);
+  if (pending == nullptr) return;
+  write_statistic(pending + channel, stride, adds ? merged(read_statistic(pending + channel, stride), own) : own);
 }
 
 template <class T, int VEC>
 __global__ void __launch_bounds__(kThreads, 2)
-    moments(const T* x, double* batch, double* proposal, double* partial, unsigned* arrivals, index rows,
+    moments(const T* x, double* batch, double* pending, double* partial, unsigned* arrivals, index rows,
             index channels, index stride, bool adds) {
   const Slice<VEC> at(channels);
   const auto seen = gather_rows(x, rows, channels, at, [](index, const Pack<T, VEC>&) {});
@@ -237,7 +237,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   const index channel = at.first_channel + thread_number();
   if (thread_number() >= Slice<VEC>::kChannels || channel >= channels) return;
   mine.mean += pivot_of(x, rows, channels, channel);
-  write_moment(mine, channel, channels, batch, proposal, stride, adds);
+  write_moment(mine, channel, channels, batch, pending, stride, adds);
 }
 
 // ---- normalisation
@@ -289,7 +289,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 template <class T, int VEC, Activation G>
 __global__ void __launch_bounds__(kThreads, 1)
     batch_norm(const Arithmetic<T>* gamma, const Arithmetic<T>* beta, const T* x, const T* add, double* batch,
-               double* proposal, T* y, index rows, index channels, index stride, double eps, double slope, bool adds) {
+               double* pending, T* y, index rows, index channels, index stride, double eps, double slope, bool adds) {
   using A = Arithmetic<T>;
   using S = Slice<VEC>;
   __shared__ Affine<A> shared[S::kChannels];
@@ -303,7 +303,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const index channel = at.first_channel + t;
   if (t < S::kChannels && channel < channels) {
     mine.mean += pivot_of(x, rows, channels, channel);
-    write_moment(mine, channel, channels, batch, proposal, stride, adds);
+    write_moment(mine, channel, channels, batch, pending, stride, adds);
     shared[t] = affine_of(mine.mean, mine.squares / mine.count, eps, gamma, beta, channel);
   }
   __syncthreads();
@@ -322,10 +322,10 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 // (3, channels) buffers, one thread a channel; where ok is false the old values, bit for bit. running may be out.
 __global__ void __launch_bounds__(kThreads, 2)
-    commit(const bool* ok, const double* running, const double* proposal, const double* decay, const bool* unbiased,
+    commit(const bool* ok, const double* running, const double* pending, const double* decay, const bool* unbiased,
            double* out, index channels) {
   for_each<1>(channels, [&](auto, index c) {
-    const Statistic old = read_statistic(running + c, channels), seen = read_statistic(proposal + c, channels);
+    const Statistic old = read_statistic(running + c, channels), seen = read_statistic(pending + c, channels);
     write_statistic(out + c, channels, *ok ? committed(old, seen, decay[c], unbiased[c]) : old);
   });
 }

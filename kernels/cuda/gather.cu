@@ -3,13 +3,13 @@
 
 namespace bnengine {
 
-// Row i of each output is row order[cursor[0] + offset + i] of its input; the normaliser is normalisers[cursor[1]].
+// Row i of each output is row order[cursor[0] + offset + i] of its input; the divisor is divisors[cursor[1]].
 // weights may be null, and then weights_out is. A row has `features` of x, `targets` of target, `weighed` of weights.
 template <class T, int VEC, class Y>
 __global__ void __launch_bounds__(kThreads, 2)
     gather(const T* x, const Y* target, const Arithmetic<T>* weights, const index* samples,
-           const Arithmetic<T>* normalisers, const index* order, const index* cursor, T* x_out, Y* target_out,
-           Arithmetic<T>* weights_out, index* samples_out, Arithmetic<T>* normaliser_out, index rows, index features,
+           const Arithmetic<T>* divisors, const index* order, const index* cursor, T* x_out, Y* target_out,
+           Arithmetic<T>* weights_out, index* samples_out, Arithmetic<T>* divisor_out, index rows, index features,
            index targets, index weighed, index offset) {
   const index* chosen = order + cursor[0] + offset;
   const index packs = features / VEC;
@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   });
   for_each<1>(rows, [&](auto, index i) {
     samples_out[i] = samples[chosen[i]];
-    if (i == 0) *normaliser_out = normalisers[cursor[1]];
+    if (i == 0) *divisor_out = divisors[cursor[1]];
   });
 }
 

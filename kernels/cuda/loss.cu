@@ -1,6 +1,6 @@
 // Losses: the value and the gradient of the network's output in one pass. logits are (rows, classes) in T.
 //
-// value, normaliser and scale, of shape (1,), weights and targets that are no class numbers are in the arithmetic type; any
+// value, divisor and scale, of shape (1,), weights and targets that are no class numbers are in the arithmetic type; any
 // of the weights may be null, and so may scale, which multiplies gradients. value may add to what is there. partial has
 // room for one double a block.
 #include "common.cuh"
@@ -38,8 +38,8 @@ struct Group {
 
 // What a sum over the grid becomes, in the block that has it.
 template <class A>
-__device__ __forceinline__ void write_value(double sum, const A* normaliser, A* value, bool adds) {
-  if (thread_number() == 0) *value = A(sum) / *normaliser + (adds ? *value : A(0));
+__device__ __forceinline__ void write_value(double sum, const A* divisor, A* value, bool adds) {
+  if (thread_number() == 0) *value = A(sum) / *divisor + (adds ? *value : A(0));
 }
 
 // ---- softmax cross-entropy
@@ -60,7 +60,7 @@ inline constexpr int kHeldPacks = 4;  // a thread keeps so much of its row in re
 
 template <class T, int VEC, int GROUP, class Y>
 __global__ void __launch_bounds__(kThreads, VEC == 8 || sizeof(T) == 8 ? 1 : 2)
-    softmax_cross_entropy(const Arithmetic<T>* class_weights, const Arithmetic<T>* normaliser,
+    softmax_cross_entropy(const Arithmetic<T>* class_weights, const Arithmetic<T>* divisor,
                           const Arithmetic<T>* scale, const T* logits, const Y* target,
                           const Arithmetic<T>* sample_weights, Arithmetic<T>* value, T* dlogits, double* partial,
                           unsigned* arrivals, index rows, index classes, double label_smoothing, bool adds) {
@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(kThreads, VEC == 8 || sizeof(T) == 8 ? 1 : 2)
   using G = Group<GROUP>;
   constexpr bool kNumbers = kSame<Y, index>;  // targets are class numbers
   constexpr index kStep = GROUP * VEC, kHeldEnd = kHeldPacks * kStep;
-  const A divisor = *normaliser, factor = scale ? *scale : A(1);
+  const A count = *divisor, factor = scale ? *scale : A(1);
   double loss[1] = {0};
   for (index row = G::first_row(); row < rows; row += index(gridDim.x) * G::kPerBlock) {
     const T* x = logits + row * classes;
@@ -121,13 +121,13 @@ __global__ void __launch_bounds__(kThreads, VEC == 8 || sizeof(T) == 8 ? 1 : 2)
       for (int v = 0; v < VEC; ++v) {
         const A s = l[v] - largest;
         if (t[v] != 0) surprise += t[v] * (log_sum - s);  // 0 log 0 is 0
-        gradient.set(v, (exponential(s) / sum * target_sum - t[v]) / divisor * factor);
+        gradient.set(v, (exponential(s) / sum * target_sum - t[v]) / count * factor);
       }
       loss[0] += surprise;
       store<VEC>(dlogits + row * classes + k, gradient);
     });
   }
-  if (grid_sum(loss, partial, arrivals)) write_value(loss[0], normaliser, value, adds);
+  if (grid_sum(loss, partial, arrivals)) write_value(loss[0], divisor, value, adds);
 }
 
 // ---- losses of single outputs
@@ -135,12 +135,12 @@ __global__ void __launch_bounds__(kThreads, VEC == 8 || sizeof(T) == 8 ? 1 : 2)
 // Rule is BinaryCrossEntropy or SquaredError. A sample's weight counts for all its outputs.
 template <class T, int VEC, template <class> class Rule>
 __global__ void __launch_bounds__(kThreads, 2)
-    elementwise_loss(const Arithmetic<T>* normaliser, const Arithmetic<T>* scale, const T* prediction,
+    elementwise_loss(const Arithmetic<T>* divisor, const Arithmetic<T>* scale, const T* prediction,
                      const Arithmetic<T>* target, const Arithmetic<T>* sample_weights, Arithmetic<T>* value,
                      T* gradient, double* partial, unsigned* arrivals, index rows, index outputs, bool adds) {
   using A = Arithmetic<T>;
   const Rule<A> rule;
-  const A divisor = *normaliser, factor = scale ? *scale : A(1);
+  const A count = *divisor, factor = scale ? *scale : A(1);
   double loss[1] = {0};
   for_each<VEC>(rows * outputs, [&](auto width, index i) {
     constexpr int N = decltype(width)::value;
@@ -151,11 +151,11 @@ __global__ void __launch_bounds__(kThreads, 2)
     for (int k = 0; k < N; ++k) {
       const A weight = sample_weights ? sample_weights[quotient(i + k, outputs)] : A(1);
       loss[0] += rule.value(p[k], t[k]) * weight;
-      slope.set(k, rule.slope(p[k], t[k]) * weight / divisor * factor);
+      slope.set(k, rule.slope(p[k], t[k]) * weight / count * factor);
     }
     store<N>(gradient + i, slope);
   });
-  if (grid_sum(loss, partial, arrivals)) write_value(loss[0], normaliser, value, adds);
+  if (grid_sum(loss, partial, arrivals)) write_value(loss[0], divisor, value, adds);
 }
 
 // ---- rows classified right
@@ -187,7 +187,7 @@ __device__ __forceinline__ Place<Arithmetic<T>> largest_of(const T* row, index c
 // A warp a row. With one output and targets that are no class numbers, above 0 says 1 and is right above 1/2.
 template <class T, class Y>
 __global__ void __launch_bounds__(kThreads, 2)
-    hits(const T* output, const Y* target, double* out, double* partial, unsigned* arrivals, index rows,
+    correct(const T* output, const Y* target, double* out, double* partial, unsigned* arrivals, index rows,
          index classes, bool adds) {
   using A = Arithmetic<T>;
   constexpr bool kNumbers = kSame<Y, index>;

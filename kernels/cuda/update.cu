@@ -1,4 +1,4 @@
-// What ends an optimizer step: judge it, update the flat buffers, count it. A is float or double.
+// What ends an optimizer step: check_step it, update the flat buffers, count it. A is float or double.
 //
 // Every rule is `ok ? new : old`, with ok in device memory: a skipped step leaves every bit as it was. Results may go to
 // the arrays that they were computed from.
@@ -6,26 +6,26 @@
 
 namespace bnengine {
 
-// ---- judge
+// ---- check_step
 
-// ok: loss, gradients and proposals are finite, and the norm (clipped to `clip`, infinite for none) has a square in A;
+// ok: loss, gradients and pending statistics are finite, and the norm (clipped to `clip`, infinite for none) has a square in A;
 // norm = |gradients|_2 / scale; factor = min(1, clip / norm) / scale. Without `scaling` the scale is 1.
 template <class A, int VEC>
 __global__ void __launch_bounds__(kThreads, 2)
-    judge(const A* loss, const A* gradients, const double* proposals, const A* scaling, bool* ok, double* norm,
+    check_step(const A* loss, const A* gradients, const double* pending, const A* scaling, bool* ok, double* norm,
           A* factor, A* new_scaling, double* partial, unsigned* arrivals, index size, index proposed, double clip,
           double growth, double backoff, index every) {
-  double found[2] = {0, 0};  // sum of squares, and how many proposals are not finite
+  double found[2] = {0, 0};  // sum of squares, and how many pending statistics are not finite
   for_each<VEC>(size, [&](auto width, index i) {
     constexpr int N = decltype(width)::value;
     const Pack<A, N> g = load<N>(gradients + i);
 #pragma unroll
     for (int k = 0; k < N; ++k) found[0] += double(g[k]) * double(g[k]);
   });
-  for_each<1>(proposed, [&](auto, index i) { found[1] += !finite(proposals[i]); });
+  for_each<1>(proposed, [&](auto, index i) { found[1] += !finite(pending[i]); });
   if (!grid_sum(found, partial, arrivals) || thread_number() != 0) return;
   const bool sound = finite(double(*loss)) && found[1] == 0;
-  const Verdict<A> verdict = verdict_of<A>(found[0], sound, scaling ? double(scaling[0]) : 1, clip);
+  const StepCheck<A> verdict = verdict_of<A>(found[0], sound, scaling ? double(scaling[0]) : 1, clip);
   *ok = verdict.ok;
   *norm = verdict.norm;
   *factor = verdict.factor;
@@ -62,24 +62,24 @@ __device__ __forceinline__ void store_slot(A* p, index i, const Pack<A, N>& valu
   if (p) store<N>(p + i, values);
 }
 
-// The parameters once more in H, 16 bits, for products, where there is such a shadow and the step is good.
+// The parameters once more in H, 16 bits, for products, where there is such a 16-bit copy and the step is good.
 template <int N, class H, class A>
-__device__ __forceinline__ void store_shadow(H* shadow, index i, const Pack<A, N>& p, bool good) {
+__device__ __forceinline__ void store_shadow(H* copy16, index i, const Pack<A, N>& p, bool good) {
   if constexpr (!kSame<H, A>) {
     if (!good) return;
     Pack<H, N> narrow;
 #pragma unroll
     for (int k = 0; k < N; ++k) narrow.set(k, p[k]);
-    store<N>(shadow + i, narrow);
+    store<N>(copy16 + i, narrow);
   }
 }
 
-// One step of a rule of kernels/rules.h. H = A here and below: there is no shadow, and its pointer is null.
+// One step of a rule of kernels/rules.h. H = A here and below: there is no copy16, and its pointer is null.
 template <int VEC, int kOptional, class Rule, class A, class H, int kSlots>
 __device__ __forceinline__ void update(const Rule& rule, A rate, A factor, bool good, const Frozen& frozen,
                                        const A* parameters, const A* gradients, const A* const (&slots)[kSlots],
-                                       A* new_parameters, A* const (&new_slots)[kSlots], H* shadow, index size,
-                                       index border, A weight_decay, bool decoupled) {
+                                       A* new_parameters, A* const (&new_slots)[kSlots], H* copy16, index size,
+                                       index decay_end, A weight_decay, bool decoupled) {
   for_each<VEC>(size, [&](auto width, index i) {
     constexpr int N = decltype(width)::value;
     Pack<A, N> p = load<N>(parameters + i), state[kSlots];
@@ -90,7 +90,7 @@ __device__ __forceinline__ void update(const Rule& rule, A rate, A factor, bool 
 #pragma unroll
     for (int k = 0; k < N; ++k) {
       if (!good || frozen(i + k)) continue;
-      const A decay = i + k < border ? weight_decay : A(0);
+      const A decay = i + k < decay_end ? weight_decay : A(0);
       A slot[kSlots];
 #pragma unroll
       for (int s = 0; s < kSlots; ++s) slot[s] = state[s].element[k];
@@ -105,7 +105,7 @@ __device__ __forceinline__ void update(const Rule& rule, A rate, A factor, bool 
         store<N>(new_slots[s] + i, state[s]);
       else
         store_slot<N>(new_slots[s], i, state[s]);
-    store_shadow<N>(shadow, i, p, good);
+    store_shadow<N>(copy16, i, p, good);
   });
 }
 
@@ -123,8 +123,8 @@ __device__ __forceinline__ void update(const Rule& rule, A rate, A factor, bool 
   __global__ void __launch_bounds__(kThreads, 3)                                                                       \
       OP(const A* table, const index* counters, const bool* ok, const A* factor, const index* frozen_ranges,           \
          const A* parameters, const A* gradients, BNENGINE_##SLOTS(const A* slot) A* new_parameters,                   \
-         BNENGINE_##SLOTS(A* new_slot) H* shadow, index size, index table_rows, index table_columns,                   \
-         index frozen_count, index border, double weight_decay, BNENGINE_##SETTINGS(double setting)                    \
+         BNENGINE_##SLOTS(A* new_slot) H* copy16, index size, index table_rows, index table_columns,                   \
+         index frozen_count, index decay_end, double weight_decay, BNENGINE_##SETTINGS(double setting)                    \
          BNENGINE_##FLAGS(bool flag) bool decoupled) {                                                                 \
     const A* const slots[] = {BNENGINE_##SLOTS(slot)};                                                                 \
     A* const new_slots[] = {BNENGINE_##SLOTS(new_slot)};                                                               \
@@ -135,7 +135,7 @@ __device__ __forceinline__ void update(const Rule& rule, A rate, A factor, bool 
     const A* row = next_row(table, counters, table_rows, int(table_columns));                                          \
     const RULE_OF<A> rule(Setup<A>{row + 1, settings, flags, has});                                                    \
     update<VEC, OPTIONAL>(rule, row[0], *factor, *ok, Frozen{frozen_ranges, frozen_count}, parameters, gradients,      \
-                          slots, new_parameters, new_slots, shadow, size, border, A(weight_decay), decoupled);         \
+                          slots, new_parameters, new_slots, copy16, size, decay_end, A(weight_decay), decoupled);         \
   }
 BNENGINE_OPTIMIZERS(BNENGINE_OPTIMIZER)
 
@@ -159,10 +159,10 @@ __global__ void __launch_bounds__(kThreads, 2)
 
 // counters = (steps, row of the table, skipped, skipped in a row, longest such run); cursor = (position in the data,
 // steps of the epoch), null where the data are not on the device. One thread.
-__global__ void advance(const bool* ok, const index* counters, const index* cursor, index* out, index* new_cursor,
+__global__ void count_step(const bool* ok, const index* counters, const index* cursor, index* out, index* new_cursor,
                         index rows) {
   if (thread_number() != 0) return;
-  count_step(counters, *ok, out);
+  advance_counters(counters, *ok, out);
   if (cursor) {
     new_cursor[0] = cursor[0] + rows;
     new_cursor[1] = cursor[1] + 1;
@@ -171,10 +171,10 @@ __global__ void advance(const bool* ok, const index* counters, const index* curs
 
 // sums = (loss times its divisor, divisor, rows right, rows) of an epoch so far. One thread.
 template <class A>
-__global__ void tally(const A* value, const A* normaliser, const double* hits, const bool* ok, const double* sums,
+__global__ void add_epoch_sums(const A* value, const A* divisor, const double* correct, const bool* ok, const double* sums,
                       double* out, index rows) {
   if (thread_number() != 0) return;
-  tally_step(sums, double(*value), double(*normaliser), *hits, double(rows), *ok, out);
+  add_step_sums(sums, double(*value), double(*divisor), *correct, double(rows), *ok, out);
 }
 
 }  // namespace bnengine

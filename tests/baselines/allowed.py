@@ -2,8 +2,8 @@
 
 from typing import Any
 
-# The new name of a tensor or of a key in metadata, and the one that a5dc171 wrote.
-RENAMED: dict[str, str] = {}
+# The new name of an op, a tensor or a key in metadata, and the one that a5dc171 wrote.
+RENAMED = {"pending": "proposal", "copy16": "shadow", "correct": "hits"}
 # The new word that stands as a value in metadata, and the one that a5dc171 wrote.
 WORDS: dict[str, str] = {}
 # Entries that may differ, or that only one version has.

@@ -1,6 +1,5 @@
 """The few calls of the recorder that are no stable public names: a new version is followed here and nowhere else."""
 
-import inspect
 from typing import Any
 
 import bnengine as bn
@@ -8,15 +7,9 @@ import bnengine as bn
 from .draws import Array
 
 
-def divisor(op: Any, value: Any) -> dict[str, Any]:
-    """The keyword that a loss op has for what it divides by."""
-    parameters = inspect.signature(op.reference).parameters
-    return {"normaliser" if "normaliser" in parameters else "divisor": value}
-
-
 def added(array: Array) -> Any:
     """A destination that a result is added to."""
-    return bn.ops.Into(array, True) if hasattr(bn.ops, "Into") else bn.ops.Out(array, True)
+    return bn.ops.Out(array, True)
 
 
 def one_by_one(trainer: bn.Trainer, **options: Any) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import bnengine as bn
 
 from . import compat
+from .allowed import old_name
 from .digests import Digests, digest
 from .draws import Array, codes, draw, probabilities, share
 from .networks import ACTIVATIONS
@@ -34,12 +35,12 @@ def table() -> dict[str, Call]:
         for shape in SHAPES if dtype.startswith("float") and dtype != "float16" else SHAPES[:2]:
             label = f"{dtype}, {'x'.join(map(str, shape))}"
             for name, call in calls(dtype, *shape):
-                found[f"{call.op}: {name}, {label}"] = call
+                found[f"{old_name(call.op)}: {name}, {label}"] = call
     for shape in TINY:
         for name, call in calls("float32", *shape):
-            found[f"{call.op}: {name}, float32, {'x'.join(map(str, shape))}"] = call
+            found[f"{old_name(call.op)}: {name}, float32, {'x'.join(map(str, shape))}"] = call
     for name, call in calls("float32", *SHAPES[1]):
-        found[f"{call.op}: {name}, float32, strided"] = call._replace(args=tuple(map(strided, call.args)))
+        found[f"{old_name(call.op)}: {name}, float32, strided"] = call._replace(args=tuple(map(strided, call.args)))
     return found
 
 
@@ -122,7 +123,7 @@ def normalization(x: Array, arithmetic: str, full: bool) -> Iterator[tuple[str, 
             yield f"{name}, sum", Call("normalize_backward", (dy, x, y, running, gamma, beta, add), given)
     yield "bare", Call("batch_norm", (x, None, None), {"eps": 0.01})
     yield "bare", Call("normalize_backward", (dy, x, add, running, None, None), {"eps": 0.01})
-    yield "merged", Call("batch_norm", (x, gamma, beta), {}, "proposal")
+    yield "merged", Call("batch_norm", (x, gamma, beta), {}, "pending")
     for output in ("dx", "dgamma", "dbeta"):
         yield f"{output} added", Call("normalize_backward", (dy, x, add, running, gamma, beta), {}, output)
     yield "plain", Call("moments", (x,))
@@ -171,19 +172,18 @@ def losses(z: Array, arithmetic: str) -> Iterator[tuple[str, Call]]:
     v, c = share("weights", rows, dtype=arithmetic), share("class weights", width, dtype=arithmetic)
     total = np.asarray([rows * 0.4], arithmetic)
     scale = np.asarray([512.0], arithmetic)
-    soft = bn.ops.softmax_cross_entropy
-    own = compat.divisor(soft, total)
+    own = {"divisor": total}
     yield "classes", Call("softmax_cross_entropy", (z, y), own)
     yield "smoothed", Call("softmax_cross_entropy", (z, y, c, v), {**own, "label_smoothing": 0.1})
     yield "probabilities", Call("softmax_cross_entropy", (z, t, c, v), {**own, "label_smoothing": 0.1})
     yield "scaled, added", Call("softmax_cross_entropy", (z, y), {**own, "scale": scale}, "value")
     for name in ("binary_cross_entropy", "mean_squared_error"):
-        own = compat.divisor(getattr(bn.ops, name), total)
+        own = {"divisor": total}
         yield "plain", Call(name, (z, t), own)
         yield "weighted, scaled", Call(name, (z, t, v), {**own, "scale": scale})
         yield "added", Call(name, (z, t), own, "value")
-    yield "classes", Call("hits", (z, y))
-    yield "probabilities", Call("hits", (z, t))
+    yield "classes", Call("correct", (z, y))
+    yield "probabilities", Call("correct", (z, t))
 
 
 def outputs(call: Call, mode: str) -> dict[str, Any]:
@@ -200,12 +200,12 @@ def outputs(call: Call, mode: str) -> dict[str, Any]:
 
 def destination(name: str, like: Array) -> Array:
     """What an output is added to; statistics have a count and a variance."""
-    array = draw(f"into {name}", *like.shape, dtype="float64")
-    if name == "proposal":
+    array = draw(f"into {old_name(name)}", *like.shape, dtype="float64")
+    if name == "pending":
         array[0], array[2] = 5, np.abs(array[2])
     return array.astype(like.dtype)
 
 
 def digests(call: Call, mode: str) -> Digests:
     """Of the outputs that there are."""
-    return {name: digest(array) for name, array in outputs(call, mode).items() if array is not None}
+    return {old_name(name): digest(array) for name, array in outputs(call, mode).items() if array is not None}

@@ -1,6 +1,6 @@
 """`python -m tests.benchmarks.where`: where a training step's time goes on this CPU, kernel by kernel.
 
-Replays each workload's recorded step with a look at the clock at every block of every launch, a batch further each
+ReplayCache each workload's recorded step with a look at the clock at every block of every launch, a batch further each
 time. Prints Markdown: microseconds of each kernel on all threads together, its share of what the threads had, and what
 they spent otherwise, waiting for each other or taking blocks. --threads, --replays.
 """

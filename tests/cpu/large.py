@@ -22,14 +22,14 @@ def softmax(
     numbers, probabilities = rng.integers(0, classes, rows), rng.dirichlet(np.ones(classes), rows).astype(dtype)
     weights = [rng.random(n).astype(dtype) for n in (classes, rows)] if weighted else []
     target = numbers if kind == "numbers" else probabilities
-    return Example(kind, (logits, target, *weights), {"normaliser": float(rows), "label_smoothing": smoothing})
+    return Example(kind, (logits, target, *weights), {"divisor": float(rows), "label_smoothing": smoothing})
 
 
 def outputs(rng: Any, rows: int, width: int, dtype: Any = np.float32, weighted: bool = True) -> Example:
     """An example of a loss of single outputs."""
     p, t = (rng.random((rows, width)).astype(dtype) for _ in range(2))
     weights = [rng.random(rows).astype(dtype)] if weighted else []
-    return Example("outputs", ((p - dtype(0.5)) * dtype(9), t, *weights), {"normaliser": float(rows)})
+    return Example("outputs", ((p - dtype(0.5)) * dtype(9), t, *weights), {"divisor": float(rows)})
 
 
 def flat(rng: Any, name: str, size: int, dtype: Any = np.float32, ok: bool = True, **options: Any) -> Example:
@@ -39,7 +39,7 @@ def flat(rng: Any, name: str, size: int, dtype: Any = np.float32, ok: bool = Tru
     slots = typical(rule, {slot: np.abs(rng.standard_normal(size)).astype(dtype) for slot in rule.slots})
     table = (rng.random((3, rule.columns)) * 0.9 + 0.1).astype(dtype)
     control = table, np.asarray([9, 1, 0, 0, 0]), np.asarray([ok]), rng.random(1).astype(dtype)
-    return Example(name, (p, g, *slots, *control), {"border": size // 2 + 1, "weight_decay": 0.1, **options})
+    return Example(name, (p, g, *slots, *control), {"decay_end": size // 2 + 1, "weight_decay": 0.1, **options})
 
 
 def large(name: str) -> Iterator[Example]:
@@ -49,7 +49,7 @@ def large(name: str) -> Iterator[Example]:
         for kind in ("numbers", "probabilities"):
             yield softmax(rng, 70, 1003, kind=kind)
             yield from (softmax(rng, 1003, 37, kind=kind, weighted=True, smoothing=s) for s in (0.0, 0.1))
-    elif name == "hits":
+    elif name == "correct":
         yield from (Example(k, softmax(rng, 3001, 33, kind=k).args) for k in ("numbers", "probabilities"))
     elif name in LOSSES:
         yield outputs(rng, 10007, 3)
@@ -57,10 +57,10 @@ def large(name: str) -> Iterator[Example]:
     elif name in RULES:
         yield flat(rng, name, 30003, frozen=FROZEN)
         yield flat(rng, name, 30003, ok=False)
-    elif name == "judge":
-        gradients, proposals = rng.standard_normal(50001).astype(np.float32), rng.random((2, 3, 1001))
+    elif name == "check_step":
+        gradients, pending = rng.standard_normal(50001).astype(np.float32), rng.random((2, 3, 1001))
         scaling = np.asarray([4.0, 0.0, 0.0, 0.0], np.float32)
-        yield Example("judge", (np.ones(1, np.float32), gradients, proposals, scaling), {"clip": 1.0})
+        yield Example("check_step", (np.ones(1, np.float32), gradients, pending, scaling), {"clip": 1.0})
     elif name == "average":
         a, b = (rng.standard_normal((3, 10001)) for _ in range(2))
         yield Example("average", (a, b, np.asarray([True])), {"decay": 0.99})

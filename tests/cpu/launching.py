@@ -4,7 +4,7 @@ import numpy as np
 
 from bnengine.fused.cpu import _launch
 from bnengine.ops import REGISTRY, Example
-from bnengine.runtime.memory import Fresh, Outputs
+from bnengine.runtime.memory import Memory, Outputs
 from tests.cpu.large import large
 from tests.cuda_on_cpu.cases import Case, fields
 from tests.cuda_on_cpu.launch import Path
@@ -27,7 +27,7 @@ OF_ROWS = (
 
 
 def run(name, example, into=None, memory=None):
-    result = LAUNCHERS[name](Outputs(memory or Fresh(), into or {}), *example.args, **example.options)
+    result = LAUNCHERS[name](Outputs(memory or Memory(), into or {}), *example.args, **example.options)
     return fields(REGISTRY[name], result)
 
 

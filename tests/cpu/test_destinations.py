@@ -8,9 +8,9 @@ import pytest
 from bnengine.errors import InputError
 from bnengine.fused.cpu import _launch, dense
 from bnengine.fused.cpu.native import replayer
-from bnengine.ops import REGISTRY, Example, Into
+from bnengine.ops import REGISTRY, Example, Out
 from bnengine.ops.update import RULES
-from bnengine.runtime.memory import Arena, Fresh, Outputs
+from bnengine.runtime.memory import Arena, Memory, Outputs
 from bnengine.runtime.plan import COLUMNS, ROWS
 from bnengine.runtime.reasons import Kind
 from tests.cpu.launching import LAUNCHERS, MANY, NAMES, assert_same_bits, examples, of_rows, run, several
@@ -32,7 +32,7 @@ def test_arrays_of_other_layouts_are_brought_into_the_kernel_s(name):
 WIDER = {"b": lambda flags: flags * 0.25, "i": lambda numbers: numbers.astype(np.int32)}
 
 
-@pytest.mark.parametrize("name", ["commit", *RULES, "average", "advance", "tally", "hits",
+@pytest.mark.parametrize("name", ["commit", *RULES, "average", "count_step", "add_epoch_sums", "correct",
                                   "softmax_cross_entropy", "dropout_backward"])  # fmt: skip
 def test_flags_and_whole_numbers_of_other_types_are_brought_into_the_kernel_s(name):
     for example in examples(name):
@@ -66,7 +66,7 @@ def test_copies_are_native_launches_so_that_they_replay(rng):
     assert not isinstance(replay, str), replay
     x[:] = rng.standard_normal(x.shape)
     replay()
-    expected = LAUNCHERS["batch_norm"](Outputs(Fresh(), {}), np.ascontiguousarray(x.T), gamma.astype(np.float32), None)
+    expected = LAUNCHERS["batch_norm"](Outputs(Memory(), {}), np.ascontiguousarray(x.T), gamma.astype(np.float32), None)
     assert got.y.tobytes() == expected.y.tobytes()
 
 
@@ -109,7 +109,7 @@ def test_a_destination_is_written_or_added_to(name):
             before = before.astype(plain[field].dtype)
             for adds in (False, True):
                 target = before.copy()
-                got = run(name, example, {field: Into(target, adds)})
+                got = run(name, example, {field: Out(target, adds)})
                 assert got[field].tobytes() == target.tobytes()
                 with np.errstate(all="ignore"):
                     expected = rule(before, plain[field]) if adds else plain[field]
@@ -132,7 +132,7 @@ def test_every_output_refuses_a_destination_that_does_not_fit(name):
             for wrong in (np.ones((2, *value.shape), value.dtype), np.ones(value.shape, other), read_only):
                 before = wrong.tobytes()
                 with pytest.raises(InputError, match=f"the destination of '{field}' is "):
-                    run(name, example, {field: Into(wrong)})
+                    run(name, example, {field: Out(wrong)})
                 assert wrong.tobytes() == before
 
 
@@ -143,7 +143,7 @@ def test_a_proposal_is_merged_into_columns_of_a_larger_buffer(rows, rng):
     before = np.abs(rng.standard_normal((3, 30))) + 1
     for adds in (False, True):
         buffer = before.copy()
-        got = run("batch_norm", Example("", (x, None, None)), {"proposal": Into(buffer[:, 8:16], adds)})
+        got = run("batch_norm", Example("", (x, None, None)), {"pending": Out(buffer[:, 8:16], adds)})
         for field in ("y", "batch"):
             assert got[field].tobytes() == own[field].tobytes()
         expected = REGISTRY["merge"].reference(before[:, 8:16], own["batch"]) if adds else own["batch"]
@@ -162,7 +162,7 @@ def test_a_destination_of_an_output_that_a_call_does_not_have_is_refused(rng):
     x, statistics = rng.standard_normal((4, 3)).astype(np.float32), np.ones((3, 3))
     for field in ("dgamma", "dbeta", "dadd"):
         with pytest.raises(InputError, match=f"no output '{field}'"):
-            run("normalize_backward", Example("", (x, x, x, statistics, None, None)), {field: Into(np.ones(3, "f4"))})
+            run("normalize_backward", Example("", (x, x, x, statistics, None, None)), {field: Out(np.ones(3, "f4"))})
 
 
 # -- what they take, and how they are cut

@@ -29,19 +29,19 @@ def shaped(name, shape, dtype):
             yield given._replace(args=moved)
     elif name in OF_ROWS:
         yield of_rows(name, rows, width, dtype) if name != "gather" or rows > 1 else only_row(width, dtype)
-    elif name in ("softmax_cross_entropy", "hits"):
+    elif name in ("softmax_cross_entropy", "correct"):
         for kind in ("numbers", "probabilities"):
             example = softmax(rng, rows, width, dtype, kind)
-            yield example if name != "hits" else Example(kind, example.args)
+            yield example if name != "correct" else Example(kind, example.args)
     elif name in LOSSES:
         yield outputs(rng, rows, width, dtype)
     elif name in RULES:
         size = rows * width
-        example = flat(rng, name, size, dtype)._replace(options={"border": size // 2, "weight_decay": 0.1})
+        example = flat(rng, name, size, dtype)._replace(options={"decay_end": size // 2, "weight_decay": 0.1})
         yield example
-    elif name == "judge":
-        gradients, proposals = rng.standard_normal(rows * width).astype(dtype), rng.random((rows, 3, width))
-        yield Example("", (np.ones(1, dtype), gradients, proposals), {"clip": 0.5})
+    elif name == "check_step":
+        gradients, pending = rng.standard_normal(rows * width).astype(dtype), rng.random((rows, 3, width))
+        yield Example("", (np.ones(1, dtype), gradients, pending), {"clip": 0.5})
     elif name == "average":
         a, b = rng.standard_normal((2, rows * width))
         yield Example("", (a, b, np.asarray([True])), {"decay": 0.9})
@@ -63,7 +63,7 @@ SHAPED = [name for name in NAMES if list(shaped(name, (3, 5), np.float32))]
 
 
 def test_all_ops_with_arrays_of_any_size_are_here():
-    assert set(LAUNCHERS) - set(SHAPED) == {"advance", "tally"}  # counters and sums, whose sizes are fixed
+    assert set(LAUNCHERS) - set(SHAPED) == {"count_step", "add_epoch_sums"}  # counters and sums, whose sizes are fixed
 
 
 @storages
@@ -84,7 +84,7 @@ def test_a_row_or_a_column_alone_and_odd_widths(name, shape, storage):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
-@pytest.mark.parametrize("name", sorted({*NAMES} - {"advance"}))  # which has no such numbers
+@pytest.mark.parametrize("name", sorted({*NAMES} - {"count_step"}))  # which has no such numbers
 def test_what_is_not_finite_comes_out_where_it_does_in_the_reference(name, value):
     """One at a time, in each array of numbers of each example."""
     op, seen = REGISTRY[name], 0
@@ -101,7 +101,7 @@ def test_what_is_not_finite_comes_out_where_it_does_in_the_reference(name, value
             for field, other in expected.items():
                 if other is not None:
                     what = f"{name}, {example.label}, argument {i}, {field}"
-                    assert_alike(got[field], other, what, moments=field in ("batch", "proposal"))
+                    assert_alike(got[field], other, what, moments=field in ("batch", "pending"))
             seen += 1
     assert seen
 
@@ -151,6 +151,6 @@ def test_subnormal_gradients_move_parameters(storage, rng):
     dtype = storage.dtype.type
     p, g = (subnormal(rng, 100, dtype=dtype) for _ in range(2))
     control = np.ones((1, 1), dtype), np.zeros(5, np.int64), np.asarray([True]), np.ones(1, dtype)
-    got = run("sgd", Example("subnormal", (p, g, None, *control), {"border": 0}))["parameters"]
+    got = run("sgd", Example("subnormal", (p, g, None, *control), {"decay_end": 0}))["parameters"]
     np.testing.assert_array_equal(got, p - g)
     assert np.count_nonzero(got) > 90

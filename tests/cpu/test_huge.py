@@ -14,7 +14,7 @@ from bnengine.fused.cpu import _launch, _load
 from bnengine.fused.cpu.native import NativeKernel, _packed, _vector
 from bnengine.ops import REGISTRY
 from bnengine.ops.update import RULES
-from bnengine.runtime.memory import Fresh, Outputs
+from bnengine.runtime.memory import Memory, Outputs
 from tests.cpu.build import _Arguments, _call, _Worker
 from tests.cpu.launching import LAUNCHERS, assert_same_bits
 from tests.cuda_on_cpu.cases import fields
@@ -39,7 +39,7 @@ def empty(shape, dtype):
     return np.frombuffer(memory, dtype, prod(shape)).reshape(shape)
 
 
-class LastBlock(Fresh):
+class LastBlock(Memory):
     """Memory for arrays that are larger than memory; of a launch it runs the last block, of some kernels nothing."""
 
     def __init__(self, *without):
@@ -70,7 +70,7 @@ class LastBlock(Fresh):
 
 
 def run(name, args, options=None, memory=None):
-    result = LAUNCHERS[name](Outputs(memory or Fresh(), {}), *args, **(options or {}))
+    result = LAUNCHERS[name](Outputs(memory or Memory(), {}), *args, **(options or {}))
     return fields(REGISTRY[name], result)
 
 
@@ -210,12 +210,12 @@ def test_losses_of_classes(kind, rng):
     if kind == "numbers":
         target = empty((MANY,), np.int64), rng.integers(0, FEW, END)
         target[0][-END:] = target[1]
-    options = {"normaliser": 1.0}
+    options = {"divisor": 1.0}
     logits = case.matrix()
     assert_end("softmax_cross_entropy", [logits, target], options, axis=0, huge={"dlogits": (0, 1)})
     memory = LastBlock()
-    got = run("hits", [logits[0], target[0]], memory=memory)["out"]
-    assert got == run("hits", [logits[1][-1:], target[1][-1:]])["out"]
+    got = run("correct", [logits[0], target[0]], memory=memory)["out"]
+    assert got == run("correct", [logits[1][-1:], target[1][-1:]])["out"]
 
 
 @pytest.mark.parametrize("name", ["binary_cross_entropy", "mean_squared_error"])
@@ -223,7 +223,7 @@ def test_losses_of_outputs(name, rng):
     case = Case(0, rng)
     weights = case.pair(-1)
     pairs = [case.matrix(), case.matrix(), weights]
-    assert_end(name, pairs, {"normaliser": 1.0}, axis=0, huge={"dlogits": (0, 1)})
+    assert_end(name, pairs, {"divisor": 1.0}, axis=0, huge={"dlogits": (0, 1)})
 
 
 def test_rows_are_gathered_from_the_end_of_a_data_set(rng):
@@ -277,8 +277,10 @@ def test_updates(name, rng):
     count = (FLAT - 1) % 16 + 1
     assert count == 5
     options = {"weight_decay": 0.5}
-    got = run(name, [*flat, *control], {**options, "border": FLAT - 2, "frozen": ((FLAT - 4, FLAT - 3),)}, LastBlock())
-    small = {**options, "border": END - 2, "frozen": ((END - 4, END - 3),)}
+    got = run(
+        name, [*flat, *control], {**options, "decay_end": FLAT - 2, "frozen": ((FLAT - 4, FLAT - 3),)}, LastBlock()
+    )
+    small = {**options, "decay_end": END - 2, "frozen": ((END - 4, END - 3),)}
     expected = run(name, [*ends, *control], small)
     for field, value in expected.items():
         if value is not None:
@@ -289,11 +291,11 @@ def test_updates(name, rng):
 def test_judge_averages_and_statistics():
     gradients, one = empty((FLAT,), np.float32), np.ones(1, np.float32)
     gradients[-3:] = 3, 4, 12
-    got = run("judge", [one, gradients, np.zeros((1, 3, 4))], {"clip": 1.0}, LastBlock())
+    got = run("check_step", [one, gradients, np.zeros((1, 3, 4))], {"clip": 1.0}, LastBlock())
     assert got["ok"]
     np.testing.assert_allclose(got["norm"], 13, rtol=1e-6)
     gradients[-1] = np.nan
-    assert not run("judge", [one, gradients, np.zeros((1, 3, 4))], {}, LastBlock())["ok"]
+    assert not run("check_step", [one, gradients, np.zeros((1, 3, 4))], {}, LastBlock())["ok"]
 
     a, b = empty((FLAT,), np.float64), empty((FLAT,), np.float64)
     a[-2:], b[-2:] = 1, 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bnengine.fused.cpu import _launch
-from bnengine.runtime.memory import Fresh
+from bnengine.runtime.memory import Memory
 from tests.cpu.layout import HEADER, kernels, text
 from tests.support import ROOT
 
@@ -37,6 +37,6 @@ def test_a_launch_gives_each_name_a_value():
     x = np.zeros(3, np.float32)
     for given in ({"out": x}, {"out": x, "value": 1.0, "values": 2.0}):
         with pytest.raises(TypeError, match=r"^fill: a launch passes \['out', 'value'\], got "):
-            _launch.FILL(Fresh().outputs({}), x, **given)
-    _launch.FILL(Fresh().outputs({}), x, out=x, value=1)
+            _launch.FILL(Memory().outputs({}), x, **given)
+    _launch.FILL(Memory().outputs({}), x, out=x, value=1)
     assert x[0] == 1

@@ -47,7 +47,7 @@ def test_a_row_of_weight_0_costs_nothing_though_its_class_cannot_be(smoothing, s
     logits[2, codes[2]] = -np.inf
     weights = np.ones(6, storage.dtype)
     weights[2] = 0
-    options = {"normaliser": 5.0, "label_smoothing": smoothing}
+    options = {"divisor": 5.0, "label_smoothing": smoothing}
     got = run(NAME, Example("", (logits, codes, None, weights), options))
     others = np.delete(np.arange(6), 2)
     plain = run(NAME, Example("", (logits[others], codes[others], None, weights[others]), options))
@@ -75,13 +75,13 @@ def test_a_logit_that_is_not_finite_spoils_its_row_and_the_value(bad, classes, r
 
 
 @pytest.mark.parametrize("weight", [np.nan, np.inf, 0.0])
-@pytest.mark.parametrize("which", ["class", "sample", "normaliser", "scale"])
+@pytest.mark.parametrize("which", ["class", "sample", "divisor", "scale"])
 def test_weights_that_are_0_or_not_finite_do_what_they_do_in_the_reference(which, weight, rng):
     for smoothing in (0.0, 0.1):
         logits, codes, classes, samples = softmax(rng, 9, 20, weighted=True, smoothing=smoothing).args
-        normaliser, scale = np.full(1, 9.0, np.float32), np.ones(1, np.float32)
-        {"class": classes[4:5], "sample": samples[4:5], "normaliser": normaliser, "scale": scale}[which][:] = weight
-        options = {"normaliser": normaliser, "scale": scale, "label_smoothing": smoothing}
+        divisor, scale = np.full(1, 9.0, np.float32), np.ones(1, np.float32)
+        {"class": classes[4:5], "sample": samples[4:5], "divisor": divisor, "scale": scale}[which][:] = weight
+        options = {"divisor": divisor, "scale": scale, "label_smoothing": smoothing}
         for args in ((logits, codes, classes, samples), (logits, codes, None, samples)):
             got = run(NAME, Example("", args, options))
             with np.errstate(all="ignore"):
@@ -98,7 +98,7 @@ def test_a_number_that_is_no_class_is_no_target_and_nothing_is_read_there(classe
     np.testing.assert_allclose(got["value"], expected.value, rtol=1e-6)
     np.testing.assert_allclose(got["dlogits"], expected.dlogits, rtol=1e-4, atol=1e-8)
     assert (got["dlogits"][[1, 4]] == 0).all()
-    assert run("hits", Example("", example.args))["out"] == REGISTRY["hits"].reference(*example.args)
+    assert run("correct", Example("", example.args))["out"] == REGISTRY["correct"].reference(*example.args)
 
 
 @pytest.mark.parametrize("kind", ["u1", "i2", "i4", "u8"])
@@ -121,17 +121,17 @@ def test_outputs_that_are_not_finite_do_what_they_do_in_the_reference(name, rng)
     p, t = rng.standard_normal((50, 4)).astype(np.float32), rng.integers(0, 2, (50, 4)).astype(np.float32)
     p[3], p[20] = [np.nan, np.inf, -np.inf, -0.0], [1e30, -1e30, 1e-40, 200]
     for rows in (slice(0, 3), slice(0, 4), slice(20, 21)):
-        got = run(name, Example("", (p[rows], t[rows]), {"normaliser": 4.0}))
+        got = run(name, Example("", (p[rows], t[rows]), {"divisor": 4.0}))
         with np.errstate(all="ignore"):
-            expected = REGISTRY[name].reference(p[rows], t[rows], normaliser=4.0)
+            expected = REGISTRY[name].reference(p[rows], t[rows], divisor=4.0)
         np.testing.assert_allclose(got["dlogits"], expected.dlogits, rtol=1e-6)
         np.testing.assert_allclose(got["value"], expected.value, rtol=1e-6)
 
 
 def test_the_mean_over_many_rows_is_summed_in_double(rng):
     x, t = (rng.standard_normal((30001, 1)).astype(np.float32) for _ in range(2))
-    value = run("mean_squared_error", Example("", (x, t), {"normaliser": 30001.0}))["value"]
-    expected = REGISTRY["mean_squared_error"].reference(x.astype("f8"), t.astype("f8"), normaliser=30001.0).value
+    value = run("mean_squared_error", Example("", (x, t), {"divisor": 30001.0}))["value"]
+    expected = REGISTRY["mean_squared_error"].reference(x.astype("f8"), t.astype("f8"), divisor=30001.0).value
     assert_within(value, expected, 4 * FLOAT.unit * expected, "value")
 
 
@@ -145,4 +145,4 @@ def test_hits_take_the_first_of_equals_and_no_row_with_a_nan(rng):
     likely[1:60, 0] = 3
     output[1:60, 0] = 3
     for target in (codes, likely):
-        assert run("hits", Example("", (output, target)))["out"] == REGISTRY["hits"].reference(output, target) > 0
+        assert run("correct", Example("", (output, target)))["out"] == REGISTRY["correct"].reference(output, target) > 0

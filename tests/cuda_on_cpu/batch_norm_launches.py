@@ -9,8 +9,8 @@ import pytest
 
 from bnengine.fused.cuda import _launch, _load
 from bnengine.fused.cuda import batch_norm as launchers
-from bnengine.ops import Into
-from bnengine.runtime.memory import Fresh
+from bnengine.ops import Out
+from bnengine.runtime.memory import Memory
 from tests.cuda_on_cpu.launch import Destination, Path
 from tests.cuda_on_cpu.module import SCHEDULES
 from tests.cuda_on_cpu.storage import BFLOAT, BFLOAT16
@@ -44,8 +44,8 @@ def run(
         for schedule in SCHEDULES:
             device.STATE.schedule = schedule
             given = [moved(a, path) for a in args]
-            targets = {field: Into(moved(d.array, path), d.adds) for field, d in (into or {}).items()}
-            result = launcher(Fresh("fused").outputs(targets), *given, **options)
+            targets = {field: Out(moved(d.array, path), d.adds) for field, d in (into or {}).items()}
+            result = launcher(Memory("fused").outputs(targets), *given, **options)
             for before, after in zip(args, given, strict=True):
                 assert before is None or after.get().tobytes() == before.tobytes(), "wrote to an input"
             assert not any(counters.get().any() for counters in _load._arrivals.values()), "left a counter"
@@ -81,7 +81,7 @@ def normalize(path: Path, *args: Any, **options: Any) -> Any:
 
 
 def batch_norm(path: Path, *args: Any, launches: int = 1, **options: Any) -> dict[str, Any]:
-    """y, batch and proposal by one launch or two."""
+    """y, batch and pending by one launch or two."""
     return run(path, launchers.batch_norm, *args, at_once=launches == 1, **options)
 
 

@@ -60,7 +60,7 @@ INSTANCES = {
     "loss.cu": (
         *_softmax(),
         *(instance("elementwise_loss", s.name, v, f"bnengine::{rule}") for s, v in WIDTHS for rule in LOSSES.values()),
-        *(instance("hits", s.name, target) for s in STORAGES for target in ("long long", s.wide_name)),
+        *(instance("correct", s.name, target) for s in STORAGES for target in ("long long", s.wide_name)),
     ),
     "pointwise.cu": (
         *_activated("activation", "activation_backward"),
@@ -68,10 +68,10 @@ INSTANCES = {
         *(instance("cast", a.name, b.name, v) for a, b in CASTS for v in (max(a.vector, b.vector), 1)),
     ),
     "update.cu": (
-        *_masters("judge", *RULES, "average"),
+        *_masters("check_step", *RULES, "average"),
         *_shadowed(*RULES),
-        *(instance("tally", s.name) for s in (FLOAT, DOUBLE)),
-        instance("advance"),
+        *(instance("add_epoch_sums", s.name) for s in (FLOAT, DOUBLE)),
+        instance("count_step"),
     ),
 }
 

@@ -12,7 +12,7 @@ from tests.cuda_on_cpu.module import CpuModule
 from tests.cuda_on_cpu.source import kernel_source
 
 ROWS, CLASSES = 9, 6
-HITS = instance("hits", "float", "long long")
+HITS = instance("correct", "float", "long long")
 TOTAL = instance("total", "float", 4)
 
 
@@ -55,7 +55,7 @@ ROW = "largest_of(output + row * classes, classes);"
 LOAD = "other = load<N>(b + i);"
 PARTIAL = "partial[index(blockIdx.x) * COUNT + k] = x[k];"
 SHARED = "if (threadIdx.x == 0) of_warp[threadIdx.y] = x;\n  __syncthreads();\n  double sum"
-READS = r"AddressSanitizer: use-after-poison .*\nREAD of size 4 (.*\n)+.*bnengine::hits.*loss.cu:\d+"
+READS = r"AddressSanitizer: use-after-poison .*\nREAD of size 4 (.*\n)+.*bnengine::correct.*loss.cu:\d+"
 WRITES = r"AddressSanitizer: use-after-poison .*\nWRITE of size 8 (.*\n)+.*bnengine::grid_sum.*common.cuh:\d+"
 BEYOND = r"index 8 out of bounds for type 'double ?\[8\]'(.*\n)+.*bnengine::block_sum.*common.cuh:\d+"
 ASKEW = r"misaligned address 0x\w+ for type 'const struct uint4', which requires 16 byte alignment"

@@ -8,8 +8,8 @@ import pytest
 
 from bnengine.fused.cuda import batch_norm as launchers
 from bnengine.fused.cuda._launch import slice_width
-from bnengine.ops import REGISTRY, Example, Into
-from bnengine.runtime.memory import Fresh
+from bnengine.ops import REGISTRY, Example, Out
+from bnengine.runtime.memory import Memory
 from tests.cuda_on_cpu import batch_norm_launches as device
 from tests.cuda_on_cpu.cases import PATHS_WITH_SPLITS, Case, assert_within, cases, label
 from tests.cuda_on_cpu.launch import Destination, Path
@@ -173,7 +173,7 @@ def test_a_proposal_is_written_or_merged(vector, rng):
     own = device.moments(path, x)
     merge, rounding = REGISTRY["merge"], REGISTRY["moments"].contract.bound(FLOAT.unit, x).batch
     for adds in (False, True):
-        into = {"proposal": Destination(before, adds)}
+        into = {"pending": Destination(before, adds)}
         expected = merge.reference(before, own) if adds else own
         bound = merge.contract.bound(FLOAT.unit, before, own) + rounding
         for got in (
@@ -181,7 +181,7 @@ def test_a_proposal_is_written_or_merged(vector, rng):
             *(device.batch_norm(path, x, None, None, into=into, launches=n) for n in (1, 2)),
         ):
             assert_within(got["batch"], own, rounding, "batch")
-            assert_within(got["proposal"], expected, bound, f"adds {adds}")
+            assert_within(got["pending"], expected, bound, f"adds {adds}")
 
 
 def test_normalising_reads_statistics_from_columns_of_a_larger_buffer(rng):
@@ -190,7 +190,7 @@ def test_normalising_reads_statistics_from_columns_of_a_larger_buffer(rng):
     expected = device.normalize(path, x, np.ascontiguousarray(buffer[:, :4]), None, None)
     with device.forced(path, at_once=False):
         columns = device.moved(buffer, path)[:, :4]
-        got = launchers.normalize(Fresh("fused").outputs({}), device.moved(x, path), columns, None, None)
+        got = launchers.normalize(Memory("fused").outputs({}), device.moved(x, path), columns, None, None)
         np.testing.assert_array_equal(got.get(), expected)
 
 
@@ -234,17 +234,17 @@ def test_running_statistics_change_as_in_the_op_and_in_place(name):
         assert got[:, kept].tobytes() == first[:, kept].tobytes()
         with device.forced(path, at_once=False):
             running, *others = (device.moved(a, path) for a in example.args)
-            getattr(launchers, name)(Fresh("fused").outputs({"out": Into(running)}), running, *others)
+            getattr(launchers, name)(Memory("fused").outputs({"out": Out(running)}), running, *others)
             assert running.get().tobytes() == got.tobytes()
 
 
 def test_running_variances_take_the_unbiased_variance_where_asked_for(rng):
     op, channels = REGISTRY["commit"], 1000
-    running, proposal = (np.abs(rng.standard_normal((3, channels))) for _ in range(2))
-    proposal[0] = rng.integers(0, 5, channels)
+    running, pending = (np.abs(rng.standard_normal((3, channels))) for _ in range(2))
+    pending[0] = rng.integers(0, 5, channels)
     decay, unbiased = rng.choice([0.0, 0.9, -1.0], channels), rng.random(channels) < 0.5
-    args = (running, proposal, np.asarray([True]), decay, unbiased)
+    args = (running, pending, np.asarray([True]), decay, unbiased)
     got = device.run(Path(DOUBLE, 1), launchers.commit, *args)["out"]
     assert_within(got, op.reference(*args), op.contract.bound(2.0**-53, *args), "commit")
-    untouched = proposal[0] == 0
+    untouched = pending[0] == 0
     assert got[:, untouched].tobytes() == running[:, untouched].tobytes()

@@ -21,18 +21,18 @@ EVERYWHERE = 255  # what the hardware has: one block of 256 threads fits with an
 CEILINGS = {
     **dict.fromkeys(("moments", "normalize", "batch_norm_sums", "batch_norm_backward"), 128),
     **dict.fromkeys(("batch_norm", "batch_norm_gradients"), EVERYWHERE),
-    **dict.fromkeys(("commit", "merge_statistics", "judge", "average", "tally", "advance"), 64),
+    **dict.fromkeys(("commit", "merge_statistics", "check_step", "average", "add_epoch_sums", "count_step"), 64),
     **dict.fromkeys(RULES, 80),
     **dict.fromkeys(("bias_activation", "bias_activation_backward", "dropout", "dropout_backward"), 80),
     **dict.fromkeys(("activation", "activation_backward", "softmax_cross_entropy"), 128),
-    **dict.fromkeys(("elementwise_loss", "hits"), 80),
+    **dict.fromkeys(("elementwise_loss", "correct"), 80),
     **dict.fromkeys(("total", "cast", "gather"), 64),
 }
 READS_WIDE = re.compile(r"LDG\.E(\.EF)?\.128")  # EF: the cache may give it up first
 WIDE = re.compile(r"<(float, 4|__half, 8|__nv_bfloat16, 8|double, 2)")
 HEAVY_LOGITS = tuple(f"bnengine::softmax_cross_entropy<{t}" for t in ("__half, 8", "__nv_bfloat16, 8", "double"))
 OF_INPUT = re.compile("::({})>".format("|".join(kind for kind, rule in ACTIVATIONS.items() if rule.reads == "z")))
-NO_WIDE_STORE = ("moments", "batch_norm_sums", "judge")  # their results are one per channel, or one
+NO_WIDE_STORE = ("moments", "batch_norm_sums", "check_step")  # their results are one per channel, or one
 
 
 def kernel_of(name: str) -> str:
@@ -99,7 +99,7 @@ def test_every_kernel_has_a_ceiling_and_every_file_instances():
 
 
 def test_what_is_beyond_its_limits_is_told():
-    name = "bnengine::judge<float, 4>"
+    name = "bnengine::check_step<float, 4>"
     assert complaint(name, Compiled(64, 0, 48 * 1024)) == ""
     for spoilt in (Compiled(65, 0, 0), Compiled(20, 8, 0), Compiled(20, 0, 48 * 1024 + 1)):
         assert complaint(name, spoilt) == f"{spoilt}; allowed are 64 registers, no spilled byte, 48 KiB"

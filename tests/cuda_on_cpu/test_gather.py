@@ -14,12 +14,12 @@ from tests.cuda_on_cpu.storage import DOUBLE, STORAGES
 def test_rows_are_gathered_bit_for_bit(storage, blocks, rng):
     op, wide = REGISTRY["gather"], np.float64 if storage is DOUBLE else np.float32
     for example in op.contract.examples(rng, "float64"):
-        x, target, weights, samples, normalisers, order, cursor = example.args
+        x, target, weights, samples, divisors, order, cursor = example.args
         classes = target.dtype.kind == "i"
         target = target if classes else target.astype(wide)
         weights = None if weights is None else weights.astype(wide)
-        normalisers = normalisers.astype(wide)
-        given = (storage.of(x.astype(wide)), target, weights, samples, normalisers, order, cursor)
+        divisors = divisors.astype(wide)
+        given = (storage.of(x.astype(wide)), target, weights, samples, divisors, order, cursor)
         expected = op.reference(*given, **example.options)
         rows, features = example.options["rows"], int(np.prod(x.shape[1:]))
         widths = (features, *(1 if a is None else int(np.prod(a.shape[1:])) for a in (target, weights)))

@@ -18,8 +18,8 @@ def target_type(path: Path, target: np.ndarray) -> str:
     return "long long" if target.dtype.kind == "i" else path.storage.wide_name
 
 
-def divisor(path: Path, normaliser: Any) -> np.ndarray:
-    return np.asarray(normaliser, path.storage.arithmetic).reshape(1)
+def divisor(path: Path, divisor: Any) -> np.ndarray:
+    return np.asarray(divisor, path.storage.arithmetic).reshape(1)
 
 
 def scratch(path: Path) -> tuple[Any, Any]:
@@ -28,7 +28,7 @@ def scratch(path: Path) -> tuple[Any, Any]:
 
 def softmax(
     path: Path, logits: Any, target: Any, class_weights: Any = None, sample_weights: Any = None, *,
-    normaliser: Any, label_smoothing: float = 0.0, scale: Any = None, group: int = WARP,
+    divisor: Any, label_smoothing: float = 0.0, scale: Any = None, group: int = WARP,
     value: Destination | None = None,
 ) -> list[Any]:  # fmt: skip
     """(value, dlogits)."""
@@ -36,7 +36,7 @@ def softmax(
     into = value or Destination(unwritten(1, path.storage.arithmetic))
     launch = Launch(
         kernel("loss.cu", "softmax_cross_entropy", name, path.vector, group, target_type(path, target)), (path.splits,),
-        (class_weights, divisor(path, normaliser), scale), (logits, target, sample_weights),
+        (class_weights, divisor(path, divisor), scale), (logits, target, sample_weights),
         (into.array, unwritten(logits.shape, logits.dtype)), scratch(path),
         (logits.size // classes, classes, label_smoothing, into.adds),
     )  # fmt: skip
@@ -45,26 +45,26 @@ def softmax(
 
 def elementwise(
     name: str, path: Path, prediction: Any, target: Any, sample_weights: Any = None, *,
-    normaliser: Any, scale: Any = None, value: Destination | None = None,
+    divisor: Any, scale: Any = None, value: Destination | None = None,
 ) -> list[Any]:  # fmt: skip
     """(value, gradient)."""
     outputs = prediction.shape[-1]
     into = value or Destination(unwritten(1, path.storage.arithmetic))
     launch = Launch(
         kernel("loss.cu", "elementwise_loss", *path.which, f"bnengine::{LOSSES[name]}"), (path.splits,),
-        (divisor(path, normaliser), scale), (prediction, target, sample_weights),
+        (divisor(path, divisor), scale), (prediction, target, sample_weights),
         (into.array, unwritten(prediction.shape, prediction.dtype)), scratch(path),
         (prediction.size // outputs, outputs, into.adds),
     )  # fmt: skip
     return simulate(launch, path.offset)
 
 
-def hits(path: Path, output: Any, target: Any, before: Destination | None = None) -> np.ndarray:
+def correct(path: Path, output: Any, target: Any, before: Destination | None = None) -> np.ndarray:
     classes = output.shape[-1]
     into = before or Destination(unwritten(1, "f8"))
     launch = Launch(
-        kernel("loss.cu", "hits", path.storage.name, target_type(path, target)), (path.splits,), (), (output, target),
-        (into.array,), scratch(path), (output.size // classes, classes, into.adds),
+        kernel("loss.cu", "correct", path.storage.name, target_type(path, target)), (path.splits,), (),
+        (output, target), (into.array,), scratch(path), (output.size // classes, classes, into.adds),
     )  # fmt: skip
     return simulate(launch, path.offset)[0]
 
@@ -96,7 +96,7 @@ def test_rows_of_few_and_many_classes_are_within_the_bound(path, classes, rng):
             args = (logits.astype(narrow), target, *given)
             case = Case(
                 "softmax_cross_entropy", path,
-                Example(f"{classes} classes", args, {"normaliser": float(rows), "label_smoothing": smoothing}),
+                Example(f"{classes} classes", args, {"divisor": float(rows), "label_smoothing": smoothing}),
             )  # fmt: skip
             finite = np.where(np.isfinite(case.wide[0]), case.wide[0], 0)
             bound = case.op.contract.bound(storage.unit, finite, *case.wide[1:], **case.options)
@@ -114,7 +114,7 @@ def test_a_logit_that_is_not_finite_spoils_its_row_and_the_value(bad, group, rng
     logits = rng.standard_normal((5, 8)).astype(np.float32)
     logits[3, 6] = bad
     for k in (0, 6):
-        value, dlogits = softmax(Path(FLOAT, 4, 2), logits, np.full(5, k), normaliser=5, group=group)
+        value, dlogits = softmax(Path(FLOAT, 4, 2), logits, np.full(5, k), divisor=5, group=group)
         assert np.isnan(value).all()
         assert np.isnan(dlogits[3]).all()
         assert np.isfinite(np.delete(dlogits, 3, axis=0)).all()
@@ -135,26 +135,26 @@ def test_a_value_is_added_to_its_destination_and_gradients_are_not(path, rng):
     before = rng.random(1).astype(path.storage.arithmetic)
     functions = {name: lambda *a, n=name, **k: elementwise(n, *a, **k) for name in LOSSES}
     for function in (softmax, *functions.values()):
-        plain, gradient = function(path, x, t, normaliser=9)
+        plain, gradient = function(path, x, t, divisor=9)
         for adds in (False, True):
-            value, same = function(path, x, t, normaliser=9, value=Destination(before, adds))
+            value, same = function(path, x, t, divisor=9, value=Destination(before, adds))
             np.testing.assert_array_equal(value, plain + before if adds else plain)
             assert same.tobytes() == gradient.tobytes()
 
 
 def test_the_mean_over_many_rows_is_summed_in_double(rng):
     x, t = (rng.standard_normal((30001, 1)).astype(np.float32) for _ in range(2))
-    value, _ = elementwise("mean_squared_error", Path(FLOAT, 4, 3), x, t, normaliser=30001.0)
-    expected = REGISTRY["mean_squared_error"].reference(x.astype("f8"), t.astype("f8"), normaliser=30001.0).value
+    value, _ = elementwise("mean_squared_error", Path(FLOAT, 4, 3), x, t, divisor=30001.0)
+    expected = REGISTRY["mean_squared_error"].reference(x.astype("f8"), t.astype("f8"), divisor=30001.0).value
     assert_within(value, expected, 4 * FLOAT.unit * expected, "value")
 
 
 @pytest.mark.parametrize("path", [p._replace(splits=2) for p in PATHS if p.vector == 1], ids=label)
 def test_hits_are_those_of_the_op(path):
-    for case in cases("hits", path):
-        expected = REGISTRY["hits"].reference(*case.wide)
+    for case in cases("correct", path):
+        expected = REGISTRY["correct"].reference(*case.wide)
         for adds in (False, True):
-            got = hits(path, *case.given, Destination(np.full(1, 5.0), adds))
+            got = correct(path, *case.given, Destination(np.full(1, 5.0), adds))
             np.testing.assert_array_equal(got, expected + 5 if adds else expected)
 
 
@@ -164,5 +164,5 @@ def test_hits_take_the_first_of_equals_and_no_row_with_a_nan(rng):
     codes = np.argmax(output, axis=1)
     codes[::3] += 1
     for target in (codes, rng.integers(0, 3, (200, 70)).astype(np.float32)):
-        expected = REGISTRY["hits"].reference(output, target)
-        np.testing.assert_array_equal(hits(Path(FLOAT, 1, 3), output, target), expected)
+        expected = REGISTRY["correct"].reference(output, target)
+        np.testing.assert_array_equal(correct(Path(FLOAT, 1, 3), output, target), expected)

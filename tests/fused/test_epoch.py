@@ -16,7 +16,7 @@ from bnengine.runtime.memory import Arena
 from bnengine.training import Trainer
 from bnengine.training import step as steps
 from bnengine.training.callbacks import Callback, Record
-from tests.fused.test_step import compare, made, shadow
+from tests.fused.test_step import compare, copy16, made
 
 DIGITS = data.load_digits()
 X = (DIGITS.x.reshape(-1, 64) / 16).astype(np.float32)
@@ -55,7 +55,7 @@ def test_an_epoch_of_digits_agrees_with_numpy_step_by_step(dtype, device):
         done = leader.report().steps
         follower.schedule(schedule.for_steps(done, len(epoch) - done))
         leader([batch])
-        shadow(follower, [batch], f"step {t}")
+        copy16(follower, [batch], f"step {t}")
         compare(made(follower), made(leader), dtype, f"step {t}")
         assert follower.report()[2:] == leader.report()[2:]
         assert leader.report().ok == (t != PLANTED)

@@ -94,7 +94,7 @@ def test_one_launch_of_a_graph_is_all_that_a_steady_step_asks_of_the_device(simu
     before = simulated.streams.STATE.launched
     next(run), next(run)
     assert simulated.streams.STATE.launched == before + 2
-    # the graphs, and the order, the normalisers and the cursor of the epoch that begins between them
+    # the graphs, and the order, the divisors and the cursor of the epoch that begins between them
     assert len(added) == 2 + 3
 
 

@@ -11,7 +11,7 @@ from bnengine.fused.cuda import _launch, _load, loss
 from bnengine.fused.cuda._launch import BLOCK, LANES, THREADS, WARPS, flat_grid, slice_width, sliced_grid, vector_of
 from bnengine.ops import REGISTRY, using
 from bnengine.ops.update import RULES
-from bnengine.runtime.memory import Fresh
+from bnengine.runtime.memory import Memory
 
 MULTIPROCESSORS = 3  # of the simulated device
 
@@ -124,7 +124,7 @@ def launches(simulated: Any, name: str, *args: Any, **options: Any) -> dict[str,
     with pytest.MonkeyPatch.context() as patched, using("fused"):
         patched.setattr(_launch.Instance, "__call__", recorded)
         given = [simulated.on_device(a) if isinstance(a, np.ndarray) else a for a in args]
-        REGISTRY[name](*given, memory=Fresh(), **options)
+        REGISTRY[name](*given, memory=Memory(), **options)
     return grids
 
 
@@ -149,18 +149,18 @@ def test_large_arrays_have_blocks_on_every_multiprocessor(simulated, rng):
         ("dropout", (x[:100], np.zeros(1, np.int64), np.arange(100)), {"seed": 1, "layer": 0, "rate": 0.5}),
         ("dropout_backward", (dy, keep), {"rate": 0.5}),
         ("affine_backward", (dy, x, np.eye(64, dtype=np.float32), y), {"activation": "tanh"}),
-        ("softmax_cross_entropy", (x, codes), {"normaliser": 1.0}),
-        ("binary_cross_entropy", (x, y), {"normaliser": 1.0}),
-        ("mean_squared_error", (x, y), {"normaliser": 1.0}),
-        ("hits", (x, codes), {}),
-        ("judge", (np.ones(1, np.float32), flat, wide), {}),
-        ("judge", (np.ones(1, np.float32), flat, wide[:, :1]), {}),
-        ("judge", (np.ones(1, np.float32), flat[:4], wide), {}),
+        ("softmax_cross_entropy", (x, codes), {"divisor": 1.0}),
+        ("binary_cross_entropy", (x, y), {"divisor": 1.0}),
+        ("mean_squared_error", (x, y), {"divisor": 1.0}),
+        ("correct", (x, codes), {}),
+        ("check_step", (np.ones(1, np.float32), flat, wide), {}),
+        ("check_step", (np.ones(1, np.float32), flat, wide[:, :1]), {}),
+        ("check_step", (np.ones(1, np.float32), flat[:4], wide), {}),
         *(
             (
                 name,
                 (flat, flat, *(flat**2 for _ in rule.slots), ones[:, : rule.columns], *control),
-                {"border": 0},
+                {"decay_end": 0},
             )
             for name, rule in RULES.items()
         ),

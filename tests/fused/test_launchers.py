@@ -7,9 +7,9 @@ import pytest
 
 from bnengine.errors import InputError
 from bnengine.fused.cuda import cublaslt_api
-from bnengine.ops import REGISTRY, Example, Into, using
+from bnengine.ops import REGISTRY, Example, Out, using
 from bnengine.ops.update import RULES
-from bnengine.runtime.memory import Arena, Fresh
+from bnengine.runtime.memory import Arena, Memory
 from tests.cuda_on_cpu.cases import Case, fields
 from tests.cuda_on_cpu.launch import Path
 from tests.cuda_on_cpu.storage import DOUBLE, FLOAT, Storage
@@ -17,13 +17,13 @@ from tests.cuda_on_cpu.storage import DOUBLE, FLOAT, Storage
 NAMES = sorted(REGISTRY.keys() - {"gather_raw"})  # which reads the host's memory
 
 
-def run(device: Any, name: str, args: Any, options: Any, into: Any = None, memory: Fresh | None = None) -> Any:
+def run(device: Any, name: str, args: Any, options: Any, into: Any = None, memory: Memory | None = None) -> Any:
     """The outputs of the fused version, by name, on the host."""
     given = [upload(device, a) for a in args]
     options = {key: upload(device, value) for key, value in options.items()}
     with using("fused"):
         op = REGISTRY[name]
-        result = op(*given, memory=memory or Fresh(), into=into, **options)
+        result = op(*given, memory=memory or Memory(), into=into, **options)
     return fields(op, device.off_device(result))
 
 
@@ -73,11 +73,11 @@ def in_rows_of(width: int) -> Any:
     yield "affine_backward", Example("wide", (draw(rows, width), draw(rows, 20), W.T, z), {"activation": "tanh"})
     yield "activation_backward", Example("wide", (dy, x, y), {"kind": "relu"})
     codes = rng.integers(0, width, rows).astype(np.int32)
-    yield "softmax_cross_entropy", Example("wide", (dy, codes), {"normaliser": float(rows), "label_smoothing": 0.1})
-    yield "hits", Example("wide", (dy, codes))
+    yield "softmax_cross_entropy", Example("wide", (dy, codes), {"divisor": float(rows), "label_smoothing": 0.1})
+    yield "correct", Example("wide", (dy, codes))
     keys = (np.asarray([5]), rng.integers(0, 10**6, rows))
     yield "dropout", Example("wide", (dy, *keys), {"seed": 1, "layer": 0, "rate": 0.4})
-    yield "judge", Example("wide", (draw(1), dy.reshape(-1), np.ones((2, 3, width))), {"clip": 1.0})
+    yield "check_step", Example("wide", (draw(1), dy.reshape(-1), np.ones((2, 3, width))), {"clip": 1.0})
 
 
 @pytest.mark.parametrize("width", [37, 64, 700])
@@ -108,7 +108,7 @@ def test_a_destination_is_written_or_added_to(name, device):
             before = before.astype(plain[field].dtype)
             for adds in (False, True):
                 target = device.on_device(before)
-                got = run(device, name, example.args, example.options, {field: Into(target, adds)})
+                got = run(device, name, example.args, example.options, {field: Out(target, adds)})
                 written = target.get()
                 assert got[field].tobytes() == written.tobytes()
                 with np.errstate(all="ignore"):
@@ -126,7 +126,7 @@ def test_without_cublaslt_products_are_cupy_s_own_and_the_launch_says_so(simulat
             case, targets = Case(name, Path(FLOAT, 1), example), {}
             for field in REGISTRY[name].accumulates:
                 if case.expected[field] is not None:
-                    targets[field] = Into(
+                    targets[field] = Out(
                         simulated.on_device(np.ones(case.expected[field].shape, np.float32)), adds=True
                     )
             memory = Arena("fused")
@@ -187,7 +187,7 @@ def test_one_launch_does_it_all_where_the_slices_fit_and_fill_the_device_or_are_
     statistics = REGISTRY["moments"].reference(x).batch
     args = (x, gamma, beta) if name == "batch_norm" else (dy, x, dy, statistics, gamma, beta)
     options = {"activation": "relu"}
-    case = Case(name, Path(DOUBLE if dtype == "float64" else FLOAT, 1), Example("at the border", args, options))
+    case = Case(name, Path(DOUBLE if dtype == "float64" else FLOAT, 1), Example("at the decay_end", args, options))
     outputs = {}
     for schedule in ("forward", "reverse", "shuffled"):
         simulated.STATE.schedule, simulated.STATE.launches = schedule, []
@@ -207,7 +207,7 @@ def test_a_proposal_is_merged_into_columns_of_a_larger_buffer_by_one_launch_and_
     before = np.abs(rng.standard_normal((3, 30))) + 1
     for adds in (False, True):
         buffer = simulated.on_device(before)
-        got = run(simulated, "batch_norm", (x, None, None), {}, {"proposal": Into(buffer[:, 8:16], adds)})
+        got = run(simulated, "batch_norm", (x, None, None), {}, {"pending": Out(buffer[:, 8:16], adds)})
         for field in ("y", "batch"):
             assert got[field].tobytes() == own[field].tobytes()
         expected = REGISTRY["merge"].reference(before[:, 8:16], own["batch"]) if adds else own["batch"]
@@ -221,7 +221,7 @@ def test_statistics_may_be_columns_of_a_larger_buffer(device, rng):
     x = rng.standard_normal((20, 8)).astype(np.float32)
     buffer = device.on_device(np.full((3, 30), 7.0))
     own = run(device, "moments", (x,), {})
-    run(device, "moments", (x,), {}, {"proposal": Into(buffer[:, 8:16])})
+    run(device, "moments", (x,), {}, {"pending": Out(buffer[:, 8:16])})
     np.testing.assert_array_equal(buffer.get()[:, 8:16], own["batch"])
     assert np.all(np.delete(buffer.get(), range(8, 16), axis=1) == 7)
     with using("fused"):
@@ -238,7 +238,7 @@ def test_arrays_off_sixteen_bytes_give_the_same_as_others(name, device):
         for moved in (arrays, *([i] for i in arrays)):
             args = [shifted(device, a) if i in moved else upload(device, a) for i, a in enumerate(example.args)]
             with using("fused"):
-                result = REGISTRY[name](*args, memory=Fresh(), **options)
+                result = REGISTRY[name](*args, memory=Memory(), **options)
             case.check_all(fields(REGISTRY[name], device.off_device(result)))
 
 
@@ -259,7 +259,7 @@ def test_behind_the_end_of_the_table_its_last_row_stays(name, device):
     table = device.on_device(np.concatenate([args[-4], np.full_like(args[-4], np.nan)]))[:3]  # nothing lies behind it
     given = [table if i == len(args) - 4 else upload(device, a) for i, a in enumerate(args)]
     with using("fused"):
-        result = REGISTRY[name](*given, memory=Fresh(), **example.options)
+        result = REGISTRY[name](*given, memory=Memory(), **example.options)
     case.check("parameters", device.off_device(result).parameters)
 
 
@@ -272,7 +272,7 @@ def shifted(device: Any, a: np.ndarray) -> Any:
 
 def test_arrays_of_other_layouts_and_dtypes_are_brought_into_the_kernel_s(device, rng):
     x, codes = rng.standard_normal((40, 12)).astype(np.float32), rng.integers(0, 12, 40)
-    options = {"normaliser": 40.0}
+    options = {"divisor": 40.0}
     expected = run(device, "softmax_cross_entropy", (x, codes), options)
     with using("fused"):
         turned = device.on_device(np.ascontiguousarray(x.T)).T
@@ -292,7 +292,7 @@ def test_arrays_of_other_layouts_and_dtypes_are_brought_into_the_kernel_s(device
 def test_a_destination_that_does_not_fit_is_refused(target, message, device):
     a = device.on_device(np.ones((4, 3), np.float32))
     with using("fused"), pytest.raises(InputError, match=message):
-        REGISTRY["total"](a, a, into={"out": Into(device.on_device(target))})
+        REGISTRY["total"](a, a, into={"out": Out(device.on_device(target))})
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -309,7 +309,7 @@ def test_every_output_of_every_launcher_refuses_a_destination_that_does_not_fit(
             for wrong in (np.ones((2, *value.shape), value.dtype), np.ones(value.shape, other)):
                 target = simulated.on_device(wrong)
                 with pytest.raises(InputError, match=f"the destination of '{field}' is "):
-                    run(simulated, name, example.args, example.options, {field: Into(target)})
+                    run(simulated, name, example.args, example.options, {field: Out(target)})
                 assert target.get().tobytes() == wrong.tobytes()
     assert checked == set(op.fields)
 
@@ -318,7 +318,7 @@ def test_a_destination_of_an_output_that_a_call_does_not_have_is_refused(device,
     x = device.on_device(rng.standard_normal((4, 3)).astype(np.float32))
     statistics = device.on_device(np.ones((3, 3)))
     for field in ("dgamma", "dbeta", "dadd"):
-        into = {field: Into(device.on_device(np.ones(3, np.float32)))}
+        into = {field: Out(device.on_device(np.ones(3, np.float32)))}
         with using("fused"), pytest.raises(InputError, match=f"no output '{field}'"):
             REGISTRY["normalize_backward"](x, x, x, statistics, None, None, into=into)
 
@@ -327,10 +327,10 @@ def test_a_destination_of_an_output_that_a_call_does_not_have_is_refused(device,
 def test_a_destination_of_a_slot_that_a_variant_lacks_is_refused(name, device):
     example = min(examples(name, FLOAT), key=lambda e: sum(a is not None for a in e.args))
     slots = dict(zip(REGISTRY[name].fields[1:-1], example.args[2:], strict=False))
-    for field in (*(slot for slot, a in slots.items() if a is None), "shadow"):
+    for field in (*(slot for slot, a in slots.items() if a is None), "copy16"):
         target = device.on_device(np.ones_like(example.args[0]))
         with pytest.raises(InputError, match=f"no output '{field}'"):
-            run(device, name, example.args, example.options, {field: Into(target)})
+            run(device, name, example.args, example.options, {field: Out(target)})
 
 
 def test_an_arena_allocates_nothing_the_second_time(device):

@@ -7,15 +7,19 @@ import numpy as np
 import pytest
 
 from bnengine.fused.cuda import _launch
-from bnengine.ops import REGISTRY, Example, Into, using
-from bnengine.runtime.memory import Arena, Fresh
+from bnengine.ops import REGISTRY, Example, Out, using
+from bnengine.runtime.memory import Arena, Memory
 from bnengine.runtime.plan import name_of
 from tests.cuda_on_cpu.cases import Case, fields
 from tests.cuda_on_cpu.launch import Path
 from tests.cuda_on_cpu.storage import FLOAT
 
 NAMES = sorted(REGISTRY.keys() - {"gather_raw"})  # which reads the host's memory
-LEADING = {"affine_backward": 1, "judge": 1, "normalize_backward": 1}  # whose dtype the others take; else the first
+LEADING = {
+    "affine_backward": 1,
+    "check_step": 1,
+    "normalize_backward": 1,
+}  # whose dtype the others take; else the first
 OTHER = {"float32": "float64", "int64": "int32", "int32": "int16", "bool": "uint8"}
 
 
@@ -26,7 +30,7 @@ def examples(name: str) -> Iterator[Example]:
 def outputs(device: Any, name: str, args: list[Any], options: dict[str, Any], into: Any = None) -> dict[str, Any]:
     given = {key: device.on_device(v) if isinstance(v, np.ndarray) else v for key, v in options.items()}
     with using("fused"):
-        result = REGISTRY[name](*args, memory=Fresh(), into=into, **given)
+        result = REGISTRY[name](*args, memory=Memory(), into=into, **given)
     return fields(REGISTRY[name], device.off_device(result))
 
 
@@ -87,7 +91,7 @@ def test_destinations_off_16_bytes_are_written_within_the_bound(name, device):
         for field in [field for field, value in case.expected.items() if value is not None]:
             plain = outputs(device, name, uploaded(device, example.args), example.options)[field]
             target = shifted(device, plain)
-            got = outputs(device, name, uploaded(device, example.args), example.options, {field: Into(target)})
+            got = outputs(device, name, uploaded(device, example.args), example.options, {field: Out(target)})
             assert target.get().tobytes() == got[field].tobytes()
             for other in case.bound:
                 if case.expected[other] is not None:
@@ -99,7 +103,7 @@ def test_a_mask_off_four_bytes_is_written_and_read_byte_by_byte(device, rng):
     args, options = (x, np.asarray([3]), np.arange(6)), {"seed": 1, "layer": 2, "rate": 0.4}
     plain = outputs(device, "dropout", uploaded(device, args), options)
     mask = shifted(device, plain["keep"])
-    same("dropout", plain, outputs(device, "dropout", uploaded(device, args), options, {"keep": Into(mask)}), "mask")
+    same("dropout", plain, outputs(device, "dropout", uploaded(device, args), options, {"keep": Out(mask)}), "mask")
     assert mask.get().tobytes() == plain["keep"].tobytes()
     back = outputs(device, "dropout_backward", uploaded(device, (x, plain["keep"])), {"rate": 0.4})
     same("dropout_backward", back, outputs(device, "dropout_backward", [device.on_device(x), mask], {"rate": 0.4}), "")

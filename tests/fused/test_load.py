@@ -14,7 +14,7 @@ from bnengine.fused.cuda import _launch, _load
 from bnengine.layers import BatchNorm, Dense
 from bnengine.network.sequential import Sequential
 from bnengine.ops import REGISTRY, total, using
-from bnengine.runtime.memory import Fresh
+from bnengine.runtime.memory import Memory
 from bnengine.runtime.reasons import Kind, Reason
 from tests.support import ROOT
 
@@ -41,7 +41,7 @@ def test_numpy_arrays_are_told_in_plain_words_why_no_native_kernel_runs():
     assert {choice.version for choice in choices} == {"reference"}
     for choice in choices:
         assert choice.reason == Reason(Kind.MISSING, "they are missing")
-    memory = Fresh()
+    memory = Memory()
     total(np.ones((2, 2)), np.ones((2, 2)), memory=memory)
     assert memory.explain()[0].why == "they are missing"
     with using("fused"), pytest.raises(InputError, match=r"total: .*they are missing\. Take 'auto'"):
@@ -50,7 +50,7 @@ def test_numpy_arrays_are_told_in_plain_words_why_no_native_kernel_runs():
 
 def test_arrays_of_no_library_that_has_kernels_are_told_so(require):
     torch = require("torch")
-    memory = Fresh()
+    memory = Memory()
     total(torch.ones(2), torch.ones(2), memory=memory)
     (choice,) = memory.explain()
     assert choice.reason == Reason(Kind.NONE, "no fused version exists for torch")

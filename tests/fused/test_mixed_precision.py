@@ -44,7 +44,7 @@ def make(backend: Any, precision: str, optimizer: Any = None, mode: Any = "fused
 
 def rounded_shadow(step: Step) -> bool:
     network, read = step.network, step.backend.to_numpy
-    held = read(network.shadow.array)
+    held = read(network.copy16.array)
     return bool(held.tobytes() == read(network.parameters.array).astype(held.dtype).tobytes())
 
 
@@ -58,7 +58,7 @@ def test_a_replayed_step_is_the_eager_one_byte_for_byte_with_a_scale_that_falls_
         replayed.memory.poison()
         replayed(group)
         assert snapshot(eager) == snapshot(replayed)
-        assert {"shadow", "scaling"} <= snapshot(eager).keys()
+        assert {"copy16", "scaling"} <= snapshot(eager).keys()
         assert rounded_shadow(replayed)
         seen.append(replayed.report().loss_scale)
     assert not eager.plans
@@ -92,11 +92,11 @@ def test_every_optimizer_writes_the_shadow_in_its_own_launch(optimizer, simulate
     step = make(simulated.backend(), precision, optimizer, layers=lambda: (Dense(64, 12), Dense(12, 10)))
     step.network.freeze("parameters", "0.W")
     for group in groups(3):
-        before = step.network.shadow.array.get().tobytes()
+        before = step.network.copy16.array.get().tobytes()
         simulated.STATE.launches.clear()
         step(group)
         assert rounded_shadow(step)
-        assert step.network.shadow.array.get().tobytes() != before
+        assert step.network.copy16.array.get().tobytes() != before
         updates = [name for name in simulated.STATE.launches if any(r in name for r in RULES)]
         assert len(updates) == 1
         assert not [name for name in simulated.STATE.launches if "cast" in name]
@@ -119,7 +119,7 @@ def test_the_device_follows_numpy_s_references_within_the_rounding_of_16_bits(de
             s.schedule([1e-2 * 0.9**t])
             s(group)
         np.testing.assert_allclose(read(step.state.value), leader.state.value, rtol=16 * UNIT[precision])
-        got, expected = (s.network.export(s.state.gradients, s.state.proposals[0]) for s in (step, leader))
+        got, expected = (s.network.export(s.state.gradients, s.state.pending[0]) for s in (step, leader))
         for name, array in expected.items():
             largest = np.abs(array).max()
             assert np.abs(got[name] - array).max() <= 32 * UNIT[precision] * largest, (t, name)
@@ -128,7 +128,7 @@ def test_the_device_follows_numpy_s_references_within_the_rounding_of_16_bits(de
 
 def test_an_overflow_on_the_device_leaves_every_bit_but_counters_and_scale(device):
     step = make(device.backend(), "float16", loss_scale=LossScale(2.0**40))
-    kept = ("parameters", "statistics", "m", "v", "shadow", "sums")
+    kept = ("parameters", "statistics", "m", "v", "copy16", "sums")
     for n in range(1, 4):
         before = snapshot(step)
         step(groups(1)[0])
@@ -173,7 +173,7 @@ def test_losses_of_numbers_take_float32_targets(device, precision, rng):
 
 def test_tf32_reaches_the_products_and_nothing_else(device):
     step = make(device.backend(), "tf32", layers=lambda: (Dense(64, 12), BatchNorm(12), Dense(12, 10)))
-    assert step.network.shadow is None
+    assert step.network.copy16 is None
     assert step.state.scaling.array is None
     step(groups(1)[0])
     (plan,) = step.plans.values()

@@ -7,9 +7,9 @@ import pytest
 
 from bnengine.errors import BackendError
 from bnengine.fused.cuda import cublaslt_api
-from bnengine.ops import REGISTRY, Into, using
+from bnengine.ops import REGISTRY, Out, using
 from bnengine.ops.update import RULES
-from bnengine.runtime.memory import Arena, Fresh
+from bnengine.runtime.memory import Arena, Memory
 from tests.cuda_on_cpu.cases import STORED, Case, assert_within, fields
 from tests.cuda_on_cpu.launch import Path
 from tests.cuda_on_cpu.storage import BFLOAT, FLOAT, HALF, Storage
@@ -37,16 +37,16 @@ def test_the_shadow_is_written_by_the_update_s_only_launch_and_not_in_a_skipped_
     kind = narrow_name(storage, require)
     for example in REGISTRY[name].contract.examples(np.random.default_rng(0), kind):
         reference = fields(REGISTRY[name], REGISTRY[name].reference(*example.args, **example.options))
-        shadow = simulated.on_device(example.args[-1])
+        copy16 = simulated.on_device(example.args[-1])
         before = len(simulated.STATE.launches)
         with using("fused"):
             args = [upload(simulated, a) for a in example.args[:-1]]
-            result = REGISTRY[name](*args, shadow, memory=Fresh(), into={"shadow": Into(shadow)}, **example.options)
+            result = REGISTRY[name](*args, copy16, memory=Memory(), into={"copy16": Out(copy16)}, **example.options)
         got = fields(REGISTRY[name], simulated.off_device(result))
         assert len(simulated.STATE.launches) == before + 1
-        assert got["shadow"].dtype.name == kind
+        assert got["copy16"].dtype.name == kind
         ok = example.label != "skipped"
-        assert got["shadow"].tobytes() == (got["parameters"].astype(kind) if ok else example.args[-1]).tobytes()
+        assert got["copy16"].tobytes() == (got["parameters"].astype(kind) if ok else example.args[-1]).tobytes()
         assert ok or got["parameters"].tobytes() == reference["parameters"].tobytes()
 
 

@@ -65,7 +65,7 @@ def snapshot(step: Any) -> dict[str, bytes]:
     arrays |= {
         name: flat.array for name, flat in step.state.slots.items() if flat is not None
     } | step.state.verdict._asdict()
-    arrays |= {"shadow": network.shadow and network.shadow.array, "scaling": step.state.scaling.array}
+    arrays |= {"copy16": network.copy16 and network.copy16.array, "scaling": step.state.scaling.array}
     return {name: array.get().tobytes() for name, array in arrays.items() if array is not None}
 
 
@@ -110,7 +110,7 @@ def test_every_optimizer_runs_fused_with_frozen_parameters(optimizer, device):
     step = make(device.backend(), "fused", optimizer, layers=small)
     step.network.freeze("parameters", "0.W", "1.beta")
     for t, group in enumerate(groups(3)):
-        shadow(step, group, f"step {t}")
+        copy16(step, group, f"step {t}")
 
 
 @pytest.mark.parametrize(
@@ -128,10 +128,14 @@ def test_losses_of_numbers_run_fused(loss, outputs, device, rng):
 
 
 def made(step: Any) -> dict[str, np.ndarray]:
-    """Loss, gradients and proposals of the last step."""
+    """Loss, gradients and pending statistics of the last step."""
     fetch = step.backend.to_numpy
-    found = {"loss": fetch(step.state.value), "norm": fetch(step.state.verdict.norm), "hits": fetch(step.state.hits)}
-    return found | step.network.export(step.state.gradients, step.state.proposals[0])
+    found = {
+        "loss": fetch(step.state.value),
+        "norm": fetch(step.state.verdict.norm),
+        "correct": fetch(step.state.correct),
+    }
+    return found | step.network.export(step.state.gradients, step.state.pending[0])
 
 
 def compare(got: dict[str, Any], expected: dict[str, Any], dtype: str, what: str) -> None:
@@ -142,7 +146,7 @@ def compare(got: dict[str, Any], expected: dict[str, Any], dtype: str, what: str
         assert_within(got[name], array, TOLERANCE[dtype] * largest, f"{what}, {name}")
 
 
-def shadow(step: Any, group: list[data.Batch], what: str) -> None:
+def copy16(step: Any, group: list[data.Batch], what: str) -> None:
     """One step; then the update against the references of the ops in float64, on the step's own gradients."""
     network, fetch = step.network, lambda a: np.array(step.backend.to_numpy(a))
     old = [fetch(a) for a in (network.parameters.array, *(f.array for f in step.state.slots.values() if f is not None))]
@@ -152,21 +156,21 @@ def shadow(step: Any, group: list[data.Batch], what: str) -> None:
     u, (ok, norm, factor) = 2.0 ** (-24 if network.dtype == "float32" else -53), map(fetch, step.state.verdict[:3])
     wide = [np.float64(a) for a in (value, gradients, proposed)]
     with np.errstate(all="ignore"):
-        judged = ops.judge.reference(*wide, clip=step.state.clip_norm)
+        judged = ops.check_step.reference(*wide, clip=step.state.clip_norm)
     assert ok == judged.ok, what
     assert_within(norm, judged.norm, 1e-12 * np.abs(judged.norm), f"{what}, norm")
     assert_within(factor, judged.factor, 10 * u, f"{what}, factor")
     slots = iter(old[1:])
     state = [None if flat is None else np.float64(next(slots)) for flat in step.state.slots.values()]
     args = (np.float64(old[0]), wide[1], *state, fetch(step.state.table.array), counters, ok, np.float64(factor))
-    options = {"border": network.border, **step.state.optimizer.options()}
+    options = {"decay_end": network.decay_end, **step.state.optimizer.options()}
     frozen = network.parameters.ranges(h for h in network.named_handles().values() if getattr(h, "frozen", False))
     op = step.state.optimizer.op
     with np.errstate(all="ignore"):
         result = op.reference(*args, frozen=frozen, **options)
         bound = op.contract.bound(u, *by_new_state(op, args, result), **options)._asdict()
     after = [network.parameters.array, *(None if f is None else f.array for f in step.state.slots.values())]
-    assert result.shadow is None
+    assert result.copy16 is None
     for name, expected, got in zip(op.fields, result, after, strict=False):
         if expected is not None:
             still = 20 * u * np.abs(args[0])  # no gradient yet: nothing but weight decay moves it
@@ -189,7 +193,7 @@ def train_beside_numpy(device: Any, dtype: str, count: int) -> Any:
         step.schedule(rate)
         leader.schedule(rate)
         leader(group)
-        shadow(step, group, f"step {t}")
+        copy16(step, group, f"step {t}")
         compare(made(step), made(leader), dtype, f"step {t}")
         assert step.report()[2:] == leader.report()[2:]
     return step

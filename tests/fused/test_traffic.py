@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from bnengine.fused.cuda import _launch
-from bnengine.ops import REGISTRY, Into, using
+from bnengine.ops import REGISTRY, Out, using
 from bnengine.ops.update import RULES
-from bnengine.runtime.memory import Fresh
+from bnengine.runtime.memory import Memory
 from tests.cuda_on_cpu.module import Traffic
 from tests.optimizers import settings_of
 
@@ -31,7 +31,7 @@ def traffic(simulated: Any, name: str, args: Any, options: dict[str, Any], into:
     with pytest.MonkeyPatch.context() as patched, using("fused"):
         patched.setattr(_launch.Instance, "__call__", recorded)
         given = [simulated.on_device(a) if isinstance(a, np.ndarray) else a for a in args]
-        REGISTRY[name](*given, memory=Fresh(), into=into, **options)
+        REGISTRY[name](*given, memory=Memory(), into=into, **options)
     return Traffic(*map(sum, zip(*launched, strict=True)))
 
 
@@ -54,9 +54,9 @@ def calls(rng: np.random.Generator, rows: int, channels: int) -> Any:
     yield "total", (x, y), {}, 2, 1
     yield "affine_backward", (dy, x, np.eye(channels, dtype=np.float32), y), {"activation": "tanh"}, 2, 1
     yield "affine_backward", (dy, x, np.eye(channels, dtype=np.float32), y), {}, 1, 0
-    yield "softmax_cross_entropy", (x, codes), {"normaliser": 1.0}, 1, 1
-    yield "binary_cross_entropy", (x, y), {"normaliser": 1.0}, 2, 1
-    yield "mean_squared_error", (x, y), {"normaliser": 1.0}, 2, 1
+    yield "softmax_cross_entropy", (x, codes), {"divisor": 1.0}, 1, 1
+    yield "binary_cross_entropy", (x, y), {"divisor": 1.0}, 2, 1
+    yield "mean_squared_error", (x, y), {"divisor": 1.0}, 2, 1
     for name, rule in RULES.items():
         table = np.ones((1, rule.columns), np.float32)
         for lacking in {0, rule.optional}:
@@ -65,7 +65,7 @@ def calls(rng: np.random.Generator, rows: int, channels: int) -> Any:
             yield (
                 name,
                 (flat, gradient, *slots, table, *control),
-                {"border": 0, **settings_of(rule)},
+                {"decay_end": 0, **settings_of(rule)},
                 2 + count,
                 1 + count,
             )
@@ -101,12 +101,12 @@ def test_dropout_writes_and_reads_a_byte_for_each_element_that_is_kept(simulated
 
 def test_what_a_destination_holds_is_read_where_it_is_added_to(simulated, rng):
     x, y = (rng.standard_normal((ROWS, CHANNELS)).astype(np.float32) for _ in range(2))
-    into = {"out": Into(simulated.on_device(np.ones_like(x)), adds=True)}
+    into = {"out": Out(simulated.on_device(np.ones_like(x)), adds=True)}
     assert traffic(simulated, "total", (x, y), {}, into).loaded == 3 * x.nbytes
 
 
 def test_a_row_of_more_classes_than_registers_hold_is_read_again(simulated, rng):
     for classes, read in ((512, 1), (4096, 1), (8192, 2)):
         x = rng.standard_normal((3, classes)).astype(np.float32)
-        found = traffic(simulated, "softmax_cross_entropy", (x, np.zeros(3, np.int64)), {"normaliser": 1.0})
+        found = traffic(simulated, "softmax_cross_entropy", (x, np.zeros(3, np.int64)), {"divisor": 1.0})
         assert (found.loaded, found.stored) == (x.nbytes * read, x.nbytes), classes

@@ -68,7 +68,7 @@ def of_layers(draw: Draw) -> Iterator[Call]:
 def of_losses(draw: Draw) -> Iterator[Call]:
     """Losses, rows classified right, and the gather of a batch."""
     rows = 40
-    options = {"normaliser": float(rows), "scale": draw.wide(1)}
+    options = {"divisor": float(rows), "scale": draw.wide(1)}
     for widths in CLASSES:
         for classes in widths:
             odd = classes % 2 == 1
@@ -78,7 +78,7 @@ def of_losses(draw: Draw) -> Iterator[Call]:
                 yield Call(
                     "softmax_cross_entropy", (logits, target, *weights), {**options, "label_smoothing": 0.1}, odd
                 )
-                yield Call("hits", (logits, target), {}, odd)
+                yield Call("correct", (logits, target), {}, odd)
             for name in ("binary_cross_entropy", "mean_squared_error"):
                 yield Call(name, (logits, shares, weights[1]), options, odd)
             data = (draw.stored(rows, classes), draw.wide(rows), np.arange(rows), draw.wide(4))
@@ -87,14 +87,14 @@ def of_losses(draw: Draw) -> Iterator[Call]:
                 yield Call("gather", (data[0], target, *data[1:], order, cursor), {"rows": 30, "offset": 3}, odd)
 
 
-def of_optimizers(draw: Draw, shadow: Any = None) -> Iterator[Call]:
-    """With a shadow of the parameters in 16 bits, of which `shadow` is the dtype, or without."""
+def of_optimizers(draw: Draw, copy16: Any = None) -> Iterator[Call]:
+    """With a 16-bit copy of the parameters in 16 bits, of which `copy16` is the dtype, or without."""
     for odd in (True, False):
-        options = {"border": 100, "weight_decay": 0.01, "frozen": ((3, 9), (4000, 4002))}
+        options = {"decay_end": 100, "weight_decay": 0.01, "frozen": ((3, 9), (4000, 4002))}
         for name, rule in RULES.items():
             p, g, *slots = (draw.wide(FLAT) for _ in range(2 + len(rule.slots)))
             control = (draw.wide(3, rule.columns), np.asarray([1, 1, 0, 0, 0]), np.asarray([True]), draw.wide(1))
-            control = control if shadow is None else (*control, p.astype(shadow))
+            control = control if copy16 is None else (*control, p.astype(copy16))
             settings = {setting: default or type(default)(0.9) for setting, default in rule.settings.items()}
             for decoupled in (False, True):
                 given = {**options, **settings, "decoupled": decoupled}
@@ -107,9 +107,9 @@ def of_updates(draw: Draw) -> Iterator[Call]:
     for odd in (True, False):
         p, g = draw.wide(FLAT), draw.wide(FLAT)
         scaling = np.asarray([64.0, 3.0, 1.0, 2.0], draw.dtype)
-        yield Call("judge", (ones[0], g, np.ones((2, 3, 40)), scaling), {"clip": 1.0}, odd)
+        yield Call("check_step", (ones[0], g, np.ones((2, 3, 40)), scaling), {"clip": 1.0}, odd)
         yield Call("average", (p, g, ok), {"decay": 0.99}, odd)
-        yield Call("tally", (np.zeros(4), *ones, ok), {"rows": 40}, odd)
+        yield Call("add_epoch_sums", (np.zeros(4), *ones, ok), {"rows": 40}, odd)
 
 
 def of_statistics() -> Iterator[Call]:
@@ -118,7 +118,7 @@ def of_statistics() -> Iterator[Call]:
     a, b = draw.statistics(700, 20), draw.statistics(700, 30)
     yield Call("merge", (a, b), {}, False)
     yield Call("commit", (a, b, ok, np.full(700, 0.9), np.ones(700, bool)), {}, False)
-    yield Call("advance", (np.asarray([1, 1, 0, 0, 0]), ok), {}, False)
+    yield Call("count_step", (np.asarray([1, 1, 0, 0, 0]), ok), {}, False)
 
 
 def every_call(dtype: Any) -> Iterator[Call]:
@@ -130,6 +130,6 @@ def every_call(dtype: Any) -> Iterator[Call]:
         yield from of_updates(draw)
         yield from of_optimizers(draw)
     else:
-        yield from of_optimizers(Draw(draw.arithmetic), shadow=draw.dtype)
+        yield from of_optimizers(Draw(draw.arithmetic), copy16=draw.dtype)
     if draw.dtype == np.float32:
         yield from of_statistics()

@@ -19,7 +19,7 @@ from bnengine.arrays.backend import get_backend
 from bnengine.fused.cuda import _launch, _load
 from bnengine.fused.cuda.gemm import Multiplied, Product
 from bnengine.ops import REGISTRY
-from bnengine.runtime.memory import Fresh
+from bnengine.runtime.memory import Memory
 from bnengine.runtime.plan import Launch
 from tests.cuda_on_cpu.instances import INSTANCES
 from tests.gpu.calls import FLAT, SIZES, Call, Draw, every_call
@@ -27,7 +27,7 @@ from tests.gpu.calls import FLAT, SIZES, Call, Draw, every_call
 Names = set[tuple[str, str]]
 
 
-class WithoutProducts(Fresh):
+class WithoutProducts(Memory):
     """New arrays for every output; what a product would have given is ones."""
 
     def launch(self, launch: Launch) -> None:

@@ -22,7 +22,7 @@ PYTEST = ("pytest", "-m", "gpu", "-q", "-p", "tests.gpu.report", "-p", "no:cache
 GROUPS = {
     "tests: launchers": (
         ("tests/fused/test_launchers.py", "tests/fused/test_narrow_launchers.py", "tests/fused/test_layouts.py"), 90,
-        "every_example and float and (moments or hits)",
+        "every_example and float and (moments or correct)",
     ),
     "tests: cublaslt": (("tests/fused/test_cublaslt_gpu.py",), 60, "captured or (epilogue and float32-relu)"),
     "tests: step": (("tests/fused/test_step.py", "tests/fused/test_epoch.py"), 90, "replayed_step"),
@@ -44,17 +44,19 @@ DRY = 10  # times as long a dry run may take: kernels run on a CPU, and have to 
 
 def _part(
     name: str, module: str, *arguments: str, seconds: float, dry: bool,
-    judge: Callable[[Ended], Outcome] = by_exit_status, needs: tuple[str, ...] = ENGINE, alone: bool = False,
+    check_step: Callable[[Ended], Outcome] = by_exit_status, needs: tuple[str, ...] = ENGINE, alone: bool = False,
 ) -> Part:  # fmt: skip
     before = ("-m", "tests.gpu.simulate") if dry else ("-m",)
     seconds *= DRY if dry else 1
-    return Part(name, ("python", *before, module, *arguments), seconds, judge, needs, alone)
+    return Part(name, ("python", *before, module, *arguments), seconds, check_step, needs, alone)
 
 
 def environment(dry: bool) -> Part:
     """What the machine is."""
-    judge = outcomes.of_environment
-    return _part("environment", "tests.gpu.environment", seconds=60, dry=dry, judge=judge, needs=(), alone=True)
+    check_step = outcomes.of_environment
+    return _part(
+        "environment", "tests.gpu.environment", seconds=60, dry=dry, check_step=check_step, needs=(), alone=True
+    )
 
 
 def verify(dry: bool, _out: Path) -> list[Part]:
@@ -66,7 +68,7 @@ def verify(dry: bool, _out: Path) -> list[Part]:
         *(_tests(name, dry) for name in GROUPS),
         _part(
             "verify", "bnengine", "verify", "--backend", "cupy", "--json", *(("--quick",) if dry else ()),
-            seconds=150, dry=dry, judge=outcomes.of_certificate, needs=COMMANDS,
+            seconds=150, dry=dry, check_step=outcomes.of_certificate, needs=COMMANDS,
         ),
         *(_sanitizer(tool, dry) for tool in SANITIZERS),
     ]  # fmt: skip
@@ -80,7 +82,7 @@ def _tests(name: str, dry: bool) -> Part:
     if name == list(GROUPS)[-1]:
         taken = [path for group in GROUPS.values() if group[0] != where for path in group[0]]
         selected = (*selected, *(f"--ignore={path}" for path in taken))
-    return _part(name, *PYTEST, *selected, *where, seconds=seconds, dry=dry, judge=outcomes.of_tests, needs=TESTS)
+    return _part(name, *PYTEST, *selected, *where, seconds=seconds, dry=dry, check_step=outcomes.of_tests, needs=TESTS)
 
 
 def _sanitizer(tool: str, dry: bool) -> Part:

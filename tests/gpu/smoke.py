@@ -26,7 +26,7 @@ TOLERANCE = 2.0**-24 * 2**10  # the order of sums in a small network, as a share
 
 
 def stepped(backend: Backend, mode: Any) -> dict[str, np.ndarray]:
-    """Loss, gradients and proposals of one step."""
+    """Loss, gradients and pending statistics of one step."""
     rng = np.random.default_rng(0)
     layers = Dense(FEATURES, 32), BatchNorm(32), Activation("relu"), Dropout(0.2), Dense(32, CLASSES)
     network = Sequential(*layers, backend=backend, dtype="float32", seed=1)
@@ -36,7 +36,7 @@ def stepped(backend: Backend, mode: Any) -> dict[str, np.ndarray]:
     step([Batch(x, y, None, np.arange(ROWS))])
     fetch = backend.to_numpy
     found = {"loss": fetch(step.state.value), "norm": fetch(step.state.verdict.norm)}
-    return found | network.export(step.state.gradients, step.state.proposals[0])
+    return found | network.export(step.state.gradients, step.state.pending[0])
 
 
 def disagreements(got: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> list[str]:

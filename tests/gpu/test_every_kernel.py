@@ -62,7 +62,7 @@ def test_an_odd_array_lies_one_element_off_and_no_odd_one_at_sixteen_bytes(odd, 
 
 
 def test_a_call_that_fails_is_told_and_the_others_are_made(simulated, monkeypatch):  # noqa: ARG001
-    calls = [every_kernel.Call("hits", (np.ones((4, 3), np.float32), np.zeros(4, np.int64)), {}, False)] * 2
+    calls = [every_kernel.Call("correct", (np.ones((4, 3), np.float32), np.zeros(4, np.int64)), {}, False)] * 2
     monkeypatch.setattr(every_kernel, "every_call", lambda dtype: calls if dtype == np.float32 else [])
     monkeypatch.setattr(every_kernel.Device, "directly", lambda _device, _name: False)
     monkeypatch.setattr(every_kernel, "get_backend", lambda _name: None)
@@ -79,7 +79,7 @@ def test_a_call_that_fails_is_told_and_the_others_are_made(simulated, monkeypatc
         patched.setattr(_load, "function", _load.function)  # which the device puts its own in place of
         device = every_kernel.Device()
         wrong = every_kernel.launch_all(device)
-    assert wrong[0] == "hits of float32 raised RuntimeError: an illegal memory access"
+    assert wrong[0] == "correct of float32 raised RuntimeError: an illegal memory access"
     assert len(seen) == 2
-    assert device.launched == {("loss.cu", "bnengine::hits<float, long long>")}
+    assert device.launched == {("loss.cu", "bnengine::correct<float, long long>")}
     assert len(wrong) == 1 + len(every_kernel.listed()) - 1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bnengine as bn
-from bnengine.fused import offered
+from bnengine.fused import backend_feature
 from tests.fused.test_step import X, Y, groups, layers, make
 from tests.fused.training import snapshot
 
@@ -41,7 +41,7 @@ def test_capturing_a_step_runs_nothing_and_changes_nothing(device):
     step.memory.poison()  # what the step wrote on its way: an operation that ran would overwrite it
     before, held = snapshot(step), [b.get().tobytes() for b in step.memory.outputs_held._bytes]
     (plan,) = step.plans.values()
-    again = offered("cupy", "replayer")(plan)
+    again = backend_feature("cupy", "replayer")(plan)
     assert callable(again), again
     device.backend().synchronize()
     assert snapshot(step) == before

@@ -280,8 +280,8 @@ def test_what_a_part_writes_down_stays_until_it_is_in_the_report(tmp_path):
     notes = tmp_path / "bench.json"
     write = 'import sys; open(sys.argv[1], \'w\').write(\'{"rows": [{"void": null}], "targets": []}\')'
     command = ("python", "-c", write, "{notes}")
-    for judge, left in ((outcomes.of_benchmark, False), (outcomes.by_exit_status, True)):
-        found, _ = run(tmp_path, [Part("bench", command, LONG, judge, notes=notes)])
+    for check_step, left in ((outcomes.of_benchmark, False), (outcomes.by_exit_status, True)):
+        found, _ = run(tmp_path, [Part("bench", command, LONG, check_step, notes=notes)])
         assert found[0]["status"] == PASSED
         assert notes.exists() == left
 

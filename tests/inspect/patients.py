@@ -52,8 +52,8 @@ class Patient:
             Dense(WIDTH, WIDTH), norms[1], Activation("relu"), Dense(WIDTH, CLASSES), *self.tail,
             **{"backend": "numpy", "seed": 3} | self.network_options,
         )  # fmt: skip
-        proposals = network.forward(self.x, training=True, dropout=False).proposals
-        network.statistics.array[...] = proposals.array
+        pending = network.forward(self.x, training=True, dropout=False).pending
+        network.statistics.array[...] = pending.array
         network.statistics.array[0, :] = float(self.steps * self.batch)
         for norm in norms:
             left, found = norm.decay**self.steps if norm.decay else 0.0, norm.statistics.value

@@ -47,7 +47,7 @@ def test_images_are_rows_of_channels(rng):
     network = only(BatchNorm(2))
     image, rows = network.forward(x, training=True), network.forward(x.reshape(-1, 2), training=True)
     np.testing.assert_array_equal(image.output, rows.output.reshape(x.shape))
-    np.testing.assert_array_equal(image.proposals.array, rows.proposals.array)
+    np.testing.assert_array_equal(image.pending.array, rows.pending.array)
     dy = rng.standard_normal(x.shape)
     ours, theirs = network.gradients(), network.gradients()
     dx = image.pullback(dy, ours)
@@ -60,7 +60,7 @@ def test_eps_is_added_to_the_variance_and_nowhere_else():
     x = np.asarray([[1.0], [3.0]])  # mean 2, var 1, so the divisor is sqrt(1 + 3) = 2
     forward = network.forward(x, training=True)
     np.testing.assert_array_equal(forward.output, [[-0.5], [0.5]])
-    assert forward.proposals.array[2, 0] == 1.0  # the statistics are free of it
+    assert forward.pending.array[2, 0] == 1.0  # the statistics are free of it
     network.named_statistics()["0.statistics"][...] = [[2.0], [2.0], [1.0]]
     np.testing.assert_array_equal(network.predict(x), [[-0.5], [0.5]])
 
@@ -167,18 +167,18 @@ def test_one_value_running_normalises_by_running_statistics_and_proposes_none(rn
     x = np.asarray([[3.0, 2.0]])
     forward = network.forward(x, training=True)
     np.testing.assert_allclose(forward.output, (x - [1.0, -1.0]) / np.sqrt(np.asarray([4.0, 9.0]) + 1e-5), rtol=1e-14)
-    np.testing.assert_array_equal(forward.proposals.array, np.zeros_like(forward.proposals.array))
+    np.testing.assert_array_equal(forward.pending.array, np.zeros_like(forward.pending.array))
     dx = forward.pullback(np.ones((1, 2)), network.gradients())  # the statistics are constants here
     np.testing.assert_allclose(dx, 1 / np.sqrt(np.asarray([[4.0, 9.0]]) + 1e-5), rtol=1e-14)
     two = network.forward(rng.standard_normal((2, 2)), training=True)
-    np.testing.assert_array_equal(two.proposals.array[0, :2], [2.0, 2.0])  # two values are a batch again
+    np.testing.assert_array_equal(two.pending.array[0, :2], [2.0, 2.0])  # two values are a batch again
 
 
 def test_two_rows_and_one_row_of_two_pixels_are_enough():
     network = only(BatchNorm(1))
     for x in (np.asarray([[1.0], [3.0]]), np.asarray([[[1.0], [3.0]]])):
         forward = network.forward(x, training=True)
-        np.testing.assert_array_equal(forward.proposals.array[:, 0], [2.0, 2.0, 1.0])
+        np.testing.assert_array_equal(forward.pending.array[:, 0], [2.0, 2.0, 1.0])
         np.testing.assert_allclose(forward.output.ravel(), [-1.0, 1.0], atol=1e-5)
 
 
@@ -331,4 +331,4 @@ def test_forward_changes_no_parameter_and_no_statistic(rng):
     network.predict(x, batch_size=2)
     network.explain_dispatch()
     assert network_bits(network) == before
-    np.testing.assert_allclose(forward.proposals.array[:, :3], statistics_of(x), rtol=1e-14)
+    np.testing.assert_allclose(forward.pending.array[:, :3], statistics_of(x), rtol=1e-14)

@@ -80,7 +80,7 @@ def test_statistics_are_double_whatever_the_network_computes_in(rng):
     assert running(network).dtype == np.float64
     x = (1e6 + rng.standard_normal((64, 3))).astype(np.float32)
     forward = network.forward(x, training=True)
-    off = np.abs(forward.proposals.array[:, :3] - statistics_of(x))
+    off = np.abs(forward.pending.array[:, :3] - statistics_of(x))
     assert np.all(off <= moments.contract.bound(2.0**-24, x).batch)  # a mean in float32 would be off by 0.03
 
 
@@ -96,7 +96,7 @@ def test_a_layer_used_twice_merges_its_proposals_and_commits_once(rng, decay):
     hidden = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5) @ network.named_parameters()["1.W"]
     seen = statistics_of(np.concatenate([x, hidden]))
     forward = network.forward(x, training=True)
-    np.testing.assert_allclose(forward.proposals.array[:, :3], seen, rtol=1e-12)
+    np.testing.assert_allclose(forward.pending.array[:, :3], seen, rtol=1e-12)
     step_of(network, rate=0.0)([batch(x, np.zeros((6, 3)))])
     if decay is not None:
         seen = np.stack([seen[0], 0.5 * seen[1], 0.5 + 0.5 * seen[2] * 12 / 11])
@@ -152,7 +152,7 @@ def test_with_frozen_statistics_training_still_normalises_by_the_batch(rng):
     network.freeze("statistics")
     frozen = network.forward(given.x, training=True)
     np.testing.assert_array_equal(free.output, frozen.output)
-    np.testing.assert_array_equal(frozen.proposals.array, np.zeros_like(frozen.proposals.array))
+    np.testing.assert_array_equal(frozen.pending.array, np.zeros_like(frozen.pending.array))
 
 
 def test_frozen_normalization_makes_training_what_evaluation_is(rng):
@@ -236,7 +236,7 @@ def test_each_freeze_leaves_the_other_two_alone(rng):
         ("affine", (False, False, True, True)),
     ):
         network.freeze(what)
-        state = (layer.statistics.frozen, layer.statistics.normalises, layer.gamma.frozen, layer.beta.frozen)
+        state = (layer.statistics.frozen, layer.statistics.use_running, layer.gamma.frozen, layer.beta.frozen)
         assert state == expected
         network.thaw(what)
         assert network.frozen() == {"parameters": [], "statistics": [], "normalization": []}

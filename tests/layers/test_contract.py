@@ -18,7 +18,7 @@ from bnengine.layers import (
     walk,
 )
 from bnengine.network.sequential import Sequential
-from bnengine.ops import Into
+from bnengine.ops import Out
 from bnengine.ops.activations import ACTIVATIONS
 from tests.network.support import collected, slope_error
 
@@ -64,9 +64,9 @@ def test_dx_is_returned_left_out_stored_or_added(rng, kind, training):
     assert pull(False) is None
     held = rng.standard_normal(x.shape)
     before = held.copy()
-    assert pull(Into(held, adds=True)) is held
+    assert pull(Out(held, adds=True)) is held
     np.testing.assert_allclose(held, before + expected, rtol=1e-13, atol=1e-14)
-    assert pull(Into(held)) is held
+    assert pull(Out(held)) is held
     np.testing.assert_array_equal(held, expected)
     for other in gradients[1:]:
         np.testing.assert_array_equal(other, gradients[0])

@@ -48,7 +48,7 @@ def test_a_residual_is_the_sum_of_its_input_and_its_body(rng, body, behind, trai
     forward, part = net.forward(x, training=training), inner.forward(x, training=training)
     outer = network(Activation(behind if behind != "nothing" else "identity")).forward(x + part.output, training=True)
     np.testing.assert_allclose(forward.output, outer.output, rtol=1e-12, atol=1e-13)
-    np.testing.assert_array_equal(forward.proposals.array, part.proposals.array)
+    np.testing.assert_array_equal(forward.pending.array, part.pending.array)
     grads, inner_grads = net.gradients(), inner.gradients()
     dx = forward.pullback(dy, grads)
     dsum = outer.pullback(dy, network(Activation("relu")).gradients())

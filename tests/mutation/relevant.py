@@ -89,9 +89,9 @@ FAMILIES = {
     "gather": "gather or data_set",
     "gather_raw": "gather_raw or data_set",
     "fill": "scratch_holds or cross_entropy",
-    "loss": "cross_entropy or squared_error or hits",
+    "loss": "cross_entropy or squared_error or correct",
     "pointwise": "activation or total or copied or copies or layouts",
-    "update": " or ".join((*RULES, "judge", "advance", "average", "tally")),
+    "update": " or ".join((*RULES, "judge", "advance", "average", "add_epoch_sums")),
 }
 NATIVE_LAUNCHES = ("cpu/test_destinations*.py", "cpu/test_launchers*.py")
 NATIVE_OWN = {

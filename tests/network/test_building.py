@@ -155,13 +155,15 @@ def test_each_parameter_begins_on_a_cache_line_decayed_ones_before_the_border(dt
         assert flat.array.shape[-1] % each == 0
     for name in net.named_parameters():
         offset = net.parameters.offsets[handles[name]]
-        assert (offset < net.border) == name.endswith(".W")
-    assert net.border == min(net.parameters.offsets[handles[n]] for n in net.named_parameters() if not n.endswith(".W"))
+        assert (offset < net.decay_end) == name.endswith(".W")
+    assert net.decay_end == min(
+        net.parameters.offsets[handles[n]] for n in net.named_parameters() if not n.endswith(".W")
+    )
 
 
 def test_without_parameters_that_do_not_decay_the_border_is_the_end():
     net = network(Dense(5, 6, bias=False))
-    assert net.border == net.parameters.array.shape[0] == 32
+    assert net.decay_end == net.parameters.array.shape[0] == 32
 
 
 def test_writing_into_a_view_changes_the_network(rng):

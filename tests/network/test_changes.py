@@ -270,7 +270,7 @@ def test_what_the_buffers_are_laid_out_by_is_fixed(name: str, cure: str) -> None
     [
         ("1.gamma", "frozen", ("parameters", "1.gamma")),
         ("1.statistics", "frozen", ("statistics", "1")),
-        ("1.statistics", "normalises", ("normalization", "1")),
+        ("1.statistics", "use_running", ("normalization", "1")),
     ],
 )
 def test_a_handle_that_is_frozen_by_hand_is_frozen_from_the_next_step_on(

@@ -90,7 +90,7 @@ def test_layout_makes_no_difference(net, rng, training):
         np.testing.assert_array_equal(given, x)
         forward = net.forward(given, training=training)
         np.testing.assert_allclose(forward.output, expected.output, rtol=0, atol=1e-5)
-        np.testing.assert_allclose(forward.proposals.array, expected.proposals.array, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(forward.pending.array, expected.pending.array, rtol=0, atol=1e-5)
         other = net.gradients()
         np.testing.assert_allclose(forward.pullback(np.ones((8, 2), np.float32), other), dx, rtol=0, atol=1e-5)
         np.testing.assert_allclose(other.array, grads.array, rtol=0, atol=1e-4)

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 import bnengine as bn
-from bnengine.fused import offered
+from bnengine.fused import backend_feature
 from bnengine.layers import Layer
 from bnengine.network import passes
 from bnengine.ops import using
 
-needs_kernels = pytest.mark.skipif(offered("numpy", "replayer") is None, reason="there are no native kernels here")
+needs_kernels = pytest.mark.skipif(
+    backend_feature("numpy", "replayer") is None, reason="there are no native kernels here"
+)
 
 
 def net(inputs=20, outputs=3, dtype="float32", activation="relu", seed=0):

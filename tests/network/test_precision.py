@@ -1,4 +1,4 @@
-"""A network's precision: what is stored in which dtype, what cannot be, and the shadow that products are taken from."""
+"""A network's precision: dtypes in storage, and the 16-bit copy that products read."""
 
 import sys
 from types import SimpleNamespace
@@ -42,7 +42,7 @@ def name_of(array: Any) -> str:
 def shadow_is_rounded(network: bn.Sequential) -> bool:
     """By NumPy's own rounding, bit for bit."""
     read = network.backend.to_numpy
-    held = read(network.shadow.array)
+    held = read(network.copy16.array)
     return bool(held.tobytes() == read(network.parameters.array).astype(held.dtype).tobytes())
 
 
@@ -56,7 +56,7 @@ def test_activations_and_their_gradients_have_16_bits_and_the_rest_32_or_64(back
     assert (name_of(forward.output), name_of(dx)) == (precision, precision)
     assert tuple(dx.shape) == (9, 6)
     assert {name_of(a) for a in (grads.array, network.parameters.array)} == {"float32"}
-    assert {name_of(a) for a in (network.statistics.array, forward.proposals.array)} == {"float64"}
+    assert {name_of(a) for a in (network.statistics.array, forward.pending.array)} == {"float64"}
     assert all(name_of(a) == "float32" for a in network.named_parameters().values())
     assert np.all(np.isfinite(backend.to_numpy(grads.array)))
 
@@ -64,9 +64,9 @@ def test_activations_and_their_gradients_have_16_bits_and_the_rest_32_or_64(back
 def test_a_pass_in_16_bits_is_the_float32_pass_but_for_their_rounding(precision, rng):
     narrow, wide = net(precision=precision), net()
     for network in (narrow, wide):  # parameters that 16 bits have exactly
-        network.parameters.array[...] = network.parameters.array.astype(narrow.shadow.array.dtype)
+        network.parameters.array[...] = network.parameters.array.astype(narrow.copy16.array.dtype)
         network.refresh()
-    x = rng.standard_normal((40, 6)).astype(narrow.shadow.array.dtype).astype(np.float32)
+    x = rng.standard_normal((40, 6)).astype(narrow.copy16.array.dtype).astype(np.float32)
     unit, results = {"float16": 2.0**-11, "bfloat16": 2.0**-8}[precision], []
     for network in (narrow, wide):
         grads = network.gradients()
@@ -104,7 +104,7 @@ def test_the_shadow_follows_the_parameters_wherever_they_come_from(backend, prec
 
 def test_full_precision_has_no_shadow_and_products_take_the_parameters():
     network = net()
-    assert network.shadow is None
+    assert network.copy16 is None
     handles = network.named_handles()
     assert handles["0.W"].operand is handles["0.W"].value
     assert "precision" not in network.summary()
@@ -115,7 +115,7 @@ def test_the_summary_names_the_precision_and_counts_the_shadow(precision):
     size = network.parameters.array.size
     held = size * 4 + network.statistics.array.size * 8
     assert f"{held:,} bytes with statistics" in plain.summary()
-    told = f"{held + 2 * size:,} bytes with statistics and a shadow in {precision}; precision {precision}"
+    told = f"{held + 2 * size:,} bytes with statistics and a copy16 in {precision}; precision {precision}"
     assert told in network.summary()
 
 
@@ -125,7 +125,7 @@ def test_a_saved_network_holds_full_parameters_and_loads_in_any_precision(precis
     bn.save(tmp_path / "a.safetensors", network)
     x = rng.standard_normal((5, 6))
     plain = bn.load(tmp_path / "a.safetensors", backend="numpy")
-    assert (plain.precision, plain.shadow) == ("highest", None)
+    assert (plain.precision, plain.copy16) == ("highest", None)
     assert plain.parameters.array.tobytes() == network.parameters.array.tobytes()
     again = bn.load(tmp_path / "a.safetensors", backend="numpy", precision=precision)
     assert again.precision == precision

@@ -74,7 +74,7 @@ def moments(x):
     n = x.shape[0]
     mean = sum(x) / n
     batch = np.stack([np.full_like(mean, n), mean, sum((x - mean) ** 2) / n])
-    return {"batch": batch, "proposal": batch}
+    return {"batch": batch, "pending": batch}
 
 
 def merge(a, b):
@@ -89,14 +89,14 @@ def merge(a, b):
     return {"out": merged}
 
 
-def commit(running, proposal, ok, decay, unbiased):
+def commit(running, pending, ok, decay, unbiased):
     new = np.array(running)
     for c in range(running.shape[1]):
-        n, mean, var = proposal[:, c]
+        n, mean, var = pending[:, c]
         if not ok[0] or n == 0:
             continue
         if decay[c] == -1:
-            new[:, c] = merge(running[:, [c]], proposal[:, [c]])["out"][:, 0]
+            new[:, c] = merge(running[:, [c]], pending[:, [c]])["out"][:, 0]
             continue
         if unbiased[c] and n > 1:
             var = var * n / (n - 1)
@@ -179,7 +179,7 @@ def dropout_backward(dy, keep, *, rate):
 
 
 def softmax_cross_entropy(
-    logits, target, class_weights=None, sample_weights=None, *, normaliser, label_smoothing=0.0, scale=1
+    logits, target, class_weights=None, sample_weights=None, *, divisor, label_smoothing=0.0, scale=1
 ):
     classes = logits.shape[-1]
     t = np.eye(classes, dtype=LONG)[target] if target.dtype.kind == "i" else target
@@ -188,31 +188,31 @@ def softmax_cross_entropy(
     v = np.ones(logits.shape[:-1]) if sample_weights is None else sample_weights
     top = logits.max(-1, keepdims=True)
     log_q = logits - top - np.log(np.exp(logits - top).sum(-1, keepdims=True))
-    value = -(v[..., None] * c * t * log_q).sum() / normaliser
-    dlogits = v[..., None] * (np.exp(log_q) * (c * t).sum(-1, keepdims=True) - c * t) / normaliser
+    value = -(v[..., None] * c * t * log_q).sum() / divisor
+    dlogits = v[..., None] * (np.exp(log_q) * (c * t).sum(-1, keepdims=True) - c * t) / divisor
     return {"value": value.reshape(1), "dlogits": scale * dlogits}
 
 
-def binary_cross_entropy(logits, target, sample_weights=None, *, normaliser, scale=1):
+def binary_cross_entropy(logits, target, sample_weights=None, *, divisor, scale=1):
     v = 1 if sample_weights is None else sample_weights[..., None]
     surprise = target * np.logaddexp(0, -logits) + (1 - target) * np.logaddexp(0, logits)
     return {
-        "value": (v * surprise).sum().reshape(1) / normaliser,
-        "dlogits": scale * v * (1 / (1 + np.exp(-logits)) - target) / normaliser,
+        "value": (v * surprise).sum().reshape(1) / divisor,
+        "dlogits": scale * v * (1 / (1 + np.exp(-logits)) - target) / divisor,
     }
 
 
-def mean_squared_error(prediction, target, sample_weights=None, *, normaliser, scale=1):
+def mean_squared_error(prediction, target, sample_weights=None, *, divisor, scale=1):
     v = 1 if sample_weights is None else sample_weights[..., None]
     error = prediction - target
-    return {"value": (v * error * error).sum().reshape(1) / normaliser, "dlogits": scale * 2 * v * error / normaliser}
+    return {"value": (v * error * error).sum().reshape(1) / divisor, "dlogits": scale * 2 * v * error / divisor}
 
 
 # -- the end of a step ------------------------------------------------------------------------------------------------
 
 
-def judge(loss, gradients, proposals, scaling=None, *, clip=None, growth=2.0, backoff=0.5, every=2000):
-    finite = all(math.isfinite(v) for a in (loss, gradients, proposals) for v in a.ravel())
+def check_step(loss, gradients, pending, scaling=None, *, clip=None, growth=2.0, backoff=0.5, every=2000):
+    finite = all(math.isfinite(v) for a in (loss, gradients, pending) for v in a.ravel())
     scale = LONG(1) if scaling is None else scaling[0]
     norm = np.sqrt((gradients**2).sum()).reshape(1) / scale
     factor = (np.ones(1) if clip is None or norm[0] <= clip else clip / norm) / scale
@@ -220,7 +220,7 @@ def judge(loss, gradients, proposals, scaling=None, *, clip=None, growth=2.0, ba
     if scaling is None:
         return found
     good, in_a_row, longest = scaling[1:]
-    overflown = math.isfinite(loss[0]) and np.isfinite(proposals).all() and not np.isfinite(gradients).all()
+    overflown = math.isfinite(loss[0]) and np.isfinite(pending).all() and not np.isfinite(gradients).all()
     if finite:
         good, in_a_row = good + 1, 0
         if good >= every:
@@ -233,7 +233,7 @@ def judge(loss, gradients, proposals, scaling=None, *, clip=None, growth=2.0, ba
     return found | {"scaling": np.asarray([scale, good, in_a_row, max(longest, in_a_row)])}
 
 
-def advance(counters, ok, cursor=None, *, rows=0):
+def count_step(counters, ok, cursor=None, *, rows=0):
     steps, row, skipped, in_a_row, longest = counters.tolist()
     moved = None if cursor is None else np.asarray([cursor[0] + rows, cursor[1] + 1])
     if ok[0]:
@@ -242,32 +242,32 @@ def advance(counters, ok, cursor=None, *, rows=0):
     return {"counters": counted, "cursor": moved}
 
 
-def gather(x, target, weights, samples, normalisers, order, cursor, *, rows, offset=0):
+def gather(x, target, weights, samples, divisors, order, cursor, *, rows, offset=0):
     chosen = [order[int(cursor[0]) + offset + i] for i in range(rows)]
     taken = {"x": x, "target": target, "weights": weights, "samples": samples}
     out = {name: None if a is None else np.stack([a[i] for i in chosen]) for name, a in taken.items()}
-    return out | {"normaliser": normalisers[int(cursor[1])].reshape(1)}
+    return out | {"divisor": divisors[int(cursor[1])].reshape(1)}
 
 
 def gather_raw(
-    x, target, weights, samples, normalisers, order, cursor, mean=None, inv_scale=None, *, rows, offset=0
+    x, target, weights, samples, divisors, order, cursor, mean=None, inv_scale=None, *, rows, offset=0
 ):  # fmt: skip
     x = np.stack([x[i] for i in samples])
-    out = gather(x, target, weights, samples, normalisers, order, cursor, rows=rows, offset=offset)
+    out = gather(x, target, weights, samples, divisors, order, cursor, rows=rows, offset=offset)
     return out if mean is None else out | {"x": (out["x"].astype(np.longdouble) - mean) * inv_scale}
 
 
 def rule_oracle(rule):
     """The op of a rule: each element on its own, by the formula of the table."""
 
-    def update(*args, border, weight_decay=0.0, decoupled=False, frozen=(), **settings):
-        p, g, slots, table, counters, ok, factor, shadow = rule.call(*args)
+    def update(*args, decay_end, weight_decay=0.0, decoupled=False, frozen=(), **settings):
+        p, g, slots, table, counters, ok, factor, copy16 = rule.call(*args)
         lr, *scalars = table[min(int(counters[1]), len(table) - 1)]
         news = [np.array(p), *(None if s is None else np.array(s) for s in slots)]
         for i in range(p.size):
             if not ok[0] or any(a <= i < b for a, b in frozen):
                 continue
-            decay = weight_decay * p[i] if i < border else 0.0
+            decay = weight_decay * p[i] if i < decay_end else 0.0
             old = [None if s is None else s[i] for s in slots]
             slope = g[i] * factor[0] + (0 if decoupled else decay)
             move, *states = FORMULAS[rule.name](slope, *old, *scalars, **settings)
@@ -275,8 +275,8 @@ def rule_oracle(rule):
             for new, value in zip(news, changed, strict=True):
                 if new is not None:
                     new[i] = value
-        # Exactly the parameters: what the rounding of a shadow costs is the bound's business.
-        news.append(None if shadow is None else news[0] if ok[0] else shadow)
+        # Exactly the parameters: what the rounding of a 16-bit copy costs is the bound's business.
+        news.append(None if copy16 is None else news[0] if ok[0] else copy16)
         return rule.state(*news)._asdict()
 
     return update
@@ -286,12 +286,12 @@ def average(averaged, values, ok, *, decay):
     return {"out": decay * averaged + (1 - LONG(decay)) * values if ok[0] else averaged}
 
 
-def tally(sums, value, normaliser, hits, ok, *, rows):
-    new = np.asarray([value[0] * normaliser[0], normaliser[0], hits[0], rows])
+def add_epoch_sums(sums, value, divisor, correct, ok, *, rows):
+    new = np.asarray([value[0] * divisor[0], divisor[0], correct[0], rows])
     return {"out": sums + new if ok[0] else sums}
 
 
-def hits(output, target):
+def correct(output, target):
     right = 0
     for scores, wanted in zip(rows(output), target.reshape(-1, *target.shape[output.ndim - 1 :]), strict=True):
         if any(math.isnan(s) for s in scores):
@@ -307,8 +307,8 @@ def hits(output, target):
 ORACLES = {name: rule_oracle(rule) for name, rule in RULES.items()} | {
     f.__name__: f
     for f in (
-        activation, activation_backward, advance, affine, affine_backward, average, batch_norm,
-        binary_cross_entropy, commit, dropout, dropout_backward, gather, gather_raw, hits, judge, mean_squared_error,
-        merge, moments, normalize, normalize_backward, softmax_cross_entropy, tally, total,
+        activation, activation_backward, count_step, affine, affine_backward, average, batch_norm,
+        binary_cross_entropy, commit, dropout, dropout_backward, gather, gather_raw, correct, check_step,
+        mean_squared_error, merge, moments, normalize, normalize_backward, softmax_cross_entropy, add_epoch_sums, total,
     )
 }  # fmt: skip

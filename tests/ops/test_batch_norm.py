@@ -93,11 +93,11 @@ def test_a_row_that_is_not_finite_shows_in_the_statistics_of_its_channel_and_in_
 
 def test_batch_and_proposal_part_where_the_proposal_goes_into_a_destination(rng):
     x = rng.standard_normal((6, 2))
-    proposals = ops.moments(x[:2]).batch.copy()
-    found = ops.moments(x[2:], into={"proposal": ops.Into(proposals, adds=True)})
-    assert found.proposal is proposals
+    pending = ops.moments(x[:2]).batch.copy()
+    found = ops.moments(x[2:], into={"pending": ops.Out(pending, adds=True)})
+    assert found.pending is pending
     np.testing.assert_array_equal(found.batch, ops.moments(x[2:]).batch)
-    np.testing.assert_allclose(proposals, ops.moments(x).batch, rtol=1e-14)
+    np.testing.assert_allclose(pending, ops.moments(x).batch, rtol=1e-14)
 
 
 # -- merge ------------------------------------------------------------------------------------------------------------
@@ -160,16 +160,16 @@ def test_the_parts_of_any_split_merge_to_the_whole_in_any_order(values, offset, 
 # -- commit -----------------------------------------------------------------------------------------------------------
 
 
-def committed(running, proposal, decay, unbiased, ok=YES):
+def committed(running, pending, decay, unbiased, ok=YES):
     channels = running.shape[1]
-    return ops.commit(running, proposal, ok, np.full(channels, decay), np.full(channels, unbiased))
+    return ops.commit(running, pending, ok, np.full(channels, decay), np.full(channels, unbiased))
 
 
 def test_running_statistics_take_the_unbiased_variance_or_the_biased_one():
-    running, proposal = column(10, 1, 4), column(5, 3, 8)
+    running, pending = column(10, 1, 4), column(5, 3, 8)
     # 0.75 1 + 0.25 3; 0.75 4 + 0.25 8 5/4, or 8 itself.
-    np.testing.assert_array_equal(committed(running, proposal, 0.75, True), column(15, 1.5, 5.5))
-    np.testing.assert_array_equal(committed(running, proposal, 0.75, False), column(15, 1.5, 5.0))
+    np.testing.assert_array_equal(committed(running, pending, 0.75, True), column(15, 1.5, 5.5))
+    np.testing.assert_array_equal(committed(running, pending, 0.75, False), column(15, 1.5, 5.0))
 
 
 def test_the_first_commit_starts_from_mean_0_and_variance_1():
@@ -190,11 +190,11 @@ def test_a_batch_of_one_row_has_no_unbiased_variance_and_takes_the_biased():
 
 
 def test_decay_minus_one_merges_exactly_and_keeps_the_variance_biased():
-    running, proposal = column(2, 2, 1), column(3, 6, 8 / 3)
+    running, pending = column(2, 2, 1), column(3, 6, 8 / 3)
     for unbiased in (True, False):
-        merged = committed(running, proposal, -1.0, unbiased)
+        merged = committed(running, pending, -1.0, unbiased)
         np.testing.assert_allclose(merged, column(5, 4.4, 126 / 5 - 4.4**2), rtol=1e-15)
-    np.testing.assert_array_equal(committed(column(0, 0, 1), proposal, -1.0, False), proposal)
+    np.testing.assert_array_equal(committed(column(0, 0, 1), pending, -1.0, False), pending)
 
 
 def test_decay_0_takes_the_batch_alone():
@@ -202,21 +202,21 @@ def test_decay_0_takes_the_batch_alone():
 
 
 def test_each_channel_follows_its_own_rule():
-    running, proposal = np.repeat(column(2, 2, 1), 4, axis=1), np.repeat(column(3, 6, 8 / 3), 4, axis=1)
-    proposal[0, 3] = 0
+    running, pending = np.repeat(column(2, 2, 1), 4, axis=1), np.repeat(column(3, 6, 8 / 3), 4, axis=1)
+    pending[0, 3] = 0
     decay, unbiased = np.asarray([0.5, 0.5, -1.0, 0.5]), np.asarray([True, False, True, True])
-    found = ops.commit(running, proposal, YES, decay, unbiased)
+    found = ops.commit(running, pending, YES, decay, unbiased)
     np.testing.assert_allclose(found[0], [5, 5, 5, 2])
     np.testing.assert_allclose(found[1], [4, 4, 4.4, 2], rtol=1e-15)
     np.testing.assert_allclose(found[2], [2.5, (1 + 8 / 3) / 2, 126 / 5 - 4.4**2, 1], rtol=1e-15)
 
 
 @pytest.mark.parametrize("decay", [0.9, 0.0, -1.0])
-@pytest.mark.parametrize("proposal", [column(4, 1, 3), column(4, np.nan, np.inf)])
-def test_a_skipped_step_leaves_every_bit(decay, proposal):
+@pytest.mark.parametrize("pending", [column(4, 1, 3), column(4, np.nan, np.inf)])
+def test_a_skipped_step_leaves_every_bit(decay, pending):
     running = column(3, 0.1, 0.7)
     with np.errstate(invalid="ignore"):
-        assert committed(running, proposal, decay, True, ok=NO).tobytes() == running.tobytes()
+        assert committed(running, pending, decay, True, ok=NO).tobytes() == running.tobytes()
 
 
 @pytest.mark.parametrize("decay", [0.9, 0.0, -1.0])

@@ -83,7 +83,7 @@ def test_statistics_of_another_form_are_errors():
         ops.merge(S[:2], S[:2])
     with pytest.raises(InputError, match=r"^merge: a is float64 of shape \(3,\); "):
         ops.merge(S[0], S[0])
-    with pytest.raises(InputError, match=r"^commit: proposal is float32 of shape \(3, 3\); "):
+    with pytest.raises(InputError, match=r"^commit: pending is float32 of shape \(3, 3\); "):
         ops.commit(S, S.astype(np.float32), YES, V, V > 0)
     with pytest.raises(InputError, match=r"^commit: decay has shape \(2,\); it must be \(3,\)$"):
         ops.commit(S, S, YES, V[:2], V > 0)

@@ -110,19 +110,19 @@ def test_what_is_rounded_on_its_way_through_a_product():
 
 def test_a_loss_scale_multiplies_the_bound_of_gradients_alone():
     given = a([2.0, -3.0]), np.asarray([1])
-    value, slope = REGISTRY["softmax_cross_entropy"].contract.bound(1.0, *given, normaliser=4)
-    assert_bound("softmax_cross_entropy", given, {"normaliser": 4, "scale": a(8.0)}, [value, 8 * slope])
+    value, slope = REGISTRY["softmax_cross_entropy"].contract.bound(1.0, *given, divisor=4)
+    assert_bound("softmax_cross_entropy", given, {"divisor": 4, "scale": a(8.0)}, [value, 8 * slope])
     numbers = a([2.0, -3.0]), a([0.0, 1.0])
     for name in ("binary_cross_entropy", "mean_squared_error"):
-        value, slope = REGISTRY[name].contract.bound(1.0, *numbers, normaliser=4)
-        assert_bound(name, numbers, {"normaliser": 4, "scale": a(8.0)}, [value, 8 * slope])
+        value, slope = REGISTRY[name].contract.bound(1.0, *numbers, divisor=4)
+        assert_bound(name, numbers, {"divisor": 4, "scale": a(8.0)}, [value, 8 * slope])
     verdict = [0, 70 * DOUBLE / 8, 10.0 / 8, 0]
-    assert_bound("judge", (a(1.0), a(3.0, -4.0), column(0, 0, 0), a(8.0, 0, 0, 0)), {}, verdict)
+    assert_bound("check_step", (a(1.0), a(3.0, -4.0), column(0, 0, 0), a(8.0, 0, 0, 0)), {}, verdict)
 
 
 def test_a_shadow_is_held_to_the_bound_of_the_parameters():
     p, g, table = a(-3.0), a(2.0), a([0.25], [0.5])
-    assert_bound("sgd", (p, g, None, table, *STATE, p), {"border": 1}, [a(50.0), None, a(50.0)])
+    assert_bound("sgd", (p, g, None, table, *STATE, p), {"decay_end": 1}, [a(50.0), None, a(50.0)])
 
 
 def test_dropout_scales_and_its_mask_is_exact():
@@ -176,11 +176,11 @@ def test_batch_norm(u):
     # Its own moments stand in the bound of normalize.
     x, rest, options = a([1.0], [-7.0]), (a(2.0), a(3.0), a([5.0], [-6.0])), {"eps": 9.0, "activation": "tanh"}
     bound, of = REGISTRY["batch_norm"].contract.bound, REGISTRY["normalize"].contract.bound
-    y, batch, proposal = bound(u, x, *rest, **options)
+    y, batch, pending = bound(u, x, *rest, **options)
     np.testing.assert_array_equal(y, of(u, x, column(2, -3, 16), *rest, **options))
     expected = REGISTRY["moments"].contract.bound(u, x).batch
     np.testing.assert_array_equal(batch, expected)
-    np.testing.assert_array_equal(proposal, expected)
+    np.testing.assert_array_equal(pending, expected)
 
 
 def test_the_bounds_of_normalisation_add_1e_5_to_the_variance_where_no_eps_is_given():
@@ -217,7 +217,7 @@ def test_normalize_backward():
 
 def test_losses():
     logits, codes = a([1.0, -3.0], [0.5, 0.0]), np.asarray([0, 1])
-    plain = {"normaliser": 4}
+    plain = {"divisor": 4}
     rows = 10 * a([1.0, 1.0], [0.375, 0.375])
     assert_bound("softmax_cross_entropy", (logits, codes), plain, [a(13.75), rows])
     weighted = 10 * a([2.5, 2.5], [3.75, 3.75])
@@ -230,35 +230,35 @@ def test_losses():
     # (|p| + |t|)^2 and |p| + |t|
     assert_bound("mean_squared_error", given, plain, [a(50.0), a([10.0], [5.0])])
     assert_bound("mean_squared_error", (*given, a(2.0, 3.0)), plain, [a(110.0), a([20.0], [15.0])])
-    assert_bound("hits", (logits, codes), {}, [0])
+    assert_bound("correct", (logits, codes), {}, [0])
 
 
 # -- the end of a step ------------------------------------------------------------------------------------------------
 
 
 def test_judge_counters_and_sums():
-    assert_bound("judge", (a(1.0), a(3.0, -4.0), column(0, 0, 0)), {}, [0, 70 * DOUBLE, 10.0, None])
-    assert_bound("advance", STATE[:2], {}, [0, None])
+    assert_bound("check_step", (a(1.0), a(3.0, -4.0), column(0, 0, 0)), {}, [0, 70 * DOUBLE, 10.0, None])
+    assert_bound("count_step", STATE[:2], {}, [0, None])
     given = a(1.0, -2.0, 3.0, 4.0), a(-0.5), a(8.0), a(5.0), a(True)
-    assert_bound("tally", given, {"rows": 7}, [10 * DOUBLE * a(5.0, 10.0, 8.0, 11.0)])
+    assert_bound("add_epoch_sums", given, {"rows": 7}, [10 * DOUBLE * a(5.0, 10.0, 8.0, 11.0)])
     assert_bound("average", (a(-2.0), a(3.0), a(True)), {"decay": 0.5}, [a(50.0)])
 
 
 def test_optimizer_rules():
     p, g, state = a(-3.0), a(2.0), a(-4.0)
-    table, decay = a([0.25], [0.5]), {"border": 1, "weight_decay": 0.1}
+    table, decay = a([0.25], [0.5]), {"decay_end": 1, "weight_decay": 0.1}
     # |g| + 0.1 |p| = 2.3; velocity 4 + 2.3; p: 3 + 0.5 (6.3 + 2.3)
     assert_bound("sgd", (p, g, state, table, *STATE), decay, [a(73.0), a(63.0), None])
     assert_bound("sgd", (p, g, None, table, *STATE), decay, [a(53.0), None, None])
-    assert_bound("sgd", (p, g, None, table, *STATE), {"border": 1}, [a(50.0), None, None])
+    assert_bound("sgd", (p, g, None, table, *STATE), {"decay_end": 1}, [a(50.0), None, None])
     # the divisor is at least sqrt(8 / 2) = 2
     given = p, g, a(8.0), a(-1.0), state, table, *STATE
     assert_bound("rmsprop", given, decay, [a(61.5), a(132.9), a(33.0), a(63.0), None])
     given = p, g, a(8.0), None, None, table, *STATE
-    assert_bound("rmsprop", given, {"border": 1}, [a(40.0), a(120.0), None, None, None])
+    assert_bound("rmsprop", given, {"decay_end": 1}, [a(40.0), a(120.0), None, None, None])
     # least c1 0.25, largest c2 0.9: the divisor is at least sqrt(4 0.9 / 0.9) = 2
     table = a([0.5, 0.25, 0.3], [0.25, 0.5, 0.9])
     given = p, g, a(-1.0), a(4.0), a(7.0), table, *STATE
     assert_bound("adam", given, decay, [a(129.0), a(33.0), a(92.9), a(162.9), None])
     given = p, g, a(-1.0), a(4.0), None, table, *STATE
-    assert_bound("adam", given, {"border": 1}, [a(20 * (3 + 0.5 * 6)), a(30.0), a(80.0), None, None])
+    assert_bound("adam", given, {"decay_end": 1}, [a(20 * (3 + 0.5 * 6)), a(30.0), a(80.0), None, None])

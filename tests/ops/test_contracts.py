@@ -9,7 +9,7 @@ from bnengine.arrays.backend import Backend, get_backend
 from bnengine.arrays.dtypes import LEAST, UNITS, arithmetic_name, is_narrow, unit_stored
 from bnengine.arrays.namespaces import dtype_name, namespace
 from bnengine.errors import InputError
-from bnengine.ops import REGISTRY, Into, using
+from bnengine.ops import REGISTRY, Out, using
 from bnengine.ops.update import RULES
 from tests.ops.oracles import ORACLES, long
 from tests.support import require
@@ -21,25 +21,25 @@ NAMES = sorted(ORACLES)
 ACCUMULATES = {
     "activation_backward": {"out"},
     "affine_backward": {"dx", "dW", "db"},
-    "batch_norm": {"proposal"},
+    "batch_norm": {"pending"},
     "binary_cross_entropy": {"value"},
     "dropout_backward": {"out"},
-    "hits": {"out"},
+    "correct": {"out"},
     "mean_squared_error": {"value"},
-    "moments": {"proposal"},
+    "moments": {"pending"},
     "normalize_backward": {"dx", "dgamma", "dbeta"},
     "softmax_cross_entropy": {"value"},
     "total": {"out"},
 }
-STATISTICS = {"batch", "proposal"}  # the outputs that are (count, mean, biased variance)
+STATISTICS = {"batch", "pending"}  # the outputs that are (count, mean, biased variance)
 # Outputs whose dtype is not that of the op's first argument.
 OTHER_DTYPES = {
     ("batch_norm", "batch"): "float64",
-    ("batch_norm", "proposal"): "float64",
+    ("batch_norm", "pending"): "float64",
     ("moments", "batch"): "float64",
-    ("moments", "proposal"): "float64",
-    ("judge", "ok"): "bool",
-    ("judge", "norm"): "float64",
+    ("moments", "pending"): "float64",
+    ("check_step", "ok"): "bool",
+    ("check_step", "norm"): "float64",
     ("affine_backward", "dW"): "arithmetic",
     ("affine_backward", "db"): "arithmetic",
     ("normalize_backward", "dgamma"): "arithmetic",
@@ -47,18 +47,18 @@ OTHER_DTYPES = {
     ("softmax_cross_entropy", "value"): "arithmetic",
     ("binary_cross_entropy", "value"): "arithmetic",
     ("mean_squared_error", "value"): "arithmetic",
-    **{(name, "shadow"): "storage" for name in RULES},
+    **{(name, "copy16"): "storage" for name in RULES},
     ("dropout", "keep"): "bool",
     ("gather", "target"): "of the target",
     ("gather", "weights"): "arithmetic",
     ("gather", "samples"): "int64",
-    ("gather", "normaliser"): "arithmetic",
+    ("gather", "divisor"): "arithmetic",
     ("gather_raw", "x"): "arithmetic",
     ("gather_raw", "target"): "of the target",
     ("gather_raw", "weights"): "arithmetic",
     ("gather_raw", "samples"): "int64",
-    ("gather_raw", "normaliser"): "arithmetic",
-    ("hits", "out"): "float64",
+    ("gather_raw", "divisor"): "arithmetic",
+    ("correct", "out"): "float64",
 }
 
 
@@ -216,11 +216,11 @@ def test_a_destination_is_written_or_added_into_and_the_other_outputs_stay(name,
             for adds in (False, True) if field in ACCUMULATES[name] else (False,):
                 array = destination(field, plain[field])
                 before = array.copy()
-                result = fields(op, op(*case.args, into={field: Into(array, adds)}, **case.options))
+                result = fields(op, op(*case.args, into={field: Out(array, adds)}, **case.options))
                 assert result[field] is array
                 if not adds:
                     expected, bound = plain[field], 0
-                elif field == "proposal":
+                elif field == "pending":
                     expected = ORACLES["merge"](long(before), long(plain[field]))["out"]
                     bound = REGISTRY["merge"].contract.bound(UNIT["float64"], before, plain[field])
                 else:
@@ -237,7 +237,7 @@ def test_an_output_that_does_not_accumulate_cannot_be_added_into(name):
         if got is not None and field not in ACCUMULATES.get(name, set()):
             before = np.ones_like(got)
             with pytest.raises(InputError, match=f"^{name}: '{field}' cannot be added into a destination"):
-                op(*case.args, into={field: Into(before, adds=True)}, **case.options)
+                op(*case.args, into={field: Out(before, adds=True)}, **case.options)
             np.testing.assert_array_equal(before, 1)
 
 
@@ -247,7 +247,7 @@ def test_a_destination_for_an_output_that_is_not_there_is_an_error(name, field):
     cases = [c for c in examples(name, "float64") if fields(op, op(*c.args, **c.options))[field] is None]
     array = np.ones(3)
     with pytest.raises(InputError, match=f"^{name}: .*'{field}'"):
-        op(*cases[0].args, into={field: Into(array)}, **cases[0].options)
+        op(*cases[0].args, into={field: Out(array)}, **cases[0].options)
     np.testing.assert_array_equal(array, 1)
 
 
@@ -255,7 +255,7 @@ def test_a_destination_for_an_output_that_is_not_there_is_an_error(name, field):
 def test_a_destination_of_another_shape_is_an_error_and_not_broadcast(adds):
     array = np.ones((2, 3))
     with pytest.raises(InputError) as error:
-        REGISTRY["total"](np.ones(3), np.ones(3), into={"out": Into(array, adds)})
+        REGISTRY["total"](np.ones(3), np.ones(3), into={"out": Out(array, adds)})
     assert str(error.value) == "total: the destination of 'out' is (2, 3), the output is (3,); they must be alike"
     np.testing.assert_array_equal(array, 1)
 
@@ -311,8 +311,8 @@ def test_every_library_adds_into_its_own_arrays(witness, name):
             before = destination(field, witness.to_numpy(plain[field]))
             array = witness.asarray(before, copy=True)
             with using("reference"):
-                result = fields(op, op(*args, into={field: Into(array, adds=True)}, **options))
+                result = fields(op, op(*args, into={field: Out(array, adds=True)}, **options))
             assert result[field] is array
-            rule = REGISTRY["merge"].reference if field == "proposal" else np.add
+            rule = REGISTRY["merge"].reference if field == "pending" else np.add
             expected = rule(before, witness.to_numpy(plain[field]))
-            np.testing.assert_allclose(witness.to_numpy(array), expected, rtol=1e-6 if field != "proposal" else 1e-15)
+            np.testing.assert_allclose(witness.to_numpy(array), expected, rtol=1e-6 if field != "pending" else 1e-15)

@@ -127,7 +127,7 @@ def test_softmax_cross_entropy(probabilities, sample_weights, class_weights, smo
     logits = rng.standard_normal((2, 3, 4))
     target = rng.dirichlet(np.ones(4), (2, 3)) if probabilities else rng.integers(0, 4, (2, 3))
     given = target, rng.random(4) if class_weights else None, rng.random((2, 3)) if sample_weights else None
-    options = {"normaliser": 2.5, "label_smoothing": smoothing}
+    options = {"divisor": 2.5, "label_smoothing": smoothing}
     dlogits = ops.softmax_cross_entropy(logits, *given, **options).dlogits
     assert_gradients(
         ops.softmax_cross_entropy,
@@ -143,5 +143,5 @@ def test_softmax_cross_entropy(probabilities, sample_weights, class_weights, smo
 def test_the_losses_of_single_outputs(loss, weighted, rng):
     prediction = rng.uniform(0.1, 2, (5, 3)) * rng.choice([-1, 1], (5, 3))
     target, weights = rng.random((5, 3)), rng.random(5) if weighted else None
-    gradient = loss(prediction, target, weights, normaliser=7).dlogits
-    assert_gradients(loss, lambda x: loss(x, target, weights, normaliser=7).value[0], [prediction], [gradient], rng)
+    gradient = loss(prediction, target, weights, divisor=7).dlogits
+    assert_gradients(loss, lambda x: loss(x, target, weights, divisor=7).value[0], [prediction], [gradient], rng)

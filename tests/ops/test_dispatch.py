@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bnengine.errors import InputError
-from bnengine.ops import REGISTRY, Contract, Example, Into, onto, op, using
-from bnengine.runtime.memory import Choice, Fresh, Outputs
+from bnengine.ops import REGISTRY, Contract, Example, Out, onto, op, using
+from bnengine.runtime.memory import Choice, Memory, Outputs
 from bnengine.runtime.modes import current_mode
 from bnengine.runtime.reasons import Kind, Reason
 
@@ -116,7 +116,7 @@ X = np.asarray([0.0, 3.0])
 
 def test_the_first_fused_version_that_supports_the_arrays_runs(scaled, libraries):
     first, second = libraries
-    memory = Fresh()
+    memory = Memory()
     assert scaled(X, memory=memory).tolist() == [0, 6]
     assert (first.launched, second.launched) == (["toy_first"], [])
     (choice,) = memory.explain()
@@ -135,7 +135,7 @@ def test_the_next_one_runs_where_the_first_does_not(scaled, libraries):
 def test_the_reference_runs_where_none_does_and_explain_says_why(scaled, libraries):
     first, second = libraries
     first.refused["float64"], second.refused["float64"] = "float32 only", "no such device"
-    memory = Fresh()
+    memory = Memory()
     assert scaled(X, memory=memory).tolist() == [0, 6]
     assert first.launched == second.launched == []
     why = Reason(Kind.ARRAY, "float32 only; no such device")
@@ -147,7 +147,7 @@ def test_an_op_without_fused_versions_says_so():
     def toy_plain(x: Any) -> Any:
         return x + 1
 
-    memory = Fresh()
+    memory = Memory()
     assert toy_plain(X, memory=memory).tolist() == [1, 4]
     why = Reason(Kind.NONE, "no fused version exists for numpy")
     assert memory.explain() == [Choice("toy_plain", "numpy", "float64", "reference", why)]
@@ -161,7 +161,7 @@ def test_an_op_without_fused_versions_says_so():
 def test_the_choice_is_settled_once_per_op_library_and_dtype(scaled, parted, libraries):
     first, second = libraries
     first.refused["float32"] = second.refused["float32"] = "float64 only"
-    memory = Fresh()
+    memory = Memory()
     for _ in range(3):
         scaled(X, memory=memory)
         scaled(X.astype(np.float32), memory=memory)
@@ -176,13 +176,13 @@ def test_the_choice_is_settled_once_per_op_library_and_dtype(scaled, parted, lib
     ]
     memory.explain().clear()
     assert len(memory.explain()) == 3
-    scaled(X, memory=Fresh())
+    scaled(X, memory=Memory())
     assert first.asked[3:] == ["float64"]
 
 
 def test_arrays_of_another_library_are_settled_on_their_own(scaled, require):
     strict = require("array_api_strict")
-    memory = Fresh()
+    memory = Memory()
     scaled(X, memory=memory)
     y = scaled(strict.asarray([1.0]), memory=memory)
     assert type(y) is type(strict.asarray([1.0]))
@@ -206,7 +206,7 @@ def test_fused_makes_a_fallback_an_error_that_names_op_and_reason(scaled, librar
 
 def test_reference_asks_no_fused_version(scaled, libraries):
     with using("reference"):
-        memory = Fresh()
+        memory = Memory()
         assert scaled(X).tolist() == scaled(X, memory=memory).tolist() == [0, 6]
     assert libraries[0].asked == libraries[0].launched == []
     assert memory.explain()[0][3:] == ("reference", (Kind.MODE, "reference mode requested"))
@@ -214,13 +214,13 @@ def test_reference_asks_no_fused_version(scaled, libraries):
 
 def test_a_memory_keeps_the_mode_that_it_was_made_in(scaled, libraries):
     with using("reference"):
-        memory = Fresh()
+        memory = Memory()
     assert memory.mode == "reference"
     scaled(X, memory=memory)
     assert libraries[0].launched == []
-    assert Fresh().mode == "auto"
+    assert Memory().mode == "auto"
     with using("reference"):
-        scaled(X, memory=Fresh("auto"))
+        scaled(X, memory=Memory("auto"))
     assert libraries[0].launched == ["toy_first"]
 
 
@@ -255,20 +255,20 @@ def test_an_unknown_mode_is_an_error_and_changes_nothing():
 def test_a_destination_gets_the_result_or_has_it_added(scaled, mode, adds):
     array = np.asarray([10.0, 20.0])
     with using(mode):
-        result = scaled(X, into={"out": Into(array, adds)})
+        result = scaled(X, into={"out": Out(array, adds)})
     assert result is array
     assert array.tolist() == ([10, 26] if adds else [0, 6])
-    assert Into(array).adds is False
+    assert Out(array).adds is False
 
 
 @pytest.mark.parametrize("mode", ["fused", "reference"])
 def test_outputs_go_where_they_are_sent_one_by_one(parted, mode):
     top, rest = np.asarray([10.0, 20.0]), np.asarray([10.0, 20.0])
     with using(mode):
-        found = parted(X, into={"top": Into(top, adds=True)})
+        found = parted(X, into={"top": Out(top, adds=True)})
         assert found.top is top
         assert (top.tolist(), found.rest.tolist()) == ([11, 23], [-1, 0])
-        found = parted(X, into={"rest": Into(rest)})
+        found = parted(X, into={"rest": Out(rest)})
         assert found.rest is rest
         assert (rest.tolist(), found.top.tolist()) == ([-1, 0], [1, 3])
         plain = parted(X)
@@ -279,7 +279,7 @@ def test_outputs_go_where_they_are_sent_one_by_one(parted, mode):
 
 def test_what_a_launcher_asks_for_is_the_destination_or_new_memory():
     array = np.ones(3)
-    outputs = Fresh().outputs({"a": Into(array), "b": Into(array, adds=True)})
+    outputs = Memory().outputs({"a": Out(array), "b": Out(array, adds=True)})
     assert outputs.array("a", (3,), np.float64, X) is array
     assert outputs.array("b", (3,), np.float64, X) is array
     assert (outputs.adds("a"), outputs.adds("b"), outputs.adds("c")) == (False, True, False)
@@ -288,20 +288,20 @@ def test_what_a_launcher_asks_for_is_the_destination_or_new_memory():
 
 
 def test_memory_runs_what_takes_memory() -> None:
-    memory = Fresh("auto")
+    memory = Memory("auto")
     assert memory.run(lambda *args, **options: (args, options), 1, by=2) == ((1,), {"by": 2, "memory": memory})
 
 
 def test_onto_overwrites_what_is_there() -> None:
     array = np.zeros(2)
-    assert onto(a=array, b=None) == {"a": Into(array, adds=False)}
+    assert onto(a=array, b=None) == {"a": Out(array, adds=False)}
 
 
 @pytest.mark.parametrize("mode", ["fused", "reference"])
 def test_an_output_without_a_rule_cannot_be_added_into(parted, mode):
     array = np.zeros(2)
     with using(mode), pytest.raises(InputError) as error:
-        parted(X, into={"rest": Into(array, adds=True)})
+        parted(X, into={"rest": Out(array, adds=True)})
     assert str(error.value) == "toy_parted: 'rest' cannot be added into a destination; of its outputs top can"
     assert array.tolist() == [0, 0]
 
@@ -312,13 +312,13 @@ def test_where_nothing_can_be_added_into_the_error_says_none():
         return x + 1
 
     with pytest.raises(InputError, match=r"^toy_plain: 'out' cannot be added .*; of its outputs none can$"):
-        toy_plain(X, into={"out": Into(np.zeros(2), adds=True)})
+        toy_plain(X, into={"out": Out(np.zeros(2), adds=True)})
 
 
 @pytest.mark.parametrize("mode", ["fused", "reference"])
 def test_an_output_that_the_op_does_not_have_is_an_error(parted, mode):
     with using(mode), pytest.raises(InputError, match=r"^toy_parted: no output 'bottom'; it has top, rest$"):
-        parted(X, into={"bottom": Into(np.zeros(2))})
+        parted(X, into={"bottom": Out(np.zeros(2))})
 
 
 # -- registering, checking --------------------------------------------------------------------------------------------
@@ -344,13 +344,13 @@ def test_a_name_is_registered_once(scaled, registry):
 def test_a_users_call_is_checked_and_a_steps_own_memory_is_not(scaled):
     with pytest.raises(InputError, match=r"^toy_scaled: by -1.0 is below 0$"):
         scaled(X, by=-1.0)
-    assert scaled(X, by=-1.0, memory=Fresh()).tolist() == [0, -3]
+    assert scaled(X, by=-1.0, memory=Memory()).tolist() == [0, -3]
     assert scaled.reference(X, by=-1.0).tolist() == [0, -3]
 
 
 def test_a_launcher_takes_of_a_call_what_it_names_with_the_defaults_of_the_reference(scaled):
     launch = scaled.versions("numpy")[0].launcher
-    to = Fresh().outputs({})
+    to = Memory().outputs({})
     assert launch(to, X).tolist() == launch(to, X, by=2.0).tolist() == launch(to, x=X).tolist() == [0, 6]
     for args, options in (((), {}), ((X, 3.0), {}), ((X,), {"to_by": 3.0}), ((X,), {"x": X})):
         with pytest.raises(TypeError):

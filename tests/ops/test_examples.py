@@ -33,11 +33,11 @@ def test_examples_are_of_the_dtype_that_was_asked_for_and_the_same_every_time(na
             assert a is None or a.tobytes() == b.tobytes()
         if name in ("merge", "commit"):  # statistics are float64 throughout
             assert one.args[0].dtype == np.float64
-        elif name == "tally":
+        elif name == "add_epoch_sums":
             assert [a.dtype for a in one.args[1:3]] == [dtype] * 2
         elif name == "gather_raw":  # of data of any dtype, for a network of this one
             assert one.args[4].dtype == dtype
-        elif name != "advance":
+        elif name != "count_step":
             assert one.args[0].dtype == dtype
 
 
@@ -47,7 +47,7 @@ STORED = {
     "activation": {0}, "activation_backward": {0, 1, 2}, "total": {0, 1}, "affine": {0, 1}, "dropout": {0},
     "affine_backward": {0, 1, 2, 3}, "dropout_backward": {0}, "moments": {0}, "normalize": {0, 4}, "batch_norm": {0, 3},
     "normalize_backward": {0, 1, 2, 6}, "softmax_cross_entropy": {0}, "binary_cross_entropy": {0},
-    "mean_squared_error": {0}, "hits": {0}, **{name: {6 + len(rule.slots)} for name, rule in RULES.items()},
+    "mean_squared_error": {0}, "correct": {0}, **{name: {6 + len(rule.slots)} for name, rule in RULES.items()},
 }  # fmt: skip
 WIDEST = {"normalize": 1, "normalize_backward": 3}  # statistics
 
@@ -149,15 +149,15 @@ def test_merging_meets_samples_that_are_empty_on_either_side_and_on_both():
 def test_committing_meets_every_rule_and_empty_sides():
     found = examples("commit")
     assert sorted(e.args[2].tolist() for e in found.values()) == [[False], [True]]
-    for running, proposal, _, decay, unbiased in (e.args for e in found.values()):
+    for running, pending, _, decay, unbiased in (e.args for e in found.values()):
         assert set(zip((decay < 0).tolist(), unbiased.tolist(), strict=True)) == {
             (x, y) for x in (0, 1) for y in (0, 1)
         }
         assert {0.9, 0.5, 0.0, -1.0} == set(decay.tolist())
-        assert 0 in proposal[0]
-        assert 1 in proposal[0]
+        assert 0 in pending[0]
+        assert 1 in pending[0]
         assert 0 in running[0]
-        assert np.sum(proposal[0] > 1) >= 4
+        assert np.sum(pending[0] > 1) >= 4
 
 
 @pytest.mark.parametrize("name", ["activation", "activation_backward"])
@@ -225,23 +225,23 @@ def test_losses_meet_weights_smoothing_soft_targets_and_far_logits(dtype):
         assert example.args[1].dtype.kind == kind
         assert [a.shape for a in example.args[2:]] == [(4,), (7,)]
         assert 0 < example.options["label_smoothing"] < 1
-        assert example.options["normaliser"].shape == (1,)
-        assert example.options["normaliser"].dtype == dtype
+        assert example.options["divisor"].shape == (1,)
+        assert example.options["divisor"].dtype == dtype
     binary, squared = examples("binary_cross_entropy", dtype), examples("mean_squared_error", dtype)
     logits, target = binary["plain"].args
     assert (logits.max() >= 90, logits.min() <= -90, set(target.ravel())) == (True, True, {0.0, 1.0})
     for found in (binary, squared):
         assert set(found) == {"plain", "weighted", "scaled"}
         assert found["weighted"].args[2].shape == (7,)
-        assert found["weighted"].options["normaliser"].shape == (1,)
+        assert found["weighted"].options["divisor"].shape == (1,)
         assert found["plain"].args[0].shape == found["plain"].args[1].shape
 
 
 def test_hits_meet_nan_ties_between_right_and_wrong_and_a_single_logit():
-    found = examples("hits")
+    found = examples("correct")
     for label, example in found.items():
         output, target = example.args
-        right = REGISTRY["hits"](output, target)[0]
+        right = REGISTRY["correct"](output, target)[0]
         assert 0 < right < len(output), label
     assert np.isnan(found["classes"].args[0]).any()
     assert found["yes or no"].args[0].shape[1] == 1
@@ -249,19 +249,19 @@ def test_hits_meet_nan_ties_between_right_and_wrong_and_a_single_logit():
 
 
 def test_judge_meets_norms_above_and_below_the_clip_and_no_statistics():
-    found = examples("judge")
+    found = examples("check_step")
     for label, above in (("clipped", True), ("below the clip", False)):
-        _, gradients, proposals = found[label].args
+        _, gradients, pending = found[label].args
         assert (np.linalg.norm(gradients) > found[label].options["clip"]) == above
-        assert proposals.size
+        assert pending.size
     assert found["not clipped"].options == {}
     assert found["no statistics"].args[2].size == 0
 
 
-@pytest.mark.parametrize("name", ["advance", "tally", "average"])
+@pytest.mark.parametrize("name", ["count_step", "add_epoch_sums", "average"])
 def test_both_verdicts_are_met(name):
-    oks = [e.args[{"advance": 1, "tally": 4, "average": 2}[name]].tolist() for e in examples(name).values()]
-    times = 2 if name == "advance" else 1  # with data on the device and without
+    oks = [e.args[{"count_step": 1, "add_epoch_sums": 4, "average": 2}[name]].tolist() for e in examples(name).values()]
+    times = 2 if name == "count_step" else 1  # with data on the device and without
     assert sorted(oks) == [[False]] * times + [[True]] * times
 
 
@@ -282,7 +282,7 @@ def test_optimizers_meet_typical_states_weight_decay_frozen_ranges_and_a_skipped
         assert call.ok.tolist() == [label != "skipped"]
         assert np.isnan(call.gradients).any() == (label == "skipped")
         assert np.isfinite(call.parameters).all()
-        assert example.options["border"] == 30
+        assert example.options["decay_end"] == 30
     options = [example.options for example in found.values()]
     assert any(o.get("weight_decay") for o in options)
     assert any(o.get("frozen") for o in options) or name == "rmsprop"

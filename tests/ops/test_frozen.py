@@ -16,9 +16,9 @@ def test_a_skipped_step_changes_nothing_inside_or_outside_of_frozen_ranges(rule,
     state = [np.full(3, 0.5 + i) for i in range(len(rule.slots))]
     counters = np.zeros(5, np.int64)
     for g in (G, np.ones(3)):
-        skipped = op(P, g, *state, np.asarray(table), counters, np.asarray([False]), ONE, border=3, frozen=frozen)
+        skipped = op(P, g, *state, np.asarray(table), counters, np.asarray([False]), ONE, decay_end=3, frozen=frozen)
         for old, new in zip([P, *state, None], skipped, strict=True):
             assert old is new is None or new.tobytes() == old.tobytes()
-    taken = op(P, np.ones(3), *state, np.asarray(table), counters, np.asarray([True]), ONE, border=3, frozen=frozen)
+    taken = op(P, np.ones(3), *state, np.asarray(table), counters, np.asarray([True]), ONE, decay_end=3, frozen=frozen)
     moved = [not any(a <= i < b for a, b in frozen) for i in range(3)]
     assert (taken.parameters != P).tolist() == moved

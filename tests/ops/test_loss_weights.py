@@ -13,4 +13,4 @@ from bnengine.errors import InputError
 @pytest.mark.parametrize(("shape", "rows"), [((4, 2), (4,)), ((2, 3, 4), (2, 3))])
 def test_the_error_names_the_shape_of_the_rows(loss, shape, rows):
     with pytest.raises(InputError, match=re.escape(f"{loss.name}: sample_weights (9,); the rows need {rows}")):
-        loss(np.ones(shape), np.ones(shape), np.ones(9), normaliser=1)
+        loss(np.ones(shape), np.ones(shape), np.ones(9), divisor=1)

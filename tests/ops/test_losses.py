@@ -27,17 +27,17 @@ def assert_same(one, other, rtol=1e-13):
 def test_the_cross_entropy_of_known_odds():
     # q = (1/6, 2/6, 3/6)
     logits = array([0.0, LN2, LN3])
-    loss = softmax(logits, np.asarray([2]), normaliser=1)
+    loss = softmax(logits, np.asarray([2]), divisor=1)
     assert loss.value.shape == (1,)
     np.testing.assert_allclose(loss.value, [LN2], rtol=1e-15)
     np.testing.assert_allclose(loss.dlogits, [[1 / 6, 1 / 3, -1 / 2]], rtol=1e-14)
-    doubled = softmax(logits, np.asarray([2]), normaliser=4)
+    doubled = softmax(logits, np.asarray([2]), divisor=4)
     assert_same(doubled, (loss.value / 4, loss.dlogits / 4))
 
 
-def test_rows_add_up_and_the_normaliser_divides_value_and_gradient():
+def test_rows_add_up_and_the_divisor_divides_value_and_gradient():
     logits = array([0.0, LN2, LN3], [0.0, 0.0, 0.0])
-    loss = softmax(logits, np.asarray([0, 1]), normaliser=array(2.0))
+    loss = softmax(logits, np.asarray([0, 1]), divisor=array(2.0))
     np.testing.assert_allclose(loss.value, [(math.log(6) + LN3) / 2], rtol=1e-15)
     expected = [[-5 / 12, 1 / 6, 1 / 4], [1 / 6, -1 / 3, 1 / 6]]
     np.testing.assert_allclose(loss.dlogits, expected, rtol=1e-14)
@@ -45,7 +45,7 @@ def test_rows_add_up_and_the_normaliser_divides_value_and_gradient():
 
 def test_a_class_weight_and_a_sample_weight_multiply_value_and_gradient():
     logits = array([0.0, LN2, LN3], [0.0, 0.0, 0.0])
-    loss = softmax(logits, np.asarray([0, 2]), array(2.0, 3.0, 5.0), array(0.5, 4.0), normaliser=1)
+    loss = softmax(logits, np.asarray([0, 2]), array(2.0, 3.0, 5.0), array(0.5, 4.0), divisor=1)
     np.testing.assert_allclose(loss.value, [0.5 * 2 * math.log(6) + 4 * 5 * LN3], rtol=1e-14)
     expected = [[-5 / 6, 1 / 3, 1 / 2], [20 / 3, 20 / 3, -40 / 3]]
     np.testing.assert_allclose(loss.dlogits, expected, rtol=1e-14)
@@ -53,7 +53,7 @@ def test_a_class_weight_and_a_sample_weight_multiply_value_and_gradient():
 
 def test_class_weights_weigh_each_probability_of_a_soft_target():
     # -(2 1/4 log 1/2 + 6 3/4 log 1/2); q sum(c t) - c t = 5/2 - (1/2, 9/2)
-    loss = softmax(array([0.0, 0.0]), array([0.25, 0.75]), array(2.0, 6.0), normaliser=1)
+    loss = softmax(array([0.0, 0.0]), array([0.25, 0.75]), array(2.0, 6.0), divisor=1)
     np.testing.assert_allclose(loss.value, [5 * LN2], rtol=1e-15)
     np.testing.assert_allclose(loss.dlogits, [[2.0, -2.0]], rtol=1e-15)
 
@@ -61,16 +61,16 @@ def test_class_weights_weigh_each_probability_of_a_soft_target():
 def test_integers_are_one_hot_probabilities(rng):
     logits, codes = rng.standard_normal((6, 4)), rng.integers(0, 4, 6)
     for smoothing in (0.0, 0.2):
-        options = {"normaliser": 6, "label_smoothing": smoothing}
+        options = {"divisor": 6, "label_smoothing": smoothing}
         given = rng.random(4), rng.random(6)
         assert_same(softmax(logits, codes, *given, **options), softmax(logits, np.eye(4)[codes], *given, **options))
-    assert_same(softmax(logits, codes.astype(np.int8), normaliser=6), softmax(logits, codes, normaliser=6))
+    assert_same(softmax(logits, codes.astype(np.int8), divisor=6), softmax(logits, codes, divisor=6))
 
 
 def test_label_smoothing_mixes_the_loss_of_the_label_with_that_of_a_uniform_target(rng):
     logits, codes, uniform = rng.standard_normal((6, 4)), rng.integers(0, 4, 6), np.full((6, 4), 0.25)
-    smoothed = softmax(logits, codes, normaliser=6, label_smoothing=0.1)
-    label, flat = softmax(logits, codes, normaliser=6), softmax(logits, uniform, normaliser=6)
+    smoothed = softmax(logits, codes, divisor=6, label_smoothing=0.1)
+    label, flat = softmax(logits, codes, divisor=6), softmax(logits, uniform, divisor=6)
     assert_same(smoothed, (0.9 * a + 0.1 * b for a, b in zip(label, flat, strict=True)))
 
 
@@ -79,15 +79,15 @@ def test_a_sample_of_weight_2_counts_as_two_samples(rng):
     targets = rng.standard_normal((3, 4))
     weights, twice = array(1.0, 2.0, 1.0), [0, 1, 1, 2]
     weighted, repeated = (
-        softmax(logits, codes, None, weights, normaliser=4),
-        softmax(logits[twice], codes[twice], normaliser=4),
+        softmax(logits, codes, None, weights, divisor=4),
+        softmax(logits[twice], codes[twice], divisor=4),
     )
     np.testing.assert_allclose(weighted.value, repeated.value, rtol=1e-14)
     np.testing.assert_allclose(weighted.dlogits, repeated.dlogits[[0, 1, 3]] * weights[:, None], rtol=1e-13)
     for loss in (binary, squared):
         weighted, repeated = (
-            loss(logits, targets, weights, normaliser=4),
-            loss(logits[twice], targets[twice], normaliser=4),
+            loss(logits, targets, weights, divisor=4),
+            loss(logits[twice], targets[twice], divisor=4),
         )
         np.testing.assert_allclose(weighted.value, repeated.value, rtol=1e-14)
         np.testing.assert_allclose(weighted.dlogits, repeated.dlogits[[0, 1, 3]] * weights[:, None], rtol=1e-13)
@@ -95,9 +95,9 @@ def test_a_sample_of_weight_2_counts_as_two_samples(rng):
 
 def test_a_sample_or_class_of_weight_0_counts_for_nothing(rng):
     logits, codes = rng.standard_normal((3, 4)), np.asarray([1, 3, 0])
-    alone = softmax(logits[[0, 2]], codes[[0, 2]], normaliser=1)
+    alone = softmax(logits[[0, 2]], codes[[0, 2]], divisor=1)
     for given in ((None, array(1.0, 0.0, 1.0)), (array(1.0, 1.0, 1.0, 0.0), None)):
-        loss = softmax(logits, codes, *given, normaliser=1)
+        loss = softmax(logits, codes, *given, divisor=1)
         np.testing.assert_allclose(loss.value, alone.value, rtol=1e-14)
         np.testing.assert_array_equal(loss.dlogits[1], 0)
         np.testing.assert_array_equal(loss.dlogits[[0, 2]], alone.dlogits)
@@ -106,14 +106,14 @@ def test_a_sample_or_class_of_weight_0_counts_for_nothing(rng):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_same_number_added_to_all_logits_changes_nothing_and_nothing_overflows(dtype):
     logits = np.asarray([[0.0, 1.0, 3.0]], dtype)
-    plain = softmax(logits, np.asarray([1]), normaliser=1)
+    plain = softmax(logits, np.asarray([1]), divisor=1)
     for shift in (2.0**12, -(2.0**12), 2.0**20):
-        assert_same(softmax(logits + np.asarray(shift, dtype), np.asarray([1]), normaliser=1), plain)
+        assert_same(softmax(logits + np.asarray(shift, dtype), np.asarray([1]), divisor=1), plain)
     large = np.finfo(dtype).max / 4
-    huge = softmax(np.asarray([[large, -large, 0.0]], dtype), np.asarray([0]), normaliser=1)
+    huge = softmax(np.asarray([[large, -large, 0.0]], dtype), np.asarray([0]), divisor=1)
     assert huge.value.tolist() == [0.0]
     assert huge.dlogits.tolist() == [[0.0, 0.0, 0.0]]
-    far = softmax(np.asarray([[1000.0, 0.0]], dtype), np.asarray([1]), normaliser=1)
+    far = softmax(np.asarray([[1000.0, 0.0]], dtype), np.asarray([1]), divisor=1)
     assert far.value.tolist() == [1000.0]
     assert far.dlogits.tolist() == [[1.0, -1.0]]
 
@@ -121,8 +121,8 @@ def test_the_same_number_added_to_all_logits_changes_nothing_and_nothing_overflo
 def test_0_log_0_is_0():
     logits = array([0.0, -np.inf])
     with np.errstate(invalid="ignore"):
-        sure = softmax(logits, array([1.0, 0.0]), normaliser=1)
-        wrong = softmax(logits, array([0.0, 1.0]), normaliser=1)
+        sure = softmax(logits, array([1.0, 0.0]), divisor=1)
+        wrong = softmax(logits, array([0.0, 1.0]), divisor=1)
     assert sure.value.tolist() == [0.0]
     assert sure.dlogits.tolist() == [[0.0, 0.0]]
     assert wrong.value.tolist() == [math.inf]
@@ -131,10 +131,10 @@ def test_0_log_0_is_0():
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_logit_that_is_not_finite_shows_in_the_value(bad):
     with np.errstate(invalid="ignore"):
-        loss = softmax(array([0.0, bad], [0.0, 0.0]), np.asarray([0, 0]), normaliser=2)
+        loss = softmax(array([0.0, bad], [0.0, 0.0]), np.asarray([0, 0]), divisor=2)
         assert not np.isfinite(loss.value).any()
-        assert not np.isfinite(binary(array([bad, 0.0]), array([1.0, 1.0]), normaliser=2).value).any()
-        assert not np.isfinite(squared(array([bad, 0.0]), array([1.0, 1.0]), normaliser=2).value).any()
+        assert not np.isfinite(binary(array([bad, 0.0]), array([1.0, 1.0]), divisor=2).value).any()
+        assert not np.isfinite(squared(array([bad, 0.0]), array([1.0, 1.0]), divisor=2).value).any()
     assert np.isnan(loss.dlogits[0]).any()
     assert np.isfinite(loss.dlogits[1]).all()
 
@@ -143,7 +143,7 @@ def test_float32_values_are_summed_in_float64():
     """Sixteen million and many small rows: a sum in float32 would lose each of them."""
     prediction = np.full((4097, 1), 1.0, np.float32)
     prediction[0] = 2.0**13
-    loss = squared(prediction, np.zeros_like(prediction), normaliser=1)
+    loss = squared(prediction, np.zeros_like(prediction), divisor=1)
     assert loss.value.dtype == np.float32
     assert loss.value[0] == 2.0**26 + 4096
 
@@ -152,8 +152,8 @@ def test_every_loss_is_summed_in_float64():
     """Equal rows: a sum in float32 drifts by many units of rounding, one in float64 by none that float32 shows."""
     n, row = 30_001, np.asarray([[0.1, 0.7]], np.float32)
     logits = np.repeat(row, n, axis=0)
-    one = softmax(row, np.asarray([0]), normaliser=1).value[0].astype(np.float64)
-    assert softmax(logits, np.zeros(n, np.int64), normaliser=1).value[0] == np.float32(one * n)
+    one = softmax(row, np.asarray([0]), divisor=1).value[0].astype(np.float64)
+    assert softmax(logits, np.zeros(n, np.int64), divisor=1).value[0] == np.float32(one * n)
 
 
 # -- yes or no --------------------------------------------------------------------------------------------------------
@@ -161,11 +161,11 @@ def test_every_loss_is_summed_in_float64():
 
 def test_the_binary_cross_entropy_of_known_odds():
     # l = log 3 says q = 3/4.
-    loss = binary(array([LN3, 0.0]), array([1.0, 0.25]), normaliser=2)
+    loss = binary(array([LN3, 0.0]), array([1.0, 0.25]), divisor=2)
     assert loss.value.shape == (1,)
     np.testing.assert_allclose(loss.value, [(math.log(4 / 3) + LN2) / 2], rtol=1e-15)
     np.testing.assert_allclose(loss.dlogits, [[-1 / 8, 1 / 8]], rtol=1e-14)
-    weighted = binary(array([LN3, 0.0], [0.0, 0.0]), array([0.0, 1.0], [0.0, 1.0]), array(2.0, 3.0), normaliser=4)
+    weighted = binary(array([LN3, 0.0], [0.0, 0.0]), array([0.0, 1.0], [0.0, 1.0]), array(2.0, 3.0), divisor=4)
     np.testing.assert_allclose(weighted.value, [(2 * (math.log(4) + LN2) + 3 * 2 * LN2) / 4], rtol=1e-15)
     np.testing.assert_allclose(weighted.dlogits, [[3 / 8, -1 / 4], [3 / 8, -3 / 8]], rtol=1e-14)
 
@@ -173,8 +173,8 @@ def test_the_binary_cross_entropy_of_known_odds():
 def test_a_question_is_a_softmax_over_two_classes(rng):
     logits, codes, weights = rng.standard_normal((6, 1)) * 4, rng.integers(0, 2, 6), rng.random(6)
     pair = np.concatenate([np.zeros_like(logits), logits], axis=1)
-    one = binary(logits, codes[:, None].astype(np.float64), weights, normaliser=6)
-    two = softmax(pair, codes, None, weights, normaliser=6)
+    one = binary(logits, codes[:, None].astype(np.float64), weights, divisor=6)
+    two = softmax(pair, codes, None, weights, divisor=6)
     np.testing.assert_allclose(one.value, two.value, rtol=1e-13)
     np.testing.assert_allclose(one.dlogits[:, 0], two.dlogits[:, 1], rtol=1e-12)
 
@@ -182,43 +182,43 @@ def test_a_question_is_a_softmax_over_two_classes(rng):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_far_logits_neither_overflow_nor_lose_the_small_side(dtype):
     logits = np.asarray([[1000.0, -1000.0, -40.0, 40.0]], dtype)
-    loss = binary(logits, np.asarray([[1.0, 0.0, 0.0, 1.0]], dtype), normaliser=1)
+    loss = binary(logits, np.asarray([[1.0, 0.0, 0.0, 1.0]], dtype), divisor=1)
     np.testing.assert_allclose(loss.value, [2 * math.exp(-40)], rtol=1e-6)
     assert loss.dlogits[0, :2].tolist() == [0.0, 0.0]
     np.testing.assert_allclose(loss.dlogits[0, 2], math.exp(-40), rtol=1e-6)
-    assert binary(logits, 1 - np.asarray([[1.0, 0.0, 0.0, 1.0]], dtype), normaliser=1).value.tolist() == [2080.0]
+    assert binary(logits, 1 - np.asarray([[1.0, 0.0, 0.0, 1.0]], dtype), divisor=1).value.tolist() == [2080.0]
 
 
 # -- squares ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_squared_error_of_small_numbers():
-    loss = squared(array([1.0, 2.0], [0.0, -1.0]), array([3.0, 2.0], [1.0, 1.0]), normaliser=4)
+    loss = squared(array([1.0, 2.0], [0.0, -1.0]), array([3.0, 2.0], [1.0, 1.0]), divisor=4)
     assert loss.value.tolist() == [(4 + 0 + 1 + 4) / 4]
     assert loss.dlogits.tolist() == [[-1.0, 0.0], [-0.5, -1.0]]
-    weighted = squared(array([1.0], [0.0]), array([3.0], [1.0]), array(0.5, 2.0), normaliser=array(2.0))
+    weighted = squared(array([1.0], [0.0]), array([3.0], [1.0]), array(0.5, 2.0), divisor=array(2.0))
     assert weighted.value.tolist() == [2.0]
     assert weighted.dlogits.tolist() == [[-1.0], [-2.0]]
 
 
-# -- hits -------------------------------------------------------------------------------------------------------------
+# -- correct -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_row_is_right_where_its_largest_logit_is_the_targets():
     logits = array([0.0, 2.0, 1.0], [5.0, -1.0, 0.0], [0.0, 0.0, -1.0], [np.nan, 9.0, 0.0])
-    assert ops.hits(logits, np.asarray([1, 2, 0, 1])).tolist() == [2.0]
-    assert ops.hits(logits, np.eye(3)[[1, 0, 1, 1]] * 0.4 + 0.2).tolist() == [2.0]
+    assert ops.correct(logits, np.asarray([1, 2, 0, 1])).tolist() == [2.0]
+    assert ops.correct(logits, np.eye(3)[[1, 0, 1, 1]] * 0.4 + 0.2).tolist() == [2.0]
 
 
 def test_one_logit_says_yes_above_0_and_is_right_where_the_target_is_above_a_half():
     logits = array([0.1], [-0.1], [0.0], [2.0], [np.nan])
-    assert ops.hits(logits, array([0.6], [0.6], [0.5], [0.5], [0.0])).tolist() == [2.0]
+    assert ops.correct(logits, array([0.6], [0.6], [0.5], [0.5], [0.0])).tolist() == [2.0]
     for logit, target, right in ((0.0, 0.5, 1), (2.0, 0.5, 0), (1e-300, 0.6, 1), (0.0, 0.6, 0)):
-        assert ops.hits(array([logit]), array([target])).tolist() == [right]
-    deep = ops.hits(logits[:4].reshape(2, 2, 1), array(0.6, 0.6, 0.5, 0.5).reshape(2, 2, 1))
+        assert ops.correct(array([logit]), array([target])).tolist() == [right]
+    deep = ops.correct(logits[:4].reshape(2, 2, 1), array(0.6, 0.6, 0.5, 0.5).reshape(2, 2, 1))
     assert deep.tolist() == [2.0]
     # With integer targets a single class is always right, unless the logit is no number.
-    assert ops.hits(logits, np.zeros(5, np.int64)).tolist() == [4.0]
+    assert ops.correct(logits, np.zeros(5, np.int64)).tolist() == [4.0]
 
 
 # -- errors -----------------------------------------------------------------------------------------------------------
@@ -247,7 +247,7 @@ L, C = np.zeros((4, 3)), np.zeros(4, np.int64)
 )
 def test_what_softmax_cannot_take_is_an_error_that_echoes_it(args, options, text):
     with pytest.raises(InputError) as error:
-        softmax(*args, normaliser=4, **options)
+        softmax(*args, divisor=4, **options)
     assert str(error.value) == f"softmax_cross_entropy: {text}"
 
 
@@ -266,9 +266,9 @@ def test_what_softmax_cannot_take_is_an_error_that_echoes_it(args, options, text
 )
 def test_what_the_other_losses_cannot_take_is_an_error_that_echoes_it(loss, args, text):
     with pytest.raises(InputError) as error:
-        loss(*args, normaliser=4)
+        loss(*args, divisor=4)
     assert str(error.value) == f"{loss.name}: {text}"
 
 
 def test_label_smoothing_0_and_the_last_class_are_allowed():
-    assert softmax(L, C + 2, normaliser=4, label_smoothing=0.0).value[0] == pytest.approx(LN3, rel=1e-15)
+    assert softmax(L, C + 2, divisor=4, label_smoothing=0.0).value[0] == pytest.approx(LN3, rel=1e-15)

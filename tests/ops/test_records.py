@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from bnengine.ops import REGISTRY, Into, op
+from bnengine.ops import REGISTRY, Out, op
 
 
 class Alone(NamedTuple):
@@ -27,6 +27,6 @@ def alone():
 @pytest.mark.parametrize(("adds", "expected"), [(False, [2, 4]), (True, [102, 104])])
 def test_a_record_of_one_output_goes_where_it_is_sent(alone, adds, expected):
     there = np.full(2, 100.0)
-    result = alone(np.asarray([1.0, 2.0]), into={"top": Into(there, adds=adds)})
+    result = alone(np.asarray([1.0, 2.0]), into={"top": Out(there, adds=adds)})
     assert result.top is there
     assert there.tolist() == expected

@@ -1,4 +1,4 @@
-"""Optimizer rules step by step in plain Python numbers, the judge, the counters, and steps that change nothing."""
+"""Optimizer rules step by step in plain Python numbers, the check_step, the counters, and steps that change nothing."""
 
 import math
 from itertools import product
@@ -40,17 +40,17 @@ def variants():
 @pytest.mark.parametrize(("rule", "there", "settings"), list(variants()), ids=lambda v: getattr(v, "name", str(v)))
 @pytest.mark.parametrize(("decay", "decoupled"), [(0.0, False), (0.3, False), (0.3, True)])
 def test_four_steps_are_those_of_the_formula_number_by_number(rule, there, settings, decay, decoupled):
-    op, border = REGISTRY[rule.name], 2
+    op, decay_end = REGISTRY[rule.name], 2
     table = np.asarray(
         [[rate, *(0.3 + 0.2 * i + 0.1 * t for i in range(len(rule.scalars)))] for t, rate in enumerate(RATES)]
     )
     state = [np.asarray(START), *(np.zeros(3) if has else None for has in there)]
     expected = [(p, [0.0 if has else None for has in there]) for p in START]
-    options = {"border": border, "weight_decay": decay, "decoupled": decoupled, **settings}
+    options = {"decay_end": decay_end, "weight_decay": decay, "decoupled": decoupled, **settings}
     for t, gradients in enumerate(GRADIENTS):
         state = list(op(state[0], np.asarray(gradients), *state[1:], table, counters(t), YES, ONE, **options))[:-1]
         for i, (p, slots) in enumerate(expected):
-            own = decay if i < border else 0.0
+            own = decay if i < decay_end else 0.0
             p, new = by_hand(FORMULAS[rule.name], p, gradients[i], slots, table[t], own, decoupled, settings)
             expected[i] = p, [s if has else None for s, has in zip(new, there, strict=True)]
         for i, (p, slots) in enumerate(expected):
@@ -64,7 +64,7 @@ def test_a_centred_variance_that_rounding_leaves_below_0_counts_as_0():
     mean = np.asarray([1.0])  # the mean's square is above the mean square: 0.81 + 0.1 - 1 < 0 without the floor
     state = ops.rmsprop(
         np.zeros(1), np.ones(1), np.asarray([0.9]), mean, None, np.ones((1, 1)), counters(), YES, ONE,
-        border=1, rho=0.9, eps=0.5,
+        decay_end=1, rho=0.9, eps=0.5,
     )  # fmt: skip
     np.testing.assert_allclose(state.parameters, [-2.0], rtol=1e-15)
     np.testing.assert_allclose(state.square, [0.91], rtol=1e-15)
@@ -72,18 +72,20 @@ def test_a_centred_variance_that_rounding_leaves_below_0_counts_as_0():
 
 def test_no_momentum_is_the_default_even_where_there_is_a_velocity():
     rest = np.ones((1, 1)), counters(), YES, ONE
-    assert ops.sgd(ONE, ONE * 2, ONE * 7, *rest, border=0).velocity.tolist() == [2.0]
-    state = ops.rmsprop(ONE, ONE, ONE, None, ONE * 7, *rest, border=0)
+    assert ops.sgd(ONE, ONE * 2, ONE * 7, *rest, decay_end=0).velocity.tolist() == [2.0]
+    state = ops.rmsprop(ONE, ONE, ONE, None, ONE * 7, *rest, decay_end=0)
     np.testing.assert_allclose(state.velocity, [1 / (1 + 1e-8)], rtol=1e-15)
 
 
 def test_the_defaults_of_rmsprop_are_rho_99_and_eps_1e_8_outside():
     state = ops.rmsprop(
-        np.zeros(1), np.ones(1), np.zeros(1), None, None, np.ones((1, 1)), counters(), YES, ONE, border=0
+        np.zeros(1), np.ones(1), np.zeros(1), None, None, np.ones((1, 1)), counters(), YES, ONE, decay_end=0
     )
     np.testing.assert_allclose(state.square, [0.01], rtol=1e-14)
     assert state.parameters[0] == pytest.approx(-1 / (0.1 + 1e-8), rel=1e-14)
-    still = ops.rmsprop(np.zeros(1), ONE * 1e-8, ONE * 0, None, None, np.ones((1, 1)), counters(), YES, ONE, border=0)
+    still = ops.rmsprop(
+        np.zeros(1), ONE * 1e-8, ONE * 0, None, None, np.ones((1, 1)), counters(), YES, ONE, decay_end=0
+    )
     assert still.parameters[0] == pytest.approx(-1e-8 / (1e-9 + 1e-8), rel=1e-13)
 
 
@@ -91,11 +93,11 @@ def test_the_first_step_of_adam_is_the_learning_rate_against_the_sign():
     """Kingma and Ba (2015), section 2.1; with the defaults 0.9, 0.999 and 1e-8."""
     g = np.asarray([3.0, -1e-3])
     table = np.asarray([[0.001, 0.1, 0.001]])
-    state = ops.adam(np.zeros(2), g, np.zeros(2), np.zeros(2), None, table, counters(), YES, ONE, border=2)
+    state = ops.adam(np.zeros(2), g, np.zeros(2), np.zeros(2), None, table, counters(), YES, ONE, decay_end=2)
     np.testing.assert_allclose(state.parameters, -0.001 * g / (np.abs(g) + 1e-8), rtol=1e-12)
     np.testing.assert_allclose(state.m, 0.1 * g, rtol=1e-13)
     np.testing.assert_allclose(state.v, 0.001 * g * g, rtol=1e-12)
-    small = ops.adam(ONE, ONE * 1e-8, ONE * 0, ONE * 0, None, np.ones((1, 3)), counters(), YES, ONE, border=0)
+    small = ops.adam(ONE, ONE * 1e-8, ONE * 0, ONE * 0, None, np.ones((1, 3)), counters(), YES, ONE, decay_end=0)
     np.testing.assert_allclose(small.parameters, [1 - 1e-9 / (1e-8 * math.sqrt(0.001) + 1e-8)], rtol=1e-13)
 
 
@@ -117,7 +119,7 @@ def test_a_skipped_step_leaves_every_bit_even_of_nan_gradients(name):
         args[1][3] = value
         args[-1] = np.asarray([np.nan])
         with np.errstate(invalid="ignore"):
-            after = getattr(ops, name)(*args, border=5, weight_decay=0.1, **options)
+            after = getattr(ops, name)(*args, decay_end=5, weight_decay=0.1, **options)
         for new, old in zip(after[:-1], (args[0], *args[2:-4]), strict=True):
             assert new.tobytes() == old.tobytes()
 
@@ -125,8 +127,8 @@ def test_a_skipped_step_leaves_every_bit_even_of_nan_gradients(name):
 @pytest.mark.parametrize("name", RULES)
 def test_frozen_ranges_keep_every_bit_of_parameters_and_state_and_the_rest_moves(name):
     args, options = arguments(name)
-    free = getattr(ops, name)(*args, border=12, weight_decay=0.1, **options)
-    after = getattr(ops, name)(*args, border=12, weight_decay=0.1, frozen=((2, 4), (9, 10), (11, 12)), **options)
+    free = getattr(ops, name)(*args, decay_end=12, weight_decay=0.1, **options)
+    after = getattr(ops, name)(*args, decay_end=12, weight_decay=0.1, frozen=((2, 4), (9, 10), (11, 12)), **options)
     held = np.zeros(12, bool)
     held[[2, 3, 9, 11]] = True
     for field, new, old, unfrozen in zip(
@@ -143,8 +145,8 @@ def test_frozen_ranges_keep_every_bit_of_parameters_and_state_and_the_rest_moves
 def test_decay_reaches_up_to_its_border_and_no_further(name, decoupled):
     args, options = arguments(name)
     options["decoupled"] = decoupled
-    plain = getattr(ops, name)(*args, border=5, **options)
-    decayed = getattr(ops, name)(*args, border=5, weight_decay=0.1, **options)
+    plain = getattr(ops, name)(*args, decay_end=5, **options)
+    decayed = getattr(ops, name)(*args, decay_end=5, weight_decay=0.1, **options)
     differs = np.stack([a != b for a, b in zip(plain, decayed, strict=True) if a is not None])
     assert not differs[:, 5:].any()
     assert differs[:, :5].any(axis=0).all()
@@ -157,8 +159,8 @@ def test_the_factor_scales_the_gradients_and_not_the_decay(name):
     scaled = [args[0], args[1] * 0.25, *args[2:]]
     args[-1] = np.asarray([0.25])
     for one, other in zip(
-        getattr(ops, name)(*args, border=5, weight_decay=0.1, **options),
-        getattr(ops, name)(*scaled, border=5, weight_decay=0.1, **options),
+        getattr(ops, name)(*args, decay_end=5, weight_decay=0.1, **options),
+        getattr(ops, name)(*scaled, decay_end=5, weight_decay=0.1, **options),
         strict=True,
     ):
         np.testing.assert_array_equal(one, other)
@@ -169,7 +171,7 @@ def test_behind_its_end_the_last_row_of_the_table_stays(name):
     results = []
     for row in (0, 1, 2, 3, 99):
         args, options = arguments(name, row=row, table_rows=3)
-        results.append(getattr(ops, name)(*args, border=5, **options).parameters)
+        results.append(getattr(ops, name)(*args, decay_end=5, **options).parameters)
     np.testing.assert_array_equal(results[2], results[3])
     np.testing.assert_array_equal(results[2], results[4])
     assert np.all(results[0] != results[1])
@@ -178,17 +180,19 @@ def test_behind_its_end_the_last_row_of_the_table_stays(name):
 
 def test_the_row_and_not_the_count_of_steps_chooses_the_learning_rate():
     table = np.asarray([[1.0], [10.0], [100.0]])
-    found = [ops.sgd(np.zeros(1), ONE, None, table, np.asarray([0, r, 9, 9, 9]), YES, ONE, border=0) for r in range(4)]
+    found = [
+        ops.sgd(np.zeros(1), ONE, None, table, np.asarray([0, r, 9, 9, 9]), YES, ONE, decay_end=0) for r in range(4)
+    ]
     assert [s.parameters[0] for s in found] == [-1, -10, -100, -100]
 
 
-# -- judge ------------------------------------------------------------------------------------------------------------
+# -- check_step --------------------------------------------------------------------------------------------------------
 
 G, P = np.asarray([3.0, 0.0, -4.0]), np.zeros((1, 3, 2))
 
 
 def test_a_finite_step_is_ok_and_has_its_norm():
-    verdict = ops.judge(ONE, G, P)
+    verdict = ops.check_step(ONE, G, P)
     assert (verdict.ok.tolist(), verdict.norm.tolist(), verdict.factor.tolist()) == ([True], [5.0], [1.0])
     assert verdict.norm.dtype == np.float64
 
@@ -197,33 +201,33 @@ def test_a_finite_step_is_ok_and_has_its_norm():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_anything_that_is_not_finite_spoils_the_step(bad, dtype):
     loss, g, p = ONE.astype(dtype), G.astype(dtype), P.copy()
-    assert ops.judge(np.full(1, bad, dtype), g, p).ok.tolist() == [False]
+    assert ops.check_step(np.full(1, bad, dtype), g, p).ok.tolist() == [False]
     for i in range(3):
         spoiled = g.copy()
         spoiled[i] = bad
-        verdict = ops.judge(loss, spoiled, p, clip=1.0)
+        verdict = ops.check_step(loss, spoiled, p, clip=1.0)
         assert verdict.ok.tolist() == [False]
         assert not np.isfinite(verdict.norm).any()
         for j in range(2):
             statistics = p.copy()
             statistics[0, i, j] = bad
-            assert ops.judge(loss, g, statistics).ok.tolist() == [False]
+            assert ops.check_step(loss, g, statistics).ok.tolist() == [False]
 
 
 @pytest.mark.parametrize(
     ("clip", "factor"), [(None, 1.0), (2.5, 0.5), (5.0, 1.0), (math.nextafter(5, 9), 1.0), (10.0, 1.0), (1e300, 1.0)]
 )
 def test_clipping_begins_above_the_norm(clip, factor):
-    assert ops.judge(ONE, G, P, clip=clip).factor.tolist() == [factor]
+    assert ops.check_step(ONE, G, P, clip=clip).factor.tolist() == [factor]
 
 
 def test_clipping_just_below_the_norm():
     clip = math.nextafter(5, 0)
-    assert ops.judge(ONE, G, P, clip=clip).factor.tolist() == [clip / 5]
+    assert ops.check_step(ONE, G, P, clip=clip).factor.tolist() == [clip / 5]
 
 
 def test_no_gradient_at_all_is_not_clipped():
-    verdict = ops.judge(ONE, np.zeros(3), P, clip=1.0)
+    verdict = ops.check_step(ONE, np.zeros(3), P, clip=1.0)
     assert (verdict.ok.tolist(), verdict.norm.tolist(), verdict.factor.tolist()) == ([True], [0.0], [1.0])
 
 
@@ -231,7 +235,7 @@ def test_no_gradient_at_all_is_not_clipped():
 def test_float32_gradients_whose_squares_do_not_fit_float32_have_their_norm_and_are_clipped(scale):
     g = np.asarray([3 * scale, 4 * scale], np.float32)
     clip = min(scale, 1e10)
-    verdict = ops.judge(ONE.astype(np.float32), g, P, clip=clip)
+    verdict = ops.check_step(ONE.astype(np.float32), g, P, clip=clip)
     assert verdict.ok.tolist() == [True]
     np.testing.assert_allclose(verdict.norm, [5 * scale], rtol=1e-7)
     assert verdict.factor.dtype == np.float32
@@ -244,12 +248,12 @@ def test_gradients_whose_squares_would_overflow_an_optimizers_state_spoil_the_st
     root = math.sqrt(np.finfo(dtype).max)
     below, above = (np.asarray([share * root], dtype) for share in (0.999, 1.001))
     with np.errstate(over="ignore"):
-        assert ops.judge(ONE.astype(dtype), below, P).ok.tolist() == [True]
-        assert ops.judge(ONE.astype(dtype), above, P).ok.tolist() == [False]
-        assert ops.judge(ONE.astype(dtype), above, P, clip=2 * root).ok.tolist() == [False]
+        assert ops.check_step(ONE.astype(dtype), below, P).ok.tolist() == [True]
+        assert ops.check_step(ONE.astype(dtype), above, P).ok.tolist() == [False]
+        assert ops.check_step(ONE.astype(dtype), above, P, clip=2 * root).ok.tolist() == [False]
         if dtype is np.float32:
-            assert ops.judge(ONE.astype(dtype), above, P, clip=root).ok.tolist() == [True]
-            assert ops.judge(ONE.astype(dtype), above, P, clip=1.0).ok.tolist() == [True]
+            assert ops.check_step(ONE.astype(dtype), above, P, clip=root).ok.tolist() == [True]
+            assert ops.check_step(ONE.astype(dtype), above, P, clip=1.0).ok.tolist() == [True]
 
 
 # -- counters, sums, averages -----------------------------------------------------------------------------------------
@@ -259,7 +263,7 @@ def test_the_counters_follow_every_step():
     now = np.asarray([0, 0, 0, 0, 0])
     seen = []
     for ok in (1, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0):
-        now = ops.advance(now, np.asarray([bool(ok)])).counters
+        now = ops.count_step(now, np.asarray([bool(ok)])).counters
         seen.append(now.tolist())
     assert now.dtype == np.int64
     # steps, row, skipped, skipped in a row, longest run of skipped
@@ -270,29 +274,29 @@ def test_the_counters_follow_every_step():
 
 
 def test_the_row_counts_on_from_where_it_was_set():
-    assert ops.advance(np.asarray([100, 0, 5, 2, 7]), YES).counters.tolist() == [101, 1, 5, 0, 7]
-    assert ops.advance(np.asarray([100, 8, 5, 2, 7]), NO).counters.tolist() == [100, 8, 6, 3, 7]
+    assert ops.count_step(np.asarray([100, 0, 5, 2, 7]), YES).counters.tolist() == [101, 1, 5, 0, 7]
+    assert ops.count_step(np.asarray([100, 8, 5, 2, 7]), NO).counters.tolist() == [100, 8, 6, 3, 7]
 
 
 @pytest.mark.parametrize("ok", [YES, NO])
 def test_the_place_in_the_data_goes_on_whether_the_step_was_ok_or_not(ok):
-    assert ops.advance(np.zeros(5, np.int64), ok, np.asarray([128, 2]), rows=37).cursor.tolist() == [165, 3]
-    assert ops.advance(np.zeros(5, np.int64), ok).cursor is None
+    assert ops.count_step(np.zeros(5, np.int64), ok, np.asarray([128, 2]), rows=37).cursor.tolist() == [165, 3]
+    assert ops.count_step(np.zeros(5, np.int64), ok).cursor is None
 
 
 def test_an_epochs_sums_grow_where_the_step_was_ok():
     sums = np.asarray([1.0, 2.0, 3.0, 4.0])
     given = np.asarray([0.5]), np.asarray([8.0]), np.asarray([5.0])
-    assert ops.tally(sums, *given, YES, rows=9).tolist() == [5.0, 10.0, 8.0, 13.0]
+    assert ops.add_epoch_sums(sums, *given, YES, rows=9).tolist() == [5.0, 10.0, 8.0, 13.0]
     with np.errstate(invalid="ignore"):
-        skipped = ops.tally(sums, np.asarray([np.nan]), *given[1:], NO, rows=9)
+        skipped = ops.add_epoch_sums(sums, np.asarray([np.nan]), *given[1:], NO, rows=9)
     assert skipped.tobytes() == sums.tobytes()
 
 
 def test_an_epochs_sums_do_not_round_in_float32():
     sums = np.asarray([2.0**24, 2.0**24, 2.0**24, 2.0**24])
     one = np.ones(1, np.float32)
-    assert ops.tally(sums, one, one, np.ones(1), YES, rows=1).tolist() == [2.0**24 + 1] * 4
+    assert ops.add_epoch_sums(sums, one, one, np.ones(1), YES, rows=1).tolist() == [2.0**24 + 1] * 4
 
 
 def test_an_average_keeps_its_share_of_the_old():

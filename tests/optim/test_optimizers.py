@@ -56,7 +56,7 @@ def test_six_steps_are_those_of_the_rule_and_biases_gamma_and_beta_do_not_decay(
 )
 def test_the_slots_of_a_variant_in_the_order_of_the_op(optimizer, slots):
     assert list(optimizer.slots().items()) == list(slots.items())
-    assert ("parameters", *slots, "shadow") == optimizer.op.fields
+    assert ("parameters", *slots, "copy16") == optimizer.op.fields
 
 
 def test_the_rows_of_the_table():

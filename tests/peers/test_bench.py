@@ -20,7 +20,7 @@ from bnengine.lab.bench.torch_kernels import peer
 from bnengine.lab.bench.torch_peer import TorchStep
 from bnengine.lab.bench.workloads import Workload
 from bnengine.network.precision import PrecisionName
-from bnengine.runtime.memory import Fresh
+from bnengine.runtime.memory import Memory
 from tests.support import missing, require
 
 pytestmark = pytest.mark.peers
@@ -111,7 +111,7 @@ def test_single_ops_have_the_same_results(torch: Any, machine: Machine, kernel: 
     if kernel.variant == "bfloat16":
         require("ml_dtypes")
     _, call = kernel.ours(machine, kernel.shape, kernel.variant)
-    ours = np.asarray(call(Fresh())[:SAMPLED], np.float32)
+    ours = np.asarray(call(Memory())[:SAMPLED], np.float32)
     theirs = peer(torch, kernel.peer, kernel.shape, kernel.variant, "cpu")()[:SAMPLED].detach().float().numpy()
     assert ours.shape == theirs.shape
     assert disagreement(ours, theirs, kernel.tolerance) is None

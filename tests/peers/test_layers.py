@@ -35,7 +35,7 @@ class Ran:
         self.twin = Twin(network, axes=x.ndim)
         self.twin.masks = [self.twin.tensor(mask) for mask in masks]
         forward = network.forward(x, training=training)
-        self.y, self.proposals = forward.output, forward.proposals
+        self.y, self.pending = forward.output, forward.pending
         self.dy = np.random.default_rng(seed).standard_normal(self.y.shape).astype(network.dtype)
         grads = network.gradients()
         self.dx = forward.pullback(self.dy, grads)
@@ -150,7 +150,7 @@ def test_batch_norm_in_training(
     ran = Ran(network, x, seed, training=True)
     bound = normalised_bound(network, x, ran.dy, batch=True)
     ran.check(bound.y, bound.dx, **affine_bounds(network, bound))
-    count, mean, var = ran.proposals[layer.statistics]
+    count, mean, var = ran.pending[layer.statistics]
     m = x.size // channels
     assert np.all(count == m)
     # One training pass of PyTorch moved (0, 1) a tenth of the way to the batch's mean and unbiased variance.

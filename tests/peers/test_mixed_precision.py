@@ -8,7 +8,7 @@ import pytest
 from bnengine import ops
 from bnengine.layers import Activation, BatchNorm, Dense
 from bnengine.network.sequential import Sequential
-from bnengine.ops.judge import GOOD, SCALE
+from bnengine.ops.check_step import GOOD, SCALE
 from tests.peers.twin import Twin, array
 
 pytestmark = pytest.mark.peers
@@ -24,14 +24,14 @@ def test_the_scale_falls_and_grows_as_grad_scaler_has_it(torch, rng, growth, bac
     optimizer = torch.optim.SGD([weight], lr=0.1)
     peer.scale(weight.sum())  # makes its state
     scaling = np.asarray([1024.0, 0, 0, 0], np.float32)
-    loss, proposals = np.ones(1, np.float32), np.zeros((1, 3, 0))
+    loss, pending = np.ones(1, np.float32), np.zeros((1, 3, 0))
     for overflows in rng.random(60) < 0.25:
         gradients = np.asarray([1.0, np.inf if overflows else 2.0, 3.0], np.float32)
         weight.grad, before = torch.tensor(gradients * scaling[SCALE]), array(weight)
         peer.step(optimizer)
         peer.update()
-        verdict = ops.judge(
-            loss, gradients * scaling[SCALE], proposals, scaling, growth=growth, backoff=backoff, every=every
+        verdict = ops.check_step(
+            loss, gradients * scaling[SCALE], pending, scaling, growth=growth, backoff=backoff, every=every
         )
         scaling = verdict.scaling
         assert bool(verdict.ok[0]) == bool(np.any(array(weight) != before)) == (not overflows)
@@ -59,7 +59,7 @@ def theirs(torch: Any, twin: Twin, x: np.ndarray, codes: np.ndarray, dtype: str 
 def ours(network: Sequential, x: np.ndarray, codes: np.ndarray) -> dict[str, np.ndarray]:
     forward, grads = network.forward(x, training=True), network.gradients()
     total, scale = np.asarray([len(x)], np.float32), np.asarray([SCALE_OF_LOSS], np.float32)
-    loss = ops.softmax_cross_entropy(forward.output, codes, normaliser=total, scale=scale)
+    loss = ops.softmax_cross_entropy(forward.output, codes, divisor=total, scale=scale)
     forward.pullback(loss.dlogits, grads, dx=False)
     found = network.export(grads, network.statistics)
     return {name: np.float64(a) / SCALE_OF_LOSS for name, a in found.items() if ".running" not in name}

@@ -95,7 +95,7 @@ class Race:
         self.theirs = self.twin.optimizer(optimizer) or ByHand(self.twin, optimizer)
         self.torch = self.twin.torch
 
-    def advance(
+    def count_step(
         self, batch: Batch, sizes: Sequence[int] = (ROWS,), *, clip: float | None = None
     ) -> tuple[float, float]:
         """One step of both over micro-batches of these sizes; PyTorch's loss and gradient norm."""
@@ -139,7 +139,7 @@ def test_fifty_steps(name: str) -> None:
     optimizer, learning_rate = VARIANTS[name]
     race = Race(optimizer, learning_rate)
     for i, batch in enumerate(batches()):
-        loss, norm = race.advance(batch)
+        loss, norm = race.count_step(batch)
         report = race.step.report()
         assert report.loss == pytest.approx(loss, rel=TOLERANCE)
         assert report.norm == pytest.approx(norm, rel=TOLERANCE)
@@ -160,7 +160,7 @@ def test_what_an_early_difference_grows_to(torch: Any, name: str) -> None:
             for tensor in race.twin.tensors.values():
                 tensor.mul_(1 + delta * race.twin.tensor(rng.uniform(-1, 1, tuple(tensor.shape))))
         for batch in batches():
-            race.advance(batch)
+            race.count_step(batch)
         states = {f"{s}.{n}": v for s, f in race.step.state.slots.items() if f for n, v in slots_of(race, s).items()}
         results.append(race.twin.values() | states)
     growth = max(np.abs(results[1][n] - v).max() / np.abs(v).max() for n, v in results[0].items()) / 1e-7
@@ -180,7 +180,7 @@ def test_a_rate_that_stays_needs_one_entry(optimizer: Optimizer, resumed: bool) 
             race.step = Step(race.network, optimizer, SoftmaxCrossEntropy())
             race.step.schedule([0.01])
             race.step.load_state_dict(saved)
-        race.advance(batch)
+        race.count_step(batch)
         race.check(f"step {i + 1}")
 
 
@@ -223,7 +223,7 @@ def test_clipping_by_the_global_norm(name: str) -> None:
     clip, clipped = 0.7, 0
     race = Race(optimizer, learning_rate, clip_norm=clip)
     for i, batch in enumerate(batches()):
-        loss, norm = race.advance(batch, clip=clip)
+        loss, norm = race.count_step(batch, clip=clip)
         report = race.step.report()
         assert (report.loss, report.norm) == pytest.approx((loss, norm), rel=TOLERANCE), (
             "the norm is the one before clipping"
@@ -240,7 +240,7 @@ def test_gradients_of_micro_batches_add_up(sizes: tuple[int, ...], name: str) ->
     optimizer, learning_rate = VARIANTS[name]
     race, whole = Race(optimizer, learning_rate, norm=False), Race(optimizer, learning_rate, norm=False)
     for i, batch in enumerate(batches()):
-        loss, norm = race.advance(batch, sizes)
+        loss, norm = race.count_step(batch, sizes)
         report = race.step.report()
         assert (report.loss, report.norm) == pytest.approx((loss, norm), rel=TOLERANCE)
         race.check(f"step {i + 1}")
@@ -252,7 +252,7 @@ def test_statistics_per_micro_batch_are_pytorch_s_sequential_updates() -> None:
     optimizer, learning_rate = VARIANTS["Adam"]
     race = Race(optimizer, learning_rate, statistics="per_micro_batch")
     for i, batch in enumerate(batches()):
-        race.advance(batch, (9, 4, 7))
+        race.count_step(batch, (9, 4, 7))
         race.check(f"step {i + 1}")
     counts = [v[0] for v in race.network.named_statistics().values()]
     assert all(np.all(c == STEPS * ROWS) for c in counts)
@@ -280,7 +280,7 @@ def test_the_average_of_the_weights_is_pytorch_s(torch: Any) -> None:
     average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9))
     average.update_parameters(model)
     for batch in batches():
-        race.advance(batch)
+        race.count_step(batch)
         average.update_parameters(model)
     state = race.step.state_dict()
     for name, tensor in zip(names, average.module.parameters(), strict=True):

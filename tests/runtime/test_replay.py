@@ -93,7 +93,7 @@ def test_statistics_of_each_micro_batch_are_replayed_too() -> None:
         eager(group)
         replayed(group)
         assert snapshot(eager) == snapshot(replayed)
-    assert len(replayed.state.proposals) == 2
+    assert len(replayed.state.pending) == 2
 
 
 def test_replay_by_blocks_gives_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +155,7 @@ def test_what_is_frozen_again_keeps_nothing_of_the_time_between(kinds: tuple[Any
                 change(kind, names[kind])
             for _ in range(2):
                 step([batch(np.arange(40))])
-                exported = step.network.export(step.state.gradients, step.state.proposals[0])
+                exported = step.network.export(step.state.gradients, step.state.pending[0])
                 assert exported["0.W"].any() != (frozen and "parameters" in kinds)
                 assert exported["1.running_count"].any() != (frozen and "statistics" in kinds)
         assert snapshot(eager) == snapshot(replayed)
@@ -174,12 +174,12 @@ def test_a_new_table_of_rates_is_read_by_the_same_plan() -> None:
 
 
 def test_one_op_without_a_fused_version_makes_the_step_eager_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    give_versions(monkeypatch, {"hits": None})
+    give_versions(monkeypatch, {"correct": None})
     step = Step(network(), Adam(), SoftmaxCrossEntropy())
     for _ in range(3):
         step([batch(np.arange(40))])
     (plan,) = step.plans.values()
-    assert plan.reasons == [Obstacle(op="hits")]
+    assert plan.reasons == [Obstacle(op="correct")]
 
 
 def test_arithmetic_between_ops_is_refused_in_a_recorded_step() -> None:

@@ -10,9 +10,9 @@ import numpy as np
 
 from bnengine import ops
 from bnengine.ops.batch_norm import BatchNormalized, NormalizeGradients
+from bnengine.ops.check_step import StepCheck
 from bnengine.ops.dense import AffineGradients
 from bnengine.ops.gather import Gathered
-from bnengine.ops.judge import Verdict
 from bnengine.ops.loss import Loss
 from bnengine.ops.statistics import Moments
 from bnengine.ops.update import RULES, Advanced
@@ -21,7 +21,7 @@ from tests.support import give_versions
 
 FUSED = (
     "affine", "affine_backward", "moments", "normalize", "batch_norm", "normalize_backward", "softmax_cross_entropy",
-    "hits", "judge", "adam", "commit", "tally", "advance", "gather",
+    "correct", "check_step", "adam", "commit", "add_epoch_sums", "count_step", "gather",
 )  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def affine_backward(to, dy, x, W, y, *, activation="identity", slope=0.01, input
 # -- batch normalisation
 
 
-def _moments(x, batch, proposal, d, adds):
+def _moments(x, batch, pending, d, adds):
     np.copyto(d, x)
     np.add.reduce(d, axis=0, out=batch[1])
     np.divide(batch[1], len(x), out=batch[1])
@@ -109,20 +109,20 @@ def _moments(x, batch, proposal, d, adds):
     np.add.reduce(d, axis=0, out=batch[2])
     np.divide(batch[2], len(x), out=batch[2])
     np.copyto(batch[0], len(x))
-    _store(proposal, ops.merge.reference(proposal, batch) if adds else batch, False)
+    _store(pending, ops.merge.reference(pending, batch) if adds else batch, False)
 
 
 def moments(to, x):
-    batch, proposal = _statistics(to, x)
-    scratch, scalars = ((x.shape, np.float64),), (to.adds("proposal"),)
-    to.launch(_moments, reads=(x,), writes=(batch, proposal), scratch=scratch, scalars=scalars, split=COLUMNS)
-    return Moments(batch, proposal)
+    batch, pending = _statistics(to, x)
+    scratch, scalars = ((x.shape, np.float64),), (to.adds("pending"),)
+    to.launch(_moments, reads=(x,), writes=(batch, pending), scratch=scratch, scalars=scalars, split=COLUMNS)
+    return Moments(batch, pending)
 
 
 def _statistics(to, x):
     batch = to.array("batch", (3, x.shape[1]), np.float64, x)
-    proposal = to.array("proposal", batch.shape, np.float64, x) if to.given("proposal") else batch
-    return batch, proposal
+    pending = to.array("pending", batch.shape, np.float64, x) if to.given("pending") else batch
+    return batch, pending
 
 
 def _normalize(x, statistics, gamma, beta, y, t, eps, activation):
@@ -143,19 +143,19 @@ def normalize(to, x, statistics, gamma, beta, add=None, *, eps=1e-5, activation=
     return y
 
 
-def _batch_norm(x, gamma, beta, batch, proposal, y, d, t, eps, activation, adds):
-    _moments(x, batch, proposal, d, adds)
+def _batch_norm(x, gamma, beta, batch, pending, y, d, t, eps, activation, adds):
+    _moments(x, batch, pending, d, adds)
     _normalize(x, batch, gamma, beta, y, t, eps, activation)
 
 
 def batch_norm(to, x, gamma, beta, add=None, *, eps=1e-5, activation="identity", slope=0.01):
     assert add is None
     y = to.array("y", x.shape, x.dtype, x)
-    batch, proposal = _statistics(to, x)
-    scratch, scalars = ((x.shape, np.float64), (x.shape[1:], np.float64)), (eps, activation, to.adds("proposal"))
-    arrays = {"reads": (x, gamma, beta), "writes": (batch, proposal, y), "scratch": scratch}
+    batch, pending = _statistics(to, x)
+    scratch, scalars = ((x.shape, np.float64), (x.shape[1:], np.float64)), (eps, activation, to.adds("pending"))
+    arrays = {"reads": (x, gamma, beta), "writes": (batch, pending, y), "scratch": scratch}
     to.launch(_batch_norm, **arrays, scalars=scalars, split=COLUMNS)
-    return BatchNormalized(y, batch, proposal)
+    return BatchNormalized(y, batch, pending)
 
 
 def _normalize_backward(
@@ -203,29 +203,27 @@ def normalize_backward(
 # -- loss
 
 
-def _softmax(logits, target, normaliser, value, d, adds):
-    result = ops.softmax_cross_entropy.reference(logits, target, normaliser=normaliser)
+def _softmax(logits, target, divisor, value, d, adds):
+    result = ops.softmax_cross_entropy.reference(logits, target, divisor=divisor)
     _store(value, result.value, adds)
     np.copyto(d, result.dlogits)
 
 
-def softmax_cross_entropy(
-    to, logits, target, class_weights=None, sample_weights=None, *, normaliser, label_smoothing=0.0
-):
+def softmax_cross_entropy(to, logits, target, class_weights=None, sample_weights=None, *, divisor, label_smoothing=0.0):
     assert class_weights is None
     assert sample_weights is None
     assert label_smoothing == 0
     value = to.array("value", (1,), logits.dtype, logits)
     d = to.array("dlogits", logits.shape, logits.dtype, logits)
-    to.launch(_softmax, whole=(logits, target, normaliser), writes=(value, d), scalars=(to.adds("value"),))
+    to.launch(_softmax, whole=(logits, target, divisor), writes=(value, d), scalars=(to.adds("value"),))
     return Loss(value, d)
 
 
 def _hits(output, target, out, adds):
-    _store(out, ops.hits.reference(output, target), adds)
+    _store(out, ops.correct.reference(output, target), adds)
 
 
-def hits(to, output, target):
+def correct(to, output, target):
     out = to.array("out", (1,), np.float64, output)
     to.launch(_hits, whole=(output, target), writes=(out,), scalars=(to.adds("out"),))
     return out
@@ -234,19 +232,19 @@ def hits(to, output, target):
 # -- the end of a step
 
 
-def _judge(loss, gradients, proposals, ok, norm, factor, clip):
+def _judge(loss, gradients, pending, ok, norm, factor, clip):
     for out, value in zip(
-        (ok, norm, factor), ops.judge.reference(loss, gradients, proposals, clip=clip)[:3], strict=True
+        (ok, norm, factor), ops.check_step.reference(loss, gradients, pending, clip=clip)[:3], strict=True
     ):
         np.copyto(out, value)
 
 
-def judge(to, loss, gradients, proposals, scaling=None, *, clip=None, **options):
-    assert scaling is None, "the toy's judge has no loss scale"
+def check_step(to, loss, gradients, pending, scaling=None, *, clip=None, **options):
+    assert scaling is None, "the toy's check_step has no loss scale"
     kinds = (("ok", np.bool_), ("norm", np.float64), ("factor", gradients.dtype))
     out = [to.array(name, (1,), dtype, gradients) for name, dtype in kinds]
-    to.launch(_judge, whole=(loss, gradients, proposals), writes=out, scalars=(clip,))
-    return Verdict(*out)
+    to.launch(_judge, whole=(loss, gradients, pending), writes=out, scalars=(clip,))
+    return StepCheck(*out)
 
 
 def _adam(table, counters, ok, factor, p, g, m, v, new_p, new_m, new_v, options):
@@ -264,34 +262,34 @@ def adam(to, parameters, gradients, m, v, largest, table, counters, ok, factor, 
     return RULES["adam"].state(*out, None)
 
 
-def _commit(ok, running, proposal, decay, unbiased, out):
-    np.copyto(out, ops.commit.reference(running, proposal, ok, decay, unbiased))
+def _commit(ok, running, pending, decay, unbiased, out):
+    np.copyto(out, ops.commit.reference(running, pending, ok, decay, unbiased))
 
 
-def commit(to, running, proposal, ok, decay, unbiased):
+def commit(to, running, pending, ok, decay, unbiased):
     out = to.array("out", running.shape, np.float64, running)
-    to.launch(_commit, whole=(ok,), reads=(running, proposal, decay, unbiased), writes=(out,), split=COLUMNS)
+    to.launch(_commit, whole=(ok,), reads=(running, pending, decay, unbiased), writes=(out,), split=COLUMNS)
     return out
 
 
-def _tally(sums, value, normaliser, hits, ok, out, rows):
-    np.copyto(out, ops.tally.reference(sums, value, normaliser, hits, ok, rows=rows))
+def _tally(sums, value, divisor, correct, ok, out, rows):
+    np.copyto(out, ops.add_epoch_sums.reference(sums, value, divisor, correct, ok, rows=rows))
 
 
-def tally(to, sums, value, normaliser, hits, ok, *, rows):
+def add_epoch_sums(to, sums, value, divisor, correct, ok, *, rows):
     out = to.array("out", sums.shape, np.float64, sums)
-    to.launch(_tally, whole=(sums, value, normaliser, hits, ok), writes=(out,), scalars=(rows,))
+    to.launch(_tally, whole=(sums, value, divisor, correct, ok), writes=(out,), scalars=(rows,))
     return out
 
 
 def _advance(counters, ok, cursor, out, new_cursor, rows):
-    counted, moved = ops.advance.reference(counters, ok, cursor, rows=rows)
+    counted, moved = ops.count_step.reference(counters, ok, cursor, rows=rows)
     np.copyto(out, counted)
     if cursor is not None:
         np.copyto(new_cursor, moved)
 
 
-def advance(to, counters, ok, cursor=None, *, rows=0):
+def count_step(to, counters, ok, cursor=None, *, rows=0):
     out = to.array("counters", counters.shape, np.int64, counters)
     moved = None if cursor is None else to.array("cursor", cursor.shape, np.int64, cursor)
     to.launch(_advance, whole=(counters, ok, cursor), writes=(out, moved), scalars=(rows,))
@@ -301,22 +299,22 @@ def advance(to, counters, ok, cursor=None, *, rows=0):
 # -- data
 
 
-def _gather(x, target, weights, samples, normalisers, order, cursor, places, *outs):
-    *outs, normaliser, offset = outs
+def _gather(x, target, weights, samples, divisors, order, cursor, places, *outs):
+    *outs, divisor, offset = outs
     rows = places.shape[0]
     start = int(cursor[0]) + offset
     np.copyto(places, order[start : start + rows])
     for a, out in zip((x, target, weights, samples), outs, strict=True):
         if a is not None:
             np.take(a, places, axis=0, out=out, mode="clip")
-    np.copyto(normaliser, normalisers[cursor[1] : cursor[1] + 1])
+    np.copyto(divisor, divisors[cursor[1] : cursor[1] + 1])
 
 
-def gather(to, x, target, weights, samples, normalisers, order, cursor, *, rows, offset=0):
+def gather(to, x, target, weights, samples, divisors, order, cursor, *, rows, offset=0):
     given = {"x": x, "target": target, "weights": weights, "samples": samples}
     outs = [None if a is None else to.array(f, (rows, *a.shape[1:]), a.dtype, a) for f, a in given.items()]
-    outs.append(to.array("normaliser", (1,), normalisers.dtype, x))
+    outs.append(to.array("divisor", (1,), divisors.dtype, x))
     places = to.array("places", (rows,), np.int64, x)
-    whole = (*given.values(), normalisers, order, cursor)
+    whole = (*given.values(), divisors, order, cursor)
     to.launch(_gather, whole=whole, writes=(places, *outs), scalars=(offset,))
     return Gathered(*outs)

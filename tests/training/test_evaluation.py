@@ -6,7 +6,7 @@ import pytest
 import bnengine as bn
 from bnengine.data import Batch
 from bnengine.errors import InputError
-from bnengine.fused import offered
+from bnengine.fused import backend_feature
 from bnengine.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
 from bnengine.training.evaluation import batches_of, default_metrics, evaluate
 from tests.training.support import Rows, blobs, net, network_bits, outcome, trainer
@@ -152,7 +152,7 @@ def test_replayed_evaluations_have_the_bits_of_those_op_by_op(loss, weighted):
     for _ in range(3):
         assert evaluate(network, loss, Rows(x, y, weights), batch_size=8) == alone
         network.predict(x)
-    if offered("numpy", "replayer") is not None:
+    if backend_feature("numpy", "replayer") is not None:
         assert len(passes.plans) == 3  # eight rows, the last two, and a prediction
 
 

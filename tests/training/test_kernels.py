@@ -55,7 +55,7 @@ def fused() -> bool:
 
 
 def test_fused_makes_a_fallback_an_error(monkeypatch):
-    for name in ("affine", "judge"):
+    for name in ("affine", "check_step"):
         with monkeypatch.context() as patched:
             give_versions(patched, {name: None})
             with pytest.raises(InputError, match=r"kernels are to be 'fused', but .* Take 'auto' to allow"):

@@ -27,7 +27,7 @@ def made(**options: Any) -> Step:
 def held(step: Step) -> dict[str, bytes]:
     """Every bit that a skipped step must leave: all but counters and scaling."""
     state = {k: a.tobytes() for k, a in step.state_dict().items() if k not in ("counters", "norm", "scaling")}
-    return state | network_bits(step.network) | {"shadow": step.network.shadow.array.tobytes()}
+    return state | network_bits(step.network) | {"copy16": step.network.copy16.array.tobytes()}
 
 
 def test_a_step_whose_gradients_overflow_changes_nothing_but_the_scale():
@@ -97,15 +97,15 @@ def scaling(*values: float) -> np.ndarray:
         ((2, 3, 2, 5), "overflow", (1, 0, 2, 5)),
         ((1, 3, 5, 5), "overflow", (0.5, 0, 6, 6)),
         ((8, 3, 2, 5), "loss", (8, 3, 3, 5)),
-        ((8, 3, 7, 7), "proposals", (8, 3, 8, 8)),
+        ((8, 3, 7, 7), "pending", (8, 3, 8, 8)),
         ((2.0**64, 4, 0, 0), "good", (2.0**64, 0, 0, 0)),
         ((2.0**-24, 0, 0, 0), "overflow", (2.0**-24, 0, 1, 1)),
     ],
 )
 def test_each_case_by_hand(before, kind, after):
-    loss, gradients, proposals = np.ones(1, np.float32), np.ones(3, np.float32), np.zeros((1, 3, 2))
-    {"loss": loss, "overflow": gradients, "proposals": proposals[0, 0]}.get(kind, np.zeros(1))[0] = np.inf
-    verdict = ops.judge(loss, gradients, proposals, scaling(*before), every=5)
+    loss, gradients, pending = np.ones(1, np.float32), np.ones(3, np.float32), np.zeros((1, 3, 2))
+    {"loss": loss, "overflow": gradients, "pending": pending[0, 0]}.get(kind, np.zeros(1))[0] = np.inf
+    verdict = ops.check_step(loss, gradients, pending, scaling(*before), every=5)
     assert verdict.scaling.tolist() == list(after)
     assert verdict.ok.tolist() == [kind == "good"]
 
@@ -113,7 +113,7 @@ def test_each_case_by_hand(before, kind, after):
 def test_norm_and_factor_are_those_of_the_gradients_without_the_scale():
     given = np.ones(1, np.float32), np.asarray([3.0, 4.0], np.float32) * 512, np.zeros((1, 3, 0))
     for clip, factor in ((None, 1.0), (10.0, 1.0), (2.5, 0.5)):
-        verdict = ops.judge(*given, scaling(512, 0, 0, 0), clip=clip)
+        verdict = ops.check_step(*given, scaling(512, 0, 0, 0), clip=clip)
         assert verdict.norm.tolist() == [5.0]
         assert verdict.factor.tolist() == [factor / 512]
 

@@ -8,7 +8,7 @@ import pytest
 import bnengine as bn
 from bnengine.data import ArraySource
 from bnengine.errors import InputError, TrainingFailed
-from bnengine.fused import offered
+from bnengine.fused import backend_feature
 from bnengine.training import Activations, Callback, Checkpointing, Trainer
 from bnengine.training.resident import Resident
 from tests.training.support import Notes, blobs, net
@@ -17,7 +17,7 @@ from tests.training.support import Notes, blobs, net
 @pytest.fixture
 def calls(monkeypatch):
     """How many steps each native call of many did."""
-    if offered("numpy", "replayer") is None:
+    if backend_feature("numpy", "replayer") is None:
         pytest.skip("steps are no native calls here")
     from bnengine.fused.cpu.native import NativePlan
 

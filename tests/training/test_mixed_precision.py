@@ -1,4 +1,4 @@
-"""Trainings in 16 bits: as good as in float32, a shadow that never lags, and the same bits after a resumption."""
+"""Trainings in 16 bits: as good as in float32, a 16-bit copy that never lags, and the same bits after a resumption."""
 
 from typing import Any
 
@@ -51,8 +51,8 @@ def test_the_shadow_is_the_rounded_parameters_after_every_step_and_the_average_a
     seen = []
 
     def look(_: Any) -> None:
-        assert network.shadow.array.tobytes() == network.parameters.array.astype(network.shadow.array.dtype).tobytes()
-        seen.append(network.shadow.array.tobytes())
+        assert network.copy16.array.tobytes() == network.parameters.array.astype(network.copy16.array.dtype).tobytes()
+        seen.append(network.copy16.array.tobytes())
 
     t.callbacks = [After(n, look) for n in range(1, 7)]
     t.fit((x, y), epochs=2, batch_size=30, validation=(x, y))  # the validation has the averaged weights
@@ -102,7 +102,7 @@ def test_a_training_cut_in_the_middle_of_an_epoch_ends_in_the_same_bits(precisio
     assert network_bits(resumed.network) != network_bits(whole.network)
     resumed.fit((x, y), epochs=3, batch_size=8)
     assert outcome(resumed) == outcome(whole)
-    assert resumed.network.shadow.array.tobytes() == whole.network.shadow.array.tobytes()
+    assert resumed.network.copy16.array.tobytes() == whole.network.copy16.array.tobytes()
 
 
 def test_a_training_resumes_in_its_own_precision_and_any_network_loads_in_another(precision, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from bnengine import data
 from bnengine.data import ArraySource, IterableSource, Preprocessing
 from bnengine.errors import DataError, InputError
-from bnengine.fused import offered
+from bnengine.fused import backend_feature
 from bnengine.layers import Activation, BatchNorm, Dense
 from bnengine.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
 from bnengine.network.sequential import Sequential
@@ -132,10 +132,10 @@ def test_on_a_cpu_data_are_held_where_they_lie_or_not_at_all_unless_asked_for(mo
     x, y = given("classes", False)
     made = trainer("numpy")
     made.fit((x, y), epochs=1, batch_size=16)
-    native = offered("numpy", "replayer") is not None
+    native = backend_feature("numpy", "replayer") is not None
     assert (made.resident is not None) == native
     assert not native or np.shares_memory(made.resident.data["x"], x)
-    monkeypatch.setattr("bnengine.training.resident.offered", lambda *_: None)
+    monkeypatch.setattr("bnengine.training.resident.backend_feature", lambda *_: None)
     made = trainer("numpy")
     made.fit((x, y), epochs=1, batch_size=16)
     assert made.resident is None
@@ -182,7 +182,7 @@ def test_raw_data_are_gathered_where_they_lie_with_the_bits_of_batches_that_were
         source = raw_source(kind, scaling, dtype)
         one.fit(source, epochs=2, batch_size=16)
     assert bits(made[0]) == bits(made[1])
-    if offered("numpy", "replayer") is not None:
+    if backend_feature("numpy", "replayer") is not None:
         resident = made[1].resident
         assert np.shares_memory(resident.data["x"], source.raw().x)
         assert {mode.how for mode in made[1].step.modes()} == {"one call"}
@@ -248,7 +248,7 @@ print(peak[0] - before, trainer.history[0]["train_accuracy"])
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_training_on_200_megabytes_of_bytes_in_a_file_takes_a_fraction_of_that_memory(tmp_path):
-    if offered("numpy", "replayer") is None:
+    if backend_feature("numpy", "replayer") is None:
         pytest.skip("without native kernels batches are prepared one by one")
     rows = 200_000
     y = np.arange(rows) % 2

@@ -55,7 +55,7 @@ def test_merged_statistics_are_those_of_all_rows_of_the_step(rng, ends, decay):
     for network, micros in zip(networks, ([whole], cut(whole, *ends)), strict=True):
         step = step_of(network, rate=0.0)
         step(micros)
-        np.testing.assert_allclose(step.state.proposals[0].array[:, :3], statistics_of(whole.x), rtol=1e-13)
+        np.testing.assert_allclose(step.state.pending[0].array[:, :3], statistics_of(whole.x), rtol=1e-13)
     np.testing.assert_allclose(running(networks[1]), running(networks[0]), rtol=1e-13)
 
 
@@ -110,7 +110,7 @@ def test_per_micro_batch_a_shorter_group_after_a_longer_one_commits_only_its_own
         count, mean, var = statistics_of(micro.x)
         expected = np.stack([expected[0] + count, 0.5 * expected[1] + 0.5 * mean, 0.5 * expected[2] + 0.5 * var * 2])
     np.testing.assert_allclose(running(network), expected, rtol=1e-13)
-    assert len(step.state.proposals) == 3  # the same buffers again
+    assert len(step.state.pending) == 3  # the same buffers again
     step([long])
     count, mean, var = statistics_of(long.x)
     expected = np.stack([expected[0] + 9, 0.5 * expected[1] + 0.5 * mean, 0.5 * expected[2] + 0.5 * var * 9 / 8])

@@ -1,4 +1,4 @@
-"""What a step keeps: buffers of the right dtype on every library, and all proposals of a step under judgement."""
+"""What a step keeps: buffers of the right dtype on every library, and all pending of a step under judgement."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def test_sums_over_an_epoch_are_float64_and_counters_int64_whatever_the_networks
     step = step_of(network, Adam())
     step([batch(np.asarray([[1.0, 2.0], [3.0, 5.0]]), np.asarray([[1.0], [2.0]]))])
     read = backend.to_numpy
-    wide = (step.state.sums, step.state.hits, step.state.verdict.norm, network.statistics.array)
+    wide = (step.state.sums, step.state.correct, step.state.verdict.norm, network.statistics.array)
     assert {read(a).dtype for a in wide} == {np.dtype("float64")}
     assert read(step.state.counters).dtype == np.int64
     own = [
@@ -34,7 +34,7 @@ def test_merged_statistics_need_one_buffer_for_any_number_of_micro_batches(stati
     step = step_of(Sequential(BatchNorm(1), backend="numpy"), statistics=statistics)
     for _ in range(2):
         step([batch(np.asarray([[1.0], [2.0]]), np.zeros((2, 1))) for _ in range(3)])
-    assert len(step.state.proposals) == buffers
+    assert len(step.state.pending) == buffers
 
 
 @pytest.mark.parametrize("statistics", ["merged", "per_micro_batch"])

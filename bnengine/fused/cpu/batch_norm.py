@@ -28,7 +28,7 @@ LEAST_LINES = 4  # of the cache, of each row of a block: nothing is fetched ahea
 LEAST_ROWS = 64  # of a block of rows: each begins with a root and a division for every channel
 TILE = 128  # columns, at most, of a block's tile
 
-_STATISTICS = "batch:double proposal:double"
+_STATISTICS = "batch:double pending:double"
 _OF_CHANNELS, _OF_ROWS = "statistics:double gamma beta", "dy x y add"
 _PROBLEM = {"integers": "rows channels stride", "reals": "eps slope"}
 
@@ -60,7 +60,7 @@ INPUT_OF_ROWS = Kernel(
     flags="adds_dx past", **_PROBLEM,
 )  # fmt: skip
 COMMIT = Kernel(
-    "commit", whole="ok:bool", reads="running:double proposal:double decay:double unbiased:bool", writes="out:double",
+    "commit", whole="ok:bool", reads="running:double pending:double decay:double unbiased:bool", writes="out:double",
     integers="channels",
 )  # fmt: skip
 MERGE = Kernel("merge_statistics", reads="a:double b:double", writes="out:double", integers="channels")
@@ -101,28 +101,28 @@ def _blocks(x: Array) -> Blocks:
 
 @version(ops.moments)
 def moments(to: Outputs, x: Array) -> Moments:
-    """(count, mean, var) of the batch; the proposal is the same array unless it has a destination."""
+    """(count, mean, var) of the batch; the pending statistics is the same array unless it has a destination."""
     x = flat(ready(to, x))
-    batch, proposal, stride = _statistics(to, x)
-    _moments(to, x, batch, proposal, stride)
-    return Moments(batch, batch if proposal is None else proposal)
+    batch, pending, stride = _statistics(to, x)
+    _moments(to, x, batch, pending, stride)
+    return Moments(batch, batch if pending is None else pending)
 
 
 def _statistics(to: Outputs, x: Array) -> tuple[Array, Array | None, int]:
-    """The batch's own, the proposal if it has a destination, and the elements from row to row there."""
+    """The batch's own, the pending statistics if it has a destination, and the elements from row to row there."""
     channels = int(x.shape[-1])
     batch = output(to, "batch", (3, channels), np.float64, x)
-    if not to.given("proposal"):
+    if not to.given("pending"):
         return batch, None, channels
-    proposal = output(to, "proposal", (3, channels), np.float64, x, rows_apart=True)
-    return batch, proposal, int(proposal.strides[0]) // 8
+    pending = output(to, "pending", (3, channels), np.float64, x, rows_apart=True)
+    return batch, pending, int(pending.strides[0]) // 8
 
 
-def _moments(to: Outputs, x: Array, batch: Array, proposal: Array | None, stride: int) -> None:
+def _moments(to: Outputs, x: Array, batch: Array, pending: Array | None, stride: int) -> None:
     rows, channels = x.shape
     along = _along(rows, channels, x.itemsize)
     scratch = _scratch(channels, along)
-    merged = {"batch": batch, "proposal": proposal, "stride": stride, "adds": to.adds("proposal")}
+    merged = {"batch": batch, "pending": pending, "stride": stride, "adds": to.adds("pending")}
     if along.by_columns:
         MOMENTS(to, x, along=along, scratch=scratch, x=x, rows=rows, channels=channels, **merged)
         return
@@ -173,18 +173,18 @@ def batch_norm(
     y = output(to, "y", x.shape, x.dtype, x)
     rows_x, rows_y, rows_add = flat(x), flat(y), flat(add)
     rows, channels = extent(x)
-    batch, proposal, stride = _statistics(to, x)
+    batch, pending, stride = _statistics(to, x)
     along = _along(rows, channels, x.itemsize)
     if along.by_columns:
         BATCH_NORM(
             to, x, activation, along=along, scratch=_scratch(channels, along), gamma=gamma, beta=beta, x=rows_x,
-            add=rows_add, y=rows_y, batch=batch, proposal=proposal, rows=rows, channels=channels, stride=stride,
-            adds=to.adds("proposal"), eps=eps, slope=slope_of(activation, slope),
+            add=rows_add, y=rows_y, batch=batch, pending=pending, rows=rows, channels=channels, stride=stride,
+            adds=to.adds("pending"), eps=eps, slope=slope_of(activation, slope),
         )  # fmt: skip
     else:
-        _moments(to, rows_x, batch, proposal, stride)
+        _moments(to, rows_x, batch, pending, stride)
         _normalize(to, rows_y, rows_x, (batch, channels), gamma, beta, rows_add, eps, activation, slope)
-    return BatchNormalized(y, batch, batch if proposal is None else proposal)
+    return BatchNormalized(y, batch, batch if pending is None else pending)
 
 
 @version(ops.normalize_backward)
@@ -243,13 +243,13 @@ def _sums(to: Outputs, activation: str, given: dict[str, Any], to_channels: dict
 
 
 @version(ops.commit)
-def commit(to: Outputs, running: Array, proposal: Array, ok: Array, decay: Array, unbiased: Array) -> Array:
+def commit(to: Outputs, running: Array, pending: Array, ok: Array, decay: Array, unbiased: Array) -> Array:
     """Running statistics after a step; where ok is false the old ones, bit for bit."""
     ok, unbiased = ready(to, ok, np.bool_), ready(to, unbiased, np.bool_)
-    running, proposal, decay = (ready(to, a, np.float64) for a in (running, proposal, decay))
+    running, pending, decay = (ready(to, a, np.float64) for a in (running, pending, decay))
     out = output(to, "out", running.shape, np.float64, running)
     channels = int(running.shape[1])
-    arrays = {"running": running, "proposal": proposal, "decay": decay, "unbiased": unbiased, "out": out}
+    arrays = {"running": running, "pending": pending, "decay": decay, "unbiased": unbiased, "out": out}
     COMMIT(to, along=cut_columns(3, channels, 8), ok=ok, **arrays, channels=channels)
     return out
 

@@ -12,12 +12,12 @@ from ...runtime.memory import Outputs
 from .._launch import gathered
 from ._launch import APART, Kernel, cut_rows, output, ready, version
 
-BYTES = ("bytes_x", "bytes_target", "bytes_weights", "bytes_normaliser", "bytes_between")
+BYTES = ("bytes_x", "bytes_target", "bytes_weights", "bytes_divisor", "bytes_between")
 GATHERED: dict[str, str] = {
-    "writes": "to_x:char to_target:char to_weights:char to_samples:index to_normaliser:char",
+    "writes": "to_x:char to_target:char to_weights:char to_samples:index to_divisor:char",
     "integers": f"{' '.join(BYTES)} offset",
 }
-DATA = "x:char target:char weights:char samples:index normalisers:char order:index cursor:index"
+DATA = "x:char target:char weights:char samples:index divisors:char order:index cursor:index"
 GATHER = Kernel("gather", whole=DATA, **GATHERED)
 
 
@@ -28,7 +28,7 @@ def into(out: Gathered) -> dict[str, Any]:
 
 @version(ops.gather)
 def gather(
-    to: Outputs, x: Array, target: Array, weights: Array | None, samples: Array, normalisers: Array, order: Array,
+    to: Outputs, x: Array, target: Array, weights: Array | None, samples: Array, divisors: Array, order: Array,
     cursor: Array, rows: int, offset: int
 ) -> Gathered:  # fmt: skip
     """Rows of bytes. Those of x may lie apart, as rows of a larger array do: a data set is not copied for that."""
@@ -36,13 +36,13 @@ def gather(
     x = x if _in_rows(x) else ready(to, x)
     samples, order, cursor = (ready(to, a, np.int64) for a in (samples, order, cursor))
     target = ready(to, target, np.int64 if classes else x.dtype)
-    weights, normalisers = ready(to, weights, x.dtype), ready(to, normalisers, x.dtype)
+    weights, divisors = ready(to, weights, x.dtype), ready(to, divisors, x.dtype)
     given = {"x": x, "target": target, "weights": weights, "samples": samples}
-    out = gathered(to, output, given, normalisers, rows, x, x.dtype)
+    out = gathered(to, output, given, divisors, rows, x, x.dtype)
     rows_of = [0 if a is None else prod(a.shape[1:]) * a.itemsize for a in (x, target, weights)]
     along = cut_rows(rows, max(1, sum(rows_of)), APART)
-    of_data = {"normalisers": normalisers, "order": order, "cursor": cursor}
-    sizes = dict(zip(BYTES, (*rows_of, normalisers.itemsize, x.strides[0]), strict=True))
+    of_data = {"divisors": divisors, "order": order, "cursor": cursor}
+    sizes = dict(zip(BYTES, (*rows_of, divisors.itemsize, x.strides[0]), strict=True))
     GATHER(to, along=along, **given, **of_data, **into(out), **sizes, offset=offset)
     return out
 

@@ -1,4 +1,4 @@
-"""What ends an optimizer step: judge, the optimizers' rules, averages and counts. Flat arrays are cut anywhere."""
+"""What ends an optimizer step: check_step, the optimizers' rules, averages and counts. Flat arrays are cut anywhere."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from ... import ops
 from ..._typing import Array
-from ...ops.judge import Verdict
+from ...ops.check_step import StepCheck
 from ...ops.update import Advanced, Ranges, Rule
 from ...runtime.memory import Outputs
 from ...runtime.op import Launcher, Op
@@ -18,20 +18,20 @@ from ._launch import Cut, Kernel, cut_flat, kernel, output, ready, version
 
 CHUNK = 4096  # gradients that have one sum of squares
 
-JUDGE_CHUNKS = Kernel(
-    "judge_chunks", whole="gradients proposals:double", writes="partial:double", integers="size chunk proposed some"
+CHECK_CHUNKS = Kernel(
+    "check_chunks", whole="gradients pending:double", writes="partial:double", integers="size chunk proposed some"
 )  # fmt: skip
-JUDGE = Kernel(
-    "judge", reads="loss partial:double scaling", writes="ok:bool norm:double factor new_scaling",
+CHECK_STEP = Kernel(
+    "check_step", reads="loss partial:double scaling", writes="ok:bool norm:double factor new_scaling",
     integers="chunks every", reals="clip growth backoff",
 )  # fmt: skip
 AVERAGE = Kernel("average", whole="ok:bool", reads="averaged values", writes="out", reals="decay")
-ADVANCE = Kernel(
-    "advance", reads="ok:bool counters:index cursor:index", writes="new_counters:index new_cursor:index",
+COUNT_STEP = Kernel(
+    "count_step", reads="ok:bool counters:index cursor:index", writes="new_counters:index new_cursor:index",
     integers="rows",
 )  # fmt: skip
-TALLY = Kernel(
-    "tally", reads="value normaliser hits:double ok:bool sums:double", writes="out:double", integers="rows"
+ADD_EPOCH_SUMS = Kernel(
+    "add_epoch_sums", reads="value divisor correct:double ok:bool sums:double", writes="out:double", integers="rows"
 )  # fmt: skip
 
 
@@ -39,27 +39,27 @@ def _version(op: Op[Any]) -> Callable[[Launcher], Launcher]:
     return version(op, "int64")  # counters are whole numbers
 
 
-@_version(ops.judge)
-def judge(
-    to: Outputs, loss: Array, gradients: Array, proposals: Array, scaling: Array | None,
+@_version(ops.check_step)
+def check_step(
+    to: Outputs, loss: Array, gradients: Array, pending: Array, scaling: Array | None,
     clip: float | None, growth: float, backoff: float, every: int,
-) -> Verdict:  # fmt: skip
-    """Sums over chunks of gradients and proposals; ok, norm, factor and the next loss scale from them."""
-    gradients, proposals = ready(to, gradients), ready(to, proposals, np.float64)
+) -> StepCheck:  # fmt: skip
+    """Sums over chunks of gradients and pending statistics; ok, norm, factor and the next loss scale from them."""
+    gradients, pending = ready(to, gradients), ready(to, pending, np.float64)
     dtype = gradients.dtype
     loss, scaling = ready(to, loss, dtype), ready(to, scaling, dtype)
     out = [output(to, n, (1,), d, gradients) for n, d in (("ok", np.bool_), ("norm", np.float64), ("factor", dtype))]
     new = output(to, "scaling", (4,), dtype, gradients, there=scaling is not None)
     chunks = max(1, -(-gradients.size // CHUNK))
-    of_proposals = -(-proposals.size // chunks)
+    of_proposals = -(-pending.size // chunks)
     blocks = min(chunks, cut_flat(gradients.size, gradients.itemsize).blocks)
     partial = to.array("sums of chunks", (chunks, 2), np.float64, gradients)
-    JUDGE_CHUNKS(
-        to, gradients, along=Cut(ROWS, chunks, 1, blocks), gradients=gradients, proposals=proposals, partial=partial,
-        size=gradients.size, chunk=CHUNK, proposed=proposals.size, some=of_proposals,
+    CHECK_CHUNKS(
+        to, gradients, along=Cut(ROWS, chunks, 1, blocks), gradients=gradients, pending=pending, partial=partial,
+        size=gradients.size, chunk=CHUNK, proposed=pending.size, some=of_proposals,
     )  # fmt: skip
-    verdict = Verdict(*out)._replace(scaling=new)
-    JUDGE(
+    verdict = StepCheck(*out)._replace(scaling=new)
+    CHECK_STEP(
         to, gradients, loss=loss, partial=partial, scaling=scaling, ok=verdict.ok, norm=verdict.norm,
         factor=verdict.factor, new_scaling=new, chunks=chunks, every=every,
         clip=float("inf") if clip is None else clip, growth=growth, backoff=backoff,
@@ -68,10 +68,10 @@ def judge(
 
 
 def _update(
-    to: Outputs, rule: Rule, *args: Any, border: int, weight_decay: float = 0.0, decoupled: bool = False,
+    to: Outputs, rule: Rule, *args: Any, decay_end: int, weight_decay: float = 0.0, decoupled: bool = False,
     frozen: Ranges = (), **settings: Any,
 ) -> Any:  # fmt: skip
-    """One launch over the flat buffers: the new parameters, slots and shadow, None for one that is not there."""
+    """One launch over the flat buffers: the new parameters, slots and 16-bit copy, None for one that is not there."""
     call = rule.call(*args)
     rule.check(call, settings)
     dtype, table = call.parameters.dtype, call.table
@@ -85,31 +85,31 @@ def _update(
     absent(to, *(name for name, a in old.items() if a is None))
     along = cut_flat(call.parameters.size, call.parameters.itemsize)
     ranges = sorted((int(begin), int(end)) for begin, end in frozen)
-    numbers = (*table.shape, int(border), int(decoupled), *map(int, rule.flags(settings)))
+    numbers = (*table.shape, int(decay_end), int(decoupled), *map(int, rule.flags(settings)))
     pairs = (len(ranges), *(end for pair in ranges for end in pair))
     scalars = (*numbers, *pairs, float(weight_decay), *rule.numbers(settings))
     run = kernel(rule.name, call.parameters, cut=along)
     to.launch(run, whole=control, reads=reads, writes=writes, scalars=scalars, split=along.split)
-    return rule.state(*writes, _shadowed(to, call.shadow, call.ok, writes[0]))
+    return rule.state(*writes, _shadowed(to, call.copy16, call.ok, writes[0]))
 
 
 of_rules(_version, _update)
 
 
-def _shadowed(to: Outputs, shadow: Array | None, ok: Array, parameters: Array) -> Array | None:
-    """The shadow of the new parameters, by a launch of NumPy's own: in 16 bits no op runs on native kernels."""
-    if shadow is None:
-        absent(to, "shadow")
+def _shadowed(to: Outputs, copy16: Array | None, ok: Array, parameters: Array) -> Array | None:
+    """The copy16 of the new parameters, by a launch of NumPy's own: in 16 bits no op runs on native kernels."""
+    if copy16 is None:
+        absent(to, "copy16")
         return None
-    out = output(to, "shadow", shadow.shape, shadow.dtype, shadow)
-    to.launch(rounded, reads=(ok, parameters, shadow), writes=(out,))
+    out = output(to, "copy16", copy16.shape, copy16.dtype, copy16)
+    to.launch(rounded, reads=(ok, parameters, copy16), writes=(out,))
     return out
 
 
-def rounded(ok: Array, parameters: Array, shadow: Array, out: Array) -> None:
-    """A launch of NumPy's own: `parameters` in the dtype of `out` where ok, else the old shadow."""
+def rounded(ok: Array, parameters: Array, copy16: Array, out: Array) -> None:
+    """A launch of NumPy's own: `parameters` in the dtype of `out` where ok, else the old 16-bit copy."""
     with np.errstate(over="ignore"):
-        out[...] = parameters if ok[0] else shadow
+        out[...] = parameters if ok[0] else copy16
 
 
 @_version(ops.average)
@@ -124,8 +124,8 @@ def average(to: Outputs, averaged: Array, values: Array, ok: Array, decay: float
     return out
 
 
-@_version(ops.advance)
-def advance(to: Outputs, counters: Array, ok: Array, cursor: Array | None, rows: int) -> Advanced:
+@_version(ops.count_step)
+def count_step(to: Outputs, counters: Array, ok: Array, cursor: Array | None, rows: int) -> Advanced:
     """The counters and the cursor after one more step."""
     ok, counters, cursor = ready(to, ok, np.bool_), ready(to, counters, np.int64), ready(to, cursor, np.int64)
     if cursor is None:
@@ -133,16 +133,18 @@ def advance(to: Outputs, counters: Array, ok: Array, cursor: Array | None, rows:
     given = {"counters": counters, "cursor": cursor}
     out = Advanced(**{f: None if a is None else output(to, f, a.shape, np.int64, a) for f, a in given.items()})
     new = {"new_counters": out.counters, "new_cursor": out.cursor}
-    ADVANCE(to, ok=ok, counters=counters, cursor=cursor, **new, rows=rows)
+    COUNT_STEP(to, ok=ok, counters=counters, cursor=cursor, **new, rows=rows)
     return out
 
 
-@_version(ops.tally)
-def tally(to: Outputs, sums: Array, value: Array, normaliser: Array, hits: Array, ok: Array, rows: int) -> Array:
+@_version(ops.add_epoch_sums)
+def add_epoch_sums(
+    to: Outputs, sums: Array, value: Array, divisor: Array, correct: Array, ok: Array, rows: int
+) -> Array:
     """The sums of an epoch so far."""
     value, ok = ready(to, value), ready(to, ok, np.bool_)
-    normaliser = ready(to, normaliser, value.dtype)
-    hits, sums = ready(to, hits, np.float64), ready(to, sums, np.float64)
+    divisor = ready(to, divisor, value.dtype)
+    correct, sums = ready(to, correct, np.float64), ready(to, sums, np.float64)
     out = output(to, "out", sums.shape, np.float64, sums)
-    TALLY(to, value, value=value, normaliser=normaliser, hits=hits, ok=ok, sums=sums, out=out, rows=rows)
+    ADD_EPOCH_SUMS(to, value, value=value, divisor=divisor, correct=correct, ok=ok, sums=sums, out=out, rows=rows)
     return out

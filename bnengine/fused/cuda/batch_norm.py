@@ -36,12 +36,12 @@ _BACKWARD: dict[str, Any] = {"file": BACKWARD, "integers": "rows channels stride
 _OF_CHANNELS, _OF_ROWS = "statistics gamma beta", "dy x y add"
 
 MOMENTS = Kernel(
-    "moments", reads="x", writes="batch proposal", scratch="partial", counts=True, flags="adds",
+    "moments", reads="x", writes="batch pending", scratch="partial", counts=True, flags="adds",
     **_FORWARD,
 )  # fmt: skip
 NORMALIZE = Kernel("normalize", channels=_OF_CHANNELS, reads="x add", writes="y", reals="eps slope", **_FORWARD)
 BATCH_NORM = Kernel(
-    "batch_norm", channels="gamma beta", reads="x add", writes="batch proposal y", flags="adds", reals="eps slope",
+    "batch_norm", channels="gamma beta", reads="x add", writes="batch pending y", flags="adds", reals="eps slope",
     **_FORWARD,
 )  # fmt: skip
 SUMS = Kernel(
@@ -57,7 +57,7 @@ GRADIENTS = Kernel(
     flags="batch_statistics adds_dx adds_dgamma adds_dbeta", **_BACKWARD,
 )  # fmt: skip
 COMMIT = Kernel(
-    "commit", whole="ok", reads="running proposal decay unbiased", writes="out", integers="channels", file=FORWARD
+    "commit", whole="ok", reads="running pending decay unbiased", writes="out", integers="channels", file=FORWARD
 )
 MERGE = Kernel("merge_statistics", reads="a b", writes="out", integers="channels", file=FORWARD)
 
@@ -76,30 +76,30 @@ def on_chip(x: Array, vector: int, kept: int) -> bool:
 
 @version(ops.moments)
 def moments(to: Outputs, x: Array) -> Moments:
-    """(count, mean, var) of the batch; the proposal is the same array unless it has a destination."""
+    """(count, mean, var) of the batch; the pending statistics is the same array unless it has a destination."""
     x = ready(to, x)
-    batch, proposal, stride = _statistics(to, x)
-    _moments(to, x, batch, proposal, stride)
-    return Moments(batch, batch if proposal is None else proposal)
+    batch, pending, stride = _statistics(to, x)
+    _moments(to, x, batch, pending, stride)
+    return Moments(batch, batch if pending is None else pending)
 
 
 def _statistics(to: Outputs, x: Array) -> tuple[Array, Array | None, int]:
-    """The batch's own, the proposal if it has a destination, and the elements from row to row there."""
+    """The batch's own, the pending statistics if it has a destination, and the elements from row to row there."""
     channels = int(x.shape[-1])
     batch = output(to, "batch", (3, channels), np.float64, x)
-    if not to.given("proposal"):
+    if not to.given("pending"):
         return batch, None, channels
-    proposal = output(to, "proposal", (3, channels), np.float64, x, rows_apart=True)
-    return batch, proposal, int(proposal.strides[0]) // 8
+    pending = output(to, "pending", (3, channels), np.float64, x, rows_apart=True)
+    return batch, pending, int(pending.strides[0]) // 8
 
 
-def _moments(to: Outputs, x: Array, batch: Array, proposal: Array | None, stride: int) -> None:
+def _moments(to: Outputs, x: Array, batch: Array, pending: Array | None, stride: int) -> None:
     (rows, channels), vector = extent(x), vector_of(x, x.shape[-1], x)
     grid = sliced_grid(x, rows, channels, vector, sums=True)
     MOMENTS(
-        to, x, storage_of(x), vector, grid=grid, groups=grid[0], x=x, batch=batch, proposal=proposal,
+        to, x, storage_of(x), vector, grid=grid, groups=grid[0], x=x, batch=batch, pending=pending,
         partial=((grid[1], 3, channels), np.float64), rows=rows, channels=channels, stride=stride,
-        adds=to.adds("proposal"),
+        adds=to.adds("pending"),
     )  # fmt: skip
 
 
@@ -143,20 +143,20 @@ def batch_norm(
     x, gamma, beta, add = _given(to, x, gamma, beta, add)
     rows, channels = extent(x)
     y = output(to, "y", x.shape, x.dtype, x)
-    batch, proposal, stride = _statistics(to, x)
+    batch, pending, stride = _statistics(to, x)
     vector = vector_of(x, channels, x, add, y)
     kept = rows * slice_width(vector) * x.itemsize
     if on_chip(x, vector, kept):
         name, grid = (storage_of(x), vector, activation_name(activation)), (-(-channels // slice_width(vector)),)
         BATCH_NORM(
             to, x, *name, grid=grid, shared=kept, gamma=gamma, beta=beta, x=x, add=add, batch=batch,
-            proposal=proposal, y=y, rows=rows, channels=channels, stride=stride, eps=eps,
-            slope=slope_of(activation, slope), adds=to.adds("proposal"),
+            pending=pending, y=y, rows=rows, channels=channels, stride=stride, eps=eps,
+            slope=slope_of(activation, slope), adds=to.adds("pending"),
         )  # fmt: skip
     else:
-        _moments(to, x, batch, proposal, stride)
+        _moments(to, x, batch, pending, stride)
         _normalize(to, y, x, (batch, channels), gamma, beta, add, eps, activation, slope)
-    return BatchNormalized(y, batch, batch if proposal is None else proposal)
+    return BatchNormalized(y, batch, batch if pending is None else pending)
 
 
 @version(ops.normalize_backward)
@@ -213,13 +213,13 @@ def _sums_first(
 
 
 @version(ops.commit)
-def commit(to: Outputs, running: Array, proposal: Array, ok: Array, decay: Array, unbiased: Array) -> Array:
+def commit(to: Outputs, running: Array, pending: Array, ok: Array, decay: Array, unbiased: Array) -> Array:
     """Running statistics after a step; where ok is false the old ones, bit for bit."""
     ok, unbiased = ready(to, ok, np.bool_), ready(to, unbiased, np.bool_)
-    running, proposal, decay = (ready(to, a, np.float64) for a in (running, proposal, decay))
+    running, pending, decay = (ready(to, a, np.float64) for a in (running, pending, decay))
     out = output(to, "out", running.shape, np.float64, running)
     channels = int(running.shape[1])
-    arrays = {"running": running, "proposal": proposal, "decay": decay, "unbiased": unbiased, "out": out}
+    arrays = {"running": running, "pending": pending, "decay": decay, "unbiased": unbiased, "out": out}
     COMMIT(to, running, grid=flat_grid(running, channels), ok=ok, **arrays, channels=channels)
     return out
 

@@ -27,27 +27,27 @@ from ._launch import storage as storage_of
 FILE, HELD_PACKS = "loss.cu", 4
 _SUMMED: dict[str, Any] = {"file": FILE, "scratch": "partial", "counts": True, "flags": "adds"}
 SOFTMAX = Kernel(
-    "softmax_cross_entropy", whole="class_weights normaliser scale", reads="logits target sample_weights",
+    "softmax_cross_entropy", whole="class_weights divisor scale", reads="logits target sample_weights",
     writes="value dlogits", integers="rows classes", reals="label_smoothing", **_SUMMED,
 )  # fmt: skip
 ELEMENTWISE = Kernel(
-    "elementwise_loss", whole="normaliser scale", reads="prediction target sample_weights", writes="value gradient",
+    "elementwise_loss", whole="divisor scale", reads="prediction target sample_weights", writes="value gradient",
     integers="rows outputs", **_SUMMED,
 )  # fmt: skip
-HITS = Kernel("hits", reads="output target", writes="out", integers="rows classes", **_SUMMED)
+HITS = Kernel("correct", reads="output target", writes="out", integers="rows classes", **_SUMMED)
 
 
 @version(ops.softmax_cross_entropy)
 def softmax_cross_entropy(
     to: Outputs, logits: Array, target: Array, class_weights: Array | None, sample_weights: Array | None,
-    normaliser: Any, label_smoothing: float, scale: Array | None
+    divisor: Any, label_smoothing: float, scale: Array | None
 ) -> Loss:  # fmt: skip
     """A warp a row, or a block where a row has more classes than a warp keeps in registers."""
     logits = ready(to, logits)
     wide = arithmetic(logits)
     target, kind = _target(to, target, logits)
     class_weights, sample_weights = ready(to, class_weights, wide), ready(to, sample_weights, wide)
-    divisor, scale = scalar(to, normaliser, wide, logits), ready(to, scale, wide)
+    divisor, scale = scalar(to, divisor, wide, logits), ready(to, scale, wide)
     rows, classes = extent(logits)
     value, dlogits = _outputs(to, logits)
     vector = vector_of(logits, classes, logits, dlogits, None if kind == INDEX else target)
@@ -55,7 +55,7 @@ def softmax_cross_entropy(
     grid = flat_grid(logits, rows * group)
     SOFTMAX(
         to, logits, storage_of(logits), vector, group, kind, grid=grid, class_weights=class_weights,
-        normaliser=divisor, scale=scale, logits=logits, target=target, sample_weights=sample_weights, value=value,
+        divisor=divisor, scale=scale, logits=logits, target=target, sample_weights=sample_weights, value=value,
         dlogits=dlogits, partial=(grid, np.float64), rows=rows, classes=classes, label_smoothing=label_smoothing,
         adds=to.adds("value"),
     )  # fmt: skip
@@ -64,43 +64,43 @@ def softmax_cross_entropy(
 
 @version(ops.binary_cross_entropy)
 def binary_cross_entropy(
-    to: Outputs, logits: Array, target: Array, sample_weights: Array | None, normaliser: Any, scale: Array | None
+    to: Outputs, logits: Array, target: Array, sample_weights: Array | None, divisor: Any, scale: Array | None
 ) -> Loss:
     """A question an output."""
-    return _elementwise(to, "BinaryCrossEntropy", logits, target, sample_weights, normaliser, scale)
+    return _elementwise(to, "BinaryCrossEntropy", logits, target, sample_weights, divisor, scale)
 
 
 @version(ops.mean_squared_error)
 def mean_squared_error(
-    to: Outputs, prediction: Array, target: Array, sample_weights: Array | None, normaliser: Any,
+    to: Outputs, prediction: Array, target: Array, sample_weights: Array | None, divisor: Any,
     scale: Array | None
 ) -> Loss:  # fmt: skip
     """A difference an output."""
-    return _elementwise(to, "SquaredError", prediction, target, sample_weights, normaliser, scale)
+    return _elementwise(to, "SquaredError", prediction, target, sample_weights, divisor, scale)
 
 
 def _elementwise(
-    to: Outputs, rule: str, prediction: Array, target: Array, sample_weights: Array | None, normaliser: Any,
+    to: Outputs, rule: str, prediction: Array, target: Array, sample_weights: Array | None, divisor: Any,
     scale: Array | None,
 ) -> Loss:  # fmt: skip
     prediction = ready(to, prediction)
     wide = arithmetic(prediction)
     target, sample_weights = ready(to, target, wide), ready(to, sample_weights, wide)
-    divisor, scale = scalar(to, normaliser, wide, prediction), ready(to, scale, wide)
+    divisor, scale = scalar(to, divisor, wide, prediction), ready(to, scale, wide)
     rows, outputs = extent(prediction)
     value, gradient = _outputs(to, prediction)
     vector = vector_of(prediction, None, prediction, target, gradient)
     grid = flat_grid(prediction, prediction.size, vector)
     ELEMENTWISE(
-        to, prediction, storage_of(prediction), vector, f"bnengine::{rule}", grid=grid, normaliser=divisor,
+        to, prediction, storage_of(prediction), vector, f"bnengine::{rule}", grid=grid, divisor=divisor,
         scale=scale, prediction=prediction, target=target, sample_weights=sample_weights, value=value,
         gradient=gradient, partial=(grid, np.float64), rows=rows, outputs=outputs, adds=to.adds("value"),
     )  # fmt: skip
     return Loss(value, gradient)
 
 
-@version(ops.hits)
-def hits(to: Outputs, output: Array, target: Array) -> Array:
+@version(ops.correct)
+def correct(to: Outputs, output: Array, target: Array) -> Array:
     """A warp a row."""
     output = ready(to, output)
     target, kind = _target(to, target, output)
@@ -113,7 +113,7 @@ def hits(to: Outputs, output: Array, target: Array) -> Array:
     return out
 
 
-destination = output  # `hits` has an argument of that name
+destination = output  # `correct` has an argument of that name
 
 
 def _target(to: Outputs, target: Array, like: Array) -> tuple[Array, str]:

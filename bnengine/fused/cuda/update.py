@@ -1,4 +1,4 @@
-"""What ends an optimizer step: judge, the optimizers' rules, averages and counts."""
+"""What ends an optimizer step: check_step, the optimizers' rules, averages and counts."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from ... import ops
 from ..._typing import Array
-from ...ops.judge import Verdict
+from ...ops.check_step import StepCheck
 from ...ops.update import Advanced, Ranges, Rule
 from ...runtime.memory import Outputs
 from ...runtime.op import Launcher, Op
@@ -21,48 +21,50 @@ FILE = "update.cu"
 AVERAGE = Kernel(
     "average", file=FILE, whole="ok", reads="averaged values", writes="out", integers="size", reals="decay"
 )
-ADVANCE = Kernel("advance", file=FILE, reads="ok counters cursor", writes="out new_cursor", integers="rows")
-TALLY = Kernel("tally", file=FILE, reads="value normaliser hits ok sums", writes="out", integers="rows")
+COUNT_STEP = Kernel("count_step", file=FILE, reads="ok counters cursor", writes="out new_cursor", integers="rows")
+ADD_EPOCH_SUMS = Kernel(
+    "add_epoch_sums", file=FILE, reads="value divisor correct ok sums", writes="out", integers="rows"
+)
 
 
 def _version(op: Op[Any]) -> Callable[[Launcher], Launcher]:
     return version(op, (*FULL, "int64"))  # counters are whole numbers
 
 
-@_version(ops.judge)
-def judge(
-    to: Outputs, loss: Array, gradients: Array, proposals: Array, scaling: Array | None,
+@_version(ops.check_step)
+def check_step(
+    to: Outputs, loss: Array, gradients: Array, pending: Array, scaling: Array | None,
     clip: float | None, growth: float, backoff: float, every: int,
-) -> Verdict:  # fmt: skip
-    """ok, norm, factor and the next loss scale: one pass over gradients and proposals."""
-    gradients, proposals = ready(to, gradients), ready(to, proposals, np.float64)
+) -> StepCheck:  # fmt: skip
+    """ok, norm, factor and the next loss scale: one pass over gradients and pending statistics."""
+    gradients, pending = ready(to, gradients), ready(to, pending, np.float64)
     loss, scaling = ready(to, loss, gradients.dtype), ready(to, scaling, gradients.dtype)
     kinds = (("ok", np.bool_), ("norm", np.float64), ("factor", gradients.dtype))
     out = [output(to, name, (1,), dtype, gradients) for name, dtype in kinds]
     new = output(to, "scaling", (4,), gradients.dtype, gradients, there=scaling is not None)
     vector = vector_of(gradients, None, gradients)
-    grid = flat_grid(gradients, max(gradients.size // vector, proposals.size), waves=4)
-    reads, writes = (loss, gradients, proposals, scaling), (*out, new)
+    grid = flat_grid(gradients, max(gradients.size // vector, pending.size), waves=4)
+    reads, writes = (loss, gradients, pending, scaling), (*out, new)
     counted = ((len(reads) + len(writes) + 1, arrivals(gradients)),)  # after the partial results
-    run = kernel(gradients, FILE, "judge", storage_of(gradients), vector, grid=grid, bound=counted)
+    run = kernel(gradients, FILE, "check_step", storage_of(gradients), vector, grid=grid, bound=counted)
     rules = (*reals(float("inf") if clip is None else clip, growth, backoff), *indices(every))
     to.launch(
         run,
         reads=reads,
         writes=writes,
         scratch=(((grid[0], 2), np.float64),),
-        scalars=(*indices(gradients.size, proposals.size), *rules),
+        scalars=(*indices(gradients.size, pending.size), *rules),
     )
-    return Verdict(*out)._replace(scaling=new)
+    return StepCheck(*out)._replace(scaling=new)
 
 
 def _update(
-    to: Outputs, rule: Rule, *args: Any, border: int, weight_decay: float = 0.0, decoupled: bool = False,
+    to: Outputs, rule: Rule, *args: Any, decay_end: int, weight_decay: float = 0.0, decoupled: bool = False,
     frozen: Ranges = (), **settings: Any,
 ) -> Any:  # fmt: skip
-    """One launch over the flat buffers: the new parameters, slots and shadow, None for one that is not there.
+    """One launch over the flat buffers: the new parameters, slots and 16-bit copy, None for one that is not there.
 
-    Where the step is not ok the shadow is not written: it is the one that stands in the destination, or a copy.
+    Where the step is not ok the copy16 is not written: it is the one that stands in the destination, or a copy.
     """
     call = rule.call(*args)
     rule.check(call, settings)
@@ -75,14 +77,14 @@ def _update(
     reads = [ready(to, a, dtype) for a in (p, call.gradients, *call.slots)]
     writes = [None if a is None else output(to, name, a.shape, dtype, p) for name, a in old.items()]
     absent(to, *(name for name, a in old.items() if a is None))
-    writes.append(_shadow(to, call.shadow))
+    writes.append(_shadow(to, call.copy16))
     vector = vector_of(p, None, *reads, *writes)
-    narrow = () if call.shadow is None else (storage_of(call.shadow),)
+    narrow = () if call.copy16 is None else (storage_of(call.copy16),)
     run = kernel(
         p, FILE, rule.name, storage_of(p), vector, *narrow,
         grid=flat_grid(p, p.size, vector), bound=((len(control), _ranges(frozen, p)),),
     )  # fmt: skip
-    sizes = indices(p.size, *call.table.shape, len(frozen), border)
+    sizes = indices(p.size, *call.table.shape, len(frozen), decay_end)
     options = (*reals(weight_decay, *rule.numbers(settings)), *flags(*rule.flags(settings), decoupled))
     to.launch(run, whole=control, reads=reads, writes=writes, scalars=(*sizes, *options))
     return rule.state(*writes)
@@ -91,14 +93,14 @@ def _update(
 of_rules(_version, _update)
 
 
-def _shadow(to: Outputs, shadow: Array | None) -> Array | None:
-    """Where the shadow goes, holding what it is where the step is not ok."""
-    if shadow is None:
-        absent(to, "shadow")
+def _shadow(to: Outputs, copy16: Array | None) -> Array | None:
+    """Where the 16-bit copy goes, holding what it is where the step is not ok."""
+    if copy16 is None:
+        absent(to, "copy16")
         return None
-    out = output(to, "shadow", shadow.shape, shadow.dtype, shadow)
-    if out.data.ptr != shadow.data.ptr:
-        to.launch(copied, reads=(shadow,), writes=(out,))
+    out = output(to, "copy16", copy16.shape, copy16.dtype, copy16)
+    if out.data.ptr != copy16.data.ptr:
+        to.launch(copied, reads=(copy16,), writes=(out,))
     return out
 
 
@@ -127,8 +129,8 @@ def average(to: Outputs, averaged: Array, values: Array, ok: Array, decay: float
     return out
 
 
-@_version(ops.advance)
-def advance(to: Outputs, counters: Array, ok: Array, cursor: Array | None, rows: int) -> Advanced:
+@_version(ops.count_step)
+def count_step(to: Outputs, counters: Array, ok: Array, cursor: Array | None, rows: int) -> Advanced:
     """The counters and the cursor after one more step."""
     ok, counters, cursor = ready(to, ok, np.bool_), ready(to, counters, np.int64), ready(to, cursor, np.int64)
     if cursor is None:
@@ -136,17 +138,19 @@ def advance(to: Outputs, counters: Array, ok: Array, cursor: Array | None, rows:
     given = {"counters": counters, "cursor": cursor}
     out = Advanced(**{f: None if a is None else output(to, f, a.shape, np.int64, a) for f, a in given.items()})
     new = {"out": out.counters, "new_cursor": out.cursor}
-    ADVANCE(to, counters, ok=ok, counters=counters, cursor=cursor, **new, rows=rows)
+    COUNT_STEP(to, counters, ok=ok, counters=counters, cursor=cursor, **new, rows=rows)
     return out
 
 
-@_version(ops.tally)
-def tally(to: Outputs, sums: Array, value: Array, normaliser: Array, hits: Array, ok: Array, rows: int) -> Array:
+@_version(ops.add_epoch_sums)
+def add_epoch_sums(
+    to: Outputs, sums: Array, value: Array, divisor: Array, correct: Array, ok: Array, rows: int
+) -> Array:
     """The sums of an epoch so far."""
     value, ok = ready(to, value), ready(to, ok, np.bool_)
-    normaliser = ready(to, normaliser, value.dtype)
-    hits, sums = ready(to, hits, np.float64), ready(to, sums, np.float64)
+    divisor = ready(to, divisor, value.dtype)
+    correct, sums = ready(to, correct, np.float64), ready(to, sums, np.float64)
     out = output(to, "out", sums.shape, np.float64, sums)
-    given = {"value": value, "normaliser": normaliser, "hits": hits, "ok": ok, "sums": sums, "out": out, "rows": rows}
-    TALLY(to, sums, storage_of(value), **given)
+    given = {"value": value, "divisor": divisor, "correct": correct, "ok": ok, "sums": sums, "out": out, "rows": rows}
+    ADD_EPOCH_SUMS(to, sums, storage_of(value), **given)
     return out

@@ -9,11 +9,11 @@ import numpy as np
 
 from ..._typing import Array
 from ...errors import InputError
-from ...layers import Activation, BatchNorm, Layer, Pass, Placed, Residual, chain
+from ...layers import Activation, BatchNorm, Context, Layer, Placed, Residual, chain
 from ...layers.tap import tap
 from ...network.sequential import Sequential
 from ...runtime.flat import Handle
-from ...runtime.memory import Fresh
+from ...runtime.memory import Memory
 from ...training.evaluation import batches_of
 from ..population import source_of
 from .known import Known
@@ -94,7 +94,7 @@ class Evidence:
     @property
     def runs(self) -> bool:
         """Whether a pass in training mode can be finite: parameters are, and running statistics that it takes."""
-        taken = [norm.statistics for norm in self.norms if norm.layer.statistics.normalises]
+        taken = [norm.statistics for norm in self.norms if norm.layer.statistics.use_running]
         return all(np.isfinite(a).all() for a in (*self.values.values(), *taken))
 
     @cached_property
@@ -126,7 +126,7 @@ class Evidence:
 
         value = network.asarray(np.asarray(x, network.dtype))
         zero, samples = backend.asarray(np.zeros(1, np.int64)), backend.asarray(np.arange(len(x)))
-        run = Pass(True, Fresh(), network.statistics.like(), network.seed, zero, samples, drops=False)
+        run = Context(True, Memory(), network.statistics.like(), network.seed, zero, samples, drops=False)
         grads = network.gradients()
         with np.errstate(all="ignore"):
             output, pullback = chain(tap(network.fused, see), value, run)

@@ -107,7 +107,7 @@ def batches_small(evidence: Evidence) -> Iterator[Finding]:
     """
     known = evidence.known
     size, last = known.batch_size, known.last_batch
-    if not evidence.norms or not size or any(norm.layer.statistics.normalises for norm in evidence.norms):
+    if not evidence.norms or not size or any(norm.layer.statistics.use_running for norm in evidence.norms):
         return
     if size <= 4:
         yield Finding(

@@ -83,7 +83,9 @@ def _smaller(scale: int) -> Iterator[Kernel]:
     yield Kernel(name, "float32", shape, flops, "flops", model, affine, "affine", 1e-4, False)
     n = 100_000_000 // scale
     model = "1 pass over the gradients"
-    yield Kernel(f"judge, {n:,} gradients", "float32", (n,), 4 * n, "bytes", model, judge, "norm", 1e-4, False)
+    yield Kernel(
+        f"check_step, {n:,} gradients", "float32", (n,), 4 * n, "bytes", model, check_step, "norm", 1e-4, False
+    )
     model = "2 passes over the rows that are taken"
     moved = 2 * 4 * elements
     name = f"gather {shape} of {(2 * rows, 1024)}"
@@ -115,7 +117,7 @@ def adam(machine: Machine, shape: tuple[int, ...], dtype: str) -> tuple[list[Arr
 
     def call(memory: Arena) -> Array:
         given = (p, g, m, v, None, table, counters, ok, factor)
-        return memory.run(ops.adam, *given, border=0, into=into, **ADAM_OPTIONS).parameters
+        return memory.run(ops.adam, *given, decay_end=0, into=into, **ADAM_OPTIONS).parameters
 
     return [p, g, m, v, table, counters, ok, factor], call
 
@@ -126,7 +128,7 @@ def softmax(machine: Machine, shape: tuple[int, ...], dtype: str) -> tuple[list[
     total = machine.backend.asarray(np.asarray([shape[0]], np.float32), copy=True)
 
     def call(memory: Arena) -> Array:
-        return memory.run(ops.softmax_cross_entropy, logits, classes, normaliser=total).dlogits
+        return memory.run(ops.softmax_cross_entropy, logits, classes, divisor=total).dlogits
 
     return [logits, classes, total], call
 
@@ -160,14 +162,14 @@ def affine(machine: Machine, shape: tuple[int, ...], dtype: str) -> tuple[list[A
     return [x, dy, W, b], call
 
 
-def judge(machine: Machine, shape: tuple[int, ...], dtype: str) -> tuple[list[Array], Call]:
+def check_step(machine: Machine, shape: tuple[int, ...], dtype: str) -> tuple[list[Array], Call]:
     gradients, loss = machine.random(shape, dtype, 1), machine.random((1,), dtype, 2)
-    proposals = machine.backend.asarray(np.zeros((1, 3, 1)), copy=True)
+    pending = machine.backend.asarray(np.zeros((1, 3, 1)), copy=True)
 
     def call(memory: Arena) -> Array:
-        return memory.run(ops.judge, loss, gradients, proposals).norm
+        return memory.run(ops.check_step, loss, gradients, pending).norm
 
-    return [gradients, loss, proposals], call
+    return [gradients, loss, pending], call
 
 
 def gather(machine: Machine, shape: tuple[int, ...], dtype: str) -> tuple[list[Array], Call]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ... import ops
 from ...arrays.backend import Backend, available_backends
-from ...fused import offered
+from ...fused import backend_feature
 from ...runtime.memory import Arena
 from ..verify.certificate import environment as libraries
 from .timing import Clock, Deadline, first_line, spread
@@ -40,10 +40,10 @@ class Machine:
 
     def __init__(self, backend: Backend, clock: Clock = perf_counter) -> None:
         self.backend, self.clock = backend, clock
-        self.timing = offered(backend.name, "timing")  # the device's own clock and counters, None on a CPU
+        self.timing = backend_feature(backend.name, "timing")  # the device's own clock and counters, None on a CPU
         self.on_gpu = self.timing is not None
         ways: dict[Any, Mode] = {"graph": "graph", "one call": "replayed"}
-        self.best: Mode = ways.get(offered(backend.name, "REPLAYED_AS"), "eager")  # how steps run at their best
+        self.best: Mode = ways.get(backend_feature(backend.name, "REPLAYED_AS"), "eager")  # how steps run at their best
         self.label = "GPU" if self.on_gpu else "CPU"
 
     def seconds(self, work: Callable[[], object]) -> float:

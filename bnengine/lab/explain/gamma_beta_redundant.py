@@ -56,7 +56,7 @@ def _network(setting: Setting, seed: int, norm: Any, dtype: str = "float32") -> 
 def affine(network: Sequential, x: Array) -> Sequential:
     """The network whose normalisation is fixed at this batch's mean and variance: A z + B, gamma and beta trained."""
     seen = network.forward(np.asarray(x, network.dtype), training=True)
-    network.statistics.array[...] = seen.proposals.array
+    network.statistics.array[...] = seen.pending.array
     network.freeze("statistics")
     network.freeze("normalization")
     return network

@@ -9,14 +9,14 @@ import numpy as np
 from ..._typing import Array
 from ...arrays.backend import Backend
 from ...data import ArraySource, groups, order
-from ...layers import Activation, BatchNorm, Dense, Layer, Pass, Placed, chain
+from ...layers import Activation, BatchNorm, Context, Dense, Layer, Placed, chain
 from ...layers.initializers import Initializer
 from ...layers.tap import tap
 from ...losses import SoftmaxCrossEntropy
 from ...network.sequential import Sequential
 from ...optim.optimizers import Optimizer
 from ...optim.schedules import Schedule, get_schedule
-from ...runtime.memory import Fresh
+from ...runtime.memory import Memory
 from ...training.resident import Resident
 from ...training.step import Step
 
@@ -146,7 +146,7 @@ def look(
     """
     backend, value = network.backend, network.asarray(np.asarray(x, network.dtype))
     zero, rows = backend.asarray(np.zeros(1, np.int64)), backend.asarray(np.arange(len(x)))
-    run = Pass(training, Fresh(), network.statistics.like(), network.seed, zero, rows, drops=False)
+    run = Context(training, Memory(), network.statistics.like(), network.seed, zero, rows, drops=False)
     layers, values, slopes = list[Layer](), [value], dict[int, Array]()
 
     def see(here: Placed, output: Array) -> Callable[[Array], None]:

@@ -121,7 +121,7 @@ def _descend(
                 if decay and name in rates:
                     parameter[...] *= 1 - rate * decay
                 parameter[...] -= backend.asarray(rate * grads[name], network.dtype)
-        network.statistics.array[...] = network.forward(np.asarray(x, network.dtype), training=True).proposals.array
+        network.statistics.array[...] = network.forward(np.asarray(x, network.dtype), training=True).pending.array
 
 
 def _growth(setting: Setting, seed: int, name: str) -> tuple[Array, float]:

@@ -39,7 +39,7 @@ from ...arrays.dtypes import LEAST, unit_stored
 from ...contracts.activations import sensitivity_of
 from ...contracts.update import by_new_state
 from ...losses import LOSSES
-from ...ops import Into, Op, merge
+from ...ops import Op, Out, merge
 from ...ops.activations import ACTIVATIONS, activate, derivative
 from ...ops.update import RULES
 from ...runtime.memory import Arena
@@ -52,7 +52,7 @@ STORED = {
     **dict.fromkeys(("affine", "normalize", "activation", "activation_backward", "total"), ("out",)),
     **dict.fromkeys(("dropout", "dropout_backward"), ("out",)),
     **dict.fromkeys(LOSSES, ("dlogits",)),
-    **dict.fromkeys(RULES, ("shadow",)),
+    **dict.fromkeys(RULES, ("copy16",)),
     "batch_norm": ("y",),
     "affine_backward": ("dx",),
     "normalize_backward": ("dx", "dadd"),
@@ -131,19 +131,19 @@ class Perturbed(Arena):
         super().__init__("reference")
         self.u, self.signs, self.sign, self.storage, self.calls = u, signs, sign, storage, 0
 
-    def outputs(self, into: Mapping[str, Into]) -> Any:
+    def outputs(self, into: Mapping[str, Out]) -> Any:
         """Just the destinations: nothing is launched here."""
         return into
 
     def launcher(self, op: Any, args: tuple[Any, ...]) -> Any:  # noqa: ARG002 -- as every memory is asked
         """Every op takes the perturbed version."""
 
-        def perturbed(into: Mapping[str, Into], *args: Any, **options: Any) -> Any:
+        def perturbed(into: Mapping[str, Out], *args: Any, **options: Any) -> Any:
             return self._run(op, into, args, options)
 
         return perturbed
 
-    def _run(self, op: Op[Any], into: Mapping[str, Into], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    def _run(self, op: Op[Any], into: Mapping[str, Out], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         result = op.reference(*args, **options)
         values = fields(op, result)
         bounds, step = bound_of(op, self.u, args, options, result, self.storage), self._behind_step(op, args, options)

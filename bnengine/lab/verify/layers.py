@@ -1,4 +1,4 @@
-"""Every layer with all of its options: forward, pullback and proposals, in training and in evaluation.
+"""Every layer with all of its options: forward, pullback and pending, in training and in evaluation.
 
 Each case is a small network whose parameters and running statistics are drawn anew, since drawn weights have gamma 1
 and beta 0, which hides mistakes. All variants start from numbers that float32 has, and are compared with NumPy's
@@ -17,7 +17,7 @@ from ...arrays.backend import Backend
 from ...layers import Activation, BatchNorm, Dense, Dropout, Layer, Residual
 from ...network.sequential import Sequential
 from ...ops.activations import NONLINEAR
-from ...runtime.memory import Fresh
+from ...runtime.memory import Memory
 from .bounds import Perturbed, spread
 from .certificate import Ledger
 from .draws import Draws, signs
@@ -117,7 +117,7 @@ def _verify(ledger: Ledger, case: Case, numpy: Backend, variants: Sequence[Varia
     network = _network(case, exact, draws)
     state, x = network.state_dict(), _input(case, draws)
     dy = representable(draws.standard_normal(network.forward(x, training=training).output.shape))
-    truth = run(network, x, dy, training, Fresh("reference"), exact)
+    truth = run(network, x, dy, training, Memory("reference"), exact)
     bounds = {}
     for dtype in DTYPES:
         memories = perturbations(UNIT[dtype], seed)
@@ -130,7 +130,7 @@ def _verify(ledger: Ledger, case: Case, numpy: Backend, variants: Sequence[Varia
         with ledger.watching(f"layer {case.label}", mode, label, exact.label):
             other = _network(case, variant, None)
             other.load_state_dict(state)
-            results[label] = got = run(other, x, dy, training, Fresh(variant.mode), variant)
+            results[label] = got = run(other, x, dy, training, Memory(variant.mode), variant)
             for b in sorted({hop.label, exact.label} & results.keys() - {label}):
                 for field, value in got.items():
                     bound, what = bounds[variant.dtype][field], f"layer {case.label}: {field}"
@@ -176,19 +176,19 @@ def _input(case: Case, draws: Draws) -> Array:
     return representable(x)
 
 
-def run(network: Sequential, x: Array, dy: Array, training: bool, memory: Fresh, variant: Variant) -> dict[str, Array]:
-    """A pass forward and back: output, dx, gradients and proposals by name, as NumPy arrays."""
+def run(network: Sequential, x: Array, dy: Array, training: bool, memory: Memory, variant: Variant) -> dict[str, Array]:
+    """A pass forward and back: output, dx, gradients and pending statistics by name, as NumPy arrays."""
     backend = network.backend
-    gradients, proposals = network.gradients(), network.statistics.like()
+    gradients, pending = network.gradients(), network.statistics.like()
     gradients.start()
-    proposals.start()
+    pending.start()
     samples = np.arange(len(x)) * 3 + 1
-    forward = memory.run(network.forward, x, training=training, proposals=proposals, samples=samples)
+    forward = memory.run(network.forward, x, training=training, pending=pending, samples=samples)
     result = {"output": variant.fetch(forward.output)}
     result["dx"] = variant.fetch(forward.pullback(backend.asarray(dy, network.dtype, copy=True), gradients))
     gradients.finish()
-    proposals.finish()
-    for name, array in network.export(gradients, proposals).items():
+    pending.finish()
+    for name, array in network.export(gradients, pending).items():
         last = name.rsplit(".", 1)[-1].removeprefix("running_")
-        result[f"proposal of {last}, {name}" if "running_" in name else f"gradient {name}"] = array
+        result[f"pending of {last}, {name}" if "running_" in name else f"gradient {name}"] = array
     return result

@@ -13,8 +13,8 @@ import numpy as np
 from ..._typing import Array
 from ...arrays.dtypes import UNITS
 from ...arrays.namespaces import dtype_name
-from ...ops import REGISTRY, Example, Into, Op, merge
-from ...runtime.memory import Fresh
+from ...ops import REGISTRY, Example, Op, Out, merge
+from ...runtime.memory import Memory
 from .bounds import bound_of, fields, stored_rounding
 from .certificate import Ledger
 from .draws import Draws
@@ -65,12 +65,12 @@ def _compare(ledger: Ledger, case: Case, numpy: Variant, variants: Sequence[Vari
             _compare_added(ledger, case, variant, result)
 
 
-def _result(case: Case, variant: Variant, into: dict[str, Into]) -> dict[str, Any]:
+def _result(case: Case, variant: Variant, into: dict[str, Out]) -> dict[str, Any]:
     """What a variant gives for an example, as NumPy arrays."""
     example = case.example
     args = [variant.carry(a) for a in example.args]
     options = {key: variant.carry(value) for key, value in example.options.items()}
-    result = Fresh(variant.mode).run(case.op, *args, into=into, **options)
+    result = Memory(variant.mode).run(case.op, *args, into=into, **options)
     return {name: None if a is None else variant.fetch(a) for name, a in fields(case.op, result).items()}
 
 
@@ -97,7 +97,7 @@ def _compare_added(ledger: Ledger, case: Case, variant: Variant, plain: dict[str
         if value is None:
             continue
         before = np.resize(np.linspace(0.5, 2.5, 7), value.shape).astype(value.dtype)
-        got = _result(case, variant, {field: Into(variant.carry(before), adds=True)})[field]
+        got = _result(case, variant, {field: Out(variant.carry(before), adds=True)})[field]
         expected, bound = rule(wide(before), wide(value)), case.bounds[field]
         if rule is merge.reference:
             rounding = merge.contract.bound(UNIT["float64"], before, value)

@@ -4,11 +4,11 @@ Deep networks part by round-off alone, so two trainings of their own cannot be c
 references in float64 lead; before each step their state, rounded to what float32 has, is loaded into every variant,
 network and step alike. Then, for each of them,
 
-- loss, gradients and proposals of statistics against the leader's, within the bounds of perturbed runs of that very
+- loss, gradients and pending of statistics against the leader's, within the bounds of perturbed runs of that very
   step (see `bounds`);
 - norm and clip factor, update (parameters and the optimizer's state) and running statistics against the references
-  of `judge`, of the optimizer's op and of `commit` in float64, on the gradients and proposals that the variant
-  itself has, within these ops' own bounds. So a small gradient whose sign is round-off, which Adam makes a whole step
+  of `check_step`, of the optimizer's op and of `commit` in float64, on the variant's own gradients and pending
+  statistics, within these ops' own bounds. So a small gradient whose sign is round-off, which Adam makes a whole step
   of, is no disagreement, and a wrong update cannot hide behind it.
 
 The step runs as in any training: in its arena, recorded once and replayed where every op has a fused version. In
@@ -28,7 +28,7 @@ from ...data import Batch, load_digits
 from ...layers import Layer
 from ...losses import LossFunction, SoftmaxCrossEntropy
 from ...network.sequential import Sequential
-from ...ops import commit, judge
+from ...ops import check_step, commit
 from ...optim.optimizers import Optimizer
 from ...runtime.flat import Parameter
 from ...runtime.memory import Arena
@@ -109,14 +109,14 @@ def start_of(leader: Step, dtype: str) -> State:
 
 
 def made(step: Step) -> dict[str, Array]:
-    """Loss, gradients (without a loss scale) and proposals of the last step, as NumPy arrays by name."""
+    """Loss, gradients (without a loss scale) and pending of the last step, as NumPy arrays by name."""
     network, fetch = step.network, step.backend.to_numpy
     scale = (step.state.scaling.read() or (1.0,))[0]
     found = {"loss": fetch(step.state.value, copy=True)}
-    for i, proposal in enumerate(step.state.proposals):
-        for name, array in network.export(step.state.gradients, proposal).items():
+    for i, pending in enumerate(step.state.pending):
+        for name, array in network.export(step.state.gradients, pending).items():
             if ".running_" in name:
-                found[f"proposal {i + 1} of {name.replace('running_', '')}"] = array
+                found[f"pending {i + 1} of {name.replace('running_', '')}"] = array
             else:
                 found[f"gradient {name}"] = array / scale
     return found
@@ -195,14 +195,14 @@ def _buffers(step: Step) -> dict[str, Any]:
         "counters": step.state.counters,
     }
     found = {name: fetch(array, copy=True) for name, array in held.items()}
-    slots |= {} if network.shadow is None else {"shadow": fetch(network.shadow.array, copy=True)}
+    slots |= {} if network.copy16 is None else {"copy16": fetch(network.copy16.array, copy=True)}
     return {name: wide(a) for name, a in (found | {f"slot {k}": a for k, a in slots.items()}).items()}
 
 
 def _verify_update(
     ledger: Ledger, training: Training, step: Step, variant: Variant, before: dict[str, Any], case: str
 ) -> None:
-    """What the variant made of its own gradients and proposals, by the references of the three ops."""
+    """What the variant made of its own gradients and pending statistics, by the references of the three ops."""
 
     def read(array: Array) -> Array:
         return wide(step.backend.to_numpy(array, copy=True))
@@ -217,13 +217,13 @@ def _verify_update(
     verdict = {name: read(array) for name, array in step.state.verdict._asdict().items() if array is not None}
     options: dict[str, Any] = {"clip": step.state.clip_norm}
     given = value, gradients, proposed, *(read(a) for a in step.state.scaling.memory())  # a scale that stays
-    judged = judge.reference(*given, **options)
-    allowed = bound_of(judge, u, given, options, judged)
+    judged = check_step.reference(*given, **options)
+    allowed = bound_of(check_step, u, given, options, judged)
     for name in verdict:
         compare(f"verdict {name}", verdict[name], getattr(judged, name), allowed[name])
     slots = [before[f"slot {name}"] for name in step.state.slots]
     ok, factor = verdict["ok"], verdict["factor"]
-    shadow = () if network.shadow is None else (before["slot shadow"],)
+    copy16 = () if network.copy16 is None else (before["slot copy16"],)
     args = (
         before["parameters"],
         gradients,
@@ -232,10 +232,10 @@ def _verify_update(
         before["counters"],
         ok,
         factor,
-        *shadow,
+        *copy16,
     )
     frozen = network.parameters.ranges(h for h in network.parameters if isinstance(h, Parameter) and h.frozen)
-    options = {"border": network.border, "frozen": frozen, **optimizer.options()}
+    options = {"decay_end": network.decay_end, "frozen": frozen, **optimizer.options()}
     with np.errstate(all="ignore"):
         new = optimizer.op.reference(*args, **options)
     allowed = bound_of(optimizer.op, u, args, options, new, variant.dtype)
@@ -245,8 +245,8 @@ def _verify_update(
             compare(f"update of {name}", got, array, allowed[name])
     running, rounding = before["statistics"], np.zeros(())
     decay, unbiased = map(read, network.commit_rules)
-    for proposal in proposed:
-        args = (running, proposal, ok, decay, unbiased)
+    for pending in proposed:
+        args = (running, pending, ok, decay, unbiased)
         running = commit.reference(*args)
         rounding = rounding + bound_of(commit, u, args, {}, running)["out"]
     compare("running statistics", after["statistics"], running, rounding)

@@ -19,11 +19,11 @@ from typing import Any, Literal, Self
 from ... import ops
 from ..._typing import Array
 from ...errors import InputError
-from ...ops import Into
+from ...ops import Out
 from ...runtime.flat import Flat, Handle, Parameter, Statistics, checked_decay
 from ...validation import integer, number
 from ..activation import Activation, applied, applies_none
-from ..base import Dx, Layer, Pass, Placed, Pullback, fits
+from ..base import Context, Dx, Layer, Placed, Pullback, fits
 from ..initializers import Ones
 
 # convention: (share kept or replaced by its "momentum", default of it, eps, variance that the running one takes)
@@ -163,7 +163,7 @@ class BatchNorm(Layer):
             return replace(here, after=after), None
         return here, after
 
-    def forward(self, x: Array, run: Pass) -> tuple[Array, Pullback]:
+    def forward(self, x: Array, run: Context) -> tuple[Array, Pullback]:
         y, pull = self.forward_added(x, None, run)
 
         def pullback(dy: Array, grads: Flat, *, dx: Dx = True) -> Array:
@@ -171,13 +171,15 @@ class BatchNorm(Layer):
 
         return y, pullback
 
-    def forward_added(self, x: Array, add: Array | None, run: Pass) -> tuple[Array, Callable[..., tuple[Array, Array]]]:
+    def forward_added(
+        self, x: Array, add: Array | None, run: Context
+    ) -> tuple[Array, Callable[..., tuple[Array, Array]]]:
         """(g(normalised x + add), pullback): the pullback returns the gradients of x and of `add`."""
         gamma, beta = (None if h is None else h.value for h in (self.gamma, self.beta))
         options: dict[str, Any] = {"eps": self.eps, **applied(run.at(self))}
-        own = run.training and not self.statistics.normalises and self._has_variance(x, run)
+        own = run.training and not self.statistics.use_running and self._has_variance(x, run)
         if own:
-            into = run.proposals.into(proposal=self.statistics)
+            into = run.pending.into(pending=self.statistics)
             y, statistics, _ = run(ops.batch_norm, x, gamma, beta, add, into=into, **options)
         else:
             self._propose(x, run)
@@ -185,19 +187,19 @@ class BatchNorm(Layer):
             y = run(ops.normalize, x, statistics, gamma, beta, add, **options)
 
         def pullback(dy: Array, grads: Flat, *, dx: Dx = True) -> tuple[Array, Array]:
-            into = grads.into(dgamma=self.gamma, dbeta=self.beta) | ({"dx": dx} if isinstance(dx, Into) else {})
+            into = grads.into(dgamma=self.gamma, dbeta=self.beta) | ({"dx": dx} if isinstance(dx, Out) else {})
             args = (dy, x, y, statistics, gamma, beta, add)
             g = run(ops.normalize_backward, *args, batch_statistics=own, into=into, **options)
             return g.dx if dx else None, g.dadd
 
         return y, pullback
 
-    def _propose(self, x: Array, run: Pass) -> None:
+    def _propose(self, x: Array, run: Context) -> None:
         """Where a training normalises by running statistics that are not frozen, they still follow the batches."""
         if run.training and not self.statistics.frozen and self._has_variance(x, run):
-            run(ops.moments, x, into=run.proposals.into(proposal=self.statistics))
+            run(ops.moments, x, into=run.pending.into(pending=self.statistics))
 
-    def _has_variance(self, x: Array, run: Pass) -> bool:
+    def _has_variance(self, x: Array, run: Context) -> bool:
         """False where training meets one value a channel and is to take the running statistics instead."""
         if prod(x.shape[:-1]) > 1:
             return True

@@ -39,7 +39,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     simulated_cupy.forget()
 
 
-LAUNCHES = {"batch norm": 4, "Adam": 1, "softmax": 1, "dropout": 2, "judge": 1, "gather": 1}
+LAUNCHES = {"batch norm": 4, "Adam": 1, "softmax": 1, "dropout": 2, "check_step": 1, "gather": 1}
 
 
 def test_every_kernel_is_recorded_replayed_and_timed_by_events(device):

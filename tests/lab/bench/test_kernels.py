@@ -23,7 +23,7 @@ BY_NAME = {(k.what, k.variant): k for k in kernels()}
         ("softmax cross-entropy (65536, 4096)", "float32", 2 * 1_073_741_824 + 524_288),
         ("dropout forward and back (65536, 1024)", "float32", 4 * 268_435_456 + 2 * 67_108_864),
         ("dropout forward and back (65536, 1024)", "bfloat16", 4 * 134_217_728 + 2 * 67_108_864),
-        ("judge, 100,000,000 gradients", "float32", 400_000_000),
+        ("check_step, 100,000,000 gradients", "float32", 400_000_000),
         ("gather (65536, 1024) of (131072, 1024)", "float32", 2 * 268_435_456),
     ],
 )

@@ -62,7 +62,7 @@ MACHINE = []
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """What is measured of the machine itself, and uploaded for many steps, is small; NumPy's steps are not replayed."""
-    monkeypatch.setattr("bnengine.lab.bench.machine.offered", lambda _backend, _what: None)
+    monkeypatch.setattr("bnengine.lab.bench.machine.backend_feature", lambda _backend, _what: None)
     monkeypatch.setattr("bnengine.lab.bench.machine.QUICKLY_COPIED", 1 << 20)
     monkeypatch.setattr("bnengine.lab.bench.ours.SCHEDULED", 1024)
 
@@ -243,7 +243,7 @@ def test_where_ours_cannot_run_its_row_says_why_and_nothing_else_does(monkeypatc
 
 def test_a_step_that_cannot_be_replayed_is_void_and_op_by_op_is_compared(monkeypatch):
     offers = {"replayer": object(), "REPLAYED_AS": "graph"}
-    monkeypatch.setattr("bnengine.lab.bench.machine.offered", lambda _name, what: offers.get(what))
+    monkeypatch.setattr("bnengine.lab.bench.machine.backend_feature", lambda _name, what: offers.get(what))
     with using("reference"):
         graph, replayed, eager = call(peers=False).rows
     assert graph["void"].startswith("InputError: Step: graph=True, but ")

@@ -60,7 +60,7 @@ def large_batches_only(to, x, *args, **options):
     if len(x) >= LARGE:
         batch = found.batch.copy()
         batch[2] *= len(x) / (len(x) - 1)
-        found = found._replace(y=ops.normalize.reference(x, batch, *args, **options), batch=batch, proposal=batch)
+        found = found._replace(y=ops.normalize.reference(x, batch, *args, **options), batch=batch, pending=batch)
     return _into(to, ops.batch_norm, found)
 
 
@@ -68,27 +68,27 @@ def raises(_to, _x, _W, _b=None, **_options):
     raise MemoryError("the kernel ran out of registers")
 
 
-def _softmax(logits, target, normaliser, value, d):
-    result = ops.softmax_cross_entropy.reference(logits, target, normaliser=normaliser)
+def _softmax(logits, target, divisor, value, d):
+    result = ops.softmax_cross_entropy.reference(logits, target, divisor=divisor)
     value[...], d[...] = result.value, result.dlogits
 
 
-def baked(to, logits, target, class_weights=None, sample_weights=None, *, normaliser, label_smoothing=0.0):
+def baked(to, logits, target, class_weights=None, sample_weights=None, *, divisor, label_smoothing=0.0):
     """Right when it is recorded; a replay goes on reading the targets of that first step."""
     if class_weights is not None or sample_weights is not None or label_smoothing or target.dtype.kind != "i":
-        options = {"normaliser": normaliser, "label_smoothing": label_smoothing}
+        options = {"divisor": divisor, "label_smoothing": label_smoothing}
         result = ops.softmax_cross_entropy.reference(logits, target, class_weights, sample_weights, **options)
         return _into(to, ops.softmax_cross_entropy, result)
     value = to.array("value", (1,), logits.dtype, logits)
     d = to.array("dlogits", logits.shape, logits.dtype, logits)
     if to.adds("value"):
         return _into(
-            to, ops.softmax_cross_entropy, ops.softmax_cross_entropy.reference(logits, target, normaliser=normaliser)
+            to, ops.softmax_cross_entropy, ops.softmax_cross_entropy.reference(logits, target, divisor=divisor)
         )
     kept = target.copy()
 
     def kernel(logits, value, d):
-        _softmax(logits, kept, normaliser, value, d)
+        _softmax(logits, kept, divisor, value, d)
 
     to.launch(kernel, whole=(logits,), writes=(value, d))
     return Loss(value, d)

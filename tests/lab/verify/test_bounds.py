@@ -11,7 +11,7 @@ from bnengine.lab.verify.layers import perturbations, run
 from bnengine.lab.verify.variants import Variant, representable
 from bnengine.layers import Activation, BatchNorm, Dense
 from bnengine.network.sequential import Sequential
-from bnengine.runtime.memory import Fresh
+from bnengine.runtime.memory import Memory
 
 U = 2.0**-24
 
@@ -57,8 +57,8 @@ def test_the_first_step_of_adam_has_a_finite_bound():
     zero = np.zeros(3)
     table, counters = np.asarray([[0.01, 0.1, 0.001]]), np.zeros(5, np.int64)
     args = (p, g, zero, zero, None, table, counters, np.asarray([True]), np.ones(1))
-    result = ops.adam.reference(*args, border=0)
-    bound = bound_of(ops.adam, U, args, {"border": 0}, result)["parameters"]
+    result = ops.adam.reference(*args, decay_end=0)
+    bound = bound_of(ops.adam, U, args, {"decay_end": 0}, result)["parameters"]
     assert np.all(bound <= 20 * U * (np.abs(p) + 0.01 * 11) * 1.01)
     assert bound[1] == 0
 
@@ -67,10 +67,10 @@ def test_a_square_is_never_perturbed_below_zero():
     args = (np.ones(8), *[np.zeros(8)] * 3, None, np.asarray([[0.01, 0.1, 0.001]]), np.zeros(5, np.int64))
     for sign in (1, -1):
         memory = Perturbed(2.0**-53, signs(0, 0), sign)
-        state = ops.adam(*args, np.asarray([True]), np.ones(1), border=0, memory=memory)
+        state = ops.adam(*args, np.asarray([True]), np.ones(1), decay_end=0, memory=memory)
         assert np.all(state.v >= 0)
         again = ops.adam(
-            state.parameters, args[1], state.m, state.v, *args[4:], np.asarray([True]), np.ones(1), border=0
+            state.parameters, args[1], state.m, state.v, *args[4:], np.asarray([True]), np.ones(1), decay_end=0
         )
         assert np.all(np.isfinite(again.parameters))
 
@@ -93,11 +93,11 @@ def test_float32_stays_within_the_bounds_of_a_pass_and_a_mistake_of_1e_4_does_no
     network = Sequential(*layers(), backend="numpy", dtype="float64")
     state = {name: representable(a) for name, a in network.state_dict().items()}
     network.load_state_dict(state)
-    truth = run(network, x, dy, True, Fresh("reference"), exact)
+    truth = run(network, x, dy, True, Memory("reference"), exact)
     bounds = spread(truth, [run(network, x, dy, True, memory, exact) for memory in perturbations(U, 0)])
     single = Sequential(*layers(), backend="numpy", dtype="float32")
     single.load_state_dict(state)
-    got = run(single, x, dy, True, Fresh("reference"), exact._replace(dtype="float32"))
+    got = run(single, x, dy, True, Memory("reference"), exact._replace(dtype="float32"))
     for name, array in truth.items():
         error = np.abs(got[name] - array)
         assert np.all(error <= bounds[name]), name

@@ -48,7 +48,7 @@ def narrow_labels(names):
 
 def test_a_training_compares_loss_gradients_proposals_update_and_statistics(certificate):
     own = {row.what.partition(": ")[2] for row in certificate.rows if row.what.startswith("training 64-32-32-10: ")}
-    needed = {"loss", "gradient 0.W", "gradient 1.gamma", "proposal 1 of 1.mean", "proposal 1 of 4.var"}
+    needed = {"loss", "gradient 0.W", "gradient 1.gamma", "pending 1 of 1.mean", "pending 1 of 4.var"}
     assert needed | {"verdict norm", "update of parameters", "update of m", "running statistics"} <= own
 
 

@@ -98,7 +98,7 @@ def test_a_mistake_that_only_large_batches_show_is_found_in_the_layers(monkeypat
         "layer BatchNorm, 256 channels",
     }
     assert any(": output" in row.what for row in rows)
-    assert any("proposal of var" in row.what for row in rows)
+    assert any("pending of var" in row.what for row in rows)
 
 
 def layers():

@@ -155,7 +155,7 @@ def native(plan: Plan) -> Callable[[], object]:
     """The plan in one call; RuntimeError where that cannot be."""
     if plan.reasons:
         raise RuntimeError(f"not recorded: {'; '.join(one.op or one.outside for one in plan.reasons)}")
-    replay = fused.offered("numpy", "replayer")(plan)
+    replay = fused.backend_feature("numpy", "replayer")(plan)
     if isinstance(replay, str):
         raise RuntimeError(f"not one native call: {replay}")
     found: Callable[[], object] = replay

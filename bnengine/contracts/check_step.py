@@ -1,4 +1,4 @@
-"""The contract of judge: examples, error bounds."""
+"""The contract of check_step: examples, error bounds."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,14 +8,14 @@ import numpy as np
 from .._typing import Array
 from ..arrays.dtypes import arithmetic_name
 from ..ops import Example
-from ..ops.judge import LARGEST, SMALLEST, Verdict, judge
+from ..ops.check_step import LARGEST, SMALLEST, StepCheck, check_step
 from ._contract import contract
 
 
 def _examples(rng: Any, dtype: str) -> Iterator[Example]:
     wide = arithmetic_name(dtype)
-    loss, gradients, proposals = rng.random(1).astype(wide), rng.standard_normal(50).astype(wide), rng.random((1, 3, 4))
-    given = loss, gradients, proposals
+    loss, gradients, pending = rng.random(1).astype(wide), rng.standard_normal(50).astype(wide), rng.random((1, 3, 4))
+    given = loss, gradients, pending
     yield Example("clipped", given, {"clip": 1.0})
     yield Example("below the clip", given, {"clip": 1e3})
     yield Example("not clipped", given)
@@ -28,16 +28,16 @@ def _examples(rng: Any, dtype: str) -> Iterator[Example]:
     yield Example("cannot grow", (*given, np.asarray([LARGEST, 4.0, 0.0, 2.0], wide)), {"every": 5})
     for scale in (SMALLEST, 64.0, 1.0, 0.5):
         state = np.asarray([scale, 4.0, 2.0, 2.0], wide)
-        yield Example(f"overflown at {scale}", (loss, overflown, proposals, state), {"backoff": 0.25})
-    yield Example("not the scale's fault", (loss * np.inf, gradients, proposals, state))
+        yield Example(f"overflown at {scale}", (loss, overflown, pending, state), {"backoff": 0.25})
+    yield Example("not the scale's fault", (loss * np.inf, gradients, pending, state))
 
 
 def _bound(
-    u: float, loss: Array, gradients: Array, proposals: Array, scaling: Array = None, **_options: Any
-) -> Verdict:
+    u: float, loss: Array, gradients: Array, pending: Array, scaling: Array = None, **_options: Any
+) -> StepCheck:
     scale = 1.0 if scaling is None else scaling[:1]
     norm = 10 * 2.0**-53 * np.abs(gradients).sum() / scale
-    return Verdict(0, norm, 10 * u / scale, None if scaling is None else 0)
+    return StepCheck(0, norm, 10 * u / scale, None if scaling is None else 0)
 
 
-contract(judge, examples=_examples, bound=_bound)
+contract(check_step, examples=_examples, bound=_bound)

@@ -1,4 +1,4 @@
-"""judge: checks that a step is finite, and computes the clipping factor and the next loss scale.
+"""check_step: checks that a step is finite, and computes the clipping factor and the next loss scale.
 
 In float16 the gradients of activations vanish below 6e-8 and overflow above 65504. So the loss op multiplies its
 gradient by a scale, which reaches every gradient of the backward pass, and the clipping factor divides by it again.
@@ -18,10 +18,10 @@ SCALE, GOOD, IN_A_ROW, LONGEST = range(4)
 SMALLEST, LARGEST = 2.0**-24, 2.0**64  # of a scale: its inverse is a normal number, and nothing ever sticks at 0 or inf
 
 
-class Verdict(NamedTuple):
-    """ok (1,) bool: loss, gradients and proposals are finite; norm (1,) float64; factor (1,) clips the gradients.
+class StepCheck(NamedTuple):
+    """ok (1,) bool: loss, gradients and pending statistics are finite; norm (1,) float64; factor (1,) clips.
 
-    scaling (4,): the loss scale of the next step, see `judge`; None where the loss is not scaled.
+    scaling (4,): the loss scale of the next step, see `check_step`; None where the loss is not scaled.
     """
 
     ok: Array
@@ -31,19 +31,20 @@ class Verdict(NamedTuple):
 
 
 @op(family="update")
-def judge(
-    loss: Array, gradients: Array, proposals: Array, scaling: Array | None = None, *,
+def check_step(
+    loss: Array, gradients: Array, pending: Array, scaling: Array | None = None, *,
     clip: float | None = None, growth: float = 2.0, backoff: float = 0.5, every: int = 2000,
-) -> Verdict:  # fmt: skip
+) -> StepCheck:  # fmt: skip
     """ok = all finite, and the clipped norm's square too;  norm = |gradients|_2 / scale;
 
-    factor = min(1, clip / norm) / scale. loss (1,); gradients flat; proposals (..., 3, C). The norm is taken in
+    factor = min(1, clip / norm) / scale. loss (1,); gradients flat; pending (..., 3, C). The norm is taken in
     float64, where float32 gradients cannot overflow it; but Adam and RMSprop keep squares in the gradients' dtype, and
     an infinite one never goes away.
 
     scaling (4,) = (scale, good steps since it changed, skipped in a row, longest such run); without it the scale is 1.
-    Gradients that are not finite where loss and proposals are: scale <- backoff scale. `every` good steps: scale <-
-    growth scale. A skip that lowered a scale above 1 does not count as skipped in a row: it is how the scale is found.
+    Gradients that are not finite where loss and pending statistics are: scale <- backoff scale. `every` good steps:
+    scale <- growth scale. A skip that lowered a scale above 1 does not count as skipped in a row: the
+    search for the scale causes it.
     """
     xp = namespace(gradients)
     wide = xp.astype(gradients, xp.float64)
@@ -52,14 +53,14 @@ def judge(
     norm = norm / scale
     largest = sqrt(xp.finfo(gradients.dtype).max)
     usable = norm <= largest if clip is None or clip > largest else xp.isfinite(norm)
-    sound = xp.isfinite(loss) & xp.all(xp.isfinite(proposals))
+    sound = xp.isfinite(loss) & xp.all(xp.isfinite(pending))
     factor = xp.ones_like(norm)
     if clip is not None:
         factor = clip / xp.where(norm > clip, norm, xp.full_like(norm, clip))
     new = None
     if scaling is not None:
         new = _rescaled(scaling, usable & sound, sound & ~xp.isfinite(norm), growth, backoff, every)
-    return Verdict(usable & sound, norm, xp.astype(factor / scale, gradients.dtype), new)
+    return StepCheck(usable & sound, norm, xp.astype(factor / scale, gradients.dtype), new)
 
 
 def _rescaled(scaling: Array, ok: Array, overflown: Array, growth: float, backoff: float, every: int) -> Array:
