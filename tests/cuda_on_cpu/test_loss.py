@@ -18,7 +18,7 @@ def target_type(path: Path, target: np.ndarray) -> str:
     return "long long" if target.dtype.kind == "i" else path.storage.wide_name
 
 
-def divisor(path: Path, divisor: Any) -> np.ndarray:
+def divisor_in(path: Path, divisor: Any) -> np.ndarray:
     return np.asarray(divisor, path.storage.arithmetic).reshape(1)
 
 
@@ -36,7 +36,7 @@ def softmax(
     into = value or Destination(unwritten(1, path.storage.arithmetic))
     launch = Launch(
         kernel("loss.cu", "softmax_cross_entropy", name, path.vector, group, target_type(path, target)), (path.splits,),
-        (class_weights, divisor(path, divisor), scale), (logits, target, sample_weights),
+        (class_weights, divisor_in(path, divisor), scale), (logits, target, sample_weights),
         (into.array, unwritten(logits.shape, logits.dtype)), scratch(path),
         (logits.size // classes, classes, label_smoothing, into.adds),
     )  # fmt: skip
@@ -52,7 +52,7 @@ def elementwise(
     into = value or Destination(unwritten(1, path.storage.arithmetic))
     launch = Launch(
         kernel("loss.cu", "elementwise_loss", *path.which, f"bnengine::{LOSSES[name]}"), (path.splits,),
-        (divisor(path, divisor), scale), (prediction, target, sample_weights),
+        (divisor_in(path, divisor), scale), (prediction, target, sample_weights),
         (into.array, unwritten(prediction.shape, prediction.dtype)), scratch(path),
         (prediction.size // outputs, outputs, into.adds),
     )  # fmt: skip

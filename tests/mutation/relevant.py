@@ -24,7 +24,7 @@ NEAR = {
     "bnengine/ops/dropout.py": ("ops/test_dropout*.py", "ops/test_contracts.py", "ops/test_derivatives.py"),
     "bnengine/ops/loss.py": (
         "ops/test_loss*.py",
-        "ops/test_hits.py",
+        "ops/test_correct.py",
         "ops/test_contracts.py",
         "ops/test_derivatives.py",
     ),
@@ -32,7 +32,7 @@ NEAR = {
     "bnengine/ops/special.py": ("ops/test_special*.py", "ops/test_contracts.py"),
     "bnengine/ops/update.py": (
         "ops/test_update*.py",
-        "ops/test_judge.py",
+        "ops/test_check_step.py",
         "ops/test_contracts.py",
         "optim/test_optimizer*.py",
     ),
@@ -91,7 +91,7 @@ FAMILIES = {
     "fill": "scratch_holds or cross_entropy",
     "loss": "cross_entropy or squared_error or correct",
     "pointwise": "activation or total or copied or copies or layouts",
-    "update": " or ".join((*RULES, "judge", "advance", "average", "add_epoch_sums")),
+    "update": " or ".join((*RULES, "check_step", "count_step", "average", "add_epoch_sums")),
 }
 NATIVE_LAUNCHES = ("cpu/test_destinations*.py", "cpu/test_launchers*.py")
 NATIVE_OWN = {
