@@ -34,7 +34,7 @@ help:
 	@echo "make cuda-instances   compile every instance of every CUDA kernel, and record registers and spills"
 	@echo "make kernels-sanitized   run CUDA kernels on the CPU, and the native ones, under g++'s sanitizers"
 	@echo "make kernels-aarch64   compile the native kernels for 64-bit ARM and run them under qemu-user (Debian, x86-64)"
-	@echo "make mutants      judge drawn mutants by the tests (POPULATION=python, cpu, cuda or package; SAMPLE=10: so many)"
+	@echo "make mutants      judge drawn mutants by the tests (POPULATION=package, cpu or cuda; SAMPLE=10: only ten)"
 	@echo "make peers        compare with PyTorch and JAX, which are installed first (PEERS_PIP: more options for pip)"
 	@echo "make peers-slow   the comparisons that take long: whole trainings, benchmarks"
 	@echo "make bench        measure this CPU beside them, 8 minutes, into tests/benchmarks/results and the README"
@@ -192,7 +192,7 @@ peers-install: $(VENV)/.peers
 # Those of an earlier version that have a counterpart: are as many caught as then?
 mutants-baseline: $(VENV)/.peers kernels
 	@mkdir -p build
-	@$(BIN)/python -m tests.mutation --population package --baseline --journal build/mutants-package.jsonl $(ARGS)
+	@$(BIN)/python -m tests.mutation --baseline --journal build/mutants-package.jsonl $(ARGS)
 
 peers: peers-install
 	@$(BIN)/python -m pytest -m "peers and not slow" tests/peers $(ARGS)
@@ -200,8 +200,8 @@ peers: peers-install
 peers-slow: peers-install
 	@$(BIN)/python -m pytest -m "peers and slow" tests/peers $(ARGS)
 
-# The full result of a population goes to tests/mutation; a run that was stopped goes on from its journal.
-POPULATION ?= python
+# A full run that was stopped goes on from its journal.
+POPULATION ?= package
 SAMPLE     ?=
 
 mutants: $(VENV)/.peers kernels

@@ -1,10 +1,9 @@
-"""Mutation testing: python -m tests.mutation --list | --draw 200 | --sample 20 | --full | --only ID
+"""Mutation testing: python -m tests.mutation --list | --draw 200 | --sample 20 | --full | --only ID | --baseline
 
-Tests that find no fault in a mutant would find none in a mistake. Mutants are made of the files that compute
-(populations.py: the Python sources, or with `--population cuda` or `cpu` kernels and their launchers) and judged by the
-tests in a copy of the package; the checkout is never written to, but for the result of --full. A mutant that times out
-counts as caught. A survivor needs a reason in reasons.toml. A kernel that g++ refuses, or makes the same native code
-of, is no mutant: the next one in the draw takes its place.
+Tests that find no fault in a mutant would find none in a mistake. Mutants are made of the Python sources, or with
+`--population cuda` or `cpu` of kernels and their launchers, and judged by the tests in a copy of the package; the
+checkout is never written to. A mutant that times out counts as caught. A survivor needs a reason in reasons.toml. A
+kernel that g++ refuses, or makes the same native code of, is no mutant: the next one in the draw takes its place.
 """
 
 import argparse
@@ -19,7 +18,7 @@ from . import baseline, native
 from .journal import Journal, state_of
 from .mutants import Mutant, all_mutants, ranked, read
 from .populations import POPULATIONS
-from .report import REASONS, commit_of, explain, figures, note_on_record, print_summary, save
+from .report import enough, explain, print_summary
 from .runner import Outcome, Runner
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,22 +30,17 @@ def arguments() -> argparse.Namespace:
     what.add_argument("--list", action="store_true", help="print every mutant")
     what.add_argument("--draw", type=int, metavar="N", help="print N drawn mutants")
     what.add_argument("--sample", type=int, metavar="N", help="judge N drawn mutants")
-    what.add_argument("--full", action="store_true", help="judge as many as a full result has, and write it")
+    what.add_argument("--full", action="store_true", help="judge as many as a full run has")
     what.add_argument(
         "--only", nargs="+", metavar="ID", help="judge these mutants and print their diff and the tests' last lines"
     )
     what.add_argument(
         "--baseline", action="store_true", help="judge the counterparts of the recorded mutants (baseline.py)"
     )
-    parser.add_argument("--population", choices=POPULATIONS, default="python", help="what to mutate (%(default)s)")
+    parser.add_argument("--population", choices=POPULATIONS, default="package", help="what to mutate (%(default)s)")
     parser.add_argument("--seed", type=int, help="of the draw (default: the population's own)")
     parser.add_argument("--jobs", type=int, default=2, help="mutants judged at a time (default: %(default)s)")
     parser.add_argument("--journal", type=Path, metavar="FILE", help="note verdicts there, and take known ones from it")
-    parser.add_argument(
-        "--sanitized",
-        action="store_true",
-        help="mutants of kernels that survive meet g++'s sanitizers too, for minutes",
-    )
     return parser.parse_args()
 
 
@@ -55,7 +49,7 @@ def main() -> int:
     population = POPULATIONS[args.population]
     seed = population.seed if args.seed is None else args.seed
     texts = read(ROOT, population.files)
-    everything = [m for m in all_mutants(texts) if population.covers(m.path, m.scope)]
+    everything = all_mutants(texts)
     if args.list:
         print(*everything, f"{len(everything)} mutants", sep="\n")
         return 0
@@ -79,18 +73,9 @@ def main() -> int:
         print(*islice(candidates, count), sep="\n")
         return 0
     print(f"{count} of {len(everything)} mutants, drawn with seed {seed}", flush=True)
-    commit = commit_of(ROOT, population)
-    outcomes = judged(candidates, texts, args, count=count, journal=journal)
-    result = figures(outcomes, texts, commit=commit, seed=seed, of=len(everything), reasons=explain())
-    if args.full:
-        save(result, population)
-    print_summary(result, population)
-    print(note_on_record(texts, population))
-    if args.full:
-        explained = population.by_calls or not result["unexplained"]
-        return 0 if result["share"] >= population.share and explained else 1
-    # Of a small sample, survivors with a reason are known: only the others weigh.
-    return 0 if count - len(result["unexplained"]) >= population.share * count else 1
+    outcomes, reasons = judged(candidates, texts, args, count=count, journal=journal), explain()
+    print_summary(outcomes, population, texts, reasons)
+    return 0 if enough(outcomes, population, reasons) else 1
 
 
 def compared(everything: list[Mutant], texts: dict[str, str], args: argparse.Namespace, journal: Journal) -> int:
@@ -111,8 +96,9 @@ def judged(
     waiting, began = iter(candidates), time.monotonic()
     drawn: list[Mutant] = []
     outcomes: list[Outcome] = []
-    recorded = calls_file() if POPULATIONS[args.population].by_calls else None
-    with Runner(ROOT, texts, jobs=args.jobs, sanitizing=args.sanitized, recorded=recorded) as runner:
+    # A small sample is not worth the minutes in which the calls of all tests are recorded.
+    recorded = calls_file() if args.population == "package" and not args.sample else None
+    with Runner(ROOT, texts, jobs=args.jobs, recorded=recorded) as runner:
         while missing := count - sum(outcome.lives for outcome in outcomes):
             more = list(islice(waiting, missing))
             if not more:
@@ -148,6 +134,4 @@ def tell(outcome: Outcome, number: int, texts: dict[str, str], *, output: bool) 
 
 
 if __name__ == "__main__":
-    if not REASONS.exists():
-        raise SystemExit(f"mutation: {REASONS.name} is missing")
     raise SystemExit(main())

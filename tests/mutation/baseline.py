@@ -10,10 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from .mutants import Mutant
-from .populations import HERE
 from .runner import Outcome
 
-PATH = HERE / "baseline.json"
+PATH = Path(__file__).with_name("baseline.json")
 
 
 class Recorded(NamedTuple):

@@ -1,14 +1,16 @@
-"""The mutations of kernels: each looks at one token and yields replacements of parts of the text."""
+"""The mutations of kernels: each looks at one node and yields replacements of parts of the text."""
 
 import re
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
-from .kernel_source import ASSIGNMENTS, PRECEDENCE, KernelSource
+from tree_sitter import Node
+
+from .kernel_source import KernelSource
 from .operators import BOUNDS, Change
 
-KernelOperator = Callable[[KernelSource, int], Iterator[Change]]
-KERNEL_OPERATORS: dict[str, KernelOperator] = {}
+KernelOperator = Callable[[KernelSource, Node], Iterator[Change]]
+KERNEL_OPERATORS: dict[str, tuple[tuple[str, ...], KernelOperator]] = {}
 
 BARRIERS = ("__syncthreads", "__syncwarp", "__threadfence", "__threadfence_block")
 OPPOSITES = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}
@@ -30,325 +32,251 @@ AXES = {"x": "y", "y": "x"}
 BUILTIN = ("threadIdx", "blockIdx", "blockDim", "gridDim")
 
 
-def operator(name: str) -> Callable[[KernelOperator], KernelOperator]:
+def operator(name: str, *kinds: str) -> Callable[[KernelOperator], KernelOperator]:
     def register(function: KernelOperator) -> KernelOperator:
-        KERNEL_OPERATORS[name] = function
+        KERNEL_OPERATORS[name] = kinds, function
         return function
 
     return register
 
 
-def _token(source: KernelSource, i: int, after: str) -> Change:
-    return source.tokens[i].start, source.tokens[i].end, after
+def _to(node: Node, after: str) -> Change:
+    return node.start_byte, node.end_byte, after
 
 
-def _range(source: KernelSource, first: int, last: int, after: str) -> Change:
-    return source.tokens[first].start, source.tokens[last].end, after
+def _mark(node: Node) -> Node:
+    """The operator between or before operands."""
+    return _field(node, "operator")
 
 
-def _is_plain(source: KernelSource, first: int, last: int) -> bool:
-    """Whether there is no binary operator outside of brackets."""
-    return not any(source.is_binary(k) or source.at(k) == "?" for k in range(first, last + 1))
+def _field(node: Node, name: str) -> Node:
+    child = node.child_by_field_name(name)
+    assert child is not None, f"{node.type} has no {name}"
+    return child
 
 
-def _bracketed(source: KernelSource, first: int, last: int) -> str:
-    text = source.text_of(first, last)
-    return text if _is_plain(source, first, last) else f"({text})"
+def _is_plain(node: Node) -> bool:
+    """Whether there is no operator with two or more operands outside of brackets."""
+    return node.type not in ("binary_expression", "conditional_expression", "assignment_expression", "comma_expression")
 
 
-def _is_call(source: KernelSource, i: int) -> int | None:
-    """The ( of a call of the name at i, behind its template arguments."""
-    if source.tokens[i].kind != "name":
-        return None
-    opening = source.match[i + 1] + 1 if i + 1 in source.templates and source.at(i + 1) == "<" else i + 1
-    return opening if source.at(opening) == "(" and not source.is_parameters(opening) else None
+def _bracketed(source: KernelSource, node: Node) -> str:
+    return source.text_of(node) if _is_plain(node) else f"({source.text_of(node)})"
 
 
-def _in_template(source: KernelSource, i: int) -> bool:
-    around = source.around(i)
-    return around in source.templates
-
-
-@operator("barrier dropped")
-def barrier_dropped(source: KernelSource, i: int) -> Iterator[Change]:
-    """A barrier or a fence is not there."""
-    if source.at(i) in BARRIERS:
-        yield _range(source, i, i + 3, ";")
-
-
-@operator("bound")
-def bound(source: KernelSource, i: int) -> Iterator[Change]:
-    """<= for <, and the like."""
-    if source.is_binary(i) and source.at(i) in BOUNDS:
-        yield _token(source, i, BOUNDS[source.at(i)])
-
-
-@operator("opposite")
-def opposite(source: KernelSource, i: int) -> Iterator[Change]:
-    """>= for <, != for ==, and the like."""
-    if source.is_binary(i) and source.at(i) in OPPOSITES:
-        yield _token(source, i, OPPOSITES[source.at(i)])
-
-
-@operator("sign")
-def sign(source: KernelSource, i: int) -> Iterator[Change]:
-    """+ for -, * for /, << for >>, -= for +=; a unary minus dropped."""
-    mark = source.at(i)
-    if mark in SIGNS and (source.is_binary(i) or mark in ASSIGNMENTS) and not _steps(source, i):
-        yield _token(source, i, SIGNS[mark])
-    elif mark == "-" and not source.is_binary(i) and source.tokens[i + 1].kind != "mark":
-        yield _token(source, i, "")
-
-
-def _steps(source: KernelSource, i: int) -> bool:
-    """Whether a += is the step of a loop: another one would only run for ever."""
-    return source.at(i) in ASSIGNMENTS and source.in_for_header(i)
-
-
-@operator("assignment")
-def assignment(source: KernelSource, i: int) -> Iterator[Change]:
-    """= for +=."""
-    if source.at(i) in ASSIGNMENTS[1:] and not _steps(source, i):
-        yield _token(source, i, "=")
-
-
-@operator("logic")
-def logic(source: KernelSource, i: int) -> Iterator[Change]:
-    """|| for &&, | for &; a ! dropped."""
-    mark = source.at(i)
-    if mark in LOGIC and source.is_binary(i):
-        yield _token(source, i, LOGIC[mark])
-    elif mark == "!":
-        yield _token(source, i, "")
-
-
-@operator("off by one")
-def off_by_one(source: KernelSource, i: int) -> Iterator[Change]:
-    """The element behind or before the one that is meant, and the same for addresses."""
-    spans = []
-    if source.at(i) == "[" and source.match[i] > i + 1 and not _declares(source, i) and not _is_lambda(source, i):
-        spans = [(i + 1, source.match[i] - 1)]
-    opening = _is_call(source, i) if source.at(i) in ADDRESSED else None
-    if opening is not None:
-        spans = source.parts(opening)[:1]
-    for first, last in spans:
-        if first == last and source.tokens[first].kind == "number":  # `constant` has it
-            continue
-        text = source.text_of(first, last)
-        whole = all(not source.is_binary(k) or PRECEDENCE[source.at(k)] >= 9 for k in range(first, last + 1))
-        text = text if whole and source.at(first) != "*" else f"({text})"
-        yield _range(source, first, last, f"{text} + 1")
-        yield _range(source, first, last, f"{text} - 1")
-
-
-def _is_lambda(source: KernelSource, i: int) -> bool:
-    return source.at(source.match[i] + 1) == "(" and (source.tokens[i - 1].kind == "mark" and source.at(i - 1) != "]")
-
-
-def _declares(source: KernelSource, i: int) -> bool:
-    """Whether a [ gives the size of an array that is declared there."""
-    first = source.boundary(i)
-    if not source.is_declaration(first):
-        return False
-    k = i - 1
-    while k > first and source.at(k) != ",":
-        if source.at(k) in ASSIGNMENTS:
+def _is_a_step(node: Node) -> bool:
+    """Whether it is the step of a loop: another one would only run for ever."""
+    while node.parent is not None and node.parent.type != "for_statement":
+        if node.parent.type.endswith("statement"):
             return False
-        k = source.match[k] - 1 if k in source.match and source.match[k] < k else k - 1
-    return True
+        node = node.parent
+    return node.parent is not None and node == node.parent.child_by_field_name("update")
 
 
-@operator("smaller array")
-def smaller_array(source: KernelSource, i: int) -> Iterator[Change]:
-    """An array that is declared without its last element."""
-    if source.at(i) == "[" and source.match[i] > i + 1 and _declares(source, i):
-        first, last = i + 1, source.match[i] - 1
-        yield _range(source, first, last, f"{source.text_of(first, last)} - 1")
+@operator("barrier dropped", "expression_statement")
+def barrier_dropped(source: KernelSource, node: Node) -> Iterator[Change]:
+    """A barrier or a fence is not there."""
+    if node.named_children and source.called(node.named_children[0]) in BARRIERS:
+        yield _to(node, ";")
 
 
-@operator("constant")
-def constant(source: KernelSource, i: int) -> Iterator[Change]:
-    """Another number: 0 to 1, 1 to 2 and 0, n to n + 1 and to 10 n; with a point to its half and to ten times it."""
-    token = source.tokens[i]
-    if token.kind != "number":
+def _replaced(table: dict[str, str]) -> KernelOperator:
+    def change(source: KernelSource, node: Node) -> Iterator[Change]:
+        mark = _mark(node)
+        if source.text_of(mark) in table:
+            yield _to(mark, table[source.text_of(mark)])
+
+    return change
+
+
+bound = operator("bound", "binary_expression")(_replaced(BOUNDS))  # <= for <, and the like
+opposite = operator("opposite", "binary_expression")(_replaced(OPPOSITES))  # >= for <, != for ==, and the like
+
+
+@operator("sign", "binary_expression", "assignment_expression", "unary_expression", "number_literal")
+def sign(source: KernelSource, node: Node) -> Iterator[Change]:
+    """+ for -, * for /, << for >>, -= for +=; a minus before an operand dropped."""
+    if node.type == "number_literal":
+        if source.text_of(node)[0] == "-":
+            yield node.start_byte, node.start_byte + 1, ""
+    elif node.type == "unary_expression":
+        if source.text_of(_mark(node)) == "-":
+            yield _to(_mark(node), "")
+    elif not _is_a_step(node):
+        yield from _replaced(SIGNS)(source, node)
+
+
+@operator("assignment", "assignment_expression")
+def assignment(source: KernelSource, node: Node) -> Iterator[Change]:
+    """= for +=."""
+    if source.text_of(_mark(node)) != "=" and not _is_a_step(node):
+        yield _to(_mark(node), "=")
+
+
+@operator("logic", "binary_expression", "unary_expression")
+def logic(source: KernelSource, node: Node) -> Iterator[Change]:
+    """|| for &&, | for &; a ! dropped."""
+    if node.type == "binary_expression":
+        yield from _replaced(LOGIC)(source, node)
+    elif source.text_of(_mark(node)) == "!":
+        yield _to(_mark(node), "")
+
+
+@operator("off by one", "subscript_expression", "call_expression")
+def off_by_one(source: KernelSource, node: Node) -> Iterator[Change]:
+    """The element after or before the one that is meant, and the same for addresses."""
+    if node.type == "subscript_expression":
+        place = node.named_children[-1]
+        place = place.named_children[0] if place.type == "subscript_argument_list" else place
+    elif source.called(node) in ADDRESSED and _field(node, "arguments").named_children:
+        place = _field(node, "arguments").named_children[0]
+    else:
         return
-    in_bits = "x" in token.text and "p" not in token.text
-    suffix = token.text[len(token.text.rstrip("uUlL" if in_bits else "uUlLfF")) :]
-    digits = token.text[: len(token.text) - len(suffix)]
+    if place.type != "number_literal":  # `constant` has it
+        sums = place.type == "binary_expression" and source.text_of(_mark(place)) in "+-*/%"
+        text = source.text_of(place) if sums else _bracketed(source, place)
+        yield _to(place, f"{text} + 1")
+        yield _to(place, f"{text} - 1")
+
+
+@operator("smaller array", "array_declarator")
+def smaller_array(source: KernelSource, node: Node) -> Iterator[Change]:
+    """An array that is declared without its last element."""
+    if size := node.child_by_field_name("size"):
+        yield _to(size, f"{source.text_of(size)} - 1")
+
+
+@operator("constant", "number_literal")
+def constant(source: KernelSource, node: Node) -> Iterator[Change]:
+    """Another number: 0 to 1, 1 to 2 and 0, n to n + 1 and to 10 n; with a point to its half and to ten times it."""
+    text = source.text_of(node).lstrip("-")
+    in_bits = "x" in text and "p" not in text
+    suffix = text[len(text.rstrip("uUlL" if in_bits else "uUlLfF")) :]
+    digits = text[: len(text) - len(suffix)]
     if in_bits:
-        yield _token(source, i, f"0x{int(digits, 16) ^ 1:X}{suffix}")
+        others = [f"0x{int(digits, 16) ^ 1:X}"]
     elif digits.isdigit():
         n = int(digits)
-        others = (n + 1,) if n == 0 else (2, 0) if n == 1 else (n + 1, 10 * n)
-        for other in others:
-            yield _token(source, i, f"{other}{suffix}")
+        others = [str(other) for other in ((n + 1,) if n == 0 else (2, 0) if n == 1 else (n + 1, 10 * n))]
     elif number := float.fromhex(digits) if "x" in digits else float(digits):
-        for other in (number / 2, number * 10):
-            yield _token(source, i, f"{other!r}{suffix}")
+        others = [repr(number / 2), repr(number * 10)]
     else:
-        yield _token(source, i, f"1.0{suffix}")
+        others = ["1.0"]
+    for other in others:
+        yield node.end_byte - len(text), node.end_byte, f"{other}{suffix}"
 
 
-@operator("named constant")
-def named_constant(source: KernelSource, i: int) -> Iterator[Change]:
+@operator("named constant", "identifier")
+def named_constant(source: KernelSource, node: Node) -> Iterator[Change]:
     """Warps for lanes, fewer lanes in a mask; the width of something by one more."""
-    name = source.at(i)
-    if source.tokens[i].kind != "name" or _is_declared(source, i) or (source.at(i - 1) in ("::", ".") and name == "N"):
+    name, whole, parent = source.text_of(node), node, node.parent
+    while parent is not None and parent.type in ("qualified_identifier", "template_function"):
+        whole, parent = parent, parent.parent
+    if parent is None or node == parent.child_by_field_name("declarator"):
         return
     if name in SIBLINGS:
-        yield _token(source, i, SIBLINGS[name])
-    elif (NAMED.fullmatch(name) or name in WIDTHS) and not _in_template(source, i):
-        last = source.match[i + 1] if i + 1 in source.templates else i
-        first = i
-        while source.at(first - 1) == "::":
-            first = source.match[first - 2] - 1 if first - 2 in source.templates else first - 2
-        yield _range(source, first, last, f"({source.text_of(first, last)} + 1)")
+        yield _to(node, SIBLINGS[name])
+    elif any(kind in parent.type for kind in ("template", "type_descriptor")):
+        return
+    elif NAMED.fullmatch(name) or (name in WIDTHS and whole.type != "qualified_identifier"):
+        yield _to(whole, f"({source.text_of(whole)} + 1)")
 
 
-def _is_declared(source: KernelSource, i: int) -> bool:
-    """Whether a name is the one that a declaration introduces."""
-    return source.at(i + 1) == "=" or (i + 1 in source.templates and source.at(source.match[i + 1] + 1) == "=")
-
-
-@operator("template argument")
-def template_argument(source: KernelSource, i: int) -> Iterator[Change]:
+@operator("template argument", "template_argument_list")
+def template_argument(source: KernelSource, node: Node) -> Iterator[Change]:
     """A width of 1 for the one that is meant; two neighbours swapped."""
-    if i not in source.templates or source.at(i) != "<" or source.at(i - 1) == "template":
-        return
-    parts = source.parts(i)
-    for first, last in parts:
-        if first == last and (source.at(first) in WIDTHS or NAMED.fullmatch(source.at(first))):
-            yield _token(source, first, "1")
-    for a, b in pairwise(parts):
-        yield from _swapped(source, a, b)
+    for part in node.named_children:
+        if source.text_of(part) in WIDTHS or NAMED.fullmatch(source.text_of(part)):
+            yield _to(part, "1")
+    yield from _swapped(source, node.named_children)
 
 
-@operator("swapped arguments")
-def swapped_arguments(source: KernelSource, i: int) -> Iterator[Change]:
+@operator("swapped arguments", "argument_list", "initializer_list")
+def swapped_arguments(source: KernelSource, node: Node) -> Iterator[Change]:
     """Two neighbours in a call or in a list of values."""
-    if source.at(i) in ("(", "{") and i in source.match:
-        if source.at(i) == "(" and (source.tokens[i - 1].kind != "name" and source.at(i - 1) != ">"):
-            return
-        if source.at(i) == "{" and source.is_block(i):
-            return
-        for a, b in pairwise(source.parts(i)):
-            table = source.at(a[0]) == "{" and source.tokens[a[0] + 1].kind == "text"  # of names: their order is free
-            if source.at(a[0]) != "[" and source.at(b[0]) != "[" and not table:  # [: lambdas
-                yield from _swapped(source, a, b)
+    yield from _swapped(source, node.named_children)
 
 
-def _swapped(source: KernelSource, a: tuple[int, int], b: tuple[int, int]) -> Iterator[Change]:
-    one, other = source.text_of(*a), source.text_of(*b)
-    if one != other:
-        between = source.between(source.tokens[a[1]].end, source.tokens[b[0]].start)
-        yield _range(source, a[0], b[1], other + between + one)
+def _swapped(source: KernelSource, parts: list[Node]) -> Iterator[Change]:
+    for a, b in pairwise(parts):
+        table = a.type == "initializer_list" and a.named_children[:1] and a.named_children[0].type == "string_literal"
+        one, other = source.text_of(a), source.text_of(b)
+        if one != other and not table and "lambda_expression" not in (a.type, b.type):
+            yield a.start_byte, b.end_byte, other + source.between(a.end_byte, b.start_byte) + one
 
 
-@operator("dropped term")
-def dropped_term(source: KernelSource, i: int) -> Iterator[Change]:
+@operator("dropped term", "binary_expression")
+def dropped_term(source: KernelSource, node: Node) -> Iterator[Change]:
     """One operand of a sum, product or condition left out."""
-    mark = source.at(i)
-    if not source.is_binary(i) or mark in OPPOSITES:
-        return
-    first, last = source.operand_before(i, PRECEDENCE[mark]), source.operand_behind(i, PRECEDENCE[mark])
-    yield source.tokens[i - 1].end, source.tokens[last].end, ""
-    if mark in COMMUTING:
-        yield source.tokens[first].start, source.tokens[i + 1].start, ""
+    left, mark, right = _field(node, "left"), source.text_of(_mark(node)), _field(node, "right")
+    if mark not in OPPOSITES:
+        yield left.end_byte, right.end_byte, ""
+        if mark in COMMUTING:
+            yield left.start_byte, right.start_byte, ""
 
 
-@operator("condition")
-def condition(source: KernelSource, i: int) -> Iterator[Change]:
+@operator("condition", "conditional_expression", "if_statement")
+def condition(source: KernelSource, node: Node) -> Iterator[Change]:
     """One branch of a conditional expression, always; a condition that is no comparison, negated."""
-    if source.at(i) == "?":
-        first = source.operand_before(i, 0)
-        colon = _colon(source, i)
-        last = source.operand_behind(colon, 0)
-        while source.at(last + 1) == "?":
-            last = source.operand_behind(_colon(source, last + 1), 0)
-        yield _range(source, first, last, source.text_of(i + 1, colon - 1))
-        yield _range(source, first, last, source.text_of(colon + 1, last))
-        yield from _negated(source, first, i - 1)
-    elif source.at(i) == "if" and source.at(i + 1) == "(" and source.at(i + 2) != "!":
-        yield from _negated(source, i + 2, source.match[i + 1] - 1)
-
-
-def _negated(source: KernelSource, first: int, last: int) -> Iterator[Change]:
-    if _is_plain(source, first, last):
-        yield source.tokens[first].start, source.tokens[first].start, "!"
-
-
-def _colon(source: KernelSource, i: int) -> int:
-    """The : of the ? at i."""
-    k, depth = i + 1, 0
-    while source.at(k) != ":" or depth:
-        depth += (source.at(k) == "?") - (source.at(k) == ":")
-        k = source.match[k] + 1 if source.match.get(k, k) > k else k + 1
-    return k
-
-
-@operator("dropped statement")
-def dropped_statement(source: KernelSource, i: int) -> Iterator[Change]:
-    """A call for its effect, an assignment, an early end, left out; one of several assignments in a row."""
-    end = source.statement_at(i)
-    if end is None or source.at(i) in BARRIERS or source.is_declaration(i):
-        return
-    if source.at(i) == "return" and end > i + 1:
-        return
-    if source.at(i) in ("return", "continue", "break"):
-        yield _range(source, i, end, ";")
-        return
-    parts = _listed(source, i, end)
-    if len(parts) == 1:
-        lines = source.between(source.tokens[i].start, source.tokens[end].end).count("\n")
-        yield _range(source, i, end, ";" + "\n" * lines)
-        return
-    for k, (first, last) in enumerate(parts):
-        if k + 1 < len(parts):
-            yield source.tokens[first].start, source.tokens[parts[k + 1][0]].start, ""
-        else:
-            yield source.tokens[parts[k - 1][1]].end, source.tokens[last].end, ""
-
-
-def _listed(source: KernelSource, first: int, end: int) -> list[tuple[int, int]]:
-    """The parts of a statement between its commas."""
-    found, k, begin = [], first, first
-    while k <= end:
-        if source.at(k) == "," or k == end:
-            found.append((begin, k - 1))
-            begin = k + 1
-        k = source.match[k] + 1 if source.match.get(k, k) > k else k + 1
-    return found
-
-
-@operator("other field")
-def other_field(source: KernelSource, i: int) -> Iterator[Change]:
-    """The next member of the same type; y for x of a thread or block."""
-    if source.at(i) != "." or source.tokens[i + 1].kind != "name" or source.at(i + 2) == "(":
-        return
-    name = source.at(i + 1)
-    if source.at(i - 1) in BUILTIN:
-        yield _token(source, i + 1, AXES[name])
-        return
-    for other in sorted(source.members.get(name, ())):
-        yield _token(source, i + 1, other)
-
-
-@operator("flag")
-def flag(source: KernelSource, i: int) -> Iterator[Change]:
-    """false for true."""
-    if source.at(i) in ("true", "false"):
-        yield _token(source, i, "false" if source.at(i) == "true" else "true")
-
-
-@operator("other function")
-def other_function(source: KernelSource, i: int) -> Iterator[Change]:
-    """The sum of a warp for that of a block, another shuffle; a root or a modulus left out."""
-    name = source.at(i)
-    opening = _is_call(source, i)
-    if name not in FUNCTIONS or opening is None or source.definition_of(i) is None:
-        return
-    if new := FUNCTIONS[name]:
-        yield _token(source, i, new)
+    test = _field(node, "condition")
+    if node.type == "conditional_expression":
+        yield _to(node, source.text_of(_field(node, "consequence")))
+        yield _to(node, source.text_of(_field(node, "alternative")))
     else:
-        first, last = source.parts(opening)[0]
-        yield _range(source, i, source.match[opening], _bracketed(source, first, last))
+        test = test.child_by_field_name("value") or test.named_children[-1]
+    if _is_plain(test) and test.type not in ("declaration", "unary_expression"):
+        yield test.start_byte, test.start_byte, "!"
+
+
+@operator("dropped statement", "expression_statement", "return_statement", "continue_statement", "break_statement")
+def dropped_statement(source: KernelSource, node: Node) -> Iterator[Change]:
+    """A call for its effect, an assignment, an early end, left out; one of several assignments in a row."""
+    (inner,) = node.named_children or (None,)
+    if inner is None and node.type != "expression_statement":
+        yield _to(node, ";")
+    if inner is None or node.type == "return_statement" or source.called(inner) in BARRIERS:
+        return
+    if source.function_of(node) is None:  # what a macro declares
+        return
+    parts = _listed(inner)
+    if len(parts) == 1:
+        yield _to(node, ";" + "\n" * source.text_of(node).count("\n"))
+    for a, b in pairwise(parts):
+        yield a.start_byte, b.start_byte, ""
+    for a, b in list(pairwise(parts))[-1:]:
+        yield a.end_byte, b.end_byte, ""
+
+
+def _listed(node: Node) -> list[Node]:
+    """The parts of a statement between its commas."""
+    return [n for child in node.named_children for n in _listed(child)] if node.type == "comma_expression" else [node]
+
+
+@operator("other field", "field_expression")
+def other_field(source: KernelSource, node: Node) -> Iterator[Change]:
+    """The next member of the same type; y for x of a thread or block."""
+    owner, field, parent = _field(node, "argument"), _field(node, "field"), node.parent
+    name = source.text_of(field)
+    if parent is not None and parent.type == "call_expression" and node == parent.child_by_field_name("function"):
+        return
+    if source.text_of(owner) in BUILTIN:
+        yield _to(field, AXES[name])
+    elif source.text_of(_mark(node)) == ".":
+        for other in sorted(source.members.get(name, ())):
+            yield _to(field, other)
+
+
+@operator("flag", "true", "false")
+def flag(_: KernelSource, node: Node) -> Iterator[Change]:
+    """false for true."""
+    yield _to(node, "false" if node.type == "true" else "true")
+
+
+@operator("other function", "call_expression")
+def other_function(source: KernelSource, node: Node) -> Iterator[Change]:
+    """The sum of a warp for that of a block, another shuffle; a root or a modulus left out."""
+    name, start = source.called(node), node.start_byte
+    if new := FUNCTIONS.get(name):
+        yield start, start + len(name), new
+    elif name in FUNCTIONS:
+        yield _to(node, _bracketed(source, _field(node, "arguments").named_children[0]))

@@ -73,25 +73,22 @@ def mutants_of(path: str, text: str, members: Mapping[str, set[str]] | None = No
     The id is a hash of file, scope, operator, line, change, and a number that tells equal ones apart: it stays when
     other lines change, and goes when its own line does.
     """
-    if path.endswith(".py"):
-        source = Source(path, text)
-        return _identified(source, _in_python(source))
-    kernels = KernelSource(path, text, members)
-    return _identified(kernels, _in_kernels(kernels))
+    source = Source(path, text) if path.endswith(".py") else KernelSource(path, text, members)
+    return _identified(source, _found(source))
 
 
-def _in_python(source: Source) -> Iterator[Found]:
+def _found(source: Source | KernelSource) -> Iterator[Found]:
+    if isinstance(source, KernelSource):
+        for node in source.sites:
+            for name, (types, change) in KERNEL_OPERATORS.items():
+                if node.type in types:
+                    yield from (Found(c, name, source.scope(node)) for c in change(source, node))
+        return
     operators = OPERATORS | LAUNCH_OPERATORS if source.path.startswith(LAUNCHERS) else OPERATORS
-    for node in source.sites:
+    for site in source.sites:
         for name, (kinds, operator) in operators.items():
-            if isinstance(node, kinds):
-                yield from (Found(change, name, source.scope(node)) for change in operator(source, node))
-
-
-def _in_kernels(source: KernelSource) -> Iterator[Found]:
-    for i in source.sites:
-        for name, operator in KERNEL_OPERATORS.items():
-            yield from (Found(change, name, source.scope(i)) for change in operator(source, i))
+            if isinstance(site, kinds):
+                yield from (Found(c, name, source.scope(site)) for c in operator(source, site))
 
 
 def _identified(source: Text, found: Iterable[Found]) -> Iterator[Mutant]:

@@ -1,4 +1,4 @@
-"""Which tests judge a mutant: those of the mutated file first, then all that rest on it."""
+"""Which tests judge a mutant: those of the mutated file first, then those of its folder or of what it launches."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,56 +8,6 @@ from bnengine.ops.update import RULES
 
 from .kernel_source import KernelSource, users
 from .mutants import LAUNCHERS, Mutant
-
-# What the file's own tests are called, where the name does not tell; a pattern may match nothing.
-NEAR = {
-    "bnengine/runtime/op.py": (
-        "ops/test_*op*.py",
-        "ops/test_dispatch*.py",
-        "ops/test_records*.py",
-        "ops/test_contracts.py",
-    ),
-    "bnengine/ops/activations.py": ("ops/test_activations.py", "ops/test_contracts.py", "ops/test_derivatives.py"),
-    "bnengine/ops/batch_norm.py": ("ops/test_batch_norm*.py", "ops/test_contracts.py", "ops/test_derivatives.py"),
-    "bnengine/ops/statistics.py": ("ops/test_batch_norm*.py", "ops/test_contracts.py", "ops/test_derivatives.py"),
-    "bnengine/ops/dense.py": ("ops/test_dense*.py", "ops/test_contracts.py", "ops/test_derivatives.py"),
-    "bnengine/ops/dropout.py": ("ops/test_dropout*.py", "ops/test_contracts.py", "ops/test_derivatives.py"),
-    "bnengine/ops/loss.py": (
-        "ops/test_loss*.py",
-        "ops/test_correct.py",
-        "ops/test_contracts.py",
-        "ops/test_derivatives.py",
-    ),
-    "bnengine/ops/pointwise.py": ("ops/test_pointwise*.py", "ops/test_contracts.py", "ops/test_derivatives.py"),
-    "bnengine/ops/special.py": ("ops/test_special*.py", "ops/test_contracts.py"),
-    "bnengine/ops/update.py": (
-        "ops/test_update*.py",
-        "ops/test_check_step.py",
-        "ops/test_contracts.py",
-        "optim/test_optimizer*.py",
-    ),
-    "bnengine/layers/norm/batch_norm.py": ("layers/test_batch_norm*.py",),
-    "bnengine/optim/optimizers.py": ("optim/test_optimizer*.py", "training/test_step.py"),
-    "bnengine/training/state.py": ("training/test_step*.py", "runtime/test_replay*.py"),
-    "bnengine/training/step.py": ("training/test_step*.py", "runtime/test_replay*.py"),
-    "bnengine/training/table.py": ("training/test_step*.py", "training/test_rates*.py"),
-}
-WIDE = (
-    "ops/test_*.py",
-    "layers/test_*.py",
-    "training/test_step*.py",
-    "training/test_averag*.py",
-    "training/test_skips*.py",
-)
-WIDE += (
-    "training/test_rates*.py",
-    "network/test_*.py",
-    "losses/test_loss*.py",
-    "optim/test_optimizer*.py",
-    "runtime/test_flat*.py",
-)
-PEERS = ("peers/test_layers.py", "peers/test_losses.py", "peers/test_optimizers.py")
-
 
 # What runs the kernels of a file on the simulated device, the quick files first. Launchers: what launches them.
 KERNELS = {
@@ -122,7 +72,7 @@ STEPS = ("runtime/test_replay*.py", "training/test_step.py", "training/test_skip
 
 
 class Stage(NamedTuple):
-    """One part of a judgement: kernel files to compile, or test files to run, perhaps under g++'s sanitizers.
+    """One part of a judgement: kernel files to compile, or test files to run.
 
     `only`: pytest's -k, which tests of the files. `plugin`: a plugin for pytest; `seconds`: what the tests take of the
     processor, where that is known.
@@ -131,7 +81,6 @@ class Stage(NamedTuple):
     name: str
     tests: tuple[str, ...] = ()
     compiled: tuple[str, ...] = ()
-    sanitized: bool = False
     only: str = ""
     plugin: object = None
     seconds: float = 0.0
@@ -139,27 +88,29 @@ class Stage(NamedTuple):
 
 def stages(mutant: Mutant, root: Path, texts: Mapping[str, str]) -> list[Stage]:
     """What judges a mutant, stage by stage, quick ones first."""
-    if any(path.startswith(NATIVE) for path in texts):
+    if mutant.path.startswith(NATIVE_LAUNCHERS) or any(path.startswith(NATIVE) for path in texts):
         return _of_native(mutant, root, texts)
     if not mutant.path.endswith(".py"):
         return _of_kernels(mutant, root, texts)
     if mutant.path.startswith(LAUNCHERS):
         own = f"fused/test_{Path(mutant.path).stem.lstrip('_').removesuffix('_api')}*.py"
         return _in_order(root, {"near": (own, *LAUNCHES), "wide": REPLAYS})
-    own = (f"ops/test_{Path(mutant.path).stem}*.py", "ops/test_contracts.py")
-    return _in_order(root, {"near": NEAR.get(mutant.path, own), "wide": WIDE, "peers": PEERS})
+    _, *folders, file = Path(mutant.path).parts
+    stem = Path(file).stem.strip("_")
+    near = ("/".join((*folders, f"test_*{stem}*.py")),)
+    wide = (f"{folders[0]}/**/test_*.py", "contracts/**/test_*.py") if folders else ("test_*.py",)
+    return _in_order(root, {"near": near, "wide": wide})
 
 
 def _of_kernels(mutant: Mutant, root: Path, texts: Mapping[str, str]) -> list[Stage]:
-    """Each kernel file that what was changed gets into: compiled, then tested; then all that is launched; sanitized."""
+    """Each kernel file that what was changed gets into: compiled, then tested; then all that is launched."""
     files = _reached(mutant, texts, list(KERNELS))
     found = []
     for pattern in dict.fromkeys(KERNELS[file] for file in files):
         compiled = tuple(file for file in files if KERNELS[file] == pattern)
         tests = tuple(_found((pattern,), root))
         found += [Stage("compiled", compiled=compiled), Stage("near", tests)]
-    found += _in_order(root, {"wide": (*LAUNCHES, *REPLAYS)})
-    return [*found, *(Stage("sanitized", stage.tests, sanitized=True) for stage in found if stage.name == "near")]
+    return found + _in_order(root, {"wide": (*LAUNCHES, *REPLAYS)})
 
 
 def _reached(mutant: Mutant, texts: Mapping[str, str], kernels: list[str]) -> list[str]:

@@ -53,15 +53,14 @@ class Outcome(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A test file that was timed, or some of its tests, perhaps under sanitizers."""
+    """A test file that was timed, or some of its tests."""
 
     test: str
     only: str
-    sanitized: bool
 
 
 def runs(stage: Stage) -> list[Run]:
-    return [Run(test, stage.only, stage.sanitized) for test in stage.tests]
+    return [Run(test, stage.only) for test in stage.tests]
 
 
 @dataclass
@@ -81,14 +80,12 @@ class _Place:
 class Runner:
     """Judges mutants in `jobs` copies at a time; a context manager that removes the copies at its end.
 
-    `sanitizing`: what survives all tests runs them again under g++'s sanitizers, for minutes. `recorded`: a file with
-    the functions that each test calls, written where it is missing; the tests that call a mutant judge it.
+    `recorded`: a file with the functions that each test calls, written where it is missing; the tests that call what a
+    mutant changes judge it.
     """
 
-    def __init__(
-        self, root: Path, texts: dict[str, str], *, jobs: int, sanitizing: bool = True, recorded: Path | None = None
-    ) -> None:
-        self.root, self.texts, self.jobs, self.sanitizing = root, texts, jobs, sanitizing
+    def __init__(self, root: Path, texts: dict[str, str], *, jobs: int, recorded: Path | None = None) -> None:
+        self.root, self.texts, self.jobs = root, texts, jobs
         self.recorded, self.tests = recorded, list[calls.Judge]()
         self._made = tempfile.TemporaryDirectory(prefix="mutation-")
         self.home = Path(self._made.name)
@@ -125,8 +122,7 @@ class Runner:
     def _stages(self, mutant: Mutant) -> list[Stage]:
         if self.recorded:
             return calls.stages(mutant, self.tests)
-        found = stages(mutant, self.base, self.texts)
-        return [stage for stage in found if self.sanitizing or not stage.sanitized]
+        return stages(mutant, self.base, self.texts)
 
     def check(self, mutants: Iterable[Mutant]) -> str:
         """Run the tests nearest to `mutants` on the unmutated copy, which must pass; a line that says so."""
@@ -160,7 +156,7 @@ class Runner:
         while waiting or running:
             while waiting and len(running) < self.jobs:
                 run = waiting.pop()
-                stage = Stage("", (run.test,), sanitized=run.sanitized, only=run.only)
+                stage = Stage("", (run.test,), only=run.only)
                 pid = _start(self.base, stage, self._log(run), self.native, bytecode=True)
                 running[pid] = (run, time.monotonic())
             for pid, (run, began) in list(running.items()):
@@ -232,7 +228,7 @@ class Runner:
             else:
                 self._measure(runs(place.stage))
                 needed = 6 * sum(self.seconds[run] for run in runs(place.stage))
-            if place.stage.compiled or place.stage.sanitized:
+            if place.stage.compiled:
                 needed += COMPILING
             place.began, place.limit = time.monotonic(), 20 + needed
             place.pid = _start(place.folder, place.stage, log, self.native, bytecode=False)
@@ -275,9 +271,7 @@ def _start(folder: Path, stage: Stage, log: Path, native: Native | None, *, byte
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(out, 1)
         os.dup2(out, 2)
-        _enter(folder, native=native is not None, plain=stage.plugin is not None, bytecode=bytecode)
-        if stage.sanitized:
-            _sanitized(folder, stage.tests)
+        _enter(folder, native=native is not None, bytecode=bytecode)
         if not stage.compiled:
             status = _tests(folder, stage)
         else:
@@ -290,7 +284,7 @@ def _start(folder: Path, stage: Stage, log: Path, native: Native | None, *, byte
         os._exit(status)
 
 
-def _enter(folder: Path, *, native: bool, plain: bool, bytecode: bool) -> None:
+def _enter(folder: Path, *, native: bool, bytecode: bool) -> None:
     """The package and its tests come from the copy from now on."""
     os.chdir(folder)
     for name in [name for name in sys.modules if name.partition(".")[0] in ("tests", "bnengine")]:
@@ -302,12 +296,9 @@ def _enter(folder: Path, *, native: bool, plain: bool, bytecode: bool) -> None:
     if native:  # tests that skip where there is no library would find nothing wrong with one that cannot be loaded
         os.environ["BNENGINE_REQUIRE"] = "kernels"
         os.environ["BNENGINE_CPU_LIBRARY"] = str(folder / LIBRARY)
-    elif plain:  # what a contributor runs
+    else:  # what a contributor runs; what the checkout must not skip may be out of reach in a copy
         os.environ.pop("BNENGINE_REQUIRE", None)
         os.environ.pop("BNENGINE_CPU_LIBRARY", None)
-    else:  # the references are judged: native kernels would stand in for them
-        os.environ.pop("BNENGINE_REQUIRE", None)  # what the checkout must not skip may be out of reach in a copy
-        os.environ["BNENGINE_CPU_LIBRARY"] = str(folder / "no native kernels")
     os.environ["PYTHONPATH"] = str(folder)
     os.environ["PYTHONDONTWRITEBYTECODE"] = "" if bytecode else "1"
     sys.dont_write_bytecode = not bytecode
@@ -328,12 +319,6 @@ def _compile(files: Iterable[str]) -> int:
         print(refused)
         return STILLBORN
     return 0
-
-
-def _sanitized(folder: Path, files: Iterable[str]) -> None:
-    """Become a process that runs tests with their kernels under g++'s sanitizers, where it has them."""
-    command = [sys.executable, "-m", "tests.cuda_on_cpu.sanitized", *OPTIONS, f"--rootdir={folder}", *files]
-    os.execv(sys.executable, command)
 
 
 def _tests(folder: Path, stage: Stage) -> int:

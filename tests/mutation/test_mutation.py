@@ -8,7 +8,7 @@ from tests.mutation.mutants import all_mutants, differs, draw, mutants_of, read
 from tests.mutation.operators import OPERATORS
 from tests.mutation.populations import POPULATIONS
 from tests.mutation.relevant import stages
-from tests.mutation.report import explain, figures
+from tests.mutation.report import enough, explain, unexplained
 from tests.mutation.runner import Outcome
 from tests.support import ROOT
 
@@ -113,7 +113,7 @@ def test_what_the_maths_and_a_contract_both_use_is_mutated():
 
 @pytest.fixture(scope="module")
 def package():
-    texts = read(ROOT, POPULATIONS["python"].files)
+    texts = read(ROOT, ("bnengine/ops/*.py", "bnengine/training/step.py"))
     return texts, all_mutants(texts)
 
 
@@ -146,25 +146,30 @@ def test_an_id_stays_when_other_lines_change_and_goes_with_its_own():
     assert not {m.id for m in mutants_of("f.py", line.replace("+ 1", "+ 1 + 0"))} & before
 
 
-def test_a_file_s_own_tests_judge_its_mutants_first(package):
-    texts, mutants = package
-    for mutant in {m.path: m for m in mutants}.values():
-        near, wide, _ = stages(mutant, ROOT, texts)
-        assert (near.name, wide.name) == ("near", "wide"), f"no tests of its own judge {mutant.path}"
-        assert not set(near.tests) & set(wide.tests)
+@pytest.mark.parametrize(
+    ("path", "near", "wide"),
+    [
+        ("bnengine/training/step.py", "tests/training/test_step.py", "tests/training/test_trainer.py"),
+        ("bnengine/layers/norm/batch_norm.py", "", "tests/layers/test_batch_norm.py"),
+        ("bnengine/registry.py", "", "tests/test_validation.py"),
+    ],
+)
+def test_tests_of_the_same_folder_judge_a_mutant(path, near, wide):
+    mutant = next(iter(mutants_of(path, (ROOT / path).read_text(encoding="utf-8"))))
+    found = {stage.name: stage.tests for stage in stages(mutant, ROOT, {path: ""})}
+    assert near in found.get("near", ("",))
+    assert wide in found["wide"]
 
 
-def test_only_a_survivor_without_a_reason_is_unexplained():
-    text = body("return x + 1")
-    mutants = list(mutants_of("f.py", text))[:3]
+def test_a_survivor_needs_a_reason():
+    mutants = list(mutants_of("f.py", body("return x + 1")))[:3]
     verdicts = ["caught", "survived", "survived"]
-    outcomes = [Outcome(m, v, "near" if v == "caught" else "", 1.0, "") for m, v in zip(mutants, verdicts, strict=True)]
+    outcomes = [Outcome(m, v, "", 1.0, "") for m, v in zip(mutants, verdicts, strict=True)]
     outcomes.append(Outcome(mutants[0], "stillborn", "compiled", 1.0, ""))
-    result = figures(outcomes, {"f.py": text}, commit=None, seed=0, of=9, reasons={mutants[1].id: "the same"})
-    assert (result["drawn"], result["caught"], result["share"]) == (3, 1, 0.3333)
-    assert result["stillborn"] == 1
-    assert result["unexplained"] == [mutants[2].id]
-    assert [s["reason"] for s in result["survivors"]] == ["the same", None]
+    population = POPULATIONS["package"]._replace(share=2 / 3)
+    assert [o.mutant.id for o in unexplained(outcomes, {mutants[1].id: "the same"})] == [mutants[2].id]
+    assert enough(outcomes, population, {mutants[1].id: "the same"})
+    assert not enough(outcomes, population, {})
 
 
 def test_every_reason_says_something():

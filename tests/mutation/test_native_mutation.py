@@ -7,7 +7,6 @@ import shutil
 import pytest
 
 from tests.cpu.build import require_set
-from tests.mutation.kernel_source import KernelSource
 from tests.mutation.mutants import Mutant, all_mutants, read
 from tests.mutation.native import LIBRARY, SAME, STILLBORN, Native
 from tests.mutation.populations import POPULATIONS
@@ -109,12 +108,6 @@ def test_every_native_kernel_and_launcher_has_mutants_and_no_two_are_one(populat
     assert {m.path for m in mutants} == {path for path in texts if path not in DECLARATIONS}
     assert len({m.id for m in mutants}) == len(mutants)
     assert all(texts[m.path].encode()[m.start : m.end].decode() == m.before for m in mutants)
-
-
-def test_brackets_in_changed_native_kernels_still_match(population):
-    texts, mutants = population
-    for mutant in [m for m in mutants if not m.path.endswith(".py")][::50]:
-        KernelSource(mutant.path, mutant.source(texts[mutant.path]))
 
 
 def test_a_rule_has_the_same_mutants_for_native_kernels_as_for_cuda(population):

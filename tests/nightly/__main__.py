@@ -23,7 +23,6 @@ PARTS = {
     "sanitizers": ["kernels-sanitized"],
     "aarch64": ["kernels-aarch64"],
     "cuda": ["cuda-instances"],
-    "mutants-python": ["mutants", "POPULATION=python"],
     "mutants-cpu": ["mutants", "POPULATION=cpu"],
     "mutants-cuda": ["mutants", "POPULATION=cuda"],
     "mutants-package": ["mutants", "POPULATION=package"],
