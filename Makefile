@@ -16,13 +16,14 @@ GPU_ARGS       ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
-.PHONY: help kernels bench demo demo-gpu test test-slow test-references test-nightly browser gpu gpu-verify gpu-bench lint format types cuda-proof cuda-instances kernels-sanitized kernels-sanitized-sample kernels-aarch64 mutants mutants-baseline peers peers-slow peers-install wheel wheel-check cuda-extra clean
+.PHONY: help kernels bench demo demo-gpu test test-slow test-references test-newest test-nightly browser gpu gpu-verify gpu-bench lint format types cuda-proof cuda-instances kernels-sanitized kernels-sanitized-sample kernels-aarch64 mutants mutants-baseline peers peers-slow peers-install wheel wheel-check cuda-extra clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo         train a batch-normalised network on handwritten digits (GPU=0: without CuPy)"
-	@echo "make test         run the tests (ARGS='-k norm' goes to pytest);  make test-slow runs those that take long"
+	@echo "make test         run the tests (ARGS='-n 0 tests/layers' goes to pytest);  make test-slow runs those that take long"
 	@echo "make test-references  run those of layers, networks and training without the native kernels"
+	@echo "make test-newest  run quick tests of the wheel on Debian's newest Python (NEWEST_PYTHON=... another one)"
 	@echo "make test-nightly  run what is too long for CI, in parts, and record it (PART=slow; PART=--list: the record)"
 	@echo "make browser      install chromium, which opens the reports in their tests (Debian, as root)"
 	@echo "make kernels      build the native kernels into the checkout; make test and make demo do so themselves"
@@ -114,16 +115,18 @@ demo: demo-gpu
 
 # What the environment of the tests is enough for.
 HERE := not gpu and not peers and not cuda_proof
+# A process for each core, so one thread in each. A few tests are quicker without: ARGS='-n 0 tests/layers'.
+PARALLEL := BNENGINE_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 test: $(VENV)/.test kernels
-	@$(BIN)/python -m pytest -m "$(HERE) and not slow" $(ARGS)
+	@$(PARALLEL) -m "$(HERE) and not slow" $(ARGS)
 
 test-slow: $(VENV)/.test kernels
-	@$(BIN)/python -m pytest -m "$(HERE) and slow" $(ARGS)
+	@$(PARALLEL) -m "$(HERE) and slow" $(ARGS)
 
 # Where the references run although the native kernels are built: what a machine without a compiler does.
 test-references: $(VENV)/.test
-	@BNENGINE_REQUIRE= BNENGINE_CPU_LIBRARY=/nonexistent $(BIN)/python -m pytest -m "$(HERE)" \
+	@BNENGINE_REQUIRE= BNENGINE_CPU_LIBRARY=/nonexistent $(PARALLEL) -m "$(HERE)" \
 	    tests/layers tests/network tests/training tests/runtime $(ARGS)
 
 # The Makefile's longest targets one after the other, each with a limit: tests/nightly.
@@ -195,10 +198,10 @@ mutants-baseline: $(VENV)/.peers kernels
 	@$(BIN)/python -m tests.mutation --baseline --journal build/mutants-package.jsonl $(ARGS)
 
 peers: peers-install
-	@$(BIN)/python -m pytest -m "peers and not slow" tests/peers $(ARGS)
+	@$(PARALLEL) -m "peers and not slow" tests/peers $(ARGS)
 
 peers-slow: peers-install
-	@$(BIN)/python -m pytest -m "peers and slow" tests/peers $(ARGS)
+	@$(PARALLEL) -m "peers and slow" tests/peers $(ARGS)
 
 # A full run that was stopped goes on from its journal.
 POPULATION ?= package
@@ -217,6 +220,9 @@ wheel: $(VENV)/.made
 
 wheel-check: $(VENV)/.made
 	@$(BIN)/python -m tests.packaging.wheel_check
+
+test-newest: $(VENV)/.made
+	@$(BIN)/python -m tests.packaging.newest
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -70,7 +70,7 @@ def test_a_signal_saves_behind_the_running_step_and_the_run_goes_on_to_the_same_
     done: Command, npz: str, tmp_path: Path, sent: signal.Signals, code: int
 ) -> None:
     done("train", npz, *SMALL, "--out", "whole")
-    process = start(tmp_path, 0.3, "train", npz, *SMALL)
+    process = start(tmp_path, 1.0, "train", npz, *SMALL)
     process.send_signal(sent)
     told = (
         "train: interrupted behind step 5 of epoch 1; the checkpoint is cut/model.safetensors; "

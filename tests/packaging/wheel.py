@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+WHEELS = ROOT / "build" / "wheel"  # what a check has built, for the next one
 
 
 def run(*command: str | Path, cwd: Path, **variables: str) -> str:

@@ -17,7 +17,7 @@ import time
 import zipfile
 from pathlib import Path
 
-from tests.packaging.wheel import ROOT, built, environment, pip, run
+from tests.packaging.wheel import ROOT, WHEELS, built, environment, pip, run
 
 LARGEST = 3 << 20  # bytes of a wheel
 GLIBC = (2, 17)  # the newest version that the library may need: that of manylinux2014
@@ -208,7 +208,8 @@ def main() -> None:
     """All of the checks, in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="bnengine-wheel-") as name:
         folder = Path(name)
-        sdist, wheel = built(folder, folder / "dist")
+        shutil.rmtree(WHEELS, ignore_errors=True)
+        sdist, wheel = built(folder, WHEELS)
         check_sdist(sdist)
         if compiler():
             check_native(folder, wheel)
