@@ -27,7 +27,7 @@ def test_without_a_name_the_claims_are_listed(done: Command) -> None:
 
 def test_a_claim_is_told_with_its_verdict(done: Command) -> None:
     out = done("explain", CHEAP, "--seeds", "2").out
-    for head in ("shift: Training statistics", "The claim.", "What was done.", "what the claim needs", "StepCheck: "):
+    for head in ("shift: Training statistics", "The claim.", "What was done.", "what the claim needs", "Verdict: "):
         assert head in out
 
 
