@@ -66,7 +66,6 @@ def machine() -> dict[str, Any]:
         "backends": [vars(report) for report in available_backends()],
         "chosen": auto,
         "kernels": _kernels(),
-        "products": _products(),
         "extras": {name: _installed(name) for name in EXTRAS},
     }
 
@@ -80,14 +79,6 @@ def _kernels() -> str:
     if reason:
         return f"references: {reason}"
     return f"built, instruction set {fused.instruction_set()}, {threads.get()} threads"
-
-
-def _products() -> str:
-    """The BLAS that NumPy multiplies with, and whose threads it has."""
-    try:
-        return threads.numpy_blas()
-    except InputError as error:
-        return str(error)
 
 
 def _installed(name: str) -> str | None:
@@ -137,7 +128,6 @@ def _show_machine(found: dict[str, Any]) -> None:
             click.echo(f"  {'':<17} {'':<12} cure: {one['cure']}")
     click.echo(f"  taken: {found['chosen']['name'] or 'none'} ({found['chosen']['why']})\n")
     click.echo(f"kernels: {found['kernels']}")
-    click.echo(f"NumPy's products: {found['products']}\n")
     click.echo("extras")
     for name, use in EXTRAS.items():
         version = found["extras"][name]

@@ -48,13 +48,6 @@ def native() -> Any:
     return _load
 
 
-def numpy_blas() -> Any:
-    """What is known of the BLAS that NumPy multiplies with; imported when it is asked for."""
-    from .cpu import numpy_blas
-
-    return numpy_blas
-
-
 def instruction_set() -> str | None:
     """Which instructions of the processor the native kernels use, in a user's words; None where there are no kernels.
 

@@ -1,9 +1,7 @@
-"""How many threads the native kernels take: by default as many as the cores that this process may use.
+"""The number of threads that the native kernels run on: by default one for each core that this process may use.
 
-`BNENGINE_NUM_THREADS` in the environment says another number; `set(n)` changes it at any time. No result depends on it.
-A step that one thread is sooner through with runs on the caller's alone, which is tried from time to time.
-While the threads run, the OpenBLAS of NumPy's wheels has its jobs run on them too, so that steps and `np.matmul` do not
-fight over the cores; `release()` ends that, and `BNENGINE_NUMPY_BLAS=apart` never begins it.
+`BNENGINE_NUM_THREADS` in the environment sets another number, `set(n)` changes it at any time. No result depends on it.
+A step that one thread finishes sooner runs on the caller's thread alone; bnengine measures that from time to time.
 """
 
 from .. import fused
@@ -32,15 +30,7 @@ def set(n: int) -> None:
 
 
 def release() -> None:
-    """Stop the threads, and leave NumPy's BLAS to its own; the next step that has use for them starts them again."""
+    """Stop the threads; the next step that needs them starts them again."""
     native = fused.native()
     if native.available() is None:
         native.done(native.library().bnengine_release(), "threads.release")
-
-
-def numpy_blas() -> str:
-    """What NumPy multiplies with, and whether its jobs run on these threads; if not, why.
-
-    Raises InputError where BNENGINE_NUMPY_BLAS is neither shared nor apart.
-    """
-    return str(fused.numpy_blas().described(0 if fused.native().available() else get()))

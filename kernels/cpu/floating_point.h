@@ -8,12 +8,8 @@ namespace bnengine {
 // every thread. The caller's comes back, flags and all.
 class FloatingPoint {
  public:
-  explicit FloatingPoint(bool ours) : ours_(ours) {
-    if (ours_) held_ = exchange(kDefault);
-  }
-  ~FloatingPoint() {
-    if (ours_) exchange(held_);
-  }
+  FloatingPoint() : callers_(exchange(kDefault)) {}
+  ~FloatingPoint() { exchange(callers_); }
   FloatingPoint(const FloatingPoint&) = delete;
   FloatingPoint& operator=(const FloatingPoint&) = delete;
 
@@ -40,8 +36,7 @@ class FloatingPoint {
     return before;
   }
 #endif
-  bool ours_;
-  Mode held_ = kDefault;
+  Mode callers_;
 };
 
 }  // namespace bnengine

@@ -71,8 +71,6 @@ struct Pool {
   char* scratch = nullptr;
   size_t bytes = 0;  // of scratch, of each thread
   bool forks = false;
-  void (*told)(Threads) = nullptr;
-  std::atomic<int> wanted{0};  // callers that wait for the mutex
   alignas(kLine) Signal posted;
   std::atomic<Slot*> current{nullptr};
   std::atomic<bool> stopping{false};
@@ -135,7 +133,7 @@ index take(const Work& work, Claims* claims, uint32_t stage, int threads, int id
 // Takes part in the job of a slot, which this thread has entered, until its last stage has ended.
 void take_part(Slot& slot, int threads, int id) {
   const Work& work = slot.work;
-  const FloatingPoint mode(!work.foreign);
+  const FloatingPoint mode;
   inside = true;
   Worker worker{slot.scratch + size_t(id) * slot.bytes, slot.bytes};
   for (uint32_t first; (first = slot.stage.value()) < uint32_t(work.stages);) {
@@ -181,12 +179,7 @@ void drain() {
     while (pool.slots[i].gate.load(std::memory_order_acquire)) sched_yield();
 }
 
-void tell(Threads now) {
-  if (pool.told) pool.told(now);
-}
-
 void stop() {
-  tell(Threads::stop);
   pool.stopping.store(true, std::memory_order_release);
   pool.posted.set(pool.posted.value() + 1);
   for (int i = 0; i < pool.started; ++i) pthread_join(pool.workers[i].handle, nullptr);
@@ -243,7 +236,6 @@ void start() {
     ++pool.started;
   }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  if (pool.started) tell(Threads::run);
 }
 
 bool has_use_for_threads(const Work& work) {
@@ -254,7 +246,7 @@ bool has_use_for_threads(const Work& work) {
 }
 
 void run_alone(const Work& work) {
-  const FloatingPoint mode(!work.foreign);
+  const FloatingPoint mode;
   inside = true;
   Worker worker{pool.scratch, pool.bytes};
   for (index stage = 0, task = 0; stage < work.stages; ++stage)
@@ -283,9 +275,7 @@ void before_fork() { pthread_mutex_lock(&pool.mutex); }
 void behind_fork() { pthread_mutex_unlock(&pool.mutex); }
 
 void in_child() {
-  tell(Threads::gone);
   pool.started = 0;
-  pool.wanted.store(0, std::memory_order_relaxed);
   pool.current.store(nullptr, std::memory_order_relaxed);
   for (int i = 0; pool.slots && i < pool.threads; ++i) pool.slots[i].gate.store(0, std::memory_order_relaxed);
   pool.posted.reset();
@@ -297,11 +287,7 @@ class Hold {
  public:
   Hold() {
     if (inside) return;
-    if (pthread_mutex_trylock(&pool.mutex)) {
-      pool.wanted.fetch_add(1, std::memory_order_relaxed);
-      pthread_mutex_lock(&pool.mutex);
-      pool.wanted.fetch_sub(1, std::memory_order_relaxed);
-    }
+    pthread_mutex_lock(&pool.mutex);
     if (!pool.forks) pool.forks = pthread_atfork(before_fork, behind_fork, in_child) == 0;
     outcome_ = pool.ready || allot(pool.threads) ? Outcome::done : Outcome::memory;
     if (outcome_ != Outcome::done) pthread_mutex_unlock(&pool.mutex);
@@ -329,23 +315,6 @@ Outcome pool_run(const Work& work) {
     work.trial->run([&] { run_together(work); }, [&] { run_alone(work); });
   else
     run_together(work);
-  return Outcome::done;
-}
-
-bool pool_run_at_once(const Work& work) {
-  if (inside || pool.wanted.load(std::memory_order_relaxed) || pthread_mutex_trylock(&pool.mutex)) return false;
-  const bool enough = pool.started > 0 && work.end(0) <= pool.started + 1;
-  if (enough) run_together(work);
-  pthread_mutex_unlock(&pool.mutex);
-  return enough;
-}
-
-Outcome pool_watch(void (*told)(Threads)) {
-  const Hold hold;
-  if (!hold) return hold.outcome();
-  tell(Threads::stop);
-  pool.told = told;
-  if (pool.started) tell(Threads::run);
   return Outcome::done;
 }
 

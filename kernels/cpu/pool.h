@@ -14,7 +14,6 @@ struct Work {
   index stages;
   index only;  // where `ends` is null: the tasks of the only stage
   const index* waves = nullptr;  // behind the last stage of the wave that each is in; null: each is one of its own
-  bool foreign = false;  // tasks that are no kernels: they find the floating-point mode, and leave it, as it is
   Trial* trial = nullptr;  // null: by all threads
 
   index end(index stage) const { return ends ? ends[stage] : only; }
@@ -30,15 +29,6 @@ enum class Outcome { done = 0, nested = 1, memory = 2, range = 3 };
 // Runs all of it and returns when the last task has ended. Calls from several threads go one after the other; a call
 // from inside a task runs nothing and says `nested`.
 Outcome pool_run(const Work&);
-
-// Runs the tasks of the only stage all at the same time, each on a thread of its own: they may wait for each other.
-// False at once, and nothing has run, where too few threads run for that or somebody else has or wants the pool.
-bool pool_run_at_once(const Work&);
-
-enum class Threads { run, stop, gone };  // there are some; they are to stop; this is the child of a fork, and has none
-
-// `told` is called whenever that changes, between two jobs, and now if there are threads. Null: nobody is told any more.
-Outcome pool_watch(void (*told)(Threads));
 
 // The caller's thread is one of them. Threads are started by the first work that has use for them, and stopped here;
 // work that runs is waited for.

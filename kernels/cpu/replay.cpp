@@ -154,7 +154,7 @@ Plan* lay_out(Pieces& pieces, const Sizes& n, const Given& given) {
     waves[i] = behind;
     if (given.groups[i].waits) behind = i;
   }
-  *plan = {{run_task, groups, ends, n.groups, 0, waves, false, &plan->trial}, {}, all};
+  *plan = {{run_task, groups, ends, n.groups, 0, waves, &plan->trial}, {}, all};
   return plan;
 }
 

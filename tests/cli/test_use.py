@@ -175,7 +175,6 @@ def test_info_names_every_backend_with_reason_and_cure(done: Command) -> None:
         "taken: ",
         "auto: ",
         f"kernels: {found['kernels']}",
-        f"products: {found['products']}",
         "matplotlib",
         bn.__version__,
     ):

@@ -202,94 +202,7 @@ void floating_point() {
     job.run();
     CHECK(__builtin_ia32_stmxcsr() == odd);
   }
-  const auto asked = [](const void*, bnengine::index, bnengine::index task, Worker&) {
-    if (task == 0) __builtin_ia32_ldmxcsr(__builtin_ia32_stmxcsr() | 1);  // what is no kernel raises a flag
-    usleep(1000);  // each thread takes one
-  };
-  const bnengine::index two = 2;
-  CHECK(bnengine::pool_run(Work{asked, nullptr, &two, 1, 0, nullptr, true}) == Outcome::done);
-  CHECK(__builtin_ia32_stmxcsr() == (odd | 1));
 #endif
-}
-
-// Tasks that wait for each other: each needs a thread of its own.
-struct Gathered {
-  std::atomic<int> here{0};
-  int wanted;
-
-  static void task(const void* context, bnengine::index, bnengine::index, Worker&) {
-    Gathered& self = *static_cast<Gathered*>(const_cast<void*>(context));
-    self.here.fetch_add(1);
-    while (self.here < self.wanted) sched_yield();
-  }
-
-  bool run() {
-    here = 0;
-    const bool ran = bnengine::pool_run_at_once(Work{task, this, nullptr, 1, wanted, nullptr, true});
-    CHECK(here == (ran ? wanted : 0));
-    return ran;
-  }
-};
-
-void at_once() {
-  CHECK(bnengine::pool_set_threads(4) == Outcome::done);
-  Gathered three{{}, 3}, four{{}, 4}, five{{}, 5};
-  CHECK(!three.run());  // no thread runs yet
-  Counted job({8, 8});
-  job.run();
-  for (int i = 0; i < 500; ++i) {
-    CHECK(three.run() && four.run());
-    if (i % 50 == 0) usleep(2000);  // threads fall asleep
-  }
-  CHECK(!five.run());
-  job.inner = [](Worker&) {
-    Gathered two{{}, 2};
-    CHECK(!two.run());
-  };
-  job.run();
-  job.inner = nullptr;
-  CHECK(bnengine::pool_release() == Outcome::done);
-  CHECK(!three.run());
-  CHECK(bnengine::pool_set_threads(3) == Outcome::done);
-  job.run();
-  CHECK(three.run() && !four.run());
-  int ran = 0;
-  beside_callers(2, [&] {
-    for (int i = 0; i < 300; ++i) ran += three.run();
-  });
-  printf("%d of 300 were run beside others\n", ran);
-}
-
-// What the pool says of its threads.
-std::vector<bnengine::Threads> heard;
-
-void watched() {
-  using bnengine::Threads;
-  const auto listen = [](Threads now) { heard.push_back(now); };
-  CHECK(bnengine::pool_set_threads(3) == Outcome::done);
-  CHECK(bnengine::pool_watch(listen) == Outcome::done && heard.empty());
-  Counted job({8});
-  job.run(), job.run();
-  CHECK(heard == std::vector<Threads>{Threads::run});
-  CHECK(bnengine::pool_release() == Outcome::done);
-  CHECK((heard == std::vector<Threads>{Threads::run, Threads::stop}));
-  job.run();
-  heard.clear();
-  const pid_t child = fork();
-  if (child == 0) {
-    CHECK(heard == std::vector<Threads>{Threads::gone});
-    Counted({8}).run();
-    CHECK((heard == std::vector<Threads>{Threads::gone, Threads::run}));
-    _exit(0);
-  }
-  int status = 0;
-  CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
-  CHECK(heard.empty());
-  CHECK(bnengine::pool_watch(nullptr) == Outcome::done && heard == std::vector<Threads>{Threads::stop});
-  CHECK(bnengine::pool_set_threads(1) == Outcome::done && heard.size() == 1);
-  CHECK(bnengine::pool_watch(listen) == Outcome::done && heard.size() == 1);
-  job.run();  // alone
-  CHECK(heard.size() == 1);
 }
 
 // -- threads that are stopped wherever they are, but for inside a task
@@ -379,7 +292,7 @@ const struct {
 } kCases[] = {{"counts", counts},   {"trials", trials},     {"sleeping", sleeping}, {"nested", nested},
               {"concurrent", concurrent},
               {"resize", resize},   {"forked", forked},     {"leaving", leaving}, {"scratch", scratch},
-              {"floating_point", floating_point},           {"at_once", at_once}, {"watched", watched}, {"late", late}};
+              {"floating_point", floating_point},           {"late", late}};
 
 }  // namespace
 

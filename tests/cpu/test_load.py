@@ -86,7 +86,7 @@ def test_a_library_of_another_interface_is_a_reason(tmp_path):
 
 
 def test_every_function_of_the_header_has_its_types():
-    header = "".join((ROOT / "kernels" / "cpu" / name).read_text() for name in ("replay.h", "blas.h"))
+    header = (ROOT / "kernels" / "cpu" / "replay.h").read_text()
     declared = re.findall(r"^BNENGINE_EXPORT .*?(bnengine_\w+)\(([^;]*)\);", header, re.MULTILINE | re.DOTALL)
     counts = {name: len(given.split(",")) if given.strip() else 0 for name, given in declared}
     assert counts.pop("bnengine_interface") == 0

@@ -9,10 +9,10 @@ from tests.support import ROOT
 
 CASES = (
     "counts", "trials", "sleeping", "nested", "concurrent", "resize", "forked", "leaving", "scratch", "floating_point",
-    "at_once", "watched", "late",
+    "late",
 )  # fmt: skip
 # No forks under GCC's sanitizers: what locks of their own other threads hold, the child waits for without an end.
-ALONE = tuple(case for case in CASES if case not in ("forked", "watched"))
+ALONE = tuple(case for case in CASES if case != "forked")
 CHECKS = [("", case) for case in CASES]
 CHECKS += [pytest.param(s, case, marks=pytest.mark.slow) for s in ("thread", "address,undefined") for case in ALONE]
 

@@ -53,8 +53,6 @@ NATIVE_OWN = {
     "batch_norm": ("cpu/test_columns*.py",),
     "batch_norm_backward": ("cpu/test_columns*.py",),
     "gather": ("cpu/test_gather_raw*.py",),
-    "blas": ("cpu/test_numpy_blas*.py",),
-    "numpy_blas": ("cpu/test_numpy_blas*.py",),
     "profile": ("cpu/test_profile*.py",),
     "vector": ("cpu/test_gemm*.py", "cpu/test_functions*.py"),
     "fill": ("cpu/test_replay*.py",),

@@ -8,7 +8,6 @@ from typing import Any
 
 from ...errors import BackendError, InputError
 from ...runtime import cores
-from . import numpy_blas
 
 INTERFACE = 6  # kInterface of kernels/cpu/tables.cpp
 SETS = ("v4", "v3", "aarch64")
@@ -54,8 +53,6 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bnengine_run_timed": (_int, [_pointer, _pointer, _pointer]),
     "bnengine_plan_free": (None, [_pointer]),
     "bnengine_launch_now": (_int, [_pointer, _pointer, _pointer, _pointer, _pointer, _size]),
-    "bnengine_blas": (_int, [_pointer]),
-    "bnengine_blas_calls": (_size, [_int]),
 }
 
 
@@ -68,7 +65,7 @@ def path() -> Path:
 def available() -> str | None:
     """Why there are no native kernels here, in a sentence; None if there are.
 
-    Raises InputError where BNENGINE_ISA, BNENGINE_NUM_THREADS or BNENGINE_NUMPY_BLAS cannot be what they say.
+    Raises InputError where BNENGINE_ISA or BNENGINE_NUM_THREADS has a value that is not possible here.
     """
     found = _opened()
     return found if isinstance(found, str) else None
@@ -102,7 +99,6 @@ def _opened() -> Any:
     if unfit := _choose(opened):
         return unfit
     done(opened.bnengine_set_threads(cores.default()), cores.VARIABLE)
-    done(numpy_blas.share(opened), numpy_blas.VARIABLE)
     return opened
 
 

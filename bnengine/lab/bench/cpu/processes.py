@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..machine import DISTORTING
-from .cases import BLAS, COMPILE, EAGER, JAX, ONE_THREAD, REFERENCE, V3, file_stem
+from .cases import BLAS, COMPILE, EAGER, JAX, ONE_THREAD, V3, file_stem
 
 WORKER = (sys.executable, "-m", "bnengine.lab.bench.cpu.worker")
 LEAVING = 2.0  # seconds that a process may take to end by itself
@@ -37,8 +37,6 @@ def environment(role: str, threads: int, inherited: Mapping[str, str] = os.envir
     found |= dict.fromkeys(COUNTED, str(1 if role in (ONE_THREAD, BLAS) else threads))
     root = str(Path(__file__).resolve().parents[4])
     found["PYTHONPATH"] = os.pathsep.join(filter(None, (root, found.get("PYTHONPATH"))))
-    if role in (REFERENCE, BLAS):
-        found["BNENGINE_NUMPY_BLAS"] = "apart"  # NumPy as it is without native kernels
     if role == V3:
         found["BNENGINE_ISA"] = "v3"
     if role in (EAGER, COMPILE, JAX):

@@ -101,12 +101,6 @@ def test_peers_keep_freed_pages_and_one_of_ours_has_the_lesser_instruction_set()
     assert not set(KEEPING) & set(environment("bnengine", 2, {}))
 
 
-def test_numpy_has_its_own_threads_where_native_kernels_do_not_run():
-    for role in ("bnengine references", "OpenBLAS (NumPy)"):
-        assert environment(role, 2, {})["BNENGINE_NUMPY_BLAS"] == "apart"
-    assert "BNENGINE_NUMPY_BLAS" not in environment("bnengine", 2, {})
-
-
 def test_single_products_are_of_one_thread_for_both():
     """Ours and OpenBLAS's, whatever the others have."""
     for role, threads in (("bnengine, 1 thread", "1"), (BLAS, "1"), ("bnengine", "4"), ("PyTorch eager", "4")):
