@@ -1,4 +1,4 @@
-"""Data sets, preprocessing, shuffling and batches; everything here is NumPy, on the host."""
+"""Data sets, preprocessing, shuffling and batches: NumPy arrays in main memory."""
 
 from .batches import ArraySource, Batch, Source, groups, order
 from .dataset import Dataset

@@ -1,4 +1,4 @@
-"""Batches: which rows stand in them, in which order, and how they are gathered out of arrays."""
+"""Batches: their rows, the order of the rows, and how arrays are indexed for them."""
 
 from typing import NamedTuple, Protocol
 
@@ -7,6 +7,7 @@ import numpy as np
 from .._typing import Array, DType
 from ..arrays.random import Stream
 from ..errors import DataError, InputError
+from ..validation import choice, integer
 from .checks import as_numpy, check_finite, check_inputs, check_targets, chunks, row_and_feature, text_labels, width_of
 from .dataset import check_indices
 from .preprocessing import Preprocessing
@@ -15,8 +16,11 @@ from .preprocessing import Preprocessing
 class Batch(NamedTuple):
     """One mini-batch as NumPy arrays.
 
-    x: (m, features), floating. y: (m,) int64 codes or (m, targets), floating; None where the source has no targets.
-    weights: (m,), floating, or None. samples: (m,) int64, the samples' indices in the data set.
+    Attributes:
+        x: (m, features), floating.
+        y: (m,) int64 codes or (m, targets), floating; None if the source has no targets.
+        weights: (m,), floating, or None.
+        samples: (m,) int64, the samples' indices in the data set.
     """
 
     x: Array
@@ -26,57 +30,58 @@ class Batch(NamedTuple):
 
 
 class Source(Protocol):
-    """Where batches come from: `rows` samples, gathered by position; rows None: they come in their own order only."""
+    """Where batches come from: samples that `take` gathers by their positions."""
 
     @property
     def rows(self) -> int | None:
-        """How many samples an epoch has, or None where that is not known beforehand."""
+        """The number of samples in an epoch; None if the source has a fixed order of unknown length."""
 
     def take(self, positions: Array) -> Batch:
-        """The samples at `positions` (m,), each in 0 ... rows - 1, in that order."""
+        """Return the samples at `positions` (m,), each in 0 ... rows - 1, in that order."""
 
 
 def order(n: int, *, seed: int, epoch: int) -> Array:
-    """The order of n samples in an epoch: a permutation (n,), int64, given by seed and epoch alone."""
+    """Return the order of n samples in an epoch: a permutation (n,), int64, that depends only on seed and epoch."""
     return Stream(seed, "order", epoch).permutation(n)
 
 
 def groups(n: int, batch_size: int, *, last: str = "join") -> list[slice]:
-    """Slices of `batch_size` that cover 0 ... n - 1 in order.
+    """Cut n samples into batches: slices that cover 0 ... n - 1 in order.
 
     Args:
         n: how many samples.
         batch_size: samples a batch.
-        last: "join": a last batch of a single sample, which has no variance, joins the batch before it, and a longer
-            remainder stays a batch of its own; "drop": a remainder is left out; "keep": it stays, even a single one.
+        last: what happens to a remainder of fewer samples. "join": a single sample, which has no variance, joins the
+            batch before it, and a longer remainder is a batch; "drop": it is left out; "keep": it is a batch.
 
     Raises:
-        InputError: a batch size below one, an unknown `last`, or no batch at all.
+        InputError: a wrong argument, or no batch at all.
     """
-    if batch_size < 1:
-        raise InputError(f"groups: the batch size is {batch_size}; it must be at least 1")
-    if last not in ("join", "drop", "keep"):
-        raise InputError(f"groups: last is {last!r}; it must be one of join, drop, keep")
-    if n < 1:
-        raise InputError(f"groups: there are {n} samples; a batch needs at least one")
-    found = [slice(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
+    batch_size = integer("groups", "batch_size", batch_size, least=1)
+    n = integer("groups", "n", n, least=1)
+    choice("groups", "last", last, ("join", "drop", "keep"))
+    slices = [slice(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
     remainder = n % batch_size
     if last == "drop" and remainder:
-        found.pop()
-        if not found:
+        slices.pop()
+        if not slices:
             raise InputError(
-                f"groups: {n} samples fill no batch of {batch_size}, and last='drop' leaves out the rest; "
-                f"take a smaller batch size or last='keep'"
+                f"groups: {n} samples fill no batch of {batch_size}, and last='drop' leaves out the rest. "
+                f"Take a smaller batch size or last='keep'."
             )
-    if last == "join" and remainder == 1 and len(found) > 1:
-        found[-2:] = [slice(found[-2].start, n)]
-    return found
+    if last == "join" and remainder == 1 and len(slices) > 1:
+        slices[-2:] = [slice(slices[-2].start, n)]
+    return slices
 
 
 class Raw(NamedTuple):
-    """Inputs as they lie: x (N, features...) in C order, `rows` (m,) of it, and what makes a network's numbers of them.
+    """Raw inputs in memory or in a mapped file, for a reader that casts and scales them itself.
 
-    mean, inv_scale: (features,) float64, (x - mean) inv_scale in float64, rounded once; None where x is only cast.
+    Attributes:
+        x: (N, features...), in C order.
+        rows: (m,) int64, the rows of x that the source has, in its order.
+        mean, inv_scale: (features,) float64; the network's input is (x - mean) inv_scale in float64, rounded once. None
+            if x is only cast.
     """
 
     x: Array
@@ -86,14 +91,14 @@ class Raw(NamedTuple):
 
 
 class ArraySource:
-    """Batches gathered from arrays or memory-mapped files by position; only the rows of a batch are read.
+    """Batches of arrays or memory-mapped files; `take` reads only the rows of a batch.
 
     Args:
-        x: (n, ...) inputs, raw if there is a `preprocessing` (which flattens each sample's features), else floating.
-        y: (n,) or (n, targets), raw if there is a `preprocessing`, else int64 codes or floating; None: no targets.
-        weights: (n,), how much each sample counts in the loss; not negative. None: all alike.
+        x: (n, ...) inputs; raw with a `preprocessing`, which flattens each sample's features, else floating.
+        y: (n,) or (n, targets); raw with a `preprocessing`, else int64 codes or floating; None for no targets.
+        weights: (n,), how much each sample counts in the loss, 0 or more; None for 1 each.
         preprocessing: turns raw rows into the network's numbers.
-        indices: the rows this source hands out, in this order; position p is row indices[p]. None: all rows.
+        indices: the rows of this source, in this order: position p is row indices[p]; None for all rows.
         dtype: of the network, "float32" or "float64".
         name: what messages call the data.
 
@@ -116,7 +121,7 @@ class ArraySource:
         self.preprocessing = preprocessing
         inputs = as_numpy(x, name, "x")
         check_inputs(inputs, name)
-        # A plain view of a mapped file: gathering through np.memmap itself costs a Python call for every batch.
+        # A plain view of a mapped file: indexing np.memmap itself costs a Python call for every batch.
         self._x = np.asarray(inputs)
         n = int(self._x.shape[0])
         self._y = None if y is None else np.asarray(text_labels(as_numpy(y, name, "y"), name))
@@ -133,22 +138,22 @@ class ArraySource:
             self._check_labels(preprocessing)
 
     def take(self, positions: Array) -> Batch:
-        """The samples at `positions` (m,), each in 0 ... rows - 1, in that order.
+        """Return the samples at `positions` (m,), each in 0 ... rows - 1, in that order.
 
         Raises:
             DataError: a position outside the source, a value that is not finite, a label that training has not seen.
         """
         samples = self._samples(positions)
-        y, weights = self._told(samples)
+        y, weights = self._targets_and_weights(samples)
         return Batch(self._inputs(samples), y, weights, samples)
 
     def targets(self, positions: Array) -> tuple[Array | None, Array | None, Array]:
-        """What `take` gives beside the inputs, of which nothing is read: targets, weights and samples."""
+        """Return targets, weights and samples as `take` does, without reading the inputs."""
         samples = self._samples(positions)
-        return (*self._told(samples), samples)
+        return (*self._targets_and_weights(samples), samples)
 
     def raw(self) -> Raw | None:
-        """The inputs as they lie, for a reader that casts and scales them itself; None if they are not in C order."""
+        """Return the raw inputs, for a reader that casts and scales them itself; None if they are not in C order."""
         x, preprocessing = self._x, self.preprocessing
         if not (x.flags.c_contiguous and x.flags.aligned and x.dtype.isnative):
             return None
@@ -160,7 +165,7 @@ class ArraySource:
         return Raw(x, rows, *((preprocessing.mean, preprocessing.inv_scale) if scaled else (None, None)))
 
     def check_inputs(self) -> None:
-        """Look at every input, in chunks, where its dtype alone does not say that `take` can give it.
+        """Check every input, in chunks, unless its dtype alone guarantees that `take` can convert it.
 
         Raises:
             DataError: a value that is not finite, before or after scaling.
@@ -173,8 +178,8 @@ class ArraySource:
             self._inputs(self._samples(np.arange(part.start, part.stop)))
 
     def _samples(self, positions: Array) -> Array:
-        found = check_indices(positions, self.rows, f"{self.name}: positions")
-        return found if self._indices is None else self._indices[found]
+        checked = check_indices(positions, self.rows, f"{self.name}: positions")
+        return checked if self._indices is None else self._indices[checked]
 
     def _inputs(self, samples: Array) -> Array:
         x = self._x[samples]
@@ -182,8 +187,7 @@ class ArraySource:
             return narrowed(x, self.dtype, self.name, samples)
         return self.preprocessing.inputs(x, self.dtype, name=self.name, rows=samples)
 
-    def _told(self, samples: Array) -> tuple[Array | None, Array | None]:
-        """Targets and weights."""
+    def _targets_and_weights(self, samples: Array) -> tuple[Array | None, Array | None]:
         y = None if self._y is None else self._y[samples]
         if y is not None and self.preprocessing is None:
             y = ready_targets(y, self.dtype)
@@ -192,7 +196,7 @@ class ArraySource:
         return y, None if self._weights is None else self._weights[samples]
 
     def _check_labels(self, preprocessing: Preprocessing) -> None:
-        """A label that training has not seen is found before the first batch, not in the middle of an epoch."""
+        """Refuse a label that training has not seen now, not in the middle of an epoch."""
         if self._y is None or preprocessing.classes is None:
             return
         for part in chunks(self.rows, 1):
@@ -207,22 +211,22 @@ class ArraySource:
 
 
 def check_ready(x: Array, y: Array | None, name: str) -> None:
-    """Arrays that no preprocessing will touch: floating inputs, and targets that are codes or real numbers.
+    """Check arrays without preprocessing: inputs must be floating, targets codes or real numbers.
 
     Raises:
         DataError: inputs of integers, or labels that are text.
     """
     if x.dtype.kind != "f":
         raise DataError(
-            f"{name}: x has dtype {x.dtype}; a network takes floating inputs: give a preprocessing "
-            f"(Preprocessing.fit records how integers are scaled), or x.astype('float32')"
+            f"{name}: x has dtype {x.dtype}, and a network takes floating inputs. Pass a preprocessing "
+            f"(Preprocessing.fit records how integers are scaled), or x.astype('float32')."
         )
     if y is not None and y.dtype.kind not in "biuf":
-        raise DataError(f"{name}: y has dtype {y.dtype}; give a preprocessing, which turns labels into codes")
+        raise DataError(f"{name}: y has dtype {y.dtype}. Pass a preprocessing, which turns labels into codes.")
 
 
 def narrowed(x: Array, dtype: DType, name: str, rows: Array) -> Array:
-    """Finite inputs (m, ...) in the network's dtype; `rows` (m,) are the numbers a message gives them.
+    """Cast finite inputs (m, ...) to the network's dtype; errors number the rows by `rows` (m,).
 
     Raises:
         DataError: a value that the dtype cannot hold.
@@ -234,31 +238,31 @@ def narrowed(x: Array, dtype: DType, name: str, rows: Array) -> Array:
         first = tuple(int(i) for i in np.argwhere(~finite)[0])
         raise DataError(
             f"{name}: {row_and_feature('x')((int(rows[first[0]]), *first[1:]))} is {x[first]!s}, too large for "
-            f"{cast.dtype}: scale the inputs, or give a preprocessing"
+            f"{cast.dtype}. Scale the inputs, or pass a preprocessing."
         )
     return cast
 
 
 def ready_targets(y: Array, dtype: DType) -> Array:
-    """Targets without preprocessing: integers as int64 codes, real numbers (m, targets) in the network's dtype."""
+    """Return targets without preprocessing: integers as int64 codes, real numbers (m, targets) in the dtype."""
     if y.dtype.kind != "f":
         return y.astype(np.int64)
     return y.reshape(len(y), -1).astype(dtype)
 
 
 def check_weights(weights: Array, rows: int, name: str) -> Array:
-    """Sample weights (rows,): finite, not negative, in float64.
+    """Return sample weights (rows,) in float64, checked to be finite and 0 or more.
 
     Raises:
         DataError: another shape or dtype, a negative weight, NaN or infinity.
     """
-    found = as_numpy(weights, name, "weights")
-    if found.dtype.kind not in "biuf" or found.shape != (rows,):
+    weights = as_numpy(weights, name, "weights")
+    if weights.dtype.kind not in "biuf" or weights.shape != (rows,):
         raise DataError(
-            f"{name}: weights are {found.dtype} {found.shape}; one real number a sample is needed, ({rows},)"
+            f"{name}: weights are {weights.dtype} {weights.shape}. Pass one real number a sample, ({rows},)."
         )
-    check_finite(found, name, row_and_feature("weights"))
-    if found.size and found.min() < 0:
-        row = int(np.argmin(found))
-        raise DataError(f"{name}: weights, row {row} is {found[row].item()}; a weight must not be negative")
-    return found.astype(np.float64)
+    check_finite(weights, name, row_and_feature("weights"))
+    if weights.size and weights.min() < 0:
+        row = int(np.argmin(weights))
+        raise DataError(f"{name}: weights, row {row} is {weights[row].item()}. A weight must not be negative.")
+    return weights.astype(np.float64)

@@ -1,4 +1,4 @@
-"""What every array of a data set must be: usable, not empty, finite; looked at in chunks, never loaded whole."""
+"""Validate data-set arrays (dtype, shape, finiteness), in chunks: a mapped file is never loaded whole."""
 
 from collections.abc import Callable, Iterator
 
@@ -8,63 +8,63 @@ from .._typing import Array
 from ..errors import DataError
 
 CHUNK_ELEMENTS = 1 << 20
-"""Elements looked at together: 8 MiB in float64, whatever the size of the file."""
+"""Elements that are checked together: 8 MiB in float64, whatever the size of the file."""
 
 _INPUT_KINDS = "biuf"
 _KIND_NAMES = {"O": "Python objects", "c": "complex numbers", "M": "dates", "m": "time spans", "V": "records"}
 
 
 def chunks(rows: int, width: int) -> Iterator[slice]:
-    """Slices over `rows` rows of `width` elements each, of about CHUNK_ELEMENTS elements and at least one row."""
+    """Yield slices of `rows` rows of `width` elements, each of about CHUNK_ELEMENTS elements, at least one row."""
     step = max(1, CHUNK_ELEMENTS // max(1, width))
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
 
 
 def width_of(array: Array) -> int:
-    """Elements in one row of an array."""
+    """Count the elements in one row of an array."""
     return int(np.prod(array.shape[1:], dtype=np.int64))
 
 
 def as_numpy(value: Array, name: str, what: str) -> Array:
-    """`value` as a NumPy array, without a copy where it is one; a memory-mapped file stays mapped.
+    """Return `value` as a NumPy array, without a copy if it is one; a memory-mapped file stays mapped.
 
     Raises:
         DataError: a masked array with masked values, or something NumPy cannot read (an array on a GPU, ragged lists).
     """
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
-        raise DataError(f"{name}: {what} has masked values; fill them in or leave those rows out")
+        raise DataError(f"{name}: {what} has masked values. Fill them in or leave those rows out.")
     if isinstance(value, np.memmap):
         return value
     try:
         return np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as reason:
         raise DataError(
-            f"{name}: {what}, of type {type(value).__name__}, cannot be read by NumPy ({reason}); "
-            f"data sets live in main memory: give a NumPy array"
+            f"{name}: {what}, of type {type(value).__name__}, cannot be read by NumPy ({reason}). "
+            f"Data sets are in main memory: pass a NumPy array."
         ) from reason
 
 
 def check_inputs(x: Array, name: str) -> None:
-    """Inputs are real numbers, (samples, features) or (samples, height, width, ...), at least one of each.
+    """Check inputs: real numbers, (samples, features) or (samples, height, width, ...), at least one of each.
 
     Raises:
         DataError: another dtype, fewer than two axes, or an empty array.
     """
     if x.dtype.kind not in _INPUT_KINDS:
         kind = _KIND_NAMES.get(x.dtype.kind, "text")
-        raise DataError(f"{name}: x has dtype {x.dtype} ({kind}); the inputs must be real numbers, integers or bools")
+        raise DataError(f"{name}: x has dtype {x.dtype} ({kind}). The inputs must be real numbers, integers or bools.")
     if x.ndim < 2:
         raise DataError(
-            f"{name}: x has shape {x.shape}; it needs an axis of samples and an axis of features: "
-            f"for one feature a sample, x.reshape(-1, 1)"
+            f"{name}: x has shape {x.shape}. It needs an axis of samples and an axis of features. "
+            f"For one feature a sample, pass x.reshape(-1, 1)."
         )
     if x.shape[0] == 0 or width_of(x) == 0:
-        raise DataError(f"{name}: x is empty, of shape {x.shape}; it needs at least one sample and one feature")
+        raise DataError(f"{name}: x is empty, of shape {x.shape}. It needs at least one sample and one feature.")
 
 
 def text_labels(y: Array, name: str) -> Array:
-    """Targets that are text (bytes in UTF-8, Python strings, StringDType) as NumPy's fixed-width strings.
+    """Return text targets (bytes in UTF-8, Python strings, StringDType) as NumPy's fixed-width strings.
 
     Raises:
         DataError: an object array that holds anything but strings, or bytes that are not UTF-8.
@@ -75,8 +75,8 @@ def text_labels(y: Array, name: str) -> Array:
         for row, value in enumerate(y.ravel()):
             if not isinstance(value, str):
                 raise DataError(
-                    f"{name}: y has dtype object and row {row} holds {value!r}, of type {type(value).__name__}; "
-                    f"labels are strings, integers or bools, targets real numbers"
+                    f"{name}: y has dtype object and row {row} holds {value!r}, of type {type(value).__name__}. "
+                    f"Labels are strings, integers or bools, targets real numbers."
                 )
         return y.astype(np.str_)
     if y.dtype.kind == "S":
@@ -85,29 +85,31 @@ def text_labels(y: Array, name: str) -> Array:
                 value.decode("utf-8")
             except UnicodeDecodeError as reason:
                 raise DataError(
-                    f"{name}: the label of row {row}, {bytes(value)!r}, is not UTF-8 text ({reason})"
+                    f"{name}: the label of row {row}, {bytes(value)!r}, is not UTF-8 text ({reason}). Decode it."
                 ) from reason
         return np.char.decode(y, "utf-8")
     return y
 
 
 def check_targets(y: Array, rows: int, name: str) -> None:
-    """Targets are labels (strings, integers, bools) or real numbers, one row for each sample.
+    """Check targets: labels (strings, integers, bools) or real numbers, one row for each sample.
 
     Raises:
         DataError: another dtype, another number of rows, or no target in a row.
     """
     if y.dtype.kind not in _INPUT_KINDS + "U":
         kind = _KIND_NAMES.get(y.dtype.kind, str(y.dtype))
-        raise DataError(f"{name}: y has dtype {y.dtype} ({kind}); targets are strings, integers, bools or real numbers")
+        raise DataError(
+            f"{name}: y has dtype {y.dtype} ({kind}). Targets are strings, integers, bools or real numbers."
+        )
     if y.ndim == 0 or y.ndim > 2 or width_of(y) == 0:
-        raise DataError(f"{name}: y has shape {y.shape}; it must be (samples,) or (samples, targets)")
+        raise DataError(f"{name}: y has shape {y.shape}. It must be (samples,) or (samples, targets).")
     if y.shape[0] != rows:
-        raise DataError(f"{name}: x has {rows} rows and y has {y.shape[0]}; every row of x needs its row of y")
+        raise DataError(f"{name}: x has {rows} rows and y has {y.shape[0]}. Every row of x needs its row of y.")
 
 
 def row_and_feature(what: str) -> Callable[[tuple[int, ...]], str]:
-    """How to say where an element of the array `what` stands: "x, row 4, feature 2", "x, row 4, feature (1, 3)"."""
+    """Return a function that names an element of an array: "x, row 4, feature 2", "x, row 4, feature (1, 3)"."""
 
     def place(index: tuple[int, ...]) -> str:
         row, *rest = index
@@ -119,7 +121,7 @@ def row_and_feature(what: str) -> Callable[[tuple[int, ...]], str]:
 
 
 def check_finite(array: Array, name: str, place: Callable[[tuple[int, ...]], str]) -> None:
-    """No NaN and no infinity anywhere; one pass in chunks, so that a memory-mapped file is never loaded whole.
+    """Check that no value is NaN or infinite, in one pass of chunks: a mapped file is never loaded whole.
 
     Raises:
         DataError: the first value that is not finite, with its place.
@@ -133,6 +135,6 @@ def check_finite(array: Array, name: str, place: Callable[[tuple[int, ...]], str
         first = np.argwhere(~np.asarray(finite))[0]
         index = (part.start + int(first[0]), *(int(i) for i in first[1:]))
         raise DataError(
-            f"{name}: {place(index)} is {float(array[index])}; every value must be a finite number: "
-            f"fill it in or leave the row out"
+            f"{name}: {place(index)} is {float(array[index])}. Every value must be a finite number. "
+            f"Fill it in or leave the row out."
         )

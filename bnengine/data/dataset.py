@@ -1,4 +1,4 @@
-"""A data set as it lies in the user's files: raw inputs, raw targets, and what the files say about them."""
+"""A data set: raw inputs, raw targets, and what their file says about them."""
 
 from dataclasses import dataclass
 
@@ -11,18 +11,20 @@ from .checks import as_numpy, check_finite, check_inputs, check_targets, row_and
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """Raw data, checked when it is made: one row of `x`, and of `y` where there are targets, for each sample.
+    """Raw data, one row of `x` and of `y` for each sample; checked when it is created.
+
+    `load` returns one. `Preprocessing.fit` learns from it how to turn raw rows into a network's numbers.
 
     Attributes:
         x: (samples, features) or (samples, height, width, ...), of any real, integer or bool dtype; it may be a
             memory-mapped file, which is read in chunks and never loaded whole.
-        y: (samples,) labels (strings, integers with gaps, bools) or (samples,) or (samples, targets) real numbers;
-            None where the data have no targets.
+        y: labels (samples,), strings, integers with gaps or bools; or real numbers, (samples,) or (samples, targets);
+            None without targets.
         name: what messages call the data: the file, or "digits".
-        classes: every label there is, in order, where the source says so; else None, and the training rows tell.
-        validation: indices of the rows that the source sets apart for validation; None where it does not.
-        columns: the names of the features, where the source has names.
-        target: the name of the target column, where the source has names.
+        classes: every possible label, in order, if the source lists them; None to take those of the training rows.
+        validation: indices of the rows that the source reserves for validation; None if it reserves none.
+        columns: the names of the features, if the source has names.
+        target: the name of the target column, if the source has names.
 
     Raises:
         DataError: empty arrays, a wrong dtype, different numbers of rows, NaN or infinity; the message names the place.
@@ -47,7 +49,9 @@ class Dataset:
             check_finite(y, self.name, row_and_feature("y"))
             object.__setattr__(self, "y", y)
         if self.columns is not None and len(self.columns) != x.shape[-1]:
-            raise DataError(f"{self.name}: {len(self.columns)} column names for {x.shape[-1]} features")
+            raise DataError(
+                f"{self.name}: {len(self.columns)} column names for {x.shape[-1]} features. Pass one name a feature."
+            )
         if self.validation is not None:
             rows = check_indices(self.validation, x.shape[0], f"{self.name}: validation")
             object.__setattr__(self, "validation", rows)
@@ -61,27 +65,29 @@ class Dataset:
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
-        """The shape of one sample, as in the files."""
+        """The shape of one raw sample."""
         return tuple(int(n) for n in self.x.shape[1:])
 
 
 def check_indices(indices: Array, rows: int, what: str) -> Array:
-    """Indices of rows as int64, each in 0 ... rows - 1.
+    """Return indices of rows as int64, checked to be in 0 ... rows - 1.
 
     Raises:
         DataError: not a one-dimensional array of integers, or an index outside the data.
     """
-    found = np.asarray(indices)
-    if found.ndim != 1 or (found.dtype.kind not in "iu" and found.size):
-        raise DataError(f"{what}: indices must be a one-dimensional array of integers, not {found.dtype} {found.shape}")
-    if found.size and (found.min() < 0 or found.max() >= rows):
-        outside = int(found[(found < 0) | (found >= rows)][0])
-        raise DataError(f"{what}: index {outside} is outside the data's {rows} rows (0 to {rows - 1})")
-    return found.astype(np.int64)
+    indices = np.asarray(indices)
+    if indices.ndim != 1 or (indices.dtype.kind not in "iu" and indices.size):
+        raise DataError(
+            f"{what}: indices must be a one-dimensional array of integers, got {indices.dtype} {indices.shape}."
+        )
+    if indices.size and (indices.min() < 0 or indices.max() >= rows):
+        outside = int(indices[(indices < 0) | (indices >= rows)][0])
+        raise DataError(f"{what}: index {outside} is outside the data's {rows} rows (0 to {rows - 1}).")
+    return indices.astype(np.int64)
 
 
 def joined(train: Dataset, valid: Dataset, name: str) -> Dataset:
-    """One data set out of a training part and a validation part: the rows of the second are its `validation` rows.
+    """Join a training part and a validation part; the rows of the second become the `validation` rows.
 
     Raises:
         DataError: the samples of the two parts differ in shape or dtype, or only one of them has targets.
@@ -89,16 +95,18 @@ def joined(train: Dataset, valid: Dataset, name: str) -> Dataset:
     if train.sample_shape != valid.sample_shape or train.x.dtype != valid.x.dtype:
         raise DataError(
             f"{name}: the training part's samples are {train.sample_shape} {train.x.dtype}, "
-            f"the validation part's {valid.sample_shape} {valid.x.dtype}; they must be of one kind"
+            f"the validation part's {valid.sample_shape} {valid.x.dtype}. They must be of one kind."
         )
     if train.y is None or valid.y is None:
         if train.y is not None or valid.y is not None:
-            raise DataError(f"{name}: only one of the training and the validation part has targets")
+            raise DataError(
+                f"{name}: only one of the training and the validation part has targets. Give both targets, or none."
+            )
         y = None
     elif train.y.shape[1:] != valid.y.shape[1:] or (train.y.dtype.kind == "U") != (valid.y.dtype.kind == "U"):
         raise DataError(
             f"{name}: the training part's targets are {train.y.shape[1:]} {train.y.dtype} a row, "
-            f"the validation part's {valid.y.shape[1:]} {valid.y.dtype}; they must be of one kind"
+            f"the validation part's {valid.y.shape[1:]} {valid.y.dtype}. They must be of one kind."
         )
     else:
         y = np.concatenate([train.y, valid.y])

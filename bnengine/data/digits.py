@@ -1,4 +1,4 @@
-"""The handwritten digits that come with the package; source and licence are in digits.txt beside this file."""
+"""The handwritten digits that come with the package; digits.txt next to this file names source and license."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from .dataset import Dataset
 
 
 def load_digits() -> Dataset:
-    """1,797 handwritten digits: x (1797, 8, 8) uint8 with values 0 to 16, y (1797,) int64 with the digits 0 to 9.
+    """Load 1,797 handwritten digits: x (1797, 8, 8) uint8 with values 0 to 16, y (1797,) int64 with the digits 0 to 9.
 
     Source: UCI "Optical Recognition of Handwritten Digits", E. Alpaydin and C. Kaynak, 1998, CC BY 4.0,
     doi:10.24432/C50P49; the test part of that set.

@@ -21,12 +21,12 @@ Stream = io.BufferedReader | gzip.GzipFile
 
 
 def read_idx(path: Path) -> Array:
-    """The array in an IDX file, in the machine's byte order; gzip is recognised by its content, not by the name.
+    """Read the array in an IDX file, in the machine's byte order; gzip is recognized by the content, not the name.
 
     The file is a magic number (0, 0, type, axes), one big-endian 32-bit length for each axis, and the values.
 
     Raises:
-        DataError: not an IDX file, or one with fewer or more bytes than its header promises.
+        DataError: not an IDX file, or one whose size differs from that in its header.
     """
     try:
         with path.open("rb") as file:
@@ -34,17 +34,17 @@ def read_idx(path: Path) -> Array:
         with gzip.open(path, "rb") if compressed else path.open("rb") as stream:
             return _read(stream, path)
     except (EOFError, zlib.error, gzip.BadGzipFile) as reason:
-        raise DataError(f"{path}: the compressed file is truncated or damaged ({reason}); fetch it again") from reason
+        raise DataError(f"{path}: the compressed file is truncated or damaged ({reason}). Fetch it again.") from reason
     except OSError as reason:
-        raise DataError(f"{path}: cannot be read ({reason})") from reason
+        raise DataError(f"{path}: cannot be read ({reason}).") from reason
 
 
 def _read(stream: Stream, path: Path) -> Array:
     magic = _exactly(stream, 4, path, 0, "the magic number")
     if magic[:2] != b"\0\0" or magic[2] not in _TYPES or magic[3] == 0:
         raise DataError(
-            f"{path}: byte 0: the magic number is 0x{magic.hex()}; an IDX file starts with 0x0000, a type "
-            f"(0x08, 0x09, 0x0b to 0x0e) and the number of axes"
+            f"{path}: byte 0: the magic number is 0x{magic.hex()}. An IDX file starts with 0x0000, a type "
+            f"(0x08, 0x09, 0x0b to 0x0e) and the number of axes."
         )
     axes = magic[3]
     shape = struct.unpack(f">{axes}I", _exactly(stream, 4 * axes, path, 4, f"the {axes} lengths of the axes"))
@@ -55,18 +55,18 @@ def _read(stream: Stream, path: Path) -> Array:
         row_bytes = size // shape[0]
         raise DataError(
             f"{path}: truncated at byte {start + len(content)}, in row {len(content) // row_bytes}: the header "
-            f"promises shape {shape} {dtype.newbyteorder('=')}, {size} bytes after byte {start}; fetch the file again"
+            f"promises shape {shape} {dtype.newbyteorder('=')}, {size} bytes after byte {start}. Fetch the file again."
         )
     if len(content) > size:
         raise DataError(
-            f"{path}: byte {start + size}: there are more bytes than the header's shape {shape} takes; "
-            f"the header or the file is wrong"
+            f"{path}: byte {start + size}: there are more bytes than the header's shape {shape} takes. "
+            f"The header or the file is wrong: fetch it again."
         )
     return np.frombuffer(content, dtype=dtype).reshape(shape).astype(dtype.newbyteorder("="))
 
 
 def _up_to(stream: Stream, size: int) -> bytearray:
-    """At most `size` bytes, in pieces, so that a header's wild promise takes no memory."""
+    """Read at most `size` bytes, in pieces, so that a wrong size in a header allocates no memory."""
     content = bytearray()
     while len(content) < size and (piece := stream.read(min(_PIECE, size - len(content)))):
         content += piece
@@ -76,27 +76,27 @@ def _up_to(stream: Stream, size: int) -> bytearray:
 def _exactly(stream: Stream, size: int, path: Path, start: int, what: str) -> bytes:
     content = bytes(_up_to(stream, size))
     if len(content) < size:
-        raise DataError(f"{path}: truncated at byte {start + len(content)}: the file ends in {what}")
+        raise DataError(f"{path}: truncated at byte {start + len(content)}: the file ends in {what}.")
     return content
 
 
 def is_idx_name(name: str) -> bool:
-    """Whether a file is called as MNIST's files are: [prefix]train|t10k|test-images|labels-idxN-ubyte[.gz]."""
+    """Whether a file has a name like MNIST's files: [prefix]train|t10k|test-images|labels-idxN-ubyte[.gz]."""
     return _NAME.fullmatch(name) is not None
 
 
 def load_idx(path: Path, *, need_targets: bool = True) -> Dataset:
-    """A folder of IDX files under MNIST's names, or one part of it by the name of its images file.
+    """Load a folder of IDX files with MNIST's names, or one part of it by its images file.
 
-    Where a folder has a training part (train-*) and a test part (t10k-* or test-*), the test part's rows follow the
-    training part's and are the data set's `validation` rows. Of a plain file and its .gz the plain one is read.
+    If a folder has a training part (train-*) and a test part (t10k-* or test-*), the rows of the test part follow those
+    of the training part and become the `validation` rows. Of a plain file and its .gz the plain one is read.
 
     Args:
         path: the folder, or an images file.
         need_targets: whether missing labels are an error; else `y` is None.
 
     Raises:
-        DataError: files missing, damaged or of different counts; the message names the file and the byte.
+        DataError: a file is missing or damaged, or counts differ; the message names the file and the byte.
     """
     if path.is_dir():
         parts = _parts(path)
@@ -104,20 +104,20 @@ def load_idx(path: Path, *, need_targets: bool = True) -> Dataset:
         name = _NAME.fullmatch(path.name)
         assert name is not None
         if name["kind"] != "images":
-            raise DataError(f"{path}: this is a file of labels; name the images file, or the folder of both")
+            raise DataError(f"{path}: this is a file of labels. Name the images file, or the folder of both.")
         labels = {k: v for k, v in _parts(path.parent, name["prefix"])[name["part"]].items() if k == "labels"}
         parts = {name["part"]: {"images": path, **labels}}
     loaded = {part: _load_part(path, part, found, need_targets) for part, found in parts.items()}
     train, tests = loaded.get("train"), [data for part, data in loaded.items() if part != "train"]
     if len(tests) > 1:
-        raise DataError(f"{path}: there are both t10k-* and test-* files; keep one of them")
+        raise DataError(f"{path}: there are both t10k-* and test-* files. Keep one of them.")
     if train is not None and tests:
         return joined(train, tests[0], str(path))
     return train if train is not None else tests[0]
 
 
 def _parts(folder: Path, prefix: str | None = None) -> dict[str, dict[str, Path]]:
-    """{"train" | "t10k" | "test": {"images" | "labels": file}} of one prefix."""
+    """Return {"train" | "t10k" | "test": {"images" | "labels": file}} of one prefix."""
     found: dict[str, dict[str, dict[str, Path]]] = {}
     for path in sorted(folder.iterdir()):
         # Sorted, a plain file comes before its .gz, and the first is kept.
@@ -127,32 +127,32 @@ def _parts(folder: Path, prefix: str | None = None) -> dict[str, dict[str, Path]
         return found[prefix]
     if not found:
         raise DataError(
-            f"{folder}: no IDX files here; they are called train-images-idx3-ubyte and train-labels-idx1-ubyte, "
-            f"or t10k-..., plain or .gz"
+            f"{folder}: no IDX files here. They are called train-images-idx3-ubyte and train-labels-idx1-ubyte, "
+            f"or t10k-..., plain or .gz."
         )
     if len(found) > 1:
-        raise DataError(f"{folder}: files of several data sets ({', '.join(sorted(found))}); give each its own folder")
+        raise DataError(f"{folder}: files of several data sets ({', '.join(sorted(found))}). Give each its own folder.")
     return next(iter(found.values()))
 
 
 def _load_part(path: Path, part: str, files: dict[str, Path], need_targets: bool) -> Dataset:
     if "images" not in files:
-        raise DataError(f"{path}: {files['labels'].name} has no images file {part}-images-idx3-ubyte beside it")
+        raise DataError(f"{path}: {files['labels'].name} has no images file {part}-images-idx3-ubyte next to it.")
     x = read_idx(files["images"])
     if x.ndim < 2:
         raise DataError(
-            f"{files['images']}: byte 3: the file has {x.ndim} axis; images have at least two, (samples, features)"
+            f"{files['images']}: byte 3: the file has {x.ndim} axis. Images have at least two, (samples, features)."
         )
     if "labels" not in files:
         if need_targets:
-            raise DataError(f"{path}: {files['images'].name} has no labels file {part}-labels-idx1-ubyte beside it")
+            raise DataError(f"{path}: {files['images'].name} has no labels file {part}-labels-idx1-ubyte next to it.")
         return Dataset(x=x, name=str(files["images"]))
     y = read_idx(files["labels"])
     if y.ndim != 1:
-        raise DataError(f"{files['labels']}: byte 3: the file has {y.ndim} axes; labels have one, (samples,)")
+        raise DataError(f"{files['labels']}: byte 3: the file has {y.ndim} axes. Labels have one, (samples,).")
     if len(x) != len(y):
         raise DataError(
-            f"{files['labels']}: {len(y)} labels for the {len(x)} images of {files['images'].name}; "
-            f"the two files do not belong together"
+            f"{files['labels']}: {len(y)} labels for the {len(x)} images of {files['images'].name}. "
+            f"The two files do not belong together."
         )
     return Dataset(x=x, y=y.astype(np.int64) if y.dtype.kind in "iu" else y, name=str(path))

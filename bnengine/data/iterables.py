@@ -1,4 +1,4 @@
-"""Batches out of any Python iterable: a list, a generator function, another library's loader."""
+"""Batches from any Python iterable: a list, a generator function, another library's loader."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -13,18 +13,18 @@ from .preprocessing import Preprocessing
 
 
 class IterableSource:
-    """Batches (x, y) or (x, y, weights) in the order an iterable gives them; each is checked as it comes.
+    """Batches (x, y) or (x, y, weights) in the order of an iterable; each is checked when it arrives.
 
     `samples` are the positions within the epoch, so they mean the same in every epoch only if the order does.
 
     Args:
-        factory: what to iterate over anew in each epoch, or a callable without arguments that returns it.
+        factory: an iterable that each epoch iterates over, or a callable without arguments that returns one.
         preprocessing: turns raw rows into the network's numbers.
         dtype: of the network, "float32" or "float64".
         name: what messages call the data.
 
     Raises:
-        InputError: something that is neither iterable nor callable.
+        InputError: `factory` is neither iterable nor callable.
     """
 
     rows: int | None = None
@@ -37,60 +37,66 @@ class IterableSource:
         name: str = "batches",
     ) -> None:
         if not callable(factory) and not isinstance(factory, Iterable):
-            raise InputError(f"IterableSource: {factory!r} is neither an iterable nor a callable that returns one")
+            raise InputError(
+                f"IterableSource: {factory!r} is neither an iterable nor a callable that returns one. Pass one of them."
+            )
         self.name = name
         self.dtype = np.dtype(dtype)
         self.preprocessing = preprocessing
         self._factory = factory
-        self._spent: Iterator[Any] | None = None
+        self._exhausted: Iterator[Any] | None = None
 
     def take(self, positions: Array) -> Batch:
-        """Not to be had: an iterable knows no positions.
+        """Raise: an iterable has no positions.
 
         Raises:
             InputError: always.
         """
         raise InputError(
-            f"{self.name}: rows {np.asarray(positions)[:3].tolist()} ... were asked for by position, and an iterable "
-            f"gives batches in its own order only; use epoch(), or arrays for shuffling"
+            f"{self.name}: rows {np.asarray(positions)[:3].tolist()} ... were requested by position, and an iterable "
+            f"yields batches in its own order only. Use epoch(), or arrays for shuffling."
         )
 
     def epoch(self, *, skip: int = 0) -> Iterator[Batch]:
-        """One epoch; the first `skip` batches are passed over, which is how a run continues within an epoch.
+        """Yield the batches of one epoch, without the first `skip`: so a resumed run continues inside an epoch.
 
         Raises:
-            DataError: an iterator that an earlier epoch used up, no batch at all, or a batch of a wrong shape, dtype or
-                length, or with NaN; the message names the number of the batch.
+            DataError: an earlier epoch exhausted the iterator, it has no batch, or a batch has a wrong shape, dtype or
+                length, or NaN; the message names the number of the batch.
         """
-        iterator = self._again()
+        iterator = self._iterator()
         first, shape, count = 0, None, 0
         for count, item in enumerate(iterator, start=1):
             place = f"{self.name}: batch {count - 1}"
             x, y, weights = _unpacked(item, place)
             if shape is not None and x.shape[1:] != shape:
-                raise DataError(f"{place}: samples of shape {x.shape[1:]}; the first batch had {shape}")
+                raise DataError(
+                    f"{place}: samples of shape {x.shape[1:]}, and the first batch had {shape}. They must be alike."
+                )
             shape = x.shape[1:]
             samples = np.arange(first, first + len(x), dtype=np.int64)
             first += len(x)
             if count > skip:
                 yield self._batch(x, y, weights, samples, place)
         if count == 0:
-            raise DataError(f"{self.name}: the iterable gave no batch; a generator can be walked once only: {_CURE}")
-
-    def _again(self) -> Iterator[Any]:
-        if callable(self._factory):
-            found = self._factory()
-            if not isinstance(found, Iterable):
-                raise DataError(f"{self.name}: the callable returned {found!r}, which is not iterable")
-        else:
-            found = self._factory
-        iterator = iter(found)
-        if iterator is found and iterator is self._spent:
             raise DataError(
-                f"{self.name}: the {type(iterator).__name__} was used up by the epoch before and gives nothing more: "
-                f"{_CURE}"
+                f"{self.name}: the iterable gave no batch. A generator can be iterated over only once: {_CURE}."
             )
-        self._spent = iterator
+
+    def _iterator(self) -> Iterator[Any]:
+        if callable(self._factory):
+            batches = self._factory()
+            if not isinstance(batches, Iterable):
+                raise DataError(f"{self.name}: the callable returned {batches!r}, which is not iterable. It must be.")
+        else:
+            batches = self._factory
+        iterator = iter(batches)
+        if iterator is batches and iterator is self._exhausted:
+            raise DataError(
+                f"{self.name}: the epoch before exhausted the {type(iterator).__name__}, which has no more batches: "
+                f"{_CURE}."
+            )
+        self._exhausted = iterator
         return iterator
 
     def _batch(self, x: Array, y: Array, weights: Array | None, samples: Array, place: str) -> Batch:
@@ -104,13 +110,13 @@ class IterableSource:
         return Batch(narrowed(x, self.dtype, place, rows), ready_targets(y, self.dtype), weights, samples)
 
 
-_CURE = "give a list, or a function that returns a fresh generator"
+_CURE = "pass a list, or a function that returns a new generator"
 
 
 def _unpacked(item: Any, place: str) -> tuple[Array, Array, Array | None]:
-    """x, y and weights of one item, checked."""
+    """Return x, y and weights of one item, checked."""
     if not isinstance(item, Sequence) or isinstance(item, str) or len(item) not in (2, 3):
-        raise DataError(f"{place}: it is of type {type(item).__name__}; each batch must be (x, y) or (x, y, weights)")
+        raise DataError(f"{place}: it is of type {type(item).__name__}. Each batch must be (x, y) or (x, y, weights).")
     x, y = as_numpy(item[0], place, "x"), text_labels(as_numpy(item[1], place, "y"), place)
     check_inputs(x, place)
     check_targets(y, len(x), place)

@@ -13,13 +13,13 @@ _KINDS = {"U": "strings", "i": "integers", "u": "integers", "b": "bools", "f": "
 
 
 def _shown(labels: Array) -> str:
-    """At most eight labels, as a message shows them."""
+    """Format at most eight labels for a message."""
     shown = ", ".join(repr(label) for label in labels[:8].tolist())
     return shown + (f" ... ({len(labels)} in all)" if len(labels) > 8 else "")
 
 
 def label_column(y: Array, name: str, rows: Array | None = None) -> Array:
-    """Targets as one column of labels, (m,); `rows` (m,) are the numbers a message gives them.
+    """Return targets as one column of labels, (m,); errors number the rows by `rows` (m,).
 
     Raises:
         DataError: several columns (one-hot codes), or real numbers that are not whole.
@@ -27,16 +27,16 @@ def label_column(y: Array, name: str, rows: Array | None = None) -> Array:
     column = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
     if column.ndim != 1:
         raise DataError(
-            f"{name}: y has shape {y.shape}; class labels are one column, (samples,): "
-            f"from one-hot codes y.argmax(axis=1), or train a regression"
+            f"{name}: y has shape {y.shape}. Class labels are one column, (samples,). "
+            f"For one-hot codes pass y.argmax(axis=1), or train a regression."
         )
     if column.dtype.kind == "f":
         whole = np.floor(column) == column
         if not whole.all():
             first = int(np.argmin(whole))
             raise DataError(
-                f"{name}: y, row {_number(first, rows)} is {float(column[first])!r}; class labels are strings, whole "
-                "numbers or bools: for real targets train a regression (loss mean squared error)"
+                f"{name}: y, row {_number(first, rows)} is {float(column[first])!r}. Class labels are strings, whole "
+                "numbers or bools. For real targets train a regression (loss mean_squared_error)."
             )
     return column
 
@@ -55,7 +55,7 @@ class Labels:
     def fit(
         cls, y: Array, classes: tuple[str | int | float | bool, ...] | None, name: str, rows: Array | None = None
     ) -> "Labels":
-        """The classes a source names, or those that occur in `y` (m,), sorted; `rows` (m,) are the rows' numbers.
+        """Return the classes that a source lists, or those in `y` (m,), sorted; errors number rows by `rows` (m,).
 
         Raises:
             DataError: targets that are not labels, or a single class.
@@ -64,8 +64,8 @@ class Labels:
         values = np.unique(column if classes is None else np.asarray(classes))
         if len(values) < 2:
             raise DataError(
-                f"{name}: every training row has the label {values[0].item()!r}; a classification needs at least two "
-                "classes"
+                f"{name}: every training row has the label {values[0].item()!r}. A classification needs at least two "
+                "classes."
             )
         return cls(values)
 
@@ -73,7 +73,7 @@ class Labels:
         return len(self.values)
 
     def codes(self, y: Array, name: str, rows: Array | None = None) -> Array:
-        """The codes (m,), int64, of labels (m,); `rows` (m,) are the numbers a message gives them.
+        """Return the codes (m,), int64, of labels (m,); errors number the rows by `rows` (m,).
 
         Raises:
             DataError: a label that training has not seen, or labels of another kind.
@@ -83,7 +83,7 @@ class Labels:
         if (column.dtype.kind == "U") != text:
             raise DataError(
                 f"{name}: the labels are {_KINDS[column.dtype.kind]} ({_shown(np.unique(column))}), the model's "
-                f"{_KINDS[self.values.dtype.kind]} ({_shown(self.values)}); give labels of the model's kind"
+                f"{_KINDS[self.values.dtype.kind]} ({_shown(self.values)}). Give labels of the model's kind."
             )
         if self.values.dtype.kind == "b":
             known, wanted = self.values.astype(np.int64), column.astype(np.float64)
@@ -95,26 +95,26 @@ class Labels:
             first = int(np.argmax(wrong))
             raise DataError(
                 f"{name}: y, row {_number(first, rows)} has the label {column[first].item()!r}, which is not among the "
-                f"model's classes: {_shown(self.values)}"
+                f"model's classes: {_shown(self.values)}."
             )
         return codes
 
     def labels(self, codes: Array) -> Array:
-        """The user's labels for codes of any shape.
+        """Return the user's labels for codes of any shape.
 
         Raises:
             InputError: a code outside 0 ... k - 1.
         """
-        found = np.asarray(codes)
-        if found.dtype.kind not in "iu" or (found.size and (found.min() < 0 or found.max() >= len(self.values))):
-            raise InputError(f"labels: codes must be integers from 0 to {len(self.values) - 1}, not {codes!r}")
-        return self.values[found]
+        array = np.asarray(codes)
+        if array.dtype.kind not in "iu" or (array.size and (array.min() < 0 or array.max() >= len(self.values))):
+            raise InputError(f"labels: codes must be integers from 0 to {len(self.values) - 1}, got {codes!r}.")
+        return self.values[array]
 
     def to_json(self) -> dict[str, Any]:
-        """The labels as JSON values; Python's numbers and strings keep every bit there."""
+        """Return the labels as JSON values; Python's numbers and strings keep every bit there."""
         return {"dtype": self.values.dtype.str, "values": self.values.tolist()}
 
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> "Labels":
-        """The labels out of `to_json`."""
+        """Return the labels that `to_json` wrote."""
         return cls(np.asarray(state["values"], dtype=np.dtype(state["dtype"])))

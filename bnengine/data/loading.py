@@ -1,4 +1,4 @@
-"""Formats of data, one row each, and the function that turns what a user names into a data set."""
+"""Data formats, one row each, and `load`, which reads the data set that a user names."""
 
 import os
 from collections.abc import Callable
@@ -9,8 +9,7 @@ from ..errors import DataError
 from .dataset import Dataset
 from .digits import load_digits
 
-# Readers are imported when they run: with them come csv, gzip, tokenize and zipfile, for which `import bnengine`
-# does not wait.
+# Readers are imported when they run: they import csv, gzip, tokenize and zipfile, which would slow `import bnengine`.
 
 
 def _read_table(path: Path, *, target: str | None, need_targets: bool) -> Dataset:
@@ -50,9 +49,13 @@ def _is_idx(path: Path) -> bool:
 
 
 class Format(NamedTuple):
-    """A format of data: its name in errors and help, the paths that have it, its reader.
+    """A data format.
 
-    A reader takes (path, *, need_targets), and `target` where the format has a target column.
+    Attributes:
+        name: what errors and help call it.
+        matches: whether a path has this format.
+        read: the reader; it takes (path, *, need_targets), and `target` if the format has a target column.
+        has_target_column: whether the targets are a named column.
     """
 
     name: str
@@ -62,7 +65,7 @@ class Format(NamedTuple):
 
 
 def by_suffix(suffix: str, read: Callable[..., Dataset], *, has_target_column: bool = False) -> Format:
-    """The format of files whose names end in `suffix`."""
+    """Return the format of files whose names end in `suffix`."""
     return Format(suffix, lambda path: path.name.lower().endswith(suffix), read, has_target_column)
 
 
@@ -81,25 +84,28 @@ FORMATS = (
 
 
 def with_target_column() -> str:
-    """The suffixes of formats with a target column, for help and errors: ".csv"."""
-    return _listed([one.name for one in FORMATS if one.has_target_column])
+    """List the formats with a target column, for help and errors: ".csv, .csv.gz or .tsv"."""
+    return _listed([fmt.name for fmt in FORMATS if fmt.has_target_column])
 
 
 def takes_target(path: str | os.PathLike[str]) -> bool:
     """Whether a file of this name has a target column."""
-    return any(one.has_target_column and one.matches(Path(path)) for one in FORMATS)
+    return any(fmt.has_target_column and fmt.matches(Path(path)) for fmt in FORMATS)
 
 
 def load(spec: str | os.PathLike[str] | Dataset, *, target: str | None = None, need_targets: bool = True) -> Dataset:
-    """Load the data set that `spec` names.
+    """Load a data set.
 
     Args:
-        spec: "digits", the digits that come with the package (a folder of that name is "./digits"); a folder of IDX
+        spec: "digits" for the digits that come with the package (a folder of that name is "./digits"); a folder of IDX
             files (MNIST's names, plain or .gz) or of x.npy and y.npy; an images file of such a folder; a table with
-            a header; an .npz archive with x and y; an x.npy with y.npy next to it, memory-mapped; a Dataset, returned
-            unchanged.
+            a header; an .npz archive with x and y; an x.npy with y.npy next to it, memory-mapped; or a Dataset, which
+            is returned unchanged.
         target: the target column of a table.
-        need_targets: whether data without targets are an error; else `y` is None.
+        need_targets: whether data without targets are an error; if not, `y` is None.
+
+    Returns:
+        The data set, checked.
 
     Raises:
         DataError: no such file, an unknown format, or damaged data; the message names file and place.
@@ -109,17 +115,22 @@ def load(spec: str | os.PathLike[str] | Dataset, *, target: str | None = None, n
     text = os.fspath(spec)
     path = Path(text)
     if target is not None and not takes_target(path):
-        raise DataError(f"{text}: a target column ({target!r}) is named, which only {with_target_column()} files have")
+        raise DataError(
+            f"{text}: target column {target!r} given, which only {with_target_column()} files have. Leave it out."
+        )
     if text == "digits":
         return load_digits()
     if not path.exists():
-        raise DataError(f"{text}: there is no such file or folder (looked in {Path.cwd()}); built-in data are: digits")
-    for one in FORMATS:
-        if one.matches(path):
-            options = {"target": target} if one.has_target_column else {}
-            return one.read(path, need_targets=need_targets, **options)
+        raise DataError(
+            f"{text}: there is no such file or folder (looked in {Path.cwd()}). Check the path, or "
+            "name the built-in data: digits."
+        )
+    for fmt in FORMATS:
+        if fmt.matches(path):
+            options = {"target": target} if fmt.has_target_column else {}
+            return fmt.read(path, need_targets=need_targets, **options)
     raise DataError(
-        f"{text}: no data of this format can be read; give {_listed([one.name for one in FORMATS])}, or digits"
+        f"{text}: this data format cannot be read. Name {_listed([fmt.name for fmt in FORMATS])}, or digits."
     )
 
 

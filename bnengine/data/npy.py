@@ -1,13 +1,16 @@
-"""NumPy's own files: .npz archives, and pairs of .npy files that stay on the disk. Nothing here unpickles."""
+"""NumPy's files: .npz archives, and pairs of .npy files that are memory-mapped. Nothing here unpickles."""
 
+import math
 import re
 import struct
 import tokenize
 import zipfile
 import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
+from numpy.lib import format
 
 from .._typing import Array
 from ..errors import DataError
@@ -33,11 +36,11 @@ _X_WORD = re.compile(r"(?<![A-Za-z0-9])x(?![A-Za-z0-9])")
 
 
 def load_npz(path: Path, *, need_targets: bool = True) -> Dataset:
-    """An .npz archive with x and y; or x_train, y_train, x_test, y_test, whose test rows become `validation` rows.
+    """Load an .npz archive with x and y; or x_train, y_train, x_test, y_test: test rows become `validation` rows.
 
     Args:
         path: the file.
-        need_targets: whether an archive without y is an error; else `y` is None.
+        need_targets: whether an archive without y is an error; if not, `y` is None.
 
     Raises:
         DataError: not an archive, a damaged one, one without x or y, or arrays of Python objects.
@@ -46,13 +49,13 @@ def load_npz(path: Path, *, need_targets: bool = True) -> Dataset:
         with zipfile.ZipFile(path) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
     except _DAMAGE as reason:
-        raise DataError(f"{path}: not an .npz archive, or a damaged one ({reason})") from reason
+        raise DataError(f"{path}: not an .npz archive, or a damaged one ({reason}). Save it again.") from reason
     if "x" in names:
         return _part(path, names, "x", "y", need_targets)
     if "x_train" not in names:
         raise DataError(
-            f"{path}: the archive holds {', '.join(names) or 'nothing'}; it needs arrays called x and y "
-            f"(or x_train, y_train, x_test, y_test)"
+            f"{path}: the archive holds {', '.join(names) or 'nothing'}. It needs arrays called x and y "
+            f"(or x_train, y_train, x_test, y_test)."
         )
     train = _part(path, names, "x_train", "y_train", need_targets)
     if "x_test" not in names:
@@ -62,7 +65,7 @@ def load_npz(path: Path, *, need_targets: bool = True) -> Dataset:
 
 def _part(path: Path, names: list[str], x: str, y: str, need_targets: bool) -> Dataset:
     if y not in names and need_targets:
-        raise DataError(f"{path}: the archive holds {', '.join(names)}; there is no array {y} with the targets")
+        raise DataError(f"{path}: the archive holds {', '.join(names)}. It needs an array {y} with the targets.")
     targets = _member(path, y) if y in names else None
     return Dataset(x=_member(path, x), y=targets, name=str(path))
 
@@ -72,17 +75,25 @@ def _member(path: Path, name: str) -> Array:
         with np.load(path, allow_pickle=False) as archive:
             return archive[name]
     except _DAMAGE as reason:
-        raise DataError(f"{path}: array {name}: {_cause(reason)}") from reason
+        raise DataError(f"{path}: array {name}: {_cause_in_archive(path, name, reason)}") from reason
+
+
+def _cause_in_archive(path: Path, name: str, reason: Exception) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
+            return _cause(file, archive.getinfo(f"{name}.npy").file_size, reason)
+    except _DAMAGE:
+        return f"truncated or damaged ({reason or type(reason).__name__}). Save it again."
 
 
 def load_npy(path: Path, *, need_targets: bool = True) -> Dataset:
-    """A pair of .npy files, x.npy with y.npy beside it, both memory-mapped: rows are read when they are needed.
+    """Load a pair of .npy files, memory-mapped: rows are read when they are used.
 
-    The file of targets is called as the inputs' with the word x replaced by y: train_x.npy and train_y.npy.
+    The file of targets has the name of the inputs with the word x replaced by y: train_x.npy and train_y.npy.
 
     Args:
         path: the file of the inputs.
-        need_targets: whether a missing file of targets is an error; else `y` is None.
+        need_targets: whether a missing file of targets is an error; if not, `y` is None.
 
     Raises:
         DataError: a file that is missing, truncated, no .npy file, or one of Python objects.
@@ -90,11 +101,11 @@ def load_npy(path: Path, *, need_targets: bool = True) -> Dataset:
     targets = path.with_name(_X_WORD.sub("y", path.stem) + path.suffix)
     if targets.name == path.name:
         if need_targets:
-            raise DataError(f"{path}: call the file x.npy (or ..._x.npy), so that y.npy with the targets is found")
+            raise DataError(f"{path}: call the file x.npy (or ..._x.npy), so that y.npy with the targets is found.")
         return Dataset(x=_mapped(path), name=str(path))
     if not targets.exists():
         if need_targets:
-            raise DataError(f"{path}: there is no {targets.name} with the targets beside it")
+            raise DataError(f"{path}: there is no {targets.name} with the targets next to it.")
         return Dataset(x=_mapped(path), name=str(path))
     return Dataset(x=_mapped(path), y=_mapped(targets), name=str(path))
 
@@ -102,19 +113,28 @@ def load_npy(path: Path, *, need_targets: bool = True) -> Dataset:
 def _mapped(path: Path) -> Array:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as reason:
+        raise DataError(f"{path}: cannot be read ({reason}). Check the path.") from reason
     except _DAMAGE as reason:
-        raise DataError(f"{path}: {_cause(reason)}") from reason
+        with path.open("rb") as file:
+            raise DataError(f"{path}: {_cause(file, path.stat().st_size, reason)}") from reason
 
 
-def _cause(reason: Exception) -> str:
-    """What NumPy's message means to somebody who has a file."""
-    text = str(reason)
-    if "Object arrays" in text or "Python objects" in text:
-        return "it holds Python objects, which are not read (they could run code); save numbers or fixed-width strings"
-    if "mmap length" in text:
-        return "truncated: its header promises more bytes than the file has"
+def _cause(file: IO[bytes], size: int, reason: Exception) -> str:
+    """Explain from the header of a .npy file of `size` bytes why NumPy cannot read it."""
     if isinstance(reason, MemoryError):
-        return f"it does not fit into memory ({text}); save x.npy and y.npy, which stay on the disk"
-    if "pickled" in text or "magic string" in text:
-        return "not a .npy file"
-    return f"truncated or damaged ({text or type(reason).__name__})"
+        return f"it does not fit into memory ({reason}). Save x.npy and y.npy, which are memory-mapped."
+    try:
+        version = format.read_magic(file)
+    except ValueError:
+        return "not a .npy file. Save it again with numpy.save."
+    damaged = f"truncated or damaged ({reason or type(reason).__name__}). Save it again."
+    try:
+        shape, _, dtype = (format.read_array_header_1_0 if version == (1, 0) else format.read_array_header_2_0)(file)
+    except _DAMAGE:
+        return damaged
+    if dtype.hasobject:
+        return "it holds Python objects, which are not read: they could run code. Save numbers or fixed-width strings."
+    if file.tell() + math.prod(shape) * dtype.itemsize > size:
+        return "truncated: the file has fewer bytes than its header says. Save it again."
+    return damaged

@@ -1,4 +1,4 @@
-"""What turns raw data into a network's numbers and back, fitted on the training rows; it travels with the model."""
+"""Preprocessing: from raw data to a network's numbers and back, fitted on the training rows, saved with the model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -8,36 +8,42 @@ import numpy as np
 
 from .._typing import Array, DType
 from ..errors import CheckpointError, DataError, InputError
+from ..renamed import new_word
+from ..validation import choice
 from .checks import as_numpy, check_inputs, text_labels, width_of
 from .dataset import Dataset, check_indices
 from .labels import Labels
 from .statistics import feature_moments, largest
 
-SCALINGS = ("auto", "centre", "standardize", "unit", "none")
+SCALINGS = ("auto", "center", "standardize", "unit", "none")
 TASKS = ("classification", "regression")
 _VERSION = 1
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Preprocessing:
-    """`x_net = (x - mean) * inv_scale`, in float64 and rounded once; labels as codes; real targets standardised.
+    """Turns raw data into a network's numbers, and predictions back into the user's labels or units.
+
+    `Preprocessing.fit(dataset, rows)` learns it from the training rows. The network carries it, so `bnengine.predict`
+    takes raw data. Inputs become `(x - mean) * inv_scale`, computed in float64 and rounded once; labels become codes
+    0 ... k - 1; real targets become `(y - target_mean) / target_scale`.
 
     Attributes:
         task: "classification" or "regression".
-        scaling: how `mean` and `inv_scale` came about; never "auto":
-            "centre": each feature's mean is taken off, and all are divided by one standard deviation (for images);
-            "standardize": each feature's mean is taken off, and it is divided by its own standard deviation
-            (for tables); a feature that is constant in training gives 0 for every value;
-            "unit": integers are divided by the largest magnitude in training;
-            "none": the values as they are.
+        scaling: how `mean` and `inv_scale` were computed; never "auto":
+            "center": subtract each feature's mean, divide all by one standard deviation (for images);
+            "standardize": subtract each feature's mean, divide by its own standard deviation (for tables); a feature
+            that is constant in training becomes 0;
+            "unit": divide integers by the largest magnitude in training;
+            "none": keep the values.
         input_shape: of one raw sample; the network gets its features in one row, (m, features), in C order.
         input_dtype: of the raw training data.
         mean, inv_scale: (features,) float64. A variance is the biased one, 1/m sum (x - mean)^2.
-        classes: the labels and their codes (classification), else None.
-        target_mean, target_scale: (targets,) float64 (regression), else None: `(y - target_mean) / target_scale`.
+        classes: the labels and their codes, of a classification; else None.
+        target_mean, target_scale: (targets,) float64, of a regression; else None.
         target_shape: of one raw target, () or (targets,).
         parts: (rows,) uint8, the split: 1 for a training row, 2 for a validation row, 0 for a row of neither.
-        columns, target: names of the features and of the target column, where the data have them.
+        columns, target: names of the features and of the target column, if the data have them.
     """
 
     task: str
@@ -64,28 +70,32 @@ class Preprocessing:
         scaling: str = "auto",
         task: str = "classification",
     ) -> "Preprocessing":
-        """The preprocessing of a data set, from the training rows `indices` (None: every row), in chunks.
+        """Fit the preprocessing to the training rows of a data set, in chunks.
 
         Args:
             dataset: raw data with targets; x may be a memory-mapped file larger than memory.
-            indices: the training rows; nothing else is looked at.
-            valid: the validation rows, only recorded as part of the split.
-            scaling: one of "auto", "centre", "standardize", "unit", "none"; "auto" is "centre" for images (samples of
-                two or more axes, or bytes) and "standardize" for tables.
+            indices: the training rows, the only ones that are read; None for every row.
+            valid: the validation rows; they are only recorded, as part of the split.
+            scaling: "auto", "center", "standardize", "unit" or "none", see the class; "auto" is "center" for images
+                (samples of two or more axes, or bytes) and "standardize" for tables.
             task: "classification" or "regression".
+
+        Returns:
+            The preprocessing.
 
         Raises:
             InputError: an unknown scaling or task, or "unit" for real numbers.
             DataError: no targets, no training rows, a single class, or targets that do not suit the task.
         """
-        _one_of("scaling", scaling, SCALINGS)
-        _one_of("task", task, TASKS)
+        scaling = new_word("Preprocessing.fit", "scaling", scaling)
+        choice("Preprocessing.fit", "scaling", scaling, SCALINGS)
+        choice("Preprocessing.fit", "task", task, TASKS)
         if dataset.y is None:
-            raise DataError(f"{dataset.name}: there are no targets y; training needs them")
+            raise DataError(f"{dataset.name}: there are no targets y. Training needs them.")
         every = np.arange(len(dataset), dtype=np.int64)
         rows = every if indices is None else check_indices(indices, len(dataset), f"{dataset.name}: training rows")
         if len(rows) == 0:
-            raise DataError(f"{dataset.name}: there are no training rows; preprocessing is fitted on them")
+            raise DataError(f"{dataset.name}: there are no training rows. Preprocessing is fitted on them.")
         parts = np.zeros(len(dataset), dtype=np.uint8)
         if valid is not None:
             parts[check_indices(valid, len(dataset), f"{dataset.name}: validation rows")] = 2
@@ -117,12 +127,12 @@ class Preprocessing:
 
     @property
     def features(self) -> int:
-        """How many features a network gets for each sample."""
+        """The number of features that a network gets for each sample."""
         return len(self.mean)
 
     @property
     def outputs(self) -> int:
-        """How many outputs a network needs: the classes, or the targets of a row."""
+        """The number of outputs that a network needs: the classes, or the targets of a row."""
         if self.classes is not None:
             return len(self.classes)
         assert self.target_mean is not None
@@ -130,16 +140,16 @@ class Preprocessing:
 
     @property
     def train_indices(self) -> Array:
-        """The rows that trained, rising, int64."""
+        """The training rows, ascending, int64."""
         return np.flatnonzero(self.parts == 1).astype(np.int64)
 
     @property
     def valid_indices(self) -> Array:
-        """The rows that validated, rising, int64."""
+        """The validation rows, ascending, int64."""
         return np.flatnonzero(self.parts == 2).astype(np.int64)
 
     def check_shape(self, x: Array, name: str = "data") -> None:
-        """Samples have the shape that was trained on, or its features in one row.
+        """Check that samples have the shape of the training data, or its features in one row.
 
         Raises:
             DataError: another dtype, shape or number of features.
@@ -148,14 +158,21 @@ class Preprocessing:
         if x.shape[1:] in (self.input_shape, (self.features,)):
             return
         raise DataError(
-            f"{name}: the samples have shape {tuple(x.shape[1:])}, {width_of(x)} features; the model was trained on "
-            f"samples of shape {self.input_shape}, {self.features} features"
+            f"{name}: the samples have shape {tuple(x.shape[1:])}, {width_of(x)} features. The model was trained on "
+            f"samples of shape {self.input_shape}, {self.features} features."
         )
 
     def inputs(self, x: Array, dtype: DType = "float32", *, name: str = "data", rows: Array | None = None) -> Array:
-        """Raw samples (m, ...) as a network's input (m, features) of a floating dtype.
+        """Convert raw samples to a network's input.
 
-        `name` is what messages call the data, and `rows` (m,) are the numbers they give the samples.
+        Args:
+            x: (m, ...), as the training data's samples.
+            dtype: of the result.
+            name: what messages call the data.
+            rows: (m,), the numbers of the samples in messages; None for 0 ... m - 1.
+
+        Returns:
+            (m, features), floating.
 
         Raises:
             DataError: another shape than in training, or a value that is not finite, before or after scaling.
@@ -176,12 +193,17 @@ class Preprocessing:
             number = row if rows is None else int(rows[row])
             raise DataError(
                 f"{name}: x, row {number}, feature {self._feature_name(feature)} is {flat[row, feature]!s} and gives "
-                f"{scaled[row, feature]!s} in {scaled.dtype}; every value must be finite"
+                f"{scaled[row, feature]!s} in {scaled.dtype}. Every value must be finite."
             )
         return scaled
 
     def targets(self, y: Array, dtype: DType = "float32", *, name: str = "data", rows: Array | None = None) -> Array:
-        """Raw targets as int64 codes (m,) of the classes, or standardised (m, targets) of a floating dtype.
+        """Convert raw targets to int64 codes (m,) of the classes, or standardized to (m, targets) of a floating dtype.
+
+        Args:
+            y: (m,) or (m, targets).
+            dtype: of standardized targets.
+            name, rows: as in `inputs`.
 
         Raises:
             DataError: a label that training has not seen, or another number of targets.
@@ -191,8 +213,8 @@ class Preprocessing:
             return self.classes.codes(raw, name, rows=rows)
         if raw.dtype.kind not in "biuf" or tuple(raw.shape[1:]) != self.target_shape:
             raise DataError(
-                f"{name}: y has dtype {raw.dtype} and {raw.shape[1:]} values a row; the model was trained on real "
-                f"numbers, {self.target_shape} a row"
+                f"{name}: y has dtype {raw.dtype} and {raw.shape[1:]} values a row. The model was trained on real "
+                f"numbers, {self.target_shape} a row."
             )
         wide = raw.reshape(len(raw), self.outputs).astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -200,40 +222,40 @@ class Preprocessing:
         if not np.isfinite(scaled).all():
             row = int(np.argwhere(~np.isfinite(scaled))[0, 0])
             number = row if rows is None else int(rows[row])
-            raise DataError(f"{name}: y, row {number} is {raw[row]!s}; every target must be a finite number")
+            raise DataError(f"{name}: y, row {number} is {raw[row]!s}. Every target must be a finite number.")
         return scaled
 
     def labels(self, codes: Array) -> Array:
-        """The user's labels of codes 0 ... k - 1 of any shape, in the dtype they came in.
+        """Return the user's labels for codes 0 ... k - 1 of any shape, in the labels' dtype.
 
         Raises:
             InputError: a regression has no labels; a code outside the classes.
         """
         if self.classes is None:
-            raise InputError("Preprocessing.labels: a regression has no labels; use values(predictions)")
+            raise InputError("Preprocessing.labels: a regression has no labels. Use values(predictions).")
         return self.classes.labels(codes)
 
     def values(self, predictions: Array) -> Array:
-        """Predictions (m, targets) in the units of the raw targets, float64, of the raw targets' shape.
+        """Convert predictions (m, targets) back to the units and the shape of the raw targets, float64.
 
         Raises:
             InputError: a classification has no real targets; another number of targets.
         """
         if self.target_mean is None or self.target_scale is None:
-            raise InputError("Preprocessing.values: a classification has labels; use labels(codes)")
-        found = np.asarray(predictions, dtype=np.float64)
-        if found.ndim != 2 or found.shape[1] != self.outputs:
+            raise InputError("Preprocessing.values: a classification has labels. Use labels(codes).")
+        scaled = np.asarray(predictions, dtype=np.float64)
+        if scaled.ndim != 2 or scaled.shape[1] != self.outputs:
             raise InputError(
-                f"Preprocessing.values: predictions have shape {found.shape}; (samples, {self.outputs}) is needed"
+                f"Preprocessing.values: predictions must have shape (samples, {self.outputs}), got {scaled.shape}."
             )
-        restored: Array = found * self.target_scale + self.target_mean
-        return restored.reshape(len(found), *self.target_shape)
+        restored: Array = scaled * self.target_scale + self.target_mean
+        return restored.reshape(len(scaled), *self.target_shape)
 
     def aligned(self, dataset: Dataset) -> Dataset:
-        """The data set with its named columns in the order of training; unchanged where either has no names.
+        """Return the data set with its named columns in the order of training; unchanged if either has no names.
 
         Raises:
-            DataError: a column of training is missing, or one is there that training has not seen.
+            DataError: a column of training is missing, or one that training has not seen is present.
         """
         if self.columns is None or dataset.columns is None or dataset.columns == self.columns:
             return dataset
@@ -242,13 +264,13 @@ class Preprocessing:
         if missing or unknown:
             raise DataError(
                 f"{dataset.name}: the columns differ from the ones the model was trained on: "
-                f"missing {missing}, unknown {unknown}"
+                f"missing {missing}, unknown {unknown}. Rename or complete them."
             )
         positions = [dataset.columns.index(c) for c in self.columns]
         return replace(dataset, x=dataset.x[:, positions], columns=self.columns)
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, Array]]:
-        """Everything as JSON values and as arrays; `from_state` gives back the same bits."""
+        """Return the state as JSON values and as arrays; `from_state` restores the same bits."""
         values = {
             "version": _VERSION,
             "task": self.task,
@@ -267,14 +289,15 @@ class Preprocessing:
 
     @classmethod
     def from_state(cls, values: Mapping[str, Any], arrays: Mapping[str, Array]) -> "Preprocessing":
-        """The preprocessing out of `to_state`.
+        """Return the preprocessing that `to_state` wrote.
 
         Raises:
             CheckpointError: another version, or a part that is missing.
         """
         if values.get("version") != _VERSION:
             raise CheckpointError(
-                f"preprocessing: the state has version {values.get('version')!r}; this bnengine reads {_VERSION}"
+                f"preprocessing: the state has version {values.get('version')!r}, and this bnengine reads {_VERSION}. "
+                "Update bnengine."
             )
         try:
             columns, classes = values["columns"], values["classes"]
@@ -294,7 +317,9 @@ class Preprocessing:
                 target=values["target"],
             )
         except KeyError as missing:
-            raise CheckpointError(f"preprocessing: the state lacks {missing}; it was not written by to_state") from None
+            raise CheckpointError(
+                f"preprocessing: the state lacks {missing}. It was not written by to_state."
+            ) from None
 
     def _feature_name(self, feature: int) -> str:
         if self.columns is not None:
@@ -303,25 +328,20 @@ class Preprocessing:
         return str(place[0] if len(place) == 1 else place)
 
 
-def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise InputError(f"Preprocessing: {what} is {value!r}; it must be one of {', '.join(known)}")
-
-
 def _resolved(scaling: str, x: Array) -> str:
-    """The scaling that is meant by "auto" for these data."""
+    """Return the scaling that "auto" means for these data."""
     if scaling == "unit" and x.dtype.kind == "f":
         raise InputError(
-            f"Preprocessing: scaling 'unit' divides integers by their largest value, and x is {x.dtype}; "
-            f"for real numbers use 'centre' or 'standardize'"
+            f"Preprocessing: scaling 'unit' divides integers by their largest value, and x is {x.dtype}. "
+            f"For real numbers use 'center' or 'standardize'."
         )
     if scaling != "auto":
         return scaling
-    return "centre" if x.ndim > 2 or x.dtype == np.uint8 else "standardize"
+    return "center" if x.ndim > 2 or x.dtype == np.uint8 else "standardize"
 
 
 def _scales(dataset: Dataset, rows: Array, scaling: str) -> tuple[Array, Array]:
-    """mean and inv_scale, (features,) float64 each."""
+    """Return mean and inv_scale, (features,) float64 each."""
     width = width_of(dataset.x)
     if scaling == "none":
         return np.zeros(width), np.ones(width)
@@ -329,23 +349,23 @@ def _scales(dataset: Dataset, rows: Array, scaling: str) -> tuple[Array, Array]:
         return np.zeros(width), np.full(width, 1.0 / (largest(dataset.x, rows) or 1.0))
     moments = feature_moments(dataset.x, rows, dataset.name)
     variance = moments.squares / moments.rows
-    if scaling == "centre":
+    if scaling == "center":
         variance = np.full(width, variance.mean())
     return moments.mean, _inverse(np.sqrt(variance))
 
 
 def _inverse(std: Array) -> Array:
-    """1 / std, and 0 where there is no spread, or one too small to divide by."""
+    """Return 1 / std, and 0 where std is 0 or too small to divide by."""
     usable = std >= np.finfo(np.float64).tiny
     return np.where(usable, 1.0 / np.where(usable, std, 1.0), 0.0)
 
 
 def _target_scales(y: Array, rows: Array, name: str) -> tuple[Array, Array]:
-    """Mean and standard deviation of real targets, (targets,) float64; 1 for a constant target."""
+    """Return mean and standard deviation of real targets, (targets,) float64; the latter is 1 if it is 0."""
     if y.dtype.kind == "U":
         raise DataError(
-            f"{name}: y, row {int(rows[0])} is {str(y.ravel()[0])!r}; a regression needs real numbers: "
-            f"for labels train a classification"
+            f"{name}: y, row {int(rows[0])} is {str(y.ravel()[0])!r}. A regression needs real numbers. "
+            f"For labels train a classification."
         )
     moments = feature_moments(y.reshape(len(y), -1), np.arange(len(y)), name)
     std = np.sqrt(moments.squares / moments.rows)

@@ -1,4 +1,4 @@
-"""A source of what a user gives: arrays, an iterable of batches, or a source already."""
+"""Convert what a user passes as data into a Source."""
 
 from typing import Any
 
@@ -8,8 +8,17 @@ from .preprocessing import Preprocessing
 
 
 def as_source(data: Any, dtype: str, name: str, preprocessing: Preprocessing | None = None) -> Source | None:
-    """A Source of what a user gives: one already, (x, y), (x, y, weights), or a callable that returns an iterable of
-    batches.
+    """Convert data into a Source.
+
+    Args:
+        data: a Source, which is returned; (x, y) or (x, y, weights); an iterable of such batches, or a callable that
+            returns one; None.
+        dtype: of the network.
+        name: what messages call the data.
+        preprocessing: turns raw rows into the network's numbers; None if the data are ready.
+
+    Returns:
+        The source; None if `data` is None.
     """
     if data is None or (hasattr(data, "take") and hasattr(data, "rows")):
         return data  # type: ignore[no-any-return]

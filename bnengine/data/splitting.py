@@ -1,4 +1,4 @@
-"""Which rows train and which validate: drawn from a seed, the same on every machine and every backend."""
+"""Split rows into training and validation: drawn from a seed, the same on every machine and backend."""
 
 from fractions import Fraction
 
@@ -7,37 +7,37 @@ import numpy as np
 from .._typing import Array
 from ..arrays.random import Stream
 from ..errors import DataError, InputError
+from ..validation import choice, integer, number
 from .dataset import Dataset
 
 
 def split(y_or_n: Array | int, *, fraction: float = 0.2, seed: int, stratify: bool) -> tuple[Array, Array]:
-    """Indices of the training rows and of the validation rows, each rising, int64, together every row once.
+    """Draw the rows that validate.
 
-    Plain: round(n * fraction) rows validate, halves up, at least one of two or more. Stratified: the same number, of
-    which each class gives its share by the largest remainder (equal remainders: in the order of the labels); a class
-    always keeps a row in training, and one of a single member is left out of the count. `fraction` 0 leaves nothing
-    to validate.
+    Plain: round(n * fraction) rows, halves up, at least one of two or more. Stratified: the same number, and each class
+    gives its share by the largest remainder (equal remainders: in the order of the labels). A class keeps at least one
+    row in training, so a class of a single row does not count.
 
     Args:
         y_or_n: the labels (n,), or how many rows there are (plain only).
-        fraction: the share of the rows that validates, 0 <= fraction < 1.
-        seed: of the draw; the backend plays no part in it.
-        stratify: whether each class is divided by itself.
+        fraction: the share of the rows that validates, 0 <= fraction < 1; 0 for no row.
+        seed: of the draw; the result does not depend on the backend.
+        stratify: whether to split each class separately.
+
+    Returns:
+        (training rows, validation rows): ascending indices, int64; together every row once.
 
     Raises:
         InputError: a fraction outside [0, 1), or `stratify` without one label a row.
     """
-    if not 0 <= fraction < 1:
-        raise InputError(f"split: fraction is {fraction}; it must be at least 0 and below 1, for example 0.2")
+    fraction = number("split", "fraction", fraction, least=0, below=1, cure="0.2 is usual.")
     labels = None if isinstance(y_or_n, int) else np.asarray(y_or_n)
-    n = y_or_n if labels is None else int(labels.shape[0])
-    if n < 1:
-        raise InputError(f"split: there are {n} rows; at least one is needed")
+    n = integer("split", "the number of rows", y_or_n if labels is None else labels.shape[0], least=1)
     share = Fraction(fraction).limit_denominator(10**6)
     if stratify:
         if labels is None or labels.ndim != 1:
-            given = "a count" if labels is None else f"targets of shape {labels.shape}"
-            raise InputError(f"split: stratify needs one label a row, (n,), and got {given}; give the labels")
+            got = "a count" if labels is None else f"targets of shape {labels.shape}"
+            raise InputError(f"split: stratify needs one label a row, (n,), got {got}. Pass the labels.")
         codes = np.unique(labels, return_inverse=True)[1]
     else:
         codes = np.zeros(n, dtype=np.int64)
@@ -55,15 +55,20 @@ def split(y_or_n: Array | int, *, fraction: float = 0.2, seed: int, stratify: bo
 def split_dataset(
     data: Dataset, *, fraction: float = 0.2, seed: int, task: str = "classification"
 ) -> tuple[Array, Array]:
-    """Training and validation rows of a data set: the ones its source sets apart, else drawn by `split`.
+    """Return (training rows, validation rows) of a data set: those its source reserves, else drawn by `split`.
 
-    Classification divides each class by itself, regression all rows at once.
+    Args:
+        data: the data set, with targets.
+        fraction, seed: as in `split`.
+        task: "classification" splits each class separately, "regression" all rows at once.
 
     Raises:
         DataError: the data set has no targets.
+        InputError: a wrong argument.
     """
+    choice("split_dataset", "task", task, ("classification", "regression"))
     if data.y is None:
-        raise DataError(f"{data.name}: there are no targets y; training needs them")
+        raise DataError(f"{data.name}: there are no targets y. Training needs them.")
     if data.validation is not None:
         training = np.ones(len(data), dtype=bool)
         training[data.validation] = False
@@ -75,7 +80,7 @@ def split_dataset(
 
 
 def _shares(sizes: Array, share: Fraction) -> list[int]:
-    """How many of each class validate: `share` of each by the largest remainder, one of each kept back."""
+    """Count the rows of each class that validate: its `share` by the largest remainder, all but one row at most."""
     quotas = [int(size) * share if size > 1 else Fraction(0) for size in sizes]
     counts = [int(quota) for quota in quotas]
     wanted = int(sum(quotas) + Fraction(1, 2))

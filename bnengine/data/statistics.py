@@ -1,4 +1,4 @@
-"""Mean and spread of every feature over chosen rows, in float64 and in chunks: the data may be larger than memory."""
+"""Mean and squared deviations of each feature, in float64 and in chunks: the data may be larger than memory."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from .checks import chunks, width_of
 
 
 class Moments(NamedTuple):
-    """How many rows were seen; mean and squares (sums of squared deviations from it), (features,) float64 each."""
+    """The number of rows; mean and squares (sums of squared deviations from it), (features,) float64 each."""
 
     rows: int
     mean: Array
@@ -18,10 +18,10 @@ class Moments(NamedTuple):
 
 
 def feature_moments(x: Array, indices: Array, name: str) -> Moments:
-    """Mean and summed squared deviations of each feature over the rows `indices` of x (n, ...), features flattened.
+    """Return mean and squared deviations of each feature over the rows `indices` of x (n, ...), features flattened.
 
-    Each chunk takes differences about the first row, and then about its own mean; chunks merge by Chan's formula
-    `M2 = M2_a + M2_b + (mean_b - mean_a)^2 n_a n_b / (n_a + n_b)`. A constant feature has exactly that mean and
+    Each chunk takes differences from the first row, and then from its mean; chunks merge by Chan's formula
+    `M2 = M2_a + M2_b + (mean_b - mean_a)^2 n_a n_b / (n_a + n_b)`. A constant feature has exactly that mean, and
     squares 0.
 
     Source: Chan, Golub, LeVeque, "Algorithms for computing the sample variance", The American Statistician 37, 1983.
@@ -45,7 +45,7 @@ def feature_moments(x: Array, indices: Array, name: str) -> Moments:
         place = tuple(int(i) for i in np.unravel_index(feature, x.shape[1:]))
         raise DataError(
             f"{name}: x, feature {place[0] if len(place) == 1 else place}: the values are too large for a "
-            f"variance in float64 (above about 1e154); give them in other units"
+            f"variance in float64 (above about 1e154). Use other units."
         )
     return total
 
@@ -59,9 +59,9 @@ def _merged(a: Moments, b: Moments) -> Moments:
 
 
 def largest(x: Array, indices: Array) -> float:
-    """The largest magnitude over the rows `indices` of x (n, ...)."""
-    found = 0.0
+    """Return the largest magnitude over the rows `indices` of x (n, ...)."""
+    magnitude = 0.0
     for part in chunks(len(indices), width_of(x)):
         rows = np.asarray(x[indices[part]])
-        found = max(found, abs(float(rows.max())), abs(float(rows.min())))
-    return found
+        magnitude = max(magnitude, abs(float(rows.max())), abs(float(rows.min())))
+    return magnitude

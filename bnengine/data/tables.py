@@ -1,4 +1,4 @@
-"""Tables as text: a header, columns of numbers, and a target column by its name."""
+"""Text tables: a header, columns of numbers, and a target column by its name."""
 
 import csv
 import gzip
@@ -35,17 +35,18 @@ def load_table(
 ) -> Dataset:
     """Read a table in UTF-8 with a header, plain or compressed by gzip; all columns but the target are float64.
 
-    Fields may be quoted; blank lines are left out. Targets are int64 where all are written as integers, float64 where
-    all are numbers, else strings ("007" is a string: as a number it would lose its zeros).
+    Fields may be quoted; blank lines are skipped. Targets are int64 if all are written as integers, float64 if all are
+    numbers, else strings ("007" is a string: a number would lose its zeros).
 
     Args:
         path: the file.
         target: the name of the target column.
-        need_targets: whether a file without that column is an error; else `y` is None.
-        separator: what separates fields.
+        need_targets: whether a file without that column is an error; if not, `y` is None.
+        separator: the character between fields.
 
     Raises:
-        DataError: no header, no such target, a missing value, or one that is no number, by its line and column.
+        DataError: no header, no such target, a missing value, or one that is not a number; the message names
+            line and column.
     """
     try:
         with path.open("rb") as file:
@@ -54,11 +55,11 @@ def load_table(
         with opened(path, "rt", encoding="utf-8-sig", newline="") as text:
             return _read(text, path, target, need_targets, separator)
     except UnicodeDecodeError as reason:
-        raise DataError(f"{path}: not UTF-8 text ({reason}); save the file as UTF-8") from reason
+        raise DataError(f"{path}: not UTF-8 text ({reason}). Save the file as UTF-8.") from reason
     except (EOFError, zlib.error, gzip.BadGzipFile) as reason:
-        raise DataError(f"{path}: the compressed file is truncated or damaged ({reason}); fetch it again") from reason
+        raise DataError(f"{path}: the compressed file is truncated or damaged ({reason}). Fetch it again.") from reason
     except OSError as reason:
-        raise DataError(f"{path}: cannot be read ({reason})") from reason
+        raise DataError(f"{path}: cannot be read ({reason}).") from reason
 
 
 def _read(file: TextIO, path: Path, target: str | None, need_targets: bool, separator: Separator) -> Dataset:
@@ -69,20 +70,22 @@ def _read(file: TextIO, path: Path, target: str | None, need_targets: bool, sepa
     values, numbers, labels = array("d"), array("q"), []
     for number, fields in lines:
         if len(fields) != len(header):
-            raise DataError(f"{path}: line {number} has {len(fields)} fields, the header {len(header)}")
+            raise DataError(
+                f"{path}: line {number} has {len(fields)} fields, and the header has {len(header)}. They must agree."
+            )
         if at is not None:
             labels.append(fields.pop(at))
         values.extend(_numbers(fields, path, number, columns))
         numbers.append(number)
     if not numbers:
-        raise DataError(f"{path}: there are no rows below the header")
+        raise DataError(f"{path}: there are no rows below the header. It needs at least one.")
     x = np.frombuffer(values, dtype=np.float64).reshape(len(numbers), len(columns))
     y = None if at is None else _targets(labels, numbers, path, header[at])
     return Dataset(x=x, y=y, name=str(path), columns=columns, target=target)
 
 
 def _lines(file: TextIO, path: Path, separator: Separator) -> Iterator[tuple[int, list[str]]]:
-    """The number of the line each record ends on, and its fields."""
+    """Yield (number of the line that a record ends on, its fields)."""
     reader = csv.reader(file, delimiter=separator.character, skipinitialspace=True, strict=True)
     while True:
         try:
@@ -90,7 +93,7 @@ def _lines(file: TextIO, path: Path, separator: Separator) -> Iterator[tuple[int
         except StopIteration:
             return
         except csv.Error as reason:
-            raise DataError(f"{path}: line {reader.line_num}: {reason}") from reason
+            raise DataError(f"{path}: line {reader.line_num}: {reason}.") from reason
         if fields:
             yield reader.line_num, fields
 
@@ -98,15 +101,15 @@ def _lines(file: TextIO, path: Path, separator: Separator) -> Iterator[tuple[int
 def _header(lines: Iterator[tuple[int, list[str]]], path: Path, separator: Separator) -> list[str]:
     number, fields = next(lines, (0, []))
     if not fields:
-        raise DataError(f"{path}: the file is empty; it needs a header line and rows below it")
+        raise DataError(f"{path}: the file is empty. It needs a header line and rows below it.")
     header = [name.strip() for name in fields]
     for i, name in enumerate(header):
         if not name:
-            raise DataError(f"{path}: line {number}: column {i + 1} has no name")
+            raise DataError(f"{path}: line {number}: column {i + 1} has no name. Give it one.")
         if name in header[:i]:
             raise DataError(
-                f"{path}: line {number}: two columns are called {name!r}; "
-                f"{_cure(header, separator, 'give each its own name')}"
+                f"{path}: line {number}: two columns are called {name!r}. "
+                f"{_cure(header, separator, 'Give each its own name')}."
             )
     return header
 
@@ -123,20 +126,20 @@ def _target_position(
         if not need_targets:
             return None
         raise DataError(
-            f"{path}: there is no target column {target!r}; the columns are {shown}; "
-            f"{_cure(header, separator, 'name one of them')}"
+            f"{path}: there is no target column {target!r}. The columns are {shown}. "
+            f"{_cure(header, separator, 'Name one of them')}."
         )
     if len(header) == 1:
         raise DataError(
-            f"{path}: there is no column besides the target {target!r}; fields are separated by {separator.name}"
+            f"{path}: there is no column besides the target {target!r}. Fields are separated by {separator.name}."
         )
     return header.index(target)
 
 
 def _cure(header: list[str], separator: Separator, ordinary: str) -> str:
     if all(_is_number(name) for name in header):
-        return "the first line must be a header of column names, and this one holds only numbers"
-    return f"fields must be separated by {separator.name}" if len(header) == 1 else ordinary
+        return "The first line must be a header of column names, and this one holds only numbers"
+    return f"Fields must be separated by {separator.name}" if len(header) == 1 else ordinary
 
 
 def _is_number(text: str) -> bool:
@@ -152,25 +155,25 @@ def _numbers(fields: list[str], path: Path, line: int, columns: tuple[str, ...])
         found = [float(field) for field in fields]
     except ValueError:
         found = [math.nan]
-    # float() takes "1_000" for a number; in a table it is a slip.
+    # float() accepts "1_000"; in a table it is a mistake.
     if math.isfinite(sum(found)) and "_" not in "".join(fields):
         return found
     for name, field in zip(columns, fields, strict=True):
         place = f"{path}: line {line}, column {name!r}"
         if field.strip() == "" or field.strip().lower() in ("nan", "+nan", "-nan"):
             shown = "missing" if field.strip() == "" else repr(field)
-            raise DataError(f"{place}: the value is {shown}; fill it in or leave the row out")
+            raise DataError(f"{place}: the value is {shown}. Fill it in or leave the row out.")
         if not _is_number(field):
-            raise DataError(f"{place}: {field!r} is not a number; features must be numbers")
+            raise DataError(f"{place}: {field!r} is not a number. Features must be numbers.")
         if not math.isfinite(float(field)):
-            raise DataError(f"{place}: the value is {field!r}; every value must be a finite number")
+            raise DataError(f"{place}: the value is {field!r}. Every value must be a finite number.")
     return found
 
 
 def _targets(labels: list[str], numbers: "array[int]", path: Path, target: str) -> Array:
     for text, line in zip(labels, numbers, strict=True):
         if text.strip() == "":
-            raise DataError(f"{path}: line {line}, column {target!r}: the target is missing; leave the row out")
+            raise DataError(f"{path}: line {line}, column {target!r}: the target is missing. Leave the row out.")
     if all(_INTEGER.fullmatch(text) for text in labels) and all(abs(int(text)) < 2**63 for text in labels):
         return np.asarray([int(text) for text in labels], dtype=np.int64)
     if any(not _is_number(text) or _PADDED.fullmatch(text) for text in labels):
@@ -179,6 +182,6 @@ def _targets(labels: list[str], numbers: "array[int]", path: Path, target: str) 
     if not np.isfinite(found).all():
         row = int(np.argmin(np.isfinite(found)))
         raise DataError(
-            f"{path}: line {numbers[row]}, column {target!r}: the target is {labels[row]!r}; leave the row out"
+            f"{path}: line {numbers[row]}, column {target!r}: the target is {labels[row]!r}. Leave the row out."
         )
     return found

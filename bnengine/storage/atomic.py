@@ -1,4 +1,4 @@
-"""Replace a file so that its path always holds a complete version, the old or the new, whatever stops the program."""
+"""Atomic writes: a path always holds a complete file, the old or the new one, whatever stops the program."""
 
 import errno
 import hashlib
@@ -13,15 +13,15 @@ from contextlib import suppress
 if sys.platform != "win32":
     import fcntl
 
-_PIECE = 16 << 20  # bytes a single os.write is given, so that Ctrl-C is heard between two of them
+_PIECE = 16 << 20  # bytes of one os.write: Python handles Ctrl-C between two of them
 
 
 class NotFlushedError(OSError):
-    """The new file is in place and complete, but its folder was not flushed: power failing now may undo it."""
+    """The new file is in place and complete, but its folder was not flushed: a power failure now may undo it."""
 
 
 def resolve(path: str | os.PathLike[str]) -> str:
-    """The file that writing to `path` changes, links followed. OSError for a folder, a device or a loop of links."""
+    """Follow links to the file that writing to `path` changes; OSError for a folder, a device or a loop of links."""
     target = os.path.realpath(os.fsdecode(path))
     if os.path.islink(target):
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), target)
@@ -33,11 +33,14 @@ def resolve(path: str | os.PathLike[str]) -> str:
 
 
 def replace_file(path: str | os.PathLike[str], chunks: Iterable[bytes | memoryview]) -> None:
-    """Make `chunks` the content of the file at `path` in one step.
+    """Replace the content of the file at `path` by `chunks`, atomically.
 
-    A temporary file in the same folder is written, flushed to the disk and renamed over the old one; then the folder is
-    flushed. A link is followed and stays a link; an existing file's permissions are kept. Raises OSError, the old file
-    being untouched and the temporary one gone, and `NotFlushedError` if it comes after the new file took its place.
+    Writes a temporary file in the same folder, flushes it to the disk, renames it over the old one and flushes the
+    folder. A link is followed and stays a link; the permissions of an existing file are kept.
+
+    Raises:
+        NotFlushedError: the new file is in place, but its folder was not flushed.
+        OSError: any other failure; the old file is unchanged and the temporary one removed.
     """
     target = resolve(path)
     folder, name = os.path.split(target)
@@ -53,22 +56,21 @@ def replace_file(path: str | os.PathLike[str], chunks: Iterable[bytes | memoryvi
 
 
 def remove_leftovers(path: str | os.PathLike[str]) -> None:
-    """Delete the temporary files that killed processes left beside `path`; one that a living process writes is kept.
+    """Delete the temporary files that killed processes left next to `path`; keep those that are being written.
 
-    A writer holds a lock on its temporary file, and the system releases it when the writer dies: whoever can take the
-    lock knows that the writer is gone.
+    A writer holds a lock on its temporary file, and the system releases the lock when the writer dies.
     """
     folder, name = os.path.split(os.path.realpath(os.fsdecode(path)))
     pattern = re.compile(re.escape(_temporary_prefix(name)) + r"\d+-[0-9a-f]{16}\.tmp")
     for entry in os.listdir(folder):
         if pattern.fullmatch(entry):
-            # A left-over that another process has just removed, or that may not be removed, does not hinder the write.
+            # A file that another process has just removed, or that may not be removed, does not prevent the write.
             with suppress(OSError):
                 _remove_if_abandoned(os.path.join(folder, entry))
 
 
 def _temporary_prefix(name: str) -> str:
-    # A digest in place of the name: of one length however long the name is, and no other file's.
+    # A digest instead of the name has a fixed length, whatever the length of the name, and belongs to no other file.
     return f".bnengine-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}-"
 
 
@@ -78,7 +80,7 @@ def _write_and_rename(target: str, prefix: str, chunks: Iterable[bytes | memoryv
     descriptor = -1
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        # Its owner may write it even if the file is read-only: a left-over must be opened to learn whether it is one.
+        # Writable by its owner even if the file is read-only: `remove_leftovers` must open it to try its lock.
         descriptor = os.open(temporary, flags, 0o666 if mode is None else mode | 0o600)
         _lock(descriptor)
         for chunk in chunks:
@@ -86,14 +88,12 @@ def _write_and_rename(target: str, prefix: str, chunks: Iterable[bytes | memoryv
         if mode is not None:
             os.chmod(temporary, mode)
         os.fsync(descriptor)
-        if (
-            sys.platform == "win32"
-        ):  # an open file cannot be renamed there; elsewhere the lock is held until the name is right
+        if sys.platform == "win32":  # an open file cannot be renamed there; elsewhere the lock is kept until it is
             os.close(descriptor)
             descriptor = -1
         os.replace(temporary, target)
     except BaseException:
-        with suppress(OSError):  # gone already, or the disk is: the error under way says more
+        with suppress(OSError):  # the file or the disk is gone already: the first error says more
             os.unlink(temporary)
         raise
     finally:
@@ -110,15 +110,15 @@ def _flush_folder(descriptor: int, folder: str) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some file systems know no flush of a folder and say so: there the rename is as durable as they make it.
+        # Some file systems cannot flush a folder and say so: there the rename is as durable as they make it.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise NotFlushedError(error.errno, error.strerror, folder) from error
 
 
 def _lock(descriptor: int) -> bool:
-    """Whether this descriptor now holds the lock; False where another holds it or the file system has no locks."""
+    """Take the lock; False where another process holds it or the file system has no locks."""
     if sys.platform == "win32":
-        return True  # an open file cannot be deleted there, which is all the lock is for
+        return True  # an open file cannot be deleted there, and the lock serves nothing else
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

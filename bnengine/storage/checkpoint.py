@@ -1,20 +1,25 @@
-"""Checkpoints: named arrays and JSON in one safetensors file, replaced in one step and checked byte for byte.
+"""Checkpoints: named arrays and JSON in one safetensors file, written atomically and checked byte for byte.
 
 The file is plain safetensors, readable by that package: the header's length in 8 bytes, a JSON header, the arrays.
-Its `__metadata__` has one key, `bnengine`, holding sorted JSON without spaces, so that equal state gives equal bytes::
+Its `__metadata__` has one key, `bnengine`, that holds sorted JSON without spaces, so equal state gives equal bytes::
 
-    {"file_sha256": ..., "format": "bnengine", "metadata": ..., "sha256": {tensor name: ...}, "version": 1}
+    {"file_sha256": ..., "format": "bnengine", "metadata": ..., "sha256": {tensor name: ...}, "version": 2}
 
-`file_sha256` is the SHA-256 of the whole file with its own 64 digits set to "0". It stands first, hence at a fixed
-place, in this and in every later version: damage is told from novelty. `sha256` then tells which array is damaged.
+`file_sha256` is the SHA-256 of the whole file with its own 64 digits set to "0". It is first, hence at a fixed offset
+in every version: a reader tells a damaged file from one of a later version. `sha256` then names the damaged array.
 
-The bytes are laid out here, not by the safetensors package: it needs the whole file in memory once more, saves strided
-arrays wrongly without a word, and where memory runs out it aborts the process, or hangs, without any MemoryError.
+This module writes the bytes itself. The safetensors package needs a second copy of the whole file in memory, saves
+strided arrays wrongly without an error, and aborts the process or hangs instead of raising MemoryError.
+
+| version | what changed |
+|---|---|
+| 0 | the first one |
+| 1 | `file_sha256`; the metadata under a key of its own instead of next to the format's keys |
+| 2 | the words of `bnengine.renamed` with `since=2` |
 """
 
 import errno
 import hashlib
-import json
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -23,9 +28,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import CheckpointError
+from ..renamed import replace_old_words
 from .atomic import NotFlushedError, replace_file
+from .codec import checked, compact, parse_object
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -34,59 +41,66 @@ _DTYPES = {
     "U64": "<u8", "F16": "<f2", "F32": "<f4", "F64": "<f8",
 }  # fmt: skip
 _CODES = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
-_PREFIX = rb'{"__metadata__":{"bnengine":"{\"file_sha256\":\"'  # what the header of version 1 and later begins with
+_PREFIX = rb'{"__metadata__":{"bnengine":"{\"file_sha256\":\"'  # how the header begins since version 1
 _DIGEST_AT = 8 + len(_PREFIX)
 _DIGEST_LENGTH = 64
-_LONGEST_HEADER = 100_000_000  # bytes; the safetensors package refuses longer ones
+_LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors package
 _ALIGNMENT = 64
+_RESTORE = "Restore an earlier copy."
+_NAME = "Pass the path of a checkpoint of bnengine."
 
 
 class Contents(NamedTuple):
-    """What a checkpoint holds: `tensors`, by name, and `metadata`, plain JSON values."""
+    """The content of a checkpoint: `tensors` by name, and `metadata`, plain JSON values."""
 
     tensors: dict[str, Array]
     metadata: dict[str, Any]
 
 
 class _DamagedError(ValueError):
-    """The bytes are no checkpoint; the message is the reason, without the path."""
+    """The bytes are not a checkpoint; the message is the reason, without the path."""
 
 
 # --- Writing ---
 
 
 def write(path: str | os.PathLike[str], tensors: Mapping[str, Array], metadata: Mapping[str, Any]) -> None:
-    """Replace the file at `path` by a checkpoint of `tensors` and `metadata`, in one step: all of it or nothing.
+    """Replace the file at `path` by a checkpoint, atomically. Equal state gives equal bytes.
 
-    `tensors`: NumPy arrays of any shape and memory order, of bool, integer or floating dtypes up to 64 bits; they are
-    not changed. `metadata`: None, bool, int, finite float, str, and lists, tuples (read back as lists) and mappings
-    with str keys of these. Equal state gives equal bytes. Raises CheckpointError, the old file being intact, if an
-    array or a value cannot be stored, the disk is full, or the path cannot be written.
+    Args:
+        path: the file.
+        tensors: NumPy arrays of any shape and memory order, of bool, integer or floating dtypes up to 64 bits.
+        metadata: None, bool, int, finite float, str, and lists, tuples (read back as lists) and mappings with str keys
+            of these.
+
+    Raises:
+        CheckpointError: an array or a value cannot be stored, the disk is full, or the path cannot be written. The old
+            file is intact.
     """
     where = f"checkpoint.write({os.fspath(path)!r})"
     try:
         replace_file(path, _encode(tensors, metadata, where))  # encoded before the disk is touched
     except NotFlushedError as error:
         raise CheckpointError(
-            f"{where}: the new checkpoint is in place, but its folder could not be flushed ({error.strerror}): "
-            "a power failure now may bring the old one back; check the disk and write again"
+            f"{where}: the new checkpoint is in place, but its folder could not be flushed ({error.strerror}), so a "
+            "power failure now may bring the old one back. Check the disk and write again."
         ) from error
     except (OSError, ValueError, MemoryError) as error:
         if isinstance(error, CheckpointError):
             raise
-        intact = "the old checkpoint is intact" if os.path.isfile(path) else "nothing was written"
-        raise CheckpointError(f"{where}: {_reason(error)}; {intact}") from error
+        intact = "The old checkpoint is intact." if os.path.isfile(path) else "Nothing was written."
+        raise CheckpointError(f"{where}: {_reason(error)} {intact}") from error
 
 
 def _encode(tensors: Mapping[str, Array], metadata: Mapping[str, Any], where: str) -> list[bytes | memoryview]:
-    """The file's bytes, in pieces; only arrays that are strided or big-endian are copied."""
+    """Return the file's bytes, in pieces; copies only arrays that are strided or big-endian."""
     arrays = {name: _little_endian(name, value, where) for name, value in tensors.items()}
-    # Wide dtypes first, as safetensors has it: every array then starts at a multiple of its item size.
+    # Wide dtypes first, as in safetensors: every array then starts at a multiple of its item size.
     order = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
     document = {
         "file_sha256": "0" * _DIGEST_LENGTH,
         "format": "bnengine",
-        "metadata": _plain(metadata, "metadata", where),
+        "metadata": checked(metadata, "metadata", where),
         "sha256": {name: hashlib.sha256(_bytes(arrays[name])).hexdigest() for name in order},
         "version": FORMAT_VERSION,
     }
@@ -96,12 +110,12 @@ def _encode(tensors: Mapping[str, Array], metadata: Mapping[str, Any], where: st
         stop = start + arrays[name].nbytes
         header[name] = {"dtype": _CODES[arrays[name].dtype], "shape": arrays[name].shape, "data_offsets": [start, stop]}
         start = stop
-    text = json.dumps(header, separators=(",", ":")).encode("ascii")
+    text = compact(header).encode("ascii")
     text += b" " * (-(8 + len(text)) % _ALIGNMENT)
     if len(text) > _LONGEST_HEADER:
         raise CheckpointError(
-            f"{where}: names and metadata take {len(text):,} bytes, a safetensors header holds {_LONGEST_HEADER:,}; "
-            "store long lists as tensors"
+            f"{where}: names and metadata take {len(text):,} bytes, and a safetensors header holds "
+            f"{_LONGEST_HEADER:,}. Store long lists as tensors."
         )
     head = len(text).to_bytes(8, "little") + text
     digest = hashlib.sha256(head)
@@ -112,21 +126,21 @@ def _encode(tensors: Mapping[str, Array], metadata: Mapping[str, Any], where: st
 
 
 def _little_endian(name: object, value: object, where: str) -> Array:
-    """The array as the file has it: C order, little-endian."""
+    """Return the array in C order and little-endian, as the file holds it."""
     if not isinstance(name, str) or name == "__metadata__":
-        raise CheckpointError(f"{where}: {name!r} cannot name a tensor; use a str other than '__metadata__'")
+        raise CheckpointError(f"{where}: {name!r} cannot name a tensor. Use a str other than '__metadata__'.")
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
         raise CheckpointError(
-            f"{where}: the tensor name {name!r} holds half a surrogate pair; use valid Unicode"
+            f"{where}: the tensor name {name!r} holds half a surrogate pair. Use valid Unicode."
         ) from None
     if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
-        raise CheckpointError(f"{where}: tensor {name!r} is a {type(value).__name__}; give np.asarray of it")
+        raise CheckpointError(f"{where}: tensor {name!r} is a {type(value).__name__}. Pass np.asarray of it.")
     dtype = value.dtype.newbyteorder("<")
     if dtype not in _CODES:
         known = ", ".join(np.dtype(d).name for d in _DTYPES.values())
-        raise CheckpointError(f"{where}: tensor {name!r} has dtype {value.dtype}; convert it to one of {known}")
+        raise CheckpointError(f"{where}: tensor {name!r} has dtype {value.dtype}. Convert it to one of {known}.")
     return np.asarray(value, dtype=dtype, order="C")
 
 
@@ -134,71 +148,41 @@ def _bytes(array: Array) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
 
 
-def _plain(value: object, place: str, where: str) -> Any:
-    """`value` of plain JSON types, or CheckpointError naming the place: what is read back equals what was given."""
-    try:
-        return _plain_value(value, place, where)
-    except RecursionError:
-        raise CheckpointError(f"{where}: {place} is nested too deeply, or contains itself; flatten it") from None
-
-
-def _plain_value(value: object, place: str, where: str) -> Any:
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float) and math.isfinite(value):
-        return float(value)
-    if isinstance(value, float):
-        raise CheckpointError(f"{where}: {place} is {value!r}, which JSON cannot hold; leave it out or store None")
-    if isinstance(value, list | tuple):
-        return [_plain_value(item, f"{place}[{index}]", where) for index, item in enumerate(value)]
-    if isinstance(value, Mapping):
-        for key in value:
-            if not isinstance(key, str):
-                raise CheckpointError(
-                    f"{where}: {place} has the key {key!r}; JSON's keys are strings, use str({key!r})"
-                )
-        return {str(key): _plain_value(item, f"{place}[{key!r}]", where) for key, item in value.items()}
-    raise CheckpointError(
-        f"{where}: {place} is {value!r} of type {type(value).__name__}; convert it to int, float, str, list or dict, "
-        "or store it as a tensor"
-    )
-
-
 def _json(document: object, where: str) -> str:
     try:
-        return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return compact(document, sort_keys=True)
     except ValueError as error:  # an integer of thousands of digits
-        raise CheckpointError(f"{where}: metadata cannot be stored as JSON: {error}") from error
+        raise CheckpointError(f"{where}: metadata cannot be stored as JSON: {error}.") from error
 
 
 # --- Reading ---
 
 
 def read(path: str | os.PathLike[str]) -> Contents:
-    """The content of the checkpoint at `path`, every byte checked; an older format is migrated.
+    """Read the checkpoint at `path`, check every byte, and migrate an older format.
 
-    The arrays are fresh, writable and of the machine's byte order. Raises CheckpointError if the file is missing,
-    empty, truncated, damaged in any byte, of a foreign or a newer format, or larger than the memory that is free.
+    The arrays are new, writable and of the machine's byte order.
+
+    Raises:
+        CheckpointError: the file is missing, empty, truncated, damaged in any byte, of a foreign or a later format, or
+            larger than the free memory.
     """
     where = f"checkpoint.read({os.fspath(path)!r})"
     try:
         if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
-            raise CheckpointError(f"{where}: this is not a regular file; name a checkpoint")
+            raise CheckpointError(f"{where}: this is not a regular file. Pass the path of a checkpoint.")
         with open(path, "rb") as file:
             data = file.read()
         return _decode(data)
     except _DamagedError as error:
         raise CheckpointError(f"{where}: {error}") from error
     except FileNotFoundError as error:
-        raise CheckpointError(f"{where}: there is no such file; check the path") from error
+        raise CheckpointError(f"{where}: there is no such file. Check the path.") from error
     except MemoryError as error:
         size = os.path.getsize(path)
         raise CheckpointError(
-            f"{where}: not enough memory: the file has {size:,} bytes and reading it needs twice that; free some memory"
+            f"{where}: not enough memory: the file has {size:,} bytes and reading it needs twice that. Free some "
+            "memory."
         ) from error
     except (OSError, ValueError) as error:
         if isinstance(error, CheckpointError):
@@ -208,32 +192,32 @@ def read(path: str | os.PathLike[str]) -> Contents:
 
 def _decode(data: bytes) -> Contents:
     if not data:
-        raise _DamagedError("the file is empty; take an earlier copy")
+        raise _DamagedError(f"the file is empty. {_RESTORE}")
     if data[8:_DIGEST_AT] == _PREFIX:
         _check_file(data)
     header = _header(data)
     document = _document(header)
     version = document.get("version")
     if type(version) is not int:
-        raise _DamagedError("the file is damaged: it names no format version; take an earlier copy")
+        raise _DamagedError(f"the file is damaged: it names no format version. {_RESTORE}")
     if version > FORMAT_VERSION:
         raise _DamagedError(
-            f"the file has format version {version}, this bnengine reads up to version {FORMAT_VERSION}; "
-            "update bnengine (pip install --upgrade bnengine)"
+            f"the file has format version {version}, and this bnengine reads up to version {FORMAT_VERSION}. "
+            "Update bnengine: pip install --upgrade bnengine."
         )
-    if version == FORMAT_VERSION and data[8:_DIGEST_AT] != _PREFIX:
-        raise _DamagedError("the header is damaged: the digest of the file is not at its place; take an earlier copy")
+    if version > 0 and data[8:_DIGEST_AT] != _PREFIX:
+        raise _DamagedError(f"the header is damaged: the digest of the file is not at its place. {_RESTORE}")
     _check_tensors(data, header, document)
     contents = Contents({name: _tensor(data, header, name) for name in header if name != "__metadata__"}, document)
     for old in range(version, FORMAT_VERSION):
         if old not in MIGRATIONS:
-            raise _DamagedError(f"the file has format version {old}, which this bnengine cannot read any more")
+            raise _DamagedError(f"the file has format version {old}, which this bnengine cannot read any more.")
         contents = MIGRATIONS[old](contents)
     return Contents(contents.tensors, contents.metadata["metadata"])
 
 
 def _check_file(data: bytes) -> None:
-    """Compare the whole file with its digest; if they differ, find out what is damaged."""
+    """Compare the whole file with its digest; if they differ, name what is damaged."""
     stop = _DIGEST_AT + _DIGEST_LENGTH
     digest = hashlib.sha256(data[:_DIGEST_AT] + b"0" * _DIGEST_LENGTH)
     digest.update(memoryview(data)[stop:])
@@ -241,29 +225,29 @@ def _check_file(data: bytes) -> None:
         return
     header = _header(data)
     _check_tensors(data, header, _document(header))
-    raise _DamagedError("the header is damaged (the SHA-256 of the file differs); take an earlier copy")
+    raise _DamagedError(f"the header is damaged (the SHA-256 of the file differs). {_RESTORE}")
 
 
 def _header(data: bytes) -> dict[str, Any]:
-    """The JSON header with every array's place checked: together they cover the rest of the file."""
+    """Return the JSON header; its arrays' offsets are checked, and together they cover the rest of the file."""
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > _LONGEST_HEADER or data[8:9] not in (b"{", b""):
-        raise _DamagedError("this is no safetensors file, or its beginning is damaged; name a checkpoint of bnengine")
+        raise _DamagedError(f"this is no safetensors file, or its beginning is damaged. {_NAME}")
     if 8 + length > len(data):
         raise _DamagedError(
-            f"the file is truncated: {len(data):,} bytes, its header alone has {8 + length:,}; take an earlier copy"
+            f"the file is truncated: {len(data):,} bytes, and its header alone has {8 + length:,}. {_RESTORE}"
         )
-    header = _parse(data[8 : 8 + length], "the header")
+    header = _parse(data[8 : 8 + length])
     stop = 0
     places = {name: entry for name, entry in header.items() if name != "__metadata__"}
     for name, entry in sorted(places.items(), key=_offsets):
         if _offsets((name, entry)) != (stop, stop + _size(name, entry)):
-            raise _DamagedError(f"the header is damaged: the place of tensor {name!r} is wrong; take an earlier copy")
+            raise _DamagedError(f"the header is damaged: the place of tensor {name!r} is wrong. {_RESTORE}")
         stop += _size(name, entry)
     if 8 + length + stop != len(data):
         kind = "truncated" if len(data) < 8 + length + stop else "damaged"
         raise _DamagedError(
-            f"the file is {kind}: {len(data):,} bytes, its header names {8 + length + stop:,}; take an earlier copy"
+            f"the file is {kind}: {len(data):,} bytes, and its header names {8 + length + stop:,}. {_RESTORE}"
         )
     return header
 
@@ -272,53 +256,46 @@ def _offsets(item: tuple[str, Any]) -> tuple[int, int]:
     name, entry = item
     offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
     if not (isinstance(offsets, list) and len(offsets) == 2 and all(type(n) is int for n in offsets)):
-        raise _DamagedError(f"the header is damaged: tensor {name!r} has no place; take an earlier copy")
+        raise _DamagedError(f"the header is damaged: tensor {name!r} has no place. {_RESTORE}")
     return offsets[0], offsets[1]
 
 
 def _size(name: str, entry: dict[str, Any]) -> int:
     shape, code = entry.get("shape"), entry.get("dtype")
     if not (isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)):
-        raise _DamagedError(f"the header is damaged: tensor {name!r} has the shape {shape!r}; take an earlier copy")
+        raise _DamagedError(f"the header is damaged: tensor {name!r} has the shape {shape!r}. {_RESTORE}")
     if not isinstance(code, str) or code not in _DTYPES:
         raise _DamagedError(
-            f"tensor {name!r} has dtype {code!r}, which bnengine never writes: a foreign or damaged file"
+            f"tensor {name!r} has dtype {code!r}, which bnengine never writes: a foreign or damaged file. {_NAME}"
         )
     return math.prod(shape) * np.dtype(_DTYPES[code]).itemsize
 
 
-def _parse(text: str | bytes, what: str) -> dict[str, Any]:
+def _parse(text: str | bytes) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _DamagedError(f"{what} is damaged: {error}; take an earlier copy") from error
-    if not isinstance(value, dict):
-        raise _DamagedError(f"{what} is damaged: it is no JSON object; take an earlier copy")
-    return value
+        return parse_object(text)
+    except ValueError as error:
+        raise _DamagedError(f"the header is damaged: {error}. {_RESTORE}") from error
 
 
 def _document(header: dict[str, Any]) -> dict[str, Any]:
     metadata = header.get("__metadata__")
     text = metadata.get("bnengine") if isinstance(metadata, dict) else None
     if not isinstance(text, str):
-        raise _DamagedError(
-            "a safetensors file, but not of bnengine (or its header is damaged); name a checkpoint of bnengine"
-        )
-    return _parse(text, "the header")
+        raise _DamagedError(f"a safetensors file, but not of bnengine (or its header is damaged). {_NAME}")
+    return _parse(text)
 
 
 def _check_tensors(data: bytes, header: dict[str, Any], document: dict[str, Any]) -> None:
     digests = document.get("sha256")
     names = header.keys() - {"__metadata__"}
     if not isinstance(digests, dict) or digests.keys() != names:
-        raise _DamagedError("the header is damaged: its tensors and their digests do not match; take an earlier copy")
+        raise _DamagedError(f"the header is damaged: its tensors and their digests do not match. {_RESTORE}")
     damaged = [
         name for name in sorted(names) if hashlib.sha256(_place(data, header, name)).hexdigest() != digests[name]
     ]
     if damaged:
-        raise _DamagedError(
-            f"tensor {', '.join(map(repr, damaged))} is damaged (its SHA-256 differs); take an earlier copy"
-        )
+        raise _DamagedError(f"tensor {', '.join(map(repr, damaged))} is damaged (its SHA-256 differs). {_RESTORE}")
 
 
 def _place(data: bytes, header: dict[str, Any], name: str) -> memoryview:
@@ -337,7 +314,7 @@ def _tensor(data: bytes, header: dict[str, Any], name: str) -> Array:
 
 
 def _from_version_0(old: Contents) -> Contents:
-    """Version 0 had no digest of the file, and the metadata's own keys stood beside the format's."""
+    """Move the metadata, whose keys were next to the format's, under a key; there was no digest of the file."""
     own = {"format", "sha256", "version"}
     document = {key: value for key, value in old.metadata.items() if key in own}
     document["metadata"] = {key: value for key, value in old.metadata.items() if key not in own}
@@ -345,29 +322,37 @@ def _from_version_0(old: Contents) -> Contents:
     return Contents(old.tensors, document)
 
 
+def _from_version_1(old: Contents) -> Contents:
+    """Replace the words that version 2 renamed."""
+    replace_old_words(old.metadata["metadata"], since=2)
+    return Contents(old.tensors, {**old.metadata, "version": 2})
+
+
 # For each old version: a function from its tensors and whole JSON document to those of the next version.
-MIGRATIONS: dict[int, Callable[[Contents], Contents]] = {0: _from_version_0}
+MIGRATIONS: dict[int, Callable[[Contents], Contents]] = {0: _from_version_0, 1: _from_version_1}
 
 
 # --- Reasons ---
 
 _CURES = {
-    errno.ENOENT: "its folder does not exist; create it first",
-    errno.ENOTDIR: "a part of the path is a file, not a folder; check the path",
-    errno.EISDIR: "this is a folder; name a file in it",
-    errno.ENOSPC: "the disk is full; free some space or name a file on another disk",
-    errno.EFBIG: "the file is larger than the process or the disk allows; raise ulimit -f or name another disk",
-    errno.EACCES: "permission denied; change the permissions of file and folder, or name another folder",
-    errno.EPERM: "not permitted; change the permissions of file and folder, or name another folder",
-    errno.EROFS: "the disk is mounted read-only; name a file on another disk",
-    errno.ELOOP: "a loop of symbolic links; name the file itself",
-    getattr(errno, "EDQUOT", errno.ENOSPC): "the disk quota is used up; free some space or name a file on another disk",
+    errno.ENOENT: "its folder does not exist. Create it first.",
+    errno.ENOTDIR: "a part of the path is a file, not a folder. Check the path.",
+    errno.EISDIR: "this is a folder. Name a file in it.",
+    errno.ENOSPC: "the disk is full. Free some space or name a file on another disk.",
+    errno.EFBIG: "the file is larger than the process or the disk allows. Raise ulimit -f or name another disk.",
+    errno.EACCES: "permission denied. Change the permissions of file and folder, or name another folder.",
+    errno.EPERM: "not permitted. Change the permissions of file and folder, or name another folder.",
+    errno.EROFS: "the disk is mounted read-only. Name a file on another disk.",
+    errno.ELOOP: "a loop of symbolic links. Name the file itself.",
+    getattr(
+        errno, "EDQUOT", errno.ENOSPC
+    ): "the disk quota is used up. Free some space or name a file on another disk.",
 }
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, MemoryError):
-        return "not enough memory to make a strided array contiguous; free some memory, or pass contiguous arrays"
+        return "not enough memory to make a strided array contiguous. Free some memory, or pass contiguous arrays."
     if isinstance(error, OSError):
-        return _CURES.get(error.errno or 0, f"{error.strerror or error}; check the path and the disk")
-    return f"{error}; check the path"
+        return _CURES.get(error.errno or 0, f"{error.strerror or error}. Check the path and the disk.")
+    return f"{error}. Check the path."

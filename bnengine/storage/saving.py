@@ -1,21 +1,22 @@
-"""Save and load networks and trainings as one checkpoint each: what a tensor is called, what the metadata holds."""
+"""Save and load networks and trainings, each as one checkpoint: names of its tensors, keys of its metadata."""
 
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 
 from .._version import __version__
 from ..arrays.backend import Backend
 from ..data import Preprocessing
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError
 from ..network.precision import PrecisionName
 from ..network.sequential import Sequential
+from ..validation import choice
 from . import checkpoint
 
 MODEL = "model.safetensors"
 KIND = "bnengine model"
-_AVERAGE = "step.average."  # what a training's arrays of averaged weights and their statistics begin with
+_AVERAGE = "step.average."  # prefix of averaged weights and their statistics among the arrays of a training
 Weights = Literal["auto", "raw", "average"]
 
 
@@ -23,13 +24,18 @@ class Resumable(Protocol):
     """A training that can be saved: a `Trainer`."""
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """(arrays, JSON values) that resuming needs."""
+        """Return (arrays, JSON values) that resuming needs."""
 
 
 class Saved(NamedTuple):
-    """A network's configuration and state, its preprocessing, and a training's arrays and values.
+    """The content of a network's checkpoint.
 
-    `recalibrated`: the running statistics were put in by `save_statistics`, and are no average of the training's.
+    Attributes:
+        config: what `Sequential.from_config` builds the network from.
+        state: what `Sequential.load_state_dict` takes.
+        preprocessing: that of the training data, or None.
+        arrays, training: what `Trainer.load_state` takes; {} and None in a checkpoint of a network alone.
+        recalibrated: whether `save_statistics` wrote the running statistics, which then are no average of a training's.
     """
 
     config: dict[str, Any]
@@ -41,10 +47,15 @@ class Saved(NamedTuple):
 
 
 def save(path: Any, network: Sequential, *, trainer: Resumable | None = None) -> None:
-    """Write `network` to `path`, a file or a run folder; with `trainer`, all that resuming needs too.
+    """Write a network to a file, atomically, as safetensors. Equal states give equal bytes.
 
-    Parameters, running statistics, configuration and the preprocessing of raw data are written atomically as
-    safetensors. Equal states give equal bytes. Raises CheckpointError, the old file intact.
+    Args:
+        path: the file, or a run folder.
+        network: its parameters, running statistics, configuration and preprocessing are written.
+        trainer: write its state too: all that `Trainer.resume` needs.
+
+    Raises:
+        CheckpointError: the file cannot be written; the old one is intact.
     """
     tensors = {f"network.{name}": array for name, array in network.state_dict().items()}
     metadata: dict[str, Any] = {"kind": KIND, "bnengine": __version__, "network": network.config()}
@@ -59,11 +70,16 @@ def save(path: Any, network: Sequential, *, trainer: Resumable | None = None) ->
 
 
 def save_statistics(path: Any, network: Sequential, *, of: Any) -> None:
-    """Write the checkpoint `of` to `path` with the running statistics of `network`, as `load` gave it: nothing else
-    differs.
+    """Copy a checkpoint, with other running statistics.
 
-    They take the place of those of the averaged weights if `of` holds an average, else of the trained ones'. Raises
-    CheckpointError, the old file intact.
+    Args:
+        path: the new file, or a run folder.
+        network: what `load` returned for `of`, with the statistics to write. They replace those of the averaged weights
+            if the checkpoint holds an average, else those of the trained weights.
+        of: the checkpoint to copy.
+
+    Raises:
+        CheckpointError: a file cannot be read or written; the old one is intact.
     """
     tensors, metadata = checkpoint.read(file_of(of))
     prefix = "network."
@@ -77,13 +93,11 @@ def save_statistics(path: Any, network: Sequential, *, of: Any) -> None:
 
 
 def read(path: Any) -> Saved:
-    """What a checkpoint holds, checked byte for byte; Raises CheckpointError."""
+    """Read a checkpoint of a network and check it byte for byte; CheckpointError if that fails."""
     file = file_of(path)
     tensors, metadata = checkpoint.read(file)
     if metadata.get("kind") != KIND:
-        raise CheckpointError(
-            f"{file}: a checkpoint of {metadata.get('kind')!r}, not of a network; give a model.safetensors"
-        )
+        raise CheckpointError(f"{file}: a checkpoint of {metadata.get('kind')!r}, not of a network. Pass a {MODEL}.")
     parts: dict[str, dict[str, np.ndarray]] = {"network": {}, "preprocessing": {}, "training": {}}
     for name, array in tensors.items():
         part, rest = name.split(".", 1)
@@ -101,26 +115,34 @@ def load(
     weights: Weights = "auto",
     precision: PrecisionName = "highest",
 ) -> Sequential:
-    """The network that `save` or a training wrote to `path`, a file or a run folder, on `backend`.
+    """Load a network that `save` or a training wrote.
 
-    A file holds parameters in full precision whatever it was trained in, so any `precision` of the backend will do.
-    `weights`: "raw", the trained ones; "average", the averaged ones of a training that kept an average; "auto", the
-    averaged ones if there are any. `network.preprocessing` is what raw data must go through (`predict` of this module
-    does).
+    The network carries the preprocessing of its training data, so `bnengine.predict(network, x)` takes raw data.
+
+    Args:
+        path: the file, or a run folder.
+        backend: a name or a Backend; None for `BNENGINE_BACKEND`, else "auto".
+        weights: "raw": the trained weights; "average": their average, if the training kept one; "auto": the average if
+            there is one, else the trained weights.
+        precision: of activations and products, see `bnengine.network.precision`; a file holds parameters in full
+            precision, so it may differ from the one that trained.
+
+    Raises:
+        InputError: an unknown option, or a precision that the backend lacks.
+        CheckpointError: the file cannot be read, or `weights` is "average" and it holds none.
     """
-    if weights not in ("auto", "raw", "average"):
-        raise InputError(f"load: weights {weights!r} is not 'auto', 'raw' or 'average'")
+    choice("load", "weights", weights, get_args(Weights))
     saved = read(path)
     network = Sequential.from_config(saved.config, backend=backend, precision=precision)
     averaged = {k.removeprefix(_AVERAGE): v for k, v in saved.arrays.items() if k.startswith(_AVERAGE)}
     if weights == "average" and not averaged:
-        raise CheckpointError(f"{file_of(path)}: no average of the weights was kept; load it with weights='raw'")
+        raise CheckpointError(f"{file_of(path)}: no average of the weights was kept. Load it with weights='raw'.")
     network.load_state_dict(averaged if averaged and weights != "raw" else saved.state)
     network.preprocessing = saved.preprocessing
     return network
 
 
 def file_of(path: Any) -> Path:
-    """The model file of a run folder, or the file itself."""
-    given = Path(path)
-    return given / MODEL if given.is_dir() else given
+    """Return the model file in a run folder; a file as it is."""
+    file = Path(path)
+    return file / MODEL if file.is_dir() else file

@@ -17,7 +17,7 @@ from ..network.sequential import Sequential
 from ..optim.optimizers import Optimizer, get_optimizer
 from ..optim.schedules import Observer, Schedule, get_schedule
 from ..runtime.modes import Mode, check_mode, current_mode, using
-from ..storage.codec import as_read, decode, encode
+from ..storage.codec import as_lists, decode, encode
 from ..storage.saving import read, save
 from ..validation import integer
 from .activations import Activations, get_watch
@@ -345,7 +345,7 @@ class Trainer:
         saved = read(path)
         if saved.training is None:
             raise CheckpointError(f"{path}: holds a network without a training; use bnengine.load")
-        mine = as_read(self.network.config())
+        mine = as_lists(self.network.config())
         if differ := [what for what, value in saved.config.items() if value != mine[what]]:
             raise CheckpointError(
                 f"{path}: holds a network of other {', '.join(differ)}: {saved.config[differ[0]]} where the trainer's "
@@ -396,9 +396,9 @@ class Trainer:
         if "decayed" in values:  # which layers do not tell that are built anew from a file
             own_values["decayed"] = self.network.decayed
         for what, mine in own_values.items():
-            if values[what] != as_read(mine):
+            if values[what] != as_lists(mine):
                 raise InputError(
-                    f"Trainer: the state was saved with {what} {values[what]}; this trainer has {as_read(mine)}"
+                    f"Trainer: the state was saved with {what} {values[what]}; this trainer has {as_lists(mine)}"
                 )
         self.step.load_state_dict({k.removeprefix("step."): v for k, v in arrays.items() if k.startswith("step.")})
         for callback in self.callbacks:

@@ -36,11 +36,11 @@ def test_a_last_batch_of_one_joins_the_batch_before() -> None:
 
 
 def test_batches_that_cannot_be_are_named() -> None:
-    with pytest.raises(InputError, match="groups: the batch size is 0; it must be at least 1"):
+    with pytest.raises(InputError, match="groups: batch_size must be an integer of at least 1, got 0"):
         groups(10, 0)
-    with pytest.raises(InputError, match="groups: last is 'skip'; it must be one of join, drop, keep"):
+    with pytest.raises(InputError, match="groups: last must be 'join', 'drop' or 'keep', got 'skip'"):
         groups(10, 2, last="skip")
-    with pytest.raises(InputError, match="groups: there are 0 samples"):
+    with pytest.raises(InputError, match="groups: n must be an integer of at least 1, got 0"):
         groups(0, 2)
 
 
@@ -106,14 +106,14 @@ def test_fortran_ordered_strided_and_read_only_arrays_give_the_same_batches() ->
     [
         (
             {"x": np.ones((3, 2), np.int32)},
-            r"x has dtype int32; a network takes floating inputs: .* \(Preprocessing\.fit",
+            r"x has dtype int32, and a network takes floating inputs.* \(Preprocessing\.fit",
         ),
-        ({"y": np.array(["a", "b", "c"])}, "y has dtype <U1; give a preprocessing"),
+        ({"y": np.array(["a", "b", "c"])}, "y has dtype <U1. Pass a preprocessing"),
         ({"y": np.zeros(2)}, "x has 3 rows and y has 2"),
         ({"x": np.array([[1.0], [np.nan], [2.0]])}, "x, row 1, feature 0 is nan"),
         ({"y": np.array([1.0, 2.0, np.inf])}, "y, row 2 is inf"),
-        ({"weights": np.ones(2)}, r"weights are float64 \(2,\); one real number a sample is needed, \(3,\)"),
-        ({"weights": np.array([1, -2, 1])}, "weights, row 1 is -2; a weight must not be negative"),
+        ({"weights": np.ones(2)}, r"weights are float64 \(2,\)\. Pass one real number a sample, \(3,\)"),
+        ({"weights": np.array([1, -2, 1])}, "weights, row 1 is -2. A weight must not be negative"),
         ({"weights": np.array([1, 1, np.nan])}, "weights, row 2 is nan"),
         ({"indices": np.array([0, -1])}, "indices: index -1 is outside the data's 3 rows"),
         ({"indices": np.array([0.0, 1.0])}, "indices: indices must be a one-dimensional array of integers"),
@@ -143,5 +143,5 @@ def test_a_label_that_training_has_not_seen_is_named_before_the_first_batch() ->
     preprocessing = Preprocessing.fit(Dataset(x, ["cat", "dog", "cat", "emu"]), np.array([0, 1]))
     with pytest.raises(DataError, match=r"mine: y, row 3 has the label 'emu', .* model's classes: 'cat', 'dog'"):
         ArraySource(x, ["cat", "dog", "cat", "emu"], None, preprocessing, np.array([2, 3]), name="mine")
-    with pytest.raises(DataError, match=r"the samples have shape \(3,\), 3 features; the model was trained on"):
+    with pytest.raises(DataError, match=r"the samples have shape \(3,\), 3 features. The model was trained on"):
         ArraySource(np.ones((4, 3)), None, None, preprocessing)

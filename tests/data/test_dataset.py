@@ -19,14 +19,14 @@ Y = np.array([0, 1, 0])
         (np.array([[1, None]]), r"x has dtype object \(Python objects\)"),
         (np.ones((3, 2)) * 1j, r"x has dtype complex128 \(complex numbers\)"),
         (np.array([[datetime.date(2020, 1, 1)]], dtype="datetime64[D]"), r"x has dtype datetime64\[D\] \(dates\)"),
-        (np.array([["1", "2"]]), r"x has dtype <U1 \(text\); the inputs must be real numbers"),
-        (np.ones(3), r"x has shape \(3,\); .* x\.reshape\(-1, 1\)"),
+        (np.array([["1", "2"]]), r"x has dtype <U1 \(text\). The inputs must be real numbers"),
+        (np.ones(3), r"x has shape \(3,\)\. .* x\.reshape\(-1, 1\)"),
         (np.float64(3.0), r"x has shape \(\)"),
         (np.ones((0, 2)), r"x is empty, of shape \(0, 2\)"),
         (np.ones((3, 0)), r"x is empty, of shape \(3, 0\)"),
         ([[1.0, 2.0], [3.0]], "x, of type list, cannot be read by NumPy"),
-        (np.ma.array(X, mask=X > 4), "x has masked values; fill them in"),
-        (np.where(X == 3, np.nan, X), "x, row 1, feature 1 is nan; every value must be a finite number"),
+        (np.ma.array(X, mask=X > 4), "x has masked values. Fill them in"),
+        (np.where(X == 3, np.nan, X), "x, row 1, feature 1 is nan. Every value must be a finite number"),
         (np.where(X == 4, -np.inf, X), "x, row 2, feature 0 is -inf"),
         (np.full((3, 2, 2), np.nan, np.float16), r"x, row 0, feature \(0, 0\) is nan"),
     ],
@@ -39,13 +39,13 @@ def test_inputs_that_cannot_be_used_are_named(x: Array, message: str) -> None:
 @pytest.mark.parametrize(
     ("y", "message"),
     [
-        (np.array([0, 1]), "x has 3 rows and y has 2; every row of x needs its row of y"),
+        (np.array([0, 1]), "x has 3 rows and y has 2. Every row of x needs its row of y"),
         (np.array([0.5, np.nan, 1]), "y, row 1 is nan"),
         (np.array([[0.5, 1], [2, np.inf], [3, 4]]), "y, row 1, feature 1 is inf"),
         (np.array([1j, 0, 0]), r"y has dtype complex128 \(complex numbers\)"),
         (np.array(["a", 3, "b"], dtype=object), "y has dtype object and row 1 holds 3, of type int"),
         (np.array([b"a", b"\xff", b"b"]), r"the label of row 1, b'\\xff', is not UTF-8 text"),
-        (np.zeros((3, 2, 2)), r"y has shape \(3, 2, 2\); it must be \(samples,\) or \(samples, targets\)"),
+        (np.zeros((3, 2, 2)), r"y has shape \(3, 2, 2\). It must be \(samples,\) or \(samples, targets\)"),
         (np.zeros((3, 0)), r"y has shape \(3, 0\)"),
     ],
 )
@@ -63,7 +63,7 @@ class OnTheGpu:
 
 def test_an_array_on_a_gpu_is_named() -> None:
     with pytest.raises(
-        DataError, match=r"x, of type OnTheGpu, cannot be read by NumPy \(Implicit .*\); data sets live in"
+        DataError, match=r"x, of type OnTheGpu, cannot be read by NumPy \(Implicit .*\). Data sets are in"
     ):
         Dataset(OnTheGpu(), Y)
 
@@ -104,7 +104,7 @@ def test_rows_set_apart_and_column_names_must_fit() -> None:
 def test_two_parts_of_one_data_set_must_both_have_targets_of_one_kind() -> None:
     with pytest.raises(DataError, match="only one of the training and the validation part has targets"):
         joined(Dataset(X, Y), Dataset(X), "mine")
-    with pytest.raises(DataError, match=r"targets are \(\) int64 a row, the validation part's \(\) <U1; they must be"):
+    with pytest.raises(DataError, match=r"targets are \(\) int64 a row, the validation part's \(\) <U1. They must be"):
         joined(Dataset(X, Y), Dataset(X, ["a", "b", "c"]), "mine")
     assert joined(Dataset(X), Dataset(X), "mine").y is None
 

@@ -64,7 +64,7 @@ def test_an_images_file_stands_for_its_part_and_labels_may_be_missing_for_predic
     with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte has no labels file t10k-labels-idx1-ubyte"):
         load(tmp_path / TEST[0])
     assert load(tmp_path / TEST[0], need_targets=False).y is None
-    with pytest.raises(DataError, match="this is a file of labels; name the images file"):
+    with pytest.raises(DataError, match="this is a file of labels. Name the images file"):
         load(tmp_path / TRAIN[1])
 
 
@@ -124,7 +124,7 @@ def test_a_header_s_wild_promise_takes_no_memory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("magic", [b"\1\0\x08\x03", b"\0\0\x07\x03", b"\0\0\x08\x00", b"\x89PNG"])
 def test_a_wrong_magic_number_is_named(tmp_path: Path, images: Array, magic: bytes) -> None:
     (tmp_path / TRAIN[0]).write_bytes(magic + idx_bytes(images)[4:])
-    with pytest.raises(DataError, match=f"byte 0: the magic number is 0x{magic.hex()}; an IDX file starts with 0x0000"):
+    with pytest.raises(DataError, match=f"byte 0: the magic number is 0x{magic.hex()}. An IDX file starts with 0x0000"):
         load(tmp_path, need_targets=False)
 
 
@@ -156,10 +156,10 @@ def test_counts_and_axes_that_do_not_match_are_named(tmp_path: Path, images: Arr
     with pytest.raises(DataError, match=f"{labels}: 6 labels for the 7 images of train-images-idx3-ubyte"):
         load(tmp_path)
     write_idx(tmp_path / TRAIN[1], images)
-    with pytest.raises(DataError, match="train-labels-idx1-ubyte: byte 3: the file has 3 axes; labels have one"):
+    with pytest.raises(DataError, match="train-labels-idx1-ubyte: byte 3: the file has 3 axes. Labels have one"):
         load(tmp_path)
     write_idx(tmp_path / TRAIN[0], digits_of_images)
-    with pytest.raises(DataError, match="train-images-idx3-ubyte: byte 3: the file has 1 axis; images have at least"):
+    with pytest.raises(DataError, match="train-images-idx3-ubyte: byte 3: the file has 1 axis. Images have at least"):
         load(tmp_path)
 
 
@@ -175,7 +175,7 @@ def test_folders_without_or_with_too_many_files_are_named(tmp_path: Path, images
     with pytest.raises(DataError, match=f"{tmp_path}: no IDX files here"):
         load(tmp_path)
     write_idx(tmp_path / TRAIN[1], images)
-    with pytest.raises(DataError, match="train-labels-idx1-ubyte has no images file train-images-idx3-ubyte beside it"):
+    with pytest.raises(DataError, match="train-labels-idx1-ubyte has no images file train-images-idx3-ubyte next to it"):
         load(tmp_path)
     write_idx(tmp_path / ("emnist-" + TRAIN[0]), images)
     with pytest.raises(DataError, match="files of several data sets"):

@@ -61,8 +61,8 @@ def test_targets_may_be_missing_for_prediction(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", x)
     np.save(tmp_path / "features.npy", x)
     for name, message in [
-        ("d.npz", "the archive holds x; there is no array y with the targets"),
-        ("x.npy", r"there is no y\.npy with the targets beside it"),
+        ("d.npz", "the archive holds x. It needs an array y with the targets"),
+        ("x.npy", r"there is no y\.npy with the targets next to it"),
         ("features.npy", r"call the file x\.npy \(or \.\.\._x\.npy\)"),
     ]:
         assert load(tmp_path / name, need_targets=False).y is None
@@ -104,7 +104,7 @@ def test_nothing_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_an_archive_without_x_names_what_it_holds(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", images=np.ones((2, 2)), labels=np.arange(2))
-    with pytest.raises(DataError, match=r"d\.npz: the archive holds images, labels; it needs arrays called x and y"):
+    with pytest.raises(DataError, match=r"d\.npz: the archive holds images, labels. It needs arrays called x and y"):
         load(tmp_path / "d.npz")
 
 
@@ -118,7 +118,7 @@ def test_every_truncation_of_a_pair_is_named(tmp_path: Path, which: str) -> None
         with pytest.raises(DataError, match=rf"{which}: (truncated|not a \.npy file)"):
             load(tmp_path / "x.npy")
     (tmp_path / which).write_bytes(content[:-1])
-    with pytest.raises(DataError, match=f"{which}: truncated: its header promises more bytes than the file has"):
+    with pytest.raises(DataError, match=f"{which}: truncated: the file has fewer bytes than its header says"):
         load(tmp_path / "x.npy")
 
 
@@ -166,7 +166,7 @@ def test_a_mapped_file_s_faults_are_named_by_file_and_place(tmp_path: Path) -> N
     x[4321, 17] = np.nan
     np.save(tmp_path / "x.npy", x)
     np.save(tmp_path / "y.npy", np.arange(5000))
-    with pytest.raises(DataError, match=r"x\.npy: x, row 4321, feature 17 is nan; every value must be a finite number"):
+    with pytest.raises(DataError, match=r"x\.npy: x, row 4321, feature 17 is nan. Every value must be a finite number"):
         load(tmp_path / "x.npy")
     np.save(tmp_path / "y.npy", np.arange(4999))
     np.save(tmp_path / "x.npy", np.ones((5000, 2)))
@@ -179,7 +179,7 @@ def test_what_cannot_be_named_or_read_is_said(tmp_path: Path) -> None:
         load(tmp_path / "nowhere.csv")
     (tmp_path / "data.txt").write_text("1 2 3")
     with pytest.raises(
-        DataError, match=r"data\.txt: no data of this format can be read; give \.csv, .*\.npz, .*x\.npy"
+        DataError, match=r"data\.txt: this data format cannot be read. Name \.csv, .*\.npz, .*x\.npy"
     ):
         load(tmp_path / "data.txt")
     data = Dataset(np.ones((2, 2)))

@@ -28,7 +28,7 @@ def test_standardised_features_have_mean_0_and_variance_1(dtype: str) -> None:
 
 def test_centring_takes_each_mean_and_one_deviation_for_all() -> None:
     x = np.array([[[0, 10]], [[2, 16]]], dtype=np.uint8)
-    fitted = Preprocessing.fit(Dataset(x, [0, 1]), scaling="centre")
+    fitted = Preprocessing.fit(Dataset(x, [0, 1]), scaling="center")
     # Means 1 and 13, variances 1 and 9; their mean is 5.
     np.testing.assert_array_equal(fitted.mean, [1.0, 13.0])
     np.testing.assert_allclose(fitted.inputs(x, "float64"), np.array([[-1, -3], [1, 3]]) / np.sqrt(5), rtol=1e-15)
@@ -54,14 +54,14 @@ def test_no_scaling_hands_on_the_values_as_they_are(dtype: str) -> None:
 @pytest.mark.parametrize(
     ("x", "expected"),
     [
-        (np.ones((4, 2, 2), np.uint8), "centre"),
-        (np.ones((4, 2, 2), np.float32), "centre"),
-        (np.ones((4, 3), np.uint8), "centre"),
+        (np.ones((4, 2, 2), np.uint8), "center"),
+        (np.ones((4, 2, 2), np.float32), "center"),
+        (np.ones((4, 3), np.uint8), "center"),
         (np.ones((4, 3), np.int64), "standardize"),
         (np.ones((4, 3), np.float64), "standardize"),
     ],
 )
-def test_images_are_centred_and_tables_standardised_by_default(x: Array, expected: str) -> None:
+def test_images_are_centerd_and_tables_standardised_by_default(x: Array, expected: str) -> None:
     assert Preprocessing.fit(Dataset(x, [0, 1, 0, 1])).scaling == expected
 
 
@@ -70,7 +70,7 @@ def test_nothing_but_the_training_rows_is_looked_at() -> None:
     train = np.arange(0, 40)
     other, labels = x.copy(), np.where(np.arange(50) < 40, y, 77)
     other[40:] = 1e30
-    for scaling in ("centre", "standardize"):
+    for scaling in ("center", "standardize"):
         first = Preprocessing.fit(Dataset(x, y), train, scaling=scaling)
         second = Preprocessing.fit(Dataset(other, labels), train, scaling=scaling)
         assert first.mean.tobytes() == second.mean.tobytes()
@@ -166,8 +166,8 @@ def test_labels_of_another_width_of_the_same_kind_are_known() -> None:
         ([3, 1000], "y, row 1 has the label 1000"),
         ([-1, 3], "y, row 0 has the label -1"),
         (["3", "5"], r"the labels are strings \('3', '5'\), the model's integers \(3, 5, 9\)"),
-        ([3.0, 4.5], r"y, row 1 is 4\.5; class labels are strings, whole numbers or bools: for real targets train"),
-        ([[1, 0], [0, 1]], r"y has shape \(2, 2\); class labels are one column, .* y\.argmax\(axis=1\)"),
+        ([3.0, 4.5], r"y, row 1 is 4\.5. Class labels are strings, whole numbers or bools. For real targets train"),
+        ([[1, 0], [0, 1]], r"y has shape \(2, 2\). Class labels are one column, .* y\.argmax\(axis=1\)"),
     ],
 )
 def test_labels_that_training_has_not_seen_are_named(y: Array, message: str) -> None:
@@ -202,7 +202,7 @@ def test_a_constant_target_comes_back_exactly() -> None:
     assert fitted.values(np.zeros((50, 1))).tolist() == y.tolist()
 
 
-scalings = st.sampled_from(["centre", "standardize", "none", "auto"])
+scalings = st.sampled_from(["center", "standardize", "none", "auto"])
 
 
 @settings(deadline=None)  # A busy machine is no failure.
@@ -253,7 +253,7 @@ def test_a_regression_s_state_and_the_split_come_back() -> None:
 
 def test_a_foreign_state_is_refused() -> None:
     values, arrays = Preprocessing.fit(load_digits()).to_state()
-    with pytest.raises(CheckpointError, match="preprocessing: the state has version 99; this bnengine reads 1"):
+    with pytest.raises(CheckpointError, match="preprocessing: the state has version 99, and this bnengine reads 1"):
         Preprocessing.from_state({**values, "version": 99}, arrays)
     with pytest.raises(CheckpointError, match="preprocessing: the state lacks 'scaling'"):
         Preprocessing.from_state({k: v for k, v in values.items() if k != "scaling"}, arrays)
@@ -266,10 +266,10 @@ def test_a_foreign_state_is_refused() -> None:
     [
         (
             np.ones((2, 63)),
-            r"samples have shape \(63,\), 63 features; the model was trained on samples of shape \(8, 8\), 64",
+            r"samples have shape \(63,\), 63 features. The model was trained on samples of shape \(8, 8\), 64",
         ),
-        (np.ones((2, 4, 16)), r"samples have shape \(4, 16\), 64 features; the model was trained"),
-        (np.ones(64), r"x has shape \(64,\); it needs an axis of samples"),
+        (np.ones((2, 4, 16)), r"samples have shape \(4, 16\), 64 features. The model was trained"),
+        (np.ones(64), r"x has shape \(64,\). It needs an axis of samples"),
         (np.ones((2, 64)) * 1j, "x has dtype complex128"),
         (
             np.where(np.arange(128).reshape(2, 8, 8) == 75, np.nan, 1),
@@ -291,12 +291,12 @@ def test_no_samples_give_no_rows() -> None:
 def test_real_targets_that_do_not_suit_the_model_are_named() -> None:
     fitted = Preprocessing.fit(Dataset(table(), table()[:, :2]), task="regression")
     with pytest.raises(
-        DataError, match=r"mine: y has dtype float64 and \(3,\) values a row; .* real numbers, \(2,\) a row"
+        DataError, match=r"mine: y has dtype float64 and \(3,\) values a row\. .* real numbers, \(2,\) a row"
     ):
         fitted.targets(np.ones((2, 3)), name="mine")
     with pytest.raises(DataError, match="y has dtype <U1"):
         fitted.targets(np.array([["a", "b"]]))
-    with pytest.raises(DataError, match=r"mine: y, row 1 is \[ 1\. nan\]; every target must be a finite number"):
+    with pytest.raises(DataError, match=r"mine: y, row 1 is \[ 1\. nan\]. Every target must be a finite number"):
         fitted.targets(np.array([[1.0, 2.0], [1.0, np.nan]]), name="mine")
     with pytest.raises(InputError, match=r"predictions have shape \(2, 3\); \(samples, 2\) is needed"):
         fitted.values(np.ones((2, 3)))
@@ -313,10 +313,10 @@ def test_real_targets_that_do_not_suit_the_model_are_named() -> None:
 @pytest.mark.parametrize(
     ("y", "task", "message"),
     [
-        (None, "classification", "there are no targets y; training needs them"),
-        ([4, 4, 4], "classification", "every training row has the label 4; a classification needs at least two"),
-        ([0.1, 0.2, 0.3], "classification", r"y, row 0 is 0\.1; class labels are"),
-        (["a", "b", "c"], "regression", "y, row 0 is 'a'; a regression needs real numbers"),
+        (None, "classification", "there are no targets y. Training needs them"),
+        ([4, 4, 4], "classification", "every training row has the label 4. A classification needs at least two"),
+        ([0.1, 0.2, 0.3], "classification", r"y, row 0 is 0\.1. Class labels are"),
+        (["a", "b", "c"], "regression", "y, row 0 is 'a'. A regression needs real numbers"),
     ],
 )
 def test_targets_that_do_not_suit_the_task_are_named(y: Array, task: str, message: str) -> None:
@@ -327,10 +327,10 @@ def test_targets_that_do_not_suit_the_task_are_named(y: Array, task: str, messag
 def test_settings_and_rows_that_do_not_exist_are_named() -> None:
     data = load_digits()
     with pytest.raises(
-        InputError, match="scaling is 'minmax'; it must be one of auto, centre, standardize, unit, none"
+        InputError, match="scaling must be 'auto', 'center', 'standardize', 'unit' or 'none', got 'minmax'"
     ):
         Preprocessing.fit(data, scaling="minmax")
-    with pytest.raises(InputError, match="task is 'ranking'; it must be one of classification, regression"):
+    with pytest.raises(InputError, match="task must be 'classification' or 'regression', got 'ranking'"):
         Preprocessing.fit(data, task="ranking")
     with pytest.raises(DataError, match="digits: there are no training rows"):
         Preprocessing.fit(data, np.array([], dtype=np.int64))

@@ -93,23 +93,23 @@ def test_columns_may_be_called_by_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "the file is empty; it needs a header line"),
+        ("", "the file is empty. It needs a header line"),
         ("a,kind\n", "there are no rows below the header"),
         ("a,kind\n1,x\n,y\n", "line 3, column 'a': the value is missing"),
-        ("a,kind\n1,x\nNaN,y\n", "line 3, column 'a': the value is 'NaN'; fill it in"),
-        ("a,kind\n1,x\n-inf,y\n", "line 3, column 'a': the value is '-inf'; every value must be a finite number"),
+        ("a,kind\n1,x\nNaN,y\n", "line 3, column 'a': the value is 'NaN'. Fill it in"),
+        ("a,kind\n1,x\n-inf,y\n", "line 3, column 'a': the value is '-inf'. Every value must be a finite number"),
         ("a,b,kind\n1,2,x\n\n1,two,y\n", "line 4, column 'b': 'two' is not a number"),
         ("a,b,kind\n1,2,x\n1,1_000,y\n", "line 3, column 'b': '1_000' is not a number"),
-        ("a,b,kind\n1,2,x\n1,2\n", "line 3 has 2 fields, the header 3"),
-        ("a,b,kind\n1,2,x\n1,2,3,y\n", "line 3 has 4 fields, the header 3"),
+        ("a,b,kind\n1,2,x\n1,2\n", "line 3 has 2 fields, and the header has 3"),
+        ("a,b,kind\n1,2,x\n1,2,3,y\n", "line 3 has 4 fields, and the header has 3"),
         ("a,kind\n1,x\n2,\n", "line 3, column 'kind': the target is missing"),
         ("a,kind\n1,1.5\n2,nan\n", "line 3, column 'kind': the target is 'nan'"),
-        ("a,a,kind\n1,2,x\n", "line 1: two columns are called 'a'; give each its own name"),
+        ("a,a,kind\n1,2,x\n", "line 1: two columns are called 'a'. Give each its own name"),
         ("a,,kind\n1,2,x\n", "line 1: column 2 has no name"),
-        ("1,1,2\n3,4,5\n", "line 1: two columns are called '1'; the first line must be a header of column names"),
-        ("1,2\n3,4\n", "no target column 'kind'; the columns are '1', '2'; the first line must be a header"),
-        ("a;kind\n1;x\n", "no target column 'kind'; the columns are 'a;kind'; fields must be separated by commas"),
-        ("a,sort\n1,x\n", "no target column 'kind'; the columns are 'a', 'sort'; name one of them"),
+        ("1,1,2\n3,4,5\n", "line 1: two columns are called '1'. The first line must be a header of column names"),
+        ("1,2\n3,4\n", "no target column 'kind'. The columns are '1', '2'. The first line must be a header"),
+        ("a;kind\n1;x\n", "no target column 'kind'. The columns are 'a;kind'. Fields must be separated by commas"),
+        ("a,sort\n1,x\n", "no target column 'kind'. The columns are 'a', 'sort'. Name one of them"),
         ("kind\nx\n", "there is no column besides the target 'kind'"),
         ('a,kind\n"1"2,x\n', "line 2: ',' expected after '\"'"),
         ('a,kind\n1,"x\n', "line 2: unexpected end of data"),
@@ -130,7 +130,7 @@ def test_a_table_needs_the_name_of_its_target_and_text_in_utf_8(tmp_path: Path) 
     path.write_bytes(b"a,kind\n1,caf\xe9\n")
     with pytest.raises(DataError, match=r"not UTF-8 text .* position 12"):
         load(path, target="kind")
-    with pytest.raises(DataError, match=r"digits: a target column \('kind'\) is named, which only \.csv"):
+    with pytest.raises(DataError, match=r"digits: target column 'kind' given, which only \.csv"):
         load("digits", target="kind")
 
 
@@ -148,7 +148,7 @@ def test_tab_separated_and_compressed_tables_are_the_same_data(tmp_path: Path) -
 def test_a_damaged_or_wrongly_separated_table_is_named_with_the_cure(tmp_path: Path) -> None:
     path = tmp_path / "t.tsv"
     path.write_text("a,kind\n1,x\n")
-    with pytest.raises(DataError, match=r"t\.tsv: there is no target column 'kind'.*fields must be separated by tabs"):
+    with pytest.raises(DataError, match=r"t\.tsv: there is no target column 'kind'.*Fields must be separated by tabs"):
         load(path, target="kind")
     path = tmp_path / "t.csv.gz"
     path.write_bytes(gzip.compress(b"a,kind\n" + b"1,x\n" * 100)[:-9])

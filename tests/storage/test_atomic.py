@@ -63,7 +63,7 @@ def test_a_failure_at_any_step_leaves_the_old_file_and_no_other(
     assert files(path) == [path.name]
     if expected is CheckpointError:
         assert str(caught.value).startswith(f"checkpoint.write({str(path)!r}): ")
-        assert str(caught.value).endswith("; the old checkpoint is intact")
+        assert str(caught.value).endswith(" The old checkpoint is intact.")
     checkpoint.write(path, NEW, {"epoch": 2})
     assert epoch(path) == 2
 
@@ -118,16 +118,16 @@ def test_a_file_system_without_a_flush_of_folders_is_no_error(path: Path, monkey
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        (errno.ENOSPC, "the disk is full; free some space"),
+        (errno.ENOSPC, "the disk is full. Free some space"),
         (errno.EDQUOT, "the disk quota is used up"),
         (errno.EROFS, "the disk is mounted read-only"),
         (errno.EACCES, "permission denied"),
-        (errno.EIO, "Input/output error; check the path and the disk"),
+        (errno.EIO, "Input/output error. Check the path and the disk"),
     ],
 )
 def test_the_reason_comes_with_its_cure(path: Path, monkeypatch: pytest.MonkeyPatch, code: int, reason: str) -> None:
     monkeypatch.setattr(os, "fsync", failing(os.fsync, OSError(code, os.strerror(code))))
-    with pytest.raises(CheckpointError, match=f"{reason}.*; the old checkpoint is intact"):
+    with pytest.raises(CheckpointError, match=f"{reason}.* The old checkpoint is intact"):
         checkpoint.write(path, NEW, {"epoch": 2})
 
 
@@ -137,8 +137,8 @@ def test_a_path_that_cannot_be_written_is_an_error_with_its_cure(tmp_path: Path)
     (tmp_path / "loop").symlink_to("loop")
     before = sorted(tmp_path.iterdir())
     for name, reason in {
-        "none/model": "its folder does not exist; create it first; nothing was written",
-        "": "this is a folder; name a file in it",
+        "none/model": "its folder does not exist. Create it first. Nothing was written",
+        "": "this is a folder. Name a file in it",
         "file/model": "a part of the path is a file",
         "loop": "a loop of symbolic links",
         "pipe": "not a regular file",

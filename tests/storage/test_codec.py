@@ -3,7 +3,7 @@
 import json
 from math import inf, isnan, nan
 
-from bnengine.storage.codec import as_read, decode, dumps, encode, plain
+from bnengine.storage.codec import as_lists, decode, dumps, encode, plain
 
 
 def test_numbers_that_json_lacks_become_none():
@@ -21,6 +21,6 @@ def test_encoded_values_come_back_from_json():
     assert back == {"a": [1, [2.5, inf]], "b": {"c": -inf}, "e": None, "f": "x"}
 
 
-def test_as_read_is_what_json_gives_back():
+def test_as_lists_is_what_json_gives_back():
     value = {"a": (1, [2, (3,)]), "b": {"c": ()}}
-    assert as_read(value) == json.loads(json.dumps(value)) == {"a": [1, [2, [3]]], "b": {"c": []}}
+    assert as_lists(value) == json.loads(json.dumps(value)) == {"a": [1, [2, [3]]], "b": {"c": []}}

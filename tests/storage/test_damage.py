@@ -58,8 +58,8 @@ def test_a_file_cut_at_any_length_is_refused(path: Path) -> None:
     for length in range(len(data)):
         refuse(path, data[:length])
     refuse(path, b"", "is empty")
-    refuse(path, data[:200], r"is truncated: 200 bytes, its header alone has [\d,]+; take an earlier copy")
-    refuse(path, data[:-1], f"is truncated: {len(data) - 1:,} bytes, its header names {len(data):,}")
+    refuse(path, data[:200], r"is truncated: 200 bytes, and its header alone has [\d,]+. Restore an earlier copy")
+    refuse(path, data[:-1], f"is truncated: {len(data) - 1:,} bytes, and its header names {len(data):,}")
 
 
 def test_appended_bytes_are_refused(path: Path) -> None:
@@ -74,7 +74,7 @@ def test_the_error_begins_with_the_command_and_names_path_and_damaged_tensor(pat
     with pytest.raises(CheckpointError) as caught:
         checkpoint.read(path)
     assert str(caught.value) == (
-        f"checkpoint.read({str(path)!r}): tensor 'layer.weight' is damaged (its SHA-256 differs); take an earlier copy"
+        f"checkpoint.read({str(path)!r}): tensor 'layer.weight' is damaged (its SHA-256 differs). Restore an earlier copy."
     )
 
 
@@ -132,8 +132,8 @@ def test_a_missing_file_a_folder_and_a_pipe_are_told_apart(tmp_path: Path) -> No
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "file").touch()
     for name, reason in {
-        "none": "there is no such file; check the path",
-        "": "this is a folder; name a file in it",
+        "none": "there is no such file. Check the path",
+        "": "this is a folder. Name a file in it",
         "pipe": "not a regular file",
         "file/x": "a part of the path is a file",
         "\0": "null byte",
@@ -147,7 +147,7 @@ def test_a_file_that_may_not_be_read_is_named(path: Path, monkeypatch: pytest.Mo
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("builtins.open", deny)
-    with pytest.raises(CheckpointError, match="permission denied; change the permissions"):
+    with pytest.raises(CheckpointError, match="permission denied. Change the permissions"):
         checkpoint.read(path)
 
 

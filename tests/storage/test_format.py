@@ -113,7 +113,7 @@ def test_the_package_finds_one_metadata_key_with_sorted_json_and_the_digests(tmp
     assert metadata["bnengine"] == json.dumps(document, sort_keys=True, separators=(",", ":"))
     # sha256sum of the bytes 00 00 c0 3f 00 00 00 c0
     assert document["sha256"] == {"w": "252b3318179cc24998f3670913d52d39085cf65b0dfa98fa523ffeab4b6683fe"}
-    assert (document["format"], document["version"], document["metadata"]) == ("bnengine", 1, {"epoch": 3})
+    assert (document["format"], document["version"], document["metadata"]) == ("bnengine", 2, {"epoch": 3})
 
 
 def test_the_data_begin_at_a_multiple_of_64_bytes(tmp_path: Path) -> None:
@@ -158,14 +158,14 @@ def test_numbers_and_text_of_subclasses_become_plain_and_tuples_become_lists(tmp
     ids=lambda array: str(array.dtype),
 )
 def test_a_dtype_that_cannot_be_stored_is_refused_by_the_tensors_name(tmp_path: Path, array: np.ndarray) -> None:
-    with pytest.raises(CheckpointError, match=r"tensor 'weight' has dtype .* convert it to one of bool, int8"):
+    with pytest.raises(CheckpointError, match=r"tensor 'weight' has dtype .* Convert it to one of bool, int8"):
         checkpoint.write(tmp_path / "a", {"weight": array}, {})
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("value", [[1.0], 1.0, np.float64(1), np.ma.masked_array([1.0, 2.0], [True, False]), None])
 def test_what_is_no_plain_array_is_refused_by_the_tensors_name(tmp_path: Path, value: Any) -> None:
-    with pytest.raises(CheckpointError, match=r"tensor 'weight' is a .*; give np\.asarray of it"):
+    with pytest.raises(CheckpointError, match=r"tensor 'weight' is a .*\. Pass np\.asarray of it"):
         checkpoint.write(tmp_path / "a", {"weight": value}, {})
 
 
@@ -204,7 +204,7 @@ def test_metadata_that_contain_themselves_are_refused(tmp_path: Path) -> None:
 
 def test_a_header_that_the_format_cannot_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "_LONGEST_HEADER", 1000)
-    with pytest.raises(CheckpointError, match="a safetensors header holds 1,000; store long lists as tensors"):
+    with pytest.raises(CheckpointError, match="and a safetensors header holds 1,000. Store long lists as tensors"):
         checkpoint.write(tmp_path / "a", {}, {"long": "x" * 1000})
 
 
@@ -240,20 +240,20 @@ def test_a_damaged_tensor_in_a_file_of_version_0_is_named(tmp_path: Path) -> Non
 
 
 def test_migrations_run_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def to_version_2(old: checkpoint.Contents) -> checkpoint.Contents:
+    def to_version_3(old: checkpoint.Contents) -> checkpoint.Contents:
         tensors = {name.upper(): array for name, array in old.tensors.items()}
-        return checkpoint.Contents(tensors, {**old.metadata, "version": 2})
+        return checkpoint.Contents(tensors, {**old.metadata, "version": 3})
 
     old_file(tmp_path / "old", {"w": np.ones(2)}, epoch=3)
     checkpoint.write(tmp_path / "one", {"w": np.ones(2)}, {"epoch": 3})
-    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 2)
-    monkeypatch.setitem(checkpoint.MIGRATIONS, 1, to_version_2)
+    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 3)
+    monkeypatch.setitem(checkpoint.MIGRATIONS, 2, to_version_3)
     for name in ("old", "one"):
         read = checkpoint.read(tmp_path / name)
         assert (list(read.tensors), read.metadata) == (["W"], {"epoch": 3})
 
-    monkeypatch.delitem(checkpoint.MIGRATIONS, 1)
-    with pytest.raises(CheckpointError, match="version 1, which this bnengine cannot read any more"):
+    monkeypatch.delitem(checkpoint.MIGRATIONS, 2)
+    with pytest.raises(CheckpointError, match="version 2, which this bnengine cannot read any more"):
         checkpoint.read(tmp_path / "one")
 
 
@@ -263,5 +263,5 @@ def test_a_newer_file_is_refused_with_both_versions_and_the_cure(
     monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 12)
     checkpoint.write(tmp_path / "new", {"w": np.ones(2)}, {})
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match=r"version 12, this bnengine reads up to version 1; update bnengine"):
+    with pytest.raises(CheckpointError, match=r"version 12, and this bnengine reads up to version 2\. Update bnengine"):
         checkpoint.read(tmp_path / "new")

@@ -129,7 +129,7 @@ def test_a_limit_on_the_size_of_files_is_an_error_and_the_old_file_stays(path: P
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, path], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
-    assert "raise ulimit -f or name another disk; the old checkpoint is intact" in done.stdout
+    assert "Raise ulimit -f or name another disk. The old checkpoint is intact" in done.stdout
     assert epoch(path) == 1
     assert files(path) == [path.name]
 
@@ -152,5 +152,5 @@ def test_a_full_disk_and_one_mounted_read_only_are_errors_and_the_old_file_stays
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     full, read_only = done.stdout.splitlines()
-    assert "the disk is full; free some space or name a file on another disk; the old checkpoint is intact" in full
+    assert "the disk is full. Free some space or name a file on another disk. The old checkpoint is intact" in full
     assert "the disk is mounted read-only" in read_only

@@ -114,9 +114,9 @@ def test_without_an_average_the_raw_weights_are_loaded_and_an_average_is_refused
     t.save(tmp_path)
     for weights in ("auto", "raw"):
         assert network_bits(bn.load(tmp_path, weights=weights)) == network_bits(t.network)
-    with pytest.raises(CheckpointError, match=r"no average of the weights was kept; load it with weights='raw'"):
+    with pytest.raises(CheckpointError, match=r"no average of the weights was kept. Load it with weights='raw'"):
         bn.load(tmp_path, weights="average")
-    with pytest.raises(InputError, match="load: weights 'averaged' is not 'auto', 'raw' or 'average'"):
+    with pytest.raises(InputError, match="load: weights must be 'auto', 'raw' or 'average', got 'averaged'"):
         bn.load(tmp_path, weights="averaged")
 
 
@@ -149,7 +149,7 @@ def test_other_programs_read_the_tensors_as_plain_safetensors(tmp_path):
 
 def test_files_that_hold_no_network_say_what_they_are(tmp_path):
     checkpoint.write(tmp_path / "other", {"a": np.zeros(3)}, {"kind": "a table"})
-    with pytest.raises(CheckpointError, match=r"other: a checkpoint of 'a table', not of a network; give a model\.saf"):
+    with pytest.raises(CheckpointError, match=r"other: a checkpoint of 'a table', not of a network. Pass a model\.saf"):
         bn.load(tmp_path / "other")
     checkpoint.write(tmp_path / "none", {"a": np.zeros(3)}, {})
     with pytest.raises(CheckpointError, match="a checkpoint of None"):
