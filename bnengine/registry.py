@@ -12,6 +12,7 @@ from dataclasses import MISSING, Field, fields
 from typing import Any, TypeVar
 
 from .errors import InputError
+from .renamed import new_word
 
 T = TypeVar("T")
 Kind = TypeVar("Kind", bound=type[Any])
@@ -55,7 +56,8 @@ class Registry(Mapping[str, type[T]]):
         Raises:
             InputError: an unknown name or option, or an option that is missing.
         """
-        options: dict[str, Any] = {self.key: given} if isinstance(given, str) else dict(given)
+        config = {self.key: given} if isinstance(given, str) else given
+        options: dict[str, Any] = {new_word(self.what, self.what, option): value for option, value in config.items()}
         name = options.pop(self.key, None)
         known = options_of(self.find(name))
         if unknown := sorted(options.keys() - known.keys()):

@@ -29,7 +29,8 @@ class Renamed(NamedTuple):
 
 RENAMED = (
     Renamed("centre", "center", ("preprocessing.scaling", "data.scaling"), since=2, until="0.4"),
-)  # fmt: skip
+    Renamed("centred", "centered", ("training.optimizer",), since=2, until="0.4"),  # of RMSprop
+)
 
 
 def replace_old_words(document: dict[str, Any], *, since: int | None = None) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class Row(NamedTuple):
 
 
 def _torch_rmsprop(optim: Any, o: RMSprop) -> Any:
-    options = {"alpha": o.rho, "eps": o.eps, "centered": o.centred, "momentum": o.momentum}
+    options = {"alpha": o.rho, "eps": o.eps, "centered": o.centered, "momentum": o.momentum}
     return None if o.eps_inside else (optim.RMSprop, options)
 
 
@@ -87,13 +87,13 @@ TABLE: dict[str, Row] = {
         {
             "RMSprop": (RMSprop(), 3e-3),
             "RMSprop, other share and eps": (RMSprop(rho=0.9, eps=1e-3), 3e-3),
-            "RMSprop, centred": (RMSprop(centred=True), 3e-3),
+            "RMSprop, centered": (RMSprop(centered=True), 3e-3),
             "RMSprop, momentum": (RMSprop(momentum=0.8), 1e-3),
             "RMSprop, weight decay": (RMSprop(weight_decay=0.05), 3e-3),
-            "RMSprop, all": (RMSprop(rho=0.95, centred=True, momentum=0.8, weight_decay=0.05), 1e-3),
+            "RMSprop, all": (RMSprop(rho=0.95, centered=True, momentum=0.8, weight_decay=0.05), 1e-3),
             "RMSprop, eps inside": (RMSprop(eps=1e-6, eps_placement="inside"), 3e-3),
             "RMSprop, eps inside, all": (
-                RMSprop(rho=0.95, eps=1e-4, eps_placement="inside", centred=True, momentum=0.8, weight_decay=0.05),
+                RMSprop(rho=0.95, eps=1e-4, eps_placement="inside", centered=True, momentum=0.8, weight_decay=0.05),
                 1e-3,
             ),
         },

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from bnengine import renamed
+from bnengine.optim.optimizers import RMSprop, get_optimizer
 from bnengine.renamed import RENAMED, new_word, replace_old_words
 from bnengine.storage import checkpoint, runs
 
@@ -69,3 +70,10 @@ def test_an_old_word_as_an_argument_warns_with_the_new_one_and_the_version() -> 
         assert new_word("f", "scaling", "centre") == "center"
     assert new_word("f", "scaling", "center") == "center"
     assert new_word("f", "name", "centre") == "centre"
+
+
+def test_an_optimizer_takes_the_old_name_of_an_option() -> None:
+    with pytest.warns(DeprecationWarning, match="'centred' is now 'centered'"):
+        assert RMSprop(centred=True) == RMSprop(centered=True)
+    with pytest.warns(DeprecationWarning, match="'centred' is now 'centered'"):
+        assert get_optimizer({"name": "rmsprop", "centred": True}) == RMSprop(centered=True)

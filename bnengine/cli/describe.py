@@ -39,7 +39,7 @@ def kernels_line(backend: str, kernels: str) -> str:
 
 
 def data_line(training: Training) -> str:
-    """Such as "digits: 1,438 samples of 8 x 8 to train, 359 to validate; 10 classes; centre"."""
+    """Such as "digits: 1,438 samples of 8 x 8 to train, 359 to validate; 10 classes; center"."""
     preprocessing, dataset = training.preprocessing, training.dataset
     valid = 0 if training.valid is None else training.valid.rows
     own = ", as the files have it" if dataset.validation is not None else ""

@@ -3,9 +3,11 @@
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
+from functools import partial
 from math import inf, isfinite
 from typing import Any, NamedTuple, Self
 
+from ..data import preprocessing
 from ..data.loading import with_target_column
 from ..errors import InputError
 from ..losses import LOSSES
@@ -13,6 +15,7 @@ from ..network.precision import PRECISIONS
 from ..ops.activations import NONLINEAR
 from ..optim.optimizers import OPTIMIZERS
 from ..optim.schedules import SCHEDULES
+from ..renamed import new_word
 from ..runtime.cores import MOST
 from ..runtime.modes import MODES
 
@@ -132,7 +135,7 @@ def by_optimizer(option: str) -> str:
     return f"{''.join(own)}else {usual:g}"
 
 
-SCALINGS = choice("auto", "centre", "standardize", "unit", "none")
+SCALINGS = choice(*preprocessing.SCALINGS)._replace(read=partial(new_word, "train", "scaling"))
 NORMS = choice("batch", "normalize-only", "none")
 ACTIVATIONS = choice(*NONLINEAR)
 
@@ -165,7 +168,7 @@ class Settings:
     path: str = setting("", "data", text("PATH"), "the data", shown="")
     target: str = setting("", "data", text("COLUMN"), _TARGET, shown="")
     validation: float = setting(0.2, "data", number(0, 1), _VALIDATION)
-    scaling: str = setting("auto", "data", SCALINGS, "of features: auto is centre for images, standardize for tables")
+    scaling: str = setting("auto", "data", SCALINGS, "of features: auto is center for images, standardize for tables")
     hidden: tuple[int, ...] = setting((100, 100), "network", widths(), "widths of the hidden layers, or none")
     norm: str = setting("batch", "network", NORMS, _NORM)
     bn_decay: float | str = setting(0.9, "network", share_or("exact"), _DECAY)

@@ -89,7 +89,7 @@ def _sgd(size: Size, velocity: Array | None) -> Any:
 
 
 def _rmsprop(size: Size, square: Array, mean: Array | None, velocity: Array | None) -> Any:
-    floor = np.sqrt(0.5 * square)  # the examples keep the centred variance above half the mean square
+    floor = np.sqrt(0.5 * square)  # the examples keep the centered variance above half the mean square
     v = (0 if velocity is None else np.abs(velocity)) + size.g / floor * 2
     return v, (square + size.g**2, None if mean is None else np.abs(mean) + size.g, v)
 
@@ -121,10 +121,10 @@ RULE_CONTRACTS = {
     "rmsprop": RuleContract(
         {
             "plain": {"absent": ("mean", "velocity")},
-            "centred": {"absent": ("velocity",)},
+            "centered": {"absent": ("velocity",)},
             "momentum": {"absent": ("mean",), "momentum": 0.9},
             "eps inside": {"absent": ("mean", "velocity"), "eps_inside": True, "eps": 1e-3},
-            "centred, inside, momentum": {"eps_inside": True, "eps": 1e-3, "momentum": 0.9},
+            "centered, inside, momentum": {"eps_inside": True, "eps": 1e-3, "momentum": 0.9},
             "weight decay": {"absent": ("mean", "velocity"), "weight_decay": 0.1},
         },
         _rmsprop,

@@ -35,7 +35,7 @@ CURES = {
     "not converged": "recalibrate, train for more steps, or take a smaller decay (None: all batches count alike)",
     "weights moving faster than the average": "recalibrate, lower the learning rate towards the end, or take a smaller "
     "decay",
-    "uncentred inputs": "take each feature's mean off the inputs (scaling 'centre' or 'standardize'), or recalibrate",
+    "uncentred inputs": "take each feature's mean off the inputs (scaling 'center' or 'standardize'), or recalibrate",
     "small batches": "train with larger batches (16 rows or more), freeze the normalization after "
     "a while, or take a decay nearer to 1",
     "dropout": "put dropout behind the last BatchNorm only, or recalibrate",

@@ -221,15 +221,15 @@ def sgd(g: Array, velocity: Array | None, *, momentum: float = 0.0, nesterov: bo
     return g + momentum * v if nesterov else v, (v,)
 
 
-@rule(square=Slot(square=True), mean=Slot("centred"), velocity=Slot("momentum"))
+@rule(square=Slot(square=True), mean=Slot("centered"), velocity=Slot("momentum"))
 def rmsprop(
     g: Array, square: Array, mean: Array | None, velocity: Array | None, *,
     rho: float = 0.99, eps: float = 1e-8, eps_inside: bool = False, momentum: float = 0.0,
 ) -> Any:  # fmt: skip
     """s <- rho s + (1 - rho) g^2;  v <- momentum v + g / (sqrt(s) + eps);  p <- p - lr v.
 
-    `eps_inside`: the divisor is sqrt(s + eps). With a `mean` (centred): mu <- rho mu + (1 - rho) g, and s - mu^2 takes
-    the place of s in the divisor. The rest as in `sgd`. Tieleman and Hinton (2012), lecture 6.5; centred: Graves
+    `eps_inside`: the divisor is sqrt(s + eps). With a `mean` (centered): mu <- rho mu + (1 - rho) g, and s - mu^2 takes
+    the place of s in the divisor. The rest as in `sgd`. Tieleman and Hinton (2012), lecture 6.5; centered: Graves
     (2013), eq. 38 on.
     """
     xp = namespace(g)

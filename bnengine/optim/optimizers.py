@@ -6,7 +6,7 @@ schedule. Weight decay applies to the weights; gamma, beta and biases stay out o
 the flat buffer).
 """
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import InitVar, asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
 from .. import ops
@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..ops import Op
 from ..ops.update import RULES, Rule
 from ..registry import Registry
+from ..renamed import new_word
 from ..validation import number
 
 __all__ = ["SGD", "Adam", "AdamW", "Lion", "RMSprop"]
@@ -121,27 +122,30 @@ class SGD(Optimizer):
 class RMSprop(Optimizer):
     """s <- rho s + (1 - rho) g^2;  p <- p - lr g / (sqrt(s) + eps), or g / sqrt(s + eps) with `eps_placement` "inside".
 
-    `centred` takes s - mean(g)^2 for s; `momentum` accumulates the moves. PyTorch adds eps outside, Keras 3 inside.
+    `centered` takes s - mean(g)^2 for s; `momentum` accumulates the moves. PyTorch adds eps outside, Keras 3 inside.
     """
 
     rho: float = _share(0.99)
     eps: float = _positive(1e-8)
     eps_placement: str = "outside"
-    centred: bool = False
+    centered: bool = False
     momentum: float = _share(0.0)
     weight_decay: float = _from_0(0.0)
+    centred: InitVar[bool | None] = None  # the old name of `centered`
     name: ClassVar[str] = "rmsprop"
     op: ClassVar[Op[Any]] = ops.rmsprop
     variants: ClassVar[tuple[dict[str, Any], ...]] = (
         {},
-        {"centred": True},
+        {"centered": True},
         {"momentum": 0.9, "weight_decay": 0.01},
         {"eps": 1e-3, "eps_placement": "inside"},
-        {"eps": 1e-3, "eps_placement": "inside", "centred": True, "momentum": 0.9},
+        {"eps": 1e-3, "eps_placement": "inside", "centered": True, "momentum": 0.9},
     )
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, centred: bool | None) -> None:
         super().__post_init__()
+        if centred is not None:
+            object.__setattr__(self, new_word("RMSprop", "optimizer", "centred"), centred)
         if self.eps_placement not in ("outside", "inside"):
             raise InputError(
                 f"RMSprop: eps_placement {self.eps_placement!r} is not 'outside' or 'inside' of the square root"

@@ -3,9 +3,9 @@
 from typing import Any
 
 # The new name of an op, a tensor or a key in metadata, and the one that a5dc171 wrote.
-RENAMED = {"pending": "proposal", "copy16": "shadow", "correct": "hits"}
+RENAMED = {"pending": "proposal", "centered": "centred", "copy16": "shadow", "correct": "hits"}
 # The new word that stands as a value in metadata, and the one that a5dc171 wrote.
-WORDS: dict[str, str] = {}
+WORDS: dict[str, str] = {"center": "centre"}
 # Entries that may differ, or that only one version has.
 METADATA = {
     "metadata.bnengine",  # the version of the package

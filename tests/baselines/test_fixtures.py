@@ -16,6 +16,9 @@ from .records import Recorded, Run, native
 EXPECTED: dict[str, Any] = json.loads((fixtures.FOLDER / "expected.json").read_text())
 SAME_NUMPY = EXPECTED["fingerprint"] == numpy_fingerprint()
 
+# The tables name settings as a5dc171 did: old words that still work.
+pytestmark = pytest.mark.filterwarnings("ignore:.* is now .* The old name works:DeprecationWarning")
+
 
 @pytest.fixture(autouse=True)
 def kernels() -> Iterator[None]:

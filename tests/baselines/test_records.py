@@ -10,6 +10,9 @@ from tests.support import missing
 
 from .records import SECTIONS, Recorded, Run, differences, native
 
+# The tables name settings as a5dc171 did: old words that still work.
+pytestmark = pytest.mark.filterwarnings("ignore:.* is now .* The old name works:DeprecationWarning")
+
 
 @cache
 def recorded(section: str) -> Recorded:

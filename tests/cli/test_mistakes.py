@@ -15,7 +15,7 @@ TRAIN = [
     ("", "train: there is no data to train on; try bnengine train digits"),
     ("nowhere.csv --target a", "nowhere.csv: there is no such file or folder (looked in"),
     ("flowers.csv", "flowers.csv: name the target column (--target COLUMN); the columns are 'a', 'b', 'species'"),
-    ("flowers.csv --target sort", "there is no target column 'sort'; the columns are 'a', 'b', 'species'"),
+    ("flowers.csv --target sort", "there is no target column 'sort'. The columns are 'a', 'b', 'species'"),
     ("blobs.npz --target a", f"a target column ('a') is named, which only {with_target_column()} files have"),
     ("blobs.npz --epochs 0", "train: Invalid value for '--epochs': '0' is not a whole number from 1 up"),
     ("blobs.npz --epochs few", "'few' is not a whole number from 1 up"),
@@ -28,7 +28,7 @@ TRAIN = [
     ("blobs.npz --optimizer nonesuch", f"'nonesuch' is not one of {', '.join(OPTIMIZERS)}"),
     ("blobs.npz --loss hinge", "'hinge' is not one of auto, softmax_cross_entropy"),
     ("blobs.npz --schedule linear", "'linear' is not one of constant, step, cosine, one-cycle, plateau"),
-    ("blobs.npz --scaling big", "'big' is not one of auto, centre"),
+    ("blobs.npz --scaling big", "'big' is not one of auto, center"),
     ("blobs.npz --dtype float16", "'float16' is not one of float32, float64"),
     ("blobs.npz --precision half", "'half' is not one of highest, tf32, bfloat16, float16"),
     (
@@ -51,7 +51,7 @@ TRAIN = [
     ("blobs.npz --loss binary_cross_entropy", "is for 2 classes, the data have 3; take softmax_cross_entropy"),
     ("prices.csv --target price --label-smoothing 0.1", "--label-smoothing 0.1 is for --loss softmax_cross_entropy"),
     ("flowers.csv --target species --loss mean_squared_error", "a regression needs real numbers"),
-    ("prices.csv --target price --loss softmax_cross_entropy", "for real targets train a regression"),
+    ("prices.csv --target price --loss softmax_cross_entropy", "For real targets train a regression"),
     ("blobs.npz --early-stopping 3 --validation 0", "--early-stopping watches the validation loss, and --validation 0"),
     ("blobs.npz --warm-up 500", "WarmUp: 500 steps of warm-up fill the run of 40"),
     ("blobs.npz --batch-size 1", "BatchNorm(100), layer 1: one value per channel in training"),
@@ -62,12 +62,12 @@ TRAIN = [
     ("--config blobs.npz", "this is not TOML"),
     (
         "blobs.npz --out flowers.csv",
-        "train: the folder flowers.csv cannot be made (it is a file); name another with --out",
+        "train: the folder flowers.csv cannot be created (it is a file). Name another with --out",
     ),
-    ("blobs.npz --out flowers.csv/r", "cannot be made (Not a directory); name another with --out"),
-    ("blobs.npz --out full", "train: full is not empty (it holds notes.txt); name another folder with --out"),
+    ("blobs.npz --out flowers.csv/r", "cannot be created (Not a directory). Name another with --out"),
+    ("blobs.npz --out full", "train: full is not empty (it holds notes.txt). Name another folder with --out"),
     ("--resume nowhere", "train: --resume nowhere: there is no such folder (looked in"),
-    ("--resume full", "train: --resume full: this is no folder of a run, it has no config.toml"),
+    ("--resume full", "train: --resume full: this is not the folder of a run: it has no config.toml"),
 ]
 
 
@@ -111,7 +111,7 @@ def test_a_folder_holds_one_run(bnengine: Command, npz: str) -> None:
     result = bnengine("train", npz, *SMALL, "--out", "r")
     assert result.code == 2
     assert (
-        "train: r holds a run already; go on with it by bnengine train --resume r, or name another folder" in result.err
+        "train: r holds a run already. Continue it with bnengine train --resume r, or name another folder" in result.err
     )
     assert {p.name: p.read_bytes() for p in Path("r").iterdir()} == before
 
@@ -136,7 +136,7 @@ def test_a_folder_in_which_another_process_trains_is_left_alone(bnengine: Comman
         release.set()
         other.join(60)
     assert result.code == 2
-    assert "another process trains in r at this moment" in result.err
+    assert "another process trains in r now" in result.err
     assert bnengine("train", "--resume", "r", "--no-plot").code == 0
 
 
@@ -149,10 +149,10 @@ USE = [
     ("evaluate r nowhere.npz", "nowhere.npz: there is no such file or folder"),
     (
         "evaluate r narrow.npz",
-        "narrow.npz: the samples have shape (3,), 3 features; the model was trained on samples of",
+        "narrow.npz: the samples have shape (3,), 3 features. The model was trained on samples of",
     ),
     ("evaluate r strange.npz", "has the label 4, which is not among the model's classes: 2, 5, 7"),
-    ("evaluate r bare.npz", "there is no array y with the targets"),
+    ("evaluate r bare.npz", "It needs an array y with the targets"),
     ("evaluate r flowers.csv", "flowers.csv: name the target column (--target COLUMN)"),
     (
         "evaluate r flowers.csv --target species",
@@ -168,7 +168,7 @@ USE = [
         "predict: -o flowers.csv: the file is there already; name another, or replace it",
     ),
     ("predict r blobs.npz -o no/a.csv", "predict: -o no/a.csv: it cannot be written (No such file or directory)"),
-    ("predict r narrow.npz -o a.csv", "3 features; the model was trained on samples of shape (4,), 4 features"),
+    ("predict r narrow.npz -o a.csv", "3 features. The model was trained on samples of shape (4,), 4 features"),
     ("predict r flowers.csv -o a.csv", "'setosa' is not a number; features must be numbers"),
     ("info nowhere", "info: nowhere: there is no such run or model file"),
     ("inform", "bnengine: No such command 'inform'"),

@@ -19,7 +19,7 @@ WIDTHS = (1, 2, 3, 5, 8, 13, 16, 17, 31, 33, 70)
 ROWS = (1, 2, 3, 7, 16, 17, 40)
 MORE = (
     SGD(momentum=0.5, nesterov=True, weight_decay=0.1),
-    RMSprop(centred=True, momentum=0.5, weight_decay=0.1),
+    RMSprop(centered=True, momentum=0.5, weight_decay=0.1),
     *FULL,
 )
 

@@ -68,7 +68,7 @@ def regression() -> list[Layer]:
 
 TRAININGS = {
     "plain": Training(plain, Adam(), (64,)),
-    "deep": Training(deep, RMSprop(centred=True, momentum=0.9), (170,), options={"clip_norm": 1.0}),
+    "deep": Training(deep, RMSprop(centered=True, momentum=0.9), (170,), options={"clip_norm": 1.0}),
     "residual": Training(
         residual, AdamW(amsgrad=True), (90, 41), SoftmaxCrossEntropy(label_smoothing=0.1), {"average": Average(0.99)}
     ),

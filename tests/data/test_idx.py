@@ -64,7 +64,7 @@ def test_an_images_file_stands_for_its_part_and_labels_may_be_missing_for_predic
     with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte has no labels file t10k-labels-idx1-ubyte"):
         load(tmp_path / TEST[0])
     assert load(tmp_path / TEST[0], need_targets=False).y is None
-    with pytest.raises(DataError, match="this is a file of labels. Name the images file"):
+    with pytest.raises(DataError, match=r"this is a file of labels\. Name the images file"):
         load(tmp_path / TRAIN[1])
 
 
@@ -156,10 +156,10 @@ def test_counts_and_axes_that_do_not_match_are_named(tmp_path: Path, images: Arr
     with pytest.raises(DataError, match=f"{labels}: 6 labels for the 7 images of train-images-idx3-ubyte"):
         load(tmp_path)
     write_idx(tmp_path / TRAIN[1], images)
-    with pytest.raises(DataError, match="train-labels-idx1-ubyte: byte 3: the file has 3 axes. Labels have one"):
+    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte: byte 3: the file has 3 axes\. Labels have one"):
         load(tmp_path)
     write_idx(tmp_path / TRAIN[0], digits_of_images)
-    with pytest.raises(DataError, match="train-images-idx3-ubyte: byte 3: the file has 1 axis. Images have at least"):
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte: byte 3: the file has 1 axis\. Images have"):
         load(tmp_path)
 
 
@@ -175,7 +175,7 @@ def test_folders_without_or_with_too_many_files_are_named(tmp_path: Path, images
     with pytest.raises(DataError, match=f"{tmp_path}: no IDX files here"):
         load(tmp_path)
     write_idx(tmp_path / TRAIN[1], images)
-    with pytest.raises(DataError, match="train-labels-idx1-ubyte has no images file train-images-idx3-ubyte next to it"):
+    with pytest.raises(DataError, match="labels-idx1-ubyte has no images file train-images-idx3-ubyte next to it"):
         load(tmp_path)
     write_idx(tmp_path / ("emnist-" + TRAIN[0]), images)
     with pytest.raises(DataError, match="files of several data sets"):

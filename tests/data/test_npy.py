@@ -178,9 +178,7 @@ def test_what_cannot_be_named_or_read_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.csv: there is no such file or folder"):
         load(tmp_path / "nowhere.csv")
     (tmp_path / "data.txt").write_text("1 2 3")
-    with pytest.raises(
-        DataError, match=r"data\.txt: this data format cannot be read. Name \.csv, .*\.npz, .*x\.npy"
-    ):
+    with pytest.raises(DataError, match=r"data\.txt: this data format cannot be read. Name \.csv, .*\.npz, .*x\.npy"):
         load(tmp_path / "data.txt")
     data = Dataset(np.ones((2, 2)))
     assert load(data) is data

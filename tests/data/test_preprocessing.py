@@ -61,7 +61,7 @@ def test_no_scaling_hands_on_the_values_as_they_are(dtype: str) -> None:
         (np.ones((4, 3), np.float64), "standardize"),
     ],
 )
-def test_images_are_centerd_and_tables_standardised_by_default(x: Array, expected: str) -> None:
+def test_images_are_centered_and_tables_standardized_by_default(x: Array, expected: str) -> None:
     assert Preprocessing.fit(Dataset(x, [0, 1, 0, 1])).scaling == expected
 
 
@@ -298,7 +298,7 @@ def test_real_targets_that_do_not_suit_the_model_are_named() -> None:
         fitted.targets(np.array([["a", "b"]]))
     with pytest.raises(DataError, match=r"mine: y, row 1 is \[ 1\. nan\]. Every target must be a finite number"):
         fitted.targets(np.array([[1.0, 2.0], [1.0, np.nan]]), name="mine")
-    with pytest.raises(InputError, match=r"predictions have shape \(2, 3\); \(samples, 2\) is needed"):
+    with pytest.raises(InputError, match=r"predictions must have shape \(samples, 2\), got \(2, 3\)"):
         fitted.values(np.ones((2, 3)))
     with pytest.raises(InputError, match="a regression has no labels"):
         fitted.labels(np.array([0]))

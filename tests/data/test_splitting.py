@@ -88,7 +88,7 @@ def test_a_regression_is_divided_without_classes() -> None:
 
 
 def test_what_cannot_be_split_is_named() -> None:
-    with pytest.raises(InputError, match=r"split: fraction must be a finite number of at least 0 and below 1, got 1\.0"):
+    with pytest.raises(InputError, match=r"split: fraction must be .* of at least 0 and below 1, got 1\.0"):
         split(10, fraction=1.0, seed=0, stratify=False)
     with pytest.raises(InputError, match="split: the number of rows must be an integer of at least 1, got 0"):
         split(0, seed=0, stratify=False)
@@ -96,5 +96,5 @@ def test_what_cannot_be_split_is_named() -> None:
         split(10, seed=0, stratify=True)
     with pytest.raises(InputError, match=r"got targets of shape \(4, 2\)"):
         split(np.ones((4, 2)), seed=0, stratify=True)
-    with pytest.raises(DataError, match="data: there are no targets y. Training needs them"):
+    with pytest.raises(DataError, match=r"data: there are no targets y\. Training needs them"):
         split_dataset(Dataset(np.ones((4, 2))), seed=0, task="regression")

@@ -47,7 +47,7 @@ def test_six_steps_are_those_of_the_rule_and_biases_gamma_and_beta_do_not_decay(
         (SGD(), {"velocity": False}),
         (SGD(momentum=0.1), {"velocity": True}),
         (RMSprop(), {"square": True, "mean": False, "velocity": False}),
-        (RMSprop(centred=True), {"square": True, "mean": True, "velocity": False}),
+        (RMSprop(centered=True), {"square": True, "mean": True, "velocity": False}),
         (RMSprop(momentum=0.1), {"square": True, "mean": False, "velocity": True}),
         (Adam(), {"m": True, "v": True, "largest": False}),
         (Adam(amsgrad=True), {"m": True, "v": True, "largest": True}),
@@ -165,7 +165,7 @@ def test_an_unknown_name_or_option_is_an_error(given, text):
 def test_the_defaults_are_those_of_the_documentation():
     assert SGD().config() == {"name": "sgd", "momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
     assert RMSprop().config() == {
-        "name": "rmsprop", "rho": 0.99, "eps": 1e-8, "eps_placement": "outside", "centred": False, "momentum": 0.0,
+        "name": "rmsprop", "rho": 0.99, "eps": 1e-8, "eps_placement": "outside", "centered": False, "momentum": 0.0,
         "weight_decay": 0.0,
     }  # fmt: skip
     common = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "amsgrad": False, "bias_correction": True}

@@ -74,7 +74,8 @@ def test_the_error_begins_with_the_command_and_names_path_and_damaged_tensor(pat
     with pytest.raises(CheckpointError) as caught:
         checkpoint.read(path)
     assert str(caught.value) == (
-        f"checkpoint.read({str(path)!r}): tensor 'layer.weight' is damaged (its SHA-256 differs). Restore an earlier copy."
+        f"checkpoint.read({str(path)!r}): tensor 'layer.weight' is damaged (its SHA-256 differs). "
+        "Restore an earlier copy."
     )
 
 
@@ -147,7 +148,7 @@ def test_a_file_that_may_not_be_read_is_named(path: Path, monkeypatch: pytest.Mo
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("builtins.open", deny)
-    with pytest.raises(CheckpointError, match="permission denied. Change the permissions"):
+    with pytest.raises(CheckpointError, match=r"permission denied\. Change the permissions"):
         checkpoint.read(path)
 
 

@@ -204,7 +204,7 @@ def test_metadata_that_contain_themselves_are_refused(tmp_path: Path) -> None:
 
 def test_a_header_that_the_format_cannot_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "_LONGEST_HEADER", 1000)
-    with pytest.raises(CheckpointError, match="and a safetensors header holds 1,000. Store long lists as tensors"):
+    with pytest.raises(CheckpointError, match=r"and a safetensors header holds 1,000\. Store long lists as tensors"):
         checkpoint.write(tmp_path / "a", {}, {"long": "x" * 1000})
 
 

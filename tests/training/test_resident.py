@@ -174,7 +174,7 @@ def raw_source(kind: str, scaling: str, dtype: str, shape: tuple[int, ...] = (3,
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("scaling", ["centre", "standardize", "none"])
+@pytest.mark.parametrize("scaling", ["center", "standardize", "none"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_raw_data_are_gathered_where_they_lie_with_the_bits_of_batches_that_were_prepared(kind, scaling, dtype):
     made = [trainer("numpy", dtype=dtype, resident=held) for held in (False, "auto")]

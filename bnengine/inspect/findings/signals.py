@@ -85,7 +85,7 @@ def uncentred_inputs(evidence: Evidence) -> Iterator[Finding]:
         "uncentred-inputs", "warning", evidence.standing[0].place, {"ratio": ratio, "mean": mean, "std": std},
         f"the inputs are not centred: their mean is {ratio:.3g} times their spread, and running means lag behind it "
         "as the weights move",
-        "subtract each feature's mean: --scaling centre or standardize; what is trained already helps "
+        "subtract each feature's mean: --scaling center or standardize; what is trained already helps "
         "bnengine recalibrate RUN DATA",
     )  # fmt: skip
 
