@@ -184,7 +184,7 @@ kernels-sanitized: $(VENV)/.test
 
 # One family of CUDA kernels, and mistakes planted in copies of it.
 kernels-sanitized-sample: $(VENV)/.test
-	@$(BIN)/python -m tests.cuda_on_cpu.sanitized tests/cuda_on_cpu/test_gather.py tests/cuda_on_cpu/test_sanitized.py
+	@$(BIN)/python -m tests.cuda_on_cpu.sanitized tests/contracts tests/cuda_on_cpu/test_sanitized.py -k "gather or sanitized"
 
 kernels-aarch64: $(VENV)/.test kernels
 	@$(CMAKE)

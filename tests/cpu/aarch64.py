@@ -25,8 +25,8 @@ COMPILER, QEMU = "aarch64-linux-gnu-g++", "qemu-aarch64-static"
 OF_TESTS = {"pytest", "hypothesis", "array-api-strict", "ml_dtypes", "safetensors"}
 # Side by side, each about as long.
 TESTS = (
-    ("test_launchers.py", "test_replay_refusals.py"),
-    ("test_destinations.py", "test_gemm.py", "test_loss.py", "test_replay.py", "test_update.py"),
+    ("../contracts/test_walk.py",),
+    ("test_arrays.py", "test_gemm.py", "test_replay.py", "test_replay_refusals.py"),
 )
 
 
@@ -126,6 +126,7 @@ def tested(library: Path, path: str, options: list[str]) -> int:
         "PYTHONPATH": str(SITE),
         "BNENGINE_CPU_LIBRARY": str(library),
         "BNENGINE_REQUIRE": "kernels,g++",
+        "BNENGINE_WALK": "native",
         "BNENGINE_TESTS_RUN_BY": f"{shutil.which(QEMU, path=path)} -L {SYSTEM}",
         "PATH": f"{HOME / 'bin'}{os.pathsep}{os.environ['PATH']}",
     }

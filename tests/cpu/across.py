@@ -11,16 +11,18 @@ import numpy as np
 
 from bnengine.fused.cpu import _load
 from bnengine.ops import Example
-from tests.cpu.launching import MANY, NAMES, OF_ROWS, examples, of_rows, run, several
-from tests.cuda_on_cpu.storage import DOUBLE
+from tests.contracts.examples import examples
+from tests.contracts.libraries import FULL, Native
+from tests.fused import native
+
+LIBRARY = Native(native, "numpy")
+NAMES = LIBRARY.names
 
 
 def given(name: str) -> Iterator[Example]:
     """Examples of an op, in float32 and float64."""
-    yield from several(name)
-    yield from examples(name, DOUBLE)
-    if name in OF_ROWS:
-        yield from (of_rows(name, *shape, np.float64) for shape in ((67, 113), (MANY, 24)))
+    for dtype in FULL:
+        yield from examples(name, dtype)
 
 
 def differing(got: np.ndarray, expected: np.ndarray) -> int:
@@ -35,7 +37,9 @@ def differing(got: np.ndarray, expected: np.ndarray) -> int:
 def write(path: str) -> None:
     """Every example with what its launcher gives here."""
     with open(path, "wb") as file:
-        pickle.dump({name: [(example, run(name, example)) for example in given(name)] for name in NAMES}, file)
+        pickle.dump(
+            {name: [(example, LIBRARY.outputs(name, example)) for example in given(name)] for name in NAMES}, file
+        )
 
 
 def compare(path: str) -> int:
@@ -45,7 +49,7 @@ def compare(path: str) -> int:
     count, different = 0, 0
     for name in NAMES:
         for example, expected in written[name]:
-            got = run(name, example)
+            got = LIBRARY.outputs(name, example)
             assert got.keys() == expected.keys(), name
             for field, value in expected.items():
                 if value is None:

@@ -39,8 +39,7 @@ CHECKS = (
         "asan",
         {},  # as the CUDA kernels' tests have it
         (
-            *("test_replay.py", "test_replay_refusals.py", "test_launchers.py", "test_destinations.py"),
-            "test_edges.py",
+            *("test_replay.py", "test_replay_refusals.py", "test_arrays.py", "../contracts/test_walk.py"),
             f"{NETWORKS}op_by_op_gives_the_bits_of_the_plan",
         ),
     ),
@@ -78,7 +77,11 @@ def run(check: Check, options: list[str]) -> int:
         return int(check.runtime in required())
     assert isinstance(library, Path)
     tests = [str(Path("tests") / "cpu" / name) for name in check.tests]
-    variables = environment(library) | check.told | {"BNENGINE_CPU_LIBRARY": str(check.folder / "_kernels.so")}
+    variables = (
+        environment(library)
+        | check.told
+        | {"BNENGINE_CPU_LIBRARY": str(check.folder / "_kernels.so"), "BNENGINE_WALK": "native"}
+    )
     # The sanitizer writes its report where file descriptor 2 leads: pytest must leave that one open.
     command = [sys.executable, "-m", "pytest", "--capture=sys", "-m", "not gpu and not peers", "-k", "not avx_512"]
     return subprocess.run([*command, *options, *tests], env=variables, cwd=ROOT, check=False).returncode

@@ -6,10 +6,10 @@ import pytest
 from bnengine.fused.cpu import batch_norm, dense
 from bnengine.fused.cpu._launch import Cut, blocks_of_columns, cut, cut_columns, cut_flat, cut_rows, evenly, kernel
 from bnengine.fused.cpu.native import NativeKernel
+from bnengine.ops import REGISTRY, using
 from bnengine.runtime.memory import Arena
 from bnengine.runtime.plan import COLUMNS, ROWS
-from tests.cpu.large import softmax
-from tests.cpu.launching import of_rows, run
+from tests.contracts.examples import Draw, of_rows, softmax
 
 
 def array(*shape, dtype=np.float32):
@@ -131,9 +131,9 @@ def test_a_tile_of_columns_bounds_the_scratch_and_rows_need_that_of_all_columns(
 
 def launches(name, example):
     """(kernel, width, unit, blocks) of every launch of an op."""
-    arena = Arena()
-    with arena.recording([a for a in (*example.args, *example.options.values()) if isinstance(a, np.ndarray)]) as plan:
-        run(name, example, memory=arena)
+    arena = Arena("fused")
+    with arena.recording([a for a in example.args if a is not None]) as plan, using("fused"):
+        REGISTRY[name](*example.args, memory=arena, **example.options)
     return [
         (kernel.name.partition("<")[0], kernel.width, kernel.unit, kernel.blocks)
         for kernel in (launch.kernel for launch in plan.launches)
@@ -142,12 +142,12 @@ def launches(name, example):
 
 @pytest.mark.usefixtures("native")
 def test_every_launch_of_an_op_over_many_rows_is_cut():
-    assert launches("batch_norm", of_rows("batch_norm", 2048, 64)) == [
+    assert launches("batch_norm", next(of_rows("batch_norm", "float32", 2048, 64, "tanh"))) == [
         ("moments_of_blocks", 32, 1, 32),
         ("moments_of_all", 64, 8, 2),  # 96 rows of partial moments: 48 KiB
         ("normalize", 2048, 1, 32),
     ]
-    assert launches("normalize_backward", of_rows("normalize_backward", 2048, 64)) == [
+    assert launches("normalize_backward", next(of_rows("normalize_backward", "float32", 2048, 64, "tanh"))) == [
         ("sums_of_blocks", 32, 1, 32),
         ("sums_of_all", 64, 8, 2),
         ("input_of_rows", 2048, 1, 32),
@@ -156,7 +156,7 @@ def test_every_launch_of_an_op_over_many_rows_is_cut():
 
 @pytest.mark.usefixtures("native")
 def test_few_columns_of_gradients_of_weights_are_cut_by_inputs():
-    assert launches("affine_backward", of_rows("affine_backward", 40_000, 30)) == [
+    assert launches("affine_backward", next(of_rows("affine_backward", "float32", 40_000, 30, "tanh"))) == [
         ("activation_backward", 40_000, 1, 128),
         ("column_sums", 21, 1, 1),
         ("gemm_tn_rows", 30, 16, 1),
@@ -165,7 +165,7 @@ def test_few_columns_of_gradients_of_weights_are_cut_by_inputs():
 
 
 @pytest.mark.usefixtures("native")
-def test_rows_of_a_loss_count_eight_times_their_bytes_and_at_least_those_of_sixteen_classes(rng):
+def test_rows_of_a_loss_count_eight_times_their_bytes_and_at_least_those_of_sixteen_classes():
     for rows, classes, blocks in ((1000, 100, 128), (64, 10, 2), (64, 16, 2)):
-        example = softmax(rng, rows, classes, np.float32)
+        example = softmax(Draw("float32"), rows, classes)
         assert launches("softmax_cross_entropy", example)[-2] == ("softmax_cross_entropy", rows, 1, blocks)

@@ -15,9 +15,9 @@ from bnengine.fused.cpu.native import NativeKernel, _packed, _vector
 from bnengine.ops import REGISTRY
 from bnengine.ops.update import RULES
 from bnengine.runtime.memory import Memory, Outputs
+from tests.contracts.cases import fields
+from tests.contracts.libraries import assert_same_bits
 from tests.cpu.build import _Arguments, _call, _Worker
-from tests.cpu.launching import LAUNCHERS, assert_same_bits
-from tests.cuda_on_cpu.cases import fields
 
 pytestmark = pytest.mark.usefixtures("native")
 
@@ -26,6 +26,7 @@ FLAT = (1 << 31) + 5
 END = 19  # columns or rows that hold something: the last block lies among them
 NO_RESERVE = 0x4000  # Linux's MAP_NORESERVE, which Python names from 3.13 on
 BACKWARDS = ("moments_of_blocks", "sums_of_blocks")  # their first block is that of the last rows
+LAUNCHERS = {name: op.versions("numpy")[0].launcher for name, op in REGISTRY.items() if op.versions("numpy")}
 GELU = {"activation": "gelu"}
 
 

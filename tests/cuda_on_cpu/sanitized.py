@@ -15,7 +15,7 @@ from tests.support import required
 CHECKS = "address,alignment,bounds,shift,integer-divide-by-zero,signed-integer-overflow"
 # The threads of a block have stacks that the sanitizer does not know: it is to leave stacks alone.
 COMPILED_WITH = f"-fsanitize={CHECKS} -fno-sanitize-recover=all --param asan-stack=0 -g1"
-TESTS = ("tests/cuda_on_cpu", "tests/fused")
+TESTS = ("tests/contracts", "tests/cuda_on_cpu", "tests/fused")
 
 
 def preload(name: str = "asan") -> Path | str:
@@ -37,6 +37,7 @@ def environment(library: Path) -> dict[str, str]:
         "ASAN_OPTIONS": "detect_leaks=0:malloc_context_size=8:quarantine_size_mb=64",
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "BNENGINE_CUDA_ON_CPU_FLAGS": COMPILED_WITH,
+        "BNENGINE_WALK": "simulated",
     }
 
 

@@ -13,7 +13,7 @@ from bnengine.network.sequential import Sequential
 from bnengine.optim.optimizers import AdamW
 from bnengine.runtime.memory import Arena
 from bnengine.training import step as steps
-from tests.cuda_on_cpu.cases import assert_within
+from tests.contracts.cases import assert_within
 from tests.optimizers import EVERY
 
 DIGITS = data.load_digits()

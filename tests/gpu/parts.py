@@ -21,8 +21,7 @@ PYTEST = ("pytest", "-m", "gpu", "-q", "-p", "tests.gpu.report", "-p", "no:cache
 # one has all that are in no other.
 GROUPS = {
     "tests: launchers": (
-        ("tests/fused/test_launchers.py", "tests/fused/test_narrow_launchers.py", "tests/fused/test_layouts.py"), 90,
-        "every_example and float and (moments or correct)",
+        ("tests/contracts", "tests/fused/test_launches.py"), 120, "within_their and float32 and (moments or correct)",
     ),
     "tests: cublaslt": (("tests/fused/test_cublaslt_gpu.py",), 60, "captured or (epilogue and float32-relu)"),
     "tests: step": (("tests/fused/test_step.py", "tests/fused/test_epoch.py"), 90, "replayed_step"),
@@ -30,7 +29,7 @@ GROUPS = {
         ("tests/gpu/test_replay.py", "tests/fused/test_graph.py", "tests/fused/test_uploads.py"), 90, "bytes",
     ),
     "tests: same everywhere": (("tests/gpu/test_same.py",), 60, ""),
-    "tests: contracts": (("tests/ops",), 90, "float32 and total"),
+    "tests: ops": (("tests/ops",), 60, "special"),
     "tests: memory": (("tests/gpu/test_memory.py", "tests/fused/test_steady.py"), 90, "resident or host_keep"),
     "tests: others": (("tests",), 120, "unusual and transposed"),
 }  # fmt: skip

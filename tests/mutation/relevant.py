@@ -9,49 +9,48 @@ from bnengine.ops.update import RULES
 from .kernel_source import KernelSource, users
 from .mutants import LAUNCHERS, Mutant
 
-# What runs the kernels of a file on the simulated device, the quick files first. Launchers: what launches them.
+# The walk over contracts: each test is of an op, a dtype and a library, of which a stage takes some.
+WALK = "contracts/test_walk.py"
+NORMALIZATION = "moments or normal or batch_norm or merge or commit or statistics"
+LOSSES = "cross_entropy or squared_error or correct or mean_over"
+UPDATES = " or ".join((*RULES, "check_step", "count_step", "average", "add_epoch_sums"))
+# The ops whose launchers launch the kernels of a file, the quick files first.
 KERNELS = {
-    "gather.cu": "cuda_on_cpu/test_gather*.py",
-    "update.cu": "cuda_on_cpu/test_update*.py",
-    "dropout.cu": "cuda_on_cpu/test_pointwise*.py",
-    "pointwise.cu": "cuda_on_cpu/test_pointwise*.py",
-    "dense.cu": "cuda_on_cpu/test_pointwise*.py",
-    "loss.cu": "cuda_on_cpu/test_loss*.py",
-    "batch_norm.cu": "cuda_on_cpu/test_batch_norm*.py",
-    "batch_norm_backward.cu": "cuda_on_cpu/test_batch_norm*.py",
+    "gather.cu": "gather",
+    "update.cu": UPDATES,
+    "dropout.cu": "dropout",
+    "pointwise.cu": "activation or total or dtype",
+    "dense.cu": "affine",
+    "loss.cu": LOSSES,
+    "batch_norm.cu": NORMALIZATION,
+    "batch_norm_backward.cu": "normalize_backward",
 }
-LAUNCHES = ("fused/test_signatures*.py", "fused/test_grids*.py", "fused/test_launchers*.py")
-REPLAYS = ("fused/test_layouts*.py", "fused/test_traffic*.py", "fused/test_narrow*.py", "fused/test_step*.py")
+LAUNCHES = ("fused/test_signatures*.py", "fused/test_grids*.py", "fused/test_launches*.py")
+REPLAYS = ("cuda_on_cpu/test_gather*.py", "fused/test_traffic*.py", "fused/test_step*.py")
 
 
-# Native kernels and their launchers: the tests of all launchers that are of a family's ops, and files of tests of their
-# own, the quick ones first. The library that judges has one instruction set, which cannot be compared with another.
+# Native kernels and their launchers: the walk over a family's ops, and files of tests of their own, the quick ones
+# first. The library that judges has one instruction set, which cannot be compared with another.
 NATIVE = "kernels/cpu/"
 NATIVE_LAUNCHERS = "bnengine/fused/cpu/"
 ALL = "not avx_512"
-NORMALISATION = "moments or normal or batch_norm or merge or commit or statistics or not_a_number"
 FAMILIES = {
-    "batch_norm": NORMALISATION,
+    "batch_norm": NORMALIZATION,
     "batch_norm_backward": "normalize_backward or statistics",
-    "dense": "affine or product",
-    "gemm": "affine or product",
+    "dense": "affine",
+    "gemm": "affine",
     "dropout": "dropout",
-    "gather": "gather or data_set",
-    "gather_raw": "gather_raw or data_set",
-    "fill": "scratch_holds or cross_entropy",
-    "loss": "cross_entropy or squared_error or correct",
-    "pointwise": "activation or total or copied or copies or layouts",
-    "update": " or ".join((*RULES, "check_step", "count_step", "average", "add_epoch_sums")),
+    "gather": "gather",
+    "gather_raw": "gather_raw",
+    "fill": "cross_entropy",
+    "loss": LOSSES,
+    "pointwise": "activation or total or layout",
+    "update": UPDATES,
 }
-NATIVE_LAUNCHES = ("cpu/test_destinations*.py", "cpu/test_launchers*.py")
 NATIVE_OWN = {
-    "update": ("cpu/test_update*.py",),
-    "loss": ("cpu/test_loss*.py",),
     "gemm": ("cpu/test_gemm*.py",),
     "functions": ("cpu/test_functions*.py",),
     "rules": ("cpu/test_rules*.py",),
-    "batch_norm": ("cpu/test_columns*.py",),
-    "batch_norm_backward": ("cpu/test_columns*.py",),
     "gather": ("cpu/test_gather_raw*.py",),
     "profile": ("cpu/test_profile*.py",),
     "vector": ("cpu/test_gemm*.py", "cpu/test_functions*.py"),
@@ -65,7 +64,7 @@ NATIVE_OWN = {
 }
 CUTS = "cpu/test_blocks*.py"
 POOL = "tests/cpu/test_pool.py"
-NATIVE_WIDE = (CUTS, *NATIVE_LAUNCHES, *(f"cpu/test_{name}*.py" for name in ("update", "loss", "replay", "load")))
+NATIVE_WIDE = (CUTS, *(f"cpu/test_{name}*.py" for name in ("arrays", "replay", "load")))
 STEPS = ("runtime/test_replay*.py", "training/test_step.py", "training/test_skips*.py", "network/test_passes*.py")
 
 
@@ -92,22 +91,25 @@ def stages(mutant: Mutant, root: Path, texts: Mapping[str, str]) -> list[Stage]:
         return _of_kernels(mutant, root, texts)
     if mutant.path.startswith(LAUNCHERS):
         own = f"fused/test_{Path(mutant.path).stem.lstrip('_').removesuffix('_api')}*.py"
-        return _in_order(root, {"near": (own, *LAUNCHES), "wide": REPLAYS})
+        return _in_order(root, {"near": (own, *LAUNCHES), "wide": REPLAYS}, "simulated")
     _, *folders, file = Path(mutant.path).parts
     stem = Path(file).stem.strip("_")
     near = ("/".join((*folders, f"test_*{stem}*.py")),)
-    wide = (f"{folders[0]}/**/test_*.py", "contracts/**/test_*.py") if folders else ("test_*.py",)
-    return _in_order(root, {"near": near, "wide": wide})
+    wide = (f"{folders[0]}/**/test_*.py",) if folders else ("test_*.py",)
+    walked = folders and folders[0] in ("contracts", "ops", "runtime")
+    return _in_order(root, {"near": near, "wide": wide}, "numpy" if walked else "")
+
+
+def _walk(library: str, ops: str = "") -> Stage:
+    """The walk over these ops on a library."""
+    return Stage("near", (f"tests/{WALK}",), only=f"{library} and ({ops})" if ops else library)
 
 
 def _of_kernels(mutant: Mutant, root: Path, texts: Mapping[str, str]) -> list[Stage]:
     """Each kernel file that what was changed gets into: compiled, then tested; then all that is launched."""
-    files = _reached(mutant, texts, list(KERNELS))
     found = []
-    for pattern in dict.fromkeys(KERNELS[file] for file in files):
-        compiled = tuple(file for file in files if KERNELS[file] == pattern)
-        tests = tuple(_found((pattern,), root))
-        found += [Stage("compiled", compiled=compiled), Stage("near", tests)]
+    for file in _reached(mutant, texts, list(KERNELS)):
+        found += [Stage("compiled", compiled=(file,)), _walk("simulated", KERNELS[file])]
     return found + _in_order(root, {"wide": (*LAUNCHES, *REPLAYS)})
 
 
@@ -132,23 +134,23 @@ def _of_native(mutant: Mutant, root: Path, texts: Mapping[str, str]) -> list[Sta
         files = _reached(mutant, texts, kernels)
         names += [Path(file).stem for file in files if Path(file).stem != own]
         found.append(Stage("compiled", compiled=tuple(files)))
-    launches = tuple(_found(NATIVE_LAUNCHES, root))
-    found += [Stage("near", launches, only=f"({FAMILIES[name]}) and {ALL}") for name in names if name in FAMILIES]
+    found += [_walk("native", FAMILIES[name]) for name in names if name in FAMILIES]
     tests = _found((*first, *(pattern for name in names for pattern in NATIVE_OWN.get(name, ()))), root)
     found += [Stage("near", (test,), only=ALL) for test in tests]
     rest = [test for test in _found(NATIVE_WIDE, root) if test not in tests]
-    found += [Stage("wide", tuple(rest), only=ALL), Stage("steps", tuple(_found(STEPS, root)), only=ALL)]
-    return found
+    found += [_walk("native")._replace(name="wide"), Stage("wide", tuple(rest), only=ALL)]
+    return [*found, Stage("steps", tuple(_found(STEPS, root)), only=ALL)]
 
 
-def _in_order(root: Path, patterns: Mapping[str, tuple[str, ...]]) -> list[Stage]:
-    """Stages by name; a test file counts in the first that names it."""
+def _in_order(root: Path, patterns: Mapping[str, tuple[str, ...]], library: str = "") -> list[Stage]:
+    """Stages by name; a test file counts in the first that names it. Second is the walk over a library, if any."""
     found: list[Stage] = []
     for name, given in patterns.items():
         before = {test for stage in found for test in stage.tests}
         tests = tuple(test for test in _found(given, root) if test not in before)
         found += [Stage(name, tests)] if tests else []
-    return found
+    walk = [_walk(library)] if library else []
+    return [*found[:1], *walk, *found[1:]]
 
 
 def _found(patterns: tuple[str, ...], root: Path) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 from bnengine import ops
 from bnengine.arrays.random import keep_mask
 from bnengine.errors import InputError
-from tests.ops.oracles import keep
+from tests.contracts.oracles import keep
 
 STEP = np.asarray([3])
 OPTIONS = {"seed": 5, "layer": 2, "rate": 0.25}

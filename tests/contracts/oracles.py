@@ -150,7 +150,7 @@ def normalize_backward(
 
 
 def philox(counter, key):
-    """Philox 4x32-10 of Salmon et al. (2011), on Python's integers."""
+    """Philox 4x32-10 of Salmon et al. (2011), on Python's integers or arrays of uint64."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(10):
@@ -162,8 +162,9 @@ def philox(counter, key):
 
 def keep(seed, layer, step, samples, features, rate):
     key = seed & MASK, seed >> 32
-    words = [[philox((j // 4, int(s), step, layer), key)[j % 4] for j in range(features)] for s in samples]
-    return np.asarray(words) / 2**32 >= rate
+    packs, samples = np.arange(-(-features // 4), dtype=np.uint64), np.asarray(samples, np.uint64)[:, None]
+    words = np.stack(np.broadcast_arrays(*philox((packs, samples, step, layer), key)), axis=-1)
+    return words.reshape(len(samples), -1)[:, :features] / 2**32 >= rate
 
 
 def dropout(x, step, samples, *, seed, layer, rate):
@@ -182,7 +183,7 @@ def softmax_cross_entropy(
     logits, target, class_weights=None, sample_weights=None, *, divisor, label_smoothing=0.0, scale=1
 ):
     classes = logits.shape[-1]
-    t = np.eye(classes, dtype=LONG)[target] if target.dtype.kind == "i" else target
+    t = (target[..., None] == np.arange(classes)).astype(LONG) if target.dtype.kind == "i" else target
     t = (1 - LONG(label_smoothing)) * t + LONG(label_smoothing) / classes
     c = np.ones(classes) if class_weights is None else class_weights
     v = np.ones(logits.shape[:-1]) if sample_weights is None else sample_weights
@@ -258,23 +259,23 @@ def gather_raw(
 
 
 def rule_oracle(rule):
-    """The op of a rule: each element on its own, by the formula of the table."""
+    """The op of a rule by the formula of the table; what is frozen, and everything in a skipped step, stays."""
 
     def update(*args, decay_end, weight_decay=0.0, decoupled=False, frozen=(), **settings):
         p, g, slots, table, counters, ok, factor, copy16 = rule.call(*args)
         lr, *scalars = table[min(int(counters[1]), len(table) - 1)]
-        news = [np.array(p), *(None if s is None else np.array(s) for s in slots)]
-        for i in range(p.size):
-            if not ok[0] or any(a <= i < b for a, b in frozen):
-                continue
-            decay = weight_decay * p[i] if i < decay_end else 0.0
-            old = [None if s is None else s[i] for s in slots]
-            slope = g[i] * factor[0] + (0 if decoupled else decay)
-            move, *states = FORMULAS[rule.name](slope, *old, *scalars, **settings)
-            changed = p[i] - lr * (move + (decay if decoupled else 0)), *states
-            for new, value in zip(news, changed, strict=True):
-                if new is not None:
-                    new[i] = value
+        at = np.arange(p.size)
+        moves = np.full(p.shape, ok[0])
+        for begin, end in frozen:
+            moves &= (at < begin) | (at >= end)
+        decay = np.where(at < decay_end, weight_decay * p, 0)
+        slope = g * factor[0] + (0 if decoupled else decay)
+        with np.errstate(all="ignore"):  # of what does not move
+            move, *states = FORMULAS[rule.name](slope, *slots, *scalars, **settings)
+        changed = p - lr * (move + (decay if decoupled else 0)), *states
+        news = [
+            None if old is None else np.where(moves, new, old) for old, new in zip((p, *slots), changed, strict=True)
+        ]
         # Exactly the parameters: what the rounding of a 16-bit copy costs is the bound's business.
         news.append(None if copy16 is None else news[0] if ok[0] else copy16)
         return rule.state(*news)._asdict()
