@@ -1,6 +1,7 @@
 """CpuModule: the part of cupy.RawModule that launches kernels, on NumPy arrays, by g++."""
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import shutil
@@ -156,9 +157,12 @@ def build(code: str, options: Sequence[str], folder: Path) -> Path:
     headers = [path.read_text(encoding="utf-8") for path in sorted(INCLUDE.iterdir())]
     digest = hashlib.sha256("\0".join([version, *FLAGS, *options, *headers, code]).encode()).hexdigest()
     target = folder / f"{digest}.so"
-    if not target.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as work:
+    if target.exists():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{digest}.lock").open("w") as lock, tempfile.TemporaryDirectory(dir=folder) as work:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of processes that test at once, one compiles
+        if not target.exists():
             source, library = Path(work) / "kernels.cpp", Path(work) / "kernels.so"
             source.write_text(code, encoding="utf-8")
             command = [compiler, *FLAGS, *options, f"-I{INCLUDE}", "-include", "cuda_cpu.h", str(source), "-o"]
