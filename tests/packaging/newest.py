@@ -5,6 +5,7 @@ NEWEST_PYTHON names another one. The tests run in a copy, where the package come
 """
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -20,11 +21,11 @@ KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 TESTS = ("arrays", "data", "layers", "losses", "metrics", "network", "optim", "storage", "training")
 PACKAGES = ("pytest", "pytest-xdist", "hypothesis", "array-api-strict", "safetensors", "ml_dtypes")
 SELECTED = "not slow and not gpu and not peers and not cuda_proof"
-SOURCES = f"""Types: deb
-URIs: http://deb.debian.org/debian
+SOURCES = """Types: deb
+URIs: {0}
 Suites: testing
 Components: main
-Signed-By: {KEYS}
+Signed-By: {1}
 """
 # A folder of its own for all that apt knows, so that nothing of this system changes.
 APT = """Dir::State "{0}";
@@ -48,6 +49,16 @@ def _minor(program: Path | str) -> int:
     return int(str(program).rpartition(".")[2])
 
 
+def archive() -> str:
+    """The address of Debian's archive, from the configuration of this system."""
+    release = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
+    fields = ("--format", "$(REPO_URI)", "Component: main", f"Release: {release}")
+    targets = run("apt-get", "indextargets", *fields, cwd=FOLDER).splitlines()
+    if not targets:
+        sys.exit(f"newest Python: apt knows no archive of Debian {release}. Name an interpreter by NEWEST_PYTHON=.")
+    return targets[0]
+
+
 def unpacked() -> Path:
     """Debian's newest Python with its libraries in FOLDER, which works from there alone."""
     if missing := [name for name in ("apt-get", "dpkg") if shutil.which(name) is None]:
@@ -57,7 +68,7 @@ def unpacked() -> Path:
     for folder in (apt / "lists" / "partial", apt / "cache" / "archives" / "partial"):
         folder.mkdir(parents=True)
     (apt / "status").touch()
-    (apt / "debian.sources").write_text(SOURCES)
+    (apt / "debian.sources").write_text(SOURCES.format(archive(), KEYS))
     (apt / "apt.conf").write_text(APT.format(apt))
     variables = {"APT_CONFIG": str(apt / "apt.conf")}
     run("apt-get", "update", cwd=apt, **variables)
