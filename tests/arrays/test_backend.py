@@ -15,7 +15,7 @@ from bnengine.errors import BackendError, InputError
 
 
 class FakeDevice:
-    """Notes what CuPy's device would have been told."""
+    """Notes what CuPy's device would have received."""
 
     def __init__(self, index: int) -> None:
         self.id, self.calls = index, []
@@ -64,7 +64,7 @@ def no_variable(monkeypatch):
 
 @pytest.fixture
 def install(monkeypatch):
-    """Puts a fake CuPy where `import cupy` finds it, with a namespace beside it; None makes the import fail."""
+    """Puts a fake CuPy where `import cupy` finds it, with its namespace; None makes the import fail."""
 
     def put(cupy: ModuleType | None) -> ModuleType:
         monkeypatch.setitem(sys.modules, "cupy", cupy)
@@ -75,7 +75,7 @@ def install(monkeypatch):
     return put
 
 
-def test_auto_takes_cupy_after_the_launch_gave_the_right_answer_and_says_so(install):
+def test_auto_takes_cupy_after_a_launch_gave_the_right_answer(install):
     compat = install(fake_cupy())
     chosen = get_backend("auto")
     assert (chosen.name, chosen.xp, chosen.device.id, chosen.version) == ("cupy", compat, 0, "14.2.0")
@@ -114,7 +114,7 @@ def test_auto_takes_numpy_and_gives_the_reason_against_cupy(broken):
     assert "\n" not in chosen.why
 
 
-def test_an_unusable_cupy_that_is_named_is_an_error_with_reason_and_cure(broken):
+def test_an_unusable_cupy_is_an_error_with_reason_and_cure(broken):
     with pytest.raises(BackendError, match=r"^get_backend: the backend 'cupy' cannot be used: .*; cure: .*numpy") as e:
         get_backend("cupy")
     assert broken in str(e.value)
@@ -128,7 +128,7 @@ def test_an_unusable_cupy_is_reported_with_reason_and_cure(broken):
     assert report.device is None
 
 
-def test_a_second_gpu_is_taken_by_number_and_made_the_current_one(install):
+def test_a_second_gpu_is_taken_by_number(install):
     install(fake_cupy(gpus=2))
     chosen = get_backend("cupy:1")
     assert chosen.device.id == 1
@@ -156,7 +156,7 @@ def test_the_environment_variable_names_the_backend(monkeypatch, require):
     assert "BNENGINE_BACKEND" in chosen.why
 
 
-def test_a_name_given_in_code_goes_before_the_environment_variable(monkeypatch):
+def test_a_name_in_code_overrides_the_environment_variable(monkeypatch):
     monkeypatch.setenv("BNENGINE_BACKEND", "nonsense")
     assert get_backend("numpy").name == "numpy"
 
@@ -167,13 +167,13 @@ def test_an_empty_environment_variable_counts_as_unset(monkeypatch, install):
     assert get_backend().why.startswith("auto: ")
 
 
-def test_an_unknown_backend_in_the_environment_variable_is_an_error_that_names_the_variable(monkeypatch):
+def test_an_unknown_backend_of_the_environment_is_an_error(monkeypatch):
     monkeypatch.setenv("BNENGINE_BACKEND", "jax")
     with pytest.raises(BackendError, match=r"^environment variable BNENGINE_BACKEND: there is no backend 'jax'"):
         get_backend()
 
 
-def test_an_unusable_backend_in_the_environment_variable_is_an_error_that_names_the_variable(monkeypatch, install):
+def test_an_unusable_backend_of_the_environment_is_an_error(monkeypatch, install):
     install(None)
     monkeypatch.setenv("BNENGINE_BACKEND", "cupy")
     with pytest.raises(
@@ -183,7 +183,7 @@ def test_an_unusable_backend_in_the_environment_variable_is_an_error_that_names_
 
 
 @pytest.mark.parametrize("name", ["torch", "array_api_strict"])
-def test_a_witness_that_is_not_installed_is_an_error_with_the_cure(name, monkeypatch):
+def test_a_library_that_is_not_installed_is_named_with_the_cure(name, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, "array_api_compat.torch", raising=False)
     with pytest.raises(BackendError, match=f"'{name}' cannot be used: {name} is not installed; cure: pip install"):
@@ -191,7 +191,7 @@ def test_a_witness_that_is_not_installed_is_an_error_with_the_cure(name, monkeyp
 
 
 @pytest.mark.parametrize("names", [["array_api_strict"], ["array_api_compat.cupy", "cupy"]])
-def test_a_library_that_breaks_while_it_is_imported_is_reported_with_its_own_words(names, monkeypatch, tmp_path):
+def test_a_library_that_fails_on_import_is_reported(names, monkeypatch, tmp_path):
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
     (tmp_path / f"{names[-1]}.py").write_text("raise ImportError('libcudart.so.99: cannot open shared object file')\n")

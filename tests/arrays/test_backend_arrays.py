@@ -125,7 +125,7 @@ class OnAnotherDevice(OnlyDLPack):
     """Its memory is on a device; it copies to the CPU when it is asked to, and only then."""
 
     def __dlpack_device__(self) -> Any:
-        return (10, 0)  # AMD's: neither NumPy nor CuPy takes it as it is
+        return (10, 0)  # AMD's: neither NumPy nor CuPy takes it
 
     def __dlpack__(self, *, dl_device: Any = None, **options: Any) -> Any:
         if dl_device != (1, 0):
@@ -145,7 +145,7 @@ class Stuck(OnAnotherDevice):
         raise BufferError("no way out of this device")
 
 
-def test_an_array_that_cannot_be_handed_on_is_an_error_with_its_own_words(backend):
+def test_an_array_that_cannot_be_exchanged_says_why(backend):
     with pytest.raises(InputError, match=r"asarray: .*Stuck cannot be read as an array \(BufferError: no way out"):
         backend.asarray(Stuck(np.arange(4.0)))
 
@@ -171,7 +171,7 @@ def test_16_bits_travel_between_numpy_and_torch_and_round_alike(require, dtype, 
     assert get_backend("torch").asarray(own).dtype == other.dtype
 
 
-def test_bfloat16_without_ml_dtypes_is_an_error_that_names_the_package(monkeypatch):
+def test_bfloat16_without_ml_dtypes_names_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "ml_dtypes", None)
     backend = get_backend("numpy")
     for ask in (lambda: backend.dtype("bfloat16"), lambda: backend.asarray(np.ones(2), "bfloat16")):

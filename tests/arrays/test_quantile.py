@@ -27,7 +27,7 @@ def test_log_is_within_one_ulp_of_the_c_library():
     assert ulps(log(x), np.asarray([math.log(v) for v in x])).max() <= 1
 
 
-def test_log_is_within_one_ulp_around_one_and_over_all_magnitudes():
+def test_log_is_within_one_ulp_over_all_magnitudes():
     around_one = 1 + np.arange(1, 3000) * 2.0**-40
     x = np.concatenate([around_one, 2 - around_one, 2.0 ** np.linspace(-1074, 1023, 5000), np.geomspace(0.5, 2, 5000)])
     x = x[x != 1]
@@ -58,7 +58,7 @@ def test_the_distribution_function_undoes_the_quantile():
     p = p[p < 0.5]
     z = normal_quantile(p)
     back = np.asarray([math.erfc(-v / math.sqrt(2)) / 2 for v in z])
-    # A relative error of 2**-51 in z becomes 2**-51 z^2 of back; erfc adds a few roundings of its own.
+    # A relative error of 2**-51 in z becomes 2**-51 z^2 of back; erfc adds a few roundings.
     assert np.max(np.abs(back / p - 1) / (1 + z * z)) < 2.0**-50
 
 

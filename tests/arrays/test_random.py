@@ -108,7 +108,7 @@ def test_masks_have_the_same_bits_on_every_library(xp):
     )
 
 
-def test_a_mask_follows_the_sample_and_not_its_place_in_the_batch():
+def test_a_mask_follows_the_sample_not_its_place_in_the_batch():
     whole = mask(samples=range(100))
     order = np.random.default_rng(2).permutation(100)
     np.testing.assert_array_equal(mask(samples=order), whole[order])
@@ -255,7 +255,7 @@ def test_the_bits_of_a_stream_never_change():
     assert stream.position == 10
 
 
-def test_integers_above_the_range_are_drawn_again_from_the_following_blocks():
+def test_integers_above_the_range_are_drawn_again():
     def draw(block):  # two numbers of 63 bits, cut to the three bits that hold 4
         w0, w1, w2, w3 = words_of(6, ("again",), block)
         return [(w0 << 31 | w1 >> 1) & 7, (w2 << 31 | w3 >> 1) & 7]

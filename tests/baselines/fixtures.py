@@ -44,7 +44,7 @@ RUNS: dict[str, tuple[tuple[str, ...], int]] = {
     "float16": ((*CSV, "--hidden", "8", "--precision", "float16", "--batch-size", "16"), 9),
 }  # fmt: skip
 NARROW = ("float16",)  # runs whose arithmetic is NumPy's
-# Trainings of the table that were saved after so many steps, within an epoch.
+# Trainings of the table that were saved after this many steps, within an epoch.
 SAVED: dict[str, int] = {
     **dict.fromkeys(
         ("optimizer: sgd", "optimizer: nesterov, decay", "optimizer: rmsprop", "optimizer: rmsprop, all",
@@ -252,7 +252,7 @@ def _train(*arguments: str) -> None:
 
 @contextmanager
 def interrupted(steps: int) -> Iterator[None]:
-    """Inside, Ctrl-C comes after so many steps; 0 for never. This is a5dc171's own way to count them."""
+    """Inside, Ctrl-C comes after that many steps; 0 for never. a5dc171 needs its own patches."""
     from bnengine.training.step import Step
 
     one, heed, seen = Step.next, bn.Trainer._heed, iter(range(1, 10**6))

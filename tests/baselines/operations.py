@@ -45,7 +45,7 @@ def table() -> dict[str, Call]:
 
 
 def strided(value: Any) -> Any:
-    """An array of two axes or more as a view whose rows lie apart; anything else as it is."""
+    """An array of two axes or more as a view whose rows are apart; anything else unchanged."""
     if not isinstance(value, np.ndarray) or value.ndim < 2 or value.dtype.kind != "f" or len(value) == 3:
         return value
     padded = np.zeros((*value.shape[:-1], value.shape[-1] + 3), value.dtype)

@@ -108,7 +108,7 @@ def many(dtype: str) -> tuple[Array, Array]:
 
 
 def one_output(dtype: str) -> tuple[Array, ...]:
-    """A target for each row, without an axis of its own."""
+    """A target for each row, without an axis for it."""
     return inputs(dtype)[0], codes("t", 2, ROWS).astype(dtype)
 
 

@@ -90,7 +90,7 @@ def test_arrays_ready_for_a_network_need_no_preprocessing() -> None:
     assert not np.shares_memory(ArraySource(x, None, dtype="float16").take(np.arange(4)).x, x)
 
 
-def test_fortran_ordered_strided_and_read_only_arrays_give_the_same_batches() -> None:
+def test_arrays_of_any_layout_give_the_same_batches() -> None:
     x = np.arange(24.0).reshape(6, 4)
     read_only = x.copy()
     read_only.flags.writeable = False
@@ -138,7 +138,7 @@ def test_a_value_too_large_for_the_network_s_dtype_is_named() -> None:
         source.take(np.array([0]))
 
 
-def test_a_label_that_training_has_not_seen_is_named_before_the_first_batch() -> None:
+def test_a_label_that_training_has_not_seen_is_named() -> None:
     x = np.ones((4, 2))
     preprocessing = Preprocessing.fit(Dataset(x, ["cat", "dog", "cat", "emu"]), np.array([0, 1]))
     with pytest.raises(DataError, match=r"mine: y, row 3 has the label 'emu', .* model's classes: 'cat', 'dog'"):

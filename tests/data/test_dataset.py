@@ -101,7 +101,7 @@ def test_rows_set_apart_and_column_names_must_fit() -> None:
         Dataset(X, Y, name="mine", columns=("a",))
 
 
-def test_two_parts_of_one_data_set_must_both_have_targets_of_one_kind() -> None:
+def test_parts_of_one_data_set_have_targets_of_one_kind() -> None:
     with pytest.raises(DataError, match="only one of the training and the validation part has targets"):
         joined(Dataset(X, Y), Dataset(X), "mine")
     with pytest.raises(DataError, match=r"targets are \(\) int64 a row, the validation part's \(\) <U1. They must be"):

@@ -54,9 +54,7 @@ def test_the_test_part_becomes_the_validation_rows(tmp_path: Path, images: Array
     assert data.validation.tolist() == [5, 6]
 
 
-def test_an_images_file_stands_for_its_part_and_labels_may_be_missing_for_prediction(
-    tmp_path: Path, images: Array, digits_of_images: Array
-) -> None:
+def test_an_images_file_may_lack_labels_for_prediction(tmp_path: Path, images: Array, digits_of_images: Array) -> None:
     for names in (TRAIN, TEST):
         write_idx(tmp_path / names[0], images)
     write_idx(tmp_path / TRAIN[1], digits_of_images)
@@ -68,9 +66,7 @@ def test_an_images_file_stands_for_its_part_and_labels_may_be_missing_for_predic
         load(tmp_path / TRAIN[1])
 
 
-def test_a_plain_file_is_read_before_its_gz_and_gzip_is_known_by_content(
-    tmp_path: Path, images: Array, digits_of_images: Array
-) -> None:
+def test_gzip_is_known_by_content(tmp_path: Path, images: Array, digits_of_images: Array) -> None:
     (tmp_path / TRAIN[0]).write_bytes(gzip.compress(idx_bytes(images)))
     (tmp_path / (TRAIN[0] + ".gz")).write_bytes(b"not read")
     write_idx(tmp_path / TRAIN[1], digits_of_images)
@@ -194,7 +190,7 @@ def test_an_empty_file_and_no_images_at_all_are_named(tmp_path: Path, images: Ar
 def test_the_mnist_sample_is_read() -> None:
     folder = Path(__file__).parents[2] / ".." / "shared" / "data" / "mnist-10k"
     if not folder.exists():
-        pytest.skip("the sample of MNIST does not lie beside the checkout")
+        pytest.skip("the sample of MNIST is not next to the checkout")
     data = load(folder)
     assert data.x.shape == (10000, 28, 28)
     # The class counts of MNIST's test part.

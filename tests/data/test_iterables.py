@@ -43,7 +43,7 @@ def test_weights_and_preprocessing_go_along() -> None:
     assert (batch.weights.dtype, batch.weights.tolist()) == (np.float64, [0, 1, 2, 3, 4, 5])
 
 
-def test_an_iterator_that_is_used_up_is_named_in_its_second_epoch() -> None:
+def test_an_exhausted_iterator_is_named_in_its_second_epoch() -> None:
     source = IterableSource(generator(), name="mine")
     assert len(list(source.epoch())) == 2
     with pytest.raises(DataError, match=r"mine: the epoch before exhausted the generator.* returns a new generator"):

@@ -57,7 +57,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def under_the_limit(code: str, path: Path) -> "subprocess.CompletedProcess[str]":
-    """What a process of one thread prints that may have LIMIT_BYTES of memory of its own."""
+    """What a process of one thread prints that may have LIMIT_BYTES of private memory."""
     return subprocess.run(
         [sys.executable, "-c", LIMITED + code, str(path)],
         env={"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
@@ -68,7 +68,7 @@ def under_the_limit(code: str, path: Path) -> "subprocess.CompletedProcess[str]"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA counts mapped memory on Linux only")
-def test_an_epoch_is_walked_in_less_memory_than_the_file_has_bytes(pair: Path) -> None:
+def test_an_epoch_takes_less_memory_than_its_file(pair: Path) -> None:
     assert pair.stat().st_size > FILE_BYTES > LIMIT_BYTES
     control = under_the_limit(CONTROL, pair)
     assert control.stdout == "the file does not fit\n", control.stderr

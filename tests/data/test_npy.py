@@ -46,7 +46,7 @@ def test_every_pair_of_arrays_comes_back(
     np.testing.assert_array_equal(found.y, y)
 
 
-def test_an_archive_of_train_and_test_keeps_the_test_rows_for_validation(tmp_path: Path) -> None:
+def test_the_test_rows_of_an_archive_are_for_validation(tmp_path: Path) -> None:
     x = np.arange(20.0).reshape(10, 2)
     y = np.arange(10) % 2
     np.savez(tmp_path / "d.npz", x_train=x[:7], y_train=y[:7], x_test=x[7:], y_test=y[7:])
@@ -129,7 +129,7 @@ def loaded_or_refused(path: Path) -> Dataset | str:
         return str(error)
 
 
-def test_no_flipped_byte_or_truncation_of_an_archive_passes_as_other_data(tmp_path: Path) -> None:
+def test_no_damaged_archive_passes_as_other_data(tmp_path: Path) -> None:
     path = tmp_path / "d.npz"
     x, y = np.arange(6.0).reshape(3, 2), np.arange(3)
     np.savez_compressed(path, x=x, y=y)

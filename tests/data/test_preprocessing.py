@@ -17,7 +17,7 @@ def table(rows: int = 50, features: int = 4) -> Array:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int8", "uint8", "int64", "bool"])
-def test_standardised_features_have_mean_0_and_variance_1(dtype: str) -> None:
+def test_standardized_features_have_mean_0_and_variance_1(dtype: str) -> None:
     x = (table() * 3).astype(dtype)
     y = np.arange(50) % 2
     network = Preprocessing.fit(Dataset(x, y), scaling="standardize").inputs(x, "float64")
@@ -34,7 +34,7 @@ def test_centring_takes_each_mean_and_one_deviation_for_all() -> None:
     np.testing.assert_allclose(fitted.inputs(x, "float64"), np.array([[-1, -3], [1, 3]]) / np.sqrt(5), rtol=1e-15)
 
 
-def test_the_unit_scale_divides_integers_by_the_largest_of_training() -> None:
+def test_the_unit_scale_divides_by_the_largest_of_training() -> None:
     x = np.array([[0, 4], [-8, 2], [3, 100]], dtype=np.int16)
     fitted = Preprocessing.fit(Dataset(x, [0, 1, 1]), np.array([0, 1]), scaling="unit")
     assert fitted.inputs(x).tolist() == [[0, 0.5], [-1, 0.25], [0.375, 12.5]]
@@ -90,7 +90,7 @@ def test_a_constant_feature_gives_exactly_0_whatever_comes() -> None:
     assert not Preprocessing.fit(Dataset(constant, [0, 1, 0])).inputs(constant).any()
 
 
-def test_a_mean_of_a_million_deviations_is_taken_off_before_anything_is_rounded() -> None:
+def test_a_large_mean_is_subtracted_before_anything_is_rounded() -> None:
     z = np.random.default_rng(0).normal(size=(1000, 3))
     x = 1e6 + z
     x[0] = 1e6 + 50  # An outlier in the first row, about which differences are taken.
@@ -141,7 +141,7 @@ def test_labels_go_to_codes_and_back(y: Array, values: list[object], codes: list
     assert back.dtype == np.asarray(y).dtype
 
 
-def test_classes_that_the_source_names_are_kept_though_training_lacks_one() -> None:
+def test_named_classes_are_kept_though_training_lacks_one() -> None:
     data = load_digits()
     without_nine = np.flatnonzero(data.y != 9)
     assert Preprocessing.fit(data, without_nine).outputs == 10
@@ -183,7 +183,7 @@ def test_many_classes_are_shown_in_part() -> None:
 
 
 @pytest.mark.parametrize("shape", [(50,), (50, 1), (50, 3)])
-def test_real_targets_are_standardised_and_come_back_in_their_shape(shape: tuple[int, ...]) -> None:
+def test_real_targets_are_standardized_and_come_back(shape: tuple[int, ...]) -> None:
     y = np.random.default_rng(3).normal(100.0, 7.0, shape)
     fitted = Preprocessing.fit(Dataset(table(), y), np.arange(40), task="regression")
     found = fitted.targets(y, "float64")
@@ -212,7 +212,7 @@ scalings = st.sampled_from(["center", "standardize", "none", "auto"])
     scaling=scalings,
 )
 def test_the_state_comes_back_bit_for_bit(x: Array, labels: list[str], scaling: str) -> None:
-    # NumPy's fixed-width strings cut zeros off their end, so labels with them cannot be told apart to begin with.
+    # NumPy's fixed-width strings cut zeros off their end, so labels with them are equal to begin with.
     labels = [f"{label}." for label in labels]
     data = Dataset(x, [labels[i % len(labels)] for i in range(len(x))], columns=tuple(map(str, range(x.shape[1]))))
     fitted = Preprocessing.fit(data, scaling=scaling)

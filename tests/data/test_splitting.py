@@ -83,7 +83,7 @@ def test_a_regression_is_divided_without_classes() -> None:
     data = Dataset(np.ones((10, 2)), np.linspace(0, 1, 10))
     train, valid = split_dataset(data, seed=0, task="regression")
     assert (len(train), len(valid)) == (8, 2)
-    # Each value would be a class of its own, and none of them could give a row.
+    # Each value would be another class, and none of them could give a row.
     assert len(split_dataset(data, seed=0, task="classification")[1]) == 0
 
 

@@ -68,7 +68,7 @@ def test_targets_take_the_type_they_are_written_in(tmp_path: Path, labels: list[
     assert y.tolist() == expected.tolist()
 
 
-def test_spaces_quotes_blank_lines_a_byte_order_mark_and_other_line_ends_are_read(tmp_path: Path) -> None:
+def test_spaces_quotes_and_other_line_ends_are_read(tmp_path: Path) -> None:
     path = table(tmp_path, '\ufeffa , "b, c",kind\r\n\r\n 1.5, "2",cat\r\n-3e2,4, "big\n dog"\r\n')
     data = load(path, target="kind")
     assert data.columns == ("a", "b, c")
@@ -76,7 +76,7 @@ def test_spaces_quotes_blank_lines_a_byte_order_mark_and_other_line_ends_are_rea
     assert data.y.tolist() == ["cat", "big\n dog"]
 
 
-def test_without_a_target_every_column_is_a_feature_where_targets_are_not_needed(tmp_path: Path) -> None:
+def test_without_a_target_every_column_is_a_feature(tmp_path: Path) -> None:
     path = table(tmp_path, "a,b\n1,2\n")
     data = load(path, target="kind", need_targets=False)
     assert data.y is None
@@ -145,7 +145,7 @@ def test_tab_separated_and_compressed_tables_are_the_same_data(tmp_path: Path) -
         assert (data.columns, data.y.tolist()) == (plain.columns, plain.y.tolist())
 
 
-def test_a_damaged_or_wrongly_separated_table_is_named_with_the_cure(tmp_path: Path) -> None:
+def test_a_damaged_table_is_named_with_the_cure(tmp_path: Path) -> None:
     path = tmp_path / "t.tsv"
     path.write_text("a,kind\n1,x\n")
     with pytest.raises(DataError, match=r"t\.tsv: there is no target column 'kind'.*Fields must be separated by tabs"):

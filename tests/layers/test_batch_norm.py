@@ -24,7 +24,7 @@ def set_affine(network, rng):
 
 
 @pytest.mark.parametrize("shape", [(7, 3), (2, 3), (4, 5, 3), (2, 3, 4, 3), (1, 2, 3)])
-def test_training_normalises_by_the_biased_moments_of_the_batch(rng, shape):
+def test_training_normalizes_by_the_biased_moments_of_the_batch(rng, shape):
     network = only(BatchNorm(3))
     gamma, beta = set_affine(network, rng)
     x = rng.standard_normal(shape) * 3 + 5
@@ -32,7 +32,7 @@ def test_training_normalises_by_the_biased_moments_of_the_batch(rng, shape):
     np.testing.assert_allclose(y, oracle(x, gamma, beta), rtol=0, atol=1e-13)
 
 
-def test_evaluation_normalises_by_the_running_statistics(rng):
+def test_evaluation_normalizes_by_the_running_statistics(rng):
     network = only(BatchNorm(3))
     gamma, beta = set_affine(network, rng)
     network.named_statistics()["0.statistics"][...] = [[9, 9, 9], [1.0, 2.0, -3.0], [4.0, 0.25, 0.0]]
@@ -99,7 +99,7 @@ def test_gamma_begins_at_one_and_beta_at_zero_and_neither_decays():
     assert (layer.gamma.decays, layer.beta.decays) == (False, False)
 
 
-def test_an_activation_behind_it_gives_what_it_gives_apart(rng):
+def test_an_activation_after_it_gives_what_it_gives_apart(rng):
     x = rng.standard_normal((8, 3))
     for kind in NONLINEAR:
         together = Sequential(BatchNorm(3), Activation(kind, slope=0.3), backend="numpy", dtype="float64")
@@ -150,7 +150,7 @@ def test_a_first_row_that_is_an_outlier_costs_no_digits(rng):
 
 
 @pytest.mark.parametrize("shape", [(1, 3), (1, 1, 3), (1, 1, 1, 3)])
-def test_one_value_per_channel_in_training_is_an_error_with_layer_shape_and_cures(shape):
+def test_one_value_per_channel_in_training_names_the_cures(shape):
     network = Sequential(BatchNorm(3), backend="numpy")
     with pytest.raises(InputError) as error:
         network.forward(np.ones(shape, np.float32), training=True)
@@ -161,7 +161,7 @@ def test_one_value_per_channel_in_training_is_an_error_with_layer_shape_and_cure
         assert cure in message
 
 
-def test_one_value_running_normalises_by_running_statistics_and_proposes_none(rng):
+def test_one_value_running_uses_running_statistics(rng):
     network = only(BatchNorm(2, one_value="running"))
     network.named_statistics()["0.statistics"][...] = [[8.0, 8.0], [1.0, -1.0], [4.0, 9.0]]
     x = np.asarray([[3.0, 2.0]])
@@ -182,7 +182,7 @@ def test_two_rows_and_one_row_of_two_pixels_are_enough():
         np.testing.assert_allclose(forward.output.ravel(), [-1.0, 1.0], atol=1e-5)
 
 
-def test_evaluating_before_any_statistics_is_an_error_that_names_the_layer(rng):
+def test_evaluating_before_any_statistics_names_the_layer(rng):
     network = Sequential(Activation("relu"), BatchNorm(3), backend="numpy")
     with pytest.raises(InputError, match=r"^BatchNorm\(3\), layer 1: no statistics were collected yet.*train first"):
         network.predict(rng.standard_normal((4, 3)))
@@ -190,7 +190,7 @@ def test_evaluating_before_any_statistics_is_an_error_that_names_the_layer(rng):
         network.forward(rng.standard_normal((4, 3)), training=False)
 
 
-def test_after_a_step_evaluation_works_and_after_a_reset_it_does_not(rng):
+def test_evaluation_needs_a_step_since_the_last_reset(rng):
     network = only(BatchNorm(3))
     x = rng.standard_normal((4, 3))
     step_of(network)([batch(x, np.zeros((4, 3)))])
@@ -296,7 +296,7 @@ def test_a_momentum_means_what_it_means_in_its_convention(convention, momentum, 
     np.testing.assert_allclose(running(network)[:, 0], [4, mean, var], rtol=1e-15)
 
 
-def test_a_convention_takes_other_options_and_its_eps_can_be_changed():
+def test_a_convention_takes_other_options():
     layer = BatchNorm.from_convention("keras", 3, eps=0.5, gamma=False, one_value="running")
     assert (layer.eps, layer.gamma, layer.one_value) == (0.5, None, "running")
     assert BatchNorm.from_convention("torch", 3, momentum=None).decay is None

@@ -22,10 +22,6 @@ def trained(layer, parts, **options):
     return network
 
 
-def test_running_statistics_begin_at_mean_0_var_1_count_0():
-    np.testing.assert_array_equal(running(only(BatchNorm(2))), [[0, 0], [0, 0], [1, 1]])
-
-
 @pytest.mark.parametrize(("variance", "factor"), [("unbiased", 4 / 3), ("biased", 1.0)])
 @pytest.mark.parametrize("decay", [0.9, 0.5, 0.0])
 def test_a_step_keeps_the_share_decay_of_the_old_value(decay, variance, factor):
@@ -36,13 +32,8 @@ def test_a_step_keeps_the_share_decay_of_the_old_value(decay, variance, factor):
     np.testing.assert_allclose(running(network)[:, 0], [8, mean, var], rtol=1e-15)
 
 
-def test_of_two_rows_the_unbiased_variance_is_twice_the_biased():
-    network = trained(BatchNorm(1, decay=0.0), [np.asarray([[1.0], [3.0]])])
-    np.testing.assert_array_equal(running(network)[:, 0], [2.0, 2.0, 2.0])
-
-
 @pytest.mark.parametrize("variance", ["unbiased", "biased"])
-def test_without_decay_batches_of_any_size_merge_to_the_statistics_of_all_rows(rng, variance):
+def test_without_decay_batches_merge_to_statistics_of_all_rows(rng, variance):
     parts = [rng.standard_normal((m, 3)) * 2 + 100 for m in (5, 2, 11, 3)]
     network = trained(BatchNorm(3, decay=None, variance=variance), parts)
     np.testing.assert_allclose(running(network), statistics_of(np.concatenate(parts)), rtol=1e-13)
@@ -88,7 +79,7 @@ def test_statistics_are_double_whatever_the_network_computes_in(rng):
 
 
 @pytest.mark.parametrize("decay", [0.5, None])
-def test_a_layer_used_twice_merges_its_proposals_and_commits_once(rng, decay):
+def test_a_layer_used_twice_merges_its_pending_statistics(rng, decay):
     shared = BatchNorm(3, decay=decay)
     network = Sequential(shared, Dense(3, 3, bias=False), shared, backend="numpy", dtype="float64")
     assert list(network.named_statistics()) == ["0.statistics"]
@@ -146,7 +137,7 @@ def test_frozen_statistics_stay_bit_for_bit_until_thawed(rng, decay):
     assert running(network, "1.statistics")[0, 0] == 16
 
 
-def test_with_frozen_statistics_training_still_normalises_by_the_batch(rng):
+def test_frozen_statistics_let_training_use_those_of_the_batch(rng):
     network, _, given = ready(rng)
     free = network.forward(given.x, training=True)
     network.freeze("statistics")
@@ -165,7 +156,7 @@ def test_frozen_normalization_makes_training_what_evaluation_is(rng):
 
 
 @pytest.mark.parametrize("statistics", [False, True])
-def test_with_frozen_normalization_the_way_back_takes_statistics_as_constants(rng, statistics):
+def test_frozen_normalization_takes_statistics_as_constants(rng, statistics):
     network = only(BatchNorm(3))
     x, dy = rng.standard_normal((5, 3)) + 1, rng.standard_normal((5, 3))
     step_of(network)([batch(x, dy)])
@@ -182,7 +173,7 @@ def test_with_frozen_normalization_the_way_back_takes_statistics_as_constants(rn
     np.testing.assert_allclose(grads[handles["0.beta"]], dy.sum(0), rtol=1e-13)
 
 
-def test_frozen_normalization_alone_goes_on_collecting_statistics(rng):
+def test_frozen_normalization_goes_on_collecting_statistics(rng):
     network, step, given = ready(rng)
     network.freeze("normalization")
     before = running(network, "1.statistics")
@@ -209,7 +200,7 @@ def test_with_both_frozen_one_row_is_enough(rng):
 @pytest.mark.parametrize(
     "optimizer", [SGD(momentum=0.9, weight_decay=0.1), Adam(weight_decay=0.1), AdamW()], ids=lambda o: o.name
 )
-def test_frozen_gamma_and_beta_stay_bit_for_bit_under_momentum_and_decay(rng, optimizer):
+def test_frozen_gamma_and_beta_stay_under_momentum_and_decay(rng, optimizer):
     network, step, given = ready(rng, optimizer)
     step([given])  # there is momentum in them now
     network.freeze("affine")

@@ -74,7 +74,7 @@ def test_dx_is_returned_left_out_stored_or_added(rng, kind, training):
 
 @MODES
 @pytest.mark.parametrize("kind", LAYERS)
-def test_neither_input_nor_gradient_is_overwritten_and_both_may_be_read_only(rng, kind, training):
+def test_neither_input_nor_gradient_is_overwritten(rng, kind, training):
     net, x, dy = ready(kind, rng)
     x0, dy0 = x.copy(), dy.copy()
     x.flags.writeable = dy.flags.writeable = False
@@ -108,7 +108,7 @@ def test_the_way_back_has_the_slopes_of_the_way_there(rng, kind, shape, training
 
 @pytest.mark.parametrize("kind", LAYERS)
 def test_two_forwards_do_not_disturb_each_other(rng, kind):
-    """The way back of the first is what it would have been, whatever ran in between."""
+    """The derivative of the first is what it would have been, whatever ran in between."""
     net, x, dy = ready(kind, rng)
     alone, between = net.gradients(), net.gradients()
     dx = np.asarray(net.forward(x, training=True).pullback(dy, alone)).copy()
@@ -148,13 +148,13 @@ def test_dropout_keeps_and_scales_the_share_that_it_says(rng):
     assert abs(kept.mean() - 0.75) < 5 * (0.75 * 0.25 / x.size) ** 0.5
 
 
-def test_dropout_does_nothing_in_evaluation_and_where_it_is_left_out(rng):
+def test_dropout_does_nothing_in_evaluation(rng):
     net, x = Sequential(Dropout(0.5), Dropout(0.9), backend="numpy", dtype="float64"), rng.standard_normal((5, 4))
     np.testing.assert_array_equal(net.predict(x), x)
     np.testing.assert_array_equal(net.forward(x, training=True, dropout=False).output, x)
 
 
-def test_a_mask_depends_on_seed_layer_step_sample_and_feature_and_on_no_place_in_the_batch():
+def test_a_mask_depends_on_seed_layer_step_sample_and_feature():
     x = np.ones((6, 64))
 
     def masks(seed=0, layers=1, **keys):
@@ -173,7 +173,7 @@ def test_a_mask_depends_on_seed_layer_step_sample_and_feature_and_on_no_place_in
     assert (usual[:, 0] != usual[:, 1]).any()
 
 
-def test_dropouts_inside_residuals_and_a_dropout_used_twice_have_masks_of_their_own():
+def test_each_use_of_a_dropout_has_another_mask():
     shared = Dropout(0.5)
     net = Sequential(shared, Residual(Dropout(0.5)), shared, Residual(Residual(shared)), backend="numpy")
     first, second, third, fourth = net.fused
@@ -206,7 +206,7 @@ def test_a_nan_passes_through_every_activation(kind):
     assert np.isfinite(y.ravel()[1:]).all()
 
 
-# -- layers of one's own -----------------------------------------------------------------------------------------------
+# -- custom layers ---------------------------------------------------------------------------------------------------
 
 
 @register
@@ -225,7 +225,7 @@ class Scale(Layer):
 
 
 class Doubled(Layer):
-    """x beside itself: a layer that changes the width, and cannot be saved."""
+    """x twice in a row: a layer that changes the width, and cannot be saved."""
 
     def features(self, inputs):
         return None if inputs is None else 2 * inputs
@@ -238,7 +238,7 @@ class Doubled(Layer):
         return np.concatenate([x, x], axis=-1), pullback
 
 
-def test_a_registered_layer_of_ones_own_is_built_again_from_its_configuration(rng):
+def test_a_registered_custom_layer_is_built_from_its_config(rng):
     net = Sequential(Dense(3, 3), Residual(Scale(2.5)), Scale(-1), backend="numpy", dtype="float64")
     assert config_of(net.layers)[2] == {"type": "Scale", "factor": -1}
     again = Sequential.from_config(net.config(), backend="numpy")
@@ -260,7 +260,7 @@ def test_a_layer_without_config_trains_but_is_not_saved(rng):
         net.config()
 
 
-def test_behind_a_layer_that_changes_the_width_the_next_is_checked():
+def test_the_layer_after_one_that_changes_the_width_is_checked():
     with pytest.raises(InputError, match=r"^Dense\(5, 2\), layer 2: the input has 6 features"):
         Sequential(Dense(4, 3), Doubled(), Dense(5, 2), backend="numpy")
 

@@ -30,7 +30,7 @@ def test_the_output_is_x_W_plus_b(rng, shape, bias):
 
 
 @pytest.mark.parametrize("kind", ["relu", "leaky_relu", "sigmoid", "tanh"])
-def test_an_activation_behind_it_becomes_part_of_it_with_its_slope(rng, kind):
+def test_an_activation_after_it_becomes_part_of_it(rng, kind):
     net = network(Dense(5, 3), Activation(kind, slope=0.3))
     assert len(net.fused) == 1
     apart = network(Activation(kind, slope=0.3))
@@ -52,7 +52,7 @@ def test_a_second_activation_stays_a_layer(rng):
     np.testing.assert_allclose(net.predict(x), np.maximum(np.tanh(x @ net.named_parameters()["0.W"]), 0), rtol=1e-13)
 
 
-# -- the bias that batch normalisation cancels -------------------------------------------------------------------------
+# -- the bias that batch normalization cancels -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -82,14 +82,14 @@ def test_inside_a_residual_the_bias_is_left_out_by_the_same_rule():
     assert "1.b" in net.named_parameters()
 
 
-def test_a_dense_on_its_own_keeps_its_bias_after_a_network_left_it_out():
+def test_a_dense_keeps_the_bias_that_a_network_leaves_out():
     dense = Dense(3, 4)
     network(dense, BatchNorm(4))
     assert set(dense.handles()) == {"W", "b"}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_whether_the_bias_is_there_or_not_and_however_large_training_sees_no_difference(rng, dtype):
+def test_a_bias_before_batch_norm_makes_no_difference(rng, dtype):
     """x W + b loses up to u |b|, and the division by the standard deviation carries that on: nothing else differs."""
     u, x = np.finfo(dtype).eps / 2, rng.standard_normal((32, 5)).astype(dtype)
     without = Sequential(Dense(5, 4), BatchNorm(4), backend="numpy", dtype=dtype)
@@ -105,7 +105,7 @@ def test_whether_the_bias_is_there_or_not_and_however_large_training_sees_no_dif
         assert np.all(np.abs(kept.forward(x, training=True).output - y) <= bound)
 
 
-def test_the_gradient_of_a_kept_bias_before_batch_norm_is_round_off(rng):
+def test_the_gradient_of_a_bias_before_batch_norm_is_round_off(rng):
     net = network(Dense(5, 4, bias=True), BatchNorm(4))
     grads = net.gradients()
     forward = net.forward(rng.standard_normal((32, 5)), training=True)
@@ -115,7 +115,7 @@ def test_the_gradient_of_a_kept_bias_before_batch_norm_is_round_off(rng):
     assert np.abs(grads[handles["0.W"]]).max() > 0.1
 
 
-def test_a_dense_used_once_before_a_batch_norm_and_once_not_has_its_bias_there_only(rng):
+def test_a_dense_used_twice_has_its_bias_where_it_counts(rng):
     shared = Dense(4, 4)
     net = network(shared, BatchNorm(4), shared)
     parameters = net.named_parameters()
@@ -182,7 +182,7 @@ def test_an_unknown_initializer_is_an_error():
         Dense(3, 4, weights="xavier")
 
 
-def test_an_input_of_another_width_is_an_error_when_the_network_is_built():
+def test_an_input_of_another_width_is_an_error():
     with pytest.raises(
         InputError, match=r"^Dense\(5, 2\), layer 1: the input has 4 features, the layer was made for 5; "
     ):

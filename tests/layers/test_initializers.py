@@ -92,7 +92,7 @@ def test_values_are_writable_float64_in_rows(initializer):
 
 
 @pytest.mark.parametrize("initializer", DRAWING)
-def test_the_same_stream_gives_the_same_bits_and_another_gives_others(initializer):
+def test_a_stream_gives_bits_that_no_other_gives(initializer):
     first = initializer(stream("a"), (20, 30))
     assert first.tobytes() == initializer(stream("a"), (20, 30)).tobytes()
     assert not np.any(first == initializer(stream("b"), (20, 30)))

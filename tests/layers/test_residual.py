@@ -24,19 +24,19 @@ BODIES = {
     "nested last": lambda: [Dense(4, 4), Residual(BatchNorm(4))],
     "nested twice": lambda: [Residual(Residual(Dense(4, 4), BatchNorm(4)), BatchNorm(4))],
 }
-BEHIND = {"nothing": lambda: [], "relu": lambda: [Activation("relu")], "gelu": lambda: [Activation("gelu")]}
+AFTER = {"nothing": lambda: [], "relu": lambda: [Activation("relu")], "gelu": lambda: [Activation("gelu")]}
 
 
 def network(*layers, seed=0):
     return Sequential(*layers, backend="numpy", dtype="float64", seed=seed)
 
 
-@pytest.mark.parametrize("behind", BEHIND)
+@pytest.mark.parametrize("after", AFTER)
 @pytest.mark.parametrize("body", BODIES)
 @pytest.mark.parametrize("training", [True, False])
-def test_a_residual_is_the_sum_of_its_input_and_its_body(rng, body, behind, training):
+def test_a_residual_is_the_sum_of_its_input_and_its_body(rng, body, after, training):
     """Against the body and the activation as networks of their own, with the same numbers; forward and back."""
-    net = network(Residual(*BODIES[body]()), *BEHIND[behind]())
+    net = network(Residual(*BODIES[body]()), *AFTER[after]())
     inner = network(*BODIES[body]())
     for name, array in net.named_parameters().items():
         array[...] = rng.standard_normal(array.shape)
@@ -46,7 +46,7 @@ def test_a_residual_is_the_sum_of_its_input_and_its_body(rng, body, behind, trai
         inner.named_statistics()[name.removeprefix("0.")][...] = array
     x, dy = rng.standard_normal((6, 4)), rng.standard_normal((6, 4))
     forward, part = net.forward(x, training=training), inner.forward(x, training=training)
-    outer = network(Activation(behind if behind != "nothing" else "identity")).forward(x + part.output, training=True)
+    outer = network(Activation(after if after != "nothing" else "identity")).forward(x + part.output, training=True)
     np.testing.assert_allclose(forward.output, outer.output, rtol=1e-12, atol=1e-13)
     np.testing.assert_array_equal(forward.pending.array, part.pending.array)
     grads, inner_grads = net.gradients(), inner.gradients()
@@ -59,7 +59,7 @@ def test_a_residual_is_the_sum_of_its_input_and_its_body(rng, body, behind, trai
             np.testing.assert_allclose(grads[handle], other, rtol=1e-11, atol=1e-12)
 
 
-def test_the_sum_and_the_activation_behind_become_part_of_the_last_batch_norm():
+def test_the_last_batch_norm_takes_the_sum_and_the_activation():
     net = network(Residual(Dense(4, 4), BatchNorm(4)), Activation("relu"), Dense(4, 2))
     residual, dense = net.fused
     last = residual.body[-1]
@@ -67,7 +67,7 @@ def test_the_sum_and_the_activation_behind_become_part_of_the_last_batch_norm():
     assert last.layer is net.layers[0].body[-1]
 
 
-def test_an_activation_stays_outside_where_the_body_ends_otherwise():
+def test_an_activation_stays_outside_if_the_body_ends_otherwise():
     assert len(network(Residual(Dense(4, 4)), Activation("relu")).fused) == 2
     assert len(network(Residual(BatchNorm(4), Activation("tanh")), Activation("relu")).fused) == 2
 
@@ -94,13 +94,13 @@ def test_images_pass_through(rng):
 
 
 @pytest.mark.parametrize("body", [[Dense(4, 3)], [Dense(4, 6), BatchNorm(6)], [Residual(Dense(4, 1))]])
-def test_a_body_of_another_width_is_an_error_even_where_the_width_of_the_input_is_unknown(body):
+def test_a_body_that_changes_an_unknown_width_is_an_error(body):
     for before in ([], [Dense(2, 4)], [Dropout(0.1), Activation("relu")]):
         with pytest.raises(InputError, match=r"^Residual\(.*layer \d.*: the body makes \d features of 4; both ways"):
             network(*before, Residual(*body))
 
 
-def test_a_body_that_does_not_take_the_width_before_it_is_an_error_that_names_the_inner_layer():
+def test_a_body_of_another_input_width_names_the_inner_layer():
     with pytest.raises(InputError, match=r"^Dense\(5, 5\), layer 1\.0: the input has 4 features"):
         network(Dense(3, 4), Residual(Dense(5, 5)))
 

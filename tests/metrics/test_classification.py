@@ -18,7 +18,7 @@ def filled(metric, *batch):
     return metric
 
 
-def test_accuracy_counts_the_rows_whose_largest_output_is_their_class():
+def test_accuracy_counts_rows_whose_largest_output_is_right():
     assert filled(Accuracy(), OUTPUTS, TARGETS).value() == 0.75
 
 
@@ -52,7 +52,7 @@ def test_each_output_may_be_a_question_of_its_own():
     assert weighted.value() == 5 / 8
 
 
-def test_top_k_counts_the_rows_whose_class_is_among_the_k_largest():
+def test_top_k_counts_rows_whose_class_is_among_the_k_largest():
     assert filled(TopK(2), OUTPUTS, TARGETS).value() == 1.0
     assert filled(TopK(2), OUTPUTS, [0, 1, 0, 1]).value() == 0.0
     assert TopK(2).name == "top_2_accuracy"
@@ -77,7 +77,7 @@ def test_a_row_with_an_output_that_is_not_finite_is_wrong(bad):
     assert "not finite" in matrix.text()
 
 
-def test_a_row_of_weight_zero_counts_for_nothing_even_if_it_is_not_finite():
+def test_a_nonfinite_row_of_weight_zero_counts_for_nothing():
     outputs = np.concatenate([OUTPUTS, np.full((1, 3), np.nan, np.float32)])
     for metric in (Accuracy(), TopK(1), ConfusionMatrix(3)):
         assert filled(metric, outputs, [*TARGETS, 0], [1, 1, 1, 1, 0]).value() == 0.75

@@ -1,4 +1,4 @@
-"""Mean absolute error and R2: hand-worked figures, nasty means, batches in any cut."""
+"""Mean absolute error and R2: hand-worked figures, large means, batches in any cut."""
 
 from fractions import Fraction
 
@@ -38,7 +38,7 @@ def test_r2_is_averaged_over_outputs():
     assert filled(R2(), p, y).value() == float(1 - Fraction(45, 222) / 2)
 
 
-def test_r2_of_targets_that_do_not_vary_is_one_if_met_and_else_zero():
+def test_r2_of_constant_targets_is_one_or_zero():
     assert filled(R2(), [3.0, 3.0], [3.0, 3.0]).value() == 1
     assert filled(R2(), [3.0, 3.5], [3.0, 3.0]).value() == 0
 
@@ -65,7 +65,7 @@ def test_batches_in_any_cut_and_order_give_the_same_bits(rng, make):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_an_output_that_is_not_finite_makes_the_worst_value_for_good(bad):
+def test_a_nonfinite_output_makes_the_worst_value_for_good(bad):
     for metric, worst in ((MeanAbsoluteError(), np.inf), (R2(), -np.inf)):
         filled(filled(metric, [bad, 1.0], [0.0, 1.0]), P, Y)
         assert metric.value() == worst

@@ -24,14 +24,14 @@ def test_text_is_aligned_and_printed_literally(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out == f"{text}\n"
 
 
-def test_text_has_no_header_where_all_columns_are_empty_and_never_wraps() -> None:
+def test_text_without_titles_has_no_header_and_never_wraps() -> None:
     assert table_text(("", ""), [("a" * 200, "b"), ("c", "d")]).splitlines() == [
         "a" * 200 + "  b",
         "c" + " " * 201 + "d",
     ]
 
 
-def test_on_a_terminal_rich_draws_the_table_and_emphasized_rows_are_red(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_gets_a_drawn_table_with_emphasized_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "xterm")

@@ -112,7 +112,7 @@ def judged(
                 outcomes.append(outcome)
                 if journal:
                     journal.add(outcome)
-                tell(outcome, len(outcomes), texts, output=output)
+                show(outcome, len(outcomes), texts, output=output)
     print(f"{len(outcomes)} mutants in {time.monotonic() - began:.0f} s")
     order = {mutant.id: i for i, mutant in enumerate(drawn)}
     return sorted(outcomes, key=lambda outcome: order[outcome.mutant.id])
@@ -124,7 +124,7 @@ def calls_file() -> Path:
     return ROOT / "build" / f"calls-{state_of(ROOT)[:16]}.jsonl"
 
 
-def tell(outcome: Outcome, number: int, texts: dict[str, str], *, output: bool) -> None:
+def show(outcome: Outcome, number: int, texts: dict[str, str], *, output: bool) -> None:
     print(f"{number:4d} {outcome.seconds:5.1f} s  {outcome.verdict:9s} {outcome.stage:8s} {outcome.mutant}")
     if output or outcome.verdict == "survived":
         print(*("      " + line for line in outcome.mutant.diff(texts[outcome.mutant.path])), sep="\n")

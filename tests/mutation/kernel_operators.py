@@ -1,4 +1,4 @@
-"""The mutations of kernels: each looks at one node and yields replacements of parts of the text."""
+"""The mutations of kernels: each takes one node and yields replacements of parts of the text."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -184,7 +184,7 @@ def named_constant(source: KernelSource, node: Node) -> Iterator[Change]:
 
 @operator("template argument", "template_argument_list")
 def template_argument(source: KernelSource, node: Node) -> Iterator[Change]:
-    """A width of 1 for the one that is meant; two neighbours swapped."""
+    """A width of 1 for the one that is meant; two neighbors swapped."""
     for part in node.named_children:
         if source.text_of(part) in WIDTHS or NAMED.fullmatch(source.text_of(part)):
             yield _to(part, "1")
@@ -193,7 +193,7 @@ def template_argument(source: KernelSource, node: Node) -> Iterator[Change]:
 
 @operator("swapped arguments", "argument_list", "initializer_list")
 def swapped_arguments(source: KernelSource, node: Node) -> Iterator[Change]:
-    """Two neighbours in a call or in a list of values."""
+    """Two neighbors in a call or in a list of values."""
     yield from _swapped(source, node.named_children)
 
 

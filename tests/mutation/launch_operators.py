@@ -1,4 +1,4 @@
-"""The mutations that only launchers of kernels have: what a launch is given beside its arrays."""
+"""The mutations that only launchers of kernels have: what a launch gets besides its arrays."""
 
 import ast
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def _dropped(source: Source, call: Any, argument: ast.AST) -> Iterator[Change]:
 
 
 def swapped_groups(source: Source, node: Any) -> Iterator[Change]:
-    """Two neighbours among the scalars or arrays of a launch, where they come in groups."""
+    """Two neighbors among the scalars or arrays of a launch, where they come in groups."""
     for a, b in pairwise(node.elts if isinstance(node, ast.Tuple) else node.args):
         if isinstance(a, ast.Starred) or isinstance(b, ast.Starred):
             yield from swapped(source, a, b)

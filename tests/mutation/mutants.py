@@ -70,7 +70,7 @@ class Mutant(NamedTuple):
 def mutants_of(path: str, text: str, members: Mapping[str, set[str]] | None = None) -> Iterator[Mutant]:
     """All mutants of one file, in the order of the text; `members` as in `KernelSource`.
 
-    The id is a hash of file, scope, operator, line, change, and a number that tells equal ones apart: it stays when
+    The id is a hash of file, scope, operator, line, change, and a number that distinguishes equal ones: it stays when
     other lines change, and goes when its own line does.
     """
     source = Source(path, text) if path.endswith(".py") else KernelSource(path, text, members)
@@ -141,7 +141,7 @@ def draw(mutants: Iterable[Mutant], texts: Mapping[str, str], *, seed: int, coun
 def differs(mutant: Mutant, text: str) -> bool:
     """Whether a mutant is Python and means something else to the parser: cheap, so not every equivalent one is seen.
 
-    Of a kernel only the compiler can tell: see `Runner`.
+    For a kernel only the compiler knows: see `Runner`.
     """
     if not mutant.path.endswith(".py"):
         return True

@@ -11,7 +11,7 @@ from tests.cpu.build import FLAGS, NEEDS, SETS
 
 LIBRARY = Path("bnengine", "fused", "cpu", "_kernels.so")  # where the package looks for it, in whichever process
 FOLDER = Path("kernels", "cpu")
-# Little optimised, which is compiled three times as fast: the bits are the same.
+# Little optimized, which is compiled three times as fast: the bits are the same.
 OPTIONS = (*(flag for flag in FLAGS if not flag.startswith(("-O", "-I"))), "-O1", "-w", "-fPIC")
 STILLBORN = 71  # the compiler refuses it
 SAME = 72  # it makes the same code of it
@@ -58,7 +58,7 @@ class Native:
         os.link(self.base / LIBRARY, folder / LIBRARY)
 
     def compile(self, folder: Path, files: Sequence[str]) -> int:
-        """The library of a copy in which files are changed, for the first instruction set that tells them apart."""
+        """The library of a copy in which files are changed, for the first instruction set in which they differ."""
         try:
             for isa in self.sets:
                 changed = {file: self._object(folder, isa, file, folder / "build") for file in files}

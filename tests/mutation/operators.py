@@ -1,4 +1,4 @@
-"""The mutations: each looks at one node and yields replacements of parts of the text."""
+"""The mutations: each takes one node and yields replacements of parts of the text."""
 
 import ast
 import re
@@ -209,7 +209,7 @@ def _is_rebinding(source: Source, node: ast.Assign) -> bool:
 
 @operator("swapped arguments", ast.Call)
 def swapped_arguments(source: Source, node: Any) -> Iterator[Change]:
-    """Two neighbouring arguments of a call; of `where` its two branches."""
+    """Two neighboring arguments of a call; of `where` its two branches."""
     name = ast.unparse(node.func).rpartition(".")[2]
     if name in UNSWAPPED or any(map(_is_text, node.args[:1])):
         return
@@ -221,7 +221,7 @@ def swapped_arguments(source: Source, node: Any) -> Iterator[Change]:
 
 @operator("swapped elements", ast.Tuple)
 def swapped_elements(source: Source, node: Any) -> Iterator[Change]:
-    """Two neighbours of a tuple, where their order has a meaning."""
+    """Two neighbors of a tuple, where their order has a meaning."""
     parent = source.parents[node]
     loop = isinstance(parent, ast.For | ast.comprehension) and node is parent.iter
     member = isinstance(parent, ast.Compare) and node is not parent.left
@@ -275,11 +275,11 @@ def dropped_keyword(source: Source, node: Any) -> Iterator[Change]:
         if keyword.arg in OPTIONAL and not ast.unparse(node.func).startswith("op"):
             start, end = source.span(keyword)
             before = source.data[:start].rstrip()
-            behind = re.match(rb"\s*,\s*", source.data[end:])
+            comma = re.match(rb"\s*,\s*", source.data[end:])
             if before.endswith(b","):
                 yield len(before) - 1, end, ""
-            elif behind:
-                yield start, end + behind.end(), ""
+            elif comma:
+                yield start, end + comma.end(), ""
 
 
 @operator("dropped entry", ast.Dict)

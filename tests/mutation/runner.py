@@ -290,7 +290,7 @@ def _enter(folder: Path, *, native: bool, bytecode: bool) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] in ("tests", "bnengine")]:
         del sys.modules[name]
     sys.path[:] = [str(folder), *(entry for entry in sys.path if entry and not (Path(entry) / "bnengine").is_dir())]
-    # An editable installation finds the checkout before any path is looked at.
+    # An editable installation finds the checkout before any path is searched.
     sys.meta_path[:] = [finder for finder in sys.meta_path if not type(finder).__module__.startswith("_editable")]
     importlib.invalidate_caches()
     if native:  # tests that skip where there is no library would find nothing wrong with one that cannot be loaded

@@ -1,4 +1,4 @@
-"""A source file as the mutations see it: its nodes, where each lies in the text, and what is left alone."""
+"""A source file as the mutations see it: its nodes, the place of each in the text, and what is left alone."""
 
 import ast
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ class Text:
         return self.data[start:end].decode()
 
     def line_of(self, start: int) -> str:
-        """The whole line that a byte lies in."""
+        """The whole line with a byte."""
         first = self.data.rfind(b"\n", 0, start) + 1
         return self.data[first:].partition(b"\n")[0].decode()
 
@@ -41,7 +41,7 @@ class Source(Text):
         return starts
 
     def span(self, node: Any) -> tuple[int, int]:
-        """First byte of a node and the one behind its last."""
+        """First byte of a node and the one after its last."""
         return (
             self._starts[node.lineno - 1] + node.col_offset,
             self._starts[node.end_lineno - 1] + node.end_col_offset,
@@ -89,7 +89,7 @@ class Source(Text):
 
     @cached_property
     def records(self) -> dict[str, str]:
-        """For each field of the file's named tuples: the field behind it."""
+        """For each field of the file's named tuples: the field after it."""
         after: dict[str, str] = {}
         for node in ast.walk(self.tree):
             if isinstance(node, ast.ClassDef) and any(

@@ -87,7 +87,7 @@ def test_judges_call_the_mutated_function_or_start_a_process(recorded, scope, na
     assert judges(scope, recorded) == names
 
 
-def test_a_survivor_costs_a_limited_time_and_special_tests_come_first():
+def test_a_survivor_costs_a_limited_time():
     place = "toy/box.py:Box.grow"
     tests = [Judge(f"tests/test_{n}.py::test", 15.0, False, frozenset({place, *map(str, range(n))})) for n in range(9)]
     near, *wide = calls.stages(mutant("Box.grow"), tests[::-1])

@@ -113,7 +113,7 @@ def test_every_operator_has_a_case_here():
         "void f(const A* x, int n) {\n  if (n > 1 + kAhead) ask_for<A>(x + n, 2);\n}\n",
     ],
 )
-def test_comments_directives_checks_types_and_what_only_asks_for_memory_are_left_alone(text):
+def test_what_computes_nothing_is_left_alone(text):
     assert not list(mutants_of("f.cu", text))
 
 
@@ -158,7 +158,7 @@ def test_shifts_comparisons_and_templates_are_distinguished():
     assert marks == [">", "<", "<"]
 
 
-def test_an_id_stays_when_other_lines_change_and_goes_with_its_own():
+def test_an_id_changes_only_with_its_own_line():
     before = {m.id for m in mutants_of("f.cu", kernel("y[n] = 1;"))}
     assert {m.id for m in mutants_of("f.cu", "// more\n\n" + kernel("y[n] = 1;"))} == before
     own = {m.id for m in mutants_of("f.cu", kernel("y[n] = 1;")) if m.scope == "f"}
@@ -182,7 +182,7 @@ LAUNCHES = [
 
 
 @pytest.mark.parametrize(("operator", "line", "expected"), LAUNCHES)
-def test_an_operator_of_launchers_changes_the_line_as_its_name_says(operator, line, expected):
+def test_an_operator_of_launchers_changes_the_line(operator, line, expected):
     text = f"def f(to, x):\n    {line}\n"
     found = [m.source(text) for m in mutants_of("bnengine/fused/cuda/f.py", text) if m.operator == operator]
     assert {ast.dump(ast.parse(t)) for t in found} == {
@@ -204,7 +204,7 @@ def population() -> tuple[dict[str, str], list[Mutant]]:
     return texts, all_mutants(texts)
 
 
-def test_every_kernel_and_launcher_has_mutants_and_no_two_are_one(population):
+def test_every_kernel_and_launcher_has_distinct_mutants(population):
     texts, mutants = population
     assert {m.path for m in mutants} == {path for path in texts if not path.endswith("__init__.py")}
     assert len({m.id for m in mutants}) == len(mutants)
@@ -226,7 +226,7 @@ def test_nearly_all_of_the_kernels_is_parsed():
     assert unknown < sum(map(len, texts.values())) / 100
 
 
-def test_a_kernel_is_judged_by_the_tests_that_launch_it_compiled_first(population):
+def test_a_kernel_is_compiled_then_judged_by_its_launches(population):
     texts, mutants = population
     assert KERNELS.keys() == INSTANCES.keys()
     by_path = {m.path: m for m in mutants}

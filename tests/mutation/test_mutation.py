@@ -117,7 +117,7 @@ def package():
     return texts, all_mutants(texts)
 
 
-def test_every_mutant_of_the_package_is_python_and_is_not_the_original(package):
+def test_every_mutant_is_python_and_is_not_the_original(package):
     texts, mutants = package
     assert len(mutants) > 1000
     same = [str(m) for m in mutants[::7] if not differs(m, texts[m.path])]  # a seventh of them: each takes milliseconds
@@ -131,7 +131,7 @@ def test_no_two_mutants_have_one_id_or_one_text(package):
     assert all(texts[m.path].encode()[m.start : m.end].decode() == m.before for m in mutants)
 
 
-def test_drawing_is_by_the_seed_alone_and_a_small_draw_begins_a_large_one(package):
+def test_a_small_draw_begins_a_large_one(package):
     texts, mutants = package
     drawn = draw(mutants, texts, seed=1, count=30)
     assert drawn == draw(mutants[::-1], texts, seed=1, count=30)
@@ -139,7 +139,7 @@ def test_drawing_is_by_the_seed_alone_and_a_small_draw_begins_a_large_one(packag
     assert drawn != draw(mutants, texts, seed=2, count=30)
 
 
-def test_an_id_stays_when_other_lines_change_and_goes_with_its_own():
+def test_an_id_changes_only_with_its_own_line():
     line = "def f(x):\n    return x + 1\n"
     before = {m.id for m in mutants_of("f.py", line)}
     assert {m.id for m in mutants_of("f.py", "import a\n\n" + line)} == before

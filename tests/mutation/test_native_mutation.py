@@ -66,7 +66,7 @@ def answers(folder):
     return opened.one(), opened.two()
 
 
-def test_what_is_changed_is_linked_with_what_is_not_and_taken_back(native, copy):
+def test_what_is_changed_is_linked_with_what_is_not(native, copy):
     change(copy, "return 3", "return 30")
     assert native.compile(copy, ["one.cpp"]) == 0
     assert answers(native.base) == (3, 3)
@@ -75,7 +75,7 @@ def test_what_is_changed_is_linked_with_what_is_not_and_taken_back(native, copy)
     assert (copy / LIBRARY).read_bytes() == (native.base / LIBRARY).read_bytes()
 
 
-def test_code_that_another_instruction_set_alone_has_is_compiled_for_that(native, copy):
+def test_code_of_one_instruction_set_is_compiled_for_that(native, copy):
     require_set("v4")
     change(copy, "return 4", "return 40")
     assert native.compile(copy, ["one.cpp", "two.cpp"]) == 0
@@ -103,14 +103,14 @@ def population() -> tuple[dict[str, str], list[Mutant]]:
     return texts, all_mutants(texts)
 
 
-def test_every_native_kernel_and_launcher_has_mutants_and_no_two_are_one(population):
+def test_every_native_kernel_has_distinct_mutants(population):
     texts, mutants = population
     assert {m.path for m in mutants} == {path for path in texts if path not in DECLARATIONS}
     assert len({m.id for m in mutants}) == len(mutants)
     assert all(texts[m.path].encode()[m.start : m.end].decode() == m.before for m in mutants)
 
 
-def test_a_rule_has_the_same_mutants_for_native_kernels_as_for_cuda(population):
+def test_a_rule_has_the_same_mutants_for_cpu_and_cuda(population):
     texts = read(ROOT, POPULATIONS["cuda"].files)
     rules = {m.id for m in all_mutants(texts) if m.path == "kernels/rules.h" and m.operator != "other field"}
     assert rules == {m.id for m in population[1] if m.path == "kernels/rules.h" and m.operator != "other field"}
@@ -137,7 +137,7 @@ def test_the_kernels_that_a_change_gets_into_are_compiled_first(population, path
     assert not any(stage.compiled for stage in rest)
 
 
-def test_every_kernel_file_has_a_family_of_ops_whose_tests_judge_it_first(population):
+def test_every_kernel_file_has_a_family_of_ops(population):
     texts, mutants = population
     listed = re.search(r"set\(KERNELS ([\w\s]+)\)", (ROOT / "kernels" / "CMakeLists.txt").read_text())
     assert listed

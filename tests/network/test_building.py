@@ -69,7 +69,7 @@ def test_a_layer_belongs_to_one_network():
     assert first.predict(np.ones((2, 3))).shape == (2, 4)
 
 
-def test_a_network_that_could_not_be_built_leaves_its_layers_free():
+def test_a_network_that_cannot_be_built_leaves_its_layers_free():
     dense = Dense(3, 4)
     with pytest.raises(InputError, match="the input has 4 features"):
         network(dense, Dense(5, 2))
@@ -95,7 +95,7 @@ def test_the_widths_of_a_network(layers, inputs, outputs):
 # -- names, weights, buffers -------------------------------------------------------------------------------------------
 
 
-def test_names_tell_place_and_part():
+def test_names_have_place_and_part():
     net = network(*everything())
     assert list(net.named_parameters()) == [
         "0.W", "1.gamma", "1.beta", "4.0.W", "4.0.b", "4.2.W", "4.3.beta", "6.W", "6.b", "7.0.gamma", "7.0.beta",
@@ -119,7 +119,7 @@ def test_weights_are_drawn_by_seed_and_name_and_rounded():
         np.testing.assert_array_equal(net.named_parameters()["0.b"], np.zeros(6))
 
 
-def test_another_seed_draws_other_weights_and_a_reset_draws_the_first_again():
+def test_a_reset_draws_the_first_weights_again():
     net, other = network(Dense(5, 6), BatchNorm(6), seed=1), network(Dense(5, 6), BatchNorm(6), seed=2)
     first = net.parameters.array.copy()
     assert (first[:30] != other.parameters.array[:30]).all()
@@ -143,7 +143,7 @@ def test_an_initializer_of_ones_own_is_used():
 
 
 @pytest.mark.parametrize(("dtype", "step"), [("float32", 16), ("float64", 8)])
-def test_each_parameter_begins_on_a_cache_line_decayed_ones_before_the_border(dtype, step):
+def test_each_parameter_begins_on_a_cache_line(dtype, step):
     net = network(*everything(), dtype=dtype)
     handles = net.named_handles()
     for flat, each in ((net.parameters, step), (net.statistics, 8)):
@@ -161,17 +161,9 @@ def test_each_parameter_begins_on_a_cache_line_decayed_ones_before_the_border(dt
     )
 
 
-def test_without_parameters_that_do_not_decay_the_border_is_the_end():
+def test_decay_end_is_the_end_where_all_parameters_decay():
     net = network(Dense(5, 6, bias=False))
     assert net.decay_end == net.parameters.array.shape[0] == 32
-
-
-def test_writing_into_a_view_changes_the_network(rng):
-    net = network(Dense(2, 2))
-    net.named_parameters()["0.W"][...] = np.eye(2)
-    net.named_parameters()["0.b"][1] = 5.0
-    x = rng.standard_normal((3, 2))
-    np.testing.assert_array_equal(net.predict(x), x + np.asarray([0.0, 5.0]))
 
 
 def test_a_network_without_parameters_runs(rng):
@@ -182,7 +174,7 @@ def test_a_network_without_parameters_runs(rng):
     assert "0 parameters" in net.summary()
 
 
-# -- the whole way back ------------------------------------------------------------------------------------------------
+# -- derivatives -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -220,7 +212,7 @@ def test_config_is_json_and_builds_the_same_network(rng):
     np.testing.assert_array_equal(again.forward(x, training=True).output, net.forward(x, training=True).output)
 
 
-def test_a_configuration_without_frozen_parts_is_one_of_a_free_network():
+def test_a_configuration_may_lack_its_frozen_parts():
     config = network(Dense(3, 4), BatchNorm(4)).config()
     del config["frozen"]
     assert Sequential.from_config(config, backend="numpy").frozen() == {

@@ -273,7 +273,7 @@ def test_what_the_buffers_are_laid_out_by_is_fixed(name: str, cure: str) -> None
         ("1.statistics", "use_running", ("normalization", "1")),
     ],
 )
-def test_a_handle_that_is_frozen_by_hand_is_frozen_from_the_next_step_on(
+def test_a_handle_frozen_by_hand_is_frozen_from_the_next_step(
     name: str, attribute: str, freeze: tuple[Any, str]
 ) -> None:
     steps = [step_of(made()) for _ in range(2)]
@@ -309,13 +309,6 @@ def test_a_kind_that_decides_on_a_bias_is_refused(before: str, after: str) -> No
     assert activation.kind == before
     np.testing.assert_array_equal(network.forward(x, training=True).output, output)
     activation.kind = before  # no change, and no error
-
-
-def test_a_layer_is_free_again_where_its_network_could_not_be_built() -> None:
-    dense = Dense(3, 4)
-    with pytest.raises(InputError, match="the input has 4 features"):
-        Sequential(dense, Dense(5, 2), backend="numpy")
-    dense.W = dense.W
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])

@@ -63,7 +63,7 @@ def test_one_logit_is_that_of_the_second_class(names, tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (2,)])
-def test_values_of_a_regression_come_in_the_users_units_and_shape(shape, tmp_path):
+def test_values_of_a_regression_have_the_users_units_and_shape(shape, tmp_path):
     x, _ = blobs()
     outputs = shape[0] if shape else 1
     y = 5000 + 300 * x[:, :outputs].reshape(90, *shape)
@@ -150,7 +150,7 @@ def test_the_row_at_fault_is_counted_over_the_batches(network):
         bn.predict(network, x, batch_size=20)
 
 
-def test_a_row_that_the_network_cannot_take_is_named_and_gets_no_label():
+def test_a_row_that_overflows_is_named_and_gets_no_label():
     x, y = blobs()
     network = fitted(x, y, net(), epochs=1)
     network.named_parameters()["0.W"][...] = 1e20
@@ -160,7 +160,7 @@ def test_a_row_that_the_network_cannot_take_is_named_and_gets_no_label():
         bn.predict(network, x, batch_size=20)
 
 
-def test_a_network_without_preprocessing_takes_ready_features_only():
+def test_a_network_without_preprocessing_takes_ready_features():
     with pytest.raises(InputError, match=r"carries no preprocessing; give ready features to network\.predict\(x\)"):
         bn.predict(net(), blobs()[0])
 

@@ -46,7 +46,7 @@ def shadow_is_rounded(network: bn.Sequential) -> bool:
     return bool(held.tobytes() == read(network.parameters.array).astype(held.dtype).tobytes())
 
 
-def test_activations_and_their_gradients_have_16_bits_and_the_rest_32_or_64(backend, precision, rng):
+def test_activations_and_their_gradients_have_16_bits(backend, precision, rng):
     network = net(backend=backend, precision=precision)
     x = rng.standard_normal((9, 6))
     assert name_of(network.asarray(x)) == precision
@@ -61,7 +61,7 @@ def test_activations_and_their_gradients_have_16_bits_and_the_rest_32_or_64(back
     assert np.all(np.isfinite(backend.to_numpy(grads.array)))
 
 
-def test_a_pass_in_16_bits_is_the_float32_pass_but_for_their_rounding(precision, rng):
+def test_a_pass_in_16_bits_is_near_the_float32_pass(precision, rng):
     narrow, wide = net(precision=precision), net()
     for network in (narrow, wide):  # parameters that 16 bits have exactly
         network.parameters.array[...] = network.parameters.array.astype(narrow.copy16.array.dtype)
@@ -88,7 +88,7 @@ def test_predictions_come_in_the_network_s_dtype(precision, rng):
     np.testing.assert_allclose(parts, whole, rtol=1e-2, atol=1e-2)
 
 
-def test_the_shadow_follows_the_parameters_wherever_they_come_from(backend, precision):
+def test_the_16_bit_copy_follows_the_parameters(backend, precision):
     network = net(backend=backend, precision=precision)
     assert shadow_is_rounded(network)
     network.reset(7)
@@ -102,7 +102,7 @@ def test_the_shadow_follows_the_parameters_wherever_they_come_from(backend, prec
     assert shadow_is_rounded(network)
 
 
-def test_full_precision_has_no_shadow_and_products_take_the_parameters():
+def test_full_precision_has_no_16_bit_copy():
     network = net()
     assert network.copy16 is None
     handles = network.named_handles()
@@ -115,11 +115,11 @@ def test_the_summary_names_the_precision_and_counts_the_shadow(precision):
     size = network.parameters.array.size
     held = size * 4 + network.statistics.array.size * 8
     assert f"{held:,} bytes with statistics" in plain.summary()
-    told = f"{held + 2 * size:,} bytes with statistics and a copy16 in {precision}; precision {precision}"
-    assert told in network.summary()
+    text = f"{held + 2 * size:,} bytes with statistics and a copy16 in {precision}; precision {precision}"
+    assert text in network.summary()
 
 
-def test_a_saved_network_holds_full_parameters_and_loads_in_any_precision(precision, tmp_path, rng):
+def test_a_saved_network_loads_in_any_precision(precision, tmp_path, rng):
     network = net(precision=precision)
     network.statistics.array[0] = 10.0
     bn.save(tmp_path / "a.safetensors", network)
@@ -133,7 +133,7 @@ def test_a_saved_network_holds_full_parameters_and_loads_in_any_precision(precis
     assert bn.Sequential.from_config(network.config(), backend="numpy").precision == precision
 
 
-def test_a_file_from_before_there_was_a_precision_is_in_full_precision():
+def test_a_file_without_a_precision_has_full_precision():
     config = net().config()
     del config["precision"]
     assert bn.Sequential.from_config(config, backend="numpy").precision == "highest"
@@ -152,8 +152,8 @@ class Widening(bn.layers.Layer):
 @pytest.mark.parametrize("name", ["highest", "float16"])
 def test_a_layer_of_one_s_own_that_changes_the_dtype_is_named(name):
     network = bn.Sequential(bn.Dense(6, 8), Widening(), bn.Dense(8, 3), backend="numpy", precision=name)
-    told = {"highest": "float32", "float16": "float16"}[name]
-    with pytest.raises(InputError, match=rf"^Widening\(\), layer 1: the output is float64 for an input of {told}, and"):
+    text = {"highest": "float32", "float16": "float16"}[name]
+    with pytest.raises(InputError, match=rf"^Widening\(\), layer 1: the output is float64 for an input of {text}, and"):
         network.forward(np.ones((4, 6), np.float32), training=True)
 
 
@@ -180,7 +180,7 @@ def test_a_library_without_16_bits_refuses_them(require):
         net(precision="float16", backend="array_api_strict")
 
 
-def test_bfloat16_without_its_package_is_refused_with_the_command_that_installs_it(monkeypatch):
+def test_bfloat16_without_its_package_names_the_cure(monkeypatch):
     monkeypatch.setitem(sys.modules, "ml_dtypes", None)
     with pytest.raises(
         InputError, match=r"^Sequential: precision 'bfloat16': .*; pip install ml_dtypes, or take float16"

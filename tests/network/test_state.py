@@ -63,7 +63,7 @@ def test_state_goes_between_libraries(backend, rng):
     np.testing.assert_array_equal(other.state_dict()["0.W"], net.state_dict()["0.W"])
 
 
-def test_float64_state_is_rounded_into_a_float32_network_but_its_statistics_are_not(rng):
+def test_float64_state_is_rounded_but_statistics_are_not(rng):
     net, small = collected(network(), rng), network(dtype="float32")
     small.load_state_dict(net.state_dict())
     np.testing.assert_array_equal(small.state_dict()["0.W"], net.state_dict()["0.W"].astype(np.float32))
@@ -93,7 +93,7 @@ def test_state_may_be_lists(rng):
         (lambda s: s.update({"4.b": np.asarray([1j, 2j])}), "asarray"),
     ],
 )
-def test_a_state_that_does_not_fit_is_an_error_and_changes_nothing(rng, change, text):
+def test_a_state_that_does_not_fit_changes_nothing(rng, change, text):
     net, other = collected(network(), rng), network(seed=5)
     state = net.state_dict()
     change(state)
@@ -103,7 +103,7 @@ def test_a_state_that_does_not_fit_is_an_error_and_changes_nothing(rng, change, 
     assert network_bits(other) == before
 
 
-def test_a_loaded_state_without_statistics_is_one_that_cannot_be_evaluated(rng):
+def test_a_state_without_statistics_cannot_be_evaluated(rng):
     trained, fresh = collected(network(), rng), network()
     x = rng.standard_normal((4, 3))
     trained.predict(x)
@@ -175,7 +175,7 @@ def test_a_thaw_by_name_leaves_the_rest_frozen():
         ("affine", ("4",), "'4' that has affine"),
     ],
 )
-def test_a_name_or_kind_that_freezes_nothing_is_an_error_and_changes_nothing(verb, what, names, text):
+def test_freezing_an_unknown_name_or_kind_is_an_error(verb, what, names, text):
     net = network()
     with pytest.raises(InputError, match=text):
         getattr(net, verb)(what, *names)

@@ -31,7 +31,7 @@ PARTS = {
 
 
 class Run(NamedTuple):
-    """The last run of a part; "+" after the commit stands for changes that were not committed."""
+    """The last run of a part; "+" after the commit means changes that were not committed."""
 
     commit: str
     began: str

@@ -69,12 +69,12 @@ def test_one_cycle_is_defined_for_the_shortest_runs(rise, total):
     assert total > 1 or rates == [1.0]
 
 
-def test_warm_up_spends_no_step_at_zero_and_ends_at_the_full_rate():
+def test_a_warm_up_begins_above_zero_and_ends_at_the_full_rate():
     assert WarmUp(Constant(0.8), 4).for_steps(0, 6) == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8, 0.8], rel=1e-15)
     assert WarmUp(Constant(0.5), 2, start=0.1).for_steps(0, 3) == pytest.approx([0.3, 0.5, 0.5], rel=1e-15)
 
 
-def test_after_the_warm_up_the_wrapped_schedule_begins_at_its_beginning():
+def test_after_the_warm_up_the_wrapped_schedule_begins():
     cosine = Cosine(0.1, 7)
     assert WarmUp(cosine, 3).for_steps(3, 7) == cosine.for_steps(0, 7)
 

@@ -27,7 +27,7 @@ Suites: testing
 Components: main
 Signed-By: {1}
 """
-# A folder of its own for all that apt knows, so that nothing of this system changes.
+# A separate folder for all that apt knows, so that nothing of this system changes.
 APT = """Dir::State "{0}";
 Dir::State::status "{0}/status";
 Dir::Cache "{0}/cache";

@@ -18,7 +18,7 @@ def driver(tmp_path, monkeypatch):
     if shutil.which("make") is None:
         missing("make", "make is not installed")
     for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "GPU", "PYTHON", "VENV", "ARGS"):
-        monkeypatch.delenv(name, raising=False)  # what an outer make was told is not for this one
+        monkeypatch.delenv(name, raising=False)  # settings of an outer make are not for this one
 
     def put(text: str, status: int = 0) -> None:
         program = tmp_path / "nvidia-smi"
@@ -69,7 +69,7 @@ def checkout(tmp_path, driver):  # noqa: ARG001 -- make must be there
     return folder
 
 
-def test_the_demo_says_the_size_of_cupy_before_it_installs_it_once(driver, checkout):
+def test_the_demo_says_the_size_of_cupy_and_installs_it_once(driver, checkout):
     driver(HEADER.format("13.0"))
     first, second = make("demo", cwd=checkout).splitlines(), make("demo", cwd=checkout).splitlines()
     assert "1.9 GB" in first[0]
@@ -79,7 +79,7 @@ def test_the_demo_says_the_size_of_cupy_before_it_installs_it_once(driver, check
     assert not [line for line in second if "pip" in line]
 
 
-def test_the_demo_leaves_cupy_out_where_it_is_told_to(driver, checkout):
+def test_the_demo_leaves_cupy_out_on_request(driver, checkout):
     driver(HEADER.format("13.0"))
     lines = make("demo", "GPU=0", cwd=checkout).splitlines()
     assert lines[0] == "GPU=0: CuPy is left out"
@@ -124,17 +124,17 @@ def test_a_python_that_is_too_old_is_an_error_that_says_so(tmp_path, checkout):
     assert "Python 3.9.1" in done.stdout
 
 
-def test_without_a_compiler_the_kernels_are_left_out_and_a_line_says_so(checkout):
+def test_without_a_compiler_a_line_says_that_references_run(checkout):
     (checkout / "bnengine" / "fused" / "cpu" / "_kernels.so").unlink()
     line = "there is no C++ compiler no-such-compiler: the native kernels are not built, and the references run"
     assert make("kernels", "CXX=no-such-compiler", cwd=checkout) == line
     reason = (checkout / "bnengine" / "fused" / "cpu" / "_unbuilt.txt").read_text()
     assert reason.startswith("no C++ compiler was found by the name no-such-compiler")
-    told = make("demo", "GPU=0", "CXX=no-such-compiler", cwd=checkout).splitlines()
-    assert told[1:3] == [line, "bnengine train digits --seed 0 --out runs/digits-1"]
+    lines = make("demo", "GPU=0", "CXX=no-such-compiler", cwd=checkout).splitlines()
+    assert lines[1:3] == [line, "bnengine train digits --seed 0 --out runs/digits-1"]
 
 
-def test_kernels_are_built_once_and_again_when_a_source_has_changed(driver, checkout, tmp_path):
+def test_kernels_are_built_again_when_a_source_has_changed(driver, checkout, tmp_path):
     driver("no driver", status=9)
     library = checkout / "bnengine" / "fused" / "cpu" / "_kernels.so"
     cmake = tmp_path / "cmake"  # where nvidia-smi is: on the path before any other

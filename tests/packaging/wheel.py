@@ -1,7 +1,7 @@
 """Build the sdist and, from it, the wheel: `make wheel`, or python -m tests.packaging.wheel FOLDER.
 
 On Linux auditwheel names the oldest systems that the wheel's library runs on, or refuses it. Needs only the standard
-library: what builds is installed into an environment of its own, in a temporary folder.
+library: what builds is installed into a new environment, in a temporary folder.
 """
 
 import os

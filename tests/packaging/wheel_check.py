@@ -2,7 +2,7 @@
 
 All of it as this machine builds it, and as machines would whose C++ compiler is missing, broken, or fails at the
 kernels: these give a pure Python package that says why. Needs only the standard library; everything is installed into
-environments of its own, in a temporary folder.
+new environments, in a temporary folder.
 """
 
 import json
@@ -65,7 +65,7 @@ def contents() -> dict[str, Path]:
 
 
 def check_wheel(path: Path, *, native: bool) -> None:
-    """The wheel holds what runs, and nothing beside it but the library or why there is none."""
+    """The wheel holds what runs, and nothing else but the library or why there is none."""
     check("-py3-none-" in path.name, f"{path.name} is bound to a version of Python")
     check(path.name.endswith("-any.whl") != native, f"{path.name} has the wrong platform")
     check(path.stat().st_size < LARGEST, f"{path.name} has {path.stat().st_size} bytes")
@@ -73,7 +73,7 @@ def check_wheel(path: Path, *, native: bool) -> None:
     with zipfile.ZipFile(path) as archive:
         names = {name for name in archive.namelist() if not name.endswith("/")}  # auditwheel has folders, too
         about = {name for name in names if name.partition("/")[0].endswith(".dist-info")}
-        check(any(name.endswith("/licenses/LICENSE") for name in about), "the wheel lacks the licence")
+        check(any(name.endswith("/licenses/LICENSE") for name in about), "the wheel lacks the license")
         check(names - about == {*expected, made}, f"the wheel and the checkout: {(names - about) ^ {*expected, made}}")
         for name, file in expected.items():
             check(archive.read(name) == file.read_bytes(), f"{name} differs from the checkout's {file}")
@@ -97,7 +97,7 @@ def check_library(wheel: Path, folder: Path) -> None:
     print(f"the library needs glibc {'.'.join(map(str, newest))}, and nothing else")
 
 
-def told(programs: Path, outside: Path, kernels: str) -> str:
+def kernels_line(programs: Path, outside: Path, kernels: str) -> str:
     """What `bnengine info` says; its line about the kernels has to match."""
     text = run(programs / "bnengine", "info", cwd=outside)
     (line,) = re.findall(r"^kernels: .*$", text, re.MULTILINE)
@@ -115,7 +115,7 @@ def check_use(programs: Path, outside: Path, *, kernels: str) -> None:
     found = Path(run(programs / "python", "-c", find, cwd=outside).strip())
     check(found.is_relative_to(programs.parent), f"the CUDA kernels are those in {found}")
     run(programs / "python", "-m", "pip", "check", cwd=outside)
-    print(told(programs, outside, kernels))
+    print(kernels_line(programs, outside, kernels))
     train = (programs / "bnengine", "train", "digits", "--epochs", "2", "--no-plot", "--json", "--out", "run")
     result = json.loads(run(*train, cwd=outside))
     check(result["valid_accuracy"] > 0.8, f"two epochs on digits gave {result}")
@@ -197,7 +197,7 @@ def check_pure(folder: Path, sdist: Path) -> None:
         expected = f"references: no native kernels were built: ({reason})"
         if programs.exists():
             pip(programs, "install", "--force-reinstall", "--no-deps", wheel)
-            line = told(programs, outside, expected)
+            line = kernels_line(programs, outside, expected)
             print(line[line.index("kernels:") :].partition("\n")[0])
         else:
             environment(programs.parent, wheel)

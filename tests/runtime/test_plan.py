@@ -1,4 +1,4 @@
-"""Launches in order: what is independent, what may run beside what, what a recording refuses."""
+"""Launches in order: what is independent, what may run at once, what a recording refuses."""
 
 import numpy as np
 import pytest
@@ -28,8 +28,8 @@ def plan_of(*launches: Launch) -> Plan:
     return plan
 
 
-def test_bytes_handed_out_again_in_another_shape_keep_their_barrier() -> None:
-    """Same width, same split, same bytes: but block 0 of the float64 array lies on block 1 of the float32 one."""
+def test_memory_reused_in_another_shape_keeps_its_barrier() -> None:
+    """Same width, same split, same bytes: but block 0 of the float64 array is on block 1 of the float32 one."""
     buffer, out = np.zeros(256, np.uint8), np.zeros((4, 16), np.float32)
     old, new, ones = buffer.view(np.float32).reshape(4, 16), buffer.view(np.float64).reshape(2, 16), np.ones((2, 16))
     plan = plan_of(
@@ -58,14 +58,14 @@ def test_launches_that_need_only_the_same_block_form_a_group() -> None:
     assert not independent(first, overwritten)  # block 0 of one is the last block of the other
 
 
-def test_a_group_waits_for_what_it_reads_and_overwrites_and_for_nothing_else() -> None:
+def test_a_group_waits_only_for_what_it_reads_and_overwrites() -> None:
     a, b, c, d, e = (np.zeros((4, 16), np.float32) for _ in range(5))
     pairs = (a, b), (b, c), (d, e), (c, b)
-    read, overwritten, beside, last = (Launch(copy, whole=(x,), writes=(y,)) for x, y in pairs)
+    read, overwritten, apart, last = (Launch(copy, whole=(x,), writes=(y,)) for x, y in pairs)
     again = Launch(copy, whole=(e,), writes=(d[:1],))
-    plan = plan_of(read, overwritten, beside, last, again)
+    plan = plan_of(read, overwritten, apart, last, again)
     stages = [[launch for group in stage for launch in group] for stage in plan.stages()]
-    expected = [[read, beside], [overwritten, again], [last]]
+    expected = [[read, apart], [overwritten, again], [last]]
     assert [list(map(id, stage)) for stage in stages] == [list(map(id, stage)) for stage in expected]
     plan.launches = [Launch(copy, whole=(a,), writes=(b,)), Launch(copy, whole=(a,), writes=(c,))]
     assert [len(stage) for stage in plan.stages()] == [2]  # both read
@@ -111,7 +111,7 @@ def test_what_no_launch_wrote_cannot_be_read_in_a_recording() -> None:
     assert len(plan.launches) == 2
 
 
-def test_a_view_tells_its_bytes_for_every_layout() -> None:
+def test_a_view_has_its_bytes_for_every_layout() -> None:
     x = np.zeros((4, 6), np.float32)
     start = x.__array_interface__["data"][0]
     assert view_of(x) == (start, start + 96, (4, 6), (24, 4))

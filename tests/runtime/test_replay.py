@@ -118,7 +118,7 @@ def test_memory_full_of_nan_before_a_step_changes_nothing() -> None:
     assert snapshot(clean) == snapshot(poisoned)
 
 
-def test_a_larger_batch_retires_the_plans_that_point_to_older_memory() -> None:
+def test_a_larger_batch_retires_plans_of_older_memory() -> None:
     eager, replayed = make(replay=False), make()
     for rows in (20, 20, 64, 20, 20):
         for step in (eager, replayed):
@@ -173,7 +173,7 @@ def test_a_new_table_of_rates_is_read_by_the_same_plan() -> None:
     assert len(replayed.plans) == 1
 
 
-def test_one_op_without_a_fused_version_makes_the_step_eager_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_op_without_a_fused_version_makes_the_step_eager(monkeypatch: pytest.MonkeyPatch) -> None:
     give_versions(monkeypatch, {"correct": None})
     step = Step(network(), Adam(), SoftmaxCrossEntropy())
     for _ in range(3):
@@ -216,7 +216,7 @@ class Shifted(Layer):
 
 
 class Unmoved(Shifted):
-    """x as it is; b gets a gradient all the same, which no launch reads before the end of the step."""
+    """x unchanged; b gets a gradient all the same, which no launch reads before the end of the step."""
 
     def forward(self, x: Any, run: Any) -> Any:
         return x, super().forward(x, run)[1]
@@ -229,7 +229,7 @@ class Unmoved(Shifted):
         (Unmoved, "a layer computed gradients outside the ops"),
     ],
 )
-def test_a_layer_that_computes_without_ops_makes_the_step_eager_and_is_named(layer: Any, why: str) -> None:
+def test_a_layer_that_computes_without_ops_makes_the_step_eager(layer: Any, why: str) -> None:
     def made(**options: Any) -> Step:
         layers = Dense(64, 24), layer(), Dense(24, 10)
         step = Step(Sequential(*layers, backend="numpy"), Adam(), SoftmaxCrossEntropy(), **options)
@@ -256,7 +256,7 @@ def test_a_stale_forward_raises() -> None:
         first.pullback(np.ones((8, 10), np.float32), net.gradients())
 
 
-def test_a_batch_without_statistics_proposes_nothing_whatever_the_step_before_proposed() -> None:
+def test_a_batch_without_statistics_leaves_none_pending() -> None:
     def made(**options: Any) -> Step:
         layers = Dense(64, 24), BatchNorm(24, one_value="running"), Activation("relu"), Dense(24, 10)
         return Step(Sequential(*layers, backend="numpy"), Adam(), SoftmaxCrossEntropy(), **options)

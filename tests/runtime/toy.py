@@ -97,7 +97,7 @@ def affine_backward(to, dy, x, W, y, *, activation="identity", slope=0.01, input
     return AffineGradients(dx, dW, db if bias_gradient else None)
 
 
-# -- batch normalisation
+# -- batch normalization
 
 
 def _moments(x, batch, pending, d, adds):

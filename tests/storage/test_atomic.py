@@ -98,9 +98,7 @@ def test_a_system_that_writes_in_small_pieces_writes_everything(path: Path, monk
     assert epoch(path) == 2
 
 
-def test_a_folder_that_cannot_be_flushed_is_reported_with_the_new_file_in_place(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_cannot_be_flushed_is_reported(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", failing(os.fsync, OSError(errno.EIO, "Input/output error"), at=2))
         with pytest.raises(CheckpointError, match=r"the new checkpoint is in place, .* \(Input/output error\)"):
@@ -189,7 +187,7 @@ def umask() -> Iterator[int]:
     os.umask(old)
 
 
-def test_permissions_are_the_umasks_for_a_new_file_and_kept_for_an_old_one(path: Path, umask: int) -> None:
+def test_a_new_file_has_the_umask_and_an_old_one_its_permissions(path: Path, umask: int) -> None:
     checkpoint.write(path.parent / "new", NEW, {})
     assert stat.S_IMODE((path.parent / "new").stat().st_mode) == 0o666 & ~umask
     for mode in (0o600, 0o664, 0o444):
@@ -198,9 +196,7 @@ def test_permissions_are_the_umasks_for_a_new_file_and_kept_for_an_old_one(path:
         assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
-def test_a_private_file_is_never_open_to_others_and_a_read_only_one_can_be_cleared_up(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_private_file_is_never_open_to_others(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     modes: list[int] = []
     write = os.write
 
@@ -216,9 +212,7 @@ def test_a_private_file_is_never_open_to_others_and_a_read_only_one_can_be_clear
         assert set(modes) == {expected}
 
 
-def test_the_temporary_file_of_a_living_writer_is_kept_and_its_write_succeeds(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_temporary_file_of_a_living_writer_is_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fsync = os.fsync
     seen: list[list[str]] = []
 

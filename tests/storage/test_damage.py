@@ -45,7 +45,7 @@ def test_any_flipped_byte_is_noticed(path: Path, flip: int) -> None:
     assert checkpoint.read(path).metadata == {"epoch": 3, "name": "a"}
 
 
-def test_white_space_that_json_does_not_tell_apart_is_noticed(path: Path) -> None:
+def test_changed_white_space_is_noticed(path: Path) -> None:
     data = path.read_bytes()
     end = 8 + int.from_bytes(data[:8], "little")
     assert data[end - 1 : end] == b" "
@@ -66,7 +66,7 @@ def test_appended_bytes_are_refused(path: Path) -> None:
     refuse(path, path.read_bytes() + b"\0", "the file is damaged")
 
 
-def test_the_error_begins_with_the_command_and_names_path_and_damaged_tensor(path: Path) -> None:
+def test_the_error_names_command_path_and_damaged_tensor(path: Path) -> None:
     data = path.read_bytes()
     start = data.index(TENSORS["layer.weight"].tobytes())
     changed = data[:start] + bytes([data[start] ^ 4]) + data[start + 1 :]
@@ -129,7 +129,7 @@ def test_a_tensor_without_a_digest_is_refused(path: Path) -> None:
     refuse(path, data, "do not match")
 
 
-def test_a_missing_file_a_folder_and_a_pipe_are_told_apart(tmp_path: Path) -> None:
+def test_a_missing_file_a_folder_and_a_pipe_are_errors(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "file").touch()
     for name, reason in {
@@ -173,9 +173,9 @@ assert open(path, "rb").read(1000) == before
 """
 
 
-def test_too_little_memory_is_an_error_and_not_the_end_of_the_process(path: Path) -> None:
+def test_too_little_memory_is_an_error(path: Path) -> None:
     if not Path("/proc/self/statm").exists():
-        missing("linux", "the limit on memory is set by what /proc tells")
+        missing("linux", "the limit on memory is set by what /proc says")
     done = subprocess.run(
         [sys.executable, "-c", SHORT_OF_MEMORY, path],
         cwd=ROOT,

@@ -66,9 +66,7 @@ def wait_for_death(child: subprocess.Popen[bytes]) -> None:
         ("close", 2, 2, 0),
     ],
 )
-def test_a_kill_at_a_step_leaves_one_whole_file_and_the_next_write_clears_up(
-    path: Path, step: str, at: int, expected: int, left: int
-) -> None:
+def test_a_kill_at_a_step_leaves_one_whole_file(path: Path, step: str, at: int, expected: int, left: int) -> None:
     wait_for_death(start(path, step, at))
     assert epoch(path) == expected
     assert len(files(path)) == 1 + left
@@ -125,7 +123,7 @@ for command in ("true", "mount -o remount,ro,size=64k none " + folder):
 """
 
 
-def test_a_limit_on_the_size_of_files_is_an_error_and_the_old_file_stays(path: Path) -> None:
+def test_the_old_file_stays_where_a_limit_on_file_size_is_met(path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, path], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
@@ -134,8 +132,8 @@ def test_a_limit_on_the_size_of_files_is_an_error_and_the_old_file_stays(path: P
     assert files(path) == [path.name]
 
 
-def test_a_full_disk_and_one_mounted_read_only_are_errors_and_the_old_file_stays(tmp_path: Path) -> None:
-    # In a mount namespace of its own, hence seen by no other process and gone with this one.
+def test_the_old_file_stays_on_a_full_or_read_only_disk(tmp_path: Path) -> None:
+    # In a private mount namespace, hence seen by no other process and gone with this one.
     mount = 'mount -t tmpfs -o size=64k none "$1"'
     spaces = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
     try:

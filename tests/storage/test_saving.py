@@ -64,7 +64,7 @@ def test_a_folder_stands_for_the_model_file_in_it(tmp_path):
     assert file_of(tmp_path / "other") == tmp_path / "other"
 
 
-def test_a_network_before_any_training_can_be_saved_but_still_not_evaluated(tmp_path):
+def test_an_untrained_network_can_be_saved(tmp_path):
     network = net()
     bn.save(tmp_path, network)
     found = bn.load(tmp_path)
@@ -100,7 +100,7 @@ def test_the_preprocessing_comes_back_with_its_labels_and_split(tmp_path):
 # -- averages ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_averaged_weights_are_loaded_unless_the_raw_ones_are_asked_for(tmp_path):
+def test_averaged_weights_are_loaded_unless_raw_are_requested(tmp_path):
     t = trained(net(), average=bn.Average(0.9))
     t.save(tmp_path)
     averages = {name: a.tobytes() for name, a in t.network.export(*t.step.state.averaged).items()}
@@ -109,7 +109,7 @@ def test_the_averaged_weights_are_loaded_unless_the_raw_ones_are_asked_for(tmp_p
     assert network_bits(bn.load(tmp_path, weights="raw")) == network_bits(t.network)
 
 
-def test_without_an_average_the_raw_weights_are_loaded_and_an_average_is_refused(tmp_path):
+def test_without_an_average_the_raw_weights_are_loaded(tmp_path):
     t = trained(net())
     t.save(tmp_path)
     for weights in ("auto", "raw"):
@@ -123,7 +123,7 @@ def test_without_an_average_the_raw_weights_are_loaded_and_an_average_is_refused
 # -- what a file holds -------------------------------------------------------------------------------------------------
 
 
-def test_parts_are_told_apart_by_their_first_word(tmp_path):
+def test_parts_are_distinguished_by_their_first_word(tmp_path):
     t = trained(net(), average=bn.Average(0.9))
     t.network.preprocessing = bn.Preprocessing.fit(bn.data.Dataset(*blobs()))
     t.save(tmp_path)
@@ -161,7 +161,7 @@ def test_files_that_hold_no_network_say_what_they_are(tmp_path):
         bn.load(tmp_path)
 
 
-def test_a_damaged_file_is_refused_and_the_one_before_survives_a_failed_save(tmp_path):
+def test_the_last_file_survives_a_failed_save(tmp_path):
     network = trained(net()).network
     bn.save(tmp_path, network)
     file = tmp_path / MODEL

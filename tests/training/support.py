@@ -12,15 +12,15 @@ TIMES = ("seconds", "samples_per_second")
 
 
 def blobs(rows: int = 90, features: int = 6, classes: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Classes around their own centres: x (rows, features) float32, y (rows,) int64."""
+    """Classes around their own centers: x (rows, features) float32, y (rows,) int64."""
     rng = np.random.default_rng(seed)
     y = rng.integers(0, classes, rows)
-    centres = 2 * rng.standard_normal((classes, features))
-    return (centres[y] + rng.standard_normal((rows, features))).astype(np.float32), y
+    centers = 2 * rng.standard_normal((classes, features))
+    return (centers[y] + rng.standard_normal((rows, features))).astype(np.float32), y
 
 
 def net(inputs: int = 6, outputs: int = 3, *, dropout: float = 0.0, **options: Any) -> bn.Sequential:
-    """Two dense layers with a normalisation between."""
+    """Two dense layers with a normalization between."""
     layers = [bn.Dense(inputs, 8), bn.BatchNorm(8), bn.Activation("relu")]
     layers += [bn.Dropout(dropout)] if dropout else []
     return bn.Sequential(*layers, bn.Dense(8, outputs), **{"backend": "numpy", **options})
@@ -32,7 +32,7 @@ def trainer(network: bn.Sequential | None = None, optimizer: Any = "adam", **opt
 
 
 class Notes(Callback):
-    """Every event in its order, with what was asked for of the trainer."""
+    """Every event in its order, with the place of the trainer."""
 
     def __init__(self) -> None:
         self.events: list[Any] = []
@@ -69,7 +69,7 @@ class After(Callback):
 
 
 class Rows:
-    """A Source that looks at nothing: ready rows go into a step as they are, NaN and inf included; it notes `taken`."""
+    """A Source without checks: ready rows go into a step unchanged, NaN and inf included; it notes `taken`."""
 
     def __init__(self, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> None:
         self.x, self.y, self.weights, self.rows = x, y, weights, len(x)

@@ -41,7 +41,7 @@ def test_training_goes_on_to_the_same_bits(every, options):
 
 
 def test_a_sample_is_what_the_step_saw_computed_by_hand():
-    """The first batch through the first weights, in float64: dense, normalised, relu, dense."""
+    """The first batch through the first weights, in float64: dense, normalized, relu, dense."""
     x, y = blobs(rows=40)
     network = net(seed=3)
     W, V = (np.asarray(network.state_dict()[name], np.float64) for name in ("0.W", "3.W"))
@@ -49,12 +49,12 @@ def test_a_sample_is_what_the_step_saw_computed_by_hand():
     t.fit((x, y), epochs=1, batch_size=20)
     batch = x[order(40, seed=3, epoch=0)[:20]].astype(np.float64)
     z = batch @ W
-    normalised = (z - z.mean(0)) / np.sqrt(z.var(0) + 1e-5)
-    relu = np.maximum(normalised, 0)
+    normalized = (z - z.mean(0)) / np.sqrt(z.var(0) + 1e-5)
+    relu = np.maximum(normalized, 0)
     found = t.history[0]["activations"]
     assert found["steps"] == [0, 1]
     assert list(found["layers"]) == ["0", "1", "2", "3"]
-    for place, values in zip("0123", (z, normalised, relu, relu @ V), strict=True):
+    for place, values in zip("0123", (z, normalized, relu, relu @ V), strict=True):
         own, flat = found["layers"][place], values.ravel()
         std = flat.std()
         assert own["mean"][0] == pytest.approx(flat.mean(), abs=1e-6)
@@ -68,7 +68,7 @@ def test_a_sample_is_what_the_step_saw_computed_by_hand():
     assert found["layers"]["1"]["std"][0] == pytest.approx(1, abs=1e-4)
 
 
-def test_layers_are_called_as_in_the_users_list_those_in_residuals_too():
+def test_layers_have_their_names_in_the_users_list():
     t = trainer(deep(), watch="activations")
     t.fit(blobs(), epochs=1, batch_size=32)
     kept = t.history[0]["activations"]["layers"]
@@ -93,7 +93,7 @@ def test_moments_of_values_by_hand():
     assert (found["p15"], found["p50"], found["p85"]) == (0, 0, pytest.approx(4 * 0.55))
 
 
-def test_large_outputs_are_described_by_their_first_rows_and_all_rows_tell_what_is_dead():
+def test_large_outputs_are_described_by_their_first_rows():
     y = np.zeros((20_000, 2), np.float32)
     y[-1, 0], y[:100, 1] = 1, 3
     found = described(y)
@@ -127,7 +127,7 @@ def test_a_resumed_training_samples_as_if_it_had_not_stopped(tmp_path: Path):
     assert sampled[0][1]["steps"] == [8]  # taken before the checkpoint, within the epoch
 
 
-def test_records_are_json_and_values_that_are_not_finite_are_kept(tmp_path: Path):
+def test_records_are_json_also_of_nonfinite_values(tmp_path: Path):
     x, y = blobs()
     network = net()
     network.named_parameters()["0.W"][0, 0] = np.inf
@@ -157,7 +157,7 @@ def test_batches_of_an_iterable_are_sampled_too(precision):
 
 
 @pytest.mark.parametrize("every", [0, -1, 1.5, True])
-def test_mistakes_are_told(every):
+def test_mistakes_are_errors(every):
     with pytest.raises(InputError, match=r"Activations: every must be an integer of at least 1"):
         Activations(every)
     with pytest.raises(InputError, match="Trainer: watch 'weights' is not None"):

@@ -31,7 +31,7 @@ def test_the_average_follows_every_step_by_its_decay():
 
 
 @pytest.mark.parametrize("statistics", ["averaged", "recomputed"])
-def test_validation_sees_the_averages_and_the_networks_own_come_back_bit_for_bit(statistics):
+def test_validation_sees_the_averages_and_restores_the_weights(statistics):
     x, y = blobs()
     t = trainer(net(), average=bn.Average(0.9, statistics=statistics), learning_rate=0.05)
     plain = trainer(net(), learning_rate=0.05)
@@ -43,7 +43,7 @@ def test_validation_sees_the_averages_and_the_networks_own_come_back_bit_for_bit
     assert record["valid_loss"] == evaluate(other, t.loss, Rows(x, y))["loss"] == t.evaluate((x, y))["loss"]
 
 
-def test_inside_the_network_is_the_average_and_outside_its_own_also_behind_an_error():
+def test_averaged_weights_are_taken_back_after_an_error_too():
     t = trainer(average=bn.Average(0.9))
     t.fit(blobs(), epochs=1)
     own, other = network_bits(t.network), {name: array.tobytes() for name, array in averages(t).items()}
@@ -59,7 +59,7 @@ def test_inside_the_network_is_the_average_and_outside_its_own_also_behind_an_er
         assert network_bits(plain.network) == before
 
 
-def test_recomputed_statistics_are_those_of_a_pass_over_the_training_data_with_the_averaged_weights():
+def test_recomputed_statistics_are_those_of_a_pass_over_the_data():
     x, y = blobs(rows=64)
     network = net(dtype="float64", dropout=0.4)
     t = trainer(network, average=bn.Average(0.9, statistics="recomputed"))
@@ -71,7 +71,7 @@ def test_recomputed_statistics_are_those_of_a_pass_over_the_training_data_with_t
     assert state["1.running_var"] == pytest.approx(h.var(0), rel=1e-12)
 
 
-def test_deeper_layers_are_recomputed_behind_layers_that_normalise_by_the_batch_and_drop_nothing():
+def test_deeper_statistics_are_recomputed_without_dropout():
     x, y = blobs(rows=40)
     network = bn.Sequential(
         bn.BatchNorm(6),
@@ -112,7 +112,7 @@ def test_frozen_statistics_are_not_recomputed():
     assert not np.allclose(after["1.running_mean"], (blobs()[0] @ after["0.W"]).mean(0))
 
 
-def test_batches_of_an_iterable_are_walked_once_more_for_recomputed_statistics():
+def test_an_iterable_is_walked_again_to_recompute_statistics():
     x, y = blobs(rows=40)
     walks = []
 

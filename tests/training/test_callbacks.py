@@ -12,7 +12,7 @@ from tests.training.support import After, Notes, Rows, blobs, net, network_bits,
 
 
 class Scores(Callback):
-    """Writes a figure of its own into each record, and keeps the network's bits of each epoch."""
+    """Writes another figure into each record, and keeps the network's bits of each epoch."""
 
     def __init__(self, *values):
         self.values, self.bits, self.averages = list(values), [], []
@@ -52,7 +52,7 @@ def test_events_come_in_their_order():
     assert notes.events[len(first) :] == ["fit begins", "epoch 2 begins", *epoch, "epoch 2 ends", "fit ends"]
 
 
-def test_callbacks_take_turns_in_their_order_and_what_saves_comes_last(tmp_path):
+def test_callbacks_run_in_order_and_savers_last(tmp_path):
     """A checkpoint written before another callback had its turn would lack what that one has just learnt."""
     turns = []
 
@@ -71,7 +71,7 @@ def test_callbacks_take_turns_in_their_order_and_what_saves_comes_last(tmp_path)
     assert turns == ["one", "two", "saver"]
 
 
-def test_at_the_end_of_an_epoch_the_trainer_stands_before_the_next():
+def test_after_an_epoch_the_trainer_is_before_the_next():
     seen = []
 
     class Where(Callback):
@@ -91,7 +91,7 @@ def test_stop_ends_after_the_epoch_with_its_reason_shown(capsys):
     assert len(t.fit(blobs(rows=40), epochs=3, batch_size=10)) == 3
 
 
-def test_an_exception_of_a_callback_reaches_the_caller_and_frees_the_terminal(capsys):
+def test_an_exception_of_a_callback_frees_the_terminal(capsys):
     def fail(_):
         raise RuntimeError("of the callback's own")
 
@@ -103,7 +103,7 @@ def test_an_exception_of_a_callback_reaches_the_caller_and_frees_the_terminal(ca
 # -- early stopping ----------------------------------------------------------------------------------------------------
 
 
-def test_early_stopping_waits_for_its_patience_and_restores_the_best_weights_and_statistics():
+def test_early_stopping_restores_the_best_after_its_patience():
     t, scores, early = scored([0.5, 0.8, 0.7, 0.8, 0.6, 0.9], patience=3)
     assert len(t.history) == 5
     assert (early.best, early.best_epoch, early.waited) == (0.8, 1, 3)
@@ -113,7 +113,7 @@ def test_early_stopping_waits_for_its_patience_and_restores_the_best_weights_and
     assert t.stopping == "valid_accuracy has not improved for 3 epochs; best 0.8 at 1"
 
 
-def test_the_best_is_restored_also_where_the_epochs_ran_out_and_not_where_that_is_not_wanted():
+def test_the_best_is_restored_at_the_last_epoch_if_wanted():
     t, scores, _ = scored([0.5, 0.9, 0.6], patience=5)
     assert (len(t.history), t.stopping) == (3, "")
     assert network_bits(t.network) == scores.bits[1]
@@ -126,21 +126,21 @@ def test_a_margin_asks_for_more_than_itself():
     assert len(scored([0.5, 0.76, 1.1, 1.1], patience=2, margin=0.25)[0].history) == 4
 
 
-def test_whether_higher_is_better_follows_from_the_name_or_is_said():
+def test_the_name_of_a_metric_says_whether_higher_is_better():
     assert scored([3.0, 2.0, 1.0], patience=9, higher_is_better=False)[2].best == 1.0
     assert not EarlyStopping(metric="valid_loss").higher
     assert EarlyStopping(metric="valid_top_2_accuracy").higher
 
 
 @pytest.mark.parametrize("first", [nan, -inf, inf])
-def test_a_figure_that_is_not_finite_at_first_does_not_stand_in_the_way(first):
+def test_a_first_figure_that_is_not_finite_is_ignored(first):
     values = [first, 0.4, 0.6, 0.5] if first != inf else [inf, -0.4, -0.6, -0.5]
     t, scores, early = scored(values, patience=4, higher_is_better=first != inf)
     assert (early.best, early.best_epoch) == (values[2], 2)
     assert network_bits(t.network) == scores.bits[2]
 
 
-def test_figures_that_are_nan_throughout_stop_it_and_restore_nothing():
+def test_figures_of_nan_stop_it_and_restore_nothing():
     t, scores, early = scored([nan] * 5, patience=2)
     assert len(t.history) == 2
     assert t.stopping.endswith("it never was a number")
@@ -148,15 +148,15 @@ def test_figures_that_are_nan_throughout_stop_it_and_restore_nothing():
     assert network_bits(t.network) == scores.bits[1]
 
 
-def test_the_best_epoch_of_an_average_is_that_of_the_averaged_weights_which_are_restored_too():
-    """Validation looked at the averages; the best of them are what evaluation must see in the end."""
+def test_the_best_averaged_weights_are_restored_too():
+    """Validation used the averages; the best of them are what evaluation must see in the end."""
     t, scores, _ = scored([0.5, 0.9, 0.6, 0.7], patience=5, options={"average": bn.Average(0.8)})
     assert network_bits(t.network) == scores.bits[1]
     for flat, best, last in zip(t.step.state.averaged, scores.averages[1], scores.averages[3], strict=True):
         assert flat.array.tobytes() == best.tobytes() != last.tobytes()
 
 
-def test_a_metric_that_is_not_there_is_told_with_those_that_are():
+def test_an_unknown_metric_is_named_with_those_that_exist():
     with pytest.raises(InputError, match=r"no metric 'valid_loss'; there are .*train_loss.*needs validation data"):
         trainer(callbacks=[EarlyStopping()]).fit(blobs(), epochs=1)
 
@@ -174,7 +174,7 @@ def test_early_stopping_refuses_what_makes_no_sense(options, message):
         EarlyStopping(**options)
 
 
-def test_a_training_that_has_stopped_stays_stopped_when_it_is_resumed(tmp_path):
+def test_a_resumed_training_that_had_stopped_stays_stopped(tmp_path):
     """Killed between the epoch's end and the restoring of the best: the run that goes on must end as it would have."""
     file = tmp_path / "run.safetensors"
 
@@ -207,7 +207,7 @@ def test_a_training_that_has_stopped_stays_stopped_when_it_is_resumed(tmp_path):
 # -- checkpoints and state ---------------------------------------------------------------------------------------------
 
 
-def test_checkpointing_saves_after_so_many_steps_after_epochs_and_at_the_end(tmp_path, monkeypatch):
+def test_checkpointing_saves_after_steps_and_epochs(tmp_path, monkeypatch):
     saved = []
     t = trainer(callbacks=[Checkpointing(tmp_path, every_steps=2)])
     monkeypatch.setattr(t, "save", lambda path: saved.append((path, t.epoch, t.group)))
@@ -226,7 +226,7 @@ def test_the_checkpoint_of_the_end_holds_the_best_weights(tmp_path):
 
 
 class Memory(Callback):
-    """A callback with a state of its own."""
+    """A callback with a state."""
 
     def __init__(self, name="memory"):
         self.name, self.seen, self.rows = name, 0.0, np.zeros(3)
@@ -258,7 +258,7 @@ def test_the_state_of_every_callback_is_saved_under_its_name(tmp_path):
 
 
 @pytest.mark.parametrize("callbacks", [[Memory(""), Notes()], [Memory(), Memory()]])
-def test_a_state_that_could_not_be_told_apart_is_an_error(callbacks, tmp_path):
+def test_states_of_one_name_are_an_error(callbacks, tmp_path):
     with pytest.raises(InputError, match=r"state of a Memory called '.*' cannot be kept; give it a `name`"):
         trainer(callbacks=callbacks).save(tmp_path)
 

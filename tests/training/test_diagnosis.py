@@ -66,7 +66,7 @@ def test_an_overflow_inside_a_residual_names_the_inner_layer(good):
     assert first_non_finite(step, good).startswith("the output of Dense(4, 4), layer 3.2 holds ")
 
 
-def test_an_overflow_before_a_batch_norm_that_would_hide_it_is_named_there(good):
+def test_an_overflow_that_a_batch_norm_would_hide_is_named(good):
     step = ready(Dense(3, 2), BatchNorm(2), Dense(2, 2), dtype="float64")
     step.network.named_parameters()["0.W"][...] = 1e200
     before = bits(step)

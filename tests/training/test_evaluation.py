@@ -32,7 +32,7 @@ def by_hand(network, x, y, weights=None, classes=None):
     return (losses * weights).sum() / weights.sum(), logits
 
 
-def test_the_loss_is_the_mean_over_all_rows_by_the_running_statistics(trained):
+def test_the_loss_is_the_mean_over_all_rows(trained):
     x, y = blobs(rows=50, seed=5)
     loss, logits = by_hand(trained, x, y)
     for batch_size in (1, 7, 50, 1024):
@@ -65,7 +65,7 @@ def test_evaluating_changes_no_bit_of_a_training(average):
     assert network_bits(t.network) == nothing
 
 
-def test_rows_that_are_not_finite_give_a_loss_that_is_not_finite_and_change_nothing(trained):
+def test_nonfinite_rows_give_a_nonfinite_loss_and_change_nothing(trained):
     x, y = blobs(rows=10)
     x[3, 3] = np.nan
     before = network_bits(trained)
@@ -99,7 +99,7 @@ def test_batches_cover_every_row_once_in_order():
 
 
 class Bottomless:
-    """A source of one's own that knows neither its length nor how to be walked."""
+    """A custom source that knows neither its length nor how to be walked."""
 
     rows = None
 
@@ -156,7 +156,7 @@ def test_replayed_evaluations_have_the_bits_of_those_op_by_op(loss, weighted):
         assert len(passes.plans) == 3  # eight rows, the last two, and a prediction
 
 
-def test_an_evaluation_sees_the_weights_of_its_time_and_each_loss_its_own_constants():
+def test_an_evaluation_sees_current_weights_and_constants():
     network, (x, y) = net(dropout=0.3), blobs(rows=48, seed=5)
     t = trainer(network)
     for classes in (None, (1.0, 2.0, 0.5), (3.0, 1.0, 1.0)):

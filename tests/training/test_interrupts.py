@@ -20,7 +20,7 @@ def ctrl_c(_=None):
 
 @pytest.fixture(autouse=True)
 def handler():
-    """Whatever happens in a test, the handler in front of it is the one behind it."""
+    """Whatever happens in a test, the handler before it is the one after it."""
     before = signal.getsignal(signal.SIGINT)
     yield before
     after = signal.getsignal(signal.SIGINT)
@@ -40,7 +40,7 @@ def test_inside_the_first_is_noted_and_the_second_comes_at_once(handler):
         assert not asked()
 
 
-def test_the_running_step_is_completed_saved_and_the_rest_equals_a_run_without_an_interrupt(tmp_path):
+def test_an_interrupted_run_saves_its_step_and_goes_on_alike(tmp_path):
     whole = trainer(net(dropout=0.2), callbacks=[Checkpointing(tmp_path / "whole")])
     whole.fit(blobs(), epochs=2, batch_size=10)
     notes = Notes()
@@ -79,7 +79,7 @@ class DuringValidation(bn.metrics.Accuracy):
 
 
 @pytest.mark.parametrize("epochs", [1, 3])
-def test_one_that_comes_in_a_validation_is_heeded_behind_it_also_behind_the_last(epochs):
+def test_an_interrupt_in_a_validation_counts_after_it(epochs):
     notes = Notes()
     t = trainer(callbacks=[notes])
     with pytest.raises(KeyboardInterrupt):
@@ -159,7 +159,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to another process")
-def test_a_process_that_gets_the_signal_leaves_a_checkpoint_of_where_it_stood(tmp_path):
+def test_a_process_that_gets_the_signal_leaves_a_checkpoint(tmp_path):
     file = tmp_path / "run.safetensors"
     process = subprocess.Popen(
         [sys.executable, "-c", PROCESS, str(file)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]

@@ -31,7 +31,7 @@ def versions(t: Trainer) -> set[str]:
     return {choice.version for choice in t.step.memory.explain()}
 
 
-def test_references_run_in_steps_and_in_everything_that_fit_calls(capsys):
+def test_references_run_in_everything_that_fit_calls(capsys):
     modes = Modes()
     t = trainer(kernels="reference", callbacks=[modes], progress="plain")
     found = weights(t)

@@ -30,7 +30,7 @@ def held(step: Step) -> dict[str, bytes]:
     return state | network_bits(step.network) | {"copy16": step.network.copy16.array.tobytes()}
 
 
-def test_a_step_whose_gradients_overflow_changes_nothing_but_the_scale():
+def test_gradients_that_overflow_change_nothing_but_the_scale():
     step = made(loss_scale=bn.LossScale(2.0**30), average=bn.Average(0.5))
     before = held(step)
     for n in range(1, 4):
@@ -51,7 +51,7 @@ def test_a_step_whose_gradients_overflow_changes_nothing_but_the_scale():
     assert held(other) == held(step)
 
 
-def test_a_planted_overflow_in_the_middle_is_one_skip_and_one_halving():
+def test_a_planted_overflow_is_one_skip_and_one_halving():
     good, planted = made(loss_scale=bn.LossScale(64.0)), made(loss_scale=bn.LossScale(64.0))
     large = BATCH._replace(weights=np.where(np.arange(24) == 3, 1.0, 0.0), x=X * 1.0)
     for t in range(6):
@@ -110,7 +110,7 @@ def test_each_case_by_hand(before, kind, after):
     assert verdict.ok.tolist() == [kind == "good"]
 
 
-def test_norm_and_factor_are_those_of_the_gradients_without_the_scale():
+def test_norm_and_clip_factor_leave_out_the_scale():
     given = np.ones(1, np.float32), np.asarray([3.0, 4.0], np.float32) * 512, np.zeros((1, 3, 0))
     for clip, factor in ((None, 1.0), (10.0, 1.0), (2.5, 0.5)):
         verdict = ops.check_step(*given, scaling(512, 0, 0, 0), clip=clip)
@@ -121,7 +121,7 @@ def test_norm_and_factor_are_those_of_the_gradients_without_the_scale():
 # -- as a fit meets it ------------------------------------------------------------------------------------------------
 
 
-def test_a_scale_that_falls_from_far_above_does_not_end_a_training(capsys):
+def test_a_scale_far_too_large_does_not_end_a_training(capsys):
     """2^30 takes more than ten skips in a row to a scale that float16 gradients bear."""
     t = trainer(net(precision="float16"), progress="plain", loss_scale=bn.LossScale(2.0**36))
     x, y = blobs()
@@ -129,13 +129,13 @@ def test_a_scale_that_falls_from_far_above_does_not_end_a_training(capsys):
     assert 10 < record["skipped_steps"] < 30
     assert record["steps"] + record["skipped_steps"] == 30
     assert (t.step.report().longest_skip, t.step.report().skipped_in_a_row) == (0, 0)
-    told = capsys.readouterr().err
+    message = capsys.readouterr().err
     halved = "step 1 of the training was not finite and was skipped: nothing changed; the loss scale is "
-    assert f"{halved}{2.0**35:g} now\n" in told
+    assert f"{halved}{2.0**35:g} now\n" in message
     assert record["loss_scale"] == t.step.report().loss_scale
 
 
-def test_ten_skips_in_a_row_below_scale_1_end_it_and_the_message_says_which_are_counted():
+def test_ten_skips_in_a_row_below_scale_1_end_a_training():
     """The gradient of a mean of squares that is too large for float16 at any scale but a tiny one."""
     layers = bn.Dense(6, 8), bn.BatchNorm(8), bn.Activation("relu"), bn.Dense(8, 1)
     network = bn.Sequential(*layers, backend="numpy", precision="float16")
@@ -143,8 +143,8 @@ def test_ten_skips_in_a_row_below_scale_1_end_it_and_the_message_says_which_are_
     y = np.full((90, 1), 3e9)
     t = trainer(network, loss="mean_squared_error", loss_scale=bn.LossScale(4.0))
     before = network_bits(network)
-    told = "10 steps in a row were not finite, without those that only lowered a loss scale above 1 (it is "
-    with pytest.raises(TrainingFailed, match=re.escape(told)):
+    message = "10 steps in a row were not finite, without those that only lowered a loss scale above 1 (it is "
+    with pytest.raises(TrainingFailed, match=re.escape(message)):
         t.fit((x, y), epochs=1, batch_size=5)
     assert network_bits(network) == before
     report = t.step.report()
@@ -152,7 +152,7 @@ def test_ten_skips_in_a_row_below_scale_1_end_it_and_the_message_says_which_are_
     assert (report.longest_skip, report.skipped_in_a_row) == (0, 0)  # forgotten: who cures the cause can go on
 
 
-def test_data_that_are_not_finite_end_it_after_ten_and_leave_the_scale_alone():
+def test_nonfinite_data_end_it_and_leave_the_scale_alone():
     x, y = blobs()
     x[:] = np.nan
     t = trainer(net(precision="float16"))

@@ -1,4 +1,4 @@
-"""Steps that one native call does behind each other: the training is that of steps one by one, bit for bit."""
+"""Steps that one native call does in a row: the training is that of steps one by one, bit for bit."""
 
 from typing import Any
 
@@ -55,7 +55,7 @@ def spoilt(*steps: int) -> np.ndarray:
     return x
 
 
-def test_steps_of_an_epoch_are_few_calls_and_have_the_bits_of_single_steps(calls):
+def test_an_epoch_in_few_calls_has_the_bits_of_single_steps(calls):
     together = trained()
     # The first step is recorded, and so is the one of fewer rows at the end; all others are done in one call an epoch.
     assert calls == [10, 11, 11]
@@ -71,17 +71,17 @@ def test_micro_batches_are_steps_like_others(calls):
     assert bits(together) == bits(single)
 
 
-def test_a_call_ends_behind_a_step_that_was_skipped_so_that_it_is_told(calls, capsys):
+def test_a_call_ends_after_a_skipped_step_and_reports_it(calls, capsys):
     x = spoilt(3, 4, 9)
     together = trained(x=x, epochs=1, progress="plain")
-    told = capsys.readouterr().err
+    log = capsys.readouterr().err
     assert calls == [3, 1, 5]  # and one step alone at the beginning and at the end
     for step in (4, 5, 10):
-        assert f"step {step} of the training was not finite and was skipped: nothing changed\n" in told
+        assert f"step {step} of the training was not finite and was skipped: nothing changed\n" in log
     assert bits(together) == bits(trained(Notes(), x=x, epochs=1))
 
 
-def test_ten_skips_in_a_row_end_the_training_at_the_tenth_and_name_the_fault(calls):
+def test_ten_skips_in_a_row_end_the_training_and_name_the_fault(calls):
     x = spoilt(*range(1, 11))
     fault = r"^fit: 10 steps in a row were not finite; the output of Dense\(6, 8\), layer 0 holds -?inf at \(3,"
     with pytest.raises(TrainingFailed, match=fault) as together:

@@ -59,7 +59,7 @@ except bn.TrainingFailed as error:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """x.npy with holes where nothing was written, and y.npy: 262 MB that take a few on the disk. Feature 7 tells y."""
+    """x.npy with holes where nothing was written, and y.npy: 262 MB that take a few on the disk. Feature 7 gives y."""
     folder = tmp_path_factory.mktemp("large")
     x = np.lib.format.open_memmap(folder / "x.npy", mode="w+", dtype=np.float64, shape=(ROWS, FEATURES))
     x[::64, 7] = 1.0
@@ -69,7 +69,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def under_the_limit(code: str, path: Path) -> "subprocess.CompletedProcess[str]":
-    """What a process of one thread prints that may have LIMIT_BYTES of memory of its own."""
+    """What a process of one thread prints that may have LIMIT_BYTES of private memory."""
     return subprocess.run(
         [sys.executable, "-c", LIMITED + code, str(path)],
         env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
@@ -83,7 +83,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA counts m
 
 
 @linux
-def test_a_network_trains_on_a_file_that_is_larger_than_the_memory_it_may_have(pair: Path) -> None:
+def test_a_network_trains_on_a_file_larger_than_its_memory(pair: Path) -> None:
     assert pair.stat().st_size > FILE_BYTES > LIMIT_BYTES
     control = under_the_limit(CONTROL, pair)
     assert control.stdout == "the file does not fit\n", control.stderr
@@ -95,7 +95,7 @@ def test_a_network_trains_on_a_file_that_is_larger_than_the_memory_it_may_have(p
 
 
 @linux
-def test_a_batch_that_cannot_be_gathered_says_how_much_it_needs_and_the_cure(pair: Path) -> None:
+def test_a_batch_too_large_for_memory_says_its_size_and_the_cure(pair: Path) -> None:
     found = under_the_limit(TOO_LARGE, pair)
     assert found.returncode == 0, found.stderr
     assert re.match(
@@ -105,7 +105,7 @@ def test_a_batch_that_cannot_be_gathered_says_how_much_it_needs_and_the_cure(pai
     ), found.stdout
 
 
-def test_a_step_that_runs_out_of_memory_says_so_and_leaves_the_network_as_it_was(monkeypatch):
+def test_a_step_without_memory_leaves_the_network_unchanged(monkeypatch):
     t = trainer(accumulate=3)
     before = network_bits(t.network)
 
@@ -129,7 +129,7 @@ class _Full:
         raise MemoryError(f"Unable to allocate 1 GiB for {len(rows.sizes)} micro-batches")
 
 
-def test_what_a_batch_needs_grows_with_its_rows_and_widths_and_has_a_unit():
+def test_the_estimate_grows_with_rows_and_widths():
     """Each layer's output and its gradient, x once more in float64 and four buffers of parameters."""
     network = bn.Sequential(bn.Dense(10, 20), bn.BatchNorm(20), bn.Dense(20, 5), backend="numpy")
     parameters = 10 * 20 + 2 * 20 + 20 * 5 + 5
@@ -144,13 +144,13 @@ def test_what_a_batch_needs_grows_with_its_rows_and_widths_and_has_a_unit():
     assert float(estimate(wide, 100).split()[0]) > 1.5 * float(estimate(network, 100).split()[0])
 
 
-def test_a_small_network_is_told_in_bytes():
+def test_the_estimate_of_a_small_network_is_in_bytes():
     assert estimate(bn.Sequential(bn.Dense(1, 1, bias=False), backend="numpy"), 2) == "64 bytes"
     assert trainer(net()).fit(Rows(*blobs()), epochs=1)
 
 
 @pytest.mark.parametrize(("widths", "rows"), [((64, 100, 100, 10), 4096), ((784, 128, 10), 2048)])
-def test_what_is_told_is_about_what_gathering_a_batch_and_a_step_take(widths, rows):
+def test_the_estimate_is_near_the_measured_memory(widths, rows):
     """Raw bytes are scaled by way of float64, as the estimate reckons; it may be up to twice too careful.
 
     What a trainer keeps from step to step counts as well: the memory of native kernels is taken in the first one.

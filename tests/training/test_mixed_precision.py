@@ -43,7 +43,7 @@ def test_digits_are_learnt_as_well_in_16_bits_as_in_32(name, require):
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_the_shadow_is_the_rounded_parameters_after_every_step_and_the_average_after_none(optimizer, precision):
+def test_the_16_bit_copy_follows_the_parameters_not_the_average(optimizer, precision):
     network = net(precision=precision)
     network.freeze("parameters", "0.W")
     t = trainer(network, optimizer, average=bn.Average(0.5))
@@ -76,7 +76,7 @@ def test_everything_of_a_step_has_the_dtype_that_it_should(precision):
 
 
 def test_targets_stay_float32_where_activations_have_16_bits(precision):
-    """1000.3 has no 16-bit neighbour within 0.04: rounded targets would show in the loss."""
+    """1000.3 has no 16-bit neighbor within 0.04: rounded targets would show in the loss."""
     network = bn.Sequential(bn.Dense(2, 1), backend="numpy", precision=precision)
     network.parameters.array[...] = 0
     network.refresh()
@@ -85,7 +85,7 @@ def test_targets_stay_float32_where_activations_have_16_bits(precision):
     np.testing.assert_allclose(step.report().loss, np.float32(100.3) ** 2, rtol=1e-6)
 
 
-def test_a_training_cut_in_the_middle_of_an_epoch_ends_in_the_same_bits(precision, tmp_path):
+def test_a_training_stopped_in_an_epoch_ends_in_the_same_bits(precision, tmp_path):
     x, y = blobs()
     options = {"accumulate": 2, "average": bn.Average(0.9), "loss_scale": bn.LossScale(2.0**12, every=3)}
 
@@ -105,7 +105,7 @@ def test_a_training_cut_in_the_middle_of_an_epoch_ends_in_the_same_bits(precisio
     assert resumed.network.copy16.array.tobytes() == whole.network.copy16.array.tobytes()
 
 
-def test_a_training_resumes_in_its_own_precision_and_any_network_loads_in_another(precision, tmp_path):
+def test_a_training_resumes_only_in_its_own_precision(precision, tmp_path):
     x, y = blobs()
     first = trainer(net(precision=precision))
     first.fit((x, y), epochs=1)
@@ -116,7 +116,7 @@ def test_a_training_resumes_in_its_own_precision_and_any_network_loads_in_anothe
 
 
 @pytest.mark.parametrize("scale", [2.0**-8, 1.0, 1024.0, 2.0**40])
-def test_a_scale_that_is_a_power_of_two_changes_no_bit_of_a_float32_training(scale):
+def test_a_scale_of_a_power_of_two_changes_no_float32_bit(scale):
     """Nothing vanishes or overflows here, and multiplying by such a number is exact."""
     x, y = blobs()
     plain, scaled = trainer(clip_norm=0.5), trainer(clip_norm=0.5, loss_scale=scale)
@@ -127,7 +127,7 @@ def test_a_scale_that_is_a_power_of_two_changes_no_bit_of_a_float32_training(sca
     assert (plain.step.report().loss_scale, scaled.step.report().loss_scale) == (None, scale)
 
 
-def test_in_float16_small_gradients_vanish_without_a_scale_and_are_kept_by_one():
+def test_a_scale_keeps_small_float16_gradients():
     """Half of 2^-24, float16's least, rounds to 0, and the mean over 4096 rows divides 2^-14 below that."""
     x, y = np.ones((4096, 2), np.float32), np.full((4096, 1), 2.0**-15)
     gradients = []

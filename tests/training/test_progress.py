@@ -119,7 +119,7 @@ def test_progress_goes_to_standard_error(capsys):
 
 
 @pytest.mark.usefixtures("wide")
-def test_a_bar_leaves_one_finished_line_an_epoch_and_the_messages():
+def test_a_bar_leaves_one_line_an_epoch_and_the_messages():
     stream = Terminal()
     shown = progress("bar", stream)
     with shown:

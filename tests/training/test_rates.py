@@ -59,7 +59,7 @@ def test_accumulated_micro_batches_use_one_rate_a_step():
     assert rates == pytest.approx(schedule.resolved(9).for_steps(0, 9), rel=1e-9)
 
 
-def test_batches_of_unknown_number_use_the_rate_of_the_successful_steps_so_far():
+def test_batches_of_unknown_number_use_the_rates_in_turn():
     x, y = blobs(rows=20)
     batches = [(x[a : a + 4], y[a : a + 4]) for a in range(0, 20, 4)]
     for schedule in (Step(0.1, 4), Cosine(0.1, 12)):
@@ -68,7 +68,7 @@ def test_batches_of_unknown_number_use_the_rate_of_the_successful_steps_so_far()
 
 
 def test_a_skipped_step_uses_no_rate_up():
-    """The step behind it gets the rate that it would have had."""
+    """The step after it gets the rate that it would have had."""
     x, y = blobs(rows=20)
     source = Rows(x.astype(np.float64), y)
     source.x[order(20, seed=0, epoch=0)[9]] = np.nan  # in the third batch of the first epoch, and once in each other
@@ -80,7 +80,7 @@ def test_a_skipped_step_uses_no_rate_up():
     assert t.history[-1]["learning_rate"] == schedule.rate(11)
 
 
-def test_a_plateau_sees_the_validation_loss_and_lowers_the_rate_of_the_next_epoch():
+def test_a_plateau_sees_the_validation_loss():
     x, y = blobs(rows=40)
     plateau = Plateau(0.5, factor=0.1, patience=0, threshold=0.0)
     t = trainer(net(), "sgd", learning_rate=plateau)
@@ -92,7 +92,7 @@ def test_a_plateau_sees_the_validation_loss_and_lowers_the_rate_of_the_next_epoc
     assert records[-1]["learning_rate"] < 0.5
 
 
-def test_a_plateau_without_validation_sees_the_training_loss_also_behind_a_warm_up():
+def test_a_plateau_without_validation_sees_the_training_loss():
     x, y = blobs(rows=40)
     t = trainer(net(), "sgd", learning_rate=WarmUp(Plateau(1.0, factor=0.5, patience=0, threshold=0.5), 2))
     records = t.fit((x, y), epochs=4, batch_size=8)
@@ -104,7 +104,7 @@ def test_a_plateau_without_validation_sees_the_training_loss_also_behind_a_warm_
 
 
 @pytest.mark.parametrize("validation", [None, "given"])
-def test_a_plateau_for_which_the_highest_is_best_sees_the_accuracy(validation):
+def test_a_plateau_whose_best_is_the_highest_sees_the_accuracy(validation):
     x, y = blobs(rows=40)
     options = {"factor": 0.5, "patience": 0, "best": "highest"}
     t = trainer(net(), "sgd", learning_rate=WarmUp(Plateau(0.5, **options), 2))

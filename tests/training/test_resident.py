@@ -74,7 +74,7 @@ def test_raw_data_are_preprocessed_once_and_given_out_by_index():
     np.testing.assert_array_equal(made[1].resident.data["samples"], chosen)
 
 
-def test_a_training_stopped_within_an_epoch_goes_on_where_it_stood(tmp_path):
+def test_a_training_stopped_within_an_epoch_goes_on_there(tmp_path):
     """Interrupted after the third of five steps; the data are brought in anew, the cursor put where it was."""
     whole, broken, resumed = (trainer("numpy", resident=True) for _ in range(3))
     whole.fit(given("classes", True), epochs=2, batch_size=16)
@@ -128,7 +128,7 @@ def test_an_iterable_cannot_be_held():
         trainer("numpy", resident="yes")
 
 
-def test_on_a_cpu_data_are_held_where_they_lie_or_not_at_all_unless_asked_for(monkeypatch):
+def test_on_a_cpu_data_are_not_copied_unless_requested(monkeypatch):
     x, y = given("classes", False)
     made = trainer("numpy")
     made.fit((x, y), epochs=1, batch_size=16)
@@ -144,7 +144,7 @@ def test_on_a_cpu_data_are_held_where_they_lie_or_not_at_all_unless_asked_for(mo
     assert not np.shares_memory(made.resident.data["x"], x)
 
 
-def test_weights_of_a_step_that_sum_to_nothing_are_told_before_the_epoch_begins():
+def test_weights_that_sum_to_zero_are_an_error_before_the_epoch():
     x, y, weights = given("classes", True)
     made = trainer("numpy", resident=True)
     before = bits(made)
@@ -153,7 +153,7 @@ def test_weights_of_a_step_that_sum_to_nothing_are_told_before_the_epoch_begins(
     assert bits(made) == before
 
 
-def test_a_value_that_the_network_cannot_hold_is_told_while_the_data_are_brought_in():
+def test_a_value_too_large_for_the_network_is_found_on_loading():
     x, y = given("classes", False)
     wide = x.astype(np.float64)
     wide[60, 2] = 1e300
@@ -176,7 +176,7 @@ def raw_source(kind: str, scaling: str, dtype: str, shape: tuple[int, ...] = (3,
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("scaling", ["center", "standardize", "none"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_raw_data_are_gathered_where_they_lie_with_the_bits_of_batches_that_were_prepared(kind, scaling, dtype):
+def test_raw_data_gathered_in_place_have_the_bits_of_batches(kind, scaling, dtype):
     made = [trainer("numpy", dtype=dtype, resident=held) for held in (False, "auto")]
     for one in made:
         source = raw_source(kind, scaling, dtype)
@@ -247,7 +247,7 @@ print(peak[0] - before, trainer.history[0]["train_accuracy"])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_training_on_200_megabytes_of_bytes_in_a_file_takes_a_fraction_of_that_memory(tmp_path):
+def test_training_on_a_mapped_file_takes_little_memory(tmp_path):
     if backend_feature("numpy", "replayer") is None:
         pytest.skip("without native kernels batches are prepared one by one")
     rows = 200_000

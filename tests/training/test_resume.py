@@ -76,7 +76,7 @@ def same_ends(build, tmp_path, steps, data=None, epochs=3):
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_two_epochs_and_three_steps_and_the_rest_are_one_training(optimizer, schedule, tmp_path):
+def test_a_training_resumed_in_its_third_epoch_ends_alike(optimizer, schedule, tmp_path):
     def build():
         return make(OPTIMIZERS[optimizer], SCHEDULES[schedule], dropout=0.25, average=bn.Average(0.9), early=2)
 
@@ -101,7 +101,7 @@ def test_so_it_is_with_accumulation_averages_and_early_stopping(accumulate, aver
 
 
 @pytest.mark.parametrize("steps", [1, 7, 8, 9, 15, 16, 23, 24])
-def test_wherever_it_stops_also_between_the_last_step_and_the_validation(steps, tmp_path):
+def test_a_training_may_stop_anywhere(steps, tmp_path):
     def build():
         return make(bn.Adam(), SCHEDULES["plateau"], dropout=0.25, average=bn.Average(0.8), early=9)
 
@@ -109,7 +109,7 @@ def test_wherever_it_stops_also_between_the_last_step_and_the_validation(steps, 
 
 
 @pytest.mark.parametrize("steps", [2, 5, 11])
-def test_skipped_steps_before_and_behind_the_stop_are_counted_alike(steps, tmp_path):
+def test_skipped_steps_before_and_after_the_stop_are_counted(steps, tmp_path):
     x = X.copy()
     x[[3, 30]] = np.nan
 
@@ -122,7 +122,7 @@ def test_skipped_steps_before_and_behind_the_stop_are_counted_alike(steps, tmp_p
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("steps", [3, 8, 10])
-def test_batches_out_of_a_function_are_passed_over_up_to_the_place(accumulate, steps, tmp_path):
+def test_batches_of_a_function_are_skipped_up_to_the_place(accumulate, steps, tmp_path):
     def batches():
         yield from ((X[a : a + 5], Y[a : a + 5]) for a in range(0, 40, 5))
 
@@ -132,7 +132,7 @@ def test_batches_out_of_a_function_are_passed_over_up_to_the_place(accumulate, s
     same_ends(build, tmp_path, steps, batches)
 
 
-def test_resuming_before_the_first_step_and_behind_the_last_changes_nothing(tmp_path):
+def test_resuming_before_the_first_or_after_the_last_step(tmp_path):
     def build():
         return make(bn.Adam(), SCHEDULES["cosine"], early=9, average=bn.Average(0.8))
 
@@ -146,7 +146,7 @@ def test_resuming_before_the_first_step_and_behind_the_last_changes_nothing(tmp_
     assert outcome(run(last)) == outcome(whole)
 
 
-def test_two_equal_trainings_write_equal_bytes_and_another_seed_writes_others(tmp_path):
+def test_equal_trainings_write_equal_bytes(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         t = trainer(net(dropout=0.2, seed=seed), average=bn.Average(0.9))
         run(t, epochs=2).save(tmp_path / name)
@@ -237,7 +237,7 @@ def test_another_batch_size_within_an_epoch_is_refused(saved):
     assert len(run(t).history) == 3
 
 
-def test_a_checkpoint_without_a_training_is_told(tmp_path):
+def test_a_checkpoint_without_a_training_is_an_error(tmp_path):
     bn.save(tmp_path / "net", net())
     with pytest.raises(CheckpointError, match=r"holds a network without a training; use bnengine\.load"):
         trainer().resume(tmp_path / "net")

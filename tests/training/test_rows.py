@@ -64,7 +64,7 @@ def test_alike_counts_the_steps_of_one_size_that_follow():
     assert step_and_rows("arrays")[1].alike == 1
 
 
-def test_data_sets_brought_in_one_after_the_other_keep_their_own_rows():
+def test_each_resident_data_set_keeps_its_rows():
     step, other = trainer().step, trainer().step
     for one in (step, other):
         one.schedule([0.01] * 6)

@@ -1,4 +1,4 @@
-"""Steps that are not finite, as a fit meets them: skipped, counted and told; ten in a row end it."""
+"""Steps that are not finite, as a fit meets them: skipped, counted and reported; ten in a row end it."""
 
 import re
 from math import inf, nan
@@ -23,17 +23,17 @@ def spoilt(at, value=nan, rows=60, batch=5):
 
 
 @pytest.mark.parametrize("value", [nan, inf, -inf])
-def test_one_bad_batch_is_skipped_counted_and_told(value, capsys):
+def test_one_bad_batch_is_skipped_counted_and_reported(value, capsys):
     t = trainer(net(dropout=0.2), progress="plain", average=bn.Average(0.9))
     record = t.fit(spoilt([3], value), epochs=1, batch_size=5)[0]
     assert (record["steps"], record["skipped_steps"]) == (11, 1)
-    told = capsys.readouterr().err
-    assert "step 4 of the training was not finite and was skipped: nothing changed\n" in told
-    assert "skipped steps 1" in told
+    log = capsys.readouterr().err
+    assert "step 4 of the training was not finite and was skipped: nothing changed\n" in log
+    assert "skipped steps 1" in log
     assert all(np.isfinite(array).all() for array in t.network.state_dict().values())
 
 
-def test_a_training_with_a_bad_batch_is_the_training_without_that_batch():
+def test_a_bad_batch_leaves_the_training_without_that_batch():
     source = spoilt([3])
     t = trainer(average=bn.Average(0.9))
     t.fit(source, epochs=1, batch_size=5)
@@ -53,7 +53,7 @@ def test_a_bad_batch_out_of_micro_batches_skips_the_whole_step():
     assert (record["steps"], record["skipped_steps"]) == (3, 1)
 
 
-def test_a_step_skipped_at_the_end_of_an_epoch_leaves_a_training_that_can_be_saved(tmp_path):
+def test_a_training_whose_last_step_was_skipped_can_be_saved(tmp_path):
     """The last gradient's norm is then not finite, which JSON cannot hold."""
     t = trainer(callbacks=[EarlyStopping(3, metric="gradient_norm")])
     t.fit(spoilt([11]), epochs=1, batch_size=5)
@@ -71,7 +71,7 @@ class Rarely(Trainer):
         return False
 
 
-def test_where_the_counters_are_read_rarely_skipped_steps_are_told_all_the_same(capsys):
+def test_skipped_steps_are_reported_if_counters_are_read_late(capsys):
     t = Rarely(net(), progress="plain")
     assert t.fit(spoilt([3, 8]), epochs=1, batch_size=5)[0]["skipped_steps"] == 2
     assert "2 of the steps up to step 12 of the training were not finite and were skipped" in capsys.readouterr().err
@@ -102,7 +102,7 @@ def test_ten_in_a_row_are_counted_over_the_end_of_an_epoch():
     assert (t.epoch, t.group) == (1, 4)
 
 
-def test_weights_that_are_nan_fail_with_their_name_and_nothing_else_changes():
+def test_weights_of_nan_fail_with_their_name():
     network = net()
     network.named_parameters()["3.W"][2, 1] = nan
     t = trainer(network, average=bn.Average(0.9))
@@ -116,7 +116,7 @@ def test_weights_that_are_nan_fail_with_their_name_and_nothing_else_changes():
     assert changed == {"step.counters", "step.norm"}
 
 
-def test_an_exploding_learning_rate_fails_with_the_network_of_the_last_good_step():
+def test_an_exploding_rate_fails_after_the_last_good_step():
     states = {}
 
     class Watch(Callback):

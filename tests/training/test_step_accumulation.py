@@ -31,7 +31,7 @@ def flat_network(outputs, **options):
     ids=lambda v: getattr(v, "name", v),
 )
 @pytest.mark.parametrize("weighted", [False, True])
-def test_without_batch_norm_the_gradients_are_those_of_the_large_batch(rng, ends, loss, outputs, weighted):
+def test_micro_batches_have_the_gradients_of_the_large_batch(rng, ends, loss, outputs, weighted):
     y = rng.integers(0, 3, 12) if outputs == 3 else rng.random((12, 2))
     whole = batch(rng.standard_normal((12, 5)), y, weights=rng.random(12) if weighted else None)
     steps = [step_of(flat_network(outputs), loss=loss) for _ in range(2)]
@@ -59,8 +59,8 @@ def test_merged_statistics_are_those_of_all_rows_of_the_step(rng, ends, decay):
     np.testing.assert_allclose(running(networks[1]), running(networks[0]), rtol=1e-13)
 
 
-def test_each_micro_batch_is_normalised_by_its_own_moments(rng):
-    """The gradient of two micro-batches is the sum of each one's own, not the large batch's."""
+def test_each_micro_batch_is_normalized_by_its_own_moments(rng):
+    """The gradient of two micro-batches is the sum of theirs, not that of the large batch."""
     whole = batch(rng.standard_normal((12, 3)), rng.standard_normal((12, 3)))
     step = step_of(only(BatchNorm(3)))
     step(cut(whole, 5))
@@ -75,7 +75,7 @@ def test_each_micro_batch_is_normalised_by_its_own_moments(rng):
     assert np.abs(step.state.gradients.array - large.state.gradients.array).max() > 1e-3
 
 
-def test_statistics_per_micro_batch_are_one_update_after_the_other():
+def test_statistics_per_micro_batch_are_successive_updates():
     """Rows 1, 2, 3, 6 (mean 3, unbiased variance 14/3) and then 4, 6 (mean 5, unbiased 2), decay 0.75."""
     whole = batch(np.asarray([[1.0], [2.0], [3.0], [6.0], [4.0], [6.0]]), np.zeros((6, 1)))
     network = only(BatchNorm(1, decay=0.75))
@@ -85,7 +85,7 @@ def test_statistics_per_micro_batch_are_one_update_after_the_other():
     np.testing.assert_allclose(running(network)[:, 0], [6, mean, var], rtol=1e-15)
 
 
-def test_per_micro_batch_differs_from_merged_only_in_the_statistics(rng):
+def test_per_micro_batch_differs_from_merged_in_statistics_only(rng):
     whole = batch(rng.standard_normal((12, 3)), rng.standard_normal((12, 3)))
     networks = []
     for statistics in ("merged", "per_micro_batch"):
@@ -97,7 +97,7 @@ def test_per_micro_batch_differs_from_merged_only_in_the_statistics(rng):
     np.testing.assert_array_equal(running(networks[0])[0], running(networks[1])[0])
 
 
-def test_per_micro_batch_a_shorter_group_after_a_longer_one_commits_only_its_own(rng):
+def test_a_shorter_group_commits_only_its_own_statistics(rng):
     """The buffers of micro-batches that this step does not have hold the step before's."""
     long, short = (batch(rng.standard_normal((m, 2)), np.zeros((m, 2))) for m in (9, 4))
     network = only(BatchNorm(2, decay=0.5))

@@ -10,7 +10,7 @@ from tests.network.support import batch, bits, step_of
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_sums_over_an_epoch_are_float64_and_counters_int64_whatever_the_networks_dtype(backend, dtype):
+def test_epoch_sums_are_float64_and_counters_int64(backend, dtype):
     network = Sequential(Dense(2, 1), BatchNorm(1), backend=backend, dtype=dtype)
     step = step_of(network, Adam())
     step([batch(np.asarray([[1.0, 2.0], [3.0, 5.0]]), np.asarray([[1.0], [2.0]]))])
@@ -30,7 +30,7 @@ def test_sums_over_an_epoch_are_float64_and_counters_int64_whatever_the_networks
 
 
 @pytest.mark.parametrize(("statistics", "buffers"), [("merged", 1), ("per_micro_batch", 3)])
-def test_merged_statistics_need_one_buffer_for_any_number_of_micro_batches(statistics, buffers):
+def test_merged_statistics_need_one_buffer(statistics, buffers):
     step = step_of(Sequential(BatchNorm(1), backend="numpy"), statistics=statistics)
     for _ in range(2):
         step([batch(np.asarray([[1.0], [2.0]]), np.zeros((2, 1))) for _ in range(3)])

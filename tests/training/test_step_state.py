@@ -30,24 +30,24 @@ def batches():
     for epoch in range(4):
         rows = order(60, seed=1, epoch=epoch)
         found += [cut(batch(x[part], y[part])._replace(samples=part), 7) for part in np.split(rows, 5)]
-    found[6] = [found[6][0]._replace(x=found[6][0].x * np.nan)]  # a skipped step before the stop, and one behind it
+    found[6] = [found[6][0]._replace(x=found[6][0].x * np.nan)]  # a skipped step before the stop, and one after it
     found[13] = [found[13][0]._replace(x=found[13][0].x * np.inf)]
     return found
 
 
-def test_the_place_in_the_schedule_is_not_state_but_the_step_count_is():
-    """Whether the schedule is given before the state or behind it, the corrections of Adam belong to the next step."""
+def test_the_state_has_the_step_count_but_no_schedule():
+    """Whether the schedule is given before the state or after it, the corrections of Adam belong to the next step."""
     given, results = batches(), []
-    for behind in (True, False):
+    for after in (True, False):
         first, second = fresh(Adam()), fresh(Adam())
         first.schedule([0.02])
         for one in given[:4]:
             first(one)
-        if not behind:
+        if not after:
             second.schedule([0.02])
         second.network.load_state_dict(first.network.state_dict())
         second.load_state_dict(first.state_dict())
-        if behind:
+        if after:
             second.schedule([0.02])
         for step in (first, second):
             for one in given[4:8]:
@@ -108,7 +108,7 @@ def test_the_names_of_saved_state():
     assert step.state_dict()["optimizer.m.0.W"].shape == (5, 8)
 
 
-def test_without_slots_and_average_there_is_only_what_the_host_reads():
+def test_a_step_without_slots_saves_only_counters():
     step = step_of(Sequential(Dense(2, 2), backend="numpy"))
     assert set(step.state_dict()) == {"counters", "sums", "norm"}
 
@@ -129,7 +129,7 @@ def test_without_slots_and_average_there_is_only_what_the_host_reads():
         (lambda s: s.update({"average.1.running_var": np.asarray(["a"] * 8)}), "asarray"),
     ],
 )
-def test_a_state_that_does_not_fit_is_an_error_and_changes_nothing(change, text):
+def test_a_state_that_does_not_fit_changes_nothing(change, text):
     step, other = fresh(Adam()), fresh(Adam())
     given = batches()
     for one in given[:3]:

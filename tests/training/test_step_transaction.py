@@ -36,7 +36,7 @@ def poisoned(good, place, value):
 @pytest.mark.parametrize(
     ("place", "value"), [("x", np.nan), ("x", np.inf), ("x", -np.inf), ("y", np.nan), ("y", np.inf)]
 )
-def test_a_value_that_is_not_finite_changes_no_bit_and_is_counted(rng, optimizer, place, value):
+def test_a_nonfinite_value_changes_no_bit_and_is_counted(rng, optimizer, place, value):
     step, good = ready(rng, optimizer)
     before = bits(step)
     step([poisoned(good, place, value)])
@@ -67,7 +67,7 @@ def test_a_loss_that_overflows_skips_the_step(rng, clip):
     assert step.report().loss == np.inf
 
 
-def test_a_gradient_that_overflows_skips_the_step_although_the_loss_is_finite():
+def test_a_gradient_that_overflows_skips_a_step_of_finite_loss():
     network = Sequential(Dense(1, 1, bias=False), backend="numpy", dtype="float32")
     network.named_parameters()["0.W"][...] = 0.0
     step = step_of(network, clip_norm=1.0)
@@ -79,7 +79,7 @@ def test_a_gradient_that_overflows_skips_the_step_although_the_loss_is_finite():
 
 
 @pytest.mark.parametrize(("clip", "ok"), [(None, False), (1e30, False), (1.0, True)])
-def test_a_gradient_whose_square_would_fill_the_optimizer_with_inf_skips_the_step(clip, ok):
+def test_a_gradient_whose_square_overflows_skips_the_step(clip, ok):
     network = Sequential(Dense(1, 1, bias=False), backend="numpy", dtype="float32")
     network.named_parameters()["0.W"][...] = 0.0
     step = step_of(network, Adam(), clip_norm=clip)
@@ -88,7 +88,7 @@ def test_a_gradient_whose_square_would_fill_the_optimizer_with_inf_skips_the_ste
     assert all(np.isfinite(array).all() for array in step.state_dict().values())
 
 
-def test_statistics_that_overflow_skip_the_step_although_loss_and_gradient_are_finite():
+def test_statistics_that_overflow_skip_the_step():
     network = Sequential(BatchNorm(2), backend="numpy", dtype="float64")
     step = step_of(network)
     before = bits(step)
@@ -99,19 +99,7 @@ def test_statistics_that_overflow_skip_the_step_although_loss_and_gradient_are_f
     assert (report.ok, bits(step)) == (False, before)
 
 
-@pytest.mark.parametrize("statistics", ["merged", "per_micro_batch"])
-@pytest.mark.parametrize("bad", [0, 1])
-def test_statistics_that_overflow_in_one_micro_batch_skip_the_step(rng, statistics, bad):
-    step = step_of(Sequential(BatchNorm(2), backend="numpy", dtype="float64"), statistics=statistics)
-    before = bits(step)
-    micros = cut(batch(rng.standard_normal((4, 2)), np.zeros((4, 2))), 2)
-    micros[bad] = micros[bad]._replace(x=np.asarray([[1e200, 1.0], [-1e200, 2.0]]))
-    step(micros)
-    assert np.isfinite(step.report().norm)
-    assert (step.report().ok, bits(step)) == (False, before)
-
-
-def test_with_frozen_statistics_a_batch_that_is_not_finite_is_skipped_all_the_same(rng):
+def test_a_nonfinite_batch_is_skipped_with_frozen_statistics_too(rng):
     step, good = ready(rng)
     step.network.freeze("statistics")
     before = bits(step)
@@ -148,16 +136,7 @@ def test_skips_are_counted_in_all_in_a_row_and_at_the_longest(rng):
     ]  # fmt: skip
 
 
-def test_in_float32_everything_is_as_transactional(rng):
-    step, good = ready(rng, dtype="float32")
-    before = bits(step)
-    step([poisoned(good, "x", np.nan)])
-    assert bits(step) == before
-    step([good])
-    assert bits(step) != before
-
-
-def test_the_padding_of_the_buffers_stays_zero_through_good_and_bad_steps(rng):
+def test_the_padding_of_the_buffers_stays_zero(rng):
     step, good = ready(rng, Adam(amsgrad=True, weight_decay=0.01))
     for _ in range(10):
         step([good])
@@ -174,7 +153,7 @@ def test_the_padding_of_the_buffers_stays_zero_through_good_and_bad_steps(rng):
 # -- averages ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_average_follows_weights_and_statistics_after_each_successful_step(rng):
+def test_the_average_follows_each_successful_step(rng):
     network = Sequential(BatchNorm(3), backend="numpy", dtype="float64")
     step = step_of(network, average=Average(0.75))
     expected = [network.parameters.array.copy(), network.statistics.array.copy()]
@@ -195,7 +174,7 @@ def test_without_an_average_there_is_none():
     assert step_of(Sequential(Dense(1, 1), backend="numpy")).state.averaged is None
 
 
-def test_the_average_begins_where_the_network_stands_and_is_a_copy(rng):
+def test_the_average_begins_as_a_copy_of_the_network(rng):
     network = Sequential(BatchNorm(3), backend="numpy", dtype="float64")
     given = batch(rng.standard_normal((6, 3)), rng.standard_normal((6, 3)))
     step_of(network)([given])

@@ -29,7 +29,7 @@ def cross_entropy(network, x, y):
 # -- records -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_record_of_a_classification_with_validation_has_these_figures():
+def test_the_figures_of_a_record_of_a_classification():
     x, y = blobs()
     history = trainer().fit((x[:70], y[:70]), epochs=2, batch_size=16, validation=(x[70:], y[70:]))
     assert list(history[0]) == [
@@ -69,7 +69,7 @@ def test_one_logit_for_two_classes_trains_and_is_scored():
     assert record["valid_accuracy"] == right.mean() > 0.9
 
 
-def test_the_metrics_that_are_given_stand_in_the_record_and_keep_their_details():
+def test_the_record_has_the_given_metrics():
     x, y = blobs()
     metrics = [bn.metrics.Accuracy(), bn.metrics.TopK(2)]
     t = trainer()
@@ -80,7 +80,7 @@ def test_the_metrics_that_are_given_stand_in_the_record_and_keep_their_details()
     assert record["valid_top_2_accuracy"] == (logits[np.arange(len(y)), y] >= second).mean()
 
 
-def test_the_training_loss_of_an_epoch_is_the_mean_over_its_rows_weighted_and_without_the_skipped():
+def test_the_training_loss_is_the_weighted_mean_of_good_rows():
     """Batches of 4, 4 and 2 rows, at rate 0: the network stays what it is, and the mean can be taken by hand."""
     rng = np.random.default_rng(3)
     x, y = rng.standard_normal((10, 3)), rng.integers(0, 2, 10)
@@ -104,7 +104,7 @@ def test_the_training_loss_of_an_epoch_is_the_mean_over_its_rows_weighted_and_wi
     assert (skipped["steps"], skipped["skipped_steps"]) == (2, 1)
 
 
-def test_an_epoch_whose_every_step_was_skipped_has_no_training_loss():
+def test_an_epoch_of_skipped_steps_has_no_training_loss():
     x, y = blobs(rows=20)
     record = trainer().fit(Rows(np.full_like(x, inf), y), epochs=1, batch_size=10)[0]
     assert np.isnan(record["train_loss"])
@@ -114,7 +114,7 @@ def test_an_epoch_whose_every_step_was_skipped_has_no_training_loss():
 # -- rows --------------------------------------------------------------------------------------------------------------
 
 
-def test_the_order_of_rows_is_given_by_the_networks_seed_and_the_epoch():
+def test_seed_and_epoch_give_the_order_of_rows():
     x, y = blobs(rows=22)
     for seed in (0, 7):
         source = Rows(x, y)
@@ -125,7 +125,7 @@ def test_the_order_of_rows_is_given_by_the_networks_seed_and_the_epoch():
 
 
 @pytest.mark.parametrize("name", ["array_api_strict", "torch"])
-def test_every_backend_sees_the_same_rows_and_reaches_the_same_weights(name):
+def test_every_backend_reaches_the_same_weights(name):
     require(name)
     x, y = blobs(rows=40)
     sources, states = [], []
@@ -171,7 +171,7 @@ def test_sample_weights_of_a_triple_reach_the_step():
 # -- accumulation ------------------------------------------------------------------------------------------------------
 
 
-def test_accumulated_micro_batches_make_one_step_and_a_shorter_last_group_still_steps():
+def test_accumulated_micro_batches_make_one_step():
     x, y = blobs(rows=50)
     found = []
     for batch_size, accumulate in ((20, 1), (10, 2), (5, 4)):
@@ -183,19 +183,6 @@ def test_accumulated_micro_batches_make_one_step_and_a_shorter_last_group_still_
     for weights, loss in found[1:]:
         assert weights == pytest.approx(found[0][0], rel=1e-10)
         assert loss == pytest.approx(found[0][1], rel=1e-12)
-
-
-def test_statistics_of_micro_batches_are_merged_into_those_of_the_whole_step():
-    x, y = blobs(rows=40)
-    states = []
-    for batch_size, accumulate in ((40, 1), (10, 4)):
-        t = trainer(
-            bn.Sequential(bn.BatchNorm(6), bn.Dense(6, 3), backend="numpy", dtype="float64"), accumulate=accumulate
-        )
-        t.fit((x, y), epochs=1, batch_size=batch_size)
-        states.append(t.network.state_dict())
-    for name in ("0.running_count", "0.running_mean", "0.running_var"):
-        assert states[1][name] == pytest.approx(states[0][name], rel=1e-12), name
 
 
 def test_statistics_per_micro_batch_are_updated_that_often():
@@ -212,7 +199,7 @@ def test_statistics_per_micro_batch_are_updated_that_often():
 # -- freezing ----------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_frozen_stays_the_same_through_a_training_until_it_is_thawed():
+def test_what_is_frozen_stays_the_same_until_it_is_thawed():
     network = net()
     network.freeze("parameters", "0.W")
     network.freeze("affine", "1")
@@ -238,7 +225,7 @@ def listed(rows=60, size=10):
     return [(x[a : a + size], y[a : a + size]) for a in range(0, rows, size)]
 
 
-def test_a_list_a_generator_function_and_an_iterable_source_train_alike():
+def test_lists_generators_and_iterable_sources_train_alike():
     batches = listed()
 
     def generate():
@@ -253,17 +240,17 @@ def test_a_list_a_generator_function_and_an_iterable_source_train_alike():
     assert outcomes[0] == outcomes[1] == outcomes[2]
 
 
-def test_micro_batches_of_an_iterable_are_gathered_and_the_last_group_may_be_shorter():
+def test_micro_batches_of_an_iterable_are_grouped():
     t = trainer(accumulate=4)
     assert [r["steps"] for r in t.fit(listed(), epochs=2)] == [2, 4]
 
 
-def test_a_generator_that_was_used_up_is_told_with_the_cure():
+def test_an_exhausted_generator_is_named_with_the_cure():
     with pytest.raises(DataError, match="a function that returns a fresh generator"):
         trainer().fit((batch for batch in listed()), epochs=2)
 
 
-def test_a_schedule_that_must_know_the_length_says_so_where_batches_come_without_one():
+def test_a_schedule_that_needs_a_length_says_so():
     t = trainer(learning_rate=bn.schedules.Cosine(0.1))
     with pytest.raises(InputError, match="total_steps is not set; give it"):
         t.fit(listed(), epochs=1)
@@ -282,7 +269,7 @@ def test_a_fit_with_more_epochs_goes_on_and_equals_one_long_fit():
     assert outcome(long) == outcome(short)
 
 
-def test_no_epochs_change_nothing_and_settle_nothing():
+def test_no_epochs_change_nothing():
     x, y = blobs()
     t = trainer(learning_rate=bn.schedules.WarmUp(bn.schedules.Cosine(0.1), 3))
     before = network_bits(t.network)
@@ -294,7 +281,7 @@ def test_no_epochs_change_nothing_and_settle_nothing():
     assert outcome(t) == outcome(whole)
 
 
-def test_the_preprocessing_of_the_training_source_becomes_the_networks():
+def test_the_network_takes_the_preprocessing_of_its_source():
     data = bn.data.Dataset(*blobs())
     preprocessing = bn.Preprocessing.fit(data)
     t = trainer()
@@ -306,7 +293,7 @@ def test_the_preprocessing_of_the_training_source_becomes_the_networks():
 
 
 class Bottomless(Rows):
-    """A source of one's own that does not know its length."""
+    """A custom source that does not know its length."""
 
     def __init__(self):
         super().__init__(*blobs())
@@ -368,7 +355,7 @@ def test_the_evaluation_of_a_trainer_is_that_of_the_network():
         t.evaluate(None)
 
 
-def test_a_batch_is_a_named_tuple_that_a_source_of_ones_own_may_return():
+def test_a_batch_is_a_named_tuple():
     batch = Rows(*blobs(rows=4)).take(np.arange(2))
     assert isinstance(batch, Batch)
     assert batch.weights is None

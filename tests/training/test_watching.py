@@ -124,14 +124,14 @@ def as_eager(layer: Callable[[], Layer], rows: tuple[int, ...] = (20,) * 8) -> S
     ],
     ids=["Drifting", "Alternating", "Growing"],
 )
-def test_a_layer_whose_steps_are_not_alike_runs_op_by_op_and_is_named(layer, why) -> None:
+def test_a_layer_whose_steps_differ_runs_op_by_op_and_is_named(layer, why) -> None:
     (mode,) = as_eager(layer).modes()
     assert mode.how == "op by op"
     assert re.search(why, mode.why), mode.why
     assert "not bnengine's own, did not ask for the same work in every step (" in mode.why
 
 
-def test_a_layer_whose_steps_are_alike_is_replayed_once_two_were_looked_at(library) -> None:
+def test_a_layer_of_equal_steps_is_replayed_from_the_third(library) -> None:
     step = make(Steady(8))
     for _ in range(2 + (library == "toy")):  # whose scratch grows in the first step, which therefore does not count
         step(batch())
@@ -162,7 +162,7 @@ def test_every_shape_is_looked_at_on_its_own() -> None:
 
 
 @pytest.mark.parametrize("kind", [Steady, BatchNorm])
-def test_an_attribute_that_is_set_between_steps_counts_from_then_on(kind) -> None:
+def test_an_attribute_set_between_steps_counts_from_then_on(kind) -> None:
     eager, replayed = make(kind(8), replay=False), make(kind(8))
     for eps in (1e-5, 1e-3, 1e-1):
         for step in (eager, replayed):
@@ -173,7 +173,7 @@ def test_an_attribute_that_is_set_between_steps_counts_from_then_on(kind) -> Non
         assert [mode.how == "op by op" for mode in replayed.modes()] == [False]
 
 
-def test_an_attribute_that_is_set_between_predictions_counts_from_then_on() -> None:
+def test_an_attribute_set_between_predictions_counts() -> None:
     network = make(Steady(8)).network
     network.forward(X, training=True)
     network.load_state_dict({k: np.ones_like(v) for k, v in network.state_dict().items()})
@@ -186,8 +186,8 @@ def test_an_attribute_that_is_set_between_predictions_counts_from_then_on() -> N
     assert wanted[0] == wanted[2] != wanted[1]
 
 
-def test_what_a_layer_changes_later_than_the_second_step_is_not_seen() -> None:
-    """The limit that the documentation tells."""
+def test_what_a_layer_changes_after_the_second_step_is_not_seen() -> None:
+    """The documented limit."""
     eager, replayed = make(Once(8), replay=False), make(Once(8))
     for step in (eager, replayed):
         for _ in range(8):
@@ -202,7 +202,7 @@ def test_the_log_says_why(capsys) -> None:
     assert "steps run op by op: Drifting, not bnengine's own, did not ask for the same" in written
 
 
-def test_classes_from_outside_are_found_inside_others_and_beside_the_layers() -> None:
+def test_custom_layers_and_losses_are_found() -> None:
     class Own(SoftmaxCrossEntropy):
         pass
 
