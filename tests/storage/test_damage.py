@@ -188,4 +188,4 @@ def test_too_little_memory_is_an_error(path: Path) -> None:
     read, written = done.stdout.splitlines()
     assert "not enough memory: the file has 67,109,248 bytes and reading it needs twice that" in read
     assert "not enough memory to make a strided array contiguous" in written
-    assert "the old checkpoint is intact" in written
+    assert "The old checkpoint is intact" in written

@@ -246,7 +246,7 @@ def test_micro_batches_of_an_iterable_are_grouped():
 
 
 def test_an_exhausted_generator_is_named_with_the_cure():
-    with pytest.raises(DataError, match="a function that returns a fresh generator"):
+    with pytest.raises(DataError, match="a function that returns a new generator"):
         trainer().fit((batch for batch in listed()), epochs=2)
 
 
