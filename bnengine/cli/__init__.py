@@ -1,4 +1,4 @@
-"""The command line: `bnengine train | evaluate | predict | info`. Nothing of it is imported before `main` is called."""
+"""The command line. Importing this package imports none of it; `main` does."""
 
 import sys
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from typing import NoReturn
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line on `arguments` (None: the process's own) and exit: 0, 1 (failed run), 2 (mistake), 130."""
+    """Run the command line on `arguments` (None for those of the process) and exit with its code."""
     try:
         from .app import cli
 

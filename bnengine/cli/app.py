@@ -1,8 +1,9 @@
-"""The commands' common roof: the version, and the one place where an error becomes a message and an exit code."""
+"""The group of all commands. Here errors become messages and exit codes."""
 
 import importlib
 import os
 import sys
+from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -27,7 +28,7 @@ COMMANDS = (
 
 
 class Interrupted(Exception):
-    """A training was stopped by a signal, its checkpoint saved; `code` is the exit code."""
+    """A signal stopped a training after it saved a checkpoint; `code` is the exit code."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -35,7 +36,7 @@ class Interrupted(Exception):
 
 
 class Commands(click.Group):
-    """A group whose commands are imported when they are called."""
+    """Imports a command when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
@@ -46,8 +47,25 @@ class Commands(click.Group):
         command: click.Command = importlib.import_module(f".{cmd_name}", __package__).command
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Report a wrong option of the group in one line, like those of its commands."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            _say(_usage(error))
+            ctx.exit(error.exit_code)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command of a name; a misspelled name gets a suggestion."""
+        similar = get_close_matches(args[0], COMMANDS, 1)
+        if args[0] not in COMMANDS and similar:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {similar[0]!r}?")
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; whatever a user or a run does wrong ends here. A defect of the program keeps its traceback."""
+        """Run a command and report errors of the user or the run; a defect of the program keeps its traceback."""
         try:
             done = super().invoke(ctx)
             if sys.stdout is not None:  # None where it was closed before the start
@@ -68,7 +86,7 @@ class Commands(click.Group):
             _say(f"{ctx.invoked_subcommand}: interrupted")
             ctx.exit(INTERRUPTED)
         except BrokenPipeError:
-            # Whoever read the output has gone, as `head` does; what is still buffered goes nowhere, without a word.
+            # The reader of the output closed it, as `head` does. Python would report what is still buffered.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(BROKEN_PIPE)
         return done
@@ -79,32 +97,26 @@ def _say(message: str) -> None:
 
 
 def _usage(error: click.ClickException) -> str:
-    """Click's message behind the command's name, with the way to its help."""
+    """Click's message, with the command's name and a pointer to its help."""
     context = getattr(error, "ctx", None)
+    message = error.format_message().rstrip(".?")
+    end = "?" if error.format_message().endswith("?") else "."
     if context is None:
-        return f"bnengine: {error.format_message()}"
+        return f"bnengine: {message}{end}"
     name = context.info_name if context.parent else "bnengine"
-    return f"{name}: {error.format_message()} ({context.command_path} --help lists what there is)"
+    return f"{name}: {message}{end} Run {context.command_path} --help for what it takes."
 
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, message="bnengine %(version)s")
 def cli() -> None:
-    """Train batch-normalised networks on the arrays you have, and use them.
+    """Train batch-normalized networks on the arrays you have, and use them.
 
     \b
-      bnengine train digits                      learn handwritten digits; makes the folder runs/digits-1
+      bnengine train digits                      learn handwritten digits; creates the folder runs/digits-1
       bnengine train table.csv --target price    learn from your own table
       bnengine evaluate runs/digits-1 validation
       bnengine predict runs/table-1 new.csv -o answers.csv
-      bnengine info                              what bnengine can use on this machine
-      bnengine verify                            that all array libraries agree on this machine
-      bnengine bench                             how fast this machine trains, beside PyTorch
-      bnengine explain                           what is true of batch normalisation, by experiments
-      bnengine gap runs/digits-1 validation      why training and evaluation differ
-      bnengine recalibrate runs/digits-1 train   exact statistics, in a new checkpoint
-      bnengine report runs/digits-1              a page on a run: curves, network, statistics
-      bnengine doctor runs/digits-1 train        what is wrong with its batch normalisation, and the cure
 
-    Every command has its own --help.
+    Every command has examples in its --help.
     """

@@ -1,4 +1,4 @@
-"""From settings to a network, a trainer and its data."""
+"""Build a network, a trainer and its data from settings."""
 
 import os
 from math import ceil
@@ -24,11 +24,11 @@ from ..training.replaying import has_graphs
 from .settings import Settings, flag
 
 BUILT_IN = ("digits",)
-ASKED: dict[str, Any] = {"auto": "auto", "yes": True, "no": False}
+TRISTATE: dict[str, Any] = {"auto": "auto", "yes": True, "no": False}
 
 
-class Training(NamedTuple):
-    """A training that is set up: every setting settled, the network drawn, the data at hand."""
+class TrainingSetup(NamedTuple):
+    """A training that is ready to run: settings without gaps, the data, and the initialized network."""
 
     settings: Settings
     dataset: Dataset
@@ -38,61 +38,67 @@ class Training(NamedTuple):
     valid: ArraySource | None
 
 
-def set_up(settings: Settings, *, fitted: Preprocessing | None = None) -> Training:
-    """Load the data, settle the settings and build the network; `fitted`: the preprocessing of a run that goes on.
+def set_up(settings: Settings, *, fitted: Preprocessing | None = None) -> TrainingSetup:
+    """Load the data, resolve the settings and build the network.
 
-    Raises InputError or DataError.
+    Args:
+        settings: what the user chose.
+        fitted: the preprocessing of a run that resumes.
+
+    Raises:
+        InputError: settings that contradict each other, the data or the backend.
+        DataError: data that cannot be used.
     """
     backend = backend_of("train", settings.backend)
     check_precision(settings, backend)
     if settings.graph == "yes" and not has_graphs(backend.name):
-        raise InputError(f"train: --graph yes, but the backend {backend.name} has no graphs; take --graph auto")
+        raise InputError(f"train: --graph yes: the backend {backend.name} has no graphs. Take --graph auto.")
     dataset = load_data(settings.path, settings.target or None)
-    settings = settled(settings, dataset, backend)
+    settings = resolve_settings(settings, dataset, backend)
     task = get_loss(settings.loss).task
     rows, valid_rows = split_dataset(dataset, fraction=settings.validation, seed=settings.seed, task=task)
     preprocessing = Preprocessing.fit(dataset, rows, valid=valid_rows, scaling=settings.scaling, task=task)
     if fitted is not None:
         check_unchanged(preprocessing, fitted, settings.path)
         preprocessing = fitted
-    own: dict[str, Any] = {"dtype": settings.dtype, "precision": settings.precision, "seed": settings.seed}
-    network = Sequential(*layers_of(settings, preprocessing), backend=backend, **own)
+    options: dict[str, Any] = {"dtype": settings.dtype, "precision": settings.precision, "seed": settings.seed}
+    network = Sequential(*layers_of(settings, preprocessing), backend=backend, **options)
     network.preprocessing = preprocessing
     train = source_of(dataset, preprocessing, rows, settings.dtype)
     valid = source_of(dataset, preprocessing, valid_rows, settings.dtype) if len(valid_rows) else None
     if settings.early_stopping and valid is None:
         raise InputError(
-            "train: --early-stopping watches the validation loss, and --validation 0 leaves nothing to validate"
+            "train: --early-stopping needs a validation loss, and --validation 0 leaves no rows for it. Leave one out."
         )
-    return Training(settings, dataset, preprocessing, network, train, valid)
+    return TrainingSetup(settings, dataset, preprocessing, network, train, valid)
 
 
 def source_of(dataset: Dataset, preprocessing: Preprocessing, rows: Array | None, dtype: str) -> ArraySource:
-    """Some rows of a data set, None for all, as a network of that dtype takes them."""
+    """A source of some rows of a data set, or of all for None, for a network of that dtype."""
     x, y, name = dataset.x, dataset.y, dataset.name
     return ArraySource(x, y, preprocessing=preprocessing, indices=rows, dtype=dtype, name=name)
 
 
 def backend_of(command: str, name: str | None) -> Backend:
-    """The backend that a user names."""
+    """The backend of a name; errors begin with the command and --backend."""
     return get_backend(name, where=f"{command}: --backend")
 
 
 def check_precision(settings: Settings, backend: Backend) -> None:
-    """InputError for a precision that dtype or backend do not have, with the options of the command line."""
+    """Raise InputError, in terms of options, if dtype or backend do not support the precision."""
     settle(settings.precision, settings.dtype, backend, where="train", spelled=flag)
 
 
 def load_data(path: str, target: str | None, *, need_targets: bool = True) -> Dataset:
-    """The data that a user names."""
+    """Load data; errors name the options of the command line."""
     try:
         return load(path, target=target, need_targets=need_targets)
     except TargetMissing as error:
         raise DataError(error.message("--target COLUMN")) from error
 
 
-def settled(settings: Settings, dataset: Dataset, backend: Backend) -> Settings:
-    """The settings with none left open: what config.toml holds."""
+def resolve_settings(settings: Settings, dataset: Dataset, backend: Backend) -> Settings:
+    """The settings with every value filled in, as config.toml stores them."""
     path = settings.path if settings.path in BUILT_IN else os.path.abspath(settings.path)
     loss = settings.loss if settings.loss != "auto" else loss_of(dataset)
     rule = OPTIMIZERS[settings.optimizer]
@@ -103,7 +109,7 @@ def settled(settings: Settings, dataset: Dataset, backend: Backend) -> Settings:
 
 
 def loss_of(dataset: Dataset) -> str:
-    """A regression for real targets with fractions or several columns, else a classification."""
+    """A regression loss for targets with fractions or several columns, else a classification loss."""
     y = dataset.y
     if y is None or y.dtype.kind != "f":
         return "softmax_cross_entropy"
@@ -117,8 +123,8 @@ def layers_of(settings: Settings, preprocessing: Preprocessing) -> list[Layer]:
     if settings.loss == "binary_cross_entropy":
         if outputs != 2:
             raise InputError(
-                f"train: --loss binary_cross_entropy is for 2 classes, the data have {outputs}; "
-                "take softmax_cross_entropy"
+                f"train: --loss binary_cross_entropy takes 2 classes, the data have {outputs}. "
+                "Take softmax_cross_entropy."
             )
         outputs = 1
     layers: list[Layer] = []
@@ -136,13 +142,13 @@ def layers_of(settings: Settings, preprocessing: Preprocessing) -> list[Layer]:
     return [*layers, Dense(width, outputs, weights=weights)]
 
 
-def trainer_of(training: Training, *, callbacks: list[Callback], model: Path, progress: Any) -> Trainer:
-    """The trainer of a training; it saves to `model`."""
+def trainer_of(training: TrainingSetup, *, callbacks: list[Callback], model: Path, progress: Any) -> Trainer:
+    """The trainer of a training; it saves checkpoints to `model`."""
     settings = training.settings
-    every: list[Callback] = list(callbacks)
+    hooks: list[Callback] = list(callbacks)
     if settings.early_stopping:
-        every.append(EarlyStopping(settings.early_stopping))
-    every.append(Checkpointing(model, every_steps=settings.checkpoint_every))
+        hooks.append(EarlyStopping(settings.early_stopping))
+    hooks.append(Checkpointing(model, every_steps=settings.checkpoint_every))
     return Trainer(
         training.network,
         optimizer_of(settings),
@@ -151,44 +157,44 @@ def trainer_of(training: Training, *, callbacks: list[Callback], model: Path, pr
         clip_norm=settings.clip_norm or None,
         accumulate=settings.accumulate,
         average=Average(settings.average) if settings.average else None,
-        callbacks=every,
+        callbacks=hooks,
         progress=progress,
-        graph=ASKED[settings.graph],
-        resident=ASKED[settings.resident],
+        graph=TRISTATE[settings.graph],
+        resident=TRISTATE[settings.resident],
         threads=settings.threads,
         kernels=cast(Mode, settings.kernels),
         watch=None if settings.watch == "none" else "activations",
     )
 
 
-def steps_per_epoch(training: Training) -> int:
+def steps_per_epoch(training: TrainingSetup) -> int:
     """Optimizer steps of an epoch."""
     return ceil(len(groups(training.train.rows, training.settings.batch_size)) / training.settings.accumulate)
 
 
 def loss_function(settings: Settings) -> LossFunction:
-    """The loss; InputError for an option that it does not have."""
+    """The loss; InputError for a label smoothing that it does not take."""
     takers = LOSSES.takers("label_smoothing")
     if settings.loss in takers:
         return get_loss({"name": settings.loss, "label_smoothing": settings.label_smoothing})
-    _only(settings, "label_smoothing", "loss", " or ".join(takers))
+    _refuse_option(settings, "label_smoothing", "loss", " or ".join(takers))
     return get_loss(settings.loss)
 
 
 def optimizer_of(settings: Settings) -> Optimizer:
-    """The optimizer; InputError for an option that it does not have."""
+    """The optimizer; InputError for an option that it does not take."""
     options: dict[str, Any] = {"name": settings.optimizer}
     for option in ("momentum", "weight_decay"):
         takers = OPTIMIZERS.takers(option)
         if settings.optimizer in takers:
             options[option] = getattr(settings, option)
         else:
-            _only(settings, option, "optimizer", " or ".join(takers))
+            _refuse_option(settings, option, "optimizer", " or ".join(takers))
     return get_optimizer(options)
 
 
 def schedule_of(settings: Settings, steps: int) -> Schedule:
-    """The schedule of the learning rate; `steps` of them are an epoch."""
+    """The schedule of the learning rate, for `steps` steps an epoch."""
     assert settings.learning_rate is not None
     kind = SCHEDULES[settings.schedule.replace("-", "_")]
     options: dict[str, Any] = {}
@@ -199,21 +205,22 @@ def schedule_of(settings: Settings, steps: int) -> Schedule:
 
 
 def check_unchanged(now: Preprocessing, then: Preprocessing, path: str) -> None:
-    """InputError unless the data are those that the run was trained on, as far as their preprocessing tells."""
+    """Raise InputError if the preprocessing shows that the data differ from those of the run."""
     (values, arrays), (values_then, arrays_then) = now.to_state(), then.to_state()
-    alike = values == values_then and arrays.keys() == arrays_then.keys()
-    alike = alike and np.array_equal(arrays["parts"], arrays_then["parts"])
-    if alike and all(np.allclose(arrays[name], arrays_then[name], rtol=1e-9) for name in arrays):
+    equal = values == values_then and arrays.keys() == arrays_then.keys()
+    equal = equal and np.array_equal(arrays["parts"], arrays_then["parts"])
+    if equal and all(np.allclose(arrays[name], arrays_then[name], rtol=1e-9) for name in arrays):
         return
     raise InputError(
-        f"train: the data at {path} are not those that the run was trained on: {len(then.parts)} samples, {then!r} "
-        f"then, {len(now.parts)}, {now!r} now; put the old data back, or begin a new run"
+        f"train: the data at {path} are not those that the run was trained on: {len(then.parts)} samples, {then!r}, "
+        f"got {len(now.parts)}, {now!r}. Restore the old data, or begin a new run."
     )
 
 
-def _only(settings: Settings, name: str, of: str, owner: str) -> None:
+def _refuse_option(settings: Settings, name: str, of: str, owner: str) -> None:
     value = getattr(settings, name)
     if value:
         raise InputError(
-            f"train: {flag(name)} {value:g} is for {flag(of)} {owner}, not for {getattr(settings, of)}; leave it out"
+            f"train: {flag(name)} {value:g} is an option of {flag(of)} {owner}, not of {getattr(settings, of)}. "
+            "Leave it out."
         )

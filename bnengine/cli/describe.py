@@ -1,4 +1,4 @@
-"""What the commands say about a training in a few lines."""
+"""Describe a training in a few lines."""
 
 from pathlib import Path
 from shlex import quote
@@ -7,14 +7,14 @@ from typing import Any
 from .. import fused
 from ..data import Preprocessing
 from ..network.sequential import Sequential
-from .assembly import Training, steps_per_epoch
+from .assembly import TrainingSetup, steps_per_epoch
 from .settings import Settings
 
 _NORMS = {"batch": ", batch norm", "normalize-only": ", batch norm without gamma and beta", "none": ""}
 
 
-def header_lines(training: Training, folder: Path) -> list[str]:
-    """Backend and why, kernels, data, network with what batch norm cancels, training, and where it is kept."""
+def header_lines(training: TrainingSetup, folder: Path) -> list[str]:
+    """The lines before a training: backend, kernels, data, network, options, folder."""
     network, settings, backend = training.network, training.settings, training.network.backend
     return [
         f"backend   {backend.name} {backend.version} ({backend.why})",
@@ -29,7 +29,7 @@ def header_lines(training: Training, folder: Path) -> list[str]:
 def kernels_line(backend: str, kernels: str) -> str:
     """Such as "native, AVX2 (x86-64-v3)", or that the references run, and why."""
     if kernels == "reference":
-        return "references, as --kernels says"
+        return "references, by --kernels reference"
     if backend == "cupy":
         return "CUDA"
     if backend != "numpy":
@@ -38,15 +38,15 @@ def kernels_line(backend: str, kernels: str) -> str:
     return f"references: {reason}" if reason else f"native, {fused.instruction_set()}"
 
 
-def data_line(training: Training) -> str:
+def data_line(training: TrainingSetup) -> str:
     """Such as "digits: 1,438 samples of 8 x 8 to train, 359 to validate; 10 classes; center"."""
     preprocessing, dataset = training.preprocessing, training.dataset
     valid = 0 if training.valid is None else training.valid.rows
-    own = ", as the files have it" if dataset.validation is not None else ""
+    origin = ", as the files have it" if dataset.validation is not None else ""
     shape = " x ".join(map(str, preprocessing.input_shape))
     of = f"of {shape}" if len(preprocessing.input_shape) > 1 else f"of {shape} features"
     return (
-        f"{dataset.name}: {training.train.rows:,} samples {of} to train, {valid:,} to validate{own}; "
+        f"{dataset.name}: {training.train.rows:,} samples {of} to train, {valid:,} to validate{origin}; "
         f"{task_of(preprocessing)}; scaling {preprocessing.scaling}"
     )
 
@@ -63,13 +63,13 @@ def network_line(network: Sequential, settings: Settings) -> str:
     widths = "-".join(map(str, (network.inputs, *settings.hidden, network.outputs)))
     dropout = f", dropout {settings.dropout:g}" if settings.dropout else ""
     hidden = f"{_NORMS[settings.norm]}, {settings.activation}{dropout}" if settings.hidden else ""
-    beside = "" if network.precision == "highest" else f", precision {network.precision}"
+    precision = "" if network.precision == "highest" else f", precision {network.precision}"
     count = network.cancelled_biases
-    cancelled = f"; {count:,} biases left out, as batch norm would cancel them" if count else ""
-    return f"{widths}{hidden}: {network.parameter_count:,} parameters in {network.dtype}{beside}{cancelled}"
+    cancelled = f"; {count:,} biases left out, since batch norm cancels them" if count else ""
+    return f"{widths}{hidden}: {network.parameter_count:,} parameters in {network.dtype}{precision}{cancelled}"
 
 
-def training_line(training: Training) -> str:
+def training_line(training: TrainingSetup) -> str:
     """Such as "adam, one-cycle at 0.005, 20 epochs of 23 steps, batches of 64, seed 0"."""
     settings = training.settings
     accumulated = f" x {settings.accumulate}" if settings.accumulate > 1 else ""
@@ -81,7 +81,7 @@ def training_line(training: Training) -> str:
 
 
 def finish_lines(result: dict[str, Any], records: list[dict[str, Any]], kept: dict[str, Any]) -> list[str]:
-    """What came out; `kept` is the record of the epoch whose weights the run ends with."""
+    """The lines after a training; `kept` is the record of the epoch whose weights the run keeps."""
     figures = []
     if result["valid_accuracy"] is not None:
         best = max((r for r in records if r.get("valid_accuracy") is not None), key=lambda r: r["valid_accuracy"])
@@ -95,7 +95,7 @@ def finish_lines(result: dict[str, Any], records: list[dict[str, Any]], kept: di
     if records and kept is not records[-1]:
         figures.append(f"of epoch {kept['epoch'] + 1}, whose weights are kept")
     rate = f", {result['samples_per_second']:,.0f} samples/s" if result["samples_per_second"] else ""
-    skipped = f" and {result['skipped_steps']:,} skipped ones" if result["skipped_steps"] else ""
+    skipped = f" and {result['skipped_steps']:,} skipped steps" if result["skipped_steps"] else ""
     done = f"{result['steps']:,} steps{skipped} in {result['seconds']:.1f} s{rate}"
     part = "validation" if result["valid_loss"] is not None else "train"
     return [

@@ -1,4 +1,4 @@
-"""`bnengine evaluate`: how good a trained network is on data with known answers."""
+"""`bnengine evaluate`: measure a trained network on data with known answers."""
 
 import sys
 from typing import Any
@@ -23,7 +23,7 @@ TOP = 5
 ROWS_AT_ONCE = 1024
 
 
-@click.command("evaluate")
+@click.command("evaluate", short_help="Measure a network on data with known answers.")
 @click.argument("run")
 @click.argument("data")
 @target_option
@@ -33,15 +33,15 @@ ROWS_AT_ONCE = 1024
 def command(run: str, data: str, target: str | None, backend: str | None, kernels: Mode, as_json: bool) -> None:
     """Measure the network of RUN on DATA.
 
-    RUN is the folder of a run or a model file. DATA is what train takes, raw: the scaling travels with the model; or
-    validation or train for those parts of the data that the run was trained with.
+    RUN is the folder of a run or a model file. DATA is what train takes, raw: the model contains the scaling. Or it is
+    validation or train, for those parts of the data that the run was trained on.
 
     \b
       bnengine evaluate runs/digits-1 validation
       bnengine evaluate runs/flowers-1 more-flowers.csv --json
 
-    A classification shows loss, accuracy, each class's figures and which class was taken for which; a regression the
-    mean squared error, the mean absolute error and R2 in the units of the data.
+    For a classification the command prints loss, accuracy, the figures of each class and the confusion matrix; for a
+    regression the mean squared error, the mean absolute error and R2 in the units of the data.
     """
     model = load_model("evaluate", run, backend)
     dataset, rows = data_for("evaluate", model, data, target, need_targets=True)
@@ -58,7 +58,7 @@ def command(run: str, data: str, target: str | None, backend: str | None, kernel
 
 
 def loss_of(model: Model) -> LossFunction:
-    """The loss that the network was trained with; the usual one for a network that was saved without its training."""
+    """The loss of the training, or the usual one for a network that was saved without its training."""
     training = saving.read(model.file).training
     if training is not None:
         return get_loss(training["loss"])
@@ -90,22 +90,22 @@ def _classification(model: Model, dataset: Dataset, rows: Array | None) -> tuple
 
 
 def _regression(model: Model, dataset: Dataset, rows: Array | None) -> dict[str, Any]:
-    """Figures in the user's units, and the loss, which is that of standardised targets."""
+    """Figures in the units of the data, and the loss, which is that of standardized targets."""
     assert dataset.y is not None
     figures = _measured(model, dataset, rows, [])
-    every = np.arange(len(dataset)) if rows is None else rows
+    indices = np.arange(len(dataset)) if rows is None else rows
     squares, error, r2 = 0.0, MeanAbsoluteError(), R2()
-    for part in groups(len(every), ROWS_AT_ONCE, last="keep"):
-        values = predict(model.network, np.asarray(dataset.x[every[part]])).values
+    for part in groups(len(indices), ROWS_AT_ONCE, last="keep"):
+        values = predict(model.network, np.asarray(dataset.x[indices[part]])).values
         assert values is not None
-        found = values.reshape(len(values), -1)
-        known = np.asarray(dataset.y[every[part]], dtype=np.float64).reshape(found.shape)
-        squares += float(np.sum((found - known) ** 2))
-        error.update(found, known)
-        r2.update(found, known)
-    mean = squares / (len(every) * model.preprocessing.outputs)
-    merits = {"mean_squared_error": mean, error.name: error.value(), r2.name: r2.value()}
-    return {**_head(model, dataset, rows), **figures, **merits}
+        predicted = values.reshape(len(values), -1)
+        targets = np.asarray(dataset.y[indices[part]], dtype=np.float64).reshape(predicted.shape)
+        squares += float(np.sum((predicted - targets) ** 2))
+        error.update(predicted, targets)
+        r2.update(predicted, targets)
+    mean = squares / (len(indices) * model.preprocessing.outputs)
+    scores = {"mean_squared_error": mean, error.name: error.value(), r2.name: r2.value()}
+    return {**_head(model, dataset, rows), **figures, **scores}
 
 
 _WORDS = {
@@ -118,7 +118,7 @@ def _show(model: Model, result: dict[str, Any], matrix: ConfusionMatrix | None) 
     click.echo(f"{result['model']} on {result['rows']:,} rows of {result['data']}, on {result['backend']}")
     for key, word in _WORDS.items():
         if key in result:
-            unit = " (of standardised targets)" if key == "loss" and matrix is None else ""
+            unit = " (of standardized targets)" if key == "loss" and matrix is None else ""
             click.echo(f"{word:<20} {result[key]:.6g}{unit}")
     if matrix is None or model.preprocessing.classes is None:
         return

@@ -1,4 +1,4 @@
-"""`bnengine info`: what bnengine finds on this machine, or what a run is."""
+"""`bnengine info`: show what bnengine can use on this machine, or a run."""
 
 import importlib.metadata
 import platform
@@ -13,6 +13,7 @@ from .._version import __version__
 from ..arrays.backend import available_backends, get_backend
 from ..errors import BackendError, InputError
 from ..fused import threads
+from ..metrics.tables import print_table
 from ..network.sequential import Sequential
 from ..storage import saving
 from ..storage.codec import dumps
@@ -21,38 +22,38 @@ from .describe import task_of
 from .models import load_model
 from .options import json_option
 
-EXTRAS = {
-    "matplotlib": "curves.png; pip install 'bnengine[plot]'",
-    "ml_dtypes": "bfloat16 on NumPy and CuPy; pip install ml_dtypes",
-    "torch": "a witness and the peers' tests; pip install torch",
-    "array-api-strict": "a witness; pip install array-api-strict",
-    "pytest": "the tests; pip install 'bnengine[test]'",
+EXTRAS = {  # the use of each package, and how to install it
+    "matplotlib": ("curves.png", "pip install 'bnengine[plot]'"),
+    "ml_dtypes": ("bfloat16 on NumPy and CuPy", "pip install ml_dtypes"),
+    "torch": ("cross-checks of results, and comparisons in tests", "pip install torch"),
+    "array-api-strict": ("cross-checks of results", "pip install array-api-strict"),
+    "pytest": ("the tests", "pip install 'bnengine[test]'"),
 }
 
 
-@click.command("info")
+@click.command("info", short_help="Show what bnengine can use on this machine, or a run.")
 @click.argument("run", required=False)
 @json_option
 def command(run: str | None, as_json: bool) -> None:
-    """Show versions, every backend with its device (or why it cannot be used and what to do), and extras.
+    """Show versions, every backend with its device (or why it is unusable and what to do), and extras.
 
-    With RUN, a run's folder or a model file, show its layers and how far it was trained instead.
+    With RUN, a run's folder or a model file, show its layers and how far it was trained.
 
     \b
       bnengine info
       bnengine info runs/digits-1
     """
-    found = machine() if run is None else of_run(run)
+    facts = machine() if run is None else of_run(run)
     if as_json:
-        click.echo(dumps(found))
+        click.echo(dumps(facts))
     elif run is None:
-        _show_machine(found)
+        _show_machine(facts)
     else:
-        _show_run(found)
+        _show_run(facts)
 
 
 def machine() -> dict[str, Any]:
-    """What there is here, as JSON values."""
+    """The report on this machine as JSON values."""
     try:
         chosen = get_backend()
         auto: dict[str, Any] = {"name": chosen.name, "why": chosen.why}
@@ -71,7 +72,7 @@ def machine() -> dict[str, Any]:
 
 
 def _kernels() -> str:
-    """The native kernels for NumPy arrays, or why there are none."""
+    """The native kernels for NumPy arrays, or why they are missing."""
     try:
         reason = fused.native().available()
     except InputError as error:
@@ -89,7 +90,7 @@ def _installed(name: str) -> str | None:
 
 
 def of_run(run: str) -> dict[str, Any]:
-    """What a run has come to, as JSON values."""
+    """The report on a run as JSON values."""
     model = load_model("info", run, "numpy")
     saved = saving.read(model.file)
     training = saved.training or {}
@@ -116,34 +117,37 @@ def _layers(network: Sequential) -> list[str]:
     return network.summary().splitlines()
 
 
-def _show_machine(found: dict[str, Any]) -> None:
-    click.echo(f"bnengine {found['bnengine']}, Python {found['python']}, NumPy {found['numpy']}, {found['platform']}\n")
+def _show_machine(facts: dict[str, Any]) -> None:
+    click.echo(f"bnengine {facts['bnengine']}, Python {facts['python']}, NumPy {facts['numpy']}, {facts['platform']}\n")
     click.echo("backends")
-    for one in found["backends"]:
-        version = one["version"] or "-"
-        if one["usable"]:
-            click.echo(f"  {one['name']:<17} {version:<12} on {one['device']}: {one['reason']}")
-        else:
-            click.echo(f"  {one['name']:<17} {version:<12} cannot be used: {one['reason']}")
-            click.echo(f"  {'':<17} {'':<12} cure: {one['cure']}")
-    click.echo(f"  taken: {found['chosen']['name'] or 'none'} ({found['chosen']['why']})\n")
-    click.echo(f"kernels: {found['kernels']}")
+    print_table(("", "", ""), [row for report in facts["backends"] for row in _backend(report)])
+    click.echo(f"chosen: {facts['chosen']['name'] or 'none'} ({facts['chosen']['why']})\n")
+    click.echo(f"kernels: {facts['kernels']}\n")
     click.echo("extras")
-    for name, use in EXTRAS.items():
-        version = found["extras"][name]
-        click.echo(f"  {name:<17} {version or '-':<12} {use.partition(';')[0] if version else f'not installed: {use}'}")
+    versions = facts["extras"]
+    print_table(("", "", ""), [
+        (name, versions[name] or "-", use if versions[name] else f"not installed: {use}; {cure}")
+        for name, (use, cure) in EXTRAS.items()
+    ])  # fmt: skip
 
 
-def _show_run(found: dict[str, Any]) -> None:
-    stopped = f" ({found['stopped']})" if found["stopped"] else ""
-    trained = f"{found['epochs'] or 0} epochs{stopped} in precision {found['precision']}"
-    click.echo(f"{found['model']}: {trained}, scaling {found['scaling']}, {found['task']}")
-    if found["kernels"]:
-        click.echo(f"begun with the kernels: {found['kernels']}")
-    last = {k: v for k, v in (found["last"] or {}).items() if k.startswith(("train_", "valid_")) and v is not None}
-    for name, value in last.items():
-        click.echo(f"  {name.replace('_', ' '):<26} {value:.6g}")
-    click.echo("\n" + "\n".join(found["layers"]))
-    config = Path(found["model"]).with_name("config.toml")
+def _backend(report: dict[str, Any]) -> list[tuple[str, str, str]]:
+    name, version, reason = report["name"], report["version"] or "-", report["reason"]
+    if report["usable"]:
+        return [(name, version, f"on {report['device']}: {reason}")]
+    return [(name, version, f"unusable: {reason}"), ("", "", f"cure: {report['cure']}")]
+
+
+def _show_run(facts: dict[str, Any]) -> None:
+    stopped = f" ({facts['stopped']})" if facts["stopped"] else ""
+    trained = f"{facts['epochs'] or 0} epochs{stopped} in precision {facts['precision']}"
+    click.echo(f"{facts['model']}: {trained}, scaling {facts['scaling']}, {facts['task']}")
+    if facts["kernels"]:
+        click.echo(f"began with the kernels: {facts['kernels']}")
+    last = {k: v for k, v in (facts["last"] or {}).items() if k.startswith(("train_", "valid_")) and v is not None}
+    if last:
+        print_table(("", ""), [(name.replace("_", " "), f"{value:.6g}") for name, value in last.items()], numbers=(1,))
+    click.echo("\n" + "\n".join(facts["layers"]))
+    config = Path(facts["model"]).with_name("config.toml")
     if config.is_file():
-        click.echo(f"\nhow it was trained: {config}")
+        click.echo(f"\nsettings: {config}")

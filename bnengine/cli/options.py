@@ -1,4 +1,4 @@
-"""The settings as options of a command, with help by subject."""
+"""Options that several commands share, and the settings as options, grouped in the help."""
 
 from collections.abc import Callable
 from dataclasses import Field
@@ -8,9 +8,8 @@ import click
 
 from ..data.loading import with_target_column
 from ..runtime.modes import MODES
-from .settings import Kind, flag, table
+from .settings import flag, table
 
-# What commands that look at a run and data have alike.
 target_option = click.option(
     "--target", metavar="COLUMN", help=f"The target column of a {with_target_column()} file.  [as in training]"
 )
@@ -25,34 +24,25 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 TITLES = {"data": "Data", "network": "Network", "training": "Training", "run": "Machine and repeatability"}
 
 
-class SettingType(click.ParamType[Any]):
-    """What a setting may be, as click asks for it."""
-
-    def __init__(self, kind: Kind) -> None:
-        self.kind = kind
-        self.name = kind.metavar
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        try:
-            return self.kind.of_text(value)
-        except ValueError as reason:
-            self.fail(str(reason), param, ctx)
-
-
 class SettingOption(click.Option):
-    """An option of a setting; None where it is not given."""
+    """The option of a setting; None unless the user gives it."""
 
-    def __init__(self, one: "Field[Any]") -> None:
-        kind, shown = one.metadata["kind"], one.metadata["shown"]
-        told = one.metadata["help"] + (f"  [{shown}]" if shown else "")
-        super().__init__([flag(one.name)], type=SettingType(kind), metavar=kind.metavar, help=told, default=None)
-        self.section = one.metadata["section"]
+    def __init__(self, row: "Field[Any]") -> None:
+        self.kind, shown = row.metadata["kind"], row.metadata["shown"]
+        line = row.metadata["help"] + (f"  [{shown}]" if shown else "")
+        super().__init__([flag(row.name)], type=self.kind.type, metavar=self.kind.metavar, help=line, default=None)
+        self.section = row.metadata["section"]
+
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        """The value, checked like one of config.toml."""
+        value = super().process_value(ctx, value)
+        return None if value is None else self.kind.check(ctx.info_name, self.opts[0], value)
 
 
 def setting_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command every setting but the data's path as an option."""
-    held: list[click.Parameter] = function.__dict__.setdefault("__click_params__", [])
-    held.extend(SettingOption(one) for one in reversed(table().values()) if one.name != "path")
+    """Give a command every setting but the path of the data as an option."""
+    params: list[click.Parameter] = function.__dict__.setdefault("__click_params__", [])
+    params.extend(SettingOption(row) for row in reversed(table().values()) if row.name != "path")
     return function
 
 

@@ -1,4 +1,4 @@
-"""`bnengine predict`: a trained network's answers for new data, in a file."""
+"""`bnengine predict`: write the predictions of a trained network to a file."""
 
 import csv
 import io
@@ -18,11 +18,18 @@ from .models import data_for, load_model
 from .options import backend_option, kernels_option
 
 
-@click.command("predict")
+@click.command("predict", short_help="Write predictions for new data to a file.")
 @click.argument("run")
 @click.argument("data")
-@click.option("-o", "--output", required=True, metavar="FILE", help="The file to write: .csv or .npz.")
-@click.option("--force", is_flag=True, help="Replace FILE if it is there.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The file to write: .csv or .npz.",
+)
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @click.option(
     "--target",
     metavar="COLUMN",
@@ -32,37 +39,36 @@ from .options import backend_option, kernels_option
 @kernels_option
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def command(
-    run: str, data: str, output: str, force: bool, target: str | None, backend: str | None, kernels: Mode, quiet: bool
+    run: str, data: str, output: Path, force: bool, target: str | None, backend: str | None, kernels: Mode, quiet: bool
 ) -> None:
-    """Write what the network of RUN says about DATA to a file.
+    """Write what the network of RUN predicts for DATA to a file.
 
-    RUN is the folder of a run or a model file; DATA is raw, as for train, with targets or without. The answers are your
-    own labels, or values in your own units.
+    RUN is the folder of a run or a model file. DATA is raw, as for train, with or without targets. Predictions are
+    labels, or values in the units of the training targets.
 
     \b
       bnengine predict runs/digits-1 new.npz -o answers.npz
       bnengine predict runs/flowers-1 new-flowers.csv -o answers.csv
 
-    A .csv file gets a row for each sample: label, and a column probability_LABEL for each class; of a regression, a
-    column for each target. An .npz file gets the arrays labels, probabilities and classes; or values.
+    A .csv file has a row for each sample: label and a column probability_LABEL for each class, or for a regression a
+    column for each target. An .npz file has the arrays labels, probabilities and classes, or values.
     """
-    file = Path(output)
-    if file.suffix.lower() not in (".csv", ".npz"):
-        raise InputError(f"predict: -o {output}: the file's name must end in .csv or .npz")
-    if file.exists() and not force:
-        raise InputError(f"predict: -o {output}: the file is there already; name another, or replace it by --force")
+    if output.suffix.lower() not in (".csv", ".npz"):
+        raise InputError(f"predict: -o {output}: the name must end in .csv or .npz. Name another file.")
+    if output.exists() and not force:
+        raise InputError(f"predict: -o {output}: the file exists. Name another, or replace it with --force.")
     model = load_model("predict", run, backend)
     dataset, rows = data_for("predict", model, data, target, need_targets=False)
     x = dataset.x if rows is None else np.asarray(dataset.x[rows])
     with using(kernels):
         answers = predict(model.network, x)
-    write = csv_bytes if file.suffix.lower() == ".csv" else npz_bytes
+    write = csv_bytes if output.suffix.lower() == ".csv" else npz_bytes
     try:
-        replace_file(file, [write(answers, model.preprocessing)])
+        replace_file(output, [write(answers, model.preprocessing)])
     except OSError as error:
-        raise InputError(f"predict: -o {output}: it cannot be written ({error.strerror}); name another file") from error
+        raise InputError(f"predict: -o {output}: cannot write it ({error.strerror}). Name another file.") from error
     if not quiet:
-        click.echo(f"{len(x):,} answers of {model.file} in {file}")
+        click.echo(f"{len(x):,} predictions of {model.file} in {output}")
 
 
 def npz_bytes(answers: Predictions, preprocessing: Preprocessing) -> bytes:
@@ -80,7 +86,7 @@ def npz_bytes(answers: Predictions, preprocessing: Preprocessing) -> bytes:
 
 
 def csv_bytes(answers: Predictions, preprocessing: Preprocessing) -> bytes:
-    """A header and a row for each sample; numbers with as many digits as it takes to read back the same ones."""
+    """A header and a row for each sample, with enough digits to read back the same numbers."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     if preprocessing.classes is not None:

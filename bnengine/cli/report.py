@@ -1,4 +1,4 @@
-"""`bnengine report`: a run told on one page."""
+"""`bnengine report`: write a run on one page."""
 
 from pathlib import Path
 
@@ -15,15 +15,15 @@ from .gap import gap_of
 from .models import Model, data_for, load_model
 
 
-@click.command("report")
+@click.command("report", short_help="Write a page on a run: curves, network, statistics.")
 @click.argument("run")
-@click.option("--out", metavar="DIR", help="The report's folder, made or replaced.  [the folder report of the run]")
-@click.option("--no-data", is_flag=True, help="Leave the run's data alone, and what would be found by them.")
+@click.option("--out", metavar="DIR", help="The folder of the report, created or replaced.  [RUN/report]")
+@click.option("--no-data", is_flag=True, help="Do not read the run's data; leave out what needs them.")
 def command(run: str, out: str | None, no_data: bool) -> None:
-    """Write a report of RUN: one HTML page that needs nothing else, and its numbers as CSV.
+    """Write a report of RUN: one self-contained HTML page, and its numbers as CSV.
 
-    It shows how the training went, what the doctor says, why training and evaluation differ, the network, the
-    statistics of every BatchNorm, and every setting.
+    It shows the course of the training, the findings of the doctor, why training and evaluation differ, the network,
+    the statistics of every BatchNorm, and every setting.
 
     \b
       bnengine report runs/digits-1
@@ -35,21 +35,21 @@ def command(run: str, out: str | None, no_data: bool) -> None:
     check_folder("report", folder)
     config = source / CONFIG
     tables = read_config(config, "report") if config.is_file() else {}
-    found = _without_data(model, "--no-data") if no_data else _inspected(run, model)
-    write("report", folder, run_report(source, model.network, tables, read_metrics(source), found))
+    inspected = _without_data(model, "--no-data") if no_data else _inspected(run, model)
+    write("report", folder, run_report(source, model.network, tables, read_metrics(source), inspected))
     click.echo(f"{folder / PAGE}")
 
 
 def _inspected(run: str, model: Model) -> Inspected:
-    """By the run's own rows; where they cannot be had any more, without them, and the page says so."""
+    """Inspect the model with the run's own rows; without them, with the reason on the page, if they are gone."""
     data = "validation" if len(model.preprocessing.valid_indices) else "train"
     try:
         dataset, rows = data_for("report", model, "train", None, need_targets=True)
-        found, _, judged = gap_of("report", run, model, data, None)
+        result, _, judged = gap_of("report", run, model, data, None)
     except InputError as error:
         return _without_data(model, str(error))
     source = source_of(dataset, model.preprocessing, rows, model.network.dtype)
-    return Inspected(doctor(model.network, source, saving.read(model.file)), found, judged, "")
+    return Inspected(doctor(model.network, source, saving.read(model.file)), result, judged, "")
 
 
 def _without_data(model: Model, why: str) -> Inspected:

@@ -1,4 +1,4 @@
-"""What is wrong with a network's batch normalisation, and how to repair it."""
+"""Find and repair faults of a network's batch normalization."""
 
 from .adaptation import Adaptation, adapt
 from .doctor import doctor

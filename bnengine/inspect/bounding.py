@@ -1,30 +1,29 @@
-"""A bound on what folding changes, computed from the weights and the rows of probe data.
+"""A bound on the effect of folding, computed from the weights and the rows of probe data.
 
-Let a be a layer's exact input, u the unit of rounding (2^-24 for float32). A folded weight is rounded once, W' = W s
-(1 + d), |d| <= u, and so is b', which alone moves the output z by
+Let a be a layer's exact input and u the unit of rounding (2^-24 for float32). A folded weight is rounded once,
+W' = W s (1 + d), |d| <= u, and so is b'. This alone moves the output z by
 
     u (|a| |W s| + |b'|).
 
 Each network then rounds as it computes: a product by 10 u |A||B|, a BatchNorm by 10 u (|gamma x_norm| + |gamma| +
-|beta|), an activation by 10 u |y|: the bounds that the ops are held to. So a layer adds, for a fold into the Dense
-before it,
+|beta|), an activation by 10 u |y|; these are the bounds of the ops. So a layer that folds into the preceding Dense adds
 
     u (|a| |W s| + |b'|) + 10 u (|a| |W s| + |b'|) + |s| 10 u (|a| |W| + |b|) + 10 u (|gamma z_norm| + |gamma| + |beta|)
 
-Forward, what differed at the input is multiplied by W s, in the norm or by absolute values, whichever is less:
+Forward, a difference e of the inputs is multiplied by W s, in the norm or by absolute values, whichever is less:
 
     e_out <= min(|W s|^T e, ||(W s)_j||_2 n),   n_out <= ||W s||_2 n,   n >= ||e||_2;
 
-an activation multiplies by what |g'| is at most, a residual sum adds both ways. That grows with depth. So the errors of
-all layers are also carried back, row by row, by the derivative J of the outputs at the exact values:
+an activation multiplies by the largest |g'|, a residual sum adds both inputs. This bound grows with depth. So the
+errors of all layers are also propagated backward, row by row, by the derivative J of the outputs at the exact values:
 
     |difference of outputs| <= sum over layers of |J| (what the layer adds),
 
-an activation adding what is not linear in it: e^2 max|g''| / 2, and e times the jump of g' where a kink lies within e
-(the e of such a unit is carried back likewise). The lesser one counts. All to first order in u.
+where an activation adds its nonlinear part: e^2 max|g''| / 2, and e times the jump of g' if a kink is within e (the e
+of such a unit is propagated backward too). The lesser bound counts. All to first order in u.
 
-A mean far from 0 in sigma, a variance near eps and a large gamma make |s| |a| |W| large beside z: that is the
-cancellation which a BatchNorm avoids by centring first, and a folded layer cannot.
+A mean far from 0 in sigma, a variance near eps and a large gamma make |s| |a| |W| large compared with z. A BatchNorm
+avoids that cancellation by centering first; a folded layer cannot.
 """
 
 from collections.abc import Callable
@@ -43,29 +42,29 @@ from ..ops.activations import activate, derivative
 from ..ops.dense import PRODUCTS
 from ..runtime.flat import Handle
 
-ROWS, PAIRS = 256, 4096  # at once: rows, and pairs of a row and a unit near a kink
+ROWS, PAIRS = 256, 4096  # in a block: rows, and pairs of a row and a unit near a kink
 
-Piece = Any  # Known, Folded, or the list of a Residual's body
+Piece = Any  # Unfolded, Folded, or the list of a Residual's body
 
 
-class Known(NamedTuple):
-    """A layer that both networks have."""
+class Unfolded(NamedTuple):
+    """A layer of both networks."""
 
     layer: Layer
 
 
 class Folded(NamedTuple):
-    """A Dense that took in the BatchNorms before and behind it, and its new weights before they were rounded."""
+    """A Dense that took in adjacent BatchNorms, and its new weights before they were rounded."""
 
     dense: Dense
-    before: BatchNorm | None
-    behind: BatchNorm | None
+    preceding: BatchNorm | None
+    following: BatchNorm | None
     W: Array
     b: Array
 
 
 class _State(NamedTuple):
-    """Exact values (rows, features), a bound on the difference of each, and one on a row's in the 2-norm."""
+    """Exact values (rows, features), a bound on the difference of each, and one on the 2-norm of a row."""
 
     a: Array
     e: Array
@@ -76,35 +75,35 @@ Add = Callable[[Array, Array], None]
 
 
 class _Step(NamedTuple):
-    """What a layer adds (rows, features), and its derivative.
+    """The error that a layer adds (rows, features), and its derivative.
 
-    back(J, rows, add): from J (k, outputs, features), that of row rows[i] in J[i], to the same at the layer's input.
+    back(J, rows, add): maps J (k, outputs, features), where J[i] belongs to row rows[i], to the layer's input.
     """
 
-    own: Array
+    added: Array
     back: Callable[[Array, Array, Add], Array]
 
 
 class _Trail(NamedTuple):
-    """The steps so far, in the body of a Residual those of the body; what came before it."""
+    """The steps so far; within a Residual those of its body, and `outer` those before it."""
 
     steps: list[_Step]
     outer: "_Trail | None" = None
 
     def back(self, slope: Array, rows: Array, add: Add) -> Array:
-        """Through the steps of this trail alone."""
+        """Propagate through the steps of this trail alone."""
         for step in reversed(self.steps):
-            add(slope, step.own[rows])
+            add(slope, step.added[rows])
             slope = step.back(slope, rows, add)
         return slope
 
     def bound(self, slope: Array, rows: Array) -> Array:
-        """From all that was added, the bound (k, outputs) on what has the derivatives J (k, outputs, features)."""
+        """The bound (k, outputs) that all added errors give, for derivatives J (k, outputs, features)."""
         total = np.zeros(slope.shape[:2])
 
-        def add(slope: Array, own: Array) -> None:
+        def add(slope: Array, added: Array) -> None:
             nonlocal total
-            total = total + np.einsum("mof,mf->mo", np.abs(slope), own)
+            total = total + np.einsum("mof,mf->mo", np.abs(slope), added)
 
         trail: _Trail | None = self
         while trail is not None:
@@ -113,7 +112,7 @@ class _Trail(NamedTuple):
 
 
 def unit_of(network: Sequential) -> float:
-    """The unit of rounding of what the network stores and multiplies."""
+    """The unit of rounding of a network's storage and products."""
     return max(UNITS[network.storage], 2 * PRODUCTS.get(network.products, 0.0))
 
 
@@ -137,10 +136,10 @@ def _through(pieces: list[Piece], state: _State, trail: _Trail, u: float, networ
     for piece in pieces:
         if isinstance(piece, Folded):
             state, step = _folded(piece, state, u, network)
-        elif isinstance(piece, Known) and isinstance(piece.layer, Activation):
+        elif isinstance(piece, Unfolded) and isinstance(piece.layer, Activation):
             state, step = _activated(piece.layer, state, trail, u)
-        elif isinstance(piece, Known):
-            state, step = _known(piece.layer, state, u, network)
+        elif isinstance(piece, Unfolded):
+            state, step = _unfolded(piece.layer, state, u, network)
         else:
             body = _Trail([], trail)
             state, step = _sum(state, _through(piece, state, body, u, network), body, u)
@@ -149,23 +148,23 @@ def _through(pieces: list[Piece], state: _State, trail: _Trail, u: float, networ
 
 
 def _sum(state: _State, end: _State, body: _Trail, u: float) -> tuple[_State, _Step]:
-    own = 20 * u * (np.abs(state.a) + np.abs(end.a))
-    summed = _State(state.a + end.a, state.e + end.e + own, state.n + end.n + _norm(own))
-    return summed, _Step(own, lambda slope, rows, add: slope + body.back(slope, rows, add))
+    added = 20 * u * (np.abs(state.a) + np.abs(end.a))
+    summed = _State(state.a + end.a, state.e + end.e + added, state.n + end.n + _norm(added))
+    return summed, _Step(added, lambda slope, rows, add: slope + body.back(slope, rows, add))
 
 
-def _known(layer: Layer, state: _State, u: float, network: Sequential) -> tuple[_State, _Step]:
+def _unfolded(layer: Layer, state: _State, u: float, network: Sequential) -> tuple[_State, _Step]:
     if isinstance(layer, Dropout):
         return state, _Step(np.zeros_like(state.a), lambda slope, *_: slope)
     if isinstance(layer, Dense):
         W, b = _numbers(layer, network)
         return _linear(state, W, b, 2 * 10 * u * (np.abs(state.a) @ np.abs(W) + np.abs(b)))
     if isinstance(layer, BatchNorm):
-        y, s, own = _normalized(layer, state.a, u, network)
-        own = 2 * own
-        passed = _State(y, np.abs(s) * state.e + own, np.max(np.abs(s)) * state.n + _norm(own))
-        return passed, _Step(own, lambda slope, *_: slope * s)
-    raise InputError(f"fold: {layer.name}: there is no bound for a layer of this class; leave it out of the network")
+        y, s, added = _normalized(layer, state.a, u, network)
+        added = 2 * added
+        passed = _State(y, np.abs(s) * state.e + added, np.max(np.abs(s)) * state.n + _norm(added))
+        return passed, _Step(added, lambda slope, *_: slope * s)
+    raise InputError(f"fold: {layer.name}: no bound is known for a layer of this class. Leave it out of the network.")
 
 
 def _activated(layer: Activation, state: _State, trail: _Trail, u: float) -> tuple[_State, _Step]:
@@ -177,15 +176,15 @@ def _activated(layer: Activation, state: _State, trail: _Trail, u: float) -> tup
     bent = sensitivity.curvature / 2 * e**2
     for kink, jump in sensitivity.kinks.items():
         bent = bent + np.where(np.abs(z - kink) <= e, jump * e, 0.0)
-    own = 2 * activation_bound(u, np.zeros_like(y), y, layer.kind, layer.slope, z)
+    added = 2 * activation_bound(u, np.zeros_like(y), y, layer.kind, layer.slope, z)
     steep = sensitivity.steepest
     g = derivative(np.ones_like(y), y, layer.kind, layer.slope, z)
-    passed = _State(y, steep * e + own, steep * state.n + _norm(own))
-    return passed, _Step(own + bent, lambda slope, rows, _: slope * g[rows][:, None, :])
+    passed = _State(y, steep * e + added, steep * state.n + _norm(added))
+    return passed, _Step(added + bent, lambda slope, rows, _: slope * g[rows][:, None, :])
 
 
 def _tighter(e: Array, where: Array, trail: _Trail) -> Array:
-    """The bounds e, those `where` a kink may lie within them carried back by derivatives if that gives less."""
+    """The bounds e; those at `where`, near a kink, are propagated backward if that gives less."""
     e = e.copy()
     rows, units = np.nonzero(where)
     for i in range(0, len(rows), PAIRS):
@@ -198,39 +197,39 @@ def _tighter(e: Array, where: Array, trail: _Trail) -> Array:
 
 def _folded(piece: Folded, state: _State, u: float, network: Sequential) -> tuple[_State, _Step]:
     W, b = _numbers(piece.dense, network)
-    y, apart = state.a, np.zeros_like(state.a)
-    sizes = np.abs(piece.b)  # of what the folding itself added up, in double
-    if piece.before is not None:
-        y, s, apart = _normalized(piece.before, y, u, network)
-        mean, _, _, beta = scales(piece.before, network)
+    y, error = state.a, np.zeros_like(state.a)
+    sizes = np.abs(piece.b)  # of the terms that folding itself sums, in float64
+    if piece.preceding is not None:
+        y, s, error = _normalized(piece.preceding, y, u, network)
+        mean, _, _, beta = scales(piece.preceding, network)
         sizes = sizes + (np.abs(mean * s) + np.abs(beta)) @ np.abs(W)
     z = y @ W + b
-    apart = apart @ np.abs(W) + 10 * u * (np.abs(y) @ np.abs(W) + np.abs(b))
-    if piece.behind is not None:
-        _, s, own = _normalized(piece.behind, z, u, network)
-        mean = scales(piece.behind, network)[0]
-        apart = np.abs(s) * apart + own
+    error = error @ np.abs(W) + 10 * u * (np.abs(y) @ np.abs(W) + np.abs(b))
+    if piece.following is not None:
+        _, s, added = _normalized(piece.following, z, u, network)
+        mean = scales(piece.following, network)[0]
+        error = np.abs(s) * error + added
         sizes = np.abs(s) * (sizes + np.abs(b) + np.abs(mean)) + np.abs(piece.b)
     double = UNITS["float64"]
     weights = np.abs(state.a) @ np.abs(piece.W)
     folded = 11 * u * (weights + np.abs(piece.b)) + 10 * double * (weights + sizes)
-    return _linear(state, piece.W, piece.b, folded + apart)
+    return _linear(state, piece.W, piece.b, folded + error)
 
 
 def _normalized(norm: BatchNorm, x: Array, u: float, network: Sequential) -> tuple[Array, Array, Array]:
     """(y, s, the bound on an error of y)."""
     mean, s, gamma, beta = scales(norm, network)
     scaled = (x - mean) * s
-    own = 10 * u * (np.abs(scaled) + np.abs(gamma) + np.abs(beta)) + 10 * UNITS["float64"] * np.abs(mean * s)
-    return scaled + beta, s, own
+    added = 10 * u * (np.abs(scaled) + np.abs(gamma) + np.abs(beta)) + 10 * UNITS["float64"] * np.abs(mean * s)
+    return scaled + beta, s, added
 
 
-def _linear(state: _State, W: Array, b: Array, own: Array) -> tuple[_State, _Step]:
-    """Behind x W + b, which adds errors of its own."""
+def _linear(state: _State, W: Array, b: Array, added: Array) -> tuple[_State, _Step]:
+    """The state after x W + b, which adds errors."""
     columns, whole = np.linalg.norm(W, axis=0), np.linalg.norm(W, 2)
     passed = np.minimum(state.e @ np.abs(W), state.n * columns)
     n = np.minimum(state.n * whole, _norm(passed))
-    return _State(state.a @ W + b, passed + own, n + _norm(own)), _Step(own, lambda slope, *_: slope @ W.T)
+    return _State(state.a @ W + b, passed + added, n + _norm(added)), _Step(added, lambda slope, *_: slope @ W.T)
 
 
 def _norm(e: Array) -> Array:
@@ -238,18 +237,18 @@ def _norm(e: Array) -> Array:
 
 
 def _numbers(dense: Dense, network: Sequential) -> tuple[Array, Array]:
-    """W and b in float64, b zeros where there is none."""
+    """W and b in float64; zeros without a bias."""
     b = np.zeros(dense.outputs) if bias_of(dense) is None else number(bias_of(dense), network)
     return number(dense.W, network), b
 
 
 def bias_of(dense: Dense) -> Handle | None:
-    """The bias, unless there is none or a BatchNorm behind it made it drop out."""
+    """The bias; None if there is none or the next BatchNorm cancels it."""
     return None if dense.b is None or dense.b.value is None else dense.b
 
 
 def number(handle: Handle | None, network: Sequential) -> Array:
-    """What a handle stands for, float64 on the host."""
+    """The values of a handle, float64 on the host."""
     assert handle is not None
     return np.array(network.backend.to_numpy(handle.value), np.float64)
 

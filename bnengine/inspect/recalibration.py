@@ -1,4 +1,4 @@
-"""Recalibrate: running statistics replaced by the exact ones of a whole data set, at fixed weights."""
+"""Recalibrate: replace running statistics by the exact ones of a data set, at fixed weights."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,15 +9,23 @@ from .population import population
 
 
 def recalibrate(network: Sequential, data: Any) -> dict[str, Array]:
-    """Replace every BatchNorm's running statistics by those of its inputs over all of `data`; the old ones, by name.
+    """Replace the running statistics of every BatchNorm by those of its inputs over all of `data` (see `population`).
 
-    `data`: a Source, arrays (x, y) or x alone as ready features, or a raw `Dataset`, which goes through the network's
-    preprocessing. See `population`; the statistics are all that changes, frozen ones too since this is no training,
-    and the arrays returned are what `restore` takes. Raises InputError, the network left as it was.
+    Nothing else changes. Frozen statistics change too, since this is not training.
+
+    Args:
+        network: a network with a BatchNorm.
+        data: a Source, arrays (x, y) or x as ready features, or a raw `Dataset`, which goes through the preprocessing.
+
+    Returns:
+        The earlier statistics by name, for `restore`.
+
+    Raises:
+        InputError: no BatchNorm, or unusable data. The network is then unchanged.
     """
-    found = population(network, data, what="recalibrate")
+    exact = population(network, data, what="recalibrate")
     old = statistics_of(network)
-    restore(network, found)
+    restore(network, exact)
     return old
 
 

@@ -1,4 +1,4 @@
-"""What a network's statistics are worth: its loss and accuracy on data with each of them in place."""
+"""Loss and accuracy of a network on data, with different statistics in its BatchNorms."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -17,47 +17,47 @@ from ..training.evaluation import evaluate
 from .population import copied, joined
 from .recalibration import restore, statistics_of
 
-LOSS, ACCURACY = 0.05, 0.02
-WORST = 1e30  # stands for a loss that is not finite
+LOSS, ACCURACY = 0.05, 0.02  # differences that count
+WORST = 1e30  # replaces a loss that is not finite
 
 
-class Measured(NamedTuple):
-    """A mean loss, and the share of rows that are told right; None where there are no classes."""
+class Score(NamedTuple):
+    """A mean loss, and the share of correct rows; None without classes."""
 
     loss: float
     accuracy: float | None
 
-    def cost(self, best: "Measured") -> float:
-        """How much worse this is than `best`, 1 being what counts: a loss higher by 0.05, or an accuracy lower by 0.02.
+    def cost(self, best: "Score") -> float:
+        """How much worse this is than `best`; from 1 on it counts: a loss higher by 0.05, or an accuracy lower by 0.02.
 
-        The two add up, so that a loss that is no worse does not hide an accuracy that is. A loss of 0.05 more is a
-        probability of the true class 5 % lower in the geometric mean.
+        The two are added, so that a better loss does not hide a worse accuracy. A loss higher by 0.05 means a
+        probability of the true class that is 5 % lower in the geometric mean.
         """
         fewer = 0.0 if self.accuracy is None or best.accuracy is None else best.accuracy - self.accuracy
         return (self.loss - best.loss) / LOSS + fewer / ACCURACY
 
 
 def usual_loss(what: str, network: Sequential, source: Source) -> LossFunction:
-    """The usual loss for the first targets: a cross-entropy for integers, else the mean squared error."""
+    """The usual loss for the targets of the first batch: cross-entropy for integers, else the mean squared error."""
     batch = next(training_batches(source, 2, seed=0))
     if batch.y is None:
-        raise InputError(f"{what}: the training data have no targets, so there is no loss to compare; give (x, y)")
+        raise InputError(f"{what}: the training data have no targets, so there is no loss to compare. Give (x, y).")
     if batch.y.dtype.kind != "i":
         return get_loss("mean_squared_error")
     return get_loss("binary_cross_entropy" if network.outputs == 1 else "softmax_cross_entropy")
 
 
 def training_batches(source: Source, size: int, *, seed: int) -> Iterator[Batch]:
-    """One epoch in batches of `size` in an order of its own; an iterable gives its own batches. None has one row."""
+    """One epoch in batches of at least two rows: `size` rows in an order drawn from `seed`, or those of an iterable."""
     if isinstance(source, IterableSource):
-        held: Batch | None = None
+        waiting: Batch | None = None
         for batch in source.epoch():
-            if held is not None and len(held.x) > 1:
-                yield held
-                held = None
-            held = batch if held is None else joined(held, batch)
-        if held is not None and len(held.x) > 1:
-            yield held
+            if waiting is not None and len(waiting.x) > 1:
+                yield waiting
+                waiting = None
+            waiting = batch if waiting is None else joined(waiting, batch)
+        if waiting is not None and len(waiting.x) > 1:
+            yield waiting
         return
     assert source.rows is not None
     positions = order(source.rows, seed=seed, epoch=0)
@@ -66,19 +66,19 @@ def training_batches(source: Source, size: int, *, seed: int) -> Iterator[Batch]
 
 
 class Scores:
-    """Loss and accuracy of a copy of a network, by any statistics; the network itself is left as it is."""
+    """Loss and accuracy of a copy of a network, with any statistics."""
 
     def __init__(self, network: Sequential, loss: LossFunction) -> None:
         self.network, self.loss = copied(network), loss
 
-    def by(self, statistics: Mapping[str, Array], source: Source) -> Measured:
+    def by(self, statistics: Mapping[str, Array], source: Source) -> Score:
         """In evaluation mode."""
         restore(self.network, statistics)
         with np.errstate(all="ignore"):
-            found = evaluate(self.network, self.loss, source, metrics=self._metrics())
-        return _measured(found["loss"], found.get("accuracy"))
+            figures = evaluate(self.network, self.loss, source, metrics=self._metrics())
+        return _score(figures["loss"], figures.get("accuracy"))
 
-    def by_batches(self, batches: Iterable[Batch]) -> Measured:
+    def by_batches(self, batches: Iterable[Batch]) -> Score:
         """In training mode, each batch by its own statistics; no dropout."""
         network, loss = self.network, self.loss
         backend, outputs = network.backend, network.outputs or 1
@@ -101,7 +101,7 @@ class Scores:
                 value, weight = value + float(backend.to_numpy(part)[0]) * total, weight + total
                 for metric in metrics:
                     metric.update(backend.to_numpy(widened(output)), target, batch.weights)
-        return _measured(value / max(weight, 1e-300), float(metrics[0].value()) if metrics else None)
+        return _score(value / max(weight, 1e-300), float(metrics[0].value()) if metrics else None)
 
     def running(
         self, statistics: Mapping[str, Array], source: Source, size: int, steps: int, *, seed: int, dropout: bool
@@ -127,5 +127,5 @@ class Scores:
         return [Accuracy()] if self.loss.task == "classification" else []
 
 
-def _measured(loss: float, accuracy: float | None) -> Measured:
-    return Measured(loss if np.isfinite(loss) else WORST, None if accuracy is None else float(accuracy))
+def _score(loss: float, accuracy: float | None) -> Score:
+    return Score(loss if np.isfinite(loss) else WORST, None if accuracy is None else float(accuracy))

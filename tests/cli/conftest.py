@@ -14,7 +14,7 @@ SMALL = ("--hidden", "8", "--epochs", "3", "--batch-size", "16", "--no-plot")
 
 
 class Done(NamedTuple):
-    """What a call left behind: its exit code, and what it wrote."""
+    """The exit code of a call, and what it wrote."""
 
     code: int
     out: str
@@ -59,46 +59,56 @@ def done(bnengine: Command) -> Command:
     return call
 
 
-@pytest.fixture
-def blobs() -> tuple[np.ndarray, np.ndarray]:
+def points() -> tuple[np.ndarray, np.ndarray]:
     """Three clouds of points: x (90, 4), y (90,) with the labels 2, 5 and 7."""
     rng = np.random.default_rng(0)
     codes = np.arange(90) % 3
     return rng.normal(size=(90, 4)) + 3 * np.eye(3, 4)[codes], np.asarray([2, 5, 7])[codes]
 
 
+def write_data(folder: Path) -> None:
+    """blobs.npz; flowers.csv, with labels that are text; prices.csv, a regression: price = 1000 a + 50 b + 7.5."""
+    x, y = points()
+    np.savez(folder / "blobs.npz", x=x, y=y)
+    names = {2: "setosa", 5: "versicolor", 7: "virginica"}
+    rows = [f"{a!r},{b!r},{names[k]},{c!r},{d!r}\n" for (a, b, c, d), k in zip(x.tolist(), y.tolist(), strict=True)]
+    (folder / "flowers.csv").write_text("a,b,species,c,d\n" + "".join(rows))
+    rows = [f"{a!r},{b!r},{1000 * a + 50 * b + 7.5!r}\n" for a, b, *_ in x.tolist()]
+    (folder / "prices.csv").write_text("a,b,price\n" + "".join(rows))
+
+
 @pytest.fixture
-def npz(tmp_path: Path, blobs: tuple[np.ndarray, np.ndarray]) -> str:
-    """The clouds in an .npz file."""
-    np.savez(tmp_path / "blobs.npz", x=blobs[0], y=blobs[1])
+def blobs() -> tuple[np.ndarray, np.ndarray]:
+    return points()
+
+
+@pytest.fixture
+def npz(tmp_path: Path) -> str:
+    write_data(tmp_path)
     return "blobs.npz"
 
 
 @pytest.fixture
-def table(tmp_path: Path, blobs: tuple[np.ndarray, np.ndarray]) -> str:
-    """The clouds in a .csv file with labels that are text."""
-    x, y = blobs
-    names = {2: "setosa", 5: "versicolor", 7: "virginica"}
-    lines = ["a,b,species,c,d"]
-    lines += [f"{r[0]!r},{r[1]!r},{names[int(k)]},{r[2]!r},{r[3]!r}" for r, k in zip(x.tolist(), y, strict=True)]
-    (tmp_path / "flowers.csv").write_text("\n".join(lines) + "\n")
+def table(npz: str) -> str:  # noqa: ARG001 -- which writes all
     return "flowers.csv"
 
 
 @pytest.fixture
-def prices(tmp_path: Path, blobs: tuple[np.ndarray, np.ndarray]) -> str:
-    """A regression in a .csv file: price = 1000 a + 50 b + 7.5."""
-    lines = ["a,b,price", *(f"{a!r},{b!r},{1000 * a + 50 * b + 7.5!r}" for a, b, *_ in blobs[0].tolist())]
-    (tmp_path / "prices.csv").write_text("\n".join(lines) + "\n")
+def prices(npz: str) -> str:  # noqa: ARG001 -- which writes all
     return "prices.csv"
 
 
-def tensors(run: Path) -> bytes:
+def tensors(run: Path | str) -> bytes:
     """A run's whole checkpoint; equal states have equal bytes."""
-    return (run / "model.safetensors").read_bytes()
+    return Path(run, "model.safetensors").read_bytes()
 
 
-def metrics(run: Path) -> list[dict[str, Any]]:
+def metrics(run: Path | str) -> list[dict[str, Any]]:
     """A run's metrics without the times, which differ."""
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in r.items() if k not in ("seconds", "samples_per_second")} for r in records]
+
+
+def contents(folder: Path | str) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(path): path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file()}

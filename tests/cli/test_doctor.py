@@ -1,4 +1,4 @@
-"""`bnengine doctor`: what it says of runs, and its exit codes."""
+"""`bnengine doctor`: its findings of runs, and its exit codes."""
 
 from pathlib import Path
 
@@ -19,14 +19,14 @@ def test_a_healthy_run_has_nothing_found(bnengine: Command, npz: str) -> None:
         result = bnengine("doctor", "r", *data)
         assert (result.code, result.err) == (0, "")
         assert "nothing found" in result.out
-        assert ("not looked at" in result.out) == (not data)
+        assert ("not checked" in result.out) == (not data)
     assert bnengine("doctor", "r", "train", "--json").json == {
         "model": "r/model.safetensors", "data": "train", "findings": [],
     }  # fmt: skip
     assert tensors(Path("r")) == before
 
 
-def test_warnings_are_told_with_their_cure_and_exit_with_0(bnengine: Command, npz: str) -> None:
+def test_warnings_have_a_cure_and_exit_with_0(bnengine: Command, npz: str) -> None:
     bnengine("train", npz, *TRAINED, "--batch-size", "35")
     result = bnengine("doctor", "r")
     assert result.code == 0
@@ -38,7 +38,7 @@ def test_warnings_are_told_with_their_cure_and_exit_with_0(bnengine: Command, np
 
 
 def test_an_error_exits_with_3(bnengine: Command, npz: str) -> None:
-    """Five steps of an average that keeps 99 %: 95 % of it is still its start."""
+    """After five steps of an average that keeps 99 %, 95 % of it is still its start."""
     bnengine("train", npz, *TRAINED, "--epochs", "1", "--bn-decay", "0.99")
     result = bnengine("doctor", "r")
     assert result.code == 3
@@ -63,7 +63,7 @@ def test_numbers_that_are_not_finite_are_still_json(bnengine: Command, npz: str)
     assert [finding["id"] for finding in result.json["findings"]] == ["statistics-not-finite"]
 
 
-def test_a_model_without_preprocessing_is_looked_at_without_data(bnengine: Command, npz: str) -> None:
+def test_a_model_without_preprocessing_is_checked_without_data(bnengine: Command) -> None:
     layers = Dense(4, 8, bias=True), BatchNorm(8), Activation("relu"), Dense(8, 3)
     saving.save("fresh.safetensors", bn.Sequential(*layers, backend="numpy"))
     result = bnengine("doctor", "fresh.safetensors")
@@ -71,12 +71,9 @@ def test_a_model_without_preprocessing_is_looked_at_without_data(bnengine: Comma
     assert "1 error, 1 note" in result.out
     assert "statistics-never-collected" in result.out
     assert "cancelled-bias" in result.out
-    refused = bnengine("doctor", "fresh.safetensors", npz)
-    assert refused.code == 2
-    assert "carries no preprocessing" in refused.err
 
 
-def test_uncentred_inputs_are_named_with_data_of_any_kind(bnengine: Command, table: str) -> None:
+def test_uncentered_inputs_are_named_with_data_of_any_kind(bnengine: Command, table: str) -> None:
     bnengine("train", table, "--target", "species", *TRAINED)
     lines = Path(table).read_text().splitlines()
     far = [",".join([f"{float(a) + 100}", b, c, d]) for a, b, _, c, d in (line.split(",") for line in lines[1:])]
@@ -87,19 +84,7 @@ def test_uncentred_inputs_are_named_with_data_of_any_kind(bnengine: Command, tab
     assert "--scaling" in result.out
 
 
-def test_a_network_without_batch_norm_is_told_to_have_none(bnengine: Command, npz: str) -> None:
+def test_a_network_without_batch_norm_has_none(bnengine: Command, npz: str) -> None:
     bnengine("train", npz, *TRAINED, "--norm", "none")
     result = bnengine("doctor", "r", "train")
     assert (result.code, result.out) == (0, "r/model.safetensors: nothing found; it has no BatchNorm\n")
-
-
-def test_mistakes_exit_with_2_and_say_what_to_do(bnengine: Command, npz: str) -> None:
-    missing = bnengine("doctor", "runs/none")
-    assert missing.code == 2
-    assert missing.err.startswith("doctor: runs/none: there is no such run")
-    assert missing.out == ""
-    Path("empty").mkdir()
-    assert "is no run" in bnengine("doctor", "empty").err
-    bnengine("train", npz, *TRAINED)
-    assert bnengine("doctor", "r", "absent.npz").code == 2
-    assert bnengine("doctor").code == 2

@@ -9,7 +9,7 @@ import bnengine as bn
 from bnengine.storage import saving
 from tests.cli.conftest import SMALL, Command, tensors
 
-# 0.9^t of the start is gone after 90 steps; of 0.995 two thirds are left
+# After 92 steps a decay of 0.995 still keeps two thirds of the start.
 SLOW = ("digits", "--hidden", "32,32", "--epochs", "4", "--bn-decay", "0.995", "--no-plot", "--quiet")
 HEALTHY = ("digits", "--hidden", "32,32", "--epochs", "6", "--no-plot", "--quiet")
 
@@ -37,8 +37,8 @@ def test_gap_calls_a_healthy_run_healthy_and_shifted_data_shifted(done: Command,
     digits = bn.data.load_digits()
     np.savez(tmp_path / "dark.npz", x=np.asarray(digits.x)[:500] // 3, y=np.asarray(digits.y)[:500])
     assert done("gap", "r", "dark.npz", "--json").json["cause"] == "data shift"
-    np.savez(tmp_path / "unlabelled.npz", x=np.asarray(digits.x)[:500] // 3)
-    found = done("gap", "r", "unlabelled.npz", "--json").json
+    np.savez(tmp_path / "unlabeled.npz", x=np.asarray(digits.x)[:500] // 3)
+    found = done("gap", "r", "unlabeled.npz", "--json").json
     assert found["cause"] == "data shift"
     assert {row["rows"] for row in found["scores"]} == {"training"}
 
@@ -80,7 +80,7 @@ def test_recalibrate_of_averaged_weights_changes_the_statistics_that_belong_to_t
     assert accuracy >= found["after"]["validation"]["accuracy"] - 0.05
 
 
-def test_a_training_goes_on_from_recalibrated_statistics(done: Command, blobs) -> None:
+def test_a_training_resumes_from_recalibrated_statistics(done: Command, blobs) -> None:
     data = (blobs[0].astype("float32"), np.arange(90) % 3)
     network = bn.Sequential(bn.Dense(4, 8), bn.BatchNorm(8), bn.Activation("relu"), bn.Dense(8, 3))
     network.preprocessing = bn.Preprocessing.fit(bn.data.Dataset(x=blobs[0], y=blobs[1]), scaling="none")
@@ -108,42 +108,6 @@ def test_recalibrate_takes_data_without_targets_and_says_what_it_wrote(done: Com
     assert done("recalibrate", "r", "new.npz").out == (
         "r/recalibrated.safetensors: r/model.safetensors with the exact statistics of 90 rows of new.npz\n"
     )
-    text = done("recalibrate", "r", npz, "--force").out
-    assert "accuracy" in text
-    assert " -> " in text
-
-
-def test_mistakes_are_told_without_a_file(bnengine: Command, done: Command, npz: str) -> None:
-    done("train", npz, *SMALL, "--quiet", "--out", "r")
-    before = tensors(Path("r"))
-    for arguments, message in (
-        (("recalibrate", "r", "train", "-o", "r/model.safetensors", "--force"), "this is the model itself"),
-        (("recalibrate", "r", "train", "-o", "new.npz"), "must end in .safetensors"),
-        (("recalibrate", "r", "train", "-o", "no/new.safetensors"), "its folder does not exist"),
-        (("recalibrate", "nowhere", "train"), "there is no such run or model file"),
-        (("gap", "nowhere", "train"), "there is no such run or model file"),
-        (("gap", "r", "nowhere.npz"), "nowhere.npz"),
-        (("gap", "r", "train", "--target", "y"), "--target y cannot be given with train"),
-    ):
-        found = bnengine(*arguments)
-        assert (found.code, found.out) == (2, "")
-        assert message in found.err
-    assert tensors(Path("r")) == before
-    assert sorted(path.name for path in Path("r").iterdir()) == ["config.toml", "metrics.jsonl", "model.safetensors"]
-    done("recalibrate", "r", "train")
-    again = bnengine("recalibrate", "r", "train")
-    assert again.code == 2
-    assert "is there already" in again.err
-    Path("r/config.toml").unlink()
-    alone = bnengine("gap", "r", npz)
-    assert alone.code == 2
-    assert "there is no config.toml beside" in alone.err
-
-
-def test_a_network_without_batch_norm_has_no_statistics(bnengine: Command, done: Command, npz: str) -> None:
-    done("train", npz, *SMALL, "--norm", "none", "--quiet", "--out", "r")
-    for command in ("gap", "recalibrate"):
-        found = bnengine(command, "r", "train")
-        assert found.code == 2
-        assert "has no BatchNorm, so there are no statistics to collect" in found.err
-        assert not Path("r/recalibrated.safetensors").exists()
+    _, columns, *rows = done("recalibrate", "r", npz, "--force").out.splitlines()
+    assert columns.split() == ["rows", "figure", "before", "after"]
+    assert [row.split()[:2] for row in rows] == [[npz, "loss"], [npz, "accuracy"]]

@@ -83,7 +83,7 @@ KILLED = -9
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where all runs lie."""
+    """The folder of all runs."""
     return tmp_path_factory.mktemp("runs")
 
 
@@ -125,7 +125,7 @@ def goes_on(call: Call, train: str, out: str, folder: Path) -> str:
     """Resume a killed run and compare it with the one that nothing happened to; where the resumed run said it stood."""
     code, _ = call(f"train --resume {out} --no-plot")
     said = (folder / "log").read_text()
-    if code == 2 and ("no such folder" in said or "has no config.toml" in said):  # killed before there was a run
+    if code == 2 and ("no such folder" in said or "no config.toml" in said):  # killed before there was a run
         code, _ = call(f"{train} --out {out}")
     assert code == 0, said
     assert tensors(folder / out) == tensors(folder / "whole")

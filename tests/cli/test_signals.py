@@ -1,4 +1,4 @@
-"""Ctrl-C, a terminating signal and a reader that goes away: what the process says, leaves behind and exits with."""
+"""Ctrl-C, a terminating signal and a reader that goes away: messages, files and exit codes."""
 
 import os
 import signal
@@ -66,18 +66,18 @@ def interrupt_twice(process: "subprocess.Popen[str]") -> None:
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_behind_the_running_step_and_the_run_goes_on_to_the_same_bits(
+def test_a_signal_saves_after_the_step_and_the_run_resumes_to_the_same_bits(
     done: Command, npz: str, tmp_path: Path, sent: signal.Signals, code: int
 ) -> None:
     done("train", npz, *SMALL, "--out", "whole")
     process = start(tmp_path, 1.0, "train", npz, *SMALL)
     process.send_signal(sent)
-    told = (
-        "train: interrupted behind step 5 of epoch 1; the checkpoint is cut/model.safetensors; "
-        "go on with: bnengine train --resume cut\n"
+    message = (
+        "train: interrupted after step 5 of epoch 1; the checkpoint is cut/model.safetensors. "
+        "Resume with: bnengine train --resume cut\n"
     )
-    assert ended(process) == (code, told)
-    assert "in epoch 1 of 3, behind step 5" in done("train", "--resume", "cut", "--no-plot").out
+    assert ended(process) == (code, message)
+    assert "in epoch 1 of 3, after step 5" in done("train", "--resume", "cut", "--no-plot").out
     assert tensors(Path("cut")) == tensors(Path("whole"))
     assert metrics(Path("cut")) == metrics(Path("whole"))
 
@@ -87,7 +87,7 @@ def test_a_second_ctrl_c_does_not_wait_for_the_step(npz: str, tmp_path: Path) ->
     interrupt_twice(process)
     code, err = ended(process)
     assert code == 130
-    assert "train: interrupted at once; the last checkpoint is cut/model.safetensors; go on with" in err
+    assert "train: interrupted at once; the last checkpoint is cut/model.safetensors. Resume with" in err
     assert "Traceback" not in err
 
 
@@ -96,7 +96,7 @@ def test_ctrl_c_before_the_first_checkpoint_says_so(npz: str, tmp_path: Path, do
     interrupt_twice(process)
     code, err = ended(process)
     assert code == 130
-    assert "train: interrupted before the first checkpoint; go on with: bnengine train --resume cut" in err
+    assert "train: interrupted before the first checkpoint. Resume with: bnengine train --resume cut" in err
     assert done("train", "--resume", "cut", "--no-plot").code == 0
 
 
@@ -115,9 +115,7 @@ def test_where_ctrl_c_is_ignored_a_terminating_signal_still_ends_the_run(npz: st
 @pytest.mark.parametrize(
     "arguments", ["evaluate r blobs.npz", "info", "train blobs.npz --no-plot --epochs 1", "train -h"]
 )
-def test_a_reader_that_goes_away_is_no_error_to_speak_of(
-    done: Command, npz: str, tmp_path: Path, arguments: str
-) -> None:
+def test_a_closed_reader_ends_the_command_silently(done: Command, npz: str, tmp_path: Path, arguments: str) -> None:
     done("train", npz, *SMALL, "--out", "r")
     reader, writer = os.pipe()
     os.close(reader)

@@ -38,7 +38,7 @@ def test_a_healthy_run_is_called_healthy_by_every_tool(done: Command, mnist: str
     done("report", "r")
     page = Path("r/report/index.html").read_text()
     assert mnist in page
-    assert "Nothing is wrong with the batch normalisation" in page
+    assert "Nothing is wrong with the batch normalization" in page
     assert page.count("data:image/png;base64,") >= 2
 
 
@@ -65,6 +65,6 @@ def test_darkened_images_are_a_shift_and_a_claim_is_examined_on_mnist(done: Comm
     images = load(mnist)
     np.savez("dark.npz", x=np.asarray(images.x)[:1000] // 3, y=np.asarray(images.y)[:1000])
     assert done("gap", "r", "dark.npz", "--json").json["cause"] == "data shift"
-    (told,) = json.loads(done("explain", "shift", "--data", mnist, "--seeds", "2", "--json").out)
-    assert told["verdict"] == "does not hold"
-    assert told["figures"]["clean, training"]["mean"] > 0.9
+    (claim,) = json.loads(done("explain", "shift", "--data", mnist, "--seeds", "2", "--json").out)
+    assert claim["verdict"] == "does not hold"
+    assert claim["figures"]["clean, training"]["mean"] > 0.9

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from bnengine.data import Batch
-from bnengine.lab.verify.steps import Training
+from bnengine.lab.verify.steps import TrainingCase
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Layer, Residual
 from bnengine.losses import BinaryCrossEntropy, LossFunction, MeanSquaredError, SoftmaxCrossEntropy
 from bnengine.ops.activations import ACTIVATIONS
@@ -81,11 +81,11 @@ class Drawn(NamedTuple):
         return made
 
     @property
-    def training(self) -> Training:
+    def training(self) -> TrainingCase:
         """As the certificate takes it."""
         given: Callable[[int], list[Batch]] = self.batches
         shapes = self.rows, self.options, self.loss
-        return Training("a random training", self.layers, self.optimizer, STEPS, *shapes, given=given)
+        return TrainingCase("a random training", self.layers, self.optimizer, STEPS, *shapes, batches=given)
 
 
 @st.composite

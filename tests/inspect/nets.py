@@ -34,6 +34,6 @@ def moments(x: np.ndarray) -> np.ndarray:
     return np.stack([np.full(x.shape[-1], float(len(x))), x.mean(axis=0), x.var(axis=0)])
 
 
-def normalised(x: np.ndarray, statistics: np.ndarray, gamma: np.ndarray, beta: np.ndarray) -> np.ndarray:
+def normalized(x: np.ndarray, statistics: np.ndarray, gamma: np.ndarray, beta: np.ndarray) -> np.ndarray:
     """gamma (x - mean) / sqrt(var + 1e-5) + beta."""
     return gamma * (x - statistics[1]) / np.sqrt(statistics[2] + 1e-5) + beta

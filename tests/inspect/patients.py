@@ -1,4 +1,4 @@
-"""A healthy network for the doctor, and every fault planted in it at a strength."""
+"""A healthy network for the doctor, and every fault to plant in it, at several strengths."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ ROWS, FEATURES, WIDTH, CLASSES = 256, 8, 16, 3
 
 @dataclass
 class Patient:
-    """A network of two hidden layers with ReLU, its data, and what is known of its training; all is well with it."""
+    """A healthy network of two hidden layers with ReLU, its data, and facts about its training."""
 
     bias: bool = False
     between: list[Layer] = field(default_factory=list)  # the first Dense and its BatchNorm
@@ -41,7 +41,7 @@ class Patient:
         return ((x - x.mean(axis=0)) / x.std(axis=0) + self.shift).astype(np.float32)
 
     def network(self) -> Sequential:
-        """It, with the statistics of its data, and what is left in them of mean 0 and variance 1 after the steps."""
+        """The network with the statistics of its data, and what remains in them of mean 0 and variance 1."""
         norms = [BatchNorm(WIDTH, **self.norm | self.first_norm), BatchNorm(WIDTH, **self.norm)]
         for norm in norms:
             for handle in (norm.gamma, norm.beta):
@@ -64,7 +64,7 @@ class Patient:
         return network
 
     def findings(self) -> list[Finding]:
-        """What the doctor says."""
+        """The findings of the doctor."""
         rows = 20 * self.batch + self.rest
         settings = {"steps": self.steps, "batch_size": self.batch, "rows": rows, "learning_rate": 0.1}
         settings["optimizer"] = self.optimizer or SGD(weight_decay=self.decayed / self.steps)
@@ -86,7 +86,7 @@ def set_at(norm: int, name: str, row: Any, values: Any) -> Callable[[Sequential,
 
 
 def bias(patient: Patient, strength: str) -> None:
-    """A bias directly before the BatchNorm, before another Dense in between, or behind an activation."""
+    """A bias directly before the BatchNorm, before another Dense in between, or before an activation."""
     patient.bias = True
     if strength == "activation":
         patient.between.append(Activation("tanh"))
@@ -95,14 +95,14 @@ def bias(patient: Patient, strength: str) -> None:
 
 
 def last_beta(patient: Patient, strength: str) -> None:
-    """All of the last layer's normalised outputs, with or without gamma and beta."""
+    """All of the last layer's normalized outputs, with or without gamma and beta."""
     if strength != "none":
         affine = strength == "affine"
         patient.tail.append(BatchNorm(CLASSES, gamma=affine, beta=affine))
 
 
 def silent(patient: Patient, rows: int) -> None:
-    """One unit of the first layer is above 0 in so many rows, 1 or 0; -1: no unit in any."""
+    """One unit of the first layer is above 0 in `rows` rows, 1 or 0; -1: no unit in any."""
 
     def change(network: Sequential, x: np.ndarray) -> None:
         z = x.astype(np.float64) @ np.asarray(network.named_parameters()["0.W"], np.float64)[:, 5]
@@ -129,7 +129,7 @@ def variance(patient: Patient, in_eps: float) -> None:
 
 
 def uncollected(patient: Patient, layers: int) -> None:
-    """So many layers without statistics."""
+    """Some layers without statistics."""
     for norm in range(layers):
         patient.changes.append(set_at(norm, "statistics", slice(None), np.asarray([[0.0], [0.0], [1.0]])))
 
@@ -140,7 +140,7 @@ def broken_statistics(patient: Patient, value: float) -> None:
 
 
 def convention(patient: Patient, layers: int) -> None:
-    """The defaults of Keras in so many layers."""
+    """The defaults of Keras in some layers."""
     keras = {"eps": 1e-3, "variance": "biased"}
     patient.first_norm |= keras if layers else {}
     patient.norm |= keras if layers == 2 else {}
@@ -169,7 +169,7 @@ def dropped(patient: Patient, rate: float) -> None:
 
 
 class Fault(NamedTuple):
-    """A fault: the finding that names it, how it is planted, and what is said at each strength, "" for nothing."""
+    """A fault: the id of its finding, how to plant it, the severity at each strength ("" for none), and the layer."""
 
     id: str
     plant: Callable[[Patient, Any], None]

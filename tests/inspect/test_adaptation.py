@@ -1,4 +1,4 @@
-"""Adapted statistics: Chan's merge by hand, layer by layer, and the way back bit for bit."""
+"""Adapted statistics: Chan's merge by NumPy, layer by layer, and an exact undo."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from bnengine.lab.explain.nets import Training, accuracy, perceptron
 from bnengine.lab.explain.setting import Setting
 from bnengine.layers import Activation, BatchNorm, Dense
 from bnengine.optim.optimizers import SGD
-from tests.inspect.nets import filled, moments, normalised
+from tests.inspect.nets import filled, moments, normalized
 
 
 def network_of_two() -> bn.Sequential:
@@ -38,7 +38,7 @@ def test_the_stored_statistics_count_as_that_many_samples_in_every_layer(x: np.n
     new = statistics_of(network)
     first = blended(old["1.statistics"], moments(x @ p["0.W"]), 200)
     np.testing.assert_allclose(new["1.statistics"], first, rtol=1e-10)
-    hidden = np.maximum(normalised(x @ p["0.W"], first, p["1.gamma"], p["1.beta"]), 0)
+    hidden = np.maximum(normalized(x @ p["0.W"], first, p["1.gamma"], p["1.beta"]), 0)
     second = blended(old["4.statistics"], moments(hidden @ p["3.W"]), 200)
     np.testing.assert_allclose(new["4.statistics"], second, rtol=1e-10)
     moved = np.sqrt(np.mean((first[1] - old["1.statistics"][1]) ** 2 / old["1.statistics"][2]))
@@ -82,7 +82,7 @@ def test_undo_restores_the_bytes_of_statistics_and_answers(x: np.ndarray) -> Non
 
 
 def test_adapted_statistics_carry_a_network_over_to_brighter_images() -> None:
-    draw = Setting().centred(0)
+    draw = Setting().centered(0)
     network = perceptron((64, 32, 32, 10), seed=0)
     Training(network, SGD(), draw.x, draw.y, rate=0.1).run(200)
     brighter = draw.x_valid + 2
@@ -99,7 +99,7 @@ def test_adapted_statistics_carry_a_network_over_to_brighter_images() -> None:
 def test_a_prior_that_is_no_number_of_samples_is_refused(prior: object, x: np.ndarray) -> None:
     network = network_of_two()
     before = network.statistics.array.tobytes()
-    with pytest.raises(InputError, match=r"adapt: prior .* is not a finite number from 0 up"):
+    with pytest.raises(InputError, match=r"adapt: prior must be a finite number of at least 0, got"):
         adapt(network, x, prior=prior)
     assert network.statistics.array.tobytes() == before
 

@@ -1,4 +1,4 @@
-"""Every tool on the witnesses and the simulated device: the same findings, statistics and answers as on NumPy."""
+"""Every tool on other libraries and the simulated device: the findings, statistics and outputs of NumPy."""
 
 from typing import Any, NamedTuple
 
@@ -17,14 +17,14 @@ from bnengine.training import Activations
 from tests.support import require
 
 ROWS = 192
-WHOLE = Setting().centred(0)
+WHOLE = Setting().centered(0)
 X, Y = WHOLE.x[:ROWS].astype(np.float32), WHOLE.y[:ROWS]
 X_VALID, Y_VALID = WHOLE.x_valid[:ROWS].astype(np.float32), WHOLE.y_valid[:ROWS]
 
 
 @pytest.fixture(params=["array_api_strict", "torch", "simulated"])
 def other(request: pytest.FixtureRequest) -> Backend:
-    """A backend beside NumPy's."""
+    """Another backend than NumPy's."""
     if request.param == "simulated":
         made: Backend = request.getfixturevalue("simulated").backend()
         return made
@@ -34,7 +34,7 @@ def other(request: pytest.FixtureRequest) -> Backend:
 
 @pytest.fixture(scope="module")
 def state() -> dict[str, np.ndarray]:
-    """What 25 steps on NumPy left: 0.99^25, three quarters, of the running statistics are still their start."""
+    """The state after 25 steps on NumPy: 0.99^25, three quarters, of the running statistics is still their start."""
     network = network_on("numpy")
     Training(network, SGD(), X, Y, rate=0.1).run(25)
     return network.state_dict()
@@ -47,7 +47,7 @@ def network_on(backend: str | Backend) -> Sequential:
 
 
 class Found(NamedTuple):
-    """What the tools say of one network."""
+    """The results of the tools for one network."""
 
     cause: str
     explained: dict[str, float]
@@ -83,7 +83,7 @@ def test_every_tool_finds_what_it_finds_on_numpy(other: Backend, state: dict[str
     assert {finding.id for finding in here.findings} >= {"decay-slow", "cancelled-bias", "uncentred-inputs"}
     for a, b in zip(here.findings, there.findings, strict=True):
         assert (b.id, b.severity, b.layer) == (a.id, a.severity, a.layer)
-        if a.id != "cancelled-bias":  # told in units of rounding
+        if a.id != "cancelled-bias":  # in units of rounding
             assert b.numbers == pytest.approx(a.numbers, rel=1e-3)
     for mine, theirs in ((here.adapted, there.adapted), (here.exact, there.exact)):
         assert mine.keys() == theirs.keys()
@@ -92,7 +92,7 @@ def test_every_tool_finds_what_it_finds_on_numpy(other: Backend, state: dict[str
     np.testing.assert_allclose(there.folded, here.folded, atol=1e-4)
 
 
-def test_a_watched_training_samples_what_it_samples_on_numpy(other: Backend) -> None:
+def test_recorded_activations_are_those_of_numpy(other: Backend) -> None:
     records = []
     for backend in ("numpy", other):
         network = perceptron((64, 8, 10), backend=get_backend(backend), seed=0)

@@ -9,7 +9,7 @@ import pytest
 
 from bnengine.data import load_digits
 from bnengine.errors import InputError
-from bnengine.inspect import doctor
+from bnengine.inspect import Finding, doctor
 from bnengine.lab.explain.nets import look
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Layer, Residual
 from bnengine.network.sequential import Sequential
@@ -46,33 +46,33 @@ def test_a_fault_is_named_from_its_threshold_on(fault: Fault, strength: Any) -> 
         assert found[0].cure
 
 
-def test_a_fault_below_its_threshold_is_no_finding_of_another_kind() -> None:
+def test_a_fault_below_its_threshold_is_no_error() -> None:
     for fault in FAULTS:
         patient = Patient()
         fault.plant(patient, next(iter(fault.strengths)))
         assert [f.id for f in patient.findings() if f.severity == "error"] == [], fault.id
 
 
-# What cannot be seen beside the other, as it takes the other's place.
-APART = (
+# Faults that hide each other.
+EXCLUSIVE = (
     {"last-batch-small", "batches-small"},
     {"variance-near-eps", "statistics-never-collected"},
 )
-# Planted strongly: their thresholds move with the batch and the decay, and so with other faults.
-MOVING = "decay-on-affine", "effective-learning-rate", "dropout-before-norm", "decay-slow"
+# Planted strongly, since their thresholds depend on the batch and the decay, and so on other faults.
+DEPENDENT = "decay-on-affine", "effective-learning-rate", "dropout-before-norm", "decay-slow"
 
 
 def test_two_faults_at_once_are_both_named() -> None:
     pairs = 0
     for one, other in combinations(FAULTS, 2):
         ids = {one.id, other.id}
-        if len(ids) < 2 or ids in APART:
+        if len(ids) < 2 or ids in EXCLUSIVE:
             continue
         patient = Patient()
         for fault in (one, other):
-            fault.plant(patient, list(fault.strengths)[-1 if fault.id in MOVING else 1])
+            fault.plant(patient, list(fault.strengths)[-1 if fault.id in DEPENDENT else 1])
         if far_beta in (one.plant, other.plant) and "uncentred-inputs" in ids:
-            continue  # the one is seen without data, the other with them
+            continue  # one needs data, the other their absence
         assert ids <= {finding.id for finding in patient.findings()}, ids
         pairs += 1
     assert pairs >= 100
@@ -85,26 +85,30 @@ def test_errors_come_first() -> None:
 
 
 @pytest.mark.parametrize("optimizer", [Adam(), AdamW(weight_decay=0), RMSprop()])
-def test_a_cancelled_bias_is_a_warning_where_the_optimizer_moves_it(optimizer: Optimizer) -> None:
+def test_a_cancelled_bias_is_a_warning_if_the_optimizer_moves_it(optimizer: Optimizer) -> None:
     found = Patient(bias=True, optimizer=optimizer).findings()
     assert [(f.id, f.severity) for f in found] == [("cancelled-bias", "warning")]
     assert found[0].numbers["units"] <= 100
 
 
-def test_beta_cancels_in_a_batch_norm_that_stands_behind_a_dense_alone() -> None:
-    layers = Dense(8, 16), BatchNorm(16), Dense(16, 16), BatchNorm(16), Activation("relu"), Dense(16, 3)
+def checked(*layers: Layer) -> list[Finding]:
+    """The findings of a network with collected statistics."""
     network = Sequential(*layers, backend="numpy")
     network.statistics.array[0, :] = 1
-    found = [f for f in doctor(network) if f.id == "cancelled-bias"]
-    assert [f.layer for f in found] == ["1"]
-    assert "beta=False" in found[0].cure
+    return doctor(network)
+
+
+def test_beta_cancels_before_a_dense_and_another_batch_norm() -> None:
+    layers = Dense(8, 16), BatchNorm(16), Dense(16, 16), BatchNorm(16), Activation("relu"), Dense(16, 3)
+    (found,) = [f for f in checked(*layers) if f.id == "cancelled-bias"]
+    assert found.layer == "1"
+    assert "beta=False" in found.cure
 
 
 def test_a_bias_inside_a_residual_is_measured_too() -> None:
     body = Dense(8, 8, bias=True), BatchNorm(8), Activation("relu"), Dense(8, 8, bias=True), BatchNorm(8)
-    network = Sequential(Residual(*body), Activation("relu"), Dense(8, 3), backend="numpy")
-    network.statistics.array[0, :] = 1
-    assert [f.layer for f in doctor(network) if f.id == "cancelled-bias"] == ["0.0", "0.3"]
+    found = checked(Residual(*body), Activation("relu"), Dense(8, 3))
+    assert [f.layer for f in found if f.id == "cancelled-bias"] == ["0.0", "0.3"]
 
 
 PLACES = [{"precision": "float16"}, {"dtype": "float64"}, {"backend": "torch"}, {"backend": "array_api_strict"}]
@@ -116,21 +120,21 @@ def test_what_is_measured_is_the_same_in_other_precisions_and_libraries(options:
         require(options["backend"])
     patient = Patient(bias=True, decayed=5.0, network_options=options)
     silent(patient, -1)
-    dead = [("dead-units", "1"), ("dead-units", "4")]  # what is behind them gets nothing, and nothing comes back
+    dead = [("dead-units", "1"), ("dead-units", "4")]  # later units get no signal, and no gradient returns
     assert [(f.id, f.layer) for f in patient.findings()] == dead
     patient.changes.clear()
     found = {(f.id, f.layer) for f in patient.findings()}
     assert found == {("cancelled-bias", "0"), ("effective-learning-rate", "0"), ("effective-learning-rate", "3")}
 
 
-def test_a_bias_counts_where_running_statistics_normalise() -> None:
+def test_a_bias_counts_if_running_statistics_normalize() -> None:
     patient = Patient(bias=True)
     patient.changes.append(lambda network, _: network.freeze("normalization"))
     assert "cancelled-bias" not in {f.id for f in patient.findings()}
 
 
 def test_a_bias_that_is_measured_wrong_is_not_called_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With statistics that are held constant in the backward, as a broken batch norm would, the gradient counts."""
+    """If the backward takes statistics as constant, as a broken batch norm would, the gradient counts."""
     from bnengine import ops
 
     backward = ops.normalize_backward
@@ -142,20 +146,11 @@ def test_a_bias_that_is_measured_wrong_is_not_called_cancelled(monkeypatch: pyte
     assert "cancelled-bias" not in {f.id for f in Patient(bias=True).findings()}
 
 
-@pytest.mark.parametrize("name", ["keras", "flax", "tf", "chainer"])
-def test_a_network_of_another_convention_is_told_by_its_name(name: str) -> None:
-    layers = Dense(8, 16), BatchNorm.from_convention(name, 16), Activation("relu"), Dense(16, 3)
-    network = Sequential(*layers, backend="numpy")
-    network.statistics.array[0, :] = 1
-    (found,) = doctor(network)
-    assert found.id == "other-convention"
-    assert f"'{name}'" in found.cure
-
-
-def test_pytorchs_defaults_are_no_other_convention() -> None:
-    network = Sequential(Dense(8, 16), BatchNorm.from_convention("torch", 16), Dense(16, 3), backend="numpy")
-    network.statistics.array[0, :] = 1
-    assert doctor(network) == []
+@pytest.mark.parametrize("name", ["keras", "flax", "tf", "chainer", "torch"])
+def test_a_network_of_another_convention_is_reported_by_its_name(name: str) -> None:
+    found = checked(Dense(8, 16), BatchNorm.from_convention(name, 16), Activation("relu"), Dense(16, 3))
+    assert [f.id for f in found] == ([] if name == "torch" else ["other-convention"])  # whose defaults are ours
+    assert all(f"'{name}'" in f.cure for f in found)
 
 
 def test_parameters_that_are_not_finite_are_named() -> None:
@@ -164,26 +159,17 @@ def test_parameters_that_are_not_finite_are_named() -> None:
     assert [(f.id, f.layer) for f in patient.findings() if f.severity == "error"] == [("parameters-not-finite", "3")]
 
 
-@pytest.mark.parametrize("rows", [256.0, 5000.0])
-def test_recalibrated_statistics_hold_no_start_however_few_steps_there_were(rows: float) -> None:
+def test_statistics_without_a_start_are_not_called_slow() -> None:
+    for rows in (256.0, 5000.0):  # counts that 20 steps do not make
+        patient = Patient(steps=20)
+        assert "decay-slow" in {f.id for f in patient.findings()}
+        patient.changes += [set_at(norm, "statistics", (0, slice(None)), rows) for norm in (0, 1)]
+        assert patient.findings() == []
     patient = Patient(steps=20)
-    assert "decay-slow" in {f.id for f in patient.findings()}
-    patient.changes += [set_at(norm, "statistics", (0, slice(None)), rows) for norm in (0, 1)]
-    assert patient.findings() == []
-
-
-def test_statistics_that_say_that_they_were_recalibrated_hold_no_start() -> None:
-    """After one epoch their count is that of the steps too."""
-    patient = Patient(steps=20)
-    network = patient.network()
     settings = {"steps": 20, "batch_size": 64, "rows": 1280}
-    assert {f.id for f in doctor(network, patient.x, None, settings)} == {"decay-slow"}
-    assert doctor(network, patient.x, None, settings | {"recalibrated": True}) == []
-
-
-def test_a_variance_below_the_share_of_the_start_says_that_there_is_none() -> None:
-    """0.9^6 = 0.53 of a start of 1: an average that holds it is 0.53 or more."""
-    for least, named in ((0.54, ["1", "4"]), (0.53, ["4"])):
+    assert {f.id for f in doctor(patient.network(), patient.x, None, settings)} == {"decay-slow"}
+    assert doctor(patient.network(), patient.x, None, settings | {"recalibrated": True}) == []
+    for least, named in ((0.54, ["1", "4"]), (0.53, ["4"])):  # 0.9^6 = 0.53 is the least variance with a start of 1
         patient = Patient(steps=6)
         patient.changes.append(set_at(0, "statistics", (2, 5), least))
         assert [f.layer for f in patient.findings() if f.id == "decay-slow"] == named
@@ -193,22 +179,22 @@ def test_a_last_row_that_joins_the_batch_before_is_no_small_batch() -> None:
     assert Patient(rest=1).findings() == []
 
 
-def test_no_unit_is_called_dead_that_a_batch_can_wake() -> None:
-    """One row apart from all others is sqrt(m - 1) deviations from their mean; with one that joins, m is 65."""
+def test_a_unit_that_a_batch_can_wake_is_not_dead() -> None:
+    """A single outlier is sqrt(m - 1) deviations from the mean; with a row that joins, m is 65."""
     for rest, beta in ((0, -7.93), (1, -7.99)):
         patient = Patient(rest=rest)
         far_beta(patient, beta)
         assert patient.findings() == []
-        apart = np.zeros((64 + rest, FEATURES), np.float32)
-        apart[0] = 1000 * np.sign(patient.network().named_parameters()["0.W"][:, 5])
-        seen, _ = look(patient.network(), apart, training=True)
+        outlier = np.zeros((64 + rest, FEATURES), np.float32)
+        outlier[0] = 1000 * np.sign(patient.network().named_parameters()["0.W"][:, 5])
+        seen, _ = look(patient.network(), outlier, training=True)
         assert next(one.y for one in seen if isinstance(one.layer, BatchNorm))[0, 5] > 0
         far_beta(patient, beta - 0.02)
         assert [finding.id for finding in patient.findings()] == ["dead-units"]
 
 
-def test_momentum_gathers_the_decay_as_its_velocity_does() -> None:
-    """1,000 steps at a rate of 0.1 from 1, by the optimizer's formula and no gradient but the decay's."""
+def test_momentum_accumulates_the_decay() -> None:
+    """1,000 steps at a rate of 0.1 from 1, by the formula of the optimizer, with the gradient of the decay alone."""
     value, velocity = 1.0, 0.0
     for _ in range(1000):
         velocity = 0.9 * velocity + 1e-4 * value
@@ -221,7 +207,7 @@ def test_momentum_gathers_the_decay_as_its_velocity_does() -> None:
     assert rates["effective_rate"] == pytest.approx(10 * 0.1 / rates["length"] ** 2)
 
 
-def test_the_share_left_is_what_the_running_mean_is_short_of() -> None:
+def test_the_share_of_the_start_is_the_error_of_the_running_mean() -> None:
     """A channel of mean 5 and variance 1 after 6 steps: running mean 5 (1 - .9^6), so off by 5 .9^6."""
     network = Sequential(Dense(8, WIDTH), BatchNorm(WIDTH), Dense(WIDTH, 3), backend="numpy")
     left = 0.9**6
@@ -231,7 +217,7 @@ def test_the_share_left_is_what_the_running_mean_is_short_of() -> None:
     assert found.numbers["mean_off"] == pytest.approx(5 * left, rel=1e-4)
 
 
-def test_nothing_of_the_network_changes() -> None:
+def test_the_network_does_not_change() -> None:
     network = Patient(bias=True).network()
     before, changes = network.state_dict(), network.changes.count
     doctor(network, Patient().x, settings={"steps": 10, "batch_size": 64, "optimizer": "adamw"})
@@ -240,21 +226,22 @@ def test_nothing_of_the_network_changes() -> None:
     assert network.changes.count == changes
 
 
-def test_mistakes_are_told_in_words() -> None:
-    network = Patient().network()
-    with pytest.raises(InputError, match="doctor: settings has no 'speed'"):
-        doctor(network, settings={"speed": 3})
-    with pytest.raises(InputError, match="doctor: settings: steps -1 is not a number"):
-        doctor(network, settings={"steps": -1})
-    with pytest.raises(InputError, match="doctor: training is a int"):
-        doctor(network, training=3)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="doctor: the data have fewer than two rows"):
-        doctor(network, np.zeros((1, FEATURES), np.float32))
-    with pytest.raises(InputError, match="the input has 5 features"):
-        doctor(network, np.zeros((9, 5), np.float32))
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"settings": {"speed": 3}}, "doctor: settings has no 'speed'"),
+        ({"settings": {"steps": -1}}, "doctor: settings: steps must be a finite number of at least 0, got -1"),
+        ({"training": 3}, "doctor: training must be a Trainer or a saved one, got a int"),
+        ({"data": np.zeros((1, FEATURES), np.float32)}, "doctor: a variance needs two rows"),
+        ({"data": np.zeros((9, 5), np.float32)}, "the input has 5 features"),
+    ],
+)
+def test_mistakes_have_a_cure(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        doctor(Patient().network(), **options)
 
 
-def test_a_trainer_and_its_checkpoint_tell_the_same(tmp_path: Path) -> None:
+def test_a_trainer_and_its_checkpoint_give_the_same_findings(tmp_path: Path) -> None:
     x, y = _blobs(np.random.default_rng(0))
     network = Sequential(Dense(2, 8, bias=True), BatchNorm(8), Activation("relu"), Dense(8, 3), backend="numpy")
     trainer = Trainer(network, SGD(weight_decay=0.05), learning_rate=0.5, progress="quiet")
@@ -267,7 +254,7 @@ def test_a_trainer_and_its_checkpoint_tell_the_same(tmp_path: Path) -> None:
     assert by_trainer == by_file
 
 
-def test_decay_on_gamma_and_beta_is_told_by_a_checkpoint_though_layers_built_from_it_have_none(tmp_path: Path) -> None:
+def test_a_checkpoint_records_which_parameters_decayed(tmp_path: Path) -> None:
     x, y = _blobs(np.random.default_rng(0))
 
     def made(*, decays: bool) -> Trainer:
@@ -282,12 +269,12 @@ def test_decay_on_gamma_and_beta_is_told_by_a_checkpoint_though_layers_built_fro
         trainer.fit((x, y), epochs=10, batch_size=50)
         trainer.save(tmp_path / "m.safetensors")
         loaded, saved = saving.load(tmp_path / "m.safetensors"), saving.read(tmp_path / "m.safetensors")
-        told = [[f for f in doctor(*of) if f.id == "decay-on-affine"] for of in (
+        live, by_file = [[f for f in doctor(*of) if f.id == "decay-on-affine"] for of in (
             (trainer.network, None, trainer), (loaded, None, saved)
         )]  # fmt: skip
-        assert told[0] == told[1]
-        assert [f.layer for f in told[1]] == (["1"] if decays else [])
-        assert not decays or "is on gamma:" in told[1][0].says
+        assert live == by_file
+        assert [f.layer for f in by_file] == (["1"] if decays else [])
+        assert not decays or "is on gamma:" in by_file[0].says
     with pytest.raises(InputError, match=r"was saved with decayed \['0\.W', '3\.W'\]; this trainer has .*'1\.gamma'"):
         made(decays=True).resume(tmp_path / "m.safetensors")
 
@@ -302,7 +289,7 @@ def _digits(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _table(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Columns of different kinds and units, standardised; two classes."""
+    """Columns of different kinds and units, standardized; two classes."""
     age, income = rng.uniform(18, 90, 400), rng.lognormal(10, 0.5, 400)
     member, visits = rng.integers(0, 2, 400), rng.poisson(3, 400)
     y = (age / 50 + member + 0.3 * visits + rng.normal(0, 0.3, 400) > 2.3).astype(np.int64)

@@ -18,26 +18,26 @@ from bnengine.optim.optimizers import SGD
 from tests.inspect.nets import filled
 
 STRUCTURES = {
-    "behind a Dense": (lambda: (Dense(4, 5), BatchNorm(5), Activation("relu"), Dense(5, 3)), ["1"], {}),
-    "behind a Dense with a bias": (lambda: (Dense(4, 5, bias=True), BatchNorm(5), Activation("gelu")), ["1"], {}),
-    "behind an activation": (lambda: (Dense(4, 5), Activation("tanh"), BatchNorm(5), Dense(5, 3)), ["2"], {}),
-    "before and behind one Dense": (lambda: (BatchNorm(4), Dense(4, 5), BatchNorm(5)), ["0", "2"], {}),
+    "after a Dense": (lambda: (Dense(4, 5), BatchNorm(5), Activation("relu"), Dense(5, 3)), ["1"], {}),
+    "after a Dense with a bias": (lambda: (Dense(4, 5, bias=True), BatchNorm(5), Activation("gelu")), ["1"], {}),
+    "after an activation": (lambda: (Dense(4, 5), Activation("tanh"), BatchNorm(5), Dense(5, 3)), ["2"], {}),
+    "before and after one Dense": (lambda: (BatchNorm(4), Dense(4, 5), BatchNorm(5)), ["0", "2"], {}),
     "across dropouts": (
         lambda: (Dense(4, 5), Activation("relu"), Dropout(0.3), BatchNorm(5), Dropout(0.2), Dense(5, 3)), ["3"], {}
     ),
     "two for one Dense": (
         lambda: (Activation("relu"), BatchNorm(4), BatchNorm(4), Dense(4, 3)), ["2"],
-        {"1": "no Dense stands beside it"},
+        {"1": "no Dense is adjacent"},
     ),
-    "none beside it": (lambda: (Dense(4, 5), Activation("relu"), BatchNorm(5), Activation("sigmoid")), [],
-                       {"2": "no Dense stands beside it"}),
-    "in a residual, behind it and at its end": (
+    "none adjacent": (lambda: (Dense(4, 5), Activation("relu"), BatchNorm(5), Activation("sigmoid")), [],
+                       {"2": "no Dense is adjacent"}),
+    "in a residual, after it and at its end": (
         lambda: (
             Dense(4, 5), BatchNorm(5),
             Residual(Dense(5, 6), BatchNorm(6), Activation("relu"), Dense(6, 5), BatchNorm(5)), Activation("relu"),
             Residual(Activation("relu"), BatchNorm(5)), BatchNorm(5), Dense(5, 2),
         ),
-        ["1", "2.1", "2.4", "5"], {"4.1": "no Dense stands beside it"},
+        ["1", "2.1", "2.4", "5"], {"4.1": "no Dense is adjacent"},
     ),
     "without gamma and beta": (lambda: (Dense(4, 5), BatchNorm(5, gamma=False, beta=False)), ["1"], {}),
     "another eps, a slope": (lambda: (Dense(4, 5), BatchNorm(5, eps=0.5), Activation("leaky_relu", slope=0.3)), ["1"],
@@ -80,19 +80,19 @@ def test_the_numbers_of_both_ways_are_those_of_the_formulas() -> None:
     np.testing.assert_allclose(found["2.b"], shift @ p["4.W"] + p["4.b"], rtol=1e-12, atol=1e-14)
 
 
-def test_a_layer_that_stands_twice_keeps_its_batch_norm() -> None:
+def test_a_layer_used_twice_keeps_its_batch_norm() -> None:
     dense, norm = Dense(5, 5), BatchNorm(5)
     network = filled(Dense(4, 5), dense, BatchNorm(5), dense, norm, Activation("relu"), norm)
     found, certificate = fold(network, probe=probe(network), limit=1)
     assert certificate.folded == ()
     assert certificate.kept == {
-        "2": "the Dense beside it stands twice", "4": "it stands twice", "6": "it stands twice"
+        "2": "its Dense is used twice", "4": "it is used twice", "6": "it is used twice"
     }  # fmt: skip
     np.testing.assert_array_equal(found.predict(probe(network)), network.predict(probe(network)))
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_measured_difference_stays_within_the_bound_for_nasty_numbers(seed: int) -> None:
+def test_the_measured_difference_stays_within_the_bound_for_adversarial_numbers(seed: int) -> None:
     rng = np.random.default_rng(seed)
     widths = [4, *rng.integers(3, 40, size=3), 2]
     layers = []
@@ -119,7 +119,7 @@ def test_a_loose_bound_is_refused_unless_allowed(kind: str, factor: float) -> No
     state = network.state_dict()
     state[f"1.{kind}"] = state[f"1.{kind}"] * factor
     network.load_state_dict(state)
-    with pytest.raises(InputError, match=r"fold: the outputs may differ by .*, limit 0\.01; a BatchNorm multiplies by"):
+    with pytest.raises(InputError, match=r"fold: the outputs may differ by .*limit 0\.01\. A BatchNorm multiplies by"):
         fold(network, probe=x)
     loose = fold(network, probe=x, limit=inf).certificate
     assert loose.bound > 50 * tight.bound
@@ -155,14 +155,14 @@ def test_the_bound_of_one_layer_and_of_one_behind_it_is_that_of_the_formula() ->
     own = np.abs(x) @ np.abs(p["0.W"]) + np.abs(p["0.b"])
     normal = np.abs(z - p["1.beta"]) + np.abs(p["1.gamma"]) + np.abs(p["1.beta"])
     error = 11 * u * size + np.abs(s) * 10 * u * own + 10 * u * normal
-    behind = 20 * u * (np.abs(z) @ np.abs(p["2.W"]) + np.abs(p["2.b"]))
-    expected = np.max(error @ np.abs(p["2.W"]) + behind)
+    after = 20 * u * (np.abs(z) @ np.abs(p["2.W"]) + np.abs(p["2.b"]))
+    expected = np.max(error @ np.abs(p["2.W"]) + after)
     assert fold(network, probe=x).certificate.bound == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
 def test_the_bound_of_a_deep_network_stays_below_the_limit(activation: str) -> None:
-    draw = Setting().centred(0)
+    draw = Setting().centered(0)
     network = perceptron((64, *[48] * 6, 10), activation=activation, seed=0)
     Training(network, SGD(), draw.x, draw.y, rate=0.1).run(100)
     certificate = fold(network, probe=draw.x_valid).certificate
@@ -170,7 +170,7 @@ def test_the_bound_of_a_deep_network_stays_below_the_limit(activation: str) -> N
     assert 1e-7 < certificate.measured < certificate.bound < 0.01
 
 
-def test_the_original_stays_as_it_is() -> None:
+def test_the_original_does_not_change() -> None:
     network = filled(Dense(4, 5), BatchNorm(5), Activation("relu"), Dense(5, 3))
     before = {name: array.tobytes() for name, array in network.state_dict().items()}
     found = fold(network, limit=1).network
@@ -179,28 +179,29 @@ def test_the_original_stays_as_it_is() -> None:
     assert {name: array.tobytes() for name, array in network.state_dict().items()} == before
 
 
-def test_mistakes_are_told() -> None:
+def test_mistakes_have_a_cure() -> None:
     network = filled(Dense(4, 5), BatchNorm(5))
-    with pytest.raises(InputError, match="fold: limit 0 is not above 0"):
-        fold(network, limit=0)
-    with pytest.raises(InputError, match="fold: the network takes inputs of any width"):
-        fold(filled(Activation("relu")))
-    with pytest.raises(InputError, match="the input has 3 features"):
-        fold(network, probe=np.zeros((2, 3)))
-    network.reset_statistics()
-    with pytest.raises(InputError, match="no statistics were collected yet"):
-        fold(network)
+    uncollected = filled(Dense(4, 5), BatchNorm(5))
+    uncollected.reset_statistics()
+    for given, options, message in (
+        (network, {"limit": 0}, "fold: limit must be above 0, got 0"),
+        (filled(Activation("relu")), {}, "fold: the network takes inputs of any width"),
+        (network, {"probe": np.zeros((2, 3))}, "the input has 3 features"),
+        (uncollected, {}, "no statistics"),
+    ):
+        with pytest.raises(InputError, match=message):
+            fold(given, **options)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_in_16_bits_the_cure_is_to_fold_in_full_precision_and_to_round_the_folded_network(tmp_path, precision) -> None:
-    draw = Setting().centred(0)
+    draw = Setting().centered(0)
     network = perceptron((64, 32, 32, 10), seed=0)
     Training(network, SGD(), draw.x, draw.y, rate=0.1).run(100)
     bn.save(tmp_path / "model.safetensors", network)
     narrow = bn.load(tmp_path / "model.safetensors", precision=precision)
-    told = rf"limit 0\.01; that is the rounding of {precision} alone, .*load\(FILE, precision='highest'.*{precision}"
-    with pytest.raises(InputError, match=told):
+    message = rf"limit 0\.01\. That is the rounding of {precision} alone; .*load\(FILE, .*'highest'.*{precision}"
+    with pytest.raises(InputError, match=message):
         fold(narrow, probe=draw.x_valid)
     x = narrow.checked(draw.x_valid.astype(np.float32))
     unfolded, exact = logits(narrow, x), logits(network, x)
@@ -220,5 +221,5 @@ def test_in_16_bits_a_bound_that_is_loose_in_full_precision_too_is_not_blamed_on
     state["1.gamma"] = state["1.gamma"] * 1e6
     narrow = bn.Sequential.from_config(network.config(), precision="bfloat16")
     narrow.load_state_dict(state)
-    with pytest.raises(InputError, match=r"limit 0\.01; a BatchNorm multiplies by"):
+    with pytest.raises(InputError, match=r"limit 0\.01\. A BatchNorm multiplies by"):
         fold(narrow, probe=probe(network))

@@ -139,7 +139,7 @@ def redundant(seed: int) -> dict[str, float]:
 def normalise_only(seed: int) -> dict[str, float]:
     from torch import nn
 
-    draw = setting.centred(seed)
+    draw = setting.centered(seed)
     relu, sigmoid = (
         {norm: after(perceptron(2, norm, kind, seed), 0.5, draw, 600) for norm in ("normalise", "batch")}
         for kind in ("relu", "sigmoid")
@@ -162,7 +162,7 @@ def normalise_only(seed: int) -> dict[str, float]:
 def recipe(seed: int) -> dict[str, float]:
     import torch
 
-    x, y, x_valid, y_valid = tensors(setting.centred(seed))
+    x, y, x_valid, y_valid = tensors(setting.centered(seed))
     made = {
         "SGD": lambda p, rate: torch.optim.SGD(p, rate),
         "momentum": lambda p, rate: torch.optim.SGD(p, rate, momentum=0.9),

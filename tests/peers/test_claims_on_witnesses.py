@@ -11,7 +11,7 @@ import pytest
 
 from bnengine import ops
 from bnengine.fused.cpu import _load
-from bnengine.lab.explain import NAMES, Finding, claim_of, examine
+from bnengine.lab.explain import NAMES, ClaimResult, claim_of, examine
 from tests.lab.explain.short import SHORT, short
 from tests.support import missing, require
 
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.peers, pytest.mark.slow]
 
 
 @cache
-def by_kernels(name: str) -> Finding:
+def by_kernels(name: str) -> ClaimResult:
     """On NumPy with the native kernels, once for all tests of this file."""
     with ops.using("auto"):
         return examine(claim_of(name), short(name, "numpy"))
@@ -40,7 +40,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     yield request.param
 
 
-def told(finding: Finding) -> dict[str, Any]:
+def told(finding: ClaimResult) -> dict[str, Any]:
     """The state of each part, and on which side of its threshold each seed lies."""
     found = {}
     for part, figure, state in finding.judged:

@@ -8,11 +8,11 @@ import numpy as np
 from .evidence import Evidence, Norm
 from .finding import Finding, Severity
 
-SHORT = 0.1  # of a channel's scale: the noise of a standard deviation taken from 50 rows
+SHORT = 0.1  # of a channel's scale: the noise of a standard deviation of 50 rows
 
 
 def never_collected(evidence: Evidence) -> Iterator[Finding]:
-    """Statistics with a count of 0: there is nothing to evaluate by, and mean 0 and variance 1 are made up.
+    """Statistics with a count of 0: evaluation has only the arbitrary mean 0 and variance 1.
 
     The threshold is one channel with a count of 0.
     """
@@ -24,14 +24,14 @@ def never_collected(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             "statistics-never-collected", "error", norm.place, {"channels": empty},
             f"the running statistics of {empty} of {norm.layer.channels} channels were never collected"
-            f"{', as they are frozen' if frozen else ''}; the network cannot be evaluated by them",
-            "thaw them by network.thaw('statistics') and train, or recalibrate" if frozen else
+            f"{', since they are frozen' if frozen else ''}; the network cannot be evaluated with them",
+            "thaw them with network.thaw('statistics') and train, or recalibrate" if frozen else
             "train, load a trained state, or collect them from data: bnengine recalibrate RUN DATA",
         )  # fmt: skip
 
 
 def not_finite(evidence: Evidence) -> Iterator[Finding]:
-    """Statistics or parameters that are inf or NaN, or a variance below 0: the threshold is one value."""
+    """Statistics or parameters that are inf or NaN, or a variance below 0. The threshold is one value."""
     for norm in evidence.norms:
         count, mean, var = norm.statistics
         bad = int(np.sum(~(np.isfinite(count) & np.isfinite(mean) & np.isfinite(var)) | (var < 0)))
@@ -40,34 +40,33 @@ def not_finite(evidence: Evidence) -> Iterator[Finding]:
                 "statistics-not-finite", "error", norm.place, {"channels": bad},
                 f"the running mean or variance of {bad} of {norm.layer.channels} channels is inf or NaN, or the "
                 "variance is below 0; every output in evaluation is wrong",
-                "collect them anew from data without inf or NaN: bnengine recalibrate RUN DATA; go back to an earlier "
-                "checkpoint if parameters are not finite either",
+                "collect them again from finite data: bnengine recalibrate RUN DATA; if parameters are not finite "
+                "either, return to an earlier checkpoint",
             )  # fmt: skip
     for name, values in evidence.values.items():
         if bad := int(np.sum(~np.isfinite(values))):
             yield Finding(
                 "parameters-not-finite", "error", name.rsplit(".", 1)[0], {"values": bad},
                 f"{bad} of {values.size} values of {name} are inf or NaN",
-                "go back to an earlier checkpoint, and train with a lower learning rate or with --clip-norm 1",
+                "return to an earlier checkpoint, and train with a lower learning rate or with --clip-norm 1",
             )  # fmt: skip
 
 
 def decay_slow(evidence: Evidence) -> Iterator[Finding]:
-    """A running average that still holds its start, mean 0 and variance 1.
+    """A running average that still contains its start, mean 0 and variance 1.
 
-    After t steps decay^t of the weight is on the start, which puts the running mean off by decay^t |mean| and the
-    variance by decay^t |1 - var|. A warning where decay^t is above the average's own noise, sqrt((1 - d)/((1 + d) m))
-    in standard deviations, so that with a mean one standard deviation off 0 the start is the larger of the two errors;
-    an error where it is half or more: the statistics are then more made up than measured. Looked at only where the
-    count of rows is that of the steps, and no variance is below decay^t, the start's share in it: statistics that were
-    recalibrated hold no start.
+    After t steps the start has a weight of decay^t, which puts the running mean off by decay^t |mean| and the variance
+    by decay^t |1 - var|. A warning if decay^t is above the noise of the average, sqrt((1 - d)/((1 + d) m)) in standard
+    deviations: for a mean one standard deviation from 0 the start is then the larger of the two errors. An error if it
+    is half or more. Checked only if the count of rows is that of the steps, and no variance is below decay^t, the share
+    of the start in it: recalibrated statistics contain no start.
     """
-    known = evidence.known
+    facts = evidence.facts
     for norm in evidence.norms:
         decay, steps = norm.layer.decay, _steps(evidence, norm)
         if not norm.collected or decay is None or steps is None:
             continue
-        left, noise = decay**steps, known.noise(decay)
+        left, noise = decay**steps, facts.noise(decay)
         if left <= noise or np.any(norm.statistics[2] < 0.999 * left):
             continue
         mean, var = norm.statistics[1] / (1 - left), np.maximum(norm.statistics[2] - left, 0) / (1 - left)
@@ -78,36 +77,36 @@ def decay_slow(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             "decay-slow", "error" if left >= 0.5 else "warning", norm.place, numbers,
             f"after {steps} steps {left:.1%} of the running statistics is still their start, mean 0 and variance 1 "
-            f"(decay {decay:g}): means are off by about {off:.2g} standard deviations of their channels, and these by "
-            f"about {scale:.0%}",
+            f"(decay {decay:g}): means are off by about {off:.2g} standard deviations of their channels, standard "
+            f"deviations by about {scale:.0%}",
             f"bnengine recalibrate RUN DATA; or train with a decay of {_quicker(steps, noise):.2g} at most, or longer",
         )  # fmt: skip
 
 
 def _steps(evidence: Evidence, norm: Norm) -> int | None:
-    """How many steps moved the layer's running average; None where that is not known, or others made it."""
-    known, count = evidence.known, float(np.min(norm.statistics[0]))
-    if known.recalibrated:
+    """The steps of the layer's running average; None if unknown, or if it does not come from training."""
+    facts, count = evidence.facts, float(np.min(norm.statistics[0]))
+    if facts.recalibrated:
         return None
-    if known.steps is None:
-        return round(count / (known.batch_size * known.accumulate)) if known.batch_size else None
-    full = None if known.batch_size is None else float(known.batch_size * known.accumulate)
-    a_step = known.rows_a_step or full
-    agrees = a_step is None or 0.8 * known.steps * a_step <= count <= 1.25 * known.steps * a_step
-    return known.steps if agrees else None
+    if facts.steps is None:
+        return round(count / (facts.batch_size * facts.accumulate)) if facts.batch_size else None
+    full = None if facts.batch_size is None else float(facts.batch_size * facts.accumulate)
+    a_step = facts.rows_a_step or full
+    agrees = a_step is None or 0.8 * facts.steps * a_step <= count <= 1.25 * facts.steps * a_step
+    return facts.steps if agrees else None
 
 
 def _quicker(steps: int, noise: float) -> float:
-    """The decay whose start is down to the noise after so many steps."""
+    """The decay that reduces the start to the noise in that many steps."""
     return float(noise ** (1 / max(steps, 1)))
 
 
 def variance_small(evidence: Evidence) -> Iterator[Finding]:
     """Variances so near eps that eps, not the batch, sets the scale.
 
-    A normalised channel has the standard deviation sqrt(var/(var + eps)), not 1. Named where it falls short by 10 % or
-    more, var <= 4.3 eps: 10 % is the noise of a standard deviation taken from 50 rows, 1/sqrt(2 m), which training
-    stands in every step. An error where it is so in all channels.
+    A normalized channel has the standard deviation sqrt(var/(var + eps)), not 1. Reported if it is 10 % short or more,
+    var <= 4.3 eps: 10 % is the noise of a standard deviation of 50 rows, 1/sqrt(2 m), which training tolerates in every
+    step. An error if all channels are.
     """
     for norm in evidence.norms:
         if not norm.collected:
@@ -121,24 +120,24 @@ def variance_small(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             "variance-near-eps", "error" if few == len(var) else "warning", norm.place, numbers,
             f"the variance of {few} of {len(var)} channels is near eps {eps:g} or below it (the least is "
-            f"{var.min():.2g}): their normalised values have standard deviations down to {std.min():.2g}, not 1",
-            "constant inputs can be left out; else scale the inputs up (--scaling standardize), draw larger weights, "
+            f"{var.min():.2g}): their normalized values have standard deviations down to {std.min():.2g}, not 1",
+            "leave constant inputs out; else scale the inputs up (--scaling standardize), draw larger weights, "
             f"or take an eps of {_small(var, eps):.0e}",
         )  # fmt: skip
 
 
 def _small(var: np.ndarray, eps: float) -> float:
-    """An eps of a hundredth of the least variance that is not 0."""
+    """An eps of a hundredth of the least variance above 0."""
     least = float(var[var > 0].min(initial=inf))
     return min(least, eps) / 100
 
 
 def dead_gamma(evidence: Evidence) -> Iterator[Finding]:
-    """Channels whose gamma leaves nothing of them.
+    """Channels that gamma reduces to nothing.
 
-    Behind gamma a channel has the standard deviation |gamma|. Dead is one of at most 2^-8 of its layer's root mean
-    square: in the next layer's sums the rounding of a typical partner in bfloat16, 2^-8, is larger. An error where all
-    of a layer's gamma are 0 and the network was trained: its outputs are beta, whatever the input.
+    After gamma a channel has the standard deviation |gamma|. It is dead at 2^-8 of the root mean square of its layer or
+    less: in the sums of the next layer the rounding of a typical channel in bfloat16, 2^-8, is larger. An error if all
+    gamma of a layer are 0 and the network was trained: its outputs are beta, whatever the input.
     """
     for norm in evidence.norms:
         if norm.gamma is None or not np.isfinite(norm.gamma).all():
@@ -151,9 +150,9 @@ def dead_gamma(evidence: Evidence) -> Iterator[Finding]:
         severity: Severity = "error" if typical == 0 else _by_share(dead, len(size))
         yield Finding(
             "dead-gamma", severity, norm.place, {"channels": dead, "share": dead / len(size), "typical": typical},
-            f"gamma of {dead} of {len(size)} channels is 0, or next to it beside the others' {typical:.2g}: whatever "
-            "enters there, beta comes out",
-            "leave weight decay off gamma and begin with gamma 1; where it is meant so, a narrower layer does the same",
+            f"gamma of {dead} of {len(size)} channels is 0, or negligible compared with the others' {typical:.2g}: "
+            "their output is beta, whatever the input",
+            "use no weight decay on gamma and begin with gamma 1; if it is intended, a narrower layer does the same",
         )  # fmt: skip
 
 

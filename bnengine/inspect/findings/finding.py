@@ -1,4 +1,4 @@
-"""A finding: what is wrong, where, by which numbers, and what cures it."""
+"""A finding: a fault, its place, its numbers and its cure."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -9,10 +9,10 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a check found in a network or its training.
+    """A fault that a check found in a network or its training.
 
-    `layer`: its place, such as "1" or "2.0"; "" for the network as a whole. `severity`: "error" where results are wrong
-    or lost, "warning" where they suffer, "note" for what is good to know.
+    severity: "error" if results are wrong or lost, "warning" if they suffer, "note" for information. layer: the place,
+    such as "1" or "2.0"; "" for the network as a whole.
     """
 
     id: str
@@ -23,5 +23,5 @@ class Finding:
     cure: str
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values, but for numbers that are not finite."""
+        """The finding as JSON values; numbers may be infinite or NaN."""
         return asdict(self)

@@ -1,15 +1,15 @@
-"""Claims about batch normalisation as experiments on real data, each with a verdict computed from its figures."""
+"""Test claims about batch normalization by experiments on real data, with verdicts computed from their figures."""
 
 from .claim import Claim, Figure, Judged, Outcome, Part, Verdict, verdict_of
-from .run import NAMES, Finding, claim_of, examine, explain
+from .run import NAMES, ClaimResult, claim_of, examine, explain
 from .setting import Setting
 from .story import story
 
 __all__ = [
     "NAMES",
     "Claim",
+    "ClaimResult",
     "Figure",
-    "Finding",
     "Judged",
     "Outcome",
     "Part",

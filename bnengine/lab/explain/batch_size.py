@@ -1,7 +1,7 @@
-"""Batch norm needs enough examples: training at several batch sizes, and what becomes of the gradient at two.
+"""Batch norm needs enough examples: training at several batch sizes, and the gradient at a batch size of two.
 
-Two values a channel are normalised to +-sqrt(v/(v + eps)), whatever they are: their distance is lost, and the gradient
-of the weights vanishes with eps.
+Two values per channel normalize to +-sqrt(v/(v + eps)), whatever they are. Their distance is lost, and the gradient of
+the weights vanishes with eps.
 """
 
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ SLOW, LONG = 0.025, 1000  # the rate and the steps of the comparison at two
 
 
 def experiment(setting: Setting, seed: int) -> Outcome:
-    """Accuracy with and without batch norm, evaluation against training mode, and the gradient at two."""
+    """Accuracy with and without batch norm, evaluation compared with training mode, and the gradient at two."""
     figures = dict[str, float]()
     for size in SIZES:
         figures[f"plain_{size}"], _ = _trained(setting, seed, "none", size)
         figures[f"bn_{size}"], figures[f"gap_{size}"] = _trained(setting, seed, "batch", size)
     plain, _ = _trained(setting, seed, "none", 2, SLOW, LONG)
-    normalised, _ = _trained(setting, seed, "batch", 2, SLOW, LONG)
-    figures["two"] = plain - normalised
+    normalized, _ = _trained(setting, seed, "batch", 2, SLOW, LONG)
+    figures["two"] = plain - normalized
     figures["vanishes"] = _size_at_two(setting, seed, 1e-30) / _size_at_two(setting, seed, 1.0)
     series = {name: np.asarray([figures[f"{name}_{size}"] for size in SIZES]) for name in ("plain", "bn", "gap")}
     return Outcome(figures, series)
@@ -39,8 +39,8 @@ def experiment(setting: Setting, seed: int) -> Outcome:
 def _trained(
     setting: Setting, seed: int, norm: Any, size: int, rate: float = RATE, steps: int = STEPS
 ) -> tuple[float, float]:
-    """Validation accuracy by the training set's statistics, and how far evaluation is above training mode there."""
-    draw, widths = setting.centred(seed), (setting.features, 64, 64, setting.classes)
+    """Validation accuracy with the training statistics, and how far evaluation exceeds training mode there."""
+    draw, widths = setting.centered(seed), (setting.features, 64, 64, setting.classes)
     network = perceptron(widths, norm=norm, backend=setting.backend, seed=seed)
     Training(network, SGD(), draw.x, draw.y, rate=rate, batch=size, seed=seed).run(setting.steps(steps))
     if norm == "none":
@@ -52,14 +52,14 @@ def _trained(
 
 def _size_at_two(setting: Setting, seed: int, eps: float) -> float:
     """The norm of the first weights' gradient of a batch of two, in float64."""
-    draw, widths = setting.centred(seed), (setting.features, 64, setting.classes)
+    draw, widths = setting.centered(seed), (setting.features, 64, setting.classes)
     network = perceptron(widths, eps=eps, dtype="float64", backend=setting.backend, seed=seed)
     gradient: Array = look(network, draw.x[:2], draw.y[:2], training=True)[1]["0.W"]
     return float(np.linalg.norm(gradient))
 
 
 def draw(figure: Any, outcomes: Sequence[Outcome]) -> None:
-    """Accuracy and the gap between the modes over the batch size; means over the seeds."""
+    """Accuracy and the gap between the modes by batch size; means over the seeds."""
     mean = {name: np.mean([outcome.series[name] for outcome in outcomes], axis=0) for name in ("plain", "bn", "gap")}
     left, right = panels(figure, [f"Accuracy after {STEPS} steps", "Evaluation above training mode, training rows"])
     named_curve(left, SIZES, mean["plain"], "plain", GREEN)
@@ -72,23 +72,23 @@ def draw(figure: Any, outcomes: Sequence[Outcome]) -> None:
 
 
 PARTS = (
-    Part("at two examples a network with batch norm is clearly worse than one without",
-         "batch norm does no harm even at two examples", "two", ">=", 0.12, essential=True),
-    Part("at two the gradient of the weights vanishes with eps", "at two a gradient is left as eps goes to 0",
+    Part("with two examples a network with batch norm is clearly worse than one without",
+         "batch norm does no harm even with two examples", "two", ">=", 0.12, essential=True),
+    Part("with two the gradient of the weights vanishes with eps", "with two a gradient remains as eps goes to 0",
          "vanishes", "<=", 1e-6, essential=True),
-    Part("at four, training mode is far below evaluation", "at four both modes are alike", "gap_4", ">=", 0.08,
+    Part("with four, training mode is far below evaluation", "with four the modes agree", "gap_4", ">=", 0.08,
          essential=True),
-    Part("at 32 the two modes are nearly alike", "even at 32 the modes differ", "gap_32", "<=", 0.04, essential=True),
-    Part("at 256 they are alike", "even at 256 the modes differ", "gap_256", "<=", 0.01, essential=True),
+    Part("with 32 the modes nearly agree", "even with 32 the modes differ", "gap_32", "<=", 0.04, essential=True),
+    Part("with 256 the modes agree", "even with 256 the modes differ", "gap_256", "<=", 0.01, essential=True),
 )  # fmt: skip
 
 CLAIM = Claim(
     name="batch-size",
     title="Batch norm needs enough examples",
-    told="Mean and variance of a batch are estimates; with few examples in a batch they are poor ones, and batch norm "
-    "suffers.",
+    statement="Mean and variance of a batch are estimates; with few examples in a batch they are poor ones, and batch "
+    "norm suffers.",
     source="the course that goes with the derivation; known since Ioffe (2017), Batch Renormalization",
-    done=f"Networks with and without batch norm were trained {STEPS} steps by SGD at {RATE:g} with batches of "
+    method=f"Networks with and without batch norm were trained {STEPS} steps by SGD at {RATE:g} with batches of "
     f"{', '.join(map(str, SIZES))}, then given the exact statistics of the training rows; at two also {LONG} steps at "
     f"{SLOW:g}, and the gradient with eps 1e-30 against eps 1 in float64.",
     parts=PARTS,

@@ -1,15 +1,13 @@
-"""A claim about batch norm, what it would need to be true, and the verdict that the figures of several seeds give."""
+"""A claim about batch norm, the parts it needs, and the verdict from the figures of several seeds."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite, sqrt
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ..._typing import Array
 from ...errors import InputError
-
-if TYPE_CHECKING:
-    from .setting import Setting
+from .setting import Setting
 
 Relation = Literal["<=", ">="]
 State = Literal["holds", "fails", "undecided"]
@@ -23,10 +21,10 @@ _T = (
 
 
 class Part(NamedTuple):
-    """Something that the claim needs: that a figure lies on one side of a threshold.
+    """A part of a claim: a figure on one side of a threshold.
 
-    `says` and `otherwise` are sentences for a reader: what is true if it does, and if it does not. Where an `essential`
-    part fails the claim does not hold; where another fails it holds within limits.
+    `says` and `otherwise` are sentences for the reader, for a part that holds and one that fails. If an `essential`
+    part fails the claim does not hold; if another fails it holds within limits.
     """
 
     says: str
@@ -38,7 +36,7 @@ class Part(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What an experiment found with one seed: `figures` that parts judge or a story tells, `series` for the picture."""
+    """The result of an experiment with one seed: `figures` for parts and labels, `series` for the picture."""
 
     figures: dict[str, float]
     series: dict[str, Array]
@@ -55,7 +53,7 @@ class Figure(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """A part and how it stands."""
+    """A part, its figure, and whether it holds."""
 
     part: Part
     figure: Figure
@@ -64,38 +62,41 @@ class Judged(NamedTuple):
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim, told as its source tells it, and its experiment.
+    """A claim as its source states it, and its experiment.
 
-    `experiment(setting, seed)` gives the figures of one seed; `parts` judge them; `labels` say in words what the
-    figures are that no part judges; `draw(figure, outcomes)` fills a matplotlib figure.
+    name: on the command line. statement: the claim in the words of its source. method: the experiment in words.
+    experiment: `experiment(setting, seed)` returns the figures of one seed. parts: judge the figures. draw:
+    `draw(figure, outcomes)` fills a matplotlib figure. labels: descriptions of figures that no part judges.
     """
 
     name: str
     title: str
-    told: str
+    statement: str
     source: str
-    done: str
+    method: str
     parts: tuple[Part, ...]
-    experiment: Callable[["Setting", int], Outcome]
+    experiment: Callable[[Setting, int], Outcome]
     draw: Callable[[Any, Sequence[Outcome]], None]
     labels: Mapping[str, str]
 
     def judge(self, figures: Mapping[str, Sequence[float]]) -> list[Judged]:
-        """How each part stands by its figure's values, one a seed; InputError for a figure that is missing."""
+        """Judge each part by the values of its figure, one a seed; InputError for a missing figure."""
         judged = []
         for part in self.parts:
             if part.figure not in figures:
-                raise InputError(f"explain {self.name}: the experiment gave no figure {part.figure!r}")
-            found = summarised(figures[part.figure])
-            judged.append(Judged(part, found, state_of(found, part.relation, part.threshold)))
+                raise InputError(
+                    f"explain {self.name}: the experiment returned no figure {part.figure!r}. Add it, or drop the part."
+                )
+            figure = summarized(figures[part.figure])
+            judged.append(Judged(part, figure, state_of(figure, part.relation, part.threshold)))
         return judged
 
 
-def summarised(values: Sequence[float]) -> Figure:
-    """Mean, standard deviation (n - 1) and 95 % confidence interval by Student's t; of one value: no bounds."""
+def summarized(values: Sequence[float]) -> Figure:
+    """Mean, standard deviation (n - 1) and 95 % confidence interval by Student's t; without bounds for one value."""
     n = len(values)
     if n == 0:
-        raise InputError("explain: there are no seeds; give at least one")
+        raise InputError("explain: there are no seeds. Give at least two.")
     mean = sum(values) / n
     if n == 1 or not isfinite(mean):
         return Figure(tuple(values), mean, 0.0 if n == 1 else inf, -inf, inf)
@@ -105,9 +106,10 @@ def summarised(values: Sequence[float]) -> Figure:
 
 
 def state_of(figure: Figure, relation: Relation, threshold: float) -> State:
-    """Whether the interval lies on the part's side of the threshold, on the other, or across it.
+    """Whether the interval is on the part's side of the threshold, on the other, or across it.
 
-    What is not finite decides nothing, unless every value lies on one side: a training that never got there, say.
+    A mean that is not finite decides nothing, unless all values are on one side, as of trainings that never reach a
+    goal.
     """
     low, high = figure.low, figure.high
     if not isfinite(figure.mean) and not any(value != value for value in figure.values):
@@ -118,7 +120,7 @@ def state_of(figure: Figure, relation: Relation, threshold: float) -> State:
 
 
 def verdict_of(judged: Sequence[Judged]) -> Verdict:
-    """The whole from its parts: an essential part decides first, then what the others limit."""
+    """The verdict from the parts: essential parts decide first, then the others limit it."""
     essential = {each.state for each in judged if each.part.essential}
     others = {each.state for each in judged if not each.part.essential}
     if "fails" in essential:

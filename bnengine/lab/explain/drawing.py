@@ -1,4 +1,4 @@
-"""The look of the experiments' pictures: few lines, colours that every eye tells apart, labels at the curves' ends."""
+"""The style of the pictures: few lines, colors for every kind of color vision, names at the ends of curves."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -6,25 +6,26 @@ from typing import Any
 
 from ...errors import InputError
 
-# Okabe and Ito's colours differ for every kind of colour vision.
+# Okabe and Ito's colors differ for every kind of color vision.
 BLUE, ORANGE, GREEN, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9"
-INK, GREY, LIGHT = "#1f2428", "#6a737d", "#e4e7ea"
+INK, GRAY, LIGHT = "#1f2428", "#6a737d", "#e4e7ea"
 WIDTH, HEIGHT, NARROW = 4.8, 3.4, 4.4  # inches of one of two panels, and its width on a narrow screen
 APART = 10.5  # points from one curve's name to the next
 _END = "end of a curve"
 
 
 def new_figure(stacked: bool = False) -> Any:
-    """A white matplotlib figure; `panels` settles its size and, for a narrow screen, stacks what is beside each other.
+    """A white matplotlib figure; `panels` sets its size, and stacks the panels for a narrow screen.
 
-    Raises InputError without matplotlib.
+    Raises:
+        InputError: matplotlib is missing.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise InputError(
-            f"explain: matplotlib cannot be imported ({error}); install it with: pip install 'bnengine[plot]'"
+            f"explain: matplotlib cannot be imported ({error}). Install it: pip install 'bnengine[plot]'."
         ) from error
     figure: Any = Figure(figsize=(WIDTH, HEIGHT), dpi=150, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
@@ -33,7 +34,7 @@ def new_figure(stacked: bool = False) -> Any:
 
 
 def panels(figure: Any, titles: list[str]) -> list[Any]:
-    """Axes beside each other, or beneath if the figure is stacked, each under its title, without a frame."""
+    """Frameless axes with titles, side by side, or below each other if the figure is stacked."""
     if figure.stacked:
         figure.set_size_inches(NARROW, HEIGHT * len(titles))
         axes = figure.subplots(len(titles), 1, squeeze=False)[:, 0]
@@ -44,40 +45,40 @@ def panels(figure: Any, titles: list[str]) -> list[Any]:
         panel.set_title(title, loc="left", fontsize=10.5, color=INK, parse_math=False)
         panel.grid(axis="y", color=LIGHT, linewidth=0.8)
         panel.set_axisbelow(True)
-        panel.tick_params(which="both", length=0, labelsize=8.5, labelcolor=GREY)
+        panel.tick_params(which="both", length=0, labelsize=8.5, labelcolor=GRAY)
         for side in ("left", "right", "top"):
             panel.spines[side].set_visible(False)
         panel.spines["bottom"].set_color("#b6bcc2")
     return list(axes)
 
 
-def named_curve(panel: Any, x: Any, y: Any, name: str, colour: str, **style: Any) -> None:
-    """A curve with its name at its last point, where a reader looks for it; `png` pushes such names apart."""
-    panel.plot(x, y, color=colour, linewidth=1.8, **style)
+def named_curve(panel: Any, x: Any, y: Any, name: str, color: str, **style: Any) -> None:
+    """A curve with its name at its last point; `png` moves overlapping names apart."""
+    panel.plot(x, y, color=color, linewidth=1.8, **style)
     panel.annotate(
-        name, (x[-1], y[-1]), (4, 0), textcoords="offset points", color=colour, fontsize=8.5, va="center",
+        name, (x[-1], y[-1]), (4, 0), textcoords="offset points", color=color, fontsize=8.5, va="center",
         annotation_clip=False, parse_math=False, gid=_END,
     )  # fmt: skip
 
 
 def points_and_mean(
-    panel: Any, place: float, values: Sequence[float], colour: str, half_width: float, name: str | None = None
+    panel: Any, place: float, values: Sequence[float], color: str, half_width: float, name: str | None = None
 ) -> None:
-    """A point a value above `place`, and a bar at their mean, to each side of it; `name`: the bar's, in the legend."""
-    panel.scatter([place] * len(values), values, color=colour, s=12, alpha=0.6)
+    """A point for each value above `place`, and a bar at their mean; `name` is its entry in the legend."""
+    panel.scatter([place] * len(values), values, color=color, s=12, alpha=0.6)
     mean = sum(values) / len(values)
-    panel.hlines(mean, place - half_width, place + half_width, color=colour, linewidth=2, label=name)
+    panel.hlines(mean, place - half_width, place + half_width, color=color, linewidth=2, label=name)
 
 
 def legend_below(figure: Any, panel: Any) -> None:
-    """The panel's names beneath all panels, where they hide nothing: in a row, or one beneath the other if stacked."""
+    """The panel's legend below all panels: in a row, or in a column if stacked."""
     handles, names = panel.get_legend_handles_labels()
     look = {"fontsize": 8.5, "frameon": False, "labelcolor": INK, "handlelength": 1.2, "columnspacing": 1.6}
     figure.legend(handles, names, loc="outside lower left", ncols=1 if figure.stacked else len(names), **look)
 
 
 def apart(heights: Sequence[float], least: float) -> list[float]:
-    """The heights moved so that no two are nearer than `least`, in their order, those that collide about their mean."""
+    """Move heights apart to a distance of at least `least`, in order, each colliding group about its mean."""
     order = sorted(range(len(heights)), key=lambda i: heights[i])
     groups: list[list[int]] = []
     for i in order:
@@ -101,8 +102,8 @@ def _high(group: list[int], heights: Sequence[float], least: float) -> float:
 
 
 def png(figure: Any) -> bytes:
-    """The picture; the same figure gives the same bytes."""
-    figure.draw_without_rendering()  # settles where the axes are
+    """The picture as PNG; the same figure gives the same bytes."""
+    figure.draw_without_rendering()  # computes the positions of the axes
     points = 72 / figure.dpi
     for panel in figure.axes:
         names = [text for text in panel.texts if text.get_gid() == _END]

@@ -1,7 +1,7 @@
 """The first figure of the 2015 paper: three layers of 100 sigmoids, batches of 60, plain and with batch norm.
 
-On the left the accuracy over the steps; on the right the 15th, 50th and 85th percentile of what one typical unit of the
-last sigmoid layer gets.
+Left: accuracy by step. Right: the 15th, 50th and 85th percentile of the input of a typical unit of the last sigmoid
+layer.
 """
 
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ from .setting import Setting
 
 WIDTHS, BATCH, STEPS, EVERY = (100, 100, 100), 60, 1500, 25
 RATE = 0.5
-TUNED = 4.0  # of 0.5, 1, 2, 4 and 8 the best for the network without, and as good as any for the other
+TUNED = 4.0  # the best of 0.5, 1, 2, 4 and 8 for the network without, and as good as any for the other
 NETWORKS: dict[Norm, str] = {"none": "plain", "batch": "bn"}
 QUANTILES = (0.15, 0.5, 0.85)
 GOALS = {"85": 0.85, "90": 0.9}
 
 
 def experiment(setting: Setting, seed: int) -> Outcome:
-    """Steps to an accuracy, the last accuracy, and how the percentiles spread and move."""
+    """Steps to an accuracy, the final accuracy, and the spread and movement of the percentiles."""
     figures, series = dict[str, float](), dict[str, Array]()
     for norm, name in NETWORKS.items():
         curve, percentiles = _followed(setting, seed, norm, RATE)
@@ -59,28 +59,28 @@ def _followed(setting: Setting, seed: int, norm: Norm, rate: float) -> tuple[Arr
         curve.append(accuracy(network, draw.x_valid, draw.y_valid) if training.done else 1 / setting.classes)
         seen = look(network, draw.x_valid, training=True)[0]
         spreads.append(np.quantile(seen[-2].x, QUANTILES, axis=0))
-    every = np.asarray(spreads)  # (times, quantiles, units)
-    typical = np.argsort(np.ptp(every[:, 1], axis=0))[every.shape[2] // 2]
-    return np.asarray(curve), every[:, :, typical]
+    quantiles = np.asarray(spreads)  # (times, quantiles, units)
+    typical = np.argsort(np.ptp(quantiles[:, 1], axis=0))[quantiles.shape[2] // 2]
+    return np.asarray(curve), quantiles[:, :, typical]
 
 
 def _steps_to(curve: Array, least: float) -> float:
-    """Steps until the accuracy is reached; all of them where it is not."""
-    there = np.flatnonzero(curve >= least)
-    return float(there[0] * EVERY) if len(there) else float((len(curve) - 1) * EVERY)
+    """Steps until the accuracy is reached; all of them if it is not."""
+    reached = np.flatnonzero(curve >= least)
+    return float(reached[0] * EVERY) if len(reached) else float((len(curve) - 1) * EVERY)
 
 
 def draw(figure: Any, outcomes: Sequence[Outcome]) -> None:
     """The paper's three panels: accuracy, and the percentiles without and with batch norm, of the first seed."""
     left, middle, right = panels(figure, ["Accuracy", "A last sigmoid's input, plain", "the same, batch norm"])
     steps = EVERY * np.arange(len(outcomes[0].series["bn accuracy"]))
-    for name, label, colour in (("plain", "plain", GREEN), ("bn", "batch norm", BLUE)):
+    for name, label, color in (("plain", "plain", GREEN), ("bn", "batch norm", BLUE)):
         curve = np.mean([outcome.series[f"{name} accuracy"] for outcome in outcomes], axis=0)
-        named_curve(left, steps, curve, label, colour)
-    for panel, name, colour in ((middle, "plain", GREEN), (right, "bn", BLUE)):
+        named_curve(left, steps, curve, label, color)
+    for panel, name, color in ((middle, "plain", GREEN), (right, "bn", BLUE)):
         percentiles = outcomes[0].series[f"{name} percentiles"]
         for k, quantile in enumerate(QUANTILES):
-            named_curve(panel, steps, percentiles[:, k], f"{quantile:.0%}", colour, alpha=1 if k == 1 else 0.6)
+            named_curve(panel, steps, percentiles[:, k], f"{quantile:.0%}", color, alpha=1 if k == 1 else 0.6)
     right.sharey(middle)
     for panel in (left, middle, right):
         panel.set_xlabel("step", fontsize=9)
@@ -99,17 +99,17 @@ PARTS = (
          "medians", ">=", 2.5, essential=True),
     Part("it ends higher than a network without at the same rate", "it does not end higher at the same rate",
          "higher", ">=", 0.005, essential=True),
-    Part("it is as far ahead where both learn at the best rate of the one without",
-         "against a network that learns at its own best rate most of that lead is gone", "lead_lost", "<=", 0.01),
+    Part("it is as far ahead at the best rate of the network without",
+         "most of that lead is gone when the other network learns at its best rate", "lead_lost", "<=", 0.01),
 )  # fmt: skip
 
 CLAIM = Claim(
     name="figure-1",
     title="Batch norm trains faster, ends higher, and keeps distributions steady",
-    told="With batch norm a network of three layers of 100 sigmoids trains faster and reaches a higher accuracy, and "
-    "the distribution of a sigmoid's input is steadier over the training.",
+    statement="With batch norm a network of three layers of 100 sigmoids trains faster and reaches a higher accuracy, "
+    "and the distribution of a sigmoid's input is steadier over the training.",
     source="Ioffe and Szegedy (2015), section 4.1 and figure 1",
-    done=f"That network was trained {STEPS} steps by SGD at {RATE:g} with batches of {BATCH}, weights drawn with a "
+    method=f"That network is trained {STEPS} steps by SGD at {RATE:g} with batches of {BATCH}, weights drawn with a "
     f"standard deviation of 0.1, inputs in [0, 1]; and again at {TUNED:g}. Percentiles are of the validation rows.",
     parts=PARTS,
     experiment=experiment,

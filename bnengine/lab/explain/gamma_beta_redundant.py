@@ -1,7 +1,7 @@
 """A student's objection: z_tilde = gamma/sigma z - gamma mu/sigma + beta is again A z + B; could training not learn it?
 
-For one batch it is. But mu and sigma are functions of the weights, so that the gradients are others, and the next batch
-has other ones.
+For one batch it is. But mu and sigma are functions of the weights, so the gradients differ, and the next batch has
+other values.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,10 +24,10 @@ SMALL = 0.01  # a rate at which every network trains
 
 
 def experiment(setting: Setting, seed: int) -> Outcome:
-    """The figures of one seed, raw inputs unless they say otherwise."""
-    raw, centred = setting.raw(seed), setting.centred(seed)
+    """The figures of one seed, with raw inputs unless their names say otherwise."""
+    raw, centered = setting.raw(seed), setting.centered(seed)
     figures = _same_function(setting, seed, raw)
-    for name, draw in (("raw", raw), ("centred", centred)):
+    for name, draw in (("raw", raw), ("centred", centered)):
         figures[f"cosine_{name}"], figures[f"norms_{name}"] = _gradients(setting, seed, draw)
     makers = {
         "batch norm": lambda: _network(setting, seed, "batch"),
@@ -44,7 +44,7 @@ def experiment(setting: Setting, seed: int) -> Outcome:
     figures["over_affine"] = largest["batch norm"] / largest["affine"]
     figures["over_plain"] = largest["batch norm"] / largest["plain"]
     for name in ("batch norm", "affine"):
-        figures[f"small_{name.replace(' ', '_')}"] = _trained(makers[name], centred, SMALL, seed, longer)
+        figures[f"small_{name.replace(' ', '_')}"] = _trained(makers[name], centered, SMALL, seed, longer)
     return Outcome(figures, series)
 
 
@@ -54,7 +54,7 @@ def _network(setting: Setting, seed: int, norm: Any, dtype: str = "float32") -> 
 
 
 def affine(network: Sequential, x: Array) -> Sequential:
-    """The network whose normalisation is fixed at this batch's mean and variance: A z + B, gamma and beta trained."""
+    """The network with its normalization fixed at this batch's statistics: A z + B, with trained gamma and beta."""
     seen = network.forward(np.asarray(x, network.dtype), training=True)
     network.statistics.array[...] = seen.pending.array
     network.freeze("statistics")
@@ -63,18 +63,18 @@ def affine(network: Sequential, x: Array) -> Sequential:
 
 
 def _same_function(setting: Setting, seed: int, draw: Draw) -> dict[str, float]:
-    """Logits of both networks in float64, on the batch that fixed A and B and on the next one, over the largest."""
+    """The difference of both networks' logits in float64 over the largest, on the batch of A and B and on the next."""
     network = _network(setting, seed, "batch", "float64")
     fixed = affine(_network(setting, seed, "batch", "float64"), draw.x[:BATCH])
-    found = {}
+    differences = {}
     for name, rows in (("same_batch", slice(0, BATCH)), ("next_batch", slice(BATCH, 2 * BATCH))):
-        normalised = look(network, draw.x[rows], training=True)[0][-1].y
-        found[name] = float(np.abs(logits(fixed, draw.x[rows]) - normalised).max() / np.abs(normalised).max())
-    return found
+        normalized = look(network, draw.x[rows], training=True)[0][-1].y
+        differences[name] = float(np.abs(logits(fixed, draw.x[rows]) - normalized).max() / np.abs(normalized).max())
+    return differences
 
 
 def _gradients(setting: Setting, seed: int, draw: Draw) -> tuple[float, float]:
-    """Cosine of the first weights' gradients by both networks on the first batch, and the ratio of their norms."""
+    """Cosine of the two networks' gradients of the first weights on the first batch, and the ratio of their norms."""
     x, y = draw.x[:BATCH], draw.y[:BATCH]
     a = look(_network(setting, seed, "batch"), x, y, training=True)[1]["0.W"].ravel()
     b = look(affine(_network(setting, seed, "batch"), x), x, y, training=True)[1]["0.W"].ravel()
@@ -89,10 +89,10 @@ def _trained(make: Callable[[], Sequential], draw: Draw, rate: float, seed: int,
 
 
 def draw(figure: Any, outcomes: Sequence[Outcome]) -> None:
-    """Accuracy over the learning rate; the mean over the seeds."""
-    (panel,) = panels(figure, [f"Accuracy after {STEPS} steps, inputs not centred"])
-    for name, colour in (("plain", GREEN), ("affine", ORANGE), ("batch norm", BLUE)):
-        named_curve(panel, RATES, np.mean([outcome.series[name] for outcome in outcomes], axis=0), name, colour)
+    """Accuracy by learning rate; the mean over the seeds."""
+    (panel,) = panels(figure, [f"Accuracy after {STEPS} steps, inputs not centered"])
+    for name, color in (("plain", GREEN), ("affine", ORANGE), ("batch norm", BLUE)):
+        named_curve(panel, RATES, np.mean([outcome.series[name] for outcome in outcomes], axis=0), name, color)
     panel.set_xscale("log")
     panel.set_xlabel("learning rate of SGD", fontsize=9)
 
@@ -101,38 +101,38 @@ PARTS = (
     Part("on the batch that fixes A and B both networks are one function", "the two differ even on one batch",
          "same_batch", "<=", 1e-12),
     Part("the gradients of the weights point the same way",
-         "the gradients of the weights point elsewhere, since mu and sigma move with the weights",
+         "the gradients of the weights point in other directions, since mu and sigma depend on the weights",
          "cosine_raw", ">=", 0.75, essential=True),
-    Part("the gradients are of one size", "without the gradient through mu and sigma the gradients are larger",
+    Part("the gradients have the same size", "without the gradient through mu and sigma the gradients are larger",
          "norms_raw", "<=", 1.3, essential=True),
     Part("the affine network trains at the same learning rates",
          "batch norm trains at learning rates many times those of the affine network", "over_affine", "<=", 4,
          essential=True),
-    Part("a network without any of it trains at the same learning rates",
+    Part("a network without batch norm trains at the same learning rates",
          "batch norm trains at larger learning rates than the network without", "over_plain", "<=", 2),
 )  # fmt: skip
 
 CLAIM = Claim(
     name="gamma-beta-redundant",
-    title="gamma and beta only undo the normalisation",
-    told="gamma (z - mu)/sigma + beta = (gamma/sigma) z - gamma mu/sigma + beta is again A z + B, a linear function "
-    "that training could learn without batch norm.",
+    title="gamma and beta only undo the normalization",
+    statement="gamma (z - mu)/sigma + beta = (gamma/sigma) z - gamma mu/sigma + beta is again A z + B, a linear "
+    "function that training could learn without batch norm.",
     source="a student's objection to the derivation",
-    done="A network of two hidden layers had its normalisation fixed at the first batch's mean and variance, which "
-    "makes it A z + B. Both were compared on that batch and the next, by their gradients, and trained "
-    f"{STEPS} steps by SGD at {len(RATES)} learning rates, inputs not centred; a rate works where the accuracy reaches "
+    method="The normalization of a network of two hidden layers is fixed at the first batch's mean and variance, which "
+    "makes it A z + B. Both are compared on that batch and the next, by their gradients, and trained "
+    f"{STEPS} steps by SGD at {len(RATES)} learning rates, inputs not centered; a rate works if the accuracy reaches "
     f"{WORKS:g}.",
     parts=PARTS,
     experiment=experiment,
     draw=draw,
     labels={
-        "next_batch": "how far the two are apart on the next batch, over the largest output",
-        "cosine_centred": "cosine of the gradients with centred inputs",
-        "norms_centred": "ratio of their norms with centred inputs",
+        "next_batch": "difference of the two on the next batch, over the largest output",
+        "cosine_centred": "cosine of the gradients with centered inputs",
+        "norms_centred": "ratio of their norms with centered inputs",
         "rate_batch_norm": "largest learning rate that works: batch norm",
         "rate_affine": "the same: affine",
         "rate_plain": "the same: without",
-        "small_batch_norm": f"accuracy at the small rate {SMALL:g} after {LONGER} steps, centred: batch norm",
-        "small_affine": "the same: affine, which is the faster one there",
+        "small_batch_norm": f"accuracy at the small rate {SMALL:g} after {LONGER} steps, centered: batch norm",
+        "small_affine": "the same: affine, the faster one there",
     },
 )

@@ -1,7 +1,7 @@
-"""At inference running mean and variance replace the batch's: how good are they, and what does the error come from?
+"""At inference running mean and variance replace those of the batch: how good are they, and what causes their error?
 
-running <- decay running + (1 - decay) batch, from mean 0: after t steps decay^t of the start is left, which for inputs
-with a mean is an error of decay^t |mu| / sigma.
+running <- decay running + (1 - decay) batch, from mean 0: after t steps the start has a weight of decay^t, which for
+inputs with a mean is an error of decay^t |mu| / sigma.
 """
 
 from collections.abc import Sequence
@@ -21,20 +21,22 @@ RATE = 0.1
 DECAYS: dict[str, float | None] = {"0.9": 0.9, "0.99": 0.99, "cumulative": None}
 
 
-class Case(NamedTuple):
-    """How long a network trains, and what is added to its centred inputs."""
+class Condition(NamedTuple):
+    """The length of a training, and a constant added to its centered inputs."""
 
     name: str
     steps: int
     shift: float
 
 
-CASES = (Case("10 steps", 10, 0), Case("100 steps", 100, 0), Case("1,000 steps", 1000, 0), Case("inputs + 10", 100, 10),
-         Case("inputs + 100", 1000, 100))  # fmt: skip
+CONDITIONS = (
+    Condition("10 steps", 10, 0), Condition("100 steps", 100, 0), Condition("1,000 steps", 1000, 0),
+    Condition("inputs + 10", 100, 10), Condition("inputs + 100", 1000, 100),
+)  # fmt: skip
 
 
-class Measured(NamedTuple):
-    """Of one training: accuracy by its running and by the exact statistics, error of the means, and that predicted."""
+class Comparison(NamedTuple):
+    """Of one training: accuracy with running and with exact statistics, error of the means, and its prediction."""
 
     running: float
     exact: float
@@ -43,25 +45,25 @@ class Measured(NamedTuple):
 
 
 def experiment(setting: Setting, seed: int) -> Outcome:
-    """Accuracy by running statistics of three kinds and by exact ones, in five cases."""
+    """Accuracy with running statistics of three kinds and with exact ones, under five conditions."""
     figures, accuracies = dict[str, float](), []
-    for case in CASES:
-        found = {name: measured(setting, seed, case, decay) for name, decay in DECAYS.items()}
+    for case in CONDITIONS:
+        results = {name: measured(setting, seed, case, decay) for name, decay in DECAYS.items()}
         key = case.name.replace(" ", "_").replace(",", "").replace("+_", "")
-        for name, each in found.items():
+        for name, each in results.items():
             figures |= {f"{key}_{name}": each.running, f"{key}_{name}_error": each.error}
-        figures[f"{key}_exact"] = exact = found["0.9"].exact
-        figures[f"{key}_lost"] = exact - max(each.running for each in found.values())
-        figures[f"{key}_slow"] = exact - found["0.99"].running
-        accuracies.append([*(each.running for each in found.values()), exact])
+        figures[f"{key}_exact"] = exact = results["0.9"].exact
+        figures[f"{key}_lost"] = exact - max(each.running for each in results.values())
+        figures[f"{key}_slow"] = exact - results["0.99"].running
+        accuracies.append([*(each.running for each in results.values()), exact])
         if case.name == "inputs + 10":
-            figures["prediction"] = abs(log(found["0.99"].error / found["0.99"].predicted))
+            figures["prediction"] = abs(log(results["0.99"].error / results["0.99"].predicted))
     return Outcome(figures, {"accuracy": np.asarray(accuracies)})
 
 
-def measured(setting: Setting, seed: int, case: Case, decay: float | None) -> Measured:
-    """Train, then compare the running statistics of the first BatchNorm with the exact ones, in units of sigma."""
-    draw, widths = setting.centred(seed), (setting.features, 64, 64, setting.classes)
+def measured(setting: Setting, seed: int, case: Condition, decay: float | None) -> Comparison:
+    """Train, and compare the running statistics of the first BatchNorm with the exact ones, in units of sigma."""
+    draw, widths = setting.centered(seed), (setting.features, 64, 64, setting.classes)
     x, x_valid = draw.x + case.shift, draw.x_valid + case.shift
     network = perceptron(widths, decay=decay, backend=setting.backend, seed=seed)
     steps = setting.steps(case.steps)
@@ -70,7 +72,7 @@ def measured(setting: Setting, seed: int, case: Case, decay: float | None) -> Me
     old = recalibrate(network, (x, draw.y))["1.statistics"]
     mean, std = statistics_of(network)["1.statistics"][1], np.sqrt(statistics_of(network)["1.statistics"][2])
     left = 0.0 if decay is None else decay**steps
-    return Measured(
+    return Comparison(
         running,
         accuracy(network, x_valid, draw.y_valid),
         float(np.mean(np.abs(old[1] - mean) / std)),
@@ -79,44 +81,44 @@ def measured(setting: Setting, seed: int, case: Case, decay: float | None) -> Me
 
 
 def draw(figure: Any, outcomes: Sequence[Outcome]) -> None:
-    """Accuracy by each kind of statistics: a bar a case and kind, the mean over the seeds."""
+    """Accuracy with each kind of statistics: a bar for each condition and kind, the mean over the seeds."""
     (panel,) = panels(figure, ["Accuracy by running and by exact statistics"])
     mean = np.mean([outcome.series["accuracy"] for outcome in outcomes], axis=0)
-    for at, (name, colour) in enumerate(zip((*DECAYS, "exact"), (BLUE, SKY, ORANGE, GREEN), strict=True)):
+    for at, (name, color) in enumerate(zip((*DECAYS, "exact"), (BLUE, SKY, ORANGE, GREEN), strict=True)):
         label = f"decay {name}" if name[0] == "0" else name
-        panel.bar(np.arange(len(CASES)) + (at - 1.5) * 0.2, mean[:, at], 0.18, color=colour, label=label)
-    steps = [f"\n{case.steps:,} steps" if case.shift else "" for case in CASES]
+        panel.bar(np.arange(len(CONDITIONS)) + (at - 1.5) * 0.2, mean[:, at], 0.18, color=color, label=label)
+    steps = [f"\n{case.steps:,} steps" if case.shift else "" for case in CONDITIONS]
     panel.set_xticks(
-        range(len(CASES)), [case.name + more for case, more in zip(CASES, steps, strict=True)], fontsize=7.5
+        range(len(CONDITIONS)), [case.name + more for case, more in zip(CONDITIONS, steps, strict=True)], fontsize=7.5
     )
     panel.set_ylim(0, 1)
     legend_below(figure, panel)
 
 
 PARTS = (
-    Part("after 1,000 steps on centred inputs the best running statistics do as well as exact ones",
-         "even after 1,000 steps on centred inputs running statistics cost accuracy", "1000_steps_lost", "<=", 0.01,
+    Part("after 1,000 steps on centered inputs the best running statistics do as well as exact ones",
+         "even after 1,000 steps on centered inputs running statistics cost accuracy", "1000_steps_lost", "<=", 0.01,
          essential=True),
-    Part("exact statistics carry a network over after 100 steps on inputs that are not centred",
-         "not even exact statistics carry it over", "inputs_10_exact", ">=", 0.9, essential=True),
-    Part("a decay of 0.99 does as well after 10 steps", "a decay of 0.99 has not forgotten its start after 10 steps",
+    Part("exact statistics suffice after 100 steps on inputs that are not centered",
+         "not even exact statistics suffice", "inputs_10_exact", ">=", 0.9, essential=True),
+    Part("a decay of 0.99 does as well after 10 steps", "a decay of 0.99 still contains its start after 10 steps",
          "10_steps_slow", "<=", 0.01),
-    Part("running statistics of decay 0.99 do so too on inputs that are not centred, after 100 steps",
-         "on inputs that are not centred running statistics of decay 0.99 are wrong after 100 steps",
+    Part("running statistics of decay 0.99 suffice on inputs that are not centered, after 100 steps",
+         "on inputs that are not centered running statistics of decay 0.99 are wrong after 100 steps",
          "inputs_10_0.99", ">=", 0.75),
-    Part("the error is what is left of the start, decay^t |mu|/sigma, within a quarter",
-         "the error is another than what is left of the start", "prediction", "<=", log(1.25)),
+    Part("the error is the remainder of the start, decay^t |mu|/sigma, within a quarter",
+         "the error is not the remainder of the start", "prediction", "<=", log(1.25)),
 )  # fmt: skip
 
 CLAIM = Claim(
     name="inference-statistics",
     title="At inference running statistics replace the batch's",
-    told="For a single example there is no batch, so exponentially weighted averages of mean and variance over the "
-    "training batches take their place at inference.",
+    statement="For a single example there is no batch, so exponentially weighted averages of mean and variance over "
+    "the training batches take their place at inference.",
     source="Ioffe and Szegedy (2015), algorithm 2; the summary of the derivation",
-    done=f"A network was trained by SGD at {RATE:g} for 10, 100 and 1,000 steps, with 10 and 100 added to its inputs "
-    "too. Its accuracy by running averages of decay 0.9 and 0.99, by the mean of all batches, and by the exact "
-    "statistics of the training rows at the final weights was compared.",
+    method=f"A network is trained by SGD at {RATE:g} for 10, 100 and 1,000 steps, also with 10 and 100 added to its "
+    "inputs. Its accuracy is compared with running averages of decay 0.9 and 0.99, the mean of all batches, and the "
+    "exact statistics of the training rows at the final weights.",
     parts=PARTS,
     experiment=experiment,
     draw=draw,

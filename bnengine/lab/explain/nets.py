@@ -1,4 +1,4 @@
-"""Networks of the experiments, their training step by step, and a look inside."""
+"""The networks of the experiments, their training in steps, and traced passes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
@@ -38,7 +38,7 @@ def perceptron(
 ) -> Sequential:
     """Dense, BatchNorm and an activation for each hidden width, then Dense: (64, 64, 64, 10) has two hidden layers.
 
-    `norm`: "batch"; "normalise", without gamma and beta; "none".
+    `norm`: "batch"; "normalise" without gamma and beta; "none".
     """
     layers: list[Layer] = []
     for inputs, width in pairwise(widths[:-1]):
@@ -52,7 +52,10 @@ def perceptron(
 
 
 class Training:
-    """A training of a classifier that stops where it is told to, to be looked at: x (n, features), y (n,) codes."""
+    """Trains a classifier and pauses at given steps for inspection.
+
+    `x` (n, features), `y` (n,) class codes.
+    """
 
     def __init__(
         self,
@@ -74,11 +77,11 @@ class Training:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Full batches of the training rows; a shorter rest is left out, and another one in every epoch."""
+        """The full batches of the training rows; each epoch leaves out another remainder."""
         return len(self._parts)
 
     def run(self, steps: int) -> "Training":
-        """So many steps more."""
+        """Train `steps` more steps."""
         for _ in range(steps):
             at = self.done % len(self._parts)
             if at == 0:
@@ -91,7 +94,7 @@ class Training:
         return self
 
     def every(self, steps: int, until: int) -> Iterator[int]:
-        """Run `until` steps are done, and yield how many are, at once and after every `steps`."""
+        """Train until `until` steps are done; yield the number done, at once and after every `steps`."""
         yield self.done
         while self.done < until:
             self.run(min(steps, until - self.done))
@@ -105,30 +108,30 @@ def logits(network: Sequential, x: Array) -> Array:
 
 
 def accuracy(network: Sequential, x: Array, y: Array) -> float:
-    """The share of rows whose largest logit is their label's, in evaluation mode; a row that is not finite is wrong."""
-    found = logits(network, x)
-    return float(np.mean(np.isfinite(found).all(axis=1) & (np.argmax(found, axis=1) == y)))
+    """The share of rows whose largest logit is that of their label, in evaluation mode; NaN and inf are wrong."""
+    outputs = logits(network, x)
+    return float(np.mean(np.isfinite(outputs).all(axis=1) & (np.argmax(outputs, axis=1) == y)))
 
 
 def accuracy_by_batch(network: Sequential, x: Array, y: Array, size: int) -> float:
-    """The share of rows that the network tells right in training mode, in batches of `size`; a rest is left out."""
-    told = 0
+    """The share of correct rows in training mode, in batches of `size`; a remainder is left out."""
+    correct = 0
     for rows in groups(len(x), size, last="drop"):
         output = network.forward(np.asarray(x[rows], network.dtype), training=True, dropout=False).output
-        told += int(np.sum(np.argmax(network.backend.to_numpy(output), axis=1) == y[rows]))
-    return told / (len(x) // size * size)
+        correct += int(np.sum(np.argmax(network.backend.to_numpy(output), axis=1) == y[rows]))
+    return correct / (len(x) // size * size)
 
 
 def loss(network: Sequential, x: Array, y: Array) -> float:
     """The mean softmax cross-entropy in evaluation mode, computed in float64."""
-    found = logits(network, x)
-    top = found.max(axis=1, keepdims=True)
-    surprise = top[:, 0] + np.log(np.exp(found - top).sum(axis=1)) - found[np.arange(len(y)), y]
-    return float(surprise.mean())
+    z = logits(network, x)
+    top = z.max(axis=1, keepdims=True)
+    losses = top[:, 0] + np.log(np.exp(z - top).sum(axis=1)) - z[np.arange(len(y)), y]
+    return float(losses.mean())
 
 
 class Seen(NamedTuple):
-    """A layer of a network with what went in and came out of it, and the gradients: float64 on the host."""
+    """A layer with its input and output, and their gradients: float64 on the host."""
 
     layer: Layer
     x: Array
@@ -140,9 +143,9 @@ class Seen(NamedTuple):
 def look(
     network: Sequential, x: Array, y: Array | None = None, *, training: bool
 ) -> tuple[list[Seen], dict[str, Array]]:
-    """Each layer in turn as one batch passes, and with labels `y` also the gradients of the mean loss, by name.
+    """Trace one batch through each layer; with labels `y` also return gradients of the mean loss, by name.
 
-    An activation that a layer applies itself is told apart from it: a BatchNorm's `y` is what its activation then gets.
+    A fused activation is split off: the `y` of a BatchNorm is the input of its activation.
     """
     backend, value = network.backend, network.asarray(np.asarray(x, network.dtype))
     zero, rows = backend.asarray(np.zeros(1, np.int64)), backend.asarray(np.arange(len(x)))
@@ -164,8 +167,8 @@ def look(
     host = [np.asarray(backend.to_numpy(each), np.float64) for each in values]
     back = {at: np.asarray(backend.to_numpy(each), np.float64) for at, each in slopes.items()}
     handles = network.named_handles()
-    found = {
+    by_name = {
         name: np.asarray(backend.to_numpy(grads[handles[name]]), np.float64) for name in network.named_parameters()
     }
     seen = [Seen(layer, host[i], host[i + 1], back.get(i), back.get(i + 1)) for i, layer in enumerate(layers)]
-    return seen, {} if y is None else found
+    return seen, {} if y is None else by_name

@@ -1,7 +1,7 @@
-"""Batch norm gives hidden units one distribution: the identities, what drifts all the same, and what settles.
+"""Batch norm gives hidden units one distribution: the identities, what still drifts, and which parameters stop moving.
 
-Before the activation a unit's batch mean is beta and its standard deviation |gamma| sqrt(var/(var + eps)), whatever the
-weights are. The shape of its distribution, and what single examples get, are not governed by that.
+Before the activation the batch mean of a unit is beta and its standard deviation |gamma| sqrt(var/(var + eps)),
+whatever the weights are. That does not determine the shape of the distribution, nor the values of single examples.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ NETWORKS: dict[Norm, str] = {"none": "plain", "batch": "bn"}
 
 
 def experiment(setting: Setting, seed: int) -> Outcome:
-    """Identities, drift of mean and skewness in both hidden layers, and how far parameters move in each epoch."""
+    """Identities, drift of mean and skewness in both hidden layers, and the change of parameters in each epoch."""
     figures, series = dict[str, float](), dict[str, Array]()
     for norm, name in NETWORKS.items():
         followed = _followed(setting, seed, norm)
@@ -54,17 +54,17 @@ def _network(setting: Setting, seed: int, norm: Norm) -> Sequential:
 def _followed(setting: Setting, seed: int, norm: Norm) -> dict[str, Array]:
     """Mean, deviation and skewness of each hidden unit before its activation, over the training rows.
 
-    The identities are looked at after every step, on a batch where the others are not taken.
+    The identities are checked after every step, on a batch where the others are not measured.
     """
-    draw, network = setting.centred(seed), _network(setting, seed, norm)
+    draw, network = setting.centered(seed), _network(setting, seed, norm)
     training = Training(network, SGD(), draw.x, draw.y, rate=RATE, seed=seed)
-    found: dict[str, list[Array]] = {}
+    measured: dict[str, list[Array]] = {}
     for done in training.every(1, EVERY * setting.steps(STEPS // EVERY)):
         if done % EVERY and norm == "none":
             continue
         seen = look(network, draw.x[:BATCH] if done % EVERY else draw.x, training=True)[0]
         units = [_identity(network, seen, at) for at in range(len(seen)) if isinstance(seen[at].layer, BatchNorm)]
-        found.setdefault("identity", []).append(np.asarray(max(units, default=0.0)))
+        measured.setdefault("identity", []).append(np.asarray(max(units, default=0.0)))
         if done % EVERY:
             continue
         hidden = [each for each in seen[:-1] if isinstance(each.layer, BatchNorm if norm == "batch" else Dense)]
@@ -72,12 +72,12 @@ def _followed(setting: Setting, seed: int, norm: Norm) -> dict[str, Array]:
             mean, std = each.y.mean(axis=0), each.y.std(axis=0)
             skewness = np.mean((each.y - mean) ** 3, axis=0) / std**3
             for name, value in (("mean", mean), ("std", std), ("skewness", skewness)):
-                found.setdefault(f"{name} {layer}", []).append(value)
-    return {name: np.asarray(values) for name, values in found.items()}
+                measured.setdefault(f"{name} {layer}", []).append(value)
+    return {name: np.asarray(values) for name, values in measured.items()}
 
 
 def _identity(network: Sequential, seen: Sequence[Seen], at: int) -> float:
-    """How far the batch mean is from beta and the deviation from |gamma| sqrt(var/(var + eps)), in units of u |y|."""
+    """The distance of the batch mean from beta and of the deviation from |gamma| sqrt(var/(var + eps)), in u |y|."""
     layer, x, y = seen[at].layer, seen[at].x, seen[at].y
     assert isinstance(layer, BatchNorm)
     read = network.backend.to_numpy
@@ -88,8 +88,8 @@ def _identity(network: Sequential, seen: Sequence[Seen], at: int) -> float:
 
 
 def _settling(setting: Setting, seed: int) -> dict[str, Array]:
-    """The norm of the change in each epoch of gamma, beta and W, all layers together."""
-    draw, network = setting.centred(seed), _network(setting, seed, "batch")
+    """The norm of the change of gamma, beta and W in each epoch, over all layers."""
+    draw, network = setting.centered(seed), _network(setting, seed, "batch")
     training = Training(network, SGD(), draw.x, draw.y, rate=RATE, seed=seed)
     states = [network.state_dict()]
     for _ in range(setting.steps(EPOCHS, least=2)):
@@ -98,47 +98,47 @@ def _settling(setting: Setting, seed: int) -> dict[str, Array]:
     moved = {}
     for kind in ("gamma", "beta", "W"):
         names = [name for name in states[0] if name.endswith(f".{kind}")]
-        both = pairwise(states)
+        changes = pairwise(states)
         moved[kind] = np.asarray(
-            [np.sqrt(sum(float(np.sum((new[n] - old[n]) ** 2)) for n in names)) for old, new in both]
+            [np.sqrt(sum(float(np.sum((new[n] - old[n]) ** 2)) for n in names)) for old, new in changes]
         )
     return moved
 
 
 def draw(figure: Any, outcomes: Sequence[Outcome]) -> None:
-    """Drift of the means over the steps, and the change in each epoch; means over the seeds."""
+    """Drift of the means by step, and the change in each epoch; means over the seeds."""
     left, right = panels(figure, ["Drift of the units' means, layer 2", "Change in an epoch over that in the first"])
     steps = EVERY * np.arange(len(outcomes[0].series["bn 2"]))
-    for name, label, colour in (("plain", "plain", GREEN), ("bn", "batch norm", BLUE)):
-        named_curve(left, steps, np.mean([o.series[f"{name} 2"] for o in outcomes], axis=0), label, colour)
-    for kind, colour in (("gamma", BLUE), ("beta", PURPLE), ("W", ORANGE)):
+    for name, label, color in (("plain", "plain", GREEN), ("bn", "batch norm", BLUE)):
+        named_curve(left, steps, np.mean([o.series[f"{name} 2"] for o in outcomes], axis=0), label, color)
+    for kind, color in (("gamma", BLUE), ("beta", PURPLE), ("W", ORANGE)):
         changes = np.mean([o.series[kind] / o.series[kind][0] for o in outcomes], axis=0)
-        named_curve(right, np.arange(1, len(changes) + 1), changes, kind, colour)
+        named_curve(right, np.arange(1, len(changes) + 1), changes, kind, color)
     left.set_xlabel("step", fontsize=9)
     right.set_xlabel("epoch", fontsize=9)
 
 
 PARTS = (
     Part("at every step the batch mean is beta and the deviation |gamma| sqrt(var/(var + eps)), to rounding",
-         "the batch mean and deviation are others than beta and gamma say", "bn_identity", "<=", 60, essential=True),
-    Part("the means of the second hidden layer drift a third as far as without, or less",
+         "the batch mean and deviation differ from what beta and gamma say", "bn_identity", "<=", 60, essential=True),
+    Part("the means of the second hidden layer drift at most a third as far as without",
          "the means of the second hidden layer drift nearly as far as without", "drift_ratio", ">=", 3, essential=True),
-    Part("the shape of the distribution stays", "the shape of the distribution changes: its skewness moves",
+    Part("the shape of the distribution is constant", "the shape of the distribution changes: its skewness moves",
          "bn_skewness_2", "<=", 0.1),
-    Part("gamma settles sooner than W after the first epoch", "after the first epoch gamma goes on as W does",
+    Part("after the first epoch gamma changes less than W", "after the first epoch gamma changes as W does",
          "gamma_over_W", "<=", 0.9),
-    Part("beta settles sooner than W after the first epoch", "after the first epoch beta goes on as W does",
+    Part("after the first epoch beta changes less than W", "after the first epoch beta changes as W does",
          "beta_over_W", "<=", 0.9),
 )  # fmt: skip
 
 CLAIM = Claim(
     name="same-distribution",
     title="Hidden units keep one distribution",
-    told="Batch norm gives hidden units the same distribution, governed by beta and gamma, though the weights before "
-    "them change; gamma and beta settle after the first epoch while the weights go on.",
+    statement="Batch norm gives hidden units the same distribution, governed by beta and gamma, though the weights "
+    "before them change; gamma and beta settle after the first epoch while the weights go on.",
     source="the course that goes with the derivation; Ioffe and Szegedy (2015) on internal covariate shift",
-    done=f"Networks of two hidden layers were trained {STEPS} steps by SGD at {RATE:g}, and the distribution of every "
-    f"unit over the training rows was followed; then the change of gamma, beta and W in each of {EPOCHS} epochs.",
+    method=f"Networks of two hidden layers are trained {STEPS} steps by SGD at {RATE:g}, and the distribution of every "
+    f"unit over the training rows is recorded; then the change of gamma, beta and W in each of {EPOCHS} epochs.",
     parts=PARTS,
     experiment=experiment,
     draw=draw,

@@ -1,7 +1,7 @@
-"""Do the training set's statistics carry a network over to data that are distributed a little differently?
+"""Do training statistics work for data that are distributed a little differently?
 
-Plain, with batch norm by its training statistics, and with those of the shifted data themselves, on inputs changed in
-brightness, contrast, noise and in their classes.
+The experiment compares a plain network, batch norm with its training statistics, and batch norm with those of the
+shifted data, on inputs changed in brightness, contrast, noise and in their classes.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,10 +20,10 @@ from .nets import Training, accuracy, perceptron
 from .setting import Setting
 
 WIDTH, STEPS, RATE = 100, 800, 0.1
-NEAR = 0.01  # in accuracy: statistics of a few hundred rows move some three of them
-PAIR = (3, 8)  # the classes that are left where only two are; the last two of fewer than nine
+NEAR = 0.01  # in accuracy: statistics of a few hundred rows change about three of them
+PAIR = (3, 8)  # the classes of data with only two; the last two of fewer than nine
 
-# What becomes of raw inputs in [0, 1]: (rows, features) and a stream of random numbers.
+# Changes of raw inputs in [0, 1]: (rows, features) and a stream of random numbers.
 SHIFTS: dict[str, Callable[[Array, Stream], Array]] = {
     "clean": lambda x, _: x,
     "brighter by 0.25": lambda x, _: x + 0.25,
@@ -38,14 +38,14 @@ SHIFTS: dict[str, Callable[[Array, Stream], Array]] = {
 def experiment(setting: Setting, seed: int) -> Outcome:
     """Accuracy of three networks on each kind of data."""
     raw = setting.raw(seed)
-    plain, normalised = (_trained(setting, seed, norm) for norm in ("none", "batch"))
-    found = []
+    plain, normalized = (_trained(setting, seed, norm) for norm in ("none", "batch"))
+    accuracies = []
     for name, shift in SHIFTS.items():
-        found.append(_three(plain, normalised, shift(raw.x_valid, Stream(seed, "shift", name)), raw.y_valid))
+        accuracies.append(_three(plain, normalized, shift(raw.x_valid, Stream(seed, "shift", name)), raw.y_valid))
     last = setting.classes - 1
     pair = np.isin(raw.y_valid, PAIR if last >= max(PAIR) else (last - 1, last))
-    found.append(_three(plain, normalised, raw.x_valid[pair], raw.y_valid[pair]))
-    table = np.asarray(found)
+    accuracies.append(_three(plain, normalized, raw.x_valid[pair], raw.y_valid[pair]))
+    table = np.asarray(accuracies)
     clean, offset, contrast, noise, two = (table[i] for i in (0, 2, 3, 4, len(SHIFTS)))
     figures = {
         "offset": offset[1], "offset_adapted": clean[1] - offset[2], "contrast_adapted": clean[1] - contrast[2],
@@ -66,22 +66,22 @@ def _trained(setting: Setting, seed: int, norm: Any) -> Sequential:
     return network
 
 
-def _three(plain: Sequential, normalised: Sequential, x: Array, y: Array) -> list[float]:
-    """Accuracy of the plain network, of batch norm by its training statistics, and by those of x."""
-    found = [accuracy(plain, x, y), accuracy(normalised, x, y)]
-    old = recalibrate(normalised, (x, y))
-    found.append(accuracy(normalised, x, y))
-    restore(normalised, old)
-    return found
+def _three(plain: Sequential, normalized: Sequential, x: Array, y: Array) -> list[float]:
+    """Accuracy of the plain network, of batch norm with its training statistics, and with those of x."""
+    accuracies = [accuracy(plain, x, y), accuracy(normalized, x, y)]
+    old = recalibrate(normalized, (x, y))
+    accuracies.append(accuracy(normalized, x, y))
+    restore(normalized, old)
+    return accuracies
 
 
 def draw(figure: Any, outcomes: Sequence[Outcome]) -> None:
     """Accuracy on each kind of data, three bars each; means over the seeds."""
     (panel,) = panels(figure, ["Accuracy on shifted data"])
     mean = np.mean([outcome.series["accuracy"] for outcome in outcomes], axis=0)
-    kinds = ("plain", "batch norm, training statistics", "batch norm, the shifted data's own")
-    for k, (kind, colour) in enumerate(zip(kinds, (GREEN, BLUE, ORANGE), strict=True)):
-        panel.barh(np.arange(len(mean)) + (k - 1) * 0.26, mean[:, k], 0.24, color=colour, label=kind)
+    kinds = ("plain", "batch norm, training statistics", "batch norm, statistics of the shifted data")
+    for k, (kind, color) in enumerate(zip(kinds, (GREEN, BLUE, ORANGE), strict=True)):
+        panel.barh(np.arange(len(mean)) + (k - 1) * 0.26, mean[:, k], 0.24, color=color, label=kind)
     panel.set_yticks(range(len(mean)), [*SHIFTS, "two classes alone"], fontsize=7.5)
     panel.invert_yaxis()
     panel.set_xlim(0, 1)
@@ -91,38 +91,43 @@ def draw(figure: Any, outcomes: Sequence[Outcome]) -> None:
 
 
 PARTS = (
-    Part("by its training statistics batch norm keeps its accuracy on brighter images",
-         "on brighter images batch norm by its training statistics loses its accuracy", "offset", ">=", 0.8,
+    Part("with its training statistics batch norm keeps its accuracy on brighter images",
+         "on brighter images batch norm with its training statistics loses its accuracy", "offset", ">=", 0.8,
          essential=True),
     Part("with a quarter of the contrast it is not worse than a network without",
          "with a quarter of the contrast it does worse than a network without", "contrast_harm", "<=", 0.08,
          essential=True),
     Part("with noise it is not worse than a network without", "with noise it does worse than a network without",
          "noise_harm", "<=", 0.03, essential=True),
-    Part("the shifted data's own statistics undo an offset", "the shifted data's own statistics do not undo an offset",
+    Part("the statistics of the shifted data undo an offset", "the statistics of the shifted data do not undo an "
+    "offset",
          "offset_adapted", "<=", NEAR),
-    Part("they undo a change of contrast", "the shifted data's own statistics do not undo a change of contrast",
+    Part("they undo a change of contrast", "the statistics of the shifted data do not undo a change of contrast",
          "contrast_adapted", "<=", NEAR),
-    Part("they do no harm where some classes are missing",
-         "the shifted data's own statistics do harm where some classes are missing",
+    Part("they do no harm if classes are missing",
+         "the statistics of the shifted data do harm if classes are missing",
          "two_harm", "<=", 0.2),
 )  # fmt: skip
 
 CLAIM = Claim(
     name="shift",
     title="Training statistics carry over to data that differ a little",
-    told="The running statistics and the learnt gamma and beta bring dev and test data to the distribution that the "
-    "weights expect, even where the data are distributed a little differently.",
+    statement="The running statistics and the learned gamma and beta bring dev and test data to the distribution that "
+    "the weights expect, even where the data are distributed a little differently.",
     source="the course that goes with the derivation, on why batch norm works at test time",
-    done=f"Two networks of two hidden layers of {WIDTH}, with and without batch norm, were trained {STEPS} steps by "
-    f"SGD at {RATE:g} on images in [0, 1], then measured on changed validation images: by the exact statistics of the "
-    "training rows, and by those of the changed images.",
+    method=f"Two networks of two hidden layers of {WIDTH}, with and without batch norm, are trained {STEPS} steps by "
+    f"SGD at {RATE:g} on images in [0, 1], then measured on changed validation images, with the exact statistics of "
+    "the training rows, and with those of the changed images.",
     parts=PARTS,
     experiment=experiment,
     draw=draw,
     labels={
         f"{name}, {kind}": f"accuracy, {name}, {words}"
         for name in ("clean", "brighter by 0.5", "a quarter of the contrast", "noise of 0.4")
-        for kind, words in (("plain", "without"), ("training", "training statistics"), ("adapted", "the data's own"))
+        for kind, words in (
+            ("plain", "without"),
+            ("training", "training statistics"),
+            ("adapted", "statistics of the data"),
+        )
     },
 )

@@ -6,9 +6,9 @@ import numpy as np
 
 from ..explain.claim import Judged, Verdict
 from ..explain.drawing import new_figure, png
-from ..explain.run import Finding
+from ..explain.run import ClaimResult
 from ..explain.setting import Setting
-from ..explain.story import reasons, spread
+from ..explain.story import mean_and_deviation, reasons
 from .folder import FIGURES, PAGE, SERIES, as_csv
 from .page import Link, Mark, Page, Tone, printed
 
@@ -18,7 +18,7 @@ TONES: dict[Verdict, Tone] = {
 STATES = {"holds": Mark("yes", "yes"), "fails": Mark("no", "no"), "undecided": Mark("undecided", "open")}
 
 
-def claims_report(findings: Sequence[Finding], setting: Setting) -> dict[str, str]:
+def claims_report(findings: Sequence[ClaimResult], setting: Setting) -> dict[str, str]:
     """The files of the report by name. Raises InputError without matplotlib."""
     return {
         PAGE: page(findings, setting).html(),
@@ -27,7 +27,7 @@ def claims_report(findings: Sequence[Finding], setting: Setting) -> dict[str, st
     }
 
 
-def page(findings: Sequence[Finding], setting: Setting) -> Page:
+def page(findings: Sequence[ClaimResult], setting: Setting) -> Page:
     """The page of the findings."""
     seeds, data = setting.seeds, setting.dataset
     whole = Page(
@@ -51,12 +51,12 @@ def page(findings: Sequence[Finding], setting: Setting) -> Page:
     return whole
 
 
-def _told(page: Page, finding: Finding) -> None:
+def _told(page: Page, finding: ClaimResult) -> None:
     claim = finding.claim
     page.section(claim.title, claim.name, _mark(finding.verdict))
     page.paragraph(printed(reasons(finding)), "Why.")
-    page.paragraph(printed(f"{claim.told} ({claim.source})"), "The claim.")
-    page.paragraph(printed(finding.done), "What was done.")
+    page.paragraph(printed(f"{claim.statement} ({claim.source})"), "The claim.")
+    page.paragraph(printed(finding.method), "What was done.")
     page.picture(_picture(finding), f"{claim.title}: {claim.draw.__doc__ or ''}", _picture(finding, stacked=True))
     needs = [_row(each) for each in finding.judged]
     page.table(
@@ -64,33 +64,33 @@ def _told(page: Page, finding: Finding) -> None:
     )
     figures = finding.figures
     if claim.labels:
-        told = [(words, printed(spread(figures[name]))) for name, words in claim.labels.items()]
+        told = [(words, printed(mean_and_deviation(figures[name]))) for name, words in claim.labels.items()]
         page.table("other figures", ("also measured", "figure"), told, numbers=(1,))
 
 
 def _row(each: Judged) -> tuple[str, str, str, Mark]:
     needed = f"{each.part.relation} {each.part.threshold:g}"
-    return printed(each.part.says), printed(spread(each.figure)), printed(needed), STATES[each.state]
+    return printed(each.part.says), printed(mean_and_deviation(each.figure)), printed(needed), STATES[each.state]
 
 
 def _mark(verdict: Verdict) -> Mark:
     return Mark(verdict, TONES[verdict])
 
 
-def _picture(finding: Finding, *, stacked: bool = False) -> bytes:
+def _picture(finding: ClaimResult, *, stacked: bool = False) -> bytes:
     figure = new_figure(stacked)
     finding.claim.draw(figure, finding.outcomes)
     return png(figure)
 
 
-def _figures(findings: Sequence[Finding]) -> Iterator[tuple[object, ...]]:
+def _figures(findings: Sequence[ClaimResult]) -> Iterator[tuple[object, ...]]:
     for finding in findings:
         for seed, outcome in zip(finding.seeds, finding.outcomes, strict=True):
             for name, value in outcome.figures.items():
                 yield finding.claim.name, name, seed, value
 
 
-def _series(findings: Sequence[Finding]) -> Iterator[tuple[object, ...]]:
+def _series(findings: Sequence[ClaimResult]) -> Iterator[tuple[object, ...]]:
     """A line a number; its place counts from 0, one count an axis."""
     for finding in findings:
         for seed, outcome in zip(finding.seeds, finding.outcomes, strict=True):

@@ -1,4 +1,4 @@
-"""The parity certificate: that every library, dtype and fused version agrees, shown on the user's own machine."""
+"""The parity certificate: checks that every library, dtype and fused version agrees on the user's machine."""
 
 from .certificate import Certificate, NotRun, Row
 from .run import verify

@@ -1,4 +1,4 @@
-"""What a certificate holds: comparisons with their errors and bounds, the machine, and what was not run."""
+"""The contents of a certificate: comparisons with their errors and bounds, the machine, and what was not run."""
 
 import platform
 from collections.abc import Iterator, Sequence
@@ -15,10 +15,9 @@ from ...arrays.backend import Backend, BackendReport
 
 
 class Row(NamedTuple):
-    """One comparison of `a` with `b`: the error at the element that is nearest to its bound, or furthest beyond it.
+    """One comparison of `a` with `b`: the error at the element nearest to its bound, or furthest beyond it.
 
-    `error` is infinite where there is no number to give: a NaN on one side only, another shape, an exception; `what`
-    then says which.
+    `error` is infinite without a number: a NaN on one side only, another shape, an exception; `what` then says which.
     """
 
     what: str
@@ -37,7 +36,7 @@ class Row(NamedTuple):
 
 
 class NotRun(NamedTuple):
-    """What was left out, and why, in plain words."""
+    """What was not run, and why."""
 
     what: str
     why: str
@@ -45,7 +44,7 @@ class NotRun(NamedTuple):
 
 @dataclass(frozen=True)
 class Certificate:
-    """Whether everything that was compared agrees, on which machine, and every comparison."""
+    """Whether all comparisons agree, the machine, and every comparison."""
 
     agreed: bool
     environment: dict[str, Any]
@@ -62,44 +61,44 @@ class Certificate:
 
 
 class Ledger:
-    """Comparisons as they are made; those of one (what, a, b) become one row, the worst of them."""
+    """Collects comparisons; those of one (what, a, b) become one row, the worst of them."""
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str, str], Row] = {}
 
     def compare(self, what: str, case: str, a: str, b: str, got: Array, expected: Array, bound: Array) -> None:
-        """Note whether two NumPy arrays agree within `bound`, which broadcasts; `case` is told where they do not."""
+        """Record whether two NumPy arrays agree within `bound`, which broadcasts; a disagreement names `case`."""
         error, limit, reason = worst(got, expected, bound)
         shown = f"{what} ({case}{reason})" if reason else what
         self._note((what, a, b), Row(shown, a, b, error, limit, not reason))
 
     def fail(self, what: str, case: str, a: str, b: str, reason: str) -> None:
-        """Note a comparison that could not be made for a reason that is itself a disagreement."""
+        """Record a disagreement without numbers, with its reason."""
         self._note((what, a, b), Row(f"{what} ({case}: {reason})", a, b, inf, 0.0, False))
 
     @contextmanager
-    def watching(self, what: str, case: str, a: str, b: str) -> Iterator[None]:
-        """Whatever is raised inside is a disagreement with a name, and no end of the certificate."""
+    def guard(self, what: str, case: str, a: str, b: str) -> Iterator[None]:
+        """Record an exception as a failed comparison instead of aborting."""
         try:
             yield
-        except Exception as error:  # a library or kernel that cannot do what NumPy can
+        except Exception as error:  # a library or kernel may raise anything
             lines = str(error).strip().splitlines() or [""]
             self.fail(what, case, a, b, f"raised {type(error).__name__}: {lines[0]}")
 
     def _note(self, key: tuple[str, str, str], row: Row) -> None:
-        held = self._rows.get(key)
-        if held is None or (held.ok, -held.share) > (row.ok, -row.share):
+        worst_row = self._rows.get(key)
+        if worst_row is None or (worst_row.ok, -worst_row.share) > (row.ok, -row.share):
             self._rows[key] = row
 
     def rows(self) -> tuple[Row, ...]:
-        """Every row, in the order in which their comparisons began."""
+        """Every row, in the order of their first comparisons."""
         return tuple(self._rows.values())
 
 
 def worst(got: Array, expected: Array, bound: Array) -> tuple[float, float, str]:
-    """(error, bound, "" or why they disagree) at the element whose error is the largest share of its bound.
+    """(error, bound, "" or the reason of a disagreement) at the element whose error is the largest share of its bound.
 
-    Equal elements, NaN in both included, have no error; their bound may then be anything, even NaN.
+    Equal elements, including NaN in both, have no error; their bound may be anything, even NaN.
     """
     got, expected = np.asarray(got), np.asarray(expected)
     if got.shape != expected.shape:
@@ -116,13 +115,13 @@ def worst(got: Array, expected: Array, bound: Array) -> tuple[float, float, str]
     bad = ~same & ~(error <= limit)
     i = int(np.argmax(np.where(bad, np.maximum(share, 1.0), np.where(bad.any(), -1.0, share))))
     reason = f", element {i}: {got.flat[i]:.9g} instead of {expected.flat[i]:.9g}" if bad.any() else ""
-    found, allowed = float(error.flat[i]), float(limit.flat[i])
-    return found if isfinite(found) else inf, allowed if allowed == allowed else 0.0, reason
+    difference, allowed = float(error.flat[i]), float(limit.flat[i])
+    return difference if isfinite(difference) else inf, allowed if allowed == allowed else 0.0, reason
 
 
 def environment(backends: Sequence[Backend], reports: Sequence[BackendReport]) -> dict[str, Any]:
-    """The machine and its array libraries as JSON values; `driver` and `runtime` are CUDA's, None without a GPU."""
-    found: dict[str, Any] = {
+    """The machine and its libraries as JSON values; `driver` and `runtime` are those of CUDA, None without a GPU."""
+    values: dict[str, Any] = {
         "bnengine": __version__,
         "platform": platform.platform(),
         "machine": platform.machine(),
@@ -136,6 +135,6 @@ def environment(backends: Sequence[Backend], reports: Sequence[BackendReport]) -
     for backend in backends:
         if backend.name == "cupy":
             cuda, device = backend.xp.cuda.runtime, backend.device
-            found["device"] = f"{found['device']}, number {device.id}, compute capability {device.compute_capability}"
-            found["driver"], found["runtime"] = int(cuda.driverGetVersion()), int(cuda.runtimeGetVersion())
-    return found
+            values["device"] = f"{values['device']}, number {device.id}, compute capability {device.compute_capability}"
+            values["driver"], values["runtime"] = int(cuda.driverGetVersion()), int(cuda.runtimeGetVersion())
+    return values

@@ -1,4 +1,4 @@
-"""Random inputs for the certificate: the methods that examples of ops draw by, on bnengine's own generator."""
+"""Random inputs of the certificate: the generator methods that examples of ops use, on bnengine's own streams."""
 
 from functools import cache
 from math import prod
@@ -13,7 +13,7 @@ Shape = int | tuple[int, ...]
 
 
 class Draws:
-    """The part of a NumPy generator that the ops' examples use, with the same bits on every machine."""
+    """The methods of a NumPy generator that examples use, with the same bits on every machine."""
 
     def __init__(self, seed: int, *purpose: str | int) -> None:
         self._stream = Stream(seed, "verify", *purpose)
@@ -35,7 +35,7 @@ class Draws:
         return self._stream.permutation(n)
 
     def dirichlet(self, alpha: Array, n: int) -> Array:
-        """(n, k) points of the simplex, uniform: exponential numbers over their sum. For alpha of ones alone."""
+        """(n, k) uniform points of the simplex: exponential numbers over their sum. Only for alpha of ones."""
         e = -np.log(self._stream.uniform((n, len(alpha))))
         return e / e.sum(axis=1, keepdims=True)
 
@@ -47,7 +47,7 @@ def signs(seed: int, number: int) -> "Signs":
 
 
 class Signs:
-    """Random signs, drawn once and then only read: the same for the same (place, shape)."""
+    """Random signs, drawn once: the same for the same (place, shape)."""
 
     LENGTH = 1 << 16
 
@@ -56,7 +56,7 @@ class Signs:
         self._signs = np.asarray(drawn, np.float64) * 2 - 1
 
     def at(self, place: int, shape: tuple[int, ...]) -> Any:
-        """An array of -1 and 1 that belongs to `place`."""
-        start = (place * 7919) % self.LENGTH  # a prime: places that follow each other lie apart
+        """The array of -1 and 1 of `place`."""
+        start = (place * 7919) % self.LENGTH  # a prime, which spreads successive places
         size = prod(shape)
         return np.resize(np.roll(self._signs, -start) if size + start > self.LENGTH else self._signs[start:], shape)

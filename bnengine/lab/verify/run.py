@@ -1,10 +1,11 @@
-"""The certificate from beginning to end."""
+"""Make a certificate: choose the variants, compare them part by part."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from ... import validation
 from ...arrays.backend import Backend, BackendReport, available_backends, get_backend
-from ...errors import InputError
+from ...runtime.reasons import Reason
 from .certificate import Certificate, Ledger, NotRun, Row, environment
 from .layers import verify_layers
 from .operations import verify_ops
@@ -14,8 +15,8 @@ from .variants import DTYPES, Variant, fused_variants, narrow_dtypes
 
 LEFT_OUT = (
     f"training steps {QUICK_STEPS + 1} to {STEPS}",
-    "trainings that run free in float64",
-    "layers in evaluation, other than a plain BatchNorm",
+    "independent trainings in float64",
+    "layers in evaluation, except a plain BatchNorm",
 )
 
 
@@ -26,27 +27,33 @@ def verify(
     seed: int = 0,
     say: Callable[[str], None] | None = None,
 ) -> Certificate:
-    """The parity certificate: does everything agree, on this machine, on every array library that can be used here?
+    """Check that everything agrees on this machine, on every array library that it can use.
 
-    Every op of the registry on ordinary and nasty inputs, every fused version, every layer, every optimizer and
-    trainings step by step, in float32 and float64; every op and a training in the dtypes of 16 bits, too. Two hops: a
-    fused version against the reference on the same arrays, another library against NumPy; and both against NumPy in
-    float64. Bounds are computed from the inputs (see `bnengine.lab.verify.bounds`). `backends`: names or Backends to
-    compare with NumPy, None for every one that is usable. `quick`: a few training steps, and not all of the rest.
-    `seed`: of inputs and weights. `say` is told which part begins. BackendError for a backend that is unknown or, if
-    named, not usable; InputError for a seed below 0.
+    It compares every op of the registry on ordinary and adversarial inputs, every fused version, every layer, every
+    optimizer and trainings step by step, in float32 and float64; also every op and a training in 16-bit dtypes. A fused
+    version is compared with the reference on the same arrays, another library with NumPy, and both with NumPy in
+    float64. Bounds are computed from the inputs (see `bnengine.lab.verify.bounds`).
+
+    Args:
+        backends: names or Backends to compare with NumPy; None for every usable one.
+        quick: run few training steps, and a part of the rest.
+        seed: of inputs and weights.
+        say: called with the name of each part when it begins.
+
+    Raises:
+        BackendError: an unknown backend, or a named one that is unusable here.
+        InputError: a seed below 0.
     """
-    if seed < 0:
-        raise InputError(f"verify: seed {seed!r} is below 0; give a whole number from 0 up")
+    seed = validation.integer("verify", "seed", seed, least=0)
     say = say or (lambda _part: None)
     reports = available_backends()
     numpy = get_backend("numpy")
     chosen, not_run = _chosen(backends, reports)
     variants = [Variant(backend, dtype) for backend in chosen for dtype in DTYPES]
-    without = {}
+    without = dict[str, dict[str, Reason]]()
     for backend in (numpy, *chosen):
-        found, without[backend.name] = fused_variants(backend)
-        variants += found
+        fused, without[backend.name] = fused_variants(backend)
+        variants += fused
     not_run += _without_fused(without, {v.backend.name for v in variants if v.mode != "reference"})
     narrow = []
     for backend in (numpy, *chosen):
@@ -57,7 +64,7 @@ def verify(
     with _one_thread(chosen):
         rows = _compare(numpy, variants, narrow, quick, seed, say)
     if quick:
-        not_run += [NotRun(what, "the quick certificate was asked for") for what in LEFT_OUT]
+        not_run += [NotRun(what, "left out by --quick") for what in LEFT_OUT]
     return Certificate(all(row.ok for row in rows), environment(chosen, reports), rows, tuple(not_run))
 
 
@@ -87,7 +94,7 @@ def _compare(
 
 @contextmanager
 def _one_thread(backends: Sequence[Backend]) -> Iterator[None]:
-    """One thread for libraries whose several would only wait for each other on arrays as small as these."""
+    """Limit libraries to one thread, since threads only wait for each other on arrays this small."""
     able = [backend.xp for backend in backends if hasattr(backend.xp, "set_num_threads")]
     before = [xp.get_num_threads() for xp in able]
     try:
@@ -104,38 +111,33 @@ def _chosen(
 ) -> tuple[list[Backend], list[NotRun]]:
     """The libraries to compare with NumPy, and why the others are left out."""
     if backends is None:
-        found = [get_backend(r.name) for r in reports if r.usable and r.name != "numpy"]
+        compared = [get_backend(r.name) for r in reports if r.usable and r.name != "numpy"]
     else:
         named = {backend.name: backend for backend in map(get_backend, backends)}
-        found = [backend for name, backend in named.items() if name != "numpy"]
-    not_run, names = [], {backend.name for backend in found}
+        compared = [backend for name, backend in named.items() if name != "numpy"]
+    not_run, names = [], {backend.name for backend in compared}
     for report in reports:
         if report.name in names or report.name == "numpy":
             continue
         what = "cupy: references and fused versions on a GPU" if report.name == "cupy" else report.name
-        why = "it was not asked for" if report.usable else f"{report.reason}; cure: {report.cure}"
+        why = "not among the named backends" if report.usable else f"{report.reason}; cure: {report.cure}"
         not_run.append(NotRun(what, why))
-    return found, not_run
+    return compared, not_run
 
 
-def _without_fused(without: dict[str, dict[str, str]], some: set[str]) -> list[NotRun]:
-    """Which fused versions each library does not have, and why; those that share everything in one line."""
+def _without_fused(without: dict[str, dict[str, Reason]], some: set[str]) -> list[NotRun]:
+    """The fused versions that each library lacks, and why; equal entries of several libraries in one line."""
     lines: dict[tuple[str, str], list[str]] = {}
     for library, reasons in without.items():
         if library not in some:
-            why = f"no op has one for these arrays ({_plainly(*reasons.values())})"
+            texts = "; ".join(dict.fromkeys(reason.text for reason in reasons.values()))
+            why = f"no op has one for these arrays ({texts})"
             lines.setdefault(("", why), []).append(library)
             continue
-        for why in dict.fromkeys(reasons.values()):
-            names = "; ".join(name for name, other in reasons.items() if other == why)
-            lines.setdefault((names, _plainly(why)), []).append(library)
+        for reason in dict.fromkeys(reasons.values()):
+            names = "; ".join(name for name, each in reasons.items() if each == reason)
+            lines.setdefault((names, reason.text), []).append(library)
     return [
         NotRun(f"fused versions{f' of {ops}' if ops else ''} on {', '.join(libraries)}", why)
         for (ops, why), libraries in lines.items()
     ]
-
-
-def _plainly(*whys: str) -> str:
-    """Reasons without the modules that gave them, each once."""
-    parts = [part.rpartition(": ")[2] for why in whys for part in why.split("; ")]
-    return "; ".join(dict.fromkeys(parts))

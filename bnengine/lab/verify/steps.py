@@ -1,18 +1,19 @@
-"""Training steps by shadowing: at each step every variant starts from the same state, and what it makes is compared.
+"""TrainingCase steps by shadowing: every variant starts each step from the same state, and the results are compared.
 
-Deep networks part by round-off alone, so two trainings of their own cannot be compared for long. Here NumPy's
-references in float64 lead; before each step their state, rounded to what float32 has, is loaded into every variant,
-network and step alike. Then, for each of them,
+Rounding alone drives deep networks apart, so two independent trainings cannot be compared for long. Here NumPy's
+references in float64 lead. Before each step their state, rounded to float32, is loaded into every variant, network and
+step alike. Then for each variant
 
-- loss, gradients and pending of statistics against the leader's, within the bounds of perturbed runs of that very
+- loss, gradients and pending statistics are compared with the leader's, within the bounds of perturbed runs of that
+very
   step (see `bounds`);
-- norm and clip factor, update (parameters and the optimizer's state) and running statistics against the references
+- norm and clip factor, update (parameters and optimizer state) and running statistics are compared with the references
   of `check_step`, of the optimizer's op and of `commit` in float64, on the variant's own gradients and pending
-  statistics, within these ops' own bounds. So a small gradient whose sign is round-off, which Adam makes a whole step
-  of, is no disagreement, and a wrong update cannot hide behind it.
+  statistics, within the bounds of these ops. So a small gradient whose sign is rounding, which Adam turns into a whole
+  step, is no disagreement, and cannot hide a wrong update.
 
-The step runs as in any training: in its arena, recorded once and replayed where every op has a fused version. In
-float64 the trainings also run free and end in the same network, within what perturbed free runs differ by.
+The step runs as in any training: in its arena, recorded once and replayed if every op has a fused version. In float64
+the trainings also run independently, and end in the same network within the deviation of perturbed runs.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +34,7 @@ from ...optim.optimizers import Optimizer
 from ...runtime.flat import Parameter
 from ...runtime.memory import Arena
 from ...training.step import Step
-from .bounds import Perturbed, bound_of, fields, spread
+from .bounds import Perturbed, bound_of, bounds_of_runs, fields
 from .certificate import Ledger
 from .layers import perturbations
 from .variants import UNIT, Variant, representable, wide
@@ -42,22 +43,22 @@ FOLLOWED = "numpy float64 on its gradients"
 State = tuple[dict[str, Array], dict[str, Array]]
 
 
-class Training(NamedTuple):
-    """What is trained and for how many steps: a network, an optimizer, options of the step, rows of a micro-batch."""
+class TrainingCase(NamedTuple):
+    """A training: a network, an optimizer, options of the step, and the rows of each micro-batch."""
 
     label: str
     layers: Callable[[], tuple[Layer, ...]]
     optimizer: Optimizer
     steps: int
     rows: tuple[int, ...] = (64,)
-    options: dict[str, Any] = {}  # noqa: RUF012 -- a default of a tuple's field, never written to
+    options: dict[str, Any] = {}  # noqa: RUF012 -- never mutated
     loss: LossFunction = SoftmaxCrossEntropy()
     frozen: tuple[str, ...] = ()
-    dtype: str = "float32"  # what every variant has exactly, and NumPy's references are compared in
-    given: Callable[[int], list[Batch]] | None = None  # the micro-batches of step t, where they are not digits
+    dtype: str = "float32"  # of the parameters, and of NumPy's compared references
+    batches: Callable[[int], list[Batch]] | None = None  # returns the micro-batches of step t; None: digits
 
 
-def make(training: Training, variant: Variant, memory: Arena | None = None) -> Step:
+def make(training: TrainingCase, variant: Variant, memory: Arena | None = None) -> Step:
     """The step of a training on a variant."""
     network = Sequential(*training.layers(), **variant.network, seed=1)
     if training.frozen:
@@ -66,18 +67,18 @@ def make(training: Training, variant: Variant, memory: Arena | None = None) -> S
     return Step(network, training.optimizer, training.loss, **options)
 
 
-def batches(training: Training, t: int, seed: int) -> list[Batch]:
-    """The micro-batches of step t: digits, their pixels in sixteenths, which every dtype has exactly."""
-    if training.given is not None:
-        return training.given(t)
+def batches(training: TrainingCase, t: int, seed: int) -> list[Batch]:
+    """The micro-batches of step t: digits, with pixels in sixteenths, which every dtype represents exactly."""
+    if training.batches is not None:
+        return training.batches(t)
     x, y = _digits()
     order = Stream(seed, "verify", "order", t).permutation(len(x))
-    found, start = [], 0
+    micro_batches, start = [], 0
     for rows in training.rows:
         chosen = order[start : start + rows]
-        found.append(Batch(x[chosen], y[chosen], None, chosen))
+        micro_batches.append(Batch(x[chosen], y[chosen], None, chosen))
         start += rows
-    return found
+    return micro_batches
 
 
 @cache
@@ -88,91 +89,97 @@ def _digits() -> tuple[Array, Array]:
 
 
 def rate(t: int) -> float:
-    """The learning rate of step t, a number that float32 has."""
+    """The learning rate of step t, which float32 represents exactly."""
     return 2.0**-7 if t % 2 else 3 * 2.0**-9
 
 
 def load(step: Step, state: State, t: int) -> None:
-    """Let a step begin where another one stands."""
+    """Load a state into a step, and the learning rate of step t."""
     step.network.load_state_dict(state[0])
     step.load_state_dict(state[1])
     step.schedule([rate(t)])
 
 
 def start_of(leader: Step, dtype: str) -> State:
-    """The leader's state in numbers that float32 has, parameters in those of `dtype`; statistics are float64
-    everywhere and stay.
-    """
+    """The leader's state rounded to float32, its parameters to `dtype`; statistics are float64 in every variant."""
     network = {k: a if ".running_" in k else representable(a, dtype) for k, a in leader.network.state_dict().items()}
     state = leader.state_dict()
     return network, {k: representable(a) if k.startswith("optimizer.") else a for k, a in state.items()}
 
 
-def made(step: Step) -> dict[str, Array]:
-    """Loss, gradients (without a loss scale) and pending of the last step, as NumPy arrays by name."""
+def results_of(step: Step) -> dict[str, Array]:
+    """Loss, gradients (without a loss scale) and pending statistics of the last step, as NumPy arrays by name."""
     network, fetch = step.network, step.backend.to_numpy
     scale = (step.state.scaling.read() or (1.0,))[0]
-    found = {"loss": fetch(step.state.value, copy=True)}
+    results = {"loss": fetch(step.state.value, copy=True)}
     for i, pending in enumerate(step.state.pending):
         for name, array in network.export(step.state.gradients, pending).items():
             if ".running_" in name:
-                found[f"pending {i + 1} of {name.replace('running_', '')}"] = array
+                results[f"pending {i + 1} of {name.replace('running_', '')}"] = array
             else:
-                found[f"gradient {name}"] = array / scale
-    return found
+                results[f"gradient {name}"] = array / scale
+    return results
 
 
 def verify_steps(
-    ledger: Ledger, numpy: Backend, variants: Sequence[Variant], training: Training, seed: int, *, passes: bool = True
+    ledger: Ledger,
+    numpy: Backend,
+    variants: Sequence[Variant],
+    training: TrainingCase,
+    seed: int,
+    *,
+    passes: bool = True,
 ) -> None:
-    """Shadow a training; with `passes` False only what follows on the gradients is compared."""
+    """Shadow a training; without `passes`, compare only the check, the update and the statistics."""
     exact = Variant(numpy, "float64")
-    leader, own = make(training, exact), [Variant(numpy, training.dtype), *variants]
+    leader, compared = make(training, exact), [Variant(numpy, training.dtype), *variants]
     steps: dict[Variant, Step] = {}
-    for variant in own:
-        with ledger.watching(training.label, "making it", variant.label, exact.label):
+    for variant in compared:
+        with ledger.guard(training.label, "setup", variant.label, exact.label):
             steps[variant] = make(training, variant)
     probes = {dtype: _probes(training, exact, dtype, seed) for dtype in {v.dtype for v in steps}} if passes else {}
     for t in range(training.steps):
-        state, given = start_of(leader, training.dtype), batches(training, t, seed)
+        state, micro_batches = start_of(leader, training.dtype), batches(training, t, seed)
         load(leader, state, t)
-        leader(given)
-        truth = {exact.label: made(leader)}
-        bounds = {dtype: spread(truth[exact.label], _probe(p, state, given, t)) for dtype, p in probes.items()}
-        for variant in [v for v in own if v in steps]:
-            with ledger.watching(training.label, f"step {t + 1}", variant.label, exact.label):
-                _verify_one(ledger, training, steps[variant], variant, (state, given, t), truth, bounds)
+        leader(micro_batches)
+        truth = {exact.label: results_of(leader)}
+        bounds = {
+            dtype: bounds_of_runs(truth[exact.label], _probe(p, state, micro_batches, t)) for dtype, p in probes.items()
+        }
+        for variant in [v for v in compared if v in steps]:
+            with ledger.guard(training.label, f"step {t + 1}", variant.label, exact.label):
+                _verify_one(ledger, training, steps[variant], variant, (state, micro_batches, t), truth, bounds)
 
 
 Probe = tuple[Perturbed, Step]
 
 
-def _probes(training: Training, exact: Variant, dtype: str, seed: int) -> list[Probe]:
-    """The steps that err on purpose, as a step in `dtype` may."""
+def _probes(training: TrainingCase, exact: Variant, dtype: str, seed: int) -> list[Probe]:
+    """Steps that err by the bounds of `dtype`."""
     return [(memory, make(training, exact, memory)) for memory in perturbations(UNIT[dtype], seed, dtype)]
 
 
-def _probe(probes: list[Probe], state: State, given: list[Batch], t: int) -> list[dict[str, Array]]:
-    """What they make of step t, each time with other signs."""
+def _probe(probes: list[Probe], state: State, micro_batches: list[Batch], t: int) -> list[dict[str, Array]]:
+    """The results of step t with perturbations, with other signs in each step."""
     runs = []
     for memory, step in probes:
         memory.calls = 101 * t
         load(step, state, t)
-        step(given)
-        runs.append(made(step))
+        step(micro_batches)
+        runs.append(results_of(step))
     return runs
 
 
 def _verify_one(
-    ledger: Ledger, training: Training, step: Step, variant: Variant, start: tuple[State, list[Batch], int],
+    ledger: Ledger, training: TrainingCase, step: Step, variant: Variant, start: tuple[State, list[Batch], int],
     truth: dict[str, dict[str, Array]], bounds: dict[str, dict[str, Array]],
 ) -> None:  # fmt: skip
-    """One step of one variant; what it makes is kept in `truth` for a fused version to be compared with."""
-    state, given, t = start
+    """Compare one step of one variant; its results go into `truth`, for a fused version to compare with."""
+    state, micro_batches, t = start
     load(step, state, t)
     before = _buffers(step)
-    step(given)
-    got = made(step)
+    step(micro_batches)
+    got = results_of(step)
     case, label = f"step {t + 1}", variant.label
     hop = Variant(step.backend, variant.dtype).label if variant.mode != "reference" else f"numpy {variant.dtype}"
     if bounds:
@@ -186,23 +193,23 @@ def _verify_one(
 
 
 def _buffers(step: Step) -> dict[str, Any]:
-    """The buffers that an update reads and writes, as NumPy arrays in float64."""
+    """The buffers of an update, as NumPy arrays in float64."""
     fetch, network = step.backend.to_numpy, step.network
     slots = {name: None if flat is None else fetch(flat.array, copy=True) for name, flat in step.state.slots.items()}
-    held = {
+    fixed = {
         "parameters": network.parameters.array,
         "statistics": network.statistics.array,
         "counters": step.state.counters,
     }
-    found = {name: fetch(array, copy=True) for name, array in held.items()}
+    arrays = {name: fetch(array, copy=True) for name, array in fixed.items()}
     slots |= {} if network.copy16 is None else {"copy16": fetch(network.copy16.array, copy=True)}
-    return {name: wide(a) for name, a in (found | {f"slot {k}": a for k, a in slots.items()}).items()}
+    return {name: wide(a) for name, a in (arrays | {f"slot {k}": a for k, a in slots.items()}).items()}
 
 
 def _verify_update(
-    ledger: Ledger, training: Training, step: Step, variant: Variant, before: dict[str, Any], case: str
+    ledger: Ledger, training: TrainingCase, step: Step, variant: Variant, before: dict[str, Any], case: str
 ) -> None:
-    """What the variant made of its own gradients and pending statistics, by the references of the three ops."""
+    """Compare check, update and statistics of a variant with the references of the three ops."""
 
     def read(array: Array) -> Array:
         return wide(step.backend.to_numpy(array, copy=True))
@@ -216,11 +223,11 @@ def _verify_update(
     proposed = read(step.state.proposed)[:used]
     verdict = {name: read(array) for name, array in step.state.verdict._asdict().items() if array is not None}
     options: dict[str, Any] = {"clip": step.state.clip_norm}
-    given = value, gradients, proposed, *(read(a) for a in step.state.scaling.memory())  # a scale that stays
-    judged = check_step.reference(*given, **options)
-    allowed = bound_of(check_step, u, given, options, judged)
+    inputs = value, gradients, proposed, *(read(a) for a in step.state.scaling.memory())  # a scale that stays
+    checked = check_step.reference(*inputs, **options)
+    allowed = bound_of(check_step, u, inputs, options, checked)
     for name in verdict:
-        compare(f"verdict {name}", verdict[name], getattr(judged, name), allowed[name])
+        compare(f"verdict {name}", verdict[name], getattr(checked, name), allowed[name])
     slots = [before[f"slot {name}"] for name in step.state.slots]
     ok, factor = verdict["ok"], verdict["factor"]
     copy16 = () if network.copy16 is None else (before["slot copy16"],)
@@ -252,8 +259,8 @@ def _verify_update(
     compare("running statistics", after["statistics"], running, rounding)
 
 
-def verify_free(ledger: Ledger, numpy: Backend, variants: Sequence[Variant], training: Training, seed: int) -> None:
-    """Trainings in float64 that run on their own: the networks that they end in."""
+def verify_free(ledger: Ledger, numpy: Backend, variants: Sequence[Variant], training: TrainingCase, seed: int) -> None:
+    """Run trainings in float64 independently and compare the final networks."""
     exact = Variant(numpy, "float64")
 
     def end(variant: Variant, memory: Arena | None = None) -> dict[str, Array]:
@@ -265,10 +272,10 @@ def verify_free(ledger: Ledger, numpy: Backend, variants: Sequence[Variant], tra
 
     truth = end(exact)
     runs = [end(exact, memory) for memory in perturbations(exact.unit, seed)]
-    bounds = spread(truth, runs)
+    bounds = bounds_of_runs(truth, runs)
     for variant in variants:
-        what = f"{training.label} running free, {training.steps} steps"
-        with ledger.watching(what, "the whole run", variant.label, exact.label):
+        what = f"{training.label} independent, {training.steps} steps"
+        with ledger.guard(what, "the whole run", variant.label, exact.label):
             for name, array in end(variant).items():
                 ledger.compare(
                     f"{what}: {name}", "the end", variant.label, exact.label, array, truth[name], bounds[name]

@@ -1,4 +1,4 @@
-"""Who is compared: an array library, a dtype, and whether its fused versions or the references run."""
+"""A variant: an array library, a dtype, and whether fused versions or references run."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,16 +11,17 @@ from ...arrays.dtypes import NARROW, arithmetic_name, is_narrow
 from ...errors import InputError
 from ...ops import REGISTRY, Op
 from ...runtime.modes import Mode
+from ...runtime.reasons import Reason
 from .draws import Draws
 
-UNIT = {"float32": 2.0**-24, "float64": 2.0**-53} | dict.fromkeys(NARROW, 2.0**-24)  # of what is computed in
+UNIT = {"float32": 2.0**-24, "float64": 2.0**-53} | dict.fromkeys(NARROW, 2.0**-24)  # of the arithmetic
 DTYPES = ("float32", "float64")
 
 
 class Variant(NamedTuple):
-    """One way to compute: `mode` "auto" takes every fused version that there is.
+    """One way to compute: `mode` "auto" takes every fused version that exists.
 
-    `dtype` "float16" or "bfloat16": arrays are stored in it, and a network has it as its precision.
+    `dtype` "float16" or "bfloat16" is the storage of arrays, and the precision of a network.
     """
 
     backend: Backend
@@ -34,62 +35,61 @@ class Variant(NamedTuple):
 
     @property
     def unit(self) -> float:
-        """The unit of rounding u of what is computed in."""
+        """The unit of rounding u of the arithmetic."""
         return UNIT[self.dtype]
 
     @property
     def network(self) -> dict[str, Any]:
-        """How a network is made that computes like this."""
+        """The options of a network that computes like this."""
         narrow = {"precision": self.dtype} if is_narrow(self.dtype) else {}
         return {"backend": self.backend, "dtype": arithmetic_name(self.dtype), **narrow}
 
     def carry(self, value: Any) -> Any:
-        """A NumPy array on the library's device, its own memory; anything else as it is."""
+        """A NumPy array copied to the library's device; any other value unchanged."""
         return self.backend.asarray(value, copy=True) if isinstance(value, np.ndarray) else value
 
     def fetch(self, value: Array) -> Array:
-        """A result as a NumPy array of its own."""
+        """A result copied into a NumPy array."""
         return self.backend.to_numpy(value, copy=True)
 
-    def fused(self, op: Op[Any]) -> str | None:
-        """None if a fused version of `op` runs for its examples on this library in this dtype, else why not."""
+    def fused(self, op: Op[Any]) -> Reason | None:
+        """Why no fused version of `op` runs for its examples on this library in this dtype; None if one does."""
         example = next(iter(op.contract.examples(Draws(0, op.name), self.dtype)))
-        reason = op.resolve("auto", self.carry(example.args[0]))[1]
-        return None if reason is None else reason.text
+        return op.resolve("auto", self.carry(example.args[0]))[1]
 
 
 def narrow_dtypes(backend: Backend) -> tuple[list[str], dict[str, str]]:
-    """The dtypes of 16 bits that a library has, and why it has not the others."""
-    found, without = [], {}
+    """The 16-bit dtypes of a library, and why it lacks the others."""
+    names, without = [], {}
     for dtype in NARROW:
         try:
             backend.dtype(dtype)
         except InputError as error:
-            without[dtype] = str(error).partition(": ")[2]
+            without[dtype] = str(error)
         else:
-            found.append(dtype)
-    return found, without
+            names.append(dtype)
+    return names, without
 
 
-def fused_variants(backend: Backend, dtypes: Sequence[str] = DTYPES) -> tuple[list[Variant], dict[str, str]]:
-    """The variants with fused versions of a library, and why each op that runs by its reference there does."""
-    found, without = [], {}
+def fused_variants(backend: Backend, dtypes: Sequence[str] = DTYPES) -> tuple[list[Variant], dict[str, Reason]]:
+    """The variants of a library with fused versions, and why the other ops run their references there."""
+    variants, without = [], {}
     for dtype in dtypes:
         variant = Variant(backend, dtype, "auto")
         reasons = {name: variant.fused(op) for name, op in REGISTRY.items()}
         if None in reasons.values():
-            found.append(variant)
+            variants.append(variant)
         without.update({f"{name}, {dtype}": why for name, why in reasons.items() if why is not None})
-    return found, without
+    return variants, without
 
 
 def wide(value: Any) -> Any:
-    """Floating NumPy arrays in float64; anything else as it is."""
+    """Floating-point NumPy arrays in float64; any other value unchanged."""
     if not isinstance(value, np.ndarray) or not (value.dtype.kind == "f" or is_narrow(value.dtype)):
         return value
     return value.astype(np.float32).astype(np.float64) if is_narrow(value.dtype) else value.astype(np.float64)
 
 
 def representable(array: Array, dtype: str = "float32") -> Array:
-    """The nearest numbers that a dtype has, in float64: the same start for every variant."""
+    """The nearest numbers of a dtype, in float64: a start that every variant represents exactly."""
     return wide(np.asarray(array, np.float64).astype(dtype))

@@ -1,4 +1,4 @@
-"""A short setting of every claim, in which each seed's figures lie clear of the thresholds on every array library."""
+"""A short setting of every claim, with figures of each seed far from the thresholds on every array library."""
 
 from typing import NamedTuple
 
@@ -6,17 +6,17 @@ from bnengine.lab.explain import Setting
 
 
 class Short(NamedTuple):
-    """The share of the usual steps, how many seeds, and the verdict that these give: another one than in full."""
+    """The share of the usual steps, the number of seeds, and the verdict, which may differ from the full one."""
 
     length: float
     seeds: int
     verdict: str
 
 
-# Trainings of a few hundred steps agree in four digits wherever they run. What is made of rounding does not: the drift
-# of a bias by RMSprop and Adam, which is twice its threshold from half of the steps on and scatters over five seeds by
-# a quarter; and batches of two, whose accuracies with and without batch norm are 0.5 apart, and need be 0.12. Nor does
-# the largest rate at which a plain network trains in 200 steps: at 20 steps there is none, on every library.
+# Trainings of a few hundred steps agree in four digits on every machine. Effects of rounding do not: the drift of a
+# bias by RMSprop and Adam, twice its threshold from half of the steps on, scatters over five seeds by a quarter. Nor do
+# batches of two, whose accuracies with and without batch norm differ by 0.5 where 0.12 counts. Nor does the largest
+# rate of a plain network in 200 steps: at 20 steps none works, on every library.
 SHORT = {
     "bias-cancels": Short(0.5, 5, "holds within limits"),
     "gamma-beta-redundant": Short(0.1, 5, "does not hold"),

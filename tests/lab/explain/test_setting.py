@@ -1,4 +1,4 @@
-"""Data for the experiments: what is too little of them, and few classes."""
+"""Data for the experiments: too few rows, and few classes."""
 
 from pathlib import Path
 
@@ -16,11 +16,13 @@ def saved(folder: Path, rows: int, classes: int) -> str:
     return str(folder / "some.npz")
 
 
-def test_one_class_or_too_few_rows_are_told_before_anything_runs(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^explain: .*some\.npz has rows of one class alone"):
-        Setting(saved(tmp_path, 400, 1), backend="numpy")
-    with pytest.raises(InputError, match=r"^explain: .*some\.npz has 318 rows, .*; give 321 rows or more"):
-        Setting(saved(tmp_path, 318, 3), backend="numpy")
+def test_one_class_or_too_few_rows_are_refused(tmp_path: Path) -> None:
+    for rows, classes, message in (
+        (400, 1, "rows of only one class"),
+        (318, 3, "has 318 rows, .*Give 321 rows or more"),
+    ):
+        with pytest.raises(InputError, match=rf"^explain: .*some\.npz.*{message}"):
+            Setting(saved(tmp_path, rows, classes), backend="numpy")
     assert len(Setting(saved(tmp_path, 321, 3), backend="numpy").raw(0).x) >= 256
 
 
@@ -32,7 +34,7 @@ def test_data_of_fewer_than_nine_classes_lose_all_but_the_last_two(
     assert 0 <= found.figures["two, adapted"].mean <= 1
 
 
-def test_the_identities_are_looked_at_after_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_identities_are_checked_after_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(same_distribution, "STEPS", 20)
     followed = same_distribution._followed(Setting(backend="numpy"), 0, "batch")
     assert len(followed["identity"]) == 21

@@ -1,4 +1,4 @@
-"""The verdicts of all ten claims at five seeds and in short settings, their report, and faults that flip verdicts."""
+"""The verdicts of all ten claims at five seeds and in short settings, their report, and faults that change them."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from bnengine import ops
 from bnengine.fused.cpu import _load
 from bnengine.lab.explain import (
     NAMES,
-    Finding,
+    ClaimResult,
     Setting,
     bias_cancels,
     claim_of,
@@ -41,15 +41,15 @@ VERDICTS = {
 }
 
 
-def found(name: str) -> Finding:
-    """In full, where there are kernels; the references take seven minutes for all, and are tried in short settings."""
+def found(name: str) -> ClaimResult:
+    """In full, with kernels; the references take seven minutes for all and run in short settings."""
     if reason := _load.available():
         missing("kernels", reason)
     return _found(name)
 
 
 @cache
-def _found(name: str) -> Finding:
+def _found(name: str) -> ClaimResult:
     return examine(claim_of(name), Setting(backend="numpy"))
 
 
@@ -61,27 +61,27 @@ def test_five_seeds_give_the_verdict_that_the_evidence_bears(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_short_setting_gives_its_verdict_with_kernels_and_without(name: str) -> None:
-    told = examine(claim_of(name), short(name, "numpy"))
-    assert told.verdict == SHORT[name].verdict, told.judged
-    assert f"Every training took {SHORT[name].length:.0%} of these steps" in " ".join(story(told).split())
+    result = examine(claim_of(name), short(name, "numpy"))
+    assert result.verdict == SHORT[name].verdict, result.judged
+    assert f"Every training took {SHORT[name].length:.0%} of these steps" in " ".join(story(result).split())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_figures_read_back_from_json(name: str) -> None:
-    told = json.loads(json.dumps(found(name).to_json(), allow_nan=False))
-    assert list(told) == ["name", "claim", "verdict", "figures", "seeds", "seconds"]
-    assert told["verdict"] == VERDICTS[name]
-    assert told["seeds"] == [0, 1, 2, 3, 4]
-    assert told["seconds"] > 0
+    values = json.loads(json.dumps(found(name).to_json(), allow_nan=False))
+    assert list(values) == ["name", "claim", "verdict", "figures", "seeds", "seconds"]
+    assert values["verdict"] == VERDICTS[name]
+    assert values["seeds"] == [0, 1, 2, 3, 4]
+    assert values["seconds"] > 0
     judged = {each.part.figure: each.state for each in found(name).judged}
-    assert {figure: one["state"] for figure, one in told["figures"].items() if "state" in one} == judged
-    for figure, one in told["figures"].items():
+    assert {figure: one["state"] for figure, one in values["figures"].items() if "state" in one} == judged
+    for figure, one in values["figures"].items():
         assert len(one["values"]) == 5, figure
         assert one["low"] <= one["mean"] <= one["high"], figure
 
 
-def test_the_readme_tells_these_verdicts() -> None:
+def test_the_readme_has_these_verdicts() -> None:
     rows = re.findall(r"^\| `([a-z0-9-]+)`: .*? \| ([a-z ]+) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert dict(rows) == VERDICTS
 
@@ -97,12 +97,12 @@ def test_every_claim_has_its_picture_on_a_page_without_fault(tmp_path: Path) -> 
 
 @pytest.fixture
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few steps: what is then left to see are the identities, which hold at every step."""
+    """Few steps, which leave the identities, since they hold at every step."""
     monkeypatch.setattr(bias_cancels, "STEPS", 10)
     monkeypatch.setattr(scale_invariance, "STEPS", 5)
     monkeypatch.setattr(same_distribution, "STEPS", 20)
     monkeypatch.setattr(same_distribution, "EPOCHS", 2)
-    monkeypatch.setattr(same_distribution, "EPS", 1e-3)  # so that twice as much stands out from rounding
+    monkeypatch.setattr(same_distribution, "EPS", 1e-3)  # twice as much then exceeds rounding
 
 
 NORMALIZE, BACKWARD = ops.normalize.reference, ops.normalize_backward.reference
@@ -110,9 +110,9 @@ NORMALIZE, BACKWARD = ops.normalize.reference, ops.normalize_backward.reference
 
 def no_mean(x: Any, statistics: Any, *args: Any, **options: Any) -> Any:
     """Divided by the standard deviation alone."""
-    kept = statistics.copy()
-    kept[1] = 0
-    return NORMALIZE(x, kept, *args, **options)
+    changed = statistics.copy()
+    changed[1] = 0
+    return NORMALIZE(x, changed, *args, **options)
 
 
 def eps_twice(*args: Any, eps: float = 1e-5, **options: Any) -> Any:
@@ -121,12 +121,12 @@ def eps_twice(*args: Any, eps: float = 1e-5, **options: Any) -> Any:
 
 
 def eps_twice_back(*args: Any, eps: float = 1e-5, **options: Any) -> Any:
-    """The same on the way back."""
+    """The same in the backward."""
     return BACKWARD(*args, eps=2 * eps, **options)
 
 
 def mutating(x: Any, statistics: Any, *args: Any, **options: Any) -> Any:
-    """A forward pass that leads the statistics towards its own batch."""
+    """A forward pass that mutates the statistics."""
     y = NORMALIZE(x, statistics, *args, **options)
     statistics.setflags(write=True)
     statistics[1:] = 0.9 * statistics[1:] + 0.1 * ops.moments.reference(x).batch[1:]
@@ -134,7 +134,7 @@ def mutating(x: Any, statistics: Any, *args: Any, **options: Any) -> Any:
 
 
 def wrong_sign(dy: Any, x: Any, y: Any, statistics: Any, *args: Any, **options: Any) -> Any:
-    """dx = gamma inv_std (dz + dbeta/m - ...): the gradient through the mean with its sign turned."""
+    """dx = gamma inv_std (dz + dbeta/m - ...): the gradient through the mean with the wrong sign."""
     right = BACKWARD(dy, x, y, statistics, *args, **options)
     if not options.get("batch_statistics", True):
         return right

@@ -1,4 +1,4 @@
-"""The certificate of this machine, made once for all tests that only look at it."""
+"""The certificate of this machine, made once for all tests that only read it."""
 
 import pytest
 

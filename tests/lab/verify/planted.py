@@ -1,4 +1,4 @@
-"""Fused versions for NumPy that are wrong on purpose, each in one way; `baked` remembers what a replay must read."""
+"""Fused versions for NumPy that are wrong on purpose, each in one way; `baked` keeps what a replay must read."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from bnengine import ops
 from bnengine.ops.loss import Loss
 from bnengine.runtime.reasons import Kind, Reason
 
-LARGE = 100  # rows from which on `large_batches_only` is wrong
+LARGE = 100  # rows from which `large_batches_only` is wrong
 
 
 def only_float32(x: Any) -> Reason | None:
@@ -17,7 +17,7 @@ def only_float32(x: Any) -> Reason | None:
 
 
 def _into(to: Any, op: Any, result: Any) -> Any:
-    """The result stored where the caller wants it, by the op's own rules."""
+    """The result, stored in the caller's destinations by the op's rules."""
     into = {field: to._into[field] for field in op.fields if to.given(field)}
     return op._store(result, into)
 
@@ -74,7 +74,7 @@ def _softmax(logits, target, divisor, value, d):
 
 
 def baked(to, logits, target, class_weights=None, sample_weights=None, *, divisor, label_smoothing=0.0):
-    """Right when it is recorded; a replay goes on reading the targets of that first step."""
+    """Right when it is recorded; a replay still reads the targets of the first step."""
     if class_weights is not None or sample_weights is not None or label_smoothing or target.dtype.kind != "i":
         options = {"divisor": divisor, "label_smoothing": label_smoothing}
         result = ops.softmax_cross_entropy.reference(logits, target, class_weights, sample_weights, **options)
@@ -85,10 +85,10 @@ def baked(to, logits, target, class_weights=None, sample_weights=None, *, diviso
         return _into(
             to, ops.softmax_cross_entropy, ops.softmax_cross_entropy.reference(logits, target, divisor=divisor)
         )
-    kept = target.copy()
+    first_target = target.copy()
 
     def kernel(logits, value, d):
-        _softmax(logits, kept, divisor, value, d)
+        _softmax(logits, first_target, divisor, value, d)
 
     to.launch(kernel, whole=(logits,), writes=(value, d))
     return Loss(value, d)

@@ -5,7 +5,7 @@ import pytest
 
 from bnengine import ops
 from bnengine.arrays.backend import get_backend
-from bnengine.lab.verify.bounds import Perturbed, bound_of, spread
+from bnengine.lab.verify.bounds import Perturbed, bound_of, bounds_of_runs
 from bnengine.lab.verify.draws import Draws, signs
 from bnengine.lab.verify.layers import perturbations, run
 from bnengine.lab.verify.variants import Variant, representable
@@ -21,7 +21,7 @@ def exact():
     return Variant(get_backend("numpy"), "float64")
 
 
-def test_a_perturbed_op_errs_by_its_bound_and_turned_signs_err_the_other_way(rng):
+def test_a_perturbed_op_errs_by_its_bound_and_flipped_signs_by_the_opposite(rng):
     x, W = rng.standard_normal((5, 4)), rng.standard_normal((4, 3))
     up, down = (ops.affine(x, W, memory=Perturbed(U, signs(0, 0), sign)) for sign in (1, -1))
     true = x @ W
@@ -94,7 +94,7 @@ def test_float32_stays_within_the_bounds_of_a_pass_and_a_mistake_of_1e_4_does_no
     state = {name: representable(a) for name, a in network.state_dict().items()}
     network.load_state_dict(state)
     truth = run(network, x, dy, True, Memory("reference"), exact)
-    bounds = spread(truth, [run(network, x, dy, True, memory, exact) for memory in perturbations(U, 0)])
+    bounds = bounds_of_runs(truth, [run(network, x, dy, True, memory, exact) for memory in perturbations(U, 0)])
     single = Sequential(*layers(), backend="numpy", dtype="float32")
     single.load_state_dict(state)
     got = run(single, x, dy, True, Memory("reference"), exact._replace(dtype="float32"))

@@ -1,4 +1,4 @@
-"""What the certificate says where all is well, and how errors, bounds and rows are told."""
+"""The certificate of a machine on which all agrees, and its errors, bounds and rows."""
 
 import json
 from math import inf
@@ -46,35 +46,36 @@ def narrow_labels(names):
     return {f"{name} {dtype}" for name in names for dtype in narrow_dtypes(get_backend(name))[0]}
 
 
-def test_a_training_compares_loss_gradients_proposals_update_and_statistics(certificate):
+def test_a_training_compares_loss_gradients_update_and_statistics(certificate):
     own = {row.what.partition(": ")[2] for row in certificate.rows if row.what.startswith("training 64-32-32-10: ")}
     needed = {"loss", "gradient 0.W", "gradient 1.gamma", "pending 1 of 1.mean", "pending 1 of 4.var"}
     assert needed | {"verdict norm", "update of parameters", "update of m", "running statistics"} <= own
 
 
-def test_no_bound_is_so_wide_that_it_says_nothing(certificate):
-    """Float32 has 7 digits, float16 3, bfloat16 2; bounds are of the size of the numbers' own rounding times what the
-    pass amplifies. A row tells the bound of the element that came nearest to its own; where all are equal, of any.
+def test_bounds_are_narrow(certificate):
+    """Float32 has 7 digits, float16 3, bfloat16 2; a bound is this rounding times the condition of the pass.
+
+    A row has the bound of the element nearest to its bound; if all are equal, of any.
     """
     rows = [row for row in certificate.rows if row.what.startswith(("training", "optimizer")) and row.bound]
     differ = [row for row in rows if row.error]
-    assert len(differ) > len(rows) / 3  # libraries that compute alike differ in nothing
+    assert len(differ) > len(rows) / 3  # libraries that compute in the same way do not differ
     for row in differ:
         narrow = {"training in float16": 5e-3, "training in bfloat16": 4e-2}
         assert row.bound < narrow.get(row.what.partition(":")[0], 1e-3), row
 
 
-def test_what_was_not_run_has_its_reason(certificate):
+def test_what_was_not_run_has_a_reason(certificate):
     reasons = {left.what: left.why for left in certificate.not_run}
     assert "training steps 4 to 50" in reasons
     for report in available_backends():
         if not report.usable:
-            told = [why for what, why in reasons.items() if what.startswith(report.name)]
-            assert told == [f"{report.reason}; cure: {report.cure}"]
+            whys = [why for what, why in reasons.items() if what.startswith(report.name)]
+            assert whys == [f"{report.reason}; cure: {report.cure}"]
 
 
 @pytest.mark.skipif("cupy" in USABLE, reason="CuPy can be used here")
-def test_without_a_gpu_it_says_that_nothing_fused_ran(certificate):
+def test_without_a_gpu_no_fused_version_is_reported_as_run(certificate):
     whats = [left.what for left in certificate.not_run]
     assert "cupy: references and fused versions on a GPU" in whats
     assert any(what.startswith("fused versions on numpy") for what in whats) == (available() is not None)
@@ -105,9 +106,9 @@ def test_one_seed_gives_the_same_rows_again_and_another_seed_others(alone, certi
 
 
 @pytest.mark.parametrize("name", [name for name in USABLE if name != "numpy"])
-def test_a_library_that_was_not_named_is_told_as_not_asked_for(alone, name):
+def test_a_library_that_was_not_named_is_listed_as_not_run(alone, name):
     assert {row.a for row in alone.rows} == {"numpy float32"} | narrow_labels(["numpy"]) | {v.label for v in NATIVE}
-    assert [left.why for left in alone.not_run if left.what.startswith(name)] == ["it was not asked for"]
+    assert [left.why for left in alone.not_run if left.what.startswith(name)] == ["not among the named backends"]
 
 
 def test_an_unknown_backend_is_an_error():
@@ -116,41 +117,35 @@ def test_an_unknown_backend_is_an_error():
 
 
 def test_a_seed_below_zero_is_an_error():
-    with pytest.raises(InputError, match=r"^verify: seed -1 is below 0"):
+    with pytest.raises(InputError, match=r"^verify: seed must be an integer of at least 0, got -1"):
         verify(seed=-1)
 
 
 # -- errors and rows
 
 
-def test_the_worst_element_is_the_one_nearest_to_its_bound():
-    got, expected = np.asarray([1.0, 2.0, 3.0]), np.asarray([1.5, 2.25, 3.0])
-    assert worst(got, expected, np.asarray([10.0, 0.5, 0.0])) == (0.25, 0.5, "")
+NAN, INF = np.nan, np.inf
 
 
-def test_an_element_beyond_its_bound_is_named():
-    error, bound, reason = worst(np.asarray([1.0, 2.5]), np.asarray([1.0, 2.0]), 0.25)
-    assert (error, bound) == (0.5, 0.25)
-    assert reason == ", element 1: 2.5 instead of 2"
-
-
-def test_a_nan_agrees_with_a_nan_alone():
-    nan = np.asarray([np.nan])
-    assert worst(nan, nan, 0.0) == (0.0, 0.0, "")
-    assert worst(nan, np.ones(1), 1e300)[2]
-    assert worst(np.ones(1), nan, np.inf)[2]
-    assert worst(np.ones(1), np.asarray([2.0]), np.nan)[2]
-    assert worst(np.asarray([np.inf]), np.asarray([-np.inf]), 1.0)[2]
-    assert worst(np.asarray([np.inf]), np.asarray([np.inf]), 0.0)[2] == ""
-
-
-def test_another_shape_never_agrees():
-    assert worst(np.ones((3, 1)), np.ones(3), 1e9) == (inf, 0.0, ": shape (3, 1) instead of (3,)")
-
-
-def test_a_bound_of_zero_means_exactly():
-    assert worst(np.ones(2), np.ones(2), 0.0)[2] == ""
-    assert worst(np.ones(1), np.asarray([1 + 2.0**-52]), 0.0)[2]
+@pytest.mark.parametrize(
+    ("got", "expected", "bound", "result"),
+    [
+        ([1.0, 2.0, 3.0], [1.5, 2.25, 3.0], [10.0, 0.5, 0.0], (0.25, 0.5, "")),  # the element nearest to its bound
+        ([1.0, 2.5], [1.0, 2.0], 0.25, (0.5, 0.25, ", element 1: 2.5 instead of 2")),
+        ([NAN], [NAN], 0.0, (0.0, 0.0, "")),
+        ([NAN], [1.0], 1e300, ", element 0: nan instead of 1"),
+        ([1.0], [NAN], INF, ", element 0: 1 instead of nan"),
+        ([1.0], [2.0], NAN, ", element 0: 1 instead of 2"),
+        ([INF], [-INF], 1.0, ", element 0: inf instead of -inf"),
+        ([INF], [INF], 0.0, ""),
+        (np.ones((3, 1)), np.ones(3), 1e9, (inf, 0.0, ": shape (3, 1) instead of (3,)")),
+        ([1.0, 1.0], [1.0, 1.0], 0.0, ""),  # a bound of 0 means exactly
+        ([1.0], [1 + 2.0**-52], 0.0, ", element 0: 1 instead of 1"),
+    ],
+)
+def test_the_worst_element_is_named(got, expected, bound, result):
+    found = worst(np.asarray(got), np.asarray(expected), np.asarray(bound))
+    assert (found if isinstance(result, tuple) else found[2]) == result
 
 
 def test_comparisons_of_one_kind_become_one_row_and_a_disagreement_is_never_lost():
@@ -165,9 +160,9 @@ def test_comparisons_of_one_kind_become_one_row_and_a_disagreement_is_never_lost
     assert other == ("x", "a", "c", 1.0, 1.5, True)
 
 
-def test_what_a_library_raises_is_a_disagreement_with_its_words():
+def test_an_exception_is_a_disagreement_with_its_message():
     ledger = Ledger()
-    with ledger.watching("op affine", "ordinary", "torch float32", "numpy float32"):
+    with ledger.guard("op affine", "ordinary", "torch float32", "numpy float32"):
         raise TypeError("no such thing\nmore")
     (row,) = ledger.rows()
     assert row.what == "op affine (ordinary: raised TypeError: no such thing)"

@@ -13,7 +13,7 @@ from bnengine.lab.verify import Certificate, NotRun, Row
 
 
 class Terminal(io.StringIO):
-    """Somebody looks at it."""
+    """A stream that is a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -55,7 +55,7 @@ BAD = Row("op total: out (plain, element 3: 1 instead of 2)", "torch float32", "
 NOT_RUN = (NotRun("cupy: references and fused versions on a GPU", "cupy is not installed"),)
 
 
-def test_where_all_agrees_it_says_so_in_one_line(call):
+def test_agreement_is_one_line(call):
     code, out, err, _ = call(Certificate(True, ENVIRONMENT, (GOOD, NEAR), NOT_RUN))
     assert (code, err) == (0, "")
     lines = out.splitlines()
@@ -66,23 +66,23 @@ def test_where_all_agrees_it_says_so_in_one_line(call):
     assert lines[-1] == "2 comparisons agree"
 
 
-def test_what_disagrees_is_shown_in_full(call):
+def test_disagreements_are_shown_in_full(call):
     code, out, _, _ = call(Certificate(False, ENVIRONMENT, (GOOD, BAD), ()))
     assert code == 1
     assert "NO   total: out" in out
-    told = "op total: out (plain, element 3: 1 instead of 2): torch float32 and numpy float64 differ by 1, bound 1e-06"
-    assert f"  {told}" in out.splitlines()
+    line = "op total: out (plain, element 3: 1 instead of 2): torch float32 and numpy float64 differ by 1, bound 1e-06"
+    assert f"  {line}" in out.splitlines()
     assert out.splitlines()[-1] == f"1 of 2 comparisons disagree: {BAD.what}"
     assert "not run" not in out
 
 
-def test_where_there_is_no_error_to_tell_only_the_reason_is_told(call):
+def test_an_infinite_error_is_not_printed(call):
     row = Row("op affine (plain: raised OSError: gone)", "cupy float32", "numpy float32", inf, 0.0, False)
     _, out, _, _ = call(Certificate(False, ENVIRONMENT, (row,), ()))
     assert "  op affine (plain: raised OSError: gone): cupy float32 and numpy float32" in out.splitlines()
 
 
-def test_on_a_terminal_the_table_is_drawn_and_the_parts_are_told(call, monkeypatch):
+def test_on_a_terminal_the_table_is_drawn_and_the_parts_are_named(call, monkeypatch):
     screen = Terminal()
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr("sys.stdout", screen)
@@ -121,18 +121,19 @@ def test_a_backend_that_cannot_be_used_ends_with_2(call):
     assert (code, out, err) == (2, "", "get_backend: there is no backend 'numpi'\n")
 
 
-@pytest.mark.parametrize("arguments", [("--seed", "-1"), ("--seed", "x"), ("--fast",), ("more",)])
-def test_a_mistake_in_the_options_ends_with_2(capsys, arguments):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--seed -1", "verify: Invalid value for '--seed': -1 is not in the range x>=0."),
+        ("--seed x", "verify: Invalid value for '--seed': 'x' is not a valid integer"),
+        ("--fast", "verify: No such option"),
+        ("more", "verify: Got unexpected extra argument (more)"),
+        ("--backend numpi --json", "'numpi'"),
+    ],
+)
+def test_a_mistake_in_the_options_ends_with_2(capsys, arguments, message):
     with pytest.raises(SystemExit) as end:
-        main(["verify", *arguments])
+        main(["verify", *arguments.split()])
     out, err = capsys.readouterr()
     assert (end.value.code, out) == (2, "")
-    assert err.startswith("verify: ")
-
-
-def test_an_unknown_backend_is_named_before_anything_runs(capsys):
-    with pytest.raises(SystemExit) as end:
-        main(["verify", "--backend", "numpi", "--json"])
-    out, err = capsys.readouterr()
-    assert (end.value.code, out) == (2, "")
-    assert "there is no backend 'numpi'" in err
+    assert message in err
