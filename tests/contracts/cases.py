@@ -127,7 +127,7 @@ def cases(name: str, dtype: str) -> list[Case]:
 
 @lru_cache(8)
 def sized_cases(name: str, dtype: str) -> list[Case]:
-    """Those of larger examples, for kernels: a reference that adds up a thousand rows in a chain may miss its bound."""
+    """Those of larger examples. A reference that adds up a thousand rows in a chain may miss its bound there."""
     return [Case(name, example, dtype) for example in sized(name, dtype)]
 
 

@@ -1,6 +1,7 @@
 """Losses against values worked by hand, against each other, and where exp would overflow."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -221,6 +222,19 @@ def test_one_logit_says_yes_above_0_and_is_right_where_the_target_is_above_a_hal
     assert ops.correct(logits, np.zeros(5, np.int64)).tolist() == [4.0]
 
 
+def test_the_most_probable_class_is_that_of_the_last_axis():
+    """Two images of two places and three classes; with the classes on the middle axis there would be no such count."""
+    logits = np.asarray([[[9.0, 0, 0], [0, 9, 0]], [[0, 0, 9], [9, 0, 0]]])
+    probabilities = np.asarray([[[0.6, 0.3, 0.1], [0.2, 0.7, 0.1]], [[0.1, 0.8, 0.1], [0.5, 0.1, 0.4]]])
+    assert ops.correct(logits, probabilities).tolist() == [3.0]
+    assert ops.correct(logits, np.asarray([[0, 1], [1, 0]])).tolist() == [3.0]
+
+
+def test_a_target_of_exactly_a_half_says_no_and_so_does_a_logit_of_0():
+    logits, half = np.asarray([[-1.0], [0.0], [1.0]]), np.full((3, 1), 0.5)
+    assert ops.correct(logits, half).tolist() == [2.0]
+
+
 # -- errors -----------------------------------------------------------------------------------------------------------
 
 L, C = np.zeros((4, 3)), np.zeros(4, np.int64)
@@ -268,6 +282,13 @@ def test_what_the_other_losses_cannot_take_is_an_error_that_echoes_it(loss, args
     with pytest.raises(InputError) as error:
         loss(*args, divisor=4)
     assert str(error.value) == f"{loss.name}: {text}"
+
+
+@pytest.mark.parametrize("loss", [binary, squared])
+@pytest.mark.parametrize(("shape", "rows"), [((4, 2), (4,)), ((2, 3, 4), (2, 3))])
+def test_an_error_of_weights_names_the_shape_of_the_rows(loss, shape, rows):
+    with pytest.raises(InputError, match=re.escape(f"{loss.name}: sample_weights (9,); the rows need {rows}")):
+        loss(np.ones(shape), np.ones(shape), np.ones(9), divisor=1)
 
 
 def test_label_smoothing_0_and_the_last_class_are_allowed():
