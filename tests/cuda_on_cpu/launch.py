@@ -1,17 +1,16 @@
-"""A launch of a kernel as a plan declares it, run under every thread schedule in guarded memory."""
+"""Kernels compiled for the CPU, each file once, and memory between guard zones."""
 
 import functools
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from tests.cuda_on_cpu.module import SCHEDULES, CpuKernel, CpuModule
+from tests.cuda_on_cpu.module import CpuKernel, CpuModule
 from tests.cuda_on_cpu.redzones import forbid
 from tests.cuda_on_cpu.source import kernel_source
-from tests.cuda_on_cpu.storage import Storage
 from tests.support import missing
 
 BLOCK = (32, 8)
@@ -59,53 +58,6 @@ def enumerator(activation: str) -> str:
     return f"bnengine::Activation::{activation}"
 
 
-class Path(NamedTuple):
-    """How a launch goes about its arrays: vector width, splits of the rows, elements off a 16-byte address."""
-
-    storage: Storage
-    vector: int
-    splits: int = 1
-    offset: int = 0
-
-    @property
-    def which(self) -> tuple[str, int]:
-        """The template arguments that it settles."""
-        return self.storage.name, self.vector
-
-
-def slice_width(path: Path) -> int:
-    """The channels of a block: 128 bytes of a row, or 32 channels."""
-    return 32 if path.vector == 1 else 8 * path.vector
-
-
-def slices(path: Path, channels: int) -> int:
-    """The blocks that share out the channels."""
-    return -(-channels // slice_width(path))
-
-
-class Destination(NamedTuple):
-    """What memory holds before, or None where nothing is wanted, and whether a result is added to it."""
-
-    array: Any
-    adds: bool = False
-
-
-class Launch(NamedTuple):
-    """kernel(*whole, *reads, *writes, *scratch, *scalars): arguments and parameters are in this one order.
-
-    `writes` hold what the memory held before. An array that stands among the reads as well is updated in place.
-    """
-
-    kernel: CpuKernel
-    grid: tuple[int, ...]
-    whole: tuple[Any, ...] = ()
-    reads: tuple[Any, ...] = ()
-    writes: tuple[Any, ...] = ()
-    scratch: tuple[Any, ...] = ()
-    scalars: tuple[Any, ...] = ()
-    shared: int = 0
-
-
 class Guarded:
     """A copy of an array between two zones that must stay as they are, `offset` elements from a 16-byte address."""
 
@@ -133,33 +85,3 @@ def unwritten(shape: Any, dtype: Any) -> np.ndarray:
 def arrivals(count: int = 1) -> np.ndarray:
     """Counters of blocks: zero before a launch, and zero again behind it."""
     return np.zeros(count, np.uint32)
-
-
-def simulate(launch: Launch, offset: int = 0) -> list[Any]:
-    """What the launch writes: the same bytes under all schedules, with every other byte of memory as it was."""
-    outcomes = [_run(launch, schedule, offset) for schedule in SCHEDULES]
-    for schedule, outcome in zip(SCHEDULES[1:], outcomes[1:], strict=True):
-        for i, (first, other) in enumerate(zip(outcomes[0], outcome, strict=True)):
-            same = first is other is None or first.tobytes() == other.tobytes()
-            assert same, f"{launch.kernel.name}: output {i} depends on the schedule ({schedule} against forward)"
-    return outcomes[0]
-
-
-def _run(launch: Launch, schedule: str, offset: int) -> list[Any]:
-    given = (*launch.whole, *launch.reads, *launch.writes, *launch.scratch)
-    memory = {id(a): Guarded(a, offset) for a in given if a is not None}
-    arguments = [None if a is None else memory[id(a)].array for a in given]
-    launch.kernel(
-        launch.grid, BLOCK, [*arguments, *launch.scalars], shared_mem=launch.shared, schedule=schedule, seed=len(given)
-    )
-    name, written = launch.kernel.name, {id(a) for a in (*launch.writes, *launch.scratch)}
-    for i, a in enumerate(given):
-        if a is None:
-            continue
-        assert memory[id(a)].intact(), f"{name}: wrote outside of argument {i}"
-        if id(a) not in written:
-            assert memory[id(a)].array.tobytes() == a.tobytes(), f"{name}: wrote to its input, argument {i}"
-    for a in launch.scratch:
-        if a is not None and a.dtype == np.uint32:
-            assert not memory[id(a)].array.any(), f"{name}: left a counter that is not zero"
-    return [None if a is None else memory[id(a)].array.copy() for a in launch.writes]
