@@ -9,9 +9,9 @@ import pytest
 
 from bnengine.fused.cuda import _launch, _load, loss
 from bnengine.fused.cuda._launch import BLOCK, LANES, THREADS, WARPS, flat_grid, slice_width, sliced_grid, vector_of
-from bnengine.ops import REGISTRY, using
-from bnengine.ops.update import RULES
+from bnengine.ops import REGISTRY, Example, using
 from bnengine.runtime.memory import Memory
+from tests.contracts.examples import sized
 
 MULTIPROCESSORS = 3  # of the simulated device
 
@@ -128,46 +128,13 @@ def launches(simulated: Any, name: str, *args: Any, **options: Any) -> dict[str,
     return grids
 
 
-def test_large_arrays_have_blocks_on_every_multiprocessor(simulated, rng):
+def test_large_arrays_have_blocks_on_every_multiprocessor(simulated):
     """What a kernel computes does not depend on its grid; how long it takes does."""
-    x, y, dy = (rng.standard_normal((4000, 64)).astype(np.float32) for _ in range(3))
-    flat, vector = x.reshape(-1), np.ones(64, np.float32)
-    statistics = REGISTRY["moments"].reference(x).batch
-    codes, keep = rng.integers(0, 64, 4000), x > 0
-    counters, ok = np.zeros(5, np.int64), np.ones(1, bool)
-    ones, control = np.ones((1, 9), np.float32), (counters, ok, np.ones(1, np.float32))
-    wide = np.abs(rng.standard_normal((3, 4000)))
-    calls = [
-        ("moments", (x,), {}),
-        ("batch_norm", (x, vector, vector), {}),
-        ("normalize", (x, statistics, vector, vector), {}),
-        ("normalize_backward", (dy, x, y, statistics, vector, vector), {}),
-        ("activation", (x,), {"kind": "relu"}),
-        ("activation_backward", (dy, x, y), {"kind": "relu"}),
-        ("total", (x, y), {}),
-        ("dropout", (x, np.zeros(1, np.int64), np.arange(4000)), {"seed": 1, "layer": 0, "rate": 0.5}),
-        ("dropout", (x[:100], np.zeros(1, np.int64), np.arange(100)), {"seed": 1, "layer": 0, "rate": 0.5}),
-        ("dropout_backward", (dy, keep), {"rate": 0.5}),
-        ("affine_backward", (dy, x, np.eye(64, dtype=np.float32), y), {"activation": "tanh"}),
-        ("softmax_cross_entropy", (x, codes), {"divisor": 1.0}),
-        ("binary_cross_entropy", (x, y), {"divisor": 1.0}),
-        ("mean_squared_error", (x, y), {"divisor": 1.0}),
-        ("correct", (x, codes), {}),
-        ("check_step", (np.ones(1, np.float32), flat, wide), {}),
-        ("check_step", (np.ones(1, np.float32), flat, wide[:, :1]), {}),
-        ("check_step", (np.ones(1, np.float32), flat[:4], wide), {}),
-        *(
-            (
-                name,
-                (flat, flat, *(flat**2 for _ in rule.slots), ones[:, : rule.columns], *control),
-                {"decay_end": 0},
-            )
-            for name, rule in RULES.items()
-        ),
-        ("average", (flat, dy.reshape(-1), ok), {"decay": 0.9}),
-        ("commit", (wide, wide, ok, np.full(4000, 0.9), np.ones(4000, bool)), {}),
-        ("merge", (wide, wide), {}),
-    ]
-    for name, args, options in calls:
-        for kernel, grid in launches(simulated, name, *args, **options).items():
+    one, few, many = np.ones(1), np.ones((1, 3, 1)), np.ones((1, 3, 4000))
+    calls = [("check_step", Example("", (one, *given))) for given in ((many.reshape(-1), few), (one, many))]
+    for name in REGISTRY.keys() - {"gather_raw", "count_step", "add_epoch_sums"}:
+        largest = max(sized(name, "float32"), key=lambda e: sum(a.size for a in e.args if a is not None))
+        calls.append((name, largest))
+    for name, example in calls:
+        for kernel, grid in launches(simulated, name, *example.args, **example.options).items():
             assert np.prod(grid) >= MULTIPROCESSORS, f"{name}: {kernel} has a grid of {grid}"
