@@ -12,6 +12,7 @@ from bnengine.fused.cuda._launch import BLOCK, LANES, THREADS, WARPS, flat_grid,
 from bnengine.ops import REGISTRY, Example, using
 from bnengine.runtime.memory import Memory
 from tests.contracts.examples import sized
+from tests.fused.test_launches import upload
 
 MULTIPROCESSORS = 3  # of the simulated device
 
@@ -123,7 +124,7 @@ def launches(simulated: Any, name: str, *args: Any, **options: Any) -> dict[str,
 
     with pytest.MonkeyPatch.context() as patched, using("fused"):
         patched.setattr(_launch.Instance, "__call__", recorded)
-        given = [simulated.on_device(a) if isinstance(a, np.ndarray) else a for a in args]
+        given, options = [upload(simulated, a) for a in args], {k: upload(simulated, a) for k, a in options.items()}
         REGISTRY[name](*given, memory=Memory(), **options)
     return grids
 

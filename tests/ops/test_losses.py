@@ -25,40 +25,6 @@ def assert_same(one, other, rtol=1e-13):
 # -- softmax ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_cross_entropy_of_known_odds():
-    # q = (1/6, 2/6, 3/6)
-    logits = array([0.0, LN2, LN3])
-    loss = softmax(logits, np.asarray([2]), divisor=1)
-    assert loss.value.shape == (1,)
-    np.testing.assert_allclose(loss.value, [LN2], rtol=1e-15)
-    np.testing.assert_allclose(loss.dlogits, [[1 / 6, 1 / 3, -1 / 2]], rtol=1e-14)
-    doubled = softmax(logits, np.asarray([2]), divisor=4)
-    assert_same(doubled, (loss.value / 4, loss.dlogits / 4))
-
-
-def test_rows_add_up_and_the_divisor_divides_value_and_gradient():
-    logits = array([0.0, LN2, LN3], [0.0, 0.0, 0.0])
-    loss = softmax(logits, np.asarray([0, 1]), divisor=array(2.0))
-    np.testing.assert_allclose(loss.value, [(math.log(6) + LN3) / 2], rtol=1e-15)
-    expected = [[-5 / 12, 1 / 6, 1 / 4], [1 / 6, -1 / 3, 1 / 6]]
-    np.testing.assert_allclose(loss.dlogits, expected, rtol=1e-14)
-
-
-def test_a_class_weight_and_a_sample_weight_multiply_value_and_gradient():
-    logits = array([0.0, LN2, LN3], [0.0, 0.0, 0.0])
-    loss = softmax(logits, np.asarray([0, 2]), array(2.0, 3.0, 5.0), array(0.5, 4.0), divisor=1)
-    np.testing.assert_allclose(loss.value, [0.5 * 2 * math.log(6) + 4 * 5 * LN3], rtol=1e-14)
-    expected = [[-5 / 6, 1 / 3, 1 / 2], [20 / 3, 20 / 3, -40 / 3]]
-    np.testing.assert_allclose(loss.dlogits, expected, rtol=1e-14)
-
-
-def test_class_weights_weigh_each_probability_of_a_soft_target():
-    # -(2 1/4 log 1/2 + 6 3/4 log 1/2); q sum(c t) - c t = 5/2 - (1/2, 9/2)
-    loss = softmax(array([0.0, 0.0]), array([0.25, 0.75]), array(2.0, 6.0), divisor=1)
-    np.testing.assert_allclose(loss.value, [5 * LN2], rtol=1e-15)
-    np.testing.assert_allclose(loss.dlogits, [[2.0, -2.0]], rtol=1e-15)
-
-
 def test_integers_are_one_hot_probabilities(rng):
     logits, codes = rng.standard_normal((6, 4)), rng.integers(0, 4, 6)
     for smoothing in (0.0, 0.2):
@@ -66,13 +32,6 @@ def test_integers_are_one_hot_probabilities(rng):
         given = rng.random(4), rng.random(6)
         assert_same(softmax(logits, codes, *given, **options), softmax(logits, np.eye(4)[codes], *given, **options))
     assert_same(softmax(logits, codes.astype(np.int8), divisor=6), softmax(logits, codes, divisor=6))
-
-
-def test_label_smoothing_mixes_the_loss_of_the_label_with_that_of_a_uniform_target(rng):
-    logits, codes, uniform = rng.standard_normal((6, 4)), rng.integers(0, 4, 6), np.full((6, 4), 0.25)
-    smoothed = softmax(logits, codes, divisor=6, label_smoothing=0.1)
-    label, flat = softmax(logits, codes, divisor=6), softmax(logits, uniform, divisor=6)
-    assert_same(smoothed, (0.9 * a + 0.1 * b for a, b in zip(label, flat, strict=True)))
 
 
 def test_a_sample_of_weight_2_counts_as_two_samples(rng):
@@ -160,26 +119,6 @@ def test_every_loss_is_summed_in_float64():
 # -- yes or no --------------------------------------------------------------------------------------------------------
 
 
-def test_the_binary_cross_entropy_of_known_odds():
-    # l = log 3 says q = 3/4.
-    loss = binary(array([LN3, 0.0]), array([1.0, 0.25]), divisor=2)
-    assert loss.value.shape == (1,)
-    np.testing.assert_allclose(loss.value, [(math.log(4 / 3) + LN2) / 2], rtol=1e-15)
-    np.testing.assert_allclose(loss.dlogits, [[-1 / 8, 1 / 8]], rtol=1e-14)
-    weighted = binary(array([LN3, 0.0], [0.0, 0.0]), array([0.0, 1.0], [0.0, 1.0]), array(2.0, 3.0), divisor=4)
-    np.testing.assert_allclose(weighted.value, [(2 * (math.log(4) + LN2) + 3 * 2 * LN2) / 4], rtol=1e-15)
-    np.testing.assert_allclose(weighted.dlogits, [[3 / 8, -1 / 4], [3 / 8, -3 / 8]], rtol=1e-14)
-
-
-def test_a_question_is_a_softmax_over_two_classes(rng):
-    logits, codes, weights = rng.standard_normal((6, 1)) * 4, rng.integers(0, 2, 6), rng.random(6)
-    pair = np.concatenate([np.zeros_like(logits), logits], axis=1)
-    one = binary(logits, codes[:, None].astype(np.float64), weights, divisor=6)
-    two = softmax(pair, codes, None, weights, divisor=6)
-    np.testing.assert_allclose(one.value, two.value, rtol=1e-13)
-    np.testing.assert_allclose(one.dlogits[:, 0], two.dlogits[:, 1], rtol=1e-12)
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_far_logits_neither_overflow_nor_lose_the_small_side(dtype):
     logits = np.asarray([[1000.0, -1000.0, -40.0, 40.0]], dtype)
@@ -190,25 +129,7 @@ def test_far_logits_neither_overflow_nor_lose_the_small_side(dtype):
     assert binary(logits, 1 - np.asarray([[1.0, 0.0, 0.0, 1.0]], dtype), divisor=1).value.tolist() == [2080.0]
 
 
-# -- squares ----------------------------------------------------------------------------------------------------------
-
-
-def test_the_squared_error_of_small_numbers():
-    loss = squared(array([1.0, 2.0], [0.0, -1.0]), array([3.0, 2.0], [1.0, 1.0]), divisor=4)
-    assert loss.value.tolist() == [(4 + 0 + 1 + 4) / 4]
-    assert loss.dlogits.tolist() == [[-1.0, 0.0], [-0.5, -1.0]]
-    weighted = squared(array([1.0], [0.0]), array([3.0], [1.0]), array(0.5, 2.0), divisor=array(2.0))
-    assert weighted.value.tolist() == [2.0]
-    assert weighted.dlogits.tolist() == [[-1.0], [-2.0]]
-
-
 # -- correct -----------------------------------------------------------------------------------------------------------
-
-
-def test_a_row_is_right_where_its_largest_logit_is_the_targets():
-    logits = array([0.0, 2.0, 1.0], [5.0, -1.0, 0.0], [0.0, 0.0, -1.0], [np.nan, 9.0, 0.0])
-    assert ops.correct(logits, np.asarray([1, 2, 0, 1])).tolist() == [2.0]
-    assert ops.correct(logits, np.eye(3)[[1, 0, 1, 1]] * 0.4 + 0.2).tolist() == [2.0]
 
 
 def test_one_logit_says_yes_above_0_and_is_right_where_the_target_is_above_a_half():

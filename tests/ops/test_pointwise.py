@@ -53,31 +53,6 @@ def test_relu_lets_no_gradient_through_where_its_output_is_0():
     assert ops.activation_backward(dy, x, y, kind="relu").tolist() == [0, 0, 1]
 
 
-def test_total_is_the_sum():
-    assert ops.total(np.asarray([1.0, 2.0]), np.asarray([10.0, -2.0])).tolist() == [11, 0]
-
-
-def test_affine_worked_by_hand():
-    x, W, b = (
-        np.asarray([[1.0, 2.0], [-1.0, 0.0]]),
-        np.asarray([[3.0, 0.0, 1.0], [-1.0, 4.0, 2.0]]),
-        np.asarray([0.5, 0.0, -9.0]),
-    )
-    assert ops.affine(x, W).tolist() == [[1, 8, 5], [-3, 0, -1]]
-    assert ops.affine(x, W, b).tolist() == [[1.5, 8, -4], [-2.5, 0, -10]]
-    y = ops.affine(x, W, b, activation="relu")
-    assert y.tolist() == [[1.5, 8, 0], [0, 0, 0]]
-    dy = np.asarray([[2.0, -1.0, 7.0], [5.0, 5.0, 5.0]])
-    found = ops.affine_backward(dy, x, W, y, activation="relu")
-    assert found.dx.tolist() == [[6, -6], [0, 0]]
-    assert found.dW.tolist() == [[2, -1, 0], [4, -2, 0]]
-    assert found.db.tolist() == [2, -1, 0]
-    plain = ops.affine_backward(dy, x, W, y, input_gradient=False)
-    assert plain.dx is None
-    assert plain.dW.tolist() == [[-3, -6, 2], [4, -2, 14]]
-    assert plain.db.tolist() == [7, 4, 12]
-
-
 def test_the_gradients_of_bias_beta_and_gamma_are_summed_in_float64():
     """Row after row adds 1 to 2**24: in float32 each of them would be lost."""
     dy = np.ones((65, 1), np.float32)

@@ -192,31 +192,6 @@ def test_a_norm_whose_square_just_fits_is_usable():
 # -- counters, sums, averages -----------------------------------------------------------------------------------------
 
 
-def test_the_counters_follow_every_step():
-    now = np.asarray([0, 0, 0, 0, 0])
-    seen = []
-    for ok in (1, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0):
-        now = ops.count_step(now, np.asarray([bool(ok)])).counters
-        seen.append(now.tolist())
-    assert now.dtype == np.int64
-    # steps, row, skipped, skipped in a row, longest run of skipped
-    assert seen == [
-        [1, 1, 0, 0, 0], [2, 2, 0, 0, 0], [2, 2, 1, 1, 1], [2, 2, 2, 2, 2], [2, 2, 3, 3, 3], [3, 3, 3, 0, 3],
-        [3, 3, 4, 1, 3], [4, 4, 4, 0, 3], [4, 4, 5, 1, 3], [4, 4, 6, 2, 3], [4, 4, 7, 3, 3], [4, 4, 8, 4, 4],
-    ]  # fmt: skip
-
-
-def test_the_row_counts_on_from_where_it_was_set():
-    assert ops.count_step(np.asarray([100, 0, 5, 2, 7]), YES).counters.tolist() == [101, 1, 5, 0, 7]
-    assert ops.count_step(np.asarray([100, 8, 5, 2, 7]), NO).counters.tolist() == [100, 8, 6, 3, 7]
-
-
-@pytest.mark.parametrize("ok", [YES, NO])
-def test_the_place_in_the_data_goes_on_whether_the_step_was_ok_or_not(ok):
-    assert ops.count_step(np.zeros(5, np.int64), ok, np.asarray([128, 2]), rows=37).cursor.tolist() == [165, 3]
-    assert ops.count_step(np.zeros(5, np.int64), ok).cursor is None
-
-
 def test_an_epochs_sums_grow_where_the_step_was_ok():
     sums = np.asarray([1.0, 2.0, 3.0, 4.0])
     given = np.asarray([0.5]), np.asarray([8.0]), np.asarray([5.0])
@@ -230,12 +205,6 @@ def test_an_epochs_sums_do_not_round_in_float32():
     sums = np.asarray([2.0**24, 2.0**24, 2.0**24, 2.0**24])
     one = np.ones(1, np.float32)
     assert ops.add_epoch_sums(sums, one, one, np.ones(1), YES, rows=1).tolist() == [2.0**24 + 1] * 4
-
-
-def test_an_average_keeps_its_share_of_the_old():
-    old, new = np.asarray([1.0, -2.0]), np.asarray([3.0, 0.0])
-    assert ops.average(old, new, YES, decay=0.75).tolist() == [1.5, -1.5]
-    assert ops.average(old, new, YES, decay=0.0).tolist() == [3.0, 0.0]
 
 
 def test_an_average_of_a_skipped_step_keeps_every_bit():
