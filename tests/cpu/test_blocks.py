@@ -17,7 +17,7 @@ def array(*shape, dtype=np.float32):
     return np.broadcast_to(np.zeros((), dtype), shape)
 
 
-def test_a_kernel_is_cut_and_has_scratch_as_asked_for_and_else_neither():
+def test_a_kernel_has_the_cut_and_scratch_of_its_launch():
     assert kernel("commit") == NativeKernel("commit", width=1, unit=1, blocks=1, scratch=0)
     along = Cut(ROWS, 9, 3, 2)
     expected = NativeKernel("normalize<float, relu>", width=9, unit=3, blocks=2, scratch=64)
@@ -83,7 +83,7 @@ def test_more_than_1024_rows_are_cut_by_rows():
 @pytest.mark.parametrize(
     ("size", "itemsize", "blocks"), [(1_000_000, 4, 64), (1_000_000, 8, 128), (1000, 4, 1), (10**9, 4, 256)]
 )
-def test_flat_arrays_are_cut_into_blocks_of_32_kib_and_at_most_256(size, itemsize, blocks):
+def test_flat_arrays_are_cut_into_blocks_of_32_kib(size, itemsize, blocks):
     assert cut_flat(size, itemsize) == Cut(COLUMNS, size, 64 // itemsize, blocks)
 
 
@@ -103,7 +103,7 @@ def test_flat_arrays_are_cut_into_blocks_of_32_kib_and_at_most_256(size, itemsiz
         (200_000, 64, 128, 4, False, Cut(ROWS, 200_000, 192, 512)),
     ],
 )
-def test_products_are_cut_as_what_follows_them_into_blocks_that_are_worth_it(m, n, k, itemsize, ends, expected):
+def test_products_are_cut_as_what_follows_them(m, n, k, itemsize, ends, expected):
     assert dense._along(m, n, k, itemsize, ends=ends) == expected
 
 
@@ -123,7 +123,7 @@ def test_partial_moments_are_of_16_to_256_kib_of_rows(shape, rows, number):
     assert blocks.cut == Cut(ROWS, number, 1, min(number, 512))
 
 
-def test_a_tile_of_columns_bounds_the_scratch_and_rows_need_that_of_all_columns():
+def test_a_tile_of_columns_bounds_the_scratch():
     assert batch_norm._scratch(300, cut((10, 300), 4)) == 128 * 128 + 1024
     assert batch_norm._scratch(100, cut((10, 100), 4)) == 128 * 100 + 1024
     assert batch_norm._scratch(300, cut((5000, 300), 4)) == 128 * 300 + 1024
@@ -165,7 +165,7 @@ def test_few_columns_of_gradients_of_weights_are_cut_by_inputs():
 
 
 @pytest.mark.usefixtures("native")
-def test_rows_of_a_loss_count_eight_times_their_bytes_and_at_least_those_of_sixteen_classes():
+def test_rows_of_a_loss_count_eight_times_their_bytes():
     for rows, classes, blocks in ((1000, 100, 128), (64, 10, 2), (64, 16, 2)):
         example = softmax(Draw("float32"), rows, classes)
         assert launches("softmax_cross_entropy", example)[-2] == ("softmax_cross_entropy", rows, 1, blocks)

@@ -39,7 +39,7 @@ def arguments(dtype, count):
 @each_set
 @each_function
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_million_numbers_are_within_two_units_in_the_last_place(isa, name, dtype):
+def test_a_million_numbers_are_within_two_ulps(isa, name, dtype):
     x = arguments(dtype, 1_000_000)
     functions = Functions(isa)
     found = functions.measured(name, x, functions(name, x))
@@ -85,7 +85,7 @@ def test_avx2_avx512_and_a_number_alone_give_the_same_bits(name, dtype):
         np.testing.assert_array_equal(alone, wide[:300])
 
 
-def test_functions_need_no_library_and_no_loop_stays_a_scalar_one():
+def test_functions_call_no_library_and_are_vectorized():
     for isa in ("v3", "v4"):
         calls = Functions.code_of(isa)
         for name in NAMES:

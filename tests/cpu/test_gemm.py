@@ -51,7 +51,7 @@ def exact(kind, a, b):
 
 @each_set
 @pytest.mark.parametrize("rounds", [30, pytest.param(150, marks=pytest.mark.slow)])
-def test_every_element_is_one_chain_of_fused_multiply_adds_and_nothing_beside_the_arrays_is_touched(isa, rounds):
+def test_every_element_is_one_chain_of_fused_multiply_adds(isa, rounds):
     run(compiled(EDGES.read_text(encoding="utf-8"), isa), str(rounds))
 
 
@@ -132,7 +132,7 @@ def test_rows_may_lie_anywhere_and_what_is_between_them_stays(rng, isa, kind, na
 @each_kind
 @each_type
 @pytest.mark.parametrize("rows", [False, True])
-def test_nan_and_infinity_reach_the_elements_that_they_belong_to_and_no_other(rng, isa, kind, name, rows):
+def test_nan_and_infinity_reach_only_their_elements(rng, isa, kind, name, rows):
     m, n, k = 21, 50, 300
     a, b = factors(rng, kind, m, n, k, TYPES[name])
     clean = product(isa, kind, a, b, np.zeros((m, n), a.dtype), rows=rows)
@@ -193,9 +193,7 @@ def left_in_scratch(isa, values):
 @each_set
 @each_type
 @pytest.mark.parametrize("bytes_apart", [4032, 4096, 8192])
-def test_rows_of_a_transposed_factor_that_lie_a_page_apart_are_copied_where_tiles_are_narrow(
-    rng, isa, name, bytes_apart
-):
+def test_rows_a_page_apart_are_copied_for_narrow_tiles(rng, isa, name, bytes_apart):
     dtype = np.dtype(TYPES[name])
     a, b = factors(rng, "tn", bytes_apart // dtype.itemsize, 96, 40, dtype)
     a += 1000  # as no number of b is
@@ -207,7 +205,7 @@ def test_rows_of_a_transposed_factor_that_lie_a_page_apart_are_copied_where_tile
 
 @each_set
 @each_type
-def test_so_many_columns_are_taken_at_once_that_all_of_them_stay_packed(rng, isa, name):
+def test_columns_taken_at_once_all_stay_packed(rng, isa, name):
     dtype = np.dtype(TYPES[name])
     a, b = factors(rng, "nt", 100, 280, 20000 // dtype.itemsize, dtype)
     product(isa, "nt", a, b, np.zeros((100, 280), dtype))

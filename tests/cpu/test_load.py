@@ -38,7 +38,7 @@ def there(native):
     return [name for name in native.sets(opened) if opened.bnengine_isa_runs(name.encode())]
 
 
-def test_the_most_capable_instruction_set_runs_unless_another_is_asked_for(native):
+def test_the_most_capable_instruction_set_runs_by_default(native):
     runs = there(native)
     assert asked()[1].split()[0] == runs[0]
     for name in runs:
@@ -109,7 +109,7 @@ def test_every_instruction_set_has_the_same_kernels(native):
     assert len(set(native.kernels())) == len(native.kernels()) > 0
 
 
-def test_nothing_compiled_for_one_instruction_set_can_stand_in_for_another(native):
+def test_no_weak_symbol_is_shared_by_instruction_sets(native):
     """An inline function compiled for several of them, and kept once, would run AVX-512 code where there is none."""
     if shutil.which("nm") is None:
         pytest.skip("nm is not installed")
@@ -133,7 +133,7 @@ def test_the_structures_are_as_large_as_in_c():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")
-def test_the_library_needs_no_function_of_glibc_that_is_younger_than_2_17(native):
+def test_the_library_needs_only_glibc_2_17(native):
     """kernels/cpu/glibc.h names the old versions: by them a wheel is for manylinux2014."""
     if shutil.which("objdump") is None:
         pytest.skip("objdump is not installed")

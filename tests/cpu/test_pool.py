@@ -27,7 +27,7 @@ def test_the_pool_keeps_its_word(sanitize, case):
 
 
 @pytest.mark.slow
-def test_the_thread_sanitizer_sees_a_slot_that_is_taken_too_early(tmp_path):
+def test_the_thread_sanitizer_sees_a_slot_taken_too_early(tmp_path):
     text = (ROOT / "kernels" / "cpu" / "pool.cpp").read_text()
     waits = "while (slot->gate.load(std::memory_order_acquire)) ++slot;"
     assert text.count(waits) == 1

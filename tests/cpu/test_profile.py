@@ -36,7 +36,7 @@ def filled():
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_profile_tells_stages_groups_and_launches_in_the_order_of_the_replay(filled, count):
+def test_a_profile_has_the_order_of_the_replay(filled, count):
     threads.set(count)
     plan, large, end = filled
     times = profile(plan, 5)

@@ -53,9 +53,7 @@ def pair(one: Drawn, variant: Variant) -> tuple[Step, Step]:
 
 @settings(max_examples=15 * MORE, **BOUNDED)
 @given(one=drawn())
-def test_small_blocks_on_three_threads_give_the_bits_of_whole_launches_on_one(
-    one: Drawn, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_small_blocks_on_three_threads_change_no_bit(one: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
     for variant in NATIVE:
         threads.set(1)
         expected = states(one, variant, monkeypatch)

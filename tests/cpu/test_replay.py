@@ -72,7 +72,7 @@ def test_a_plan_gives_what_its_launches_give_one_by_one(case):
 
 @pytest.mark.parametrize("blocks", [1, 5, 63])
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
-def test_the_bits_are_the_same_on_any_number_of_threads_and_for_any_blocks(case, count, blocks):
+def test_threads_and_blocks_change_no_bit(case, count, blocks):
     _, _, copy, launches = case
     threads.set(1)
     replayer(plan_of(*launches))()
@@ -86,7 +86,7 @@ def test_the_bits_are_the_same_on_any_number_of_threads_and_for_any_blocks(case,
         assert copy.tobytes() == alone
 
 
-def test_every_block_runs_once_and_a_group_behind_the_one_before_it():
+def test_every_block_runs_once_and_groups_run_in_order():
     log, a, b = np.zeros(4000, np.int64), np.zeros(103), np.zeros(50)
 
     def logged(number, along, unit, blocks, *whole):
@@ -151,7 +151,7 @@ def test_what_one_thread_does_alone_it_does_without_a_halt():
     assert d.tolist() == a.tolist() == [3.0] * 64
 
 
-def test_a_launch_without_a_split_and_one_of_no_width_run_as_one_block():
+def test_a_launch_without_split_or_width_is_one_block():
     log, a = np.zeros(100, np.int64), np.zeros((0,))
     plan = plan_of(
         Launch(NativeKernel("logged"), writes=(log,), scalars=(7,)),
@@ -243,7 +243,7 @@ def test_a_plan_from_inside_a_kernel_is_refused(case, native):
         native.done(int(out[0]), "a native plan")
 
 
-def test_plans_run_in_several_python_threads_while_others_change_their_number():
+def test_plans_run_while_threads_change_in_number():
     outcomes = []
 
     def work(seed):

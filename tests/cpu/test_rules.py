@@ -21,7 +21,7 @@ def compiled_rules():
     return ctypes.CDLL(str(compiled(CODE, "v3", "-shared", "-fPIC")))
 
 
-def test_the_median_of_three_is_the_middle_one_in_any_order_and_of_equals_too():
+def test_the_median_of_three_is_the_middle_one_in_any_order():
     median = compiled_rules().median
     median.restype, median.argtypes = ctypes.c_double, [ctypes.c_double] * 3
     assert [median(*given) for given in permutations((1, 2, 3))] == [2] * 6
@@ -29,7 +29,7 @@ def test_the_median_of_three_is_the_middle_one_in_any_order_and_of_equals_too():
     assert [median(*given) for given in product((1, 2), repeat=3)] == [1, 1, 1, 2, 1, 2, 2, 2]
 
 
-def test_squares_that_overflow_are_infinite_and_those_of_nan_are_nan():
+def test_squares_overflow_to_infinity_and_keep_nan():
     squares = compiled_rules().squares_of_four
     squares.restype, four = ctypes.c_double, ctypes.c_double * 4
     assert squares(four(1, 2, 3, 6)) == 14

@@ -46,7 +46,7 @@ def found():
 
 
 @pytest.mark.parametrize("training", TRAININGS)
-def test_parameters_state_statistics_and_losses_are_the_same_however_it_is_run(training, found):
+def test_every_run_leaves_the_same_bits(training, found):
     runs = iter(found[training].items())
     first, expected = next(runs)
     assert {"losses", "parameters", "statistics"} <= expected.keys()

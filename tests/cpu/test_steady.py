@@ -87,7 +87,7 @@ class HeldData:
 
 @pytest.mark.parametrize("steps", [GivenBatches, HeldData])
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_thousand_steps_leave_nothing_on_the_heap_and_ask_for_little(steps, count):
+def test_a_thousand_steps_leave_nothing_on_the_heap(steps, count):
     threads.set(count)
     run = steps()
     asked = asked_by(run)

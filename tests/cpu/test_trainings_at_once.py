@@ -74,7 +74,7 @@ def said(before="", then=""):
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not say which cores a process has")
-def test_a_process_that_has_one_core_has_one_thread_and_may_ask_for_more():
+def test_one_core_means_one_thread_by_default():
     one = min(os.sched_getaffinity(0))
     told = said(
         f"os.sched_setaffinity(0, {{{one}}})",

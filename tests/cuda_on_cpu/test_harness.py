@@ -98,7 +98,7 @@ def test_shared_memory_is_nan_before_it_is_written(device, x):
         assert not np.isnan(y[16:]).any()
 
 
-def test_a_missing_barrier_shows_as_a_difference_between_schedules(device, x):
+def test_a_missing_barrier_shows_between_schedules(device, x):
     y = np.zeros((2, 32), np.float32)
     for out, schedule in zip(y, ("forward", "reverse"), strict=True):
         device.get_function("no_barrier")((1,), (32,), (x, out), schedule=schedule)

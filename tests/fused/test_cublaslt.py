@@ -126,7 +126,7 @@ def test_a_row_major_product_comes_out_of_a_column_major_library(rng, sizes, tra
 @pytest.mark.parametrize("epilogue", ["bias", "relu", "relu_bias", "bias_gradient"])
 @pytest.mark.parametrize("transposes", TRANSPOSES, ids=["NN", "NT", "TN", "TT"])
 @pytest.mark.usefixtures("model")
-def test_an_epilogue_works_along_the_columns_of_the_row_major_output(rng, epilogue, transposes):
+def test_an_epilogue_works_along_columns_of_the_output(rng, epilogue, transposes):
     for accumulate in (False, True) if epilogue != "bias_gradient" else (False,):
         options = {"transposes": transposes, "epilogue": epilogue, "padding": (1, 2, 3), "accumulate": accumulate}
         check_product(rng, 7, 5, 3, **options)
@@ -165,14 +165,14 @@ def test_a_product_is_described_in_row_major_words():
     ],
 )
 @pytest.mark.usefixtures("model")
-def test_highest_is_true_float32_and_a_lower_precision_must_be_named(dtype, precision, compute):
+def test_highest_is_true_float32(dtype, precision, compute):
     at = read(planned(4, 4, 4, dtype, precision=precision).descriptors)
     assert at.matmul["COMPUTE_TYPE"] == api.Compute[compute]
     assert at.matmul["SCALE_TYPE"] == (api.DataType.R_64F if dtype == "float64" else api.DataType.R_32F)
 
 
 @pytest.mark.usefixtures("model")
-def test_the_heuristic_is_told_of_the_workspace_the_alignment_and_the_reduction_that_repeats():
+def test_the_heuristic_gets_workspace_alignment_and_reduction():
     at = read(planned(4, 4, 4, "float32", alignment=4, epilogue="bias").descriptors)
     expected = {"MAX_WORKSPACE_BYTES": workspace_bytes(0), "REDUCTION_SCHEME_MASK": api.ReductionScheme.COMPUTE_TYPE}
     assert at.preference == expected | {f"MIN_ALIGNMENT_{x}_BYTES": 4 for x in "ABCD"}
@@ -194,7 +194,7 @@ def test_the_first_algorithm_whose_result_repeats_is_taken():
 
 
 @pytest.mark.parametrize("status", ["NOT_SUPPORTED", "INVALID_VALUE", "ARCH_MISMATCH"])
-def test_a_product_that_the_library_does_not_offer_is_refused_with_its_reason(model, status):
+def test_a_product_that_is_not_offered_is_refused(model, status):
     model.fail["cublasLtMatmulAlgoGetHeuristic"] = api.Status[status]
     refused = gemm_plan(2, 3, 4, "float32", epilogue="bias")
     assert isinstance(refused, Refusal)
@@ -252,7 +252,7 @@ def test_one_plan_serves_several_biases(model, rng):
     assert model.calls.count("cublasLtMatmulAlgoGetHeuristic") == 1
 
 
-def test_each_device_has_a_handle_and_whatever_is_let_go_is_destroyed(model):
+def test_each_device_has_a_handle_that_is_destroyed(model):
     for device in (0, 1, 0):
         planned(2, 3, 4, "float32", device=device)
         planned(5, 3, 4, "float32", device=device)
@@ -324,7 +324,7 @@ def test_arguments_that_make_no_sense_are_refused(dtype, options, message):
         gemm_plan(**{"m": 2, "n": 3, "k": 4, "dtype": dtype} | options)
 
 
-def test_the_alignment_of_addresses_is_the_largest_power_of_two_up_to_sixteen():
+def test_alignment_is_a_power_of_two_up_to_16():
     assert alignment_of(256, 512) == 16
     assert alignment_of(256, 24, None) == 8
     assert alignment_of(2, 1024) == 2

@@ -118,7 +118,7 @@ def test_the_structures_have_the_sizes_of_the_header(header):
 
 
 @proof
-def test_the_real_library_holds_what_the_model_holds_for_every_product(library):
+def test_the_real_library_holds_what_the_model_holds(library):
     for product in PRODUCTS:
         assert read(Descriptors(library, product)) == read(Descriptors(Library(Model(), "model"), product)), product
 
@@ -167,7 +167,7 @@ def test_the_real_library_calls_its_statuses_by_the_same_names(library):
 
 
 @proof
-def test_without_a_driver_the_real_library_gives_the_documented_status_and_we_the_reason(library):
+def test_without_a_driver_the_reason_is_reported(library):
     if Path("/dev/nvidiactl").exists():
         pytest.skip("this machine has an NVIDIA driver")
     assert library.status("cublasLtCreate", ctypes.byref(ctypes.c_void_p())) == api.Status.NOT_INITIALIZED
@@ -185,7 +185,7 @@ def test_an_algorithm_is_described_by_the_real_library(library):
     assert cublaslt._described(library, api.HeuristicResult()) == (0, 0, 0, 0, 0, 0.0)
 
 
-def test_the_library_is_looked_for_in_wheels_then_by_the_loader_then_in_cuda_path(tmp_path):
+def test_the_library_is_searched_in_wheels_loader_cuda_path(tmp_path):
     wheels, home = tmp_path / "site-packages" / "nvidia", tmp_path / "cuda"
     files = [wheels / "cu13/lib/libcublasLt.so.13", wheels / "cublas/lib/libcublasLt.so.12"]
     files += [home / "lib64/libcublasLt.so.13"]
@@ -201,7 +201,7 @@ def test_the_library_is_looked_for_in_wheels_then_by_the_loader_then_in_cuda_pat
     assert list(candidates([], (12,), {})) == ["libcublasLt.so.12"]
 
 
-def test_the_wheels_are_looked_for_in_every_folder_called_nvidia_on_the_path(monkeypatch, tmp_path):
+def test_wheels_are_searched_in_every_nvidia_folder(monkeypatch, tmp_path):
     folder = tmp_path / "nvidia"
     folder.mkdir()
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -220,7 +220,7 @@ def test_the_version_that_goes_with_cupy_is_looked_for_first(monkeypatch):
     assert api._majors() == [13, 12]
 
 
-def test_a_library_that_is_missing_or_lacks_a_function_is_a_reason_with_a_cure(monkeypatch, tmp_path):
+def test_a_missing_library_is_a_reason_with_a_cure(monkeypatch, tmp_path):
     broken = tmp_path / "libcublasLt.so.13"
     broken.write_bytes(b"no library")
     monkeypatch.setattr(api, "candidates", lambda *_: iter([str(broken), "libc.so.6"]))

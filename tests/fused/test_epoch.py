@@ -132,7 +132,7 @@ def test_fit_runs_on_the_simulated_device_and_says_how_it_goes(simulated, capsys
 
 
 @pytest.mark.parametrize("place", [(0, 1), (1, 0), (1, 3), (2, 4)])
-def test_a_training_that_goes_on_elsewhere_is_the_same_to_the_last_bit(place, simulated, tmp_path):
+def test_a_resumed_training_has_the_same_bits(place, simulated, tmp_path):
     whole = fitted(trainer(simulated.backend(), Saving(tmp_path, place)))
     assert whole.step.plans
     assert not any(plan.reasons for plan in whole.step.plans.values())

@@ -28,7 +28,7 @@ def trainer(backend: Backend, **options: Any) -> Trainer:
 
 
 @pytest.mark.parametrize("resident", [True, False])
-def test_within_an_epoch_the_host_reads_the_device_for_the_progress_alone(simulated, resident):
+def test_within_an_epoch_only_progress_reads_the_device(simulated, resident):
     reads = Reads(simulated.streams.STATE)
     made = trainer(simulated.backend(), callbacks=[reads], resident=resident)
     made.fit((X[:210], Y[:210]), epochs=2, batch_size=2)
@@ -49,7 +49,7 @@ def test_an_iterable_of_unknown_length_is_read_for_no_more(simulated):
     assert at == {READ_EVERY, READ_EVERY + 1, 2 * READ_EVERY, 2 * READ_EVERY + 1}  # the progress, then the step count
 
 
-def test_data_are_held_where_they_take_at_most_half_of_the_free_memory(simulated):
+def test_data_that_fit_half_of_the_free_memory_are_held(simulated):
     rows, state = (X[:100], Y[:100]), simulated.streams.STATE
     taken = 100 * (64 * 4 + 8 + 8 + 8 + 8)
     for spare, held in ((0, True), (-64, False)):
@@ -86,7 +86,7 @@ def test_a_validation_in_between_does_not_disturb_the_graph(simulated):
     assert "valid_loss" in made[1].history[0]
 
 
-def test_labels_and_weights_of_a_source_go_to_the_device_as_they_are(simulated):
+def test_labels_and_weights_go_to_the_device_unchanged(simulated):
     source = data.ArraySource(X[:50], Y[:50], (Y[:50] + 1.0))
     made = trainer(simulated.backend(), progress="quiet", resident=True)
     made.fit(source, epochs=1, batch_size=25)

@@ -34,7 +34,7 @@ def compared(device: Any, steps: int, every: int, *names: str, small: bool = Fal
     return made
 
 
-def test_steps_op_by_op_replayed_and_as_a_graph_are_equal_bit_for_bit(simulated):
+def test_steps_have_the_same_bits_in_every_mode(simulated):
     made = compared(simulated, 30, 10)
     for name in ("launches", "graph"):
         modes = made[name].modes()
@@ -47,7 +47,7 @@ def test_steps_op_by_op_replayed_and_as_a_graph_are_equal_bit_for_bit(simulated)
 
 
 @pytest.mark.slow
-def test_a_thousand_steps_of_a_graph_are_those_op_by_op_bit_for_bit(simulated):
+def test_a_thousand_graph_steps_have_the_bits_of_op_by_op(simulated):
     made = compared(simulated, 1000, 100, "op by op", "graph", small=True)
     assert [mode.how for mode in made["graph"].modes()] == ["graph", "graph"]
     assert made["graph"].report().steps == 500
@@ -82,7 +82,7 @@ def products(step: Any) -> int:
     return sum(type(launch.kernel).__name__ == "Product" for p in step.plans.values() for launch in p.launches)
 
 
-def test_one_launch_of_a_graph_is_all_that_a_steady_step_asks_of_the_device(simulated, monkeypatch):
+def test_a_steady_step_is_one_launch_of_a_graph(simulated, monkeypatch):
     step = make(simulated.backend(), 40, graph=True)
     rows = source()
     held = Resident(rows, step.inputs)
@@ -98,7 +98,7 @@ def test_one_launch_of_a_graph_is_all_that_a_steady_step_asks_of_the_device(simu
     assert len(added) == 2 + 3
 
 
-def test_an_op_without_a_fused_version_is_named_and_the_step_runs_op_by_op(simulated, monkeypatch):
+def test_an_op_without_a_kernel_makes_the_step_run_op_by_op(simulated, monkeypatch):
     give_versions(monkeypatch, {"adam": None})
     step = make(simulated.backend(), 8, mode="auto")
     rows = source()
@@ -113,7 +113,7 @@ def test_an_op_without_a_fused_version_is_named_and_the_step_runs_op_by_op(simul
         list(epochs(strict, held, 2))
 
 
-def test_a_product_of_cupy_s_own_is_named_and_the_step_replayed_launch_by_launch(simulated, monkeypatch):
+def test_a_product_of_cupy_is_named_and_replayed_by_launches(simulated, monkeypatch):
     monkeypatch.setattr(cublaslt_api, "load", lambda: cublaslt_api.Refusal("libcublasLt was not found"))
     step, eager = make(simulated.backend(), 8), make(simulated.backend(), 8, replay=False)
     rows = source()
@@ -132,7 +132,7 @@ def test_a_product_of_cupy_s_own_is_named_and_the_step_replayed_launch_by_launch
     [("cudaErrorStreamCaptureUnsupported: not here\nand more", "cudaErrorStreamCaptureUnsupported: not here"),
      ("", "RuntimeError")],
 )  # fmt: skip
-def test_a_failed_capture_is_told_and_the_step_replayed_launch_by_launch(message, why, simulated, monkeypatch):
+def test_a_failed_capture_falls_back_to_launches_and_says_so(message, why, simulated, monkeypatch):
     def failing(_stream: Any) -> None:
         raise RuntimeError(message)
 
@@ -145,7 +145,7 @@ def test_a_failed_capture_is_told_and_the_step_replayed_launch_by_launch(message
     assert {mode.why for mode in step.modes()} == {f"capture failed: {why}"}
 
 
-def test_of_a_launch_that_fails_under_capture_its_own_reason_is_told(simulated, monkeypatch):
+def test_a_launch_that_fails_under_capture_gives_its_reason(simulated, monkeypatch):
     """CUDA then refuses to end the capture, too, in words that name no cause."""
 
     def launched(*_arguments: Any) -> None:

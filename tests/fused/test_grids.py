@@ -49,9 +49,7 @@ def test_blocks_and_groups_are_those_of_the_kernels():
         (10**9, 4, 4, 12),
     ],
 )
-def test_a_flat_grid_has_a_thread_for_each_vector_up_to_eight_blocks_a_multiprocessor(
-    size, vector, waves, blocks, like
-):
+def test_a_flat_grid_has_a_thread_for_each_vector(size, vector, waves, blocks, like):
     assert flat_grid(like, size, vector, waves) == (blocks,)
 
 
@@ -107,7 +105,7 @@ def test_splits_end_where_a_grid_does(like, monkeypatch):
         ("float32", None, (8,), 1),
     ],
 )
-def test_16_bytes_are_read_at_once_where_rows_and_arrays_begin_on_such(dtype, columns, offsets, vector):
+def test_aligned_rows_and_arrays_are_read_16_bytes_at_once(dtype, columns, offsets, vector):
     like = SimpleNamespace(dtype=np.dtype(dtype))
     arrays = [None if o is None else SimpleNamespace(data=SimpleNamespace(ptr=4096 + o)) for o in offsets]
     assert vector_of(like, columns, *arrays) == vector

@@ -109,16 +109,14 @@ def test_other_ranges_are_frozen_in_another_call(device):
     ("identity", False, 0), ("identity", True, 1), ("relu", False, 1), ("relu", True, 1),
 ])  # fmt: skip
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_the_way_back_through_a_product_takes_no_launch_that_nothing_needs(
-    activation, bias, launches, dtype, simulated, rng
-):
+def test_backward_of_a_product_launches_only_what_is_needed(activation, bias, launches, dtype, simulated, rng):
     dy, x, W = (rng.standard_normal(shape).astype(dtype) for shape in ((40, 16), (40, 24), (24, 16)))
     run(simulated, "affine_backward", (dy, x, W, dy), {"activation": activation, "bias_gradient": bias})
     assert len(simulated.STATE.launches) == launches
     assert len(simulated.STATE.model.streams) == 2  # dW and dx
 
 
-def test_tf32_is_asked_of_cublaslt_and_nobody_else_pretends_to_it(simulated, rng, monkeypatch):
+def test_only_cublaslt_computes_in_tf32(simulated, rng, monkeypatch):
     dy, x, W = (rng.standard_normal(shape).astype(np.float32) for shape in ((40, 16), (40, 24), (24, 16)))
     x64, W64 = x.astype(np.float64), W.astype(np.float64)
     memory = Arena("fused")
@@ -139,7 +137,7 @@ def test_tf32_is_asked_of_cublaslt_and_nobody_else_pretends_to_it(simulated, rng
         run(simulated, "affine", (x, W), {"precision": "tf32"})
 
 
-def test_without_cublaslt_gradients_of_16_bit_products_have_float32_s_digits_and_range(simulated, monkeypatch):
+def test_without_cublaslt_16_bit_gradients_are_float32(simulated, monkeypatch):
     monkeypatch.setattr(cublaslt_api, "load", lambda: cublaslt_api.Refusal("there is none"))
     x, dy = np.full((300, 4), 16, np.float16), np.full((300, 3), 16, np.float16)
     dy[0, 0] = 1  # a sum of 76800 is beyond float16, and 76560 would be rounded in bfloat16
@@ -165,7 +163,7 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 @pytest.mark.parametrize("target", DTYPES)
 @pytest.mark.parametrize("source", DTYPES)
-def test_a_contiguous_array_is_brought_into_another_dtype_by_a_kernel_of_our_own(source, target, device, require, rng):
+def test_a_cast_kernel_converts_contiguous_arrays(source, target, device, require, rng):
     require("ml_dtypes")
     before, after = (device.backend().dtype(name) for name in (source, target))
     for shape in ((3, 5), (40, 64)):

@@ -35,7 +35,7 @@ def test_every_op_has_a_launcher_for_each_library(library, folder):
 
 
 @pytest.mark.usefixtures("no_native")
-def test_numpy_arrays_are_told_in_plain_words_why_no_native_kernel_runs():
+def test_the_reason_for_no_native_kernels_is_reported():
     network = Sequential(Dense(3, 4), BatchNorm(4), Dense(4, 2), backend="numpy")
     choices = network.explain_dispatch()
     assert {choice.version for choice in choices} == {"reference"}
@@ -88,7 +88,7 @@ def test_an_older_cupy_is_refused(simulated, monkeypatch):
     _load.refusal.cache_clear()
 
 
-def test_kernels_are_found_in_the_checkout_and_in_an_installed_package(tmp_path, monkeypatch):
+def test_kernels_are_found_in_a_checkout_and_a_package(tmp_path, monkeypatch):
     assert _load.folder() == ROOT / "kernels"
     inside = tmp_path / "bnengine" / "kernels"
     monkeypatch.setattr(_load, "__file__", str(tmp_path / "bnengine" / "fused" / "cuda" / "_load.py"))
@@ -129,7 +129,7 @@ def test_counters_of_blocks_are_shared_zero_and_grow():
     assert not many.get().any()
 
 
-def test_the_scalars_of_a_launch_have_the_bytes_of_the_kernel_s_parameters(simulated):
+def test_scalars_have_the_bytes_of_kernel_parameters(simulated):
     assert [a.dtype.name for a in (*_launch.indices(1), *_launch.reals(1), *_launch.flags(1))] == [
         "int64", "float64", "bool",
     ]  # fmt: skip

@@ -48,7 +48,7 @@ def rounded_shadow(step: Step) -> bool:
     return bool(held.tobytes() == read(network.parameters.array).astype(held.dtype).tobytes())
 
 
-def test_a_replayed_step_is_the_eager_one_byte_for_byte_with_a_scale_that_falls_and_grows(device, precision):
+def test_a_replayed_step_has_the_bytes_of_the_eager_one(device, precision):
     scale = LossScale(2.0**28 if precision == "float16" else 2.0**60, every=2)
     backend = device.backend()
     eager, replayed = (make(backend, precision, replay=replay, loss_scale=scale) for replay in (False, True))
@@ -67,7 +67,7 @@ def test_a_replayed_step_is_the_eager_one_byte_for_byte_with_a_scale_that_falls_
 
 
 @pytest.mark.parametrize("data", ["on the device", "brought"])
-def test_op_by_op_launch_by_launch_and_as_a_graph_are_equal_bit_for_bit(data, simulated, precision):
+def test_op_by_op_launches_and_graph_have_the_same_bits(data, simulated, precision):
     """One row is not a number, once an epoch of two steps; for float16 the first scale is too large."""
     scale = LossScale(2.0**22 if precision == "float16" else 2.0**60, every=2)
     ways = {"op by op": {"replay": False}, "launches": {"graph": False}, "graph": {"graph": True}}
@@ -107,7 +107,7 @@ def test_every_op_of_a_step_in_16_bits_is_fused(device, precision):
     assert {choice.version.startswith("bnengine.fused.cuda") for choice in step.network.explain_dispatch()} == {True}
 
 
-def test_the_device_follows_numpy_s_references_within_the_rounding_of_16_bits(device, precision):
+def test_the_device_follows_numpy_within_16_bit_rounding(device, precision):
     """Before each step the device takes NumPy's state; loss and gradients then differ by rounding alone."""
     leader = make("numpy", precision, mode="auto", loss_scale=1024.0)
     step = make(device.backend(), precision, loss_scale=1024.0)
@@ -126,7 +126,7 @@ def test_the_device_follows_numpy_s_references_within_the_rounding_of_16_bits(de
             assert "gamma" not in name or largest > 0
 
 
-def test_an_overflow_on_the_device_leaves_every_bit_but_counters_and_scale(device):
+def test_an_overflow_changes_only_counters_and_scale(device):
     step = make(device.backend(), "float16", loss_scale=LossScale(2.0**40))
     kept = ("parameters", "statistics", "m", "v", "copy16", "sums")
     for n in range(1, 4):
@@ -140,7 +140,7 @@ def test_an_overflow_on_the_device_leaves_every_bit_but_counters_and_scale(devic
     assert np.isfinite(report.loss)
 
 
-def test_products_have_16_bit_operands_and_the_weights_gradients_float32(simulated, precision):
+def test_products_have_16_bit_operands_and_float32_gradients(simulated, precision):
     step = make(simulated.backend(), precision, layers=lambda: (Dense(64, 12), BatchNorm(12), Dense(12, 10)))
     step(groups(1)[0])
     (plan,) = step.plans.values()
@@ -153,7 +153,7 @@ def test_products_have_16_bit_operands_and_the_weights_gradients_float32(simulat
     assert (len(forward), len(dx), len(dW)) == (4, 2, 4)  # two micro-batches
 
 
-def test_a_dense_layer_before_batch_norm_computes_no_bias_gradient(simulated):
+def test_dense_before_batch_norm_computes_no_bias_gradient(simulated):
     step = make(simulated.backend(), "highest", layers=lambda: (Dense(64, 12), BatchNorm(12), Dense(12, 10)))
     simulated.STATE.launches.clear()
     step(groups(1)[0])
@@ -181,7 +181,7 @@ def test_tf32_reaches_the_products_and_nothing_else(device):
     assert {(p.dtype, p.out_dtype, p.precision) for p in products} == {("float32", "float32", "tf32")}
 
 
-def test_a_reference_in_tf32_is_told_to_multiply_as_the_arrays_are(simulated):
+def test_a_reference_in_tf32_multiplies_in_float32_and_says_so(simulated):
     network = make(simulated.backend(), "tf32").network
     fused = {choice.op: choice for choice in network.explain_dispatch()}
     assert fused["affine"].why == fused["affine_backward"].why == ""

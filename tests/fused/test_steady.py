@@ -45,7 +45,7 @@ def test_a_thousand_steps_ask_the_device_for_no_memory(device, many, graph):
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_an_allocation_planted_in_a_launch_is_seen_even_if_it_is_let_go_at_once(device, kept):
+def test_an_allocation_planted_in_a_launch_is_seen(device, kept):
     (step, held), holder = steady(device, graph=False), []
     (plan,) = step.plans.values()
     first = plan.launches[0]
@@ -75,14 +75,14 @@ def peak_of(run: Callable[[], None]) -> int:
         tracemalloc.stop()
 
 
-def test_the_host_s_part_of_a_thousand_replayed_steps_takes_less_than_64_kib(simulated, monkeypatch):
+def test_a_thousand_replayed_steps_take_less_than_64_kib(simulated, monkeypatch):
     """The simulated device is itself Python and NumPy, so here its work is left undone."""
     step, held = steady(simulated, graph=True)
     monkeypatch.setattr(simulated.streams.Stream, "add", lambda _stream, _work: None)
     assert peak_of(lambda: step.next(held)) < PEAK
 
 
-def test_a_thousand_small_objects_that_steps_leave_behind_are_seen(simulated, monkeypatch):
+def test_a_thousand_leaked_objects_are_seen(simulated, monkeypatch):
     (step, held), left = steady(simulated, graph=True), []
     monkeypatch.setattr(simulated.streams.Stream, "add", lambda _stream, _work: left.append(bytes(64)))
     assert peak_of(lambda: step.next(held)) > PEAK

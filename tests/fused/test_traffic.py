@@ -82,14 +82,14 @@ def test_each_array_is_read_and_written_once_16_bytes_at_a_time(rows, channels, 
 
 
 @pytest.mark.parametrize(("rows", "read"), [(64, 3), (2000, 6)])
-def test_the_way_back_of_batch_normalisation_reads_twice_what_the_chip_does_not_hold(rows, read, simulated, rng):
+def test_backward_reads_twice_what_the_chip_does_not_hold(rows, read, simulated, rng):
     x, y, dy = (rng.standard_normal((rows, CHANNELS)).astype(np.float32) for _ in range(3))
     statistics, vector = REGISTRY["moments"].reference(x).batch, np.ones(CHANNELS, np.float32)
     found = traffic(simulated, "normalize_backward", (dy, x, y, statistics, vector, vector), {"activation": "relu"})
     assert (found.loaded, found.stored) == (read * x.nbytes, x.nbytes)
 
 
-def test_dropout_writes_and_reads_a_byte_for_each_element_that_is_kept(simulated, rng):
+def test_dropout_moves_a_byte_for_each_element(simulated, rng):
     x = rng.standard_normal((ROWS, CHANNELS)).astype(np.float32)
     found = traffic(
         simulated, "dropout", (x, np.zeros(1, np.int64), np.arange(ROWS)), {"seed": 1, "layer": 0, "rate": 0.5}

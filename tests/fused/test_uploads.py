@@ -22,7 +22,7 @@ def trained(device: Any, steps: int, *, held: bool, **options: Any) -> Any:
 
 @pytest.mark.parametrize("graph", [True, False])
 @pytest.mark.parametrize("late", LATE, ids="+".join)
-def test_uploaded_batches_train_as_data_on_the_device_do_whichever_stream_is_late(simulated, late, graph):
+def test_uploads_train_alike_whichever_stream_is_late(simulated, late, graph):
     """Work that is done only when somebody waits for it shows a wait that is missing, on either side."""
     expected = snapshot(trained(simulated, 9, held=True, graph=graph))
     simulated.streams.STATE.late = frozenset(late)

@@ -58,7 +58,7 @@ def test_every_part_runs_on_the_simulated_device(tmp_path):
     assert "refused: memcheck, racecheck, synccheck, initcheck: " in done.stdout
 
 
-def test_without_cupy_the_reason_and_the_cure_are_told_and_nothing_is_run(tmp_path):
+def test_without_cupy_nothing_runs_and_the_cure_is_given(tmp_path):
     (tmp_path / "cupy.py").write_text("raise ImportError('libnothing.so: cannot open shared object file')\n")
     done, _ = gpu("verify", "--out", str(tmp_path), PYTHONPATH=str(tmp_path))
     assert done.returncode == 1

@@ -32,7 +32,7 @@ def test_the_list_has_every_kernel_of_every_source():
         assert listed == set(kernels(file)), file
 
 
-def test_a_kernel_of_storage_types_is_listed_for_those_that_it_has():
+def test_a_kernel_is_listed_for_each_of_its_storage_types():
     for file, names in INSTANCES.items():
         for kernel, parameters in kernels(file).items():
             given = [re.findall(r"<(\w+)", n)[0] for n in names if n.startswith(f"bnengine::{kernel}<")]
@@ -43,7 +43,7 @@ def test_a_kernel_of_storage_types_is_listed_for_those_that_it_has():
             assert set(given) in ({"float", "double"}, set(_launch.STORAGES.values())), kernel
 
 
-def test_an_instance_that_nobody_launched_and_one_that_nobody_listed_are_told():
+def test_missing_launches_and_unlisted_instances_are_reported():
     wanted, launched = {("a.cu", "a"), ("b.cu", "b<__nv_bfloat16>")}, {("a.cu", "a"), ("c.cu", "c")}
     told = list(every_kernel.complaints(wanted, launched))
     assert told[0].startswith("not launched: b<__nv_bfloat16>")
@@ -51,7 +51,7 @@ def test_an_instance_that_nobody_launched_and_one_that_nobody_listed_are_told():
 
 
 @pytest.mark.parametrize("odd", [False, True])
-def test_an_odd_array_lies_one_element_off_and_no_odd_one_at_sixteen_bytes(odd, simulated):  # noqa: ARG001
+def test_an_odd_array_lies_one_element_off_16_bytes(odd, simulated):  # noqa: ARG001
     device = object.__new__(every_kernel.Device)
     device.cupy = __import__("cupy")
     for dtype in (np.float32, np.float64, np.float16):

@@ -29,7 +29,7 @@ def make(*arguments: str, **variables: str) -> str:
 
 
 @pytest.mark.parametrize(("target", "what"), [("gpu", "all"), ("gpu-verify", "verify"), ("gpu-bench", "bench")])
-def test_a_gpu_target_runs_its_parts_with_the_python_that_is_given(target, what, python):
+def test_a_gpu_target_runs_with_the_given_python(target, what, python):
     assert make(target, f"GPU_PYTHON={python}") == f".:: -m tests.gpu {what}"
     given = make(
         target, f"GPU_PYTHON={python}", "GPU_PYTHONPATH=/some/wheels", "OUT=/some/results", "GPU_ARGS=--dry-run"

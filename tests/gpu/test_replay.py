@@ -73,7 +73,7 @@ def trained(device: Any, epochs: int, **options: Any) -> dict[str, bytes]:
     return {name: np.asarray(a).tobytes() for name, a in network.state_dict().items()}
 
 
-def test_a_training_has_the_same_bytes_however_its_steps_run_and_wherever_its_data_lie(device, many):
+def test_a_training_has_the_same_bytes_however_it_runs(device, many):
     epochs = many(20, 1)
     expected = trained(device, epochs, graph=False, resident=False)
     for graph in (True, False):

@@ -91,14 +91,14 @@ def test_what_there_is_no_time_for_is_not_begun(tmp_path):
     assert file["failed"] == []
 
 
-def test_what_passed_is_told_in_full_and_what_did_not_at_the_end_again(tmp_path):
+def test_failures_are_repeated_at_the_end(tmp_path):
     long, said = "x" * 200, list[str]()
     planned = [part("good", f"print({long!r})"), part("bad", f"raise SystemExit({long!r})")]
     Runner(Report(tmp_path / "here.json", {}, ["good", "bad"]), LONG, say=said.append).run(planned)
     assert [line.count("x") for line in said] == [200, 160]
 
 
-def test_the_look_at_the_machine_is_part_of_the_minutes_that_are_promised(tmp_path, monkeypatch, capsys):
+def test_examining_the_machine_counts_toward_the_deadline(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(parts, "verify", lambda _dry, _out: [part("a", "print(1)", 70)])
     monkeypatch.setattr(gpu, "stop_on_signals", lambda _runner: None)
     options = gpu.arguments(["verify", "--out", str(tmp_path), "--deadline", "100", "--jobs", "1"])
@@ -113,7 +113,7 @@ def test_the_run_s_deadline_ends_a_part_as_its_own_does(tmp_path):
     assert found[0]["status"] == LATE
 
 
-def test_a_part_whose_modules_are_missing_is_not_run_and_says_which(tmp_path):
+def test_a_part_without_its_modules_is_not_run(tmp_path):
     planned = [part("a", "print(1)", needs=("cupy", "numpy")), part("b", "print(2)", needs=("numpy",))]
     found, _ = run(tmp_path, planned, missing=("cupy",))
     assert [(p["status"], p["why"]) for p in found] == [(NOT_RUN, "cupy cannot be used here"), (PASSED, "2")]
@@ -163,7 +163,7 @@ def sanitizer(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("tool", SUMMARIES)
-def test_a_sanitizer_that_finds_nothing_in_every_kernel_is_a_pass(tool, sanitizer, tmp_path):
+def test_a_sanitizer_that_finds_nothing_is_a_pass(tool, sanitizer, tmp_path):
     found, _ = run(tmp_path, [sanitizer(f"{LAUNCHED}{SUMMARIES[tool].format(0)}")])
     assert found[0]["status"] == PASSED
     assert found[0]["why"].endswith("; 601 of 601 kernels were launched")
@@ -185,12 +185,12 @@ def test_what_a_sanitizer_finds_is_a_failure(tool, count, sanitizer, tmp_path):
         ("", 1),
     ],
 )
-def test_without_a_clean_summary_and_every_kernel_there_is_no_pass(text, status, sanitizer, tmp_path):
+def test_without_a_clean_summary_there_is_no_pass(text, status, sanitizer, tmp_path):
     found, _ = run(tmp_path, [sanitizer(text, status)])
     assert found[0]["status"] == FAILED
 
 
-def test_a_machine_that_refuses_a_sanitizer_is_recorded_as_such_and_neither_passes_nor_fails(sanitizer, tmp_path):
+def test_a_refused_sanitizer_neither_passes_nor_fails(sanitizer, tmp_path):
     text = "========= COMPUTE-SANITIZER\n========= Error: Device not supported. Please refer to the documentation.\n"
     found, file = run(tmp_path, [sanitizer(f"{text}{SUMMARIES['memcheck'].format(1)}", 86)])
     assert (found[0]["status"], found[0]["why"].split(".")[0]) == (REFUSED, "Error: Device not supported")
@@ -199,7 +199,7 @@ def test_a_machine_that_refuses_a_sanitizer_is_recorded_as_such_and_neither_pass
     assert found[0]["status"] == FAILED, "what the program itself says is no refusal"
 
 
-def test_a_sanitizer_that_is_not_installed_is_a_refusal_that_says_so(tmp_path, monkeypatch):
+def test_a_missing_sanitizer_is_a_refusal_that_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(parts.glob, "glob", lambda _pattern: [])
     for name in ("CUDA_HOME", "CUDA_PATH"):
@@ -211,7 +211,7 @@ def test_a_sanitizer_that_is_not_installed_is_a_refusal_that_says_so(tmp_path, m
     assert len(found) == 4
 
 
-def test_a_sanitizer_is_found_in_a_toolkit_that_is_not_on_the_path(tmp_path, monkeypatch):
+def test_a_sanitizer_is_found_in_a_toolkit_off_the_path(tmp_path, monkeypatch):
     program = tmp_path / "cuda" / "bin" / "compute-sanitizer"
     program.parent.mkdir(parents=True)
     program.touch(mode=0o755)
@@ -231,7 +231,7 @@ def pytest_part(tmp_path: Path, text: str, seconds: float = LONG) -> Part:
     return Part("tests", command, seconds, outcomes.of_tests)
 
 
-def test_tests_are_counted_and_those_that_fail_or_are_skipped_named(tmp_path):
+def test_tests_are_counted_and_failures_named(tmp_path):
     text = "import pytest\ndef test_a(): pass\ndef test_b(): assert 1 == 2\ndef test_c(): pytest.skip('no GPU')\n"
     found, _ = run(tmp_path, [pytest_part(tmp_path, text)])
     assert found[0]["status"] == FAILED
@@ -291,7 +291,7 @@ def certificate(tmp_path: Path, status: int, *rows: dict) -> Ended:
     return Ended(status, f"a warning\n{json.dumps(found)}\n", tmp_path / "notes")
 
 
-def test_of_a_certificate_what_disagrees_is_kept_and_what_is_nearest_to_its_bound(tmp_path):
+def test_a_certificate_keeps_what_disagrees(tmp_path):
     near, far, wrong = (
         {"what": f"op {n}", "a": "cupy", "b": "numpy", "error": error, "bound": 1.0, "ok": error <= 1}
         for n, error in (("x", 0.9), ("y", 0.1), ("z", 3.0))
@@ -324,7 +324,7 @@ runner.run([part, Part("next", ("python", "-c", "print(1)"), 600)])
 """
 
 
-def test_a_run_that_is_ended_ends_its_part_and_leaves_a_whole_file(tmp_path):
+def test_an_ended_run_ends_its_part_and_leaves_a_whole_file(tmp_path):
     file, pid = tmp_path / "here.json", tmp_path / "pid"
     code = f"import os, time; open({str(pid)!r} + '~', 'w').write(str(os.getpid())); os.rename({str(pid)!r} + '~', "
     code += f"{str(pid)!r}); time.sleep(600)"

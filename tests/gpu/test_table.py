@@ -44,7 +44,7 @@ def test_the_newest_run_on_such_a_device_counts(write, tmp_path):
     assert table.newest(tmp_path) == judged(1.0)
 
 
-def test_figures_stand_in_the_table_and_those_that_fall_short_in_bold():
+def test_figures_that_fall_short_are_bold():
     lines = {what: cells for what, *cells in table.lines(judged(0.5))}
     adam = next(cells for what, cells in lines.items() if what.startswith("Adam"))
     assert adam == ["at least 90 % of the copy bandwidth", "**45 %**"]

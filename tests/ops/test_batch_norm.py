@@ -34,7 +34,7 @@ def test_a_large_mean_costs_the_variance_nothing(mean):
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("row", [0, 3, 6])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_row_that_is_not_finite_shows_in_the_statistics_of_its_channel_and_in_no_other(rng, value, row, dtype):
+def test_a_row_that_is_not_finite_spoils_its_channel_alone(rng, value, row, dtype):
     x = rng.standard_normal((7, 3)).astype(dtype)
     clean = ops.moments(x).batch
     x[row, 1] = value
@@ -48,7 +48,7 @@ def test_a_row_that_is_not_finite_shows_in_the_statistics_of_its_channel_and_in_
     assert np.isfinite(y[:, [0, 2]]).all()
 
 
-def test_batch_and_proposal_part_where_the_proposal_goes_into_a_destination(rng):
+def test_pending_statistics_may_have_a_destination(rng):
     x = rng.standard_normal((6, 2))
     pending = ops.moments(x[:2]).batch.copy()
     found = ops.moments(x[2:], into={"pending": ops.Out(pending, adds=True)})
@@ -194,7 +194,7 @@ def test_the_order_of_memory_and_strides_change_nothing(rng):
         )
 
 
-def test_batch_normalization_is_the_formula_of_tf_nn_in_its_order_of_arguments(rng):
+def test_batch_normalization_has_the_arguments_of_tf_nn(rng):
     """tf.nn.batch_normalization(x, mean, variance, offset, scale, variance_epsilon): the offset before the scale."""
     x, mean = rng.standard_normal((5, 3)), rng.standard_normal(3)
     var, beta, gamma = rng.random(3), rng.standard_normal(3), rng.standard_normal(3)

@@ -63,7 +63,7 @@ def test_eps_0_is_allowed():
     ]
 
 
-def test_the_gradient_must_have_the_shape_and_dtype_of_the_output():
+def test_the_gradient_has_the_shape_and_dtype_of_the_output():
     with pytest.raises(
         InputError, match=r"^normalize_backward: dy \(1, 3\), x \(4, 3\), y \(4, 3\) must be of one shape$"
     ):

@@ -47,7 +47,7 @@ def assert_bound(name: str, args: tuple[Any, ...], options: dict[str, Any], expe
         ("sigmoid", 0.2, 0.0, 5.0),
     ],
 )
-def test_an_activation_passes_the_error_of_its_input_on_and_adds_its_own(kind, slope, x, allowed):
+def test_an_activation_adds_its_error_to_that_of_its_input(kind, slope, x, allowed):
     assert_bound("activation", (a(x),), {"kind": kind, "slope": slope}, [a(allowed)])
     weight, none, eps = a([x]), a(0.0), 0.0
     # The same sums in affine: |x W| + |b| = |x|; in normalize |x_norm| + 1 + |beta| with nothing else.
@@ -183,7 +183,7 @@ def test_batch_norm(u):
     np.testing.assert_array_equal(pending, expected)
 
 
-def test_the_bounds_of_normalisation_add_1e_5_to_the_variance_where_no_eps_is_given():
+def test_the_bounds_of_normalize_default_to_eps_1e_5():
     given = a([1.0]), column(4, 0, 1 - 1e-5), None, None
     assert_bound("normalize", given, {}, [a([1.2 * 20 + 10])])
     backward = a([2.0]), given[0], given[0], *given[1:]

@@ -192,7 +192,7 @@ def test_arrays_of_another_library_are_settled_on_their_own(scaled, require):
 # -- modes ------------------------------------------------------------------------------------------------------------
 
 
-def test_fused_makes_a_fallback_an_error_that_names_op_and_reason(scaled, libraries):
+def test_fused_makes_a_fallback_an_error_with_its_reason(scaled, libraries):
     for library in libraries:
         library.refused["float64"] = "float32 only"
     with using("fused"), pytest.raises(InputError) as error:
@@ -277,7 +277,7 @@ def test_outputs_go_where_they_are_sent_one_by_one(parted, mode):
     assert not np.shares_memory(plain.top, top)
 
 
-def test_what_a_launcher_asks_for_is_the_destination_or_new_memory():
+def test_a_launcher_gets_the_destination_or_new_memory():
     array = np.ones(3)
     outputs = Memory().outputs({"a": Out(array), "b": Out(array, adds=True)})
     assert outputs.array("a", (3,), np.float64, X) is array
@@ -348,7 +348,7 @@ def test_a_users_call_is_checked_and_a_steps_own_memory_is_not(scaled):
     assert scaled.reference(X, by=-1.0).tolist() == [0, -3]
 
 
-def test_a_launcher_takes_of_a_call_what_it_names_with_the_defaults_of_the_reference(scaled):
+def test_a_launcher_gets_the_arguments_that_it_names(scaled):
     launch = scaled.versions("numpy")[0].launcher
     to = Memory().outputs({})
     assert launch(to, X).tolist() == launch(to, X, by=2.0).tolist() == launch(to, x=X).tolist() == [0, 6]

@@ -16,7 +16,7 @@ def mask(samples, step=STEP, features=64, **options):
     return ops.dropout(np.ones((len(samples), features)), step, np.asarray(samples), **(OPTIONS | options)).keep
 
 
-def test_a_sample_has_the_same_mask_wherever_it_stands_in_the_batch():
+def test_a_sample_has_one_mask_anywhere_in_the_batch():
     together = mask([4, 9, 1, 30])
     np.testing.assert_array_equal(together[::-1], mask([30, 1, 9, 4]))
     for row, sample in enumerate([4, 9, 1, 30]):

@@ -64,7 +64,7 @@ def test_a_sample_or_class_of_weight_0_counts_for_nothing(rng):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_same_number_added_to_all_logits_changes_nothing_and_nothing_overflows(dtype):
+def test_a_shift_of_all_logits_changes_nothing(dtype):
     logits = np.asarray([[0.0, 1.0, 3.0]], dtype)
     plain = softmax(logits, np.asarray([1]), divisor=1)
     for shift in (2.0**12, -(2.0**12), 2.0**20):
@@ -132,7 +132,7 @@ def test_far_logits_neither_overflow_nor_lose_the_small_side(dtype):
 # -- correct -----------------------------------------------------------------------------------------------------------
 
 
-def test_one_logit_says_yes_above_0_and_is_right_where_the_target_is_above_a_half():
+def test_one_logit_says_yes_above_0():
     logits = array([0.1], [-0.1], [0.0], [2.0], [np.nan])
     assert ops.correct(logits, array([0.6], [0.6], [0.5], [0.5], [0.0])).tolist() == [2.0]
     for logit, target, right in ((0.0, 0.5, 1), (2.0, 0.5, 0), (1e-300, 0.6, 1), (0.0, 0.6, 0)):
@@ -151,7 +151,7 @@ def test_the_most_probable_class_is_that_of_the_last_axis():
     assert ops.correct(logits, np.asarray([[0, 1], [1, 0]])).tolist() == [3.0]
 
 
-def test_a_target_of_exactly_a_half_says_no_and_so_does_a_logit_of_0():
+def test_a_target_of_a_half_and_a_logit_of_0_say_no():
     logits, half = np.asarray([[-1.0], [0.0], [1.0]]), np.full((3, 1), 0.5)
     assert ops.correct(logits, half).tolist() == [2.0]
 
@@ -199,7 +199,7 @@ def test_what_softmax_cannot_take_is_an_error_that_echoes_it(args, options, text
         ((L[0], L[0]), "prediction (3,) has no rows; give (..., outputs), all at least 1"),
     ],
 )
-def test_what_the_other_losses_cannot_take_is_an_error_that_echoes_it(loss, args, text):
+def test_what_other_losses_cannot_take_is_an_error(loss, args, text):
     with pytest.raises(InputError) as error:
         loss(*args, divisor=4)
     assert str(error.value) == f"{loss.name}: {text}"

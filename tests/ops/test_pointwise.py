@@ -53,7 +53,7 @@ def test_relu_lets_no_gradient_through_where_its_output_is_0():
     assert ops.activation_backward(dy, x, y, kind="relu").tolist() == [0, 0, 1]
 
 
-def test_the_gradients_of_bias_beta_and_gamma_are_summed_in_float64():
+def test_bias_beta_and_gamma_gradients_sum_in_float64():
     """Row after row adds 1 to 2**24: in float32 each of them would be lost."""
     dy = np.ones((65, 1), np.float32)
     dy[0] = 2.0**24

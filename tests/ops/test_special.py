@@ -69,7 +69,7 @@ def test_erf_is_within_one_and_a_half_ulp_in_float64():
     assert largest_error(erf(x), x, exact_erf) < 1.5
 
 
-def test_erf_is_correctly_rounded_in_float32_to_a_thousandth_of_an_ulp():
+def test_erf_in_float32_is_rounded_correctly_but_for_ties():
     x = points(200).astype(np.float32)
     x = x[x != 0]
     y = erf(x)

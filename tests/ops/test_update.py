@@ -60,7 +60,7 @@ def test_four_steps_are_those_of_the_formula_number_by_number(rule, there, setti
                     np.testing.assert_allclose(got[i], float(wanted), rtol=1e-13)
 
 
-def test_a_centred_variance_that_rounding_leaves_below_0_counts_as_0():
+def test_a_centered_variance_rounded_below_0_counts_as_0():
     mean = np.asarray([1.0])  # the mean's square is above the mean square: 0.81 + 0.1 - 1 < 0 without the floor
     state = ops.rmsprop(
         np.zeros(1), np.ones(1), np.asarray([0.9]), mean, None, np.ones((1, 1)), counters(), YES, ONE,
@@ -70,7 +70,7 @@ def test_a_centred_variance_that_rounding_leaves_below_0_counts_as_0():
     np.testing.assert_allclose(state.square, [0.91], rtol=1e-15)
 
 
-def test_no_momentum_is_the_default_even_where_there_is_a_velocity():
+def test_no_momentum_is_the_default_even_with_a_velocity():
     rest = np.ones((1, 1)), counters(), YES, ONE
     assert ops.sgd(ONE, ONE * 2, ONE * 7, *rest, decay_end=0).velocity.tolist() == [2.0]
     state = ops.rmsprop(ONE, ONE, ONE, None, ONE * 7, *rest, decay_end=0)
@@ -89,7 +89,7 @@ def test_the_defaults_of_rmsprop_are_rho_99_and_eps_1e_8_outside():
     assert still.parameters[0] == pytest.approx(-1e-8 / (1e-9 + 1e-8), rel=1e-13)
 
 
-def test_the_first_step_of_adam_is_the_learning_rate_against_the_sign():
+def test_the_first_step_of_adam_is_the_learning_rate():
     """Kingma and Ba (2015), section 2.1; with the defaults 0.9, 0.999 and 1e-8."""
     g = np.asarray([3.0, -1e-3])
     table = np.asarray([[0.001, 0.1, 0.001]])
@@ -101,7 +101,7 @@ def test_the_first_step_of_adam_is_the_learning_rate_against_the_sign():
     np.testing.assert_allclose(small.parameters, [1 - 1e-9 / (1e-8 * math.sqrt(0.001) + 1e-8)], rtol=1e-13)
 
 
-def test_the_row_and_not_the_count_of_steps_chooses_the_learning_rate():
+def test_the_row_chooses_the_learning_rate():
     table = np.asarray([[1.0], [10.0], [100.0]])
     found = [
         ops.sgd(np.zeros(1), ONE, None, table, np.asarray([0, r, 9, 9, 9]), YES, ONE, decay_end=0) for r in range(4)
@@ -155,7 +155,7 @@ def test_no_gradient_at_all_is_not_clipped():
 
 
 @pytest.mark.parametrize("scale", [1e30, 1e-30])
-def test_float32_gradients_whose_squares_do_not_fit_float32_have_their_norm_and_are_clipped(scale):
+def test_squares_beyond_float32_still_have_their_norm(scale):
     g = np.asarray([3 * scale, 4 * scale], np.float32)
     clip = min(scale, 1e10)
     verdict = ops.check_step(ONE.astype(np.float32), g, P, clip=clip)
@@ -166,7 +166,7 @@ def test_float32_gradients_whose_squares_do_not_fit_float32_have_their_norm_and_
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_gradients_whose_squares_would_overflow_an_optimizers_state_spoil_the_step(dtype):
+def test_squares_that_would_overflow_a_state_spoil_the_step(dtype):
     """Adam and RMSprop would keep an infinite square for good; a clip below the largest root prevents that."""
     root = math.sqrt(np.finfo(dtype).max)
     below, above = (np.asarray([share * root], dtype) for share in (0.999, 1.001))

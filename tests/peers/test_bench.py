@@ -39,7 +39,7 @@ def machine() -> Machine:
     [(SMALL, "highest"), (DEEP, "highest"), (SMALL, "bfloat16")],
     ids=lambda w: getattr(w, "name", w),
 )
-def test_twenty_losses_agree_from_the_same_weights_on_the_same_batches(
+def test_twenty_losses_agree_from_the_same_weights(
     torch: Any, machine: Machine, workload: Workload, precision: PrecisionName
 ) -> None:
     if precision == "bfloat16":
@@ -74,7 +74,7 @@ def test_data_go_on_in_the_next_epochs_order(torch: Any) -> None:
     np.testing.assert_array_equal(theirs.order.numpy(), data.orders[1])
 
 
-def test_the_step_that_a_graph_holds_moves_its_own_place_in_the_data(torch: Any, machine: Machine) -> None:
+def test_a_step_in_a_graph_moves_its_place_in_the_data(torch: Any, machine: Machine) -> None:
     data = SMALL.data()
     ours = Ours(machine, SMALL, data)
     base, allowed = reference(ours, "highest")

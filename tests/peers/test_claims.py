@@ -195,5 +195,5 @@ def test_normalising_alone_is_enough_in_pytorch_too():
     assert verdict("normalise-only", normalise_only) == "does not hold"
 
 
-def test_the_recipe_works_in_pytorch_too_and_is_not_faster_with_relu():
+def test_the_recipe_works_in_pytorch_too():
     assert verdict("recipe", recipe) == "holds within limits"

@@ -50,7 +50,7 @@ def told(finding: ClaimResult) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_library_comes_to_the_same_verdict_by_the_same_parts(name: str, backend: str) -> None:
+def test_every_library_comes_to_the_same_verdict(name: str, backend: str) -> None:
     here, there = by_kernels(name), examine(claim_of(name), short(name, backend))
     values = {part.figure: (figure.values, there.figures[part.figure].values) for part, figure, _ in here.judged}
     assert told(there) == told(here), values

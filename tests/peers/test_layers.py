@@ -179,7 +179,7 @@ def test_batch_norm_in_evaluation(
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_channels_last_images_are_batch_norm_2d_of_channels_first_ones(torch: Any, dtype: str) -> None:
+def test_channels_last_images_match_batch_norm_2d(torch: Any, dtype: str) -> None:
     network = Sequential(bn.BatchNorm(6), dtype=dtype)
     scatter(network, 0)
     x = normal(1, (4, 5, 7, 6), dtype, scale=3, shift=-2)
@@ -341,7 +341,7 @@ def sensitivity(twin: Twin, network: Sequential, x: np.ndarray, dy: np.ndarray, 
     return {n: max(np.abs(o[n] - v).max() for o in others) / delta for n, v in first.items()}
 
 
-def test_a_bias_before_a_norm_changes_nothing_but_its_own_rounding(torch: Any) -> None:
+def test_a_bias_before_a_norm_only_adds_its_rounding(torch: Any) -> None:
     ours = Sequential(bn.Dense(6, 5), bn.BatchNorm(5), dtype="float64")
     assert ours.cancelled == ["0.b"]
     linear, norm = torch.nn.Linear(6, 5, dtype=torch.float64), torch.nn.BatchNorm1d(5, dtype=torch.float64)

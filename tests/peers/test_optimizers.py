@@ -248,7 +248,7 @@ def test_gradients_of_micro_batches_add_up(sizes: tuple[int, ...], name: str) ->
         assert_close(race.network.state_dict(), whole.network.state_dict(), f"step {i + 1} against one large batch")
 
 
-def test_statistics_per_micro_batch_are_pytorch_s_sequential_updates() -> None:
+def test_statistics_per_micro_batch_match_pytorch() -> None:
     optimizer, learning_rate = VARIANTS["Adam"]
     race = Race(optimizer, learning_rate, statistics="per_micro_batch")
     for i, batch in enumerate(batches()):
