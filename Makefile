@@ -115,8 +115,8 @@ demo: demo-gpu
 
 # What the environment of the tests is enough for.
 HERE := not gpu and not peers and not cuda_proof
-# A process for each core, so one thread in each. A few tests are quicker without: ARGS='-n 0 tests/layers'.
-PARALLEL := BNENGINE_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+# A process for each core, so our kernels use one thread in each. A few tests are quicker without: ARGS='-n 0 tests/layers'.
+PARALLEL := BNENGINE_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 test: $(VENV)/.test kernels
 	@$(PARALLEL) -m "$(HERE) and not slow" $(ARGS)
