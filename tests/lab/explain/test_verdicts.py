@@ -155,7 +155,7 @@ FAULTS = [
 
 
 @cache
-def without_fault(name: str) -> Finding:
+def without_fault(name: str) -> ClaimResult:
     """The finding of few steps."""
     with ops.using("reference"):
         return explain(name, Setting(backend="numpy", seeds=3))[0]
