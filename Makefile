@@ -1,13 +1,13 @@
-# Everything runs in .venv, which is made on first use: only Python 3.11 or later (with venv) and make are needed.
-# Each installation leaves a stamp in .venv, so that the second call goes straight to work.
+# Everything runs in .venv, which is made on first use: you need only Python 3.11 or later with venv, and make.
+# Each installation leaves a stamp in .venv, so the second call does not install again.
 
 PYTHON ?= python3
 VENV   ?= .venv
 GPU    ?= 1
 ARGS   ?=
-# More options for pip where the peers are installed, such as the index with PyTorch's CPU wheels.
+# Options for pip when it installs PyTorch and JAX, such as the index with PyTorch's CPU wheels.
 PEERS_PIP ?=
-# For what needs a GPU: a Python that has CuPy, a folder with what it lacks, where results go, more options.
+# For make gpu: a Python that has CuPy, a folder with packages that it lacks, where results go, options.
 GPU_PYTHON     ?= python3
 GPU_PYTHONPATH ?=
 OUT            ?=
@@ -16,33 +16,35 @@ GPU_ARGS       ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
-.PHONY: help kernels bench demo demo-gpu test test-slow test-references test-newest test-nightly browser gpu gpu-verify gpu-bench lint format types cuda-proof cuda-instances kernels-sanitized kernels-sanitized-sample kernels-aarch64 mutants mutants-baseline peers peers-slow peers-install wheel wheel-check cuda-extra clean
+.PHONY: help kernels bench demo demo-gpu test test-slow test-references test-newest test-nightly browser gpu gpu-verify gpu-bench lint format types docs cuda-proof cuda-instances kernels-sanitized kernels-sanitized-sample kernels-aarch64 mutants mutants-baseline peers peers-slow peers-install wheel wheel-check cuda-extra clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo         train a batch-normalised network on handwritten digits (GPU=0: without CuPy)"
-	@echo "make test         run the tests (ARGS='-n 0 tests/layers' goes to pytest);  make test-slow runs those that take long"
-	@echo "make test-references  run those of layers, networks and training without the native kernels"
+	@echo "make demo         train a batch-normalized network on handwritten digits (GPU=0: without CuPy)"
+	@echo "make test         run the tests (ARGS='-n 0 tests/layers' goes to pytest);  make test-slow runs the slow ones"
+	@echo "make test-references  run the tests of layers, networks and training without the native kernels"
 	@echo "make test-newest  run quick tests of the wheel on Debian's newest Python (NEWEST_PYTHON=... another one)"
-	@echo "make test-nightly  run what is too long for CI, in parts, and record it (PART=slow; PART=--list: the record)"
-	@echo "make browser      install chromium, which opens the reports in their tests (Debian, as root)"
-	@echo "make kernels      build the native kernels into the checkout; make test and make demo do so themselves"
-	@echo "make gpu          all that needs a GPU: gpu-verify (under 5 minutes) and gpu-bench (under 9); installs nothing"
-	@echo "                  (GPU_PYTHON=... GPU_PYTHONPATH=... OUT=folder; GPU_ARGS=--dry-run: on a simulated device)"
-	@echo "make lint         format check and lint;  make format rewrites the files"
+	@echo "make test-nightly run what is too long for CI, in parts, and record it (PART=slow; PART=--list: the record)"
+	@echo "make kernels      build the native kernels into the checkout; make test and make demo do this too"
+	@echo "make lint         check format, imports and words;  make format rewrites the files"
 	@echo "make types        check the types"
-	@echo "make cuda-proof   compile the CUDA kernels for every architecture, without a GPU (kernels/README.md: every instance)"
-	@echo "make cuda-instances   compile every instance of every CUDA kernel, and record registers and spills"
-	@echo "make kernels-sanitized   run CUDA kernels on the CPU, and the native ones, under g++'s sanitizers"
-	@echo "make kernels-aarch64   compile the native kernels for 64-bit ARM and run them under qemu-user (Debian, x86-64)"
-	@echo "make mutants      judge drawn mutants by the tests (POPULATION=package, cpu or cuda; SAMPLE=10: only ten)"
-	@echo "make peers        compare with PyTorch and JAX, which are installed first (PEERS_PIP: more options for pip)"
-	@echo "make peers-slow   the comparisons that take long: whole trainings, benchmarks"
-	@echo "make bench        measure this CPU beside them, 8 minutes, into tests/benchmarks/results and the README"
+	@echo "make docs         build the guides and the API reference: build/docs/index.html"
+	@echo "make browser      install chromium, which opens the reports in their tests (Debian, as root)"
+	@echo "make gpu          run all that needs a GPU: gpu-verify (under 5 minutes), gpu-bench (under 9); installs nothing"
+	@echo "                  (GPU_PYTHON=... GPU_PYTHONPATH=... OUT=folder; GPU_ARGS=--dry-run: on a simulated device)"
+	@echo "make cuda-proof   compile CUDA kernels without a GPU, and check what cublasLt reads"
+	@echo "make cuda-instances  compile every instance of every CUDA kernel, and record registers and spills"
+	@echo "make kernels-sanitized  run CUDA kernels on the CPU, and the native ones, under g++'s sanitizers"
+	@echo "make kernels-aarch64  compile the native kernels for 64-bit ARM and run them under qemu-user (Debian, x86-64)"
+	@echo "make mutants      run the tests on drawn mutants (POPULATION=package, cpu or cuda; SAMPLE=10: only ten)"
+	@echo "make mutants-baseline  run them on the recorded mutants of an earlier version"
+	@echo "make peers        compare with PyTorch and JAX, which are installed first (PEERS_PIP: options for pip)"
+	@echo "make peers-slow   run the slow comparisons: whole trainings, benchmarks"
+	@echo "make bench        benchmark this CPU, PyTorch and JAX for 8 minutes; write examples/guides/speed.md"
 	@echo "make wheel        build dist/*.whl and dist/*.tar.gz; on Linux for every system with glibc 2.17 or later"
-	@echo "make wheel-check  try them outside the checkout, with a C++ compiler and without"
-	@echo "make clean        remove .venv and what was built; runs/ stays"
-	@echo "PYTHON=python3.12 takes another interpreter, VENV=folder another environment"
+	@echo "make wheel-check  test them outside the checkout, with a C++ compiler and without"
+	@echo "make clean        remove .venv and everything built; runs/ stays"
+	@echo "PYTHON=python3.12 selects the interpreter, VENV=folder the environment"
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -51,13 +53,13 @@ $(VENV)/.made:
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-# The native kernels, in their place in the package. Without a C++ compiler the references run, and a line says so.
+# Builds the native kernels into the package. Without a C++ compiler it prints a line, and the references run.
 LIBRARY := bnengine/fused/cpu/_kernels.so
 UNBUILT := bnengine/fused/cpu/_unbuilt.txt
 
 kernels: $(LIBRARY)
 
-# cmake, of the system or installed into the environment by the first one to need it.
+# cmake from the system, or installed into the environment on first use.
 CMAKE = cmake=`command -v cmake || echo $(BIN)/cmake`; \
     [ -x "$$cmake" ] || { echo "installing cmake (about 30 MB to download)"; $(PIP) cmake || exit 1; }
 
@@ -113,9 +115,9 @@ demo: demo-gpu
 	echo "bnengine train digits --seed 0 --out runs/digits-$$n"; \
 	$(BIN)/bnengine train digits --seed 0 --out runs/digits-$$n
 
-# What the environment of the tests is enough for.
+# Tests that need no more than the environment of make test.
 HERE := not gpu and not peers and not cuda_proof
-# A process for each core, so our kernels use one thread in each. A few tests are quicker without: ARGS='-n 0 tests/layers'.
+# One process per core, so our kernels use one thread in each. ARGS='-n 0 tests/layers' runs a few tests faster, in one.
 PARALLEL := BNENGINE_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 test: $(VENV)/.test kernels
@@ -124,24 +126,24 @@ test: $(VENV)/.test kernels
 test-slow: $(VENV)/.test kernels
 	@$(PARALLEL) -m "$(HERE) and slow" $(ARGS)
 
-# Where the references run although the native kernels are built: what a machine without a compiler does.
+# Runs the references although the native kernels are built, as on a machine without a compiler.
 test-references: $(VENV)/.test
 	@BNENGINE_REQUIRE= BNENGINE_CPU_LIBRARY=/nonexistent $(PARALLEL) -m "$(HERE)" \
 	    tests/layers tests/network tests/training tests/runtime $(ARGS)
 
-# The Makefile's longest targets one after the other, each with a limit: tests/nightly.
+# Runs the longest targets one after the other, each with a time limit: tests/nightly.
 PART ?=
 
 test-nightly: $(VENV)/.peers $(VENV)/.cuda-proof kernels
 	@$(BIN)/python -m tests.nightly $(PART)
 
-# Without it the tests that open a report are skipped, and say so. Of fonts, one is enough.
+# Without chromium the tests that open a report are skipped. One font is enough.
 browser:
 	@command -v chromium >/dev/null || { echo "installing chromium (about 100 MB to download)"; \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 	    chromium fonts-dejavu-core >/dev/null; }
 
-# The Python that is given, with the CuPy that it has: nothing is installed, and no network is needed.
+# Uses GPU_PYTHON and its CuPy: installs nothing, needs no network.
 GPU_RUN = PYTHONPATH=".:$(GPU_PYTHONPATH):$$PYTHONPATH" $(GPU_PYTHON) -m tests.gpu
 
 gpu:
@@ -153,11 +155,16 @@ gpu-verify:
 gpu-bench:
 	@$(GPU_RUN) bench $(if $(OUT),--out "$(OUT)") $(GPU_ARGS)
 
+# Words that we do not use, and better ones: a line each. codespell reads phrases only where its regex has them.
+WORDS   := .ci/words.txt
+PHRASES  = $$(sed -n 's/^\(.* .*\)->.*/\1/p' $(WORDS) | paste -sd '|' -)
+
 lint: $(VENV)/.test
 	@mkdir -p build
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports --no-cache >build/imports.log 2>&1 || { cat build/imports.log; exit 1; }
+	@$(BIN)/codespell --dictionary - --dictionary $(WORDS) --regex "(?i)\b($(PHRASES))\b|[\w'-]+" . .ci/run .ci/environment
 
 format: $(VENV)/.test
 	@$(BIN)/ruff format .
@@ -165,6 +172,15 @@ format: $(VENV)/.test
 
 types: $(VENV)/.test
 	@$(BIN)/mypy
+
+$(VENV)/.docs: $(VENV)/.test
+	@$(PIP) --editable '.[test,docs]'
+	@touch $@
+
+docs: $(VENV)/.docs
+	@rm -rf build/docs
+	@$(BIN)/python -W error -m tests.guides.docs build/docs
+	@echo "build/docs/index.html"
 
 $(VENV)/.cuda-proof: $(VENV)/.test
 	@echo "installing NVIDIA's compiler for kernels and its cublasLt (about 600 MB to download; no GPU is needed)"
@@ -182,7 +198,7 @@ kernels-sanitized: $(VENV)/.test
 	@$(BIN)/python -m tests.cuda_on_cpu.sanitized $(ARGS)
 	@$(BIN)/python -m tests.cpu.sanitized $(ARGS)
 
-# One family of CUDA kernels, and mistakes planted in copies of it.
+# One family of CUDA kernels, and copies of it with planted mistakes.
 kernels-sanitized-sample: $(VENV)/.test
 	@$(BIN)/python -m tests.cuda_on_cpu.sanitized tests/contracts tests/cuda_on_cpu/test_sanitized.py -k "gather or sanitized"
 
@@ -192,7 +208,7 @@ kernels-aarch64: $(VENV)/.test kernels
 
 peers-install: $(VENV)/.peers
 
-# Those of an earlier version that have a counterpart: are as many caught as then?
+# Recorded mutants of an earlier version: at least as many must be caught as then.
 mutants-baseline: $(VENV)/.peers kernels
 	@mkdir -p build
 	@$(BIN)/python -m tests.mutation --baseline --journal build/mutants-package.jsonl $(ARGS)
@@ -203,7 +219,7 @@ peers: peers-install
 peers-slow: peers-install
 	@$(PARALLEL) -m "peers and slow" tests/peers $(ARGS)
 
-# A full run that was stopped goes on from its journal.
+# A stopped full run continues from its journal.
 POPULATION ?= package
 SAMPLE     ?=
 

@@ -1,4 +1,4 @@
-"""Batch normalisation from its ops alone: forward, the running statistics, and the gradient against differences."""
+"""Batch normalization with ops alone: forward, running statistics, and the gradient checked by differences."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ def main() -> None:
     print("mean of y - beta:   ", np.round(y.mean(0) - beta, 12))
     print("std of y / |gamma|: ", np.round(y.std(0) / np.abs(gamma), 6))
 
-    running = np.stack([np.zeros(4), np.zeros(4), np.ones(4)])  # nothing seen yet: mean 0, variance 1
+    running = np.stack([np.zeros(4), np.zeros(4), np.ones(4)])  # before any training: count 0, mean 0, variance 1
     ok, decay, unbiased = np.asarray([True]), np.full(4, 0.9), np.full(4, True)
     print("running mean:       ", np.round(ops.commit(running, batch, ok, decay, unbiased)[1], 4))
     unchanged = ops.commit(running, batch, np.asarray([False]), decay, unbiased)

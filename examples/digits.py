@@ -1,4 +1,4 @@
-"""Train a batch-normalised network on handwritten digits, save it, load it, and read what it says of raw images."""
+"""Train a batch-normalized network on handwritten digits, save it, load it, and predict from raw images."""
 
 import tempfile
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""What a large mean costs: the largest error of batch normalisation in float32.
+"""Measure the largest error of batch normalization in float32 for inputs with a large mean.
 
-With x = mean + noise of standard deviation 1, the usual float32 formulas lose digits as the mean grows; here statistics
-are kept in float64 and the mean is subtracted as a pair of numbers.
+For x = mean + noise of standard deviation 1, the usual float32 formulas lose digits as the mean grows. bnengine keeps
+statistics in float64 and subtracts the mean as a pair of numbers.
 """
 
 import importlib.util
@@ -34,7 +34,7 @@ def pytorch(x):
 
 
 def errors():
-    """{name: largest |y - exact y| for each mean}."""
+    """Return {name: largest |y - exact y| for each mean}."""
     methods = {"bnengine": ours, "NumPy, two passes": plain_numpy}
     if importlib.util.find_spec("torch"):
         methods["PyTorch"] = pytorch
@@ -45,8 +45,8 @@ def errors():
 
 def main() -> None:
     print("largest error of y".ljust(20) + "".join(f"mean {mean:g}".rjust(12) for mean in MEANS))
-    for name, found in errors().items():
-        print(name.ljust(20) + "".join(f"{error:.1e}".rjust(12) for error in found))
+    for name, largest in errors().items():
+        print(name.ljust(20) + "".join(f"{error:.1e}".rjust(12) for error in largest))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The same training on the GPU, if CuPy works here, and on NumPy: how its steps run, and how far the two agree."""
+"""Train on the GPU, if CuPy works, and on NumPy: print how the steps run and how closely the two agree."""
 
 import numpy as np
 
@@ -24,7 +24,7 @@ def main() -> None:
     trainer = trained(backend.name)
     for how, why in dict.fromkeys((mode.how, mode.why) for mode in trainer.step.modes()):
         print(f"steps run {how}: {why}" if why else f"steps run as one {how.removeprefix('one ')}")
-    print("data held by the device:", trainer.resident is not None)
+    print("data on the device:", trainer.resident is not None)
     last, on_numpy = trainer.history[-1], trained("numpy").history[-1]
     for name in ("train_loss", "valid_loss", "valid_accuracy"):
         print(f"{name:15} {backend.name} {last[name]:.4f}   numpy {on_numpy[name]:.4f}")

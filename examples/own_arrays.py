@@ -1,4 +1,4 @@
-"""Your own arrays, a regression, early stopping, and a training that goes on where it was saved, bit for bit."""
+"""Train a regression on your own arrays with early stopping, and resume it from a checkpoint with the same bits."""
 
 import tempfile
 from pathlib import Path

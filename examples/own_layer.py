@@ -1,4 +1,4 @@
-"""A layer of your own: its parameters, its forward, its way back; saved, loaded and trained like any other."""
+"""Write a layer: its parameters, forward and pullback. Train, save and load it like any other."""
 
 import tempfile
 from pathlib import Path
@@ -14,7 +14,7 @@ from bnengine.runtime.flat import Parameter
 
 @register
 class Scale(Layer):
-    """y = s x, one trained factor a feature."""
+    """y = s x, with one trained factor for each feature."""
 
     def __init__(self, features: int) -> None:
         self.width = features

@@ -1,4 +1,4 @@
-"""Two examples are too few: they become +-1 whatever they were, and the gradient is nothing but eps."""
+"""Two rows are too few: batch norm maps them to +-1 whatever they are, and only eps leaves a gradient."""
 
 import numpy as np
 
@@ -26,7 +26,7 @@ def main() -> None:
     for rows in (2, 8, 64, 256):
         draws = [a[rng.choice(len(a), rows, replace=False)] @ W for _ in range(200)]
         errors = [(ops.moments(z).batch[1] - population[1]) / np.sqrt(population[2]) for z in draws]
-        print(f"{rows:3} rows: a batch's mean is off by {np.sqrt(np.mean(np.square(errors))):.2f} sigma")
+        print(f"{rows:3} rows: the mean of a batch is off by {np.sqrt(np.mean(np.square(errors))):.2f} sigma")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A bias before batch norm cancels: the same normalised values with any b, and a gradient of b that is rounding."""
+"""A bias before batch norm cancels: any b gives the same normalized values, and its gradient is only rounding."""
 
 import numpy as np
 
@@ -23,7 +23,7 @@ def main() -> None:
         ratio = np.abs(dz.sum(0)).max() / np.abs(dz).sum(0).max()
         print(f"b = {b:9g}: outputs change by {np.abs(y - without).max():.0e}, dL/db is {ratio:.0e} of sum |dL/dz|")
 
-    frozen = ops.moments(layer(0.0)[0]).batch  # statistics that do not follow b, as at inference
+    frozen = ops.moments(layer(0.0)[0]).batch  # statistics that do not change with b, as in evaluation
     change = np.abs(ops.normalize(layer(1.0)[0], frozen, gamma, beta) - without).max()
     print(f"with frozen statistics b = 1 changes the outputs by {change:.2g}")
 

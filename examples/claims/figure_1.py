@@ -1,4 +1,4 @@
-"""The 2015 paper's first figure: three layers of 100 sigmoids, their accuracy, and a last sigmoid's input."""
+"""Figure 1 of the 2015 paper: three layers of 100 sigmoids, their accuracy, and the input of one of the last."""
 
 import numpy as np
 
@@ -27,9 +27,8 @@ def main() -> None:
             trainer.fit((x[train], digits.y[train]), epochs=epochs, batch_size=60)
             accuracy = trainer.evaluate((x[valid], digits.y[valid]))["accuracy"]
             unit = look(network, x[valid], training=True)[0][-2].x[:, 0]
-            low, middle, high = np.quantile(unit, (0.15, 0.5, 0.85))
-            told = f"percentiles 15, 50, 85: {low:5.2f} {middle:5.2f} {high:5.2f}"
-            print(f"  epoch {epochs:2}: accuracy {accuracy:.3f}, {told}")
+            percentiles = " ".join(f"{p:5.2f}" for p in np.quantile(unit, (0.15, 0.5, 0.85)))
+            print(f"  epoch {epochs:2}: accuracy {accuracy:.3f}, percentiles 15, 50, 85: {percentiles}")
 
 
 if __name__ == "__main__":

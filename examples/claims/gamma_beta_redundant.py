@@ -1,4 +1,4 @@
-"""gamma (z - mu)/sigma + beta is A z + B on one batch; on the next it is another one, and it trains in another way."""
+"""gamma (z - mu)/sigma + beta equals A z + B on one batch, but not on the next, and its gradient differs."""
 
 import numpy as np
 
@@ -21,12 +21,12 @@ def main() -> None:
 
     dy, y = rng.normal(size=first.shape) + 1, ops.batch_norm(first, gamma, beta).y
     by_batch, by_constants = (
-        (a[:64].T @ ops.normalize_backward(dy, first, y, batch, gamma, beta, batch_statistics=own).dx).ravel()
-        for own in (True, False)
+        (a[:64].T @ ops.normalize_backward(dy, first, y, batch, gamma, beta, batch_statistics=by_batch).dx).ravel()
+        for by_batch in (True, False)
     )
     sizes = np.linalg.norm(by_batch), np.linalg.norm(by_constants)
     cosine = by_batch @ by_constants / (sizes[0] * sizes[1])
-    print(f"gradients of W: cosine {cosine:.2f}, the one of A z + B {sizes[1] / sizes[0]:.1f} times as large")
+    print(f"gradients of W: cosine {cosine:.2f}, that of A z + B is {sizes[1] / sizes[0]:.1f} times as large")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Running statistics at inference: wrong after a short training on inputs with a large mean; exact ones cure it."""
+"""Running statistics are wrong after a short training on inputs with a large mean; exact statistics repair it."""
 
 import numpy as np
 
@@ -23,8 +23,8 @@ def main() -> None:
     print(f"by the exact statistics of the training rows: accuracy {trainer.evaluate(held_out)['accuracy']:.3f}")
 
     _, mean, var = statistics_of(network)["1.statistics"]
-    error, left = np.abs(old[1] - mean) / np.sqrt(var), 0.99**steps * np.abs(mean) / np.sqrt(var)
-    print(f"error of the running mean: {error.mean():.2f} sigma; 0.99^{steps} |mu|/sigma is {left.mean():.2f}")
+    error, remaining = np.abs(old[1] - mean) / np.sqrt(var), 0.99**steps * np.abs(mean) / np.sqrt(var)
+    print(f"error of the running mean: {error.mean():.2f} sigma; 0.99^{steps} |mu|/sigma is {remaining.mean():.2f}")
 
 
 if __name__ == "__main__":

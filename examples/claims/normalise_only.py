@@ -1,4 +1,4 @@
-"""Is normalising without gamma and beta not enough? Two networks, one with each, and one without either."""
+"""Is normalizing without gamma and beta enough? Compare three networks: plain, normalized only, and batch norm."""
 
 import numpy as np
 
@@ -20,12 +20,12 @@ def main() -> None:
     x = digits.x.reshape(len(digits), -1).astype(np.float32)
     x = (x - x[train].mean(0)) / (x[train] - x[train].mean(0)).std()
     for activation in ("relu", "sigmoid"):
-        for norm in ("plain", "normalised only", "batch norm"):
+        for norm in ("plain", "normalized only", "batch norm"):
             network = bn.Sequential(*layers(activation, norm), seed=0)
             trainer = bn.Trainer(network, "sgd", learning_rate=0.5, progress="quiet")
             trainer.fit((x[train], digits.y[train]), epochs=25)
-            found = trainer.evaluate((x[valid], digits.y[valid]))
-            print(f"{activation:8} {norm:16} accuracy {found['accuracy']:.3f}, loss {found['loss']:.3f}")
+            measured = trainer.evaluate((x[valid], digits.y[valid]))
+            print(f"{activation:8} {norm:16} accuracy {measured['accuracy']:.3f}, loss {measured['loss']:.3f}")
 
 
 if __name__ == "__main__":

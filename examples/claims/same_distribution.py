@@ -1,4 +1,4 @@
-"""What stays while a network trains, and what moves: the hidden units' means, and gamma, beta and W by epochs."""
+"""Print what moves while a network trains: the means of the hidden units, and gamma, beta and W per epoch."""
 
 import numpy as np
 
@@ -23,7 +23,7 @@ def main() -> None:
         before, means = net.state_dict(), []
         for epoch in range(1, 7):
             trainer.fit((x, digits.y), epochs=epoch)
-            hidden = look(net, x, training=True)[0][-3].y  # what the second activation gets
+            hidden = look(net, x, training=True)[0][-3].y  # the input of the second activation
             means.append(hidden.mean(0))
             after = net.state_dict()
             if norm:

@@ -1,4 +1,4 @@
-"""BN(c W) = BN(W), but for eps; so the gradient is at right angles to the weights, and SGD makes them longer."""
+"""BN(c W) = BN(W) except for eps, so the gradient is orthogonal to the weights, and SGD makes them longer."""
 
 import numpy as np
 
@@ -21,8 +21,9 @@ def main() -> None:
         out = ops.normalize(z, batch, gamma, beta, eps=eps)
         back = ops.normalize_backward(dy, z, out, batch, gamma, beta, eps=eps)
         dW = a.T @ back.dx
-        along, told = (W * dW).sum(0), gamma * back.dgamma * eps / (batch[2] + eps)
-        print(f"eps {eps:5g}: w . dw is {np.abs(along).max():.1e}, off eps's term by {np.abs(along - told).max():.0e}")
+        along = (W * dW).sum(0)
+        rest = along - gamma * back.dgamma * eps / (batch[2] + eps)
+        print(f"eps {eps:5g}: w . dw is {np.abs(along).max():.1e}, without eps's term {np.abs(rest).max():.0e}")
         if eps == 1e-30:
             grown = np.sum((W - 0.1 * dW) ** 2) - np.sum(W**2)
             print(f"           a step of SGD adds {grown:.6g} to |W|^2; rate^2 |dW|^2 is {0.01 * np.sum(dW**2):.6g}")

@@ -1,4 +1,4 @@
-"""Images of another contrast or brightness: without batch norm, by its training statistics, by the images' own."""
+"""Change contrast or brightness: accuracy without batch norm, with training statistics, and with the images' own."""
 
 import numpy as np
 
@@ -24,14 +24,15 @@ def main() -> None:
     digits = bn.load_digits()
     train, valid = bn.data.split_dataset(digits, seed=0)
     x = (digits.x.reshape(len(digits), -1) / 16).astype(np.float32)
-    plain, normalised = (trained(norm, (x[train], digits.y[train])) for norm in (False, True))
+    plain, normalized = (trained(norm, (x[train], digits.y[train])) for norm in (False, True))
     for name, shift in SHIFTS.items():
         rows = shift(x[valid]), digits.y[valid]
-        found = [trainer.evaluate(rows)["accuracy"] for trainer in (plain, normalised)]
-        training = recalibrate(normalised.network, rows)
-        found.append(normalised.evaluate(rows)["accuracy"])
-        restore(normalised.network, training)
-        print(f"{name:26} plain {found[0]:.3f}, batch norm {found[1]:.3f}, by their own statistics {found[2]:.3f}")
+        accuracies = [trainer.evaluate(rows)["accuracy"] for trainer in (plain, normalized)]
+        training = recalibrate(normalized.network, rows)
+        accuracies.append(normalized.evaluate(rows)["accuracy"])
+        restore(normalized.network, training)
+        without, stored, fresh = accuracies
+        print(f"{name:26} plain {without:.3f}, batch norm {stored:.3f}, by their own statistics {fresh:.3f}")
 
 
 if __name__ == "__main__":

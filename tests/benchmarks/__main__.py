@@ -1,7 +1,7 @@
 """`python -m tests.benchmarks`: the benchmarks of this CPU, kept with the processor's name and the date.
 
-Runs `bnengine bench` on NumPy, which writes tests/benchmarks/results/<processor>-<date>-cpu.json and .png, and then the
-README's section from them. --quick, --out DIR and --deadline S are for a trial: with --out the README stays.
+Runs `bnengine bench` on NumPy, which writes tests/benchmarks/results/<processor>-<date>-cpu.json and the picture of the
+guide on speed, and then the guide's table. For a trial: --quick, --deadline S, and --out DIR, which leaves the guide.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from bnengine.lab.bench.machine import processor
-from tests.benchmarks.table import RESULTS, ROOT, write
+from tests.benchmarks.table import GUIDE, RESULTS, ROOT, write
 
 SECONDS = 470.0  # of the eight minutes that are promised
 
@@ -23,10 +23,11 @@ def stem(name: str | None, date: str) -> str:
     return f"{label}-{date}-cpu"
 
 
-def command(out: Path, deadline: float, quick: bool) -> list[str]:
+def command(out: Path | None, deadline: float, quick: bool) -> list[str]:
     """The call of `bnengine bench`."""
-    place = out / stem(processor(), time.strftime("%Y-%m-%d", time.gmtime()))
-    files = ["--json", f"{place}.json", "--plot", f"{place}.png"]
+    place = (out or RESULTS) / stem(processor(), time.strftime("%Y-%m-%d", time.gmtime()))
+    picture = f"{place}.png" if out else str(GUIDE.with_suffix(".png"))
+    files = ["--json", f"{place}.json", "--plot", picture]
     call = [sys.executable, "-m", "bnengine", "bench", "--backend", "numpy", "--deadline", str(deadline), *files]
     return [*call, "--quick"] if quick else call
 
@@ -37,9 +38,8 @@ def main() -> int:
     parser.add_argument("--deadline", type=float, default=SECONDS, metavar="S", help="seconds in all  [470]")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     given = parser.parse_args()
-    out = given.out or RESULTS
-    out.mkdir(parents=True, exist_ok=True)
-    status = subprocess.run(command(out, given.deadline, given.quick), cwd=ROOT, check=False).returncode
+    (given.out or RESULTS).mkdir(parents=True, exist_ok=True)
+    status = subprocess.run(command(given.out, given.deadline, given.quick), cwd=ROOT, check=False).returncode
     if status == 0 and given.out is None:
         write()
     return status

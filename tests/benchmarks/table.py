@@ -1,8 +1,8 @@
-"""What is aimed at on a CPU and what was measured there, as the README has it.
+"""What is aimed at on a CPU and what was measured there, as the guide on speed has it.
 
 python -m tests.benchmarks.table [--write]
 
-Prints the section, or puts it in the README's place, from the newest tests/benchmarks/results/*-cpu.json.
+Prints the section, or puts it in the guide's place, from the newest tests/benchmarks/results/*-cpu.json.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from bnengine.cli.bench_cpu import time
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
-README = ROOT / "README.md"
+GUIDE = ROOT / "examples" / "guides" / "speed.md"
 BEGIN, END = "<!-- from tests.benchmarks.table -->", "<!-- until here -->"
 HEADER = ("{}", "ours", "best of the others", "ours / theirs", "at most", "ours / floor", "at most")
 Row = dict[str, Any]
@@ -29,27 +29,23 @@ def newest(folder: Path = RESULTS) -> tuple[Path, list[Row]] | None:
 
 
 def section(found: tuple[Path, list[Row]] | None) -> str:
-    """The table in Markdown, what it was measured on, and the picture where there is one."""
+    """The table in Markdown, and what it was measured on."""
     if found is None:
         return "Not yet measured: `make bench` does it."
-    path, rows = found
+    _, rows = found
     has = rows[0]["environment"]
     versions = ", ".join(f"{name} {version}" for name, version in has["peers"].items() if version)
     cpu = f"{has['processor'] or has['machine']}, {has['threads']} threads"
     lines = [tuple(cell.format(cpu) for cell in HEADER), ("---",) * len(HEADER), *table(rows)]
     told = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     text = f"{told}\n\nMeasured on {has['date'][:10]} by `make bench` at {has['commit'][:12] if has['commit'] else '?'}"
-    text += f" ({versions}; instruction set {has['isa']}), {resting(rows)}. Bold: beyond what is aimed at."
-    picture = path.with_suffix(".png")
-    if picture.is_file():
-        text += f"\n\n![A training step's time over width, depth and batch]({picture.relative_to(ROOT).as_posix()})"
-    return text
+    return text + f" ({versions}; instruction set {has['isa']}). {resting(rows)}. Bold: target missed."
 
 
 def resting(rows: Iterable[Row]) -> str:
     """How far the machine was at rest."""
     again, kept = (sum(row[name] for row in rows) for name in ("disturbed", "disturbed_kept"))
-    return f"{again} slots measured again because others took the cores" + (f", {kept} of them in vain" if kept else "")
+    return f"{again} timings were repeated because of other load" + (f"; {kept} stayed noisy" if kept else "")
 
 
 def table(rows: Iterable[Row]) -> list[tuple[str, ...]]:
@@ -82,7 +78,7 @@ def figure(row: Row, name: str) -> tuple[str, str]:
 def of_products(name: str, rows: list[Row]) -> tuple[str, ...]:
     """The least and the most of all products of a network, and how many are within what is aimed at."""
     known = [row for row in rows if row["ratio_to_best_peer"] is not None]
-    what = f"products of {name}, one thread, beside {rows[0]['best_peer'] or 'OpenBLAS'}"
+    what = f"products of {name}, one thread, relative to {rows[0]['best_peer'] or 'OpenBLAS'}"
     if not known:
         return f"products of {name}, one thread", "none", "", "", "", "", ""
     ratios = [row["ratio_to_best_peer"] for row in known]
@@ -94,21 +90,21 @@ def of_products(name: str, rows: list[Row]) -> tuple[str, ...]:
 
 
 def placed(text: str, part: str) -> str:
-    """The README with the section in its place."""
+    """The guide with the section in its place."""
     pattern = re.compile(f"{re.escape(BEGIN)}\n.*?{re.escape(END)}", re.DOTALL)
     if not pattern.search(text):
-        raise SystemExit(f"table: {README.name} has no lines {BEGIN} and {END}")
+        raise SystemExit(f"table: {GUIDE.name} has no lines {BEGIN} and {END}")
     return pattern.sub(lambda _found: f"{BEGIN}\n\n{part}\n\n{END}", text)
 
 
 def write() -> None:
-    """Put the section into the README."""
-    README.write_text(placed(README.read_text(encoding="utf-8"), section(newest())), encoding="utf-8")
+    """Put the section into the guide."""
+    GUIDE.write_text(placed(GUIDE.read_text(encoding="utf-8"), section(newest())), encoding="utf-8")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--write", action="store_true", help="put it into the README")
+    parser.add_argument("--write", action="store_true", help="put it into the guide")
     if parser.parse_args().write:
         write()
     else:

@@ -1,4 +1,4 @@
-"""What is aimed at on an H200 and what was measured there, as the README has it: `python -m tests.gpu.table` prints it.
+"""Targets for an H200 and what was measured, as a table for the guide on speed: `python -m tests.gpu.table` prints it.
 
 The figures are those of the newest tests/benchmarks/results/*-bench.json of such a device.
 """
