@@ -1,4 +1,4 @@
-"""Files that a5dc171 wrote: `python -m tests.baselines.fixtures` made them, with its package on PYTHONPATH.
+"""Files that a5dc171 wrote, and all that the tests compare of them.
 
 A run's config.toml names its data by a path without the folder; the tests copy everything and go there.
 """
@@ -6,9 +6,8 @@ A run's config.toml names its data by a path without the folder; the tests copy 
 import json
 import os
 import shutil
-import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -20,40 +19,25 @@ import bnengine as bn
 from bnengine.cli import main
 
 from . import allowed, cases, sources, trainings
-from .digests import Digests, digest, numpy_fingerprint, of_arrays, of_value, tensors
-from .draws import codes, draw
+from .digests import Digests, digest, of_arrays, of_value, tensors
 
 FOLDER = Path(__file__).resolve().parent / "fixtures"
 CSV = "data/flowers.csv", "--target", "species"
-QUICK = "--epochs", "4", "--no-plot", "--quiet"
-# Runs of the command line, and after how many steps Ctrl-C came.
-RUNS: dict[str, tuple[tuple[str, ...], int]] = {
-    "finished": (
-        (*CSV, "--hidden", "9,7", "--dropout", "0.2", "--average", "0.9", "--label-smoothing", "0.1",
-         "--warm-up", "3", "--activation", "tanh", "--batch-size", "16"), 0),
-    "interrupted": (
-        (*CSV, "--hidden", "10", "--optimizer", "adamw", "--schedule", "plateau", "--drop-every", "1",
-         "--early-stopping", "3", "--accumulate", "2", "--clip-norm", "0.7", "--bn-decay", "exact",
-         "--dropout", "0.1", "--batch-size", "8"), 15),
-    "images": (
-        ("data/images.npz", "--hidden", "11,5", "--optimizer", "sgd", "--momentum", "0.9", "--schedule", "cosine",
-         "--dtype", "float64", "--batch-size", "10"), 11),
-    "regression": (
-        ("data/prices.csv", "--target", "price", "--hidden", "8", "--optimizer", "rmsprop", "--activation", "gelu",
-         "--batch-size", "16", "--norm", "normalize-only"), 0),
-    "float16": ((*CSV, "--hidden", "8", "--precision", "float16", "--batch-size", "16"), 9),
+# Runs of the command line, some of them interrupted, and their data.
+RUNS = {
+    "finished": "data/flowers.csv", "interrupted": "data/flowers.csv", "images": "data/images.npz",
+    "regression": "data/prices.csv", "float16": "data/flowers.csv",
 }  # fmt: skip
 NARROW = ("float16",)  # runs whose arithmetic is NumPy's
-# Trainings of the table that were saved after this many steps, within an epoch.
-SAVED: dict[str, int] = {
-    **dict.fromkeys(
-        ("optimizer: sgd", "optimizer: nesterov, decay", "optimizer: rmsprop", "optimizer: rmsprop, all",
-         "optimizer: adam", "optimizer: amsgrad", "optimizer: adamw", "optimizer: amsgrad, float64, clipped",
-         "average: averaged, float32", "average: recomputed, float64", "accumulate: per_micro_batch, shared, float64",
-         "layers: residual, float32", "loss scale: grows", "data: batches, float32", "data: uint8, unit, float32",
-         "frozen: parameters, float32", "optimizer: adam, float16"), 5),
-    "accumulate: merged, float32": 4, "schedule: plateau": 9, "schedule: warm-up, plateau": 10, "early stopping": 6,
-}  # fmt: skip
+# Trainings of the table that were saved within an epoch.
+SAVED = (
+    "optimizer: sgd", "optimizer: nesterov, decay", "optimizer: rmsprop", "optimizer: rmsprop, all", "optimizer: adam",
+    "optimizer: amsgrad", "optimizer: adamw", "optimizer: amsgrad, float64, clipped", "average: averaged, float32",
+    "average: recomputed, float64", "accumulate: per_micro_batch, shared, float64", "layers: residual, float32",
+    "loss scale: grows", "data: batches, float32", "data: uint8, unit, float32", "frozen: parameters, float32",
+    "optimizer: adam, float16", "accumulate: merged, float32", "schedule: plateau", "schedule: warm-up, plateau",
+    "early stopping",
+)  # fmt: skip
 # Options of new runs: defaults that depend on others, and every kind of setting.
 NEW: dict[str, tuple[str, ...]] = {
     "digits": ("digits", "--epochs", "1"),
@@ -78,23 +62,6 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "gap": ("gap", "runs/finished", "validation", "--json"),
     "recalibrate": ("recalibrate", "runs/finished", "train", "--json"),
 }
-
-
-class Stopped(Exception):
-    """Ends a training between two steps."""
-
-
-class Stop(bn.Callback):
-    """Save the trainer after a step, and end."""
-
-    def __init__(self, path: Path, steps: int) -> None:
-        self.path, self.left = path, steps
-
-    def step_ends(self, trainer: bn.Trainer) -> None:
-        self.left -= 1
-        if self.left == 0:
-            trainer.save(self.path)
-            raise Stopped
 
 
 def file_of(name: str) -> Path:
@@ -153,7 +120,7 @@ def outputs() -> dict[str, Any]:
         found[f"metrics {name}"] = of_metrics(Path(f"done/{name}/metrics.jsonl"))
         call("train", "--config", f"runs/{name}/config.toml", "--out", f"again/{name}", "--no-plot", "--quiet")
         found[f"again {name}"] = of_checkpoint(Path(f"again/{name}/model.safetensors"))
-        found[f"predictions {name}"] = predictions(Path(f"runs/{name}"), RUNS[name][0][0])
+        found[f"predictions {name}"] = predictions(Path(f"runs/{name}"), RUNS[name])
     for name in SAVED:
         found[f"loaded {name}"] = of_loaded(Path("checkpoints") / file_of(name).name, cases.table()[name].dtype)
     for name, arguments in NEW.items():
@@ -215,85 +182,3 @@ def predictions(run: Path, data: str) -> Digests:
         made = bn.predict(bn.load(run, backend="numpy", weights=weights), x)._asdict()
         found |= {f"{weights} {name}": digest(array) for name, array in made.items() if array is not None}
     return found
-
-
-# -- made once, by a5dc171 ---------------------------------------------------------------------------------------------
-
-
-def make() -> None:
-    """Write everything anew."""
-    (FOLDER / "checkpoints").mkdir(parents=True)
-    _write_data(FOLDER / "data")
-    for name, steps in SAVED.items():
-        case = cases.table()[name]
-        mode = "plan" if case.has_kernels else "reference"
-        try:
-            trainings.outcome(case, mode, Stop(file_of(name), steps))
-        except Stopped:
-            continue
-        raise AssertionError(f"{name} ended before step {steps}")
-    before = Path.cwd()
-    os.chdir(FOLDER)
-    for name, (arguments, stop) in RUNS.items():
-        with interrupted(stop):
-            _train("train", *arguments, *QUICK, "--out", f"runs/{name}")
-        config = FOLDER / "runs" / name / "config.toml"
-        config.write_text(config.read_text().replace(f"{FOLDER}/", ""))
-    os.chdir(before)
-
-
-def _train(*arguments: str) -> None:
-    try:
-        main(list(arguments))
-    except SystemExit as error:
-        if error.code not in (0, None, 130):
-            raise
-
-
-@contextmanager
-def interrupted(steps: int) -> Iterator[None]:
-    """Inside, Ctrl-C comes after that many steps; 0 for never. a5dc171 needs its own patches."""
-    from bnengine.training.step import Step
-
-    one, heed, seen = Step.next, bn.Trainer._heed, iter(range(1, 10**6))
-    Step.next = lambda self, sizes, _: one(self, sizes)
-    bn.Trainer._heed = lambda self, asked: heed(self, lambda: next(seen) == steps or asked())
-    try:
-        yield
-    finally:
-        Step.next, bn.Trainer._heed = one, heed
-
-
-def _write_data(folder: Path) -> None:
-    folder.mkdir()
-    y, names = codes("species", 3, 90), ("setosa", "versicolor", "virginica")
-    x = (draw("flowers", 90, 4, dtype="float64") + 2 * draw("kinds", 3, 4, dtype="float64")[y]).round(3)
-    rows = ["a,b,species,c,d", *(f"{a},{b},{names[k]},{c},{d}" for (a, b, c, d), k in zip(x.tolist(), y, strict=True))]
-    (folder / "flowers.csv").write_text("\n".join(rows) + "\n")
-    prices = (1000 * x[:, 0] + 50 * x[:, 1] + 7.5).round(2)
-    rows = [
-        "a,b,c,d,price",
-        *(",".join(map(str, [*row, p])) for row, p in zip(x.tolist(), prices.tolist(), strict=True)),
-    ]
-    (folder / "prices.csv").write_text("\n".join(rows) + "\n")
-    images = codes("images", 256, 60, 4, 3).astype(np.uint8)
-    np.savez_compressed(folder / "images.npz", x=images, y=codes("digits", 4, 60) * 10)
-
-
-def record(folder: Path) -> None:
-    """Write what the fixtures give."""
-    with within(folder):
-        found = {"fingerprint": numpy_fingerprint(), "numpy": np.__version__, **outputs()}
-    (FOLDER / "expected.json").write_text(json.dumps(found, indent=0) + "\n")
-
-
-def run(arguments: Sequence[str]) -> int:
-    """Make the fixtures, unless they are there, and write what they give in an empty folder for scratch."""
-    if not FOLDER.exists():
-        make()
-    record(Path(arguments[0]))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))

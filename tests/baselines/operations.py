@@ -8,7 +8,6 @@ import numpy as np
 
 import bnengine as bn
 
-from . import compat
 from .allowed import old_name
 from .digests import Digests, digest
 from .draws import Array, codes, draw, probabilities, share
@@ -193,7 +192,7 @@ def outputs(call: Call, mode: str) -> dict[str, Any]:
         into = {}
         if call.into:
             like = outputs(call._replace(into=""), "reference")[call.into]
-            into = {call.into: compat.added(destination(call.into, like))}
+            into = {call.into: bn.ops.Out(destination(call.into, like), True)}
         result = op(*call.args, **({"into": into} if into else {}), **call.options)
     return dict(result._asdict()) if hasattr(result, "_asdict") else {"out": result}
 

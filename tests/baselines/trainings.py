@@ -9,8 +9,9 @@ import numpy as np
 
 import bnengine as bn
 from bnengine.layers import Layer
+from bnengine.training import Step
 
-from . import allowed, compat
+from . import allowed
 from .digests import Digests, digest, of_arrays, of_value, tensors
 from .draws import Array
 from .sources import classes, inputs, spoiled
@@ -82,7 +83,8 @@ def made(case: Training, mode: str) -> bn.Trainer:
         network, case.optimizer, learning_rate=case.rate(), progress="quiet", graph=graph, **options
     )  # fmt: skip
     if mode == "ops":
-        compat.one_by_one(trainer, **{name: options[name] for name in OF_STEP if name in options})
+        of_step = {name: options[name] for name in OF_STEP if name in options}
+        trainer.step = Step(trainer.network, trainer.optimizer, trainer.loss, replay=False, **of_step)
     case.prepare(trainer)
     return trainer
 
