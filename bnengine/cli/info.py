@@ -24,6 +24,7 @@ from .options import json_option
 
 EXTRAS = {  # the use of each package, and how to install it
     "matplotlib": ("curves.png", "pip install 'bnengine[plot]'"),
+    "jinja2": ("reports", "pip install 'bnengine[report]'"),
     "ml_dtypes": ("bfloat16 on NumPy and CuPy", "pip install ml_dtypes"),
     "torch": ("cross-checks of results, and comparisons in tests", "pip install torch"),
     "array-api-strict": ("cross-checks of results", "pip install array-api-strict"),

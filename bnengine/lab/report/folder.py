@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...storage.atomic import remove_leftovers, replace_file
-from .page import GENERATOR
+from .page import GENERATOR, templates
 
 PAGE, FIGURES, SERIES, STATISTICS = FILES = "index.html", "figures.csv", "series.csv", "statistics.csv"
 
@@ -17,8 +17,9 @@ PAGE, FIGURES, SERIES, STATISTICS = FILES = "index.html", "figures.csv", "series
 def check_folder(owner: str, folder: Path) -> None:
     """InputError unless `folder` is new, empty, or holds a report and nothing else, which the new one replaces.
 
-    So that nothing runs in vain, the folder, or the nearest one above it that is there, must be writable too.
+    Commands call this before they work: the nearest existing folder must be writable, and jinja2 installed.
     """
+    templates(owner)
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if there.is_dir() and not os.access(there, os.W_OK | os.X_OK):
         raise InputError(f"{owner} {folder}: {there} is not writable; name another folder")

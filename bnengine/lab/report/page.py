@@ -1,26 +1,29 @@
-"""One HTML page that needs nothing else: text, tables and pictures inside it, and no scripts."""
+"""One HTML page without scripts that needs no other file: text, tables and pictures, drawn by templates/page.html."""
 
 from base64 import b64encode
-from collections.abc import Sequence
-from html import escape
-from typing import Literal, NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ..._version import __version__
-from .style import STYLE
+from ...errors import InputError
+
+if TYPE_CHECKING:
+    import jinja2
 
 GENERATOR = "bnengine report"
 Tone = Literal["yes", "part", "no", "open"]
 
 
 class Mark(NamedTuple):
-    """A word on a coloured ground, such as a verdict; the word alone says it, the colour repeats it."""
+    """A word on a colored ground, such as a verdict; the color repeats what the word says."""
 
     word: str
     tone: Tone
 
 
 class Link(NamedTuple):
-    """A word that leads to a section of the page by its name, or to a file beside it."""
+    """A word that leads to a section of the page by its name, or to a file in the page's folder."""
 
     word: str
     target: str
@@ -29,92 +32,118 @@ class Link(NamedTuple):
 Cell = str | Mark | Link
 
 
+class Paragraph(NamedTuple):
+    """Text after a bold `head`."""
+
+    text: str
+    head: str
+    kind: str = "paragraph"
+
+
+class Column(NamedTuple):
+    """A header and the CSS class of its cells; `named`: on a phone, each cell repeats the header."""
+
+    name: str
+    kind: str
+    named: bool
+
+
+class Table(NamedTuple):
+    """Columns and rows; screen readers read the caption."""
+
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+    cards: bool
+    kind: str = "table"
+
+    def pairs(self, row: Sequence[Cell]) -> Iterator[tuple[Column, Cell]]:
+        """Pair the cells of a row with their columns."""
+        return zip(self.columns, row, strict=True)
+
+
+class Picture(NamedTuple):
+    """A PNG as a data URL, drawn no wider than `width` pixels; on a phone `narrow` takes its place."""
+
+    source: str
+    description: str
+    width: int
+    narrow: str
+    kind: str = "picture"
+
+
+@dataclass
+class Section:
+    """A heading with what follows it."""
+
+    heading: str = ""
+    name: str = ""
+    mark: Mark | None = None
+    blocks: list[Paragraph | Table | Picture] = field(default_factory=list)
+
+
 def printed(text: str) -> str:
-    """Text of our own with the signs that a terminal spells out."""
+    """Return our own text with the signs that a terminal spells out."""
     return text.replace("+-", "±").replace("<=", "≤").replace(">=", "≥")
 
 
+def templates(owner: str) -> "jinja2.Environment":
+    """Return the templates; texts in them are escaped. InputError where jinja2 is missing."""
+    try:
+        import jinja2
+    except ImportError as error:
+        raise InputError(f"{owner}: needs jinja2 ({error}). Install it: pip install 'bnengine[report]'") from error
+    loader = jinja2.PackageLoader("bnengine.lab.report")
+    return jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+
+
 class Page:
-    """A page from top to bottom. Every text may hold anything: it is shown as it is, and never taken for markup."""
+    """A page from top to bottom. Any text is shown literally, never taken for markup."""
 
     def __init__(self, title: str, lead: str = "") -> None:
-        self.title = title
-        self._body: list[str] = [f"<h1>{escape(title)}</h1>"]
-        self._open = False
-        if lead:
-            self._body.append(f'<p class="lead">{escape(lead)}</p>')
+        self.title, self.lead = title, lead
+        self.sections = [Section()]
 
     def section(self, heading: str, name: str = "", mark: Mark | None = None) -> None:
-        """Begin a section, which `Link(word, "#" + name)` leads to."""
-        self._close()
-        own = f' id="{escape(name)}"' if name else ""
-        self._body.append(f"<section{own}>\n<h2>{escape(heading)}</h2>")
-        if mark is not None:
-            self._body.append(f"<p>{_cell(mark)}</p>")
-        self._open = True
+        """Begin a section; `Link(word, "#" + name)` leads to it."""
+        self.sections.append(Section(heading, name, mark))
 
     def paragraph(self, text: str, head: str = "") -> None:
-        """A paragraph, `head` in bold before it."""
-        bold = f"<strong>{escape(head)}</strong> " if head else ""
-        self._body.append(f"<p>{bold}{escape(text)}</p>")
+        """Add a paragraph, `head` in bold before it."""
+        self.sections[-1].blocks.append(Paragraph(text, head))
 
     def table(
         self, caption: str, header: Sequence[str], rows: Sequence[Sequence[Cell]], *, numbers: Sequence[int] = (),
         wide: Sequence[int] = (0,), cards: bool = False, named: Sequence[int] = (),
     ) -> None:  # fmt: skip
-        """A table; `caption` names it for those who hear the page. Columns of `numbers` stand to the right.
+        """Add a table.
 
-        `cards`: on a phone each row becomes a card, where numbers and `named` columns carry their headers; else the
-        table scrolls.
+        Args:
+            caption: is read by screen readers.
+            header: the names of the columns.
+            rows: the cells.
+            numbers: the columns that are aligned on the right.
+            wide: the columns that hold sentences.
+            cards: on a phone, make a card of each row, where numbers and `named` columns repeat their headers; without
+                it the table scrolls.
+            named: further columns that repeat their headers.
         """
         kinds = ["number" if i in numbers else "wide" if i in wide else "" for i in range(len(header))]
-        classes = [f' class="{kind}"' if kind else "" for kind in kinds]
-        cells = [
-            f'{c} data-head="{escape(header[i])}"' if i in (*numbers, *named) else c for i, c in enumerate(classes)
-        ]
-        heads = [f'<th scope="col"{c}>{escape(w)}</th>' for w, c in zip(header, classes, strict=True)]
-        kind = ' class="cards"' if cards else ""
-        lines = [
-            "<tr>" + "".join(f"<td{c}>{_cell(x)}</td>" for x, c in zip(row, cells, strict=True)) + "</tr>"
-            for row in rows
-        ]
-        self._body.append(
-            f'<div class="scroll" role="region" aria-label="{escape(caption)}" tabindex="0"><table{kind}>\n'
-            f"<thead><tr>{''.join(heads)}</tr></thead>\n<tbody>\n" + "\n".join(lines) + "\n</tbody></table></div>"
-        )
+        columns = [Column(name, kinds[i], i in (*numbers, *named)) for i, name in enumerate(header)]
+        self.sections[-1].blocks.append(Table(caption, columns, rows, cards))
 
-    def picture(self, png: bytes, told: str, narrow: bytes | None = None) -> None:
-        """A PNG on a white card, no wider than it was drawn; `told` in words; `narrow` takes its place on a phone."""
-        width = int.from_bytes(png[16:20], "big") * 2 // 3  # where a PNG has its pixels, 150 to the inch as drawn
-        other = f'<source media="(max-width: 40rem)" srcset="{_inline(narrow)}">' if narrow else ""
-        image = f'<img src="{_inline(png)}" alt="{escape(told)}" style="--width: {width}px">'
-        self._body.append(f"<figure><picture>{other}{image}</picture></figure>")
+    def picture(self, png: bytes, description: str, narrow: bytes | None = None) -> None:
+        """Add a PNG of 150 pixels per inch; `narrow` takes its place on a phone."""
+        width = int.from_bytes(png[16:20], "big") * 2 // 3  # a PNG's header has its width there
+        picture = Picture(_inline(png), description, width, _inline(narrow) if narrow else "")
+        self.sections[-1].blocks.append(picture)
 
     def html(self) -> str:
-        """The page as a file's content."""
-        self._close()
-        body = "\n".join(self._body)
-        return (
-            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f'<meta name="generator" content="{GENERATOR} {__version__}">\n'
-            '<link rel="icon" href="data:,">\n'
-            f"<title>{escape(self.title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
-            f"<footer>Written by bnengine {__version__}.</footer>\n</body>\n</html>\n"
-        )
-
-    def _close(self) -> None:
-        if self._open:
-            self._body.append("</section>")
-        self._open = False
-
-
-def _cell(cell: Cell) -> str:
-    if isinstance(cell, Mark):
-        return f'<span class="mark {cell.tone}">{escape(cell.word)}</span>'
-    if isinstance(cell, Link):
-        return f'<a href="{escape(cell.target)}">{escape(cell.word)}</a>'
-    return escape(cell)
+        """Return the page as a file's content. InputError where jinja2 is missing."""
+        page = templates("report").get_template("page.html")
+        return page.render(page=self, version=__version__, generator=GENERATOR)
 
 
 def _inline(png: bytes) -> str:

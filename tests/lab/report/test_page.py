@@ -1,6 +1,7 @@
 """The page's markup, the folder that it goes into, and the tables beside it."""
 
 import csv
+import sys
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
@@ -50,6 +51,12 @@ def test_no_text_becomes_markup() -> None:
     assert markup.said.count(NASTY) == 11
     (image,) = [attributes for tag, attributes in markup.tags if tag == "img"]
     assert image["alt"] == NASTY
+
+
+def test_without_jinja2_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(InputError, match=r"^test: needs jinja2 .* Install it: pip install 'bnengine\[report\]'$"):
+        check_folder("test", tmp_path / "report")
 
 
 def test_nothing_is_fetched_from_elsewhere() -> None:

@@ -47,7 +47,7 @@ def test_a_run_whose_data_are_gone_says_so(done: Command, npz: str) -> None:
     done("train", npz, *SMALL, "--out", "r")
     Path(npz).unlink()
     done("report", "r")
-    assert "The run&#x27;s data were not looked at" in page()
+    assert "The run&#39;s data were not looked at" in page()
     assert npz in page()
     done("report", "r", "--no-data")
     assert "were not looked at (--no-data)" in page()
