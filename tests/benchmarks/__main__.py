@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from bnengine.lab.bench.machine import processor
+from bnengine.lab.environment import processor
 from tests.benchmarks.table import GUIDE, RESULTS, ROOT, write
 
 SECONDS = 470.0  # of the eight minutes that are promised

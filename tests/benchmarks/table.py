@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bnengine.cli.bench_cpu import time
+from bnengine.cli.bench_tables import milliseconds
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
@@ -62,8 +62,8 @@ def table(rows: Iterable[Row]) -> list[tuple[str, ...]]:
 def line(row: Row) -> tuple[str, ...]:
     best = row["best_peer"]
     why = next(iter(row["void"].values()), "not measured")
-    ours = f"none ({why})" if row["ours_ms"] is None else time(row["ours_ms"])
-    theirs = "" if best is None else f"{time(row['peers_ms'][best])} ({best})"
+    ours = f"none ({why})" if row["ours_ms"] is None else milliseconds(row["ours_ms"])
+    theirs = "" if best is None else f"{milliseconds(row['peers_ms'][best])} ({best})"
     cells = [figure(row, name) for name in ("ratio_to_best_peer", "ratio_to_floor")]
     return row["name"], ours, theirs, *(cell for pair in cells for cell in pair)
 

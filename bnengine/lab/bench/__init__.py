@@ -1,7 +1,7 @@
-"""The benchmarks a user can run: kernels and whole training steps, beside PyTorch, with the floor of the machine."""
+"""The benchmarks: single ops and training steps beside other frameworks, with the floor of the machine."""
 
-from .report import NotRun, Report
+from .report import CpuReport, NotRun, Report
 from .run import bench
 from .workloads import WORKLOADS, Workload
 
-__all__ = ["WORKLOADS", "NotRun", "Report", "Workload", "bench"]
+__all__ = ["WORKLOADS", "CpuReport", "NotRun", "Report", "Workload", "bench"]

@@ -1,12 +1,12 @@
-"""Whether a contender computes the same training: its losses beside ours, within a bound that is measured, too.
+"""Whether a contender computes the same training: its losses beside ours, within a measured bound.
 
-Two right programs round differently, and training makes that grow: Adam's first moves are lr sign(g), whatever the size
-of g, and batch normalisation passes a deep network's differences on enlarged. How much, depends on the network. So the
-bound is our own answer to roundings: the training is repeated from weights that were moved by `MOVED`, and the largest
-change of the loss up to a step, times 3, is what another program may be off by there.
+Two correct programs round differently, and training amplifies the difference: Adam's first steps are lr sign(g)
+whatever the size of g, and batch norm in a deep network enlarges what it passes on. The bound is therefore our own
+response to rounding: the training is repeated from weights that are changed by `MOVED`, and a loss may differ by 3
+times the largest change of our loss up to that step.
 
-MOVED: in float32, 16 units of rounding, what the sum of some 250 products is off by (the square root of their number).
-In tf32 and bfloat16, 2 units: operands are rounded, and summed in float32.
+MOVED: in float32 16 rounding units, the error of a sum of about 250 products (the square root of their number). In
+tf32 and bfloat16 2 units, because factors are rounded and sums are in float32.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,30 +15,23 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from .timing import Deadline, TimeLimit
 from .workloads import AGREED, UNIT
 
 MOVED = {"highest": 16 * UNIT["highest"], "tf32": 2 * UNIT["tf32"], "bfloat16": 2 * UNIT["bfloat16"]}
-ENDLESS = Deadline(None)
 MOVES = 3  # repetitions, each with other signs
 FACTOR = 3.0
 
 
 class Trainable(Protocol):
-    """What can be trained from the initial weights on, and tells its loss."""
+    """A training: back to the initial weights and the first batch; some steps; the loss of the last one."""
 
-    def start(self) -> None:
-        """Begin anew."""
-
-    def run(self, steps: int) -> None:
-        """Go on for so many steps."""
-
-    def loss(self) -> float:
-        """The loss of the last step."""
+    def start(self) -> None: ...
+    def run(self, steps: int) -> None: ...
+    def loss(self) -> float: ...
 
 
 class Agreement(NamedTuple):
-    """Loss at step 20, how far it is from ours as a share of ours, what is allowed; `void` says why, or is None."""
+    """Loss at step 20, its relative difference from ours, the bound; `void` is why they disagree, or None."""
 
     loss: float
     difference: float
@@ -46,47 +39,45 @@ class Agreement(NamedTuple):
     void: str | None
 
 
-def losses(one: Trainable, until: Deadline = ENDLESS) -> list[float]:
-    """The loss of each of the first steps; TimeLimit where the deadline comes before the last of them."""
-    one.start()
-    return losses_from_here(one, until)
+def losses(training: Trainable) -> list[float]:
+    """Return the losses of the first steps from the initial weights."""
+    training.start()
+    return losses_from_here(training)
 
 
-def losses_from_here(one: Trainable, until: Deadline = ENDLESS) -> list[float]:
-    """The loss of each of the next steps; TimeLimit as above."""
-    found: list[float] = []
+def losses_from_here(training: Trainable) -> list[float]:
+    """Return the losses of the next steps."""
+    found = []
     for _ in range(AGREED):
-        if until.over:
-            raise TimeLimit(f"no time was left to compare losses, after {len(found)} steps")
-        one.run(1)
-        found.append(one.loss())
+        training.run(1)
+        found.append(training.loss())
     return found
 
 
-def moved(weights: Mapping[str, np.ndarray], by: float, seed: int) -> dict[str, np.ndarray]:
-    """The matrices' elements larger or smaller by the share `by`; everything else as it is."""
+def moved(weights: Mapping[str, np.ndarray], share: float, seed: int) -> dict[str, np.ndarray]:
+    """Return the state with each element of a matrix larger or smaller by `share`."""
     rng = np.random.default_rng(seed)
     state = {}
     for name, array in weights.items():
         signs = rng.integers(0, 2, array.shape) * 2 - 1
-        state[name] = (array * (1 + by * signs)).astype(array.dtype) if name.endswith(".W") else array
+        state[name] = (array * (1 + share * signs)).astype(array.dtype) if name.endswith(".W") else array
     return state
 
 
 def bounds(base: Sequence[float], repeated: Sequence[Sequence[float]]) -> list[float]:
-    """What a loss may differ by at each step, as a share: 3 times the largest change so far, and 10 roundings.
+    """Return the bound at each step, as a share: 3 times the largest change so far, and 10 roundings of float32.
 
-    The roundings are float32's in every precision: losses are computed and summed in it.
+    Losses are computed and summed in float32 in every precision.
     """
     largest, found = 0.0, []
     for t, loss in enumerate(base):
-        largest = max([largest, *(abs(other[t] / loss - 1) for other in repeated)])
+        largest = max([largest, *(abs(losses[t] / loss - 1) for losses in repeated)])
         found.append(FACTOR * largest + 10 * UNIT["highest"])
     return found
 
 
 def compare(base: Sequence[float], theirs: Sequence[float], allowed: Sequence[float]) -> Agreement:
-    """Whether all losses agree; the figures are the last step's."""
+    """Compare all losses; the figures are those of the last step."""
     differences = [abs(b / a - 1) if isfinite(b) else float("inf") for a, b in zip(base, theirs, strict=True)]
     void = None
     for t, (difference, bound) in enumerate(zip(differences, allowed, strict=True), start=1):
@@ -97,3 +88,14 @@ def compare(base: Sequence[float], theirs: Sequence[float], allowed: Sequence[fl
             )
             break
     return Agreement(theirs[-1], differences[-1], allowed[-1], void)
+
+
+def disagreement(ours: np.ndarray, theirs: np.ndarray, tolerance: float | None) -> str | None:
+    """Return why two results differ, as a share of the largest element; None if they agree or need not."""
+    if tolerance is None:
+        return None
+    a, b = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    if a.shape != b.shape:
+        return f"the results are of shape {a.shape} and {b.shape}"
+    off = float(np.max(np.abs(a - b)) / max(float(np.max(np.abs(a))), np.finfo(np.float64).tiny))
+    return None if off <= tolerance else f"the results differ by {off:.2g} of the largest, {tolerance:.2g} is allowed"

@@ -1,4 +1,4 @@
-"""What a run of the benchmarks leaves: rows, targets, what was not run; written anew after every part."""
+"""The result of a run, written after every case: rows, targets, what was not run."""
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -6,7 +6,12 @@ from typing import Any, NamedTuple
 from ...errors import InputError
 from ...storage.atomic import replace_file
 from ...storage.codec import dumps, plain
+from .cases import V3, Case
+from .cpu_rows import cpu_rows
+from .measure import Measured
 from .targets import judged
+
+ENDED = "the run ended before it"
 
 
 class NotRun(NamedTuple):
@@ -18,46 +23,61 @@ class NotRun(NamedTuple):
 
 @dataclass
 class Report:
-    """All that was measured so far.
+    """All that was measured so far, of a run in one process.
 
-    `pending`: parts that are still to be run; `path`: where it is written after every part, None for nowhere.
+    `pending`: cases still to run; `path`: where it is written after every case, None for nowhere.
     """
 
     environment: dict[str, Any] = field(default_factory=dict)
+    path: str | None = None
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    pending: list[Case] = field(default_factory=list)
+    not_run: list[NotRun] = field(default_factory=list)
     copy_bandwidth: dict[str, Any] | None = None
     gemm_rate: dict[str, Any] | None = None
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    not_run: list[NotRun] = field(default_factory=list)
-    pending: list[str] = field(default_factory=list)
-    path: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON values; a number that is not finite is None."""
-        left = [*self.not_run, *(NotRun(what, "the run ended before it") for what in self.pending)]
-        found: dict[str, Any] = plain(
+    def skip(self, case: Case, why: str) -> None:
+        """Note that a case is not measured."""
+        self.not_run.append(NotRun(case.name, why))
+
+    def to_json(self) -> Any:
+        """Return JSON values; a number that is not finite is None."""
+        left = [*self.not_run, *(NotRun(case.name, ENDED) for case in self.pending)]
+        return plain(
             {
                 "environment": self.environment,
                 "copy_bandwidth": self.copy_bandwidth,
                 "gemm_rate": self.gemm_rate,
                 "rows": self.rows,
                 "targets": judged(self.rows, self.environment.get("measured_on") == "GPU"),
-                "not_run": [one._asdict() for one in left],
+                "not_run": [entry._asdict() for entry in left],
             }
         )
-        return found
 
     def write(self) -> None:
-        """Put what there is so far in the place of the file; InputError if it cannot be written."""
-        if self.path is not None:
-            put(self.path, self.to_json())
+        """Replace the file by what there is so far. InputError if it cannot be written."""
+        if self.path is None:
+            return
+        try:
+            replace_file(self.path, [(dumps(self.to_json(), indent=1) + "\n").encode()])
+        except OSError as error:
+            raise InputError(
+                f"bench: {self.path} cannot be written ({error.strerror}); give --json a file in a folder that exists"
+            ) from error
 
 
-def put(path: str, found: Any) -> None:
-    """JSON values in the place of a file; InputError if it cannot be written."""
-    text = dumps(found, indent=1) + "\n"
-    try:
-        replace_file(path, [text.encode()])
-    except OSError as error:
-        raise InputError(
-            f"bench: {path} cannot be written ({error.strerror}); give --json a file in a folder that exists"
-        ) from error
+@dataclass
+class CpuReport(Report):
+    """All that was measured so far, of a run in processes on a CPU: a list of rows, which name what is void and why."""
+
+    def skip(self, case: Case, why: str) -> None:
+        """Add void rows for a case that is not measured."""
+        self.rows += self._void_rows(case, why)
+
+    def to_json(self) -> Any:
+        """Return the rows as JSON values, those of pending cases included."""
+        return plain([*self.rows, *(row for case in self.pending for row in self._void_rows(case, ENDED))])
+
+    def _void_rows(self, case: Case, why: str) -> list[dict[str, Any]]:
+        void = dict.fromkeys((case.roles[0], *(role for role in case.roles if role == V3)), why)
+        return cpu_rows(case, Measured(void=void), self.environment)

@@ -1,4 +1,4 @@
-"""How a comparison is timed: in turns, many rounds, medians and quartiles, never past the deadline."""
+"""Rounds, medians, quartiles and deadlines of a comparison."""
 
 import signal
 import statistics
@@ -12,16 +12,12 @@ Clock = Callable[[], float]
 
 
 class Spread(NamedTuple):
-    """The median of so many rounds, and the quartiles around it."""
+    """Median and quartiles of the rounds."""
 
     median: float
     low: float
     high: float
     rounds: int
-
-    def to_json(self) -> dict[str, float]:
-        """As JSON values."""
-        return dict(self._asdict())
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -33,19 +29,19 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
-    """theirs / ours, round by round: what slows the machine for a while slows both. Above 1: ours is faster."""
+    """The spread of theirs / ours, taken round by round: what slows the machine for a while slows both."""
     return spread([b / a for a, b in zip(ours, theirs, strict=True)])
 
 
 class Deadline:
-    """When everything is to be done; without `seconds` there is no end. A part of it is a Deadline too."""
+    """The end of a run or of a part of it; without `seconds` there is no end."""
 
     def __init__(self, seconds: float | None, clock: Clock = perf_counter) -> None:
         self.clock = clock
         self.end = None if seconds is None else clock() + seconds
 
     def left(self) -> float:
-        """Seconds that are left, infinity without an end, never below 0."""
+        """Return the seconds left: infinity without an end, never below 0."""
         return float("inf") if self.end is None else max(0.0, self.end - self.clock())
 
     @property
@@ -54,18 +50,18 @@ class Deadline:
         return self.left() == 0.0
 
     def part(self, share: float, most: float = float("inf")) -> "Deadline":
-        """So much of the time that is left, and `most` seconds at most."""
+        """Return the deadline of a part that may take this share of the time left, and `most` seconds at most."""
         seconds = min(self.left() * share, most)
         return Deadline(None if seconds == float("inf") else seconds, self.clock)
 
 
 class TimeLimit(Exception):
-    """Something took longer than it was given."""
+    """Work exceeded its time."""
 
 
 @contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """Raise TimeLimit inside after so many seconds: in the main thread, where the system has such an alarm."""
+    """Raise TimeLimit inside after `seconds`, in the main thread of systems that have SIGALRM; elsewhere do nothing."""
     able = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
     if not able or seconds == float("inf"):
         yield
@@ -84,17 +80,17 @@ def limited(seconds: float) -> Iterator[None]:
 
 
 class Rounds(NamedTuple):
-    """Seconds of each contender in each round that all of them finished, and who dropped out, with the reason."""
+    """Seconds of each contender in each round that all of them finished; why others dropped out."""
 
     seconds: dict[str, list[float]]
     failed: dict[str, str]
 
 
 def in_turns(contenders: Mapping[str, Callable[[], float]], rounds: int, deadline: Deadline) -> Rounds:
-    """Call each contender once a round, another one first each time; at least one round, and none after the deadline.
+    """Call each contender once per round, starting with another one each time.
 
-    A contender that raises drops out with the first line of its error; the others go on. The rounds of all that stay
-    are the same ones, so that they can be compared one by one.
+    At least one round runs; no other begins after the deadline. A contender that raises drops out with the first line
+    of its error, so that all that remain have the same rounds.
     """
     running, failed = dict(contenders), dict[str, str]()
     seconds: dict[str, list[float]] = {name: [] for name in running}
@@ -105,18 +101,18 @@ def in_turns(contenders: Mapping[str, Callable[[], float]], rounds: int, deadlin
         for name in names[i % len(names) :] + names[: i % len(names)] if names else []:
             try:
                 seconds[name].append(running[name]())
-            except Exception as error:  # a peer's own, of whatever kind: a row of the report, and no end of it
+            except Exception as error:  # another library's error makes its row void; the others go on
                 failed[name] = first_line(error)
                 del running[name], seconds[name]
     return Rounds(seconds, failed)
 
 
 def first_line(error: BaseException) -> str:
-    """The class and the first line of an error, as a row shows it."""
+    """Return the class and the first line of an error, as a row shows it."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
 
 
-def repetitions(once: float, target: float, least: int, most: int) -> int:
-    """How many calls of `once` seconds fill `target` seconds, within [least, most]."""
-    return max(least, min(most, round(target / once) if once > 0 else most))
+def repetitions(once: float, target: float, most: int) -> int:
+    """Return how many calls of `once` seconds fill `target` seconds, from 1 to `most`."""
+    return max(1, min(most, round(target / once) if once > 0 else most))

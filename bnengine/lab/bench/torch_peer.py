@@ -1,63 +1,38 @@
-"""PyTorch's training steps as contenders: the same weights, batches, rule and precision, at its best settings.
+"""PyTorch as a contender at its best settings: the same weights, batches, rule and precision. Needs PyTorch."""
 
-Every contender gathers its rows from data on the device by an order that lies there too, moved there once an epoch.
-"""
-
-import importlib
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from math import prod
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..._typing import Array
 from ...network.precision import PrecisionName
+from .agreement import losses
+from .cases import COMPILE
+from .machine import Machine
+from .ops import normal_block
+from .subjects import Subject, op_of, repeated, sampled, sampled_rows
 from .workloads import LEARNING_RATE, Data, Workload
 
-MODES = ("eager", "CUDA graph", "compile max-autotune", "compile")
-WARM_UP = 3  # steps on a side stream before a capture, as PyTorch's documentation has it
-
-
-def load(on_gpu: bool) -> tuple[Any, str]:
-    """(PyTorch, "") if it computes on such a device here, else (None, the reason)."""
-    try:
-        torch = importlib.import_module("torch")
-    except Exception as error:  # a broken installation has its own words
-        return None, f"PyTorch is not installed ({type(error).__name__})"
-    if on_gpu and not torch.cuda.is_available():
-        return None, f"PyTorch {torch.__version__} sees no CUDA device"
-    return torch, ""
-
-
-def modes(on_gpu: bool) -> tuple[str, ...]:
-    """The ways to run a step that are compared, in order of value."""
-    return MODES if on_gpu else tuple(mode for mode in MODES if mode != "CUDA graph")
-
-
-@contextmanager
-def multiplying(torch: Any, precision: PrecisionName) -> Iterator[None]:
-    """Inside, PyTorch multiplies float32 matrices in tf32 if `precision` says so, else in float32."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+WARM_UP = 3  # steps on a side stream before a capture, as PyTorch's documentation says
 
 
 class TorchStep:
-    """A PyTorch network with a training step: `run` goes through the data in the orders that were given.
+    """A PyTorch network and its training step. Rows are gathered on the device by an order uploaded once an epoch.
 
-    "compile" compiles gather, forward and loss as one function, and their way back with it; the optimizer is PyTorch's
-    fused Adam, a launch or a few. "CUDA graph" captures a whole step, gather and optimizer included, and replays it:
-    what changes from step to step is a number on the device. `precision` "bfloat16" is autocast.
+    "compile" compiles gather, forward and loss as one function, with their backward; the optimizer is PyTorch's fused
+    Adam. "CUDA graph" captures the whole step; what changes between steps is a number on the device. Precision
+    "bfloat16" is autocast.
     """
 
     def __init__(
         self,
-        torch: Any,
         workload: Workload,
         data: Data,
         weights: Mapping[str, np.ndarray],
@@ -66,21 +41,20 @@ class TorchStep:
         precision: PrecisionName = "highest",
         mode: str = "eager",
     ) -> None:
-        self.torch, self.workload, self.mode, self.precision, self.on_gpu = torch, workload, mode, precision, on_gpu
-        self.name, self.device = f"PyTorch {mode}", torch.device("cuda" if on_gpu else "cpu")
-        self._before = 0
+        self.workload, self.mode, self.precision, self.on_gpu = workload, mode, precision, on_gpu
+        self.device, self._before = torch.device("cuda" if on_gpu else "cpu"), 0
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
             self._before = int(torch.cuda.memory_allocated())
         orders = [torch.from_numpy(order) for order in data.orders]
         self.orders = [order.pin_memory() for order in orders] if on_gpu else orders
         self.x, self.y = (torch.from_numpy(a).to(self.device) for a in (data.x, data.y))
-        if precision == "bfloat16":  # as ours are held; what autocast would make of them in every step
+        if precision == "bfloat16":  # as ours stores them; autocast would convert them in every step
             self.x = self.x.to(torch.bfloat16)
         self.order = torch.zeros(len(data.x), dtype=torch.int64, device=self.device)
         self.cursor = torch.zeros(1, dtype=torch.int64, device=self.device)
         self.places = torch.arange(workload.batch, device=self.device)
-        self.model = network(torch, workload, weights).to(self.device).train()
+        self.model = network(workload, weights).to(self.device).train()
         self.initial = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), lr=LEARNING_RATE, eps=1e-8, fused=True, capturable=on_gpu and mode == "CUDA graph"
@@ -91,20 +65,19 @@ class TorchStep:
         self.at = 0
 
     def prepare(self) -> None:
-        """Compile or capture; then begin anew."""
-        self._place_order(0)
-        with quiet():
-            if self.mode == "CUDA graph":
-                self._capture()
-            else:
-                if self.mode.startswith("compile"):
-                    self._compile()
-                self.run(WARM_UP)
+        """Compile or capture; then start again."""
+        self._upload_order(0)
+        if self.mode == "CUDA graph":
+            self._capture()
+        else:
+            if self.mode.startswith("compile"):
+                self._compile()
+            self.run(WARM_UP)
         self.start()
 
     def start(self) -> None:
-        """The initial weights, no optimizer state, the first batch: in place, where a graph reads them."""
-        with self.torch.no_grad():
+        """Reset weights, optimizer and cursor in place, because a graph reads them there."""
+        with torch.no_grad():
             for name, value in self.model.state_dict().items():
                 value.copy_(self.initial[name])
             for state in self.optimizer.state.values():
@@ -114,14 +87,14 @@ class TorchStep:
         self.at = 0
 
     def run(self, steps: int) -> None:
-        """So many steps; nothing is waited for."""
+        """Enqueue steps without synchronizing."""
         for _ in range(steps):
             if self.at % self.workload.batches == 0:
-                self._place_order(self.at // self.workload.batches)
+                self._upload_order(self.at // self.workload.batches)
             self._step()
             self.at += 1
 
-    def _place_order(self, epoch: int) -> None:
+    def _upload_order(self, epoch: int) -> None:
         self.order.copy_(self.orders[epoch % len(self.orders)], non_blocking=True)
         self.cursor.zero_()
 
@@ -131,7 +104,7 @@ class TorchStep:
             return
         m, start = self.workload.batch, (self.at % self.workload.batches) * self.workload.batch
         if self.mode.startswith("compile") and self.on_gpu:
-            self.torch.compiler.cudagraph_mark_step_begin()
+            torch.compiler.cudagraph_mark_step_begin()
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.forward(self.order[start : start + m])
         loss.backward()
@@ -139,7 +112,6 @@ class TorchStep:
         self.value = loss.detach()
 
     def _loss(self, rows: Any) -> Any:
-        torch = self.torch
         x, y = self.x.index_select(0, rows), self.y.index_select(0, rows)
         if self.precision == "bfloat16":
             with torch.autocast(self.device.type, dtype=torch.bfloat16):
@@ -149,14 +121,12 @@ class TorchStep:
         return torch.nn.functional.cross_entropy(output, y)
 
     def _compile(self) -> None:
-        torch = self.torch
-        for array in (self.x, self.y):  # else a graph's replay would begin with a copy of all data
+        for array in (self.x, self.y):  # otherwise each replay of the compiler's graph begins with a copy of all data
             torch._dynamo.mark_static_address(array)
-        mode = "max-autotune" if self.mode.endswith("max-autotune") else None
-        self.forward = torch.compile(self._loss, mode=mode)
+        self.forward = torch.compile(self._loss, mode="max-autotune" if self.mode.endswith("max-autotune") else None)
 
-    def _whole(self) -> Any:
-        """A step whose rows are those at the cursor, which it moves: the same launches every time."""
+    def _whole_step(self) -> Any:
+        """Run a step on the rows at the cursor and advance it: the same launches every time."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = self._loss(self.order.index_select(0, self.cursor + self.places))
         loss.backward()
@@ -165,65 +135,122 @@ class TorchStep:
         return loss.detach()
 
     def _capture(self) -> None:
-        """Steps on a side stream, then one under capture."""
-        torch = self.torch
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UP):
-                self._whole()
+                self._whole_step()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            self.value = self._whole()
+            self.value = self._whole_step()
         self.graph = graph
 
     def loss(self) -> float:
-        """The loss of the last step, which is waited for."""
+        """Wait for the last step and return its loss."""
         return float(self.value)
 
     def peak_bytes(self) -> int | None:
-        """On a GPU, what PyTorch held at most for this training since it was made, its data included."""
-        return int(self.torch.cuda.max_memory_allocated()) - self._before if self.on_gpu else None
-
-    @property
-    def launches(self) -> None:
-        """PyTorch does not tell."""
-        return None
+        """Return the most memory that PyTorch allocated on a GPU for this training, its data included."""
+        return int(torch.cuda.max_memory_allocated()) - self._before if self.on_gpu else None
 
 
-def network(torch: Any, workload: Workload, weights: Mapping[str, np.ndarray]) -> Any:
-    """The workload's network in PyTorch, with weights as `Sequential.state_dict` gives them."""
-    nn, layers, at = torch.nn, [], 0
-    for inputs, outputs in workload.pairs[:-1]:
+def network(workload: Workload, weights: Mapping[str, np.ndarray]) -> Any:
+    """Build the workload's network in PyTorch from a `state_dict` of ours, running statistics included."""
+    nn, layers = torch.nn, []
+    for i, (inputs, outputs) in enumerate(workload.pairs[:-1]):
         linear, norm = nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs, eps=1e-5, momentum=0.1)
-        _fill(torch, linear.weight, weights[f"{at}.W"].T)
-        _fill(torch, norm.weight, weights[f"{at + 1}.gamma"])
-        _fill(torch, norm.bias, weights[f"{at + 1}.beta"])
+        _fill(linear.weight, weights[f"{3 * i}.W"].T)
+        names = {"weight": "gamma", "bias": "beta", "running_mean": "running_mean", "running_var": "running_var"}
+        for theirs, ours in names.items():
+            _fill(getattr(norm, theirs), weights[f"{3 * i + 1}.{ours}"])
         layers += [linear, norm, nn.ReLU()]
-        at += 3
     last = nn.Linear(*workload.pairs[-1])
-    _fill(torch, last.weight, weights[f"{at}.W"].T)
-    _fill(torch, last.bias, weights[f"{at}.b"])
+    _fill(last.weight, weights[f"{len(layers)}.W"].T)
+    _fill(last.bias, weights[f"{len(layers)}.b"])
     return nn.Sequential(*layers, last)
 
 
-def _fill(torch: Any, parameter: Any, value: Array) -> None:
+def _fill(parameter: Any, value: Array) -> None:
     with torch.no_grad():
         parameter.copy_(torch.from_numpy(np.ascontiguousarray(value)))
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Inside, the compiler's advice is not printed, nor what it was at when time ran out."""
-    names = ("torch._inductor", "torch._dynamo")
-    before = {name: logging.getLogger(name).level for name in names}
+    """Suppress the compiler's advice and its reports of interrupted work."""
+    logging.disable(logging.CRITICAL)
     try:
-        for name in names:
-            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for name, level in before.items():
-            logging.getLogger(name).setLevel(level)
+        logging.disable(logging.NOTSET)
+
+
+def make(role: str, kind: str, given: dict[str, Any], machine: Machine) -> Subject:
+    """Make what this role runs of a case."""
+    if not machine.on_gpu:
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    if "compile" in role:
+        torch._dynamo.reset()
+    torch.set_float32_matmul_precision("high" if given.get("precision") == "tf32" else "highest")
+    with quiet():
+        if kind == "kernel":
+            subject = _op(given, machine.on_gpu, role == COMPILE)
+        elif kind == "prediction":
+            subject = _prediction(Workload.from_json(given), role == COMPILE)
+        else:
+            subject = _training(role, given, machine.on_gpu)
+    subject.answer["version"] = str(torch.__version__)
+    return subject
+
+
+def tidy(role: str) -> None:
+    """Release cached memory and compiled code; multiply in full precision again."""
+    torch.set_float32_matmul_precision("highest")
+    if "compile" in role:
+        torch._dynamo.reset()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _training(role: str, given: dict[str, Any], on_gpu: bool) -> Subject:
+    workload, mode = Workload.from_json(given), role.removeprefix("PyTorch ")
+    options = {"precision": given.get("precision", "highest"), "mode": mode, "on_gpu": on_gpu}
+    step = TorchStep(workload, workload.data(), workload.weights(), **options)
+    step.prepare()
+    facts = {"peak_bytes": step.peak_bytes()}
+    base = losses(step)
+    step.start()
+    return Subject(step.run, {"losses": base, **facts})
+
+
+def _prediction(workload: Workload, compiled: bool) -> Subject:
+    """The network in evaluation mode, without gradients; compiled, its weights are constants."""
+    model, x = network(workload, workload.trained_weights()).eval(), torch.from_numpy(workload.unseen_rows())
+    forward: Callable[..., Any] = torch.compile(model, options={"freezing": True}) if compiled else model
+
+    def call() -> Any:
+        with torch.no_grad() if compiled else torch.inference_mode():
+            return forward(x)
+
+    return Subject(repeated(call), {"sample": sampled(call())})
+
+
+def _op(given: dict[str, Any], on_gpu: bool, compiled: bool) -> Subject:
+    op, shape, dtype = op_of(given, cut=True)
+    device = torch.device("cuda" if on_gpu else "cpu")
+
+    def put(array: Array) -> Any:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+    def normal(shape: tuple[int, ...], seed: int) -> Any:
+        block, size = put(normal_block(prod(shape), seed)), prod(shape)
+        whole = block.repeat(-(-size // len(block)))[:size].reshape(shape)
+        return whole.to(getattr(torch, dtype) if len(shape) > 1 else torch.float32)
+
+    assert op.torch is not None
+    call = op.torch(torch, torch.compile if compiled else lambda function: function, *op.arrays(shape, normal, put))
+    result = call().detach()
+    return Subject(repeated(call), {"sample": sampled(result[: sampled_rows(result.shape)].to("cpu", torch.float32))})

@@ -1,26 +1,26 @@
-"""The networks whose training steps are timed: shapes, data, and what a step must compute and move."""
+"""The networks whose training steps are timed: shapes, data, and what a step computes and moves."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..._typing import Array
-from ...arrays.backend import Backend
+from ...arrays.backend import Backend, get_backend
 from ...data import order
-from ...errors import InputError
 from ...layers import Activation, BatchNorm, Dense, Layer
 from ...network.precision import PrecisionName
 from ...network.sequential import Sequential
 
 LEARNING_RATE = 1e-3
-AGREED = 20  # steps after which the losses are compared
+AGREED = 20  # steps whose losses are compared
 PRECISIONS: tuple[PrecisionName, ...] = ("highest", "tf32", "bfloat16")
-# Units of rounding of what is multiplied.
+# Rounding units of the factors of products.
 UNIT: dict[PrecisionName, float] = {"highest": 2.0**-24, "tf32": 2.0**-11, "bfloat16": 2.0**-8}
+Weights = dict[str, np.ndarray]
 
 
 class Data(NamedTuple):
@@ -33,10 +33,10 @@ class Data(NamedTuple):
 
 @dataclass(frozen=True)
 class Workload:
-    """A training: hidden layers Dense, BatchNorm, relu; a last Dense; softmax cross-entropy; Adam.
+    """A training: hidden layers of Dense, BatchNorm and relu; a last Dense; softmax cross-entropy; Adam.
 
-    `widths`: inputs, hidden, classes. `precisions`: in order of value; on a CPU "highest" only. `rows` of the data:
-    batches of one size.
+    `widths` are those of the inputs, the hidden layers and the classes. `precisions` are in order of importance; a CPU
+    runs "highest" only. `batch` divides `rows`.
     """
 
     name: str
@@ -56,24 +56,54 @@ class Workload:
         return tuple(pairwise(self.widths))
 
     def layers(self) -> Iterator[Layer]:
-        """New layers."""
+        """Make new layers."""
         for inputs, outputs in self.pairs[:-1]:
             yield from (Dense(inputs, outputs), BatchNorm(outputs), Activation("relu"))
         yield Dense(*self.pairs[-1])
 
     def network(self, backend: Backend, precision: PrecisionName = "highest", seed: int = 0) -> Sequential:
-        """The network with its initial weights."""
+        """Build the network with its initial weights."""
         return Sequential(*self.layers(), backend=backend, seed=seed, precision=precision)
 
+    def weights(self) -> Weights:
+        """Return the initial weights, which are the same on every backend, by their names in `state_dict`."""
+        return dict(self.network(get_backend("numpy")).state_dict())
+
     def data(self, seed: int = 0, epochs: int = 2) -> Data:
-        """Standard normal rows, classes by a linear rule with noise: something that is learned within 20 steps."""
+        """Draw standard normal rows with classes by a noisy linear rule, which is learned within 20 steps.
+
+        Products are in float64: another order of their sums must not change a class between processes.
+        """
         rng = np.random.default_rng(seed)
         inputs, classes = self.widths[0], self.widths[-1]
         x = rng.standard_normal((self.rows, inputs), dtype=np.float32)
         rule = rng.standard_normal((inputs, classes), dtype=np.float32)
-        y = np.argmax(x @ rule + rng.standard_normal((self.rows, classes), dtype=np.float32), axis=1)
+        scores = x.astype(np.float64) @ rule + rng.standard_normal((self.rows, classes), dtype=np.float32)
         orders = np.stack([order(self.rows, seed=seed, epoch=epoch) for epoch in range(epochs)])
-        return Data(x, y.astype(np.int64), orders)
+        return Data(x, np.argmax(scores, axis=1).astype(np.int64), orders)
+
+    def unseen_rows(self) -> Array:
+        """Draw the rows to predict."""
+        return np.random.default_rng(1).standard_normal((self.rows, self.widths[0]), dtype=np.float32)
+
+    def trained_weights(self) -> Weights:
+        """Return the initial weights with running statistics as after a training."""
+        rng, weights = np.random.default_rng(2), self.weights()
+        for name, array in weights.items():
+            if name.endswith(".running_count"):
+                array[...] = 1
+            elif name.endswith(("running_mean", "running_var")):
+                array[...] = rng.uniform(0.5, 1.5, array.shape)
+        return weights
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` needs, without precisions."""
+        return {"name": self.name, "widths": list(self.widths), "batch": self.batch, "rows": self.rows}
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> "Workload":
+        """Return the workload that these JSON values describe."""
+        return Workload(values["name"], tuple(values["widths"]), values["batch"], rows=values["rows"])
 
     @property
     def parameters(self) -> int:
@@ -87,11 +117,11 @@ class Workload:
         return 3 * sum(products) - products[0]
 
     def bytes(self, itemsize: int = 4) -> int:
-        """What a step moves if nothing stays on the chip between two kernels, activations of `itemsize` bytes.
+        """What a step moves if nothing stays on the chip between two kernels, with activations of `itemsize` bytes.
 
-        Inputs 4 passes (gathered: read, write; forward; dW). A hidden activation 13: written by its product, 3 + 5 by
-        batch normalisation, read by the next product and by its dW, its gradient written once and read twice. Logits 5.
-        Parameters 11 of 4 bytes: read forward and back, gradients written, judged, and Adam's 4 reads and 3 writes.
+        Inputs: 4 passes (gather: read, write; forward; dW). A hidden activation: 13 (written by its product; 3 + 5 by
+        batch norm; read by the next product and its dW; gradient written once, read twice). Logits: 5. Parameters: 11
+        of 4 bytes (read forward and backward; gradients written and checked; Adam's 4 reads and 3 writes).
         """
         hidden = sum(self.widths[1:-1])
         elements = 4 * self.widths[0] + 13 * hidden + 5 * self.widths[-1]
@@ -104,19 +134,3 @@ WORKLOADS = (
     Workload("784-20x128-10", (784, *[128] * 20, 10), 128),
     Workload("1024-3x2048-100", (1024, *[2048] * 3, 100), 1024, ("tf32", "bfloat16", "highest")),
 )
-
-
-def chosen(names: tuple[str, ...]) -> tuple[Workload, ...]:
-    """The workloads of these names, all if none is given; InputError for a name that there is not."""
-    known = {workload.name: workload for workload in WORKLOADS}
-    for name in names:
-        if name not in known:
-            raise InputError(f"bench: there is no workload {name!r}; choose from {', '.join(known)}")
-    return tuple(known[name] for name in names) if names else WORKLOADS
-
-
-def check_precisions(names: tuple[str, ...]) -> None:
-    """InputError for a precision that there is not."""
-    for name in names:
-        if name not in PRECISIONS:
-            raise InputError(f"bench: there is no precision {name!r}; choose from {', '.join(PRECISIONS)}")

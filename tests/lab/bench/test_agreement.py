@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 
 from bnengine.arrays.backend import get_backend
-from bnengine.lab.bench.agreement import MOVED, bounds, compare, losses, losses_from_here, moved
+from bnengine.lab.bench.agreement import MOVED, bounds, compare, disagreement, losses, losses_from_here, moved
 from bnengine.lab.bench.machine import Machine
-from bnengine.lab.bench.ours import Ours
-from bnengine.lab.bench.step_rows import reference
-from bnengine.lab.bench.timing import Deadline, TimeLimit
+from bnengine.lab.bench.ours import Ours, reference
 from bnengine.lab.bench.workloads import LEARNING_RATE, Workload
 from bnengine.optim.optimizers import Adam
 
@@ -87,16 +85,14 @@ def test_another_learning_rate_does_not_agree(ours, known):
     assert compare(base, losses_from_here(ours), allowed).void is not None
 
 
-def test_no_step_is_taken_after_the_deadline(ours):
-    now = [0.0]
-
-    def clock():
-        now[0] += 1.0  # each look at it takes a second
-        return now[0]
-
-    with pytest.raises(TimeLimit, match="no time was left to compare losses, after 4 steps"):
-        losses(ours, Deadline(5.0, clock))
-    assert ours.step.report().steps == 4
+def test_results_are_compared_as_shares_of_the_largest_element():
+    a = np.asarray([1.0, -2.0, 4.0])
+    assert disagreement(a, np.asarray([1.0, -1.7, 4.0]), 0.1) is None
+    told = disagreement(a, np.asarray([1.0, -1.5, 4.0]), 0.1)
+    assert told == "the results differ by 0.12 of the largest, 0.1 is allowed"
+    assert "nan" in (disagreement(a, a * np.nan, 0.1) or "")
+    assert disagreement(a, a[:2], 0.1) == "the results are of shape (3,) and (2,)"
+    assert disagreement(a, -a, None) is None
 
 
 def test_other_batches_do_not_agree(ours, known):

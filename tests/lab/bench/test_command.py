@@ -8,13 +8,11 @@ import pytest
 
 from bnengine.cli import bench as module
 from bnengine.cli import main
-from bnengine.errors import BackendError
-from bnengine.lab.bench import NotRun, Report
-from bnengine.lab.bench.cpu import CpuReport
-from bnengine.lab.bench.cpu.cases import COPY, EAGER, JAX, OURS, REFERENCE, Case
-from bnengine.lab.bench.cpu.measure import Measured
-from bnengine.lab.bench.cpu.report import rows
-from bnengine.lab.bench.workloads import WORKLOADS
+from bnengine.cli.bench_tables import scaled
+from bnengine.lab.bench import WORKLOADS, CpuReport, NotRun, Report
+from bnengine.lab.bench.cases import COPY, EAGER, JAX, OURS, REFERENCE, Case
+from bnengine.lab.bench.cpu_rows import cpu_rows
+from bnengine.lab.bench.measure import Measured
 from tests.support import require
 
 ENVIRONMENT = {
@@ -30,8 +28,8 @@ def spread(median):
 def report():
     norm = {
         "kind": "kernel", "what": "batch norm (65536, 1024)", "variant": "float32", "name": "bnengine", "unit": "bytes",
-        "seconds": spread(6e-4), "rate": 3.58e12, "share": 0.87, "ratio": spread(1.25), "peer": {"void": None},
-        "void": None,
+        "seconds": spread(6e-4), "rate": 3.58e12, "share": 0.87, "ratio": spread(1.25),
+        "peer": {"name": "PyTorch", "void": None}, "void": None,
     }  # fmt: skip
     lost = {**norm, "what": "another op", "void": "MemoryError: no room"}
     step = {"kind": "step", "what": "64-100-100-10", "variant": "highest", "launches": None, "void": None}
@@ -48,13 +46,10 @@ def report():
     loss = {"first": 2.6, "step": 20, "loss": 2.3081, "difference": 1e-7, "bound": 1e-6}
     rows = [norm, lost, {**ours, "ratio": None, "loss": loss}, {**theirs, "loss": loss}]
     rows.append({**wrong, "ratio": None, "loss": {**loss, "loss": 2.0}})
-    return Report(
-        ENVIRONMENT,
-        {"bytes_per_second": 4.12e12},
-        {"flops": {"highest": 5.1e13, "tf32": 4e14, "bfloat16": None}},
-        rows,
-        [NotRun("steps of x", "no time was left")],
-    )
+    made = Report(ENVIRONMENT, None, rows, not_run=[NotRun("steps of x", "no time was left")])
+    made.copy_bandwidth = {"bytes_per_second": 4.12e12}
+    made.gemm_rate = {"flops": {"highest": 5.1e13, "tf32": 4e14, "bfloat16": None}}
+    return made
 
 
 class Terminal(io.StringIO):
@@ -66,7 +61,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def call(monkeypatch, capsys):
-    """The command with a report made beforehand: (exit code, standard output, standard error, what it was asked)."""
+    """The command with a report made beforehand: (exit code, standard output, standard error, options of `bench`)."""
 
     def run(*arguments, found=None):
         given = []
@@ -75,14 +70,7 @@ def call(monkeypatch, capsys):
             given.append((args, options))
             return found or report()
 
-        def chosen(name):
-            if isinstance(found, Exception):
-                raise found
-            return SimpleNamespace(name=name or "cupy")
-
-        monkeypatch.setattr(module, "get_backend", chosen)
         monkeypatch.setattr(module, "bench", bench)
-        monkeypatch.setattr(module, "bench_cpu", bench)
         with pytest.raises(SystemExit) as end:
             main(["bench", *arguments])
         return end.value.code or 0, *capsys.readouterr(), given
@@ -121,7 +109,7 @@ def test_reasons_targets_and_what_was_not_run_are_told_below(call):
     assert "  another op, float32, bnengine: MemoryError: no room" in lines
     assert "  64-100-100-10, highest, PyTorch compile: at step 3 the loss is 2" in lines
     assert "  reached: batch norm (65536, 1024), float32: share 87%, at least 85%" in lines
-    assert "  NOT reached: batch norm (65536, 1024), float32, PyTorch: ratio 1.25, at least 1.30" in lines
+    assert "  MISSED: batch norm (65536, 1024), float32, PyTorch: ratio 1.25, at least 1.30" in lines
     assert "  reached: 64-100-100-10, highest, PyTorch eager: ratio 12.90, at least 5.00" in lines
     assert "  reached: 64-100-100-10, highest: host time 4 µs, at most 10 µs" in lines
     assert "19 of 23 targets (for an H200) were not measured" in lines
@@ -155,30 +143,32 @@ def test_a_dash_prints_one_json_object_and_nothing_else(call):
     assert given[0][1]["path"] is None
 
 
-def test_options_reach_the_benchmarks(call):
-    *_, given = call()
-    options = {
+def test_options_reach_the_benchmark(call):
+    _, _, _, (((backend,), options),) = call()
+    assert backend is None
+    assert options.pop("say")("a case") is None
+    assert options == {
         "only": None, "workloads": WORKLOADS, "precisions": (), "peers": True, "quick": False, "deadline": 600.0,
-        "path": None, "scale": 1, "say": None,
+        "threads": None, "path": None, "sweep": False, "scale": 1,
     }  # fmt: skip
-    assert given == [((None,), options)]
     arguments = "--backend cupy:1 --only steps --workload 784-512-512-10 --precision tf32 --without-peers --quick"
-    *_, given = call(*arguments.split(), "--deadline", "90", "--scale", "64", "--json", "figures.json")
-    options |= {
+    *_, (((backend,), options),) = call(*arguments.split(), "--deadline", "90", "--scale", "64", "--threads", "2")
+    del options["say"]
+    assert (backend, options) == ("cupy:1", {
         "only": "steps", "workloads": (WORKLOADS[1],), "precisions": ("tf32",), "peers": False, "quick": True,
-        "deadline": 90.0, "scale": 64, "path": "figures.json",
-    }  # fmt: skip
-    assert given == [(("cupy:1",), options)]
+        "deadline": 90.0, "threads": 2, "path": None, "sweep": False, "scale": 64,
+    })  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--workload", "64-100"), "bench: there is no workload '64-100'; choose from 64-100-100-10, "),
-        (("--precision", "fp8"), "bench: there is no precision 'fp8'; choose from highest, tf32, bfloat16"),
+        (("--workload", "64-100"), "bench: Invalid value for '--workload': '64-100' is not one of '64-100-100-10', "),
+        (("--precision", "fp8"), "bench: Invalid value for '--precision': 'fp8' is not one of 'highest', 'tf32', "),
         (("--only", "ops"), "bench: Invalid value for '--only'"),
         (("--deadline", "0"), "bench: Invalid value for '--deadline'"),
         (("--scale", "0"), "bench: Invalid value for '--scale'"),
+        (("--threads", "0"), "bench: Invalid value for '--threads'"),
         (("more",), "bench: Got unexpected extra argument"),
     ],
 )
@@ -188,17 +178,41 @@ def test_a_mistake_in_the_options_ends_with_2(call, arguments, told):
     assert err.startswith(told)
 
 
-def test_a_backend_that_cannot_be_used_ends_with_2(call):
-    found = BackendError("get_backend: there is no backend 'numpi'")
-    assert call("--backend", "numpi", found=found)[:3] == (2, "", "get_backend: there is no backend 'numpi'\n")
-
-
-def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(capsys, tmp_path):
+def ended(capsys, *arguments):
     with pytest.raises(SystemExit) as end:
-        main(["bench", "--backend", "numpy", "--without-peers", "--json", str(tmp_path / "missing" / "figures.json")])
+        main(["bench", *arguments])
     out, err = capsys.readouterr()
     assert (end.value.code, out) == (2, "")
-    assert "cannot be written (No such file or directory)" in err
+    return err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("--precision tf32", "bench: less precision than float32 is for a GPU"),
+        ("--threads 100000", "bench: --threads 100000, but this process may use "),
+        ("--json missing/figures.json", "bench: missing/figures.json cannot be written (No such file or directory)"),
+    ],
+)
+def test_what_a_cpu_cannot_do_ends_with_2_before_anything_is_measured(capsys, arguments, told):
+    assert ended(capsys, "--backend", "numpy", *arguments.split()).startswith(told)
+
+
+def test_a_backend_that_cannot_be_used_ends_with_2(capsys):
+    assert ended(capsys, "--backend", "numpi").startswith("get_backend: there is no backend 'numpi'")
+
+
+@pytest.mark.parametrize("option", ["--threads 2", "--plot f.png", "--only predictions"])
+def test_what_a_gpu_cannot_do_ends_with_2(capsys, monkeypatch, option):
+    if "plot" in option:
+        require("matplotlib")
+    monkeypatch.setattr("bnengine.lab.bench.run.get_backend", lambda _name: SimpleNamespace(name="cupy"))
+    assert ended(capsys, *option.split()).startswith("bench: --threads, --plot and --only predictions are for a CPU")
+
+
+def test_a_plot_is_of_steps(capsys):
+    require("matplotlib")
+    assert ended(capsys, "--plot", "f.png", "--only", "kernels").startswith("bench: --plot draws training steps, which")
 
 
 NUMBERS = {4.21e12: "4.21 TB", 1234.0: "1.23 kB", 31e-6: "31 µB", 1.0: "1 B", 0.0: "0 B", 2e-11: "0.02 nB"}
@@ -206,7 +220,7 @@ NUMBERS = {4.21e12: "4.21 TB", 1234.0: "1.23 kB", 31e-6: "31 µB", 1.0: "1 B", 0
 
 @pytest.mark.parametrize(("value", "told"), NUMBERS.items())
 def test_numbers_are_told_with_their_prefix(value, told):
-    assert module._scaled(value, "B") == told
+    assert scaled(value, "B") == told
 
 
 # -- on a CPU -------------------------------------------------------------------------------------------------------
@@ -223,8 +237,8 @@ def cpu_report():
     measured = Measured(times, {JAX: "ModuleNotFoundError: No module named 'jax'"}, {}, 3, 1)
     timed = Case("batch norm (8, 4)", "kernel", roles, {}, COPY, best_peer=0.5, by_floor=1.25, places={"width": 4})
     lost = Case("step x", "step", (OURS,), {}, best_peer=0.5)
-    found = rows(timed, measured, 2, CPU) + rows(lost, Measured({}, {OURS: "no room"}, {}, 0, 0), 2, CPU)
-    return CpuReport(CPU, 2, rows=found)
+    found = cpu_rows(timed, measured, CPU) + cpu_rows(lost, Measured(void={OURS: "no room"}), CPU)
+    return CpuReport(CPU, rows=found)
 
 
 def test_on_a_cpu_a_line_has_ours_the_best_peer_and_the_ratios(call):
@@ -237,12 +251,12 @@ def test_on_a_cpu_a_line_has_ours_the_best_peer_and_the_ratios(call):
     assert words(out, "batch norm") == "batch norm (8, 4) 20 µs 90 µs 10 µs 100 µs PyTorch eager 0.200 2.000"
     assert words(out, "step x") == "step x void"
     lines = out.splitlines()
-    assert "measured again, because others took the cores: 3 times" in lines
-    assert "warning: 1 figures were disturbed to the end; repeat the run on a machine at rest" in lines
+    assert "repeated, because other programs took the cores: 3 timings" in lines
+    assert "warning: 1 timings stayed disturbed; repeat the run while the machine is idle" in lines
     assert "  batch norm (8, 4), JAX jit: ModuleNotFoundError: No module named 'jax'" in lines
     assert "  step x, bnengine: no room" in lines
     assert "  reached: batch norm (8, 4): 0.2 of the best peer's time, at most 0.5" in lines
-    assert "  NOT reached: batch norm (8, 4): 2 of the floor, at most 1.25" in lines
+    assert "  MISSED: batch norm (8, 4): 2 of the floor, at most 1.25" in lines
     assert lines[-1] == "1 of 3 targets were not measured"
 
 
@@ -253,42 +267,9 @@ def test_on_a_cpu_a_dash_prints_a_list_of_rows(call):
     assert given[0][1]["path"] is None
 
 
-def test_on_a_cpu_options_reach_the_benchmarks(call, tmp_path):
+def test_on_a_cpu_a_plot_is_drawn_of_a_sweep(call, tmp_path):
     require("matplotlib")
     picture = tmp_path / "figures.png"
-    arguments = "--only steps --workload 784-512-512-10 --without-peers --quick --threads 2 --deadline 90 --scale 64"
-    code, *_, given = call(
-        "--backend", "numpy", *arguments.split(), "--json", "f.json", "--plot", str(picture), found=cpu_report()
-    )
-    options = {
-        "only": "steps", "workloads": (WORKLOADS[1],), "peers": False, "quick": True, "deadline": 90.0, "threads": 2,
-        "path": "f.json", "sweep": True, "scale": 64, "say": None,
-    }  # fmt: skip
-    assert (code, given) == (0, [((), options)])
+    code, _, _, ((_, options),) = call("--backend", "numpy", "--plot", str(picture), found=cpu_report())
+    assert (code, options["sweep"]) == (0, True)
     assert picture.read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        ("--backend numpy --precision tf32", "bench: less precision than float32 is for a GPU"),
-        ("--backend numpy --plot f.png --only kernels", "bench: --plot draws training steps, which --only kernels"),
-        ("--backend cupy --threads 2", "bench: --threads, --plot and --only predictions are for a CPU"),
-        ("--backend cupy --plot f.png", "bench: --threads, --plot and --only predictions are for a CPU"),
-        ("--backend cupy --only predictions", "bench: --threads, --plot and --only predictions are for a CPU"),
-        ("--backend numpy --threads 0", "bench: Invalid value for '--threads'"),
-    ],
-)
-def test_what_one_device_lacks_ends_with_2(call, arguments, told):
-    if "plot" in arguments:
-        require("matplotlib")
-    code, out, err, given = call(*arguments.split())
-    assert (code, out, given) == (2, "", [])
-    assert err.startswith(told)
-
-
-def test_more_threads_than_cores_end_with_2(capsys):
-    with pytest.raises(SystemExit) as end:
-        main(["bench", "--backend", "numpy", "--threads", "100000"])
-    assert end.value.code == 2
-    assert capsys.readouterr().err.startswith("bench: --threads 100000, but this process may use ")

@@ -1,270 +1,169 @@
-"""Whole runs on NumPy, with small networks, and contenders and clocks of the tests' own."""
+"""Whole runs on a CPU: of actors in the contenders' place, and of our own programs."""
 
 import json
-import time
-from types import SimpleNamespace
+import sys
 
 import pytest
 
-from bnengine.errors import BackendError
-from bnengine.lab.bench import Workload, bench, run, step_rows, torch_peer
-from bnengine.lab.bench.machine import DISTORTING, commit
-from bnengine.lab.bench.ours import Ours
-from bnengine.lab.bench.workloads import AGREED
-from bnengine.ops import using
+from bnengine import fused
+from bnengine.errors import BackendError, InputError
+from bnengine.lab.bench import Workload, bench, counters, run
+from bnengine.lab.bench.cases import (
+    BLAS,
+    COMPILE,
+    COPY,
+    EAGER,
+    JAX,
+    ONE_THREAD,
+    OURS,
+    PRODUCTS,
+    REFERENCE,
+    V3,
+    Case,
+    kernels,
+    products,
+)
+from bnengine.lab.bench.measure import Measured
+from bnengine.lab.environment import DISTORTING, commit, warnings
+from tests.lab.bench import actor
+from tests.support import missing
 
-TINY = Workload("6-8-3", (6, 8, 3), 8, rows=128)
-OTHER = Workload("6-4-4-3", (6, 4, 4, 3), 8, rows=128)
-PRECISE = Workload("6-4-3", (6, 4, 3), 8, ("tf32", "highest"), rows=128)
-TORCH = SimpleNamespace(
-    __version__="9.9", cuda=SimpleNamespace(is_available=lambda: False),
-    get_float32_matmul_precision=lambda: "highest", set_float32_matmul_precision=lambda _name: None,
-)  # fmt: skip
-
-
-class Peer:
-    """A peer that is our own network under another name, wrong in the way that `mode` says."""
-
-    def __init__(self, torch, workload, data, weights, *, on_gpu, precision, mode):
-        assert torch is TORCH
-        assert not on_gpu
-        assert set(weights) > {"0.W", "1.gamma", "1.beta"}
-        self.name, self.mode, self.launches = f"PyTorch {mode}", mode, None
-        if mode == "no compiler":
-            raise RuntimeError("cannot find g++\nand more")
-        self.inner = Ours(MACHINE[0], workload, data, precision=precision)
-        self.at = 0
-
-    def prepare(self):
-        self.inner.prepare()
-
-    def start(self):
-        self.inner.start()
-        if self.mode == "learns faster":
-            self.inner.step.schedule([5e-3] * 100)
-
-    def run(self, steps):
-        self.at += steps
-        if self.mode == "breaks late" and self.at > AGREED + 4:  # in a round, however slow the machine is
-            raise MemoryError("no room")
-        self.inner.run(steps)
-
-    def loss(self):
-        return self.inner.loss()
-
-    def peak_bytes(self):
-        return 77
+TINY = Workload("6-8-3", (6, 8, 3), 8)
+OTHER = Workload("6-4-4-3", (6, 4, 4, 3), 8)
+SECONDS = {OURS: 1e-3, REFERENCE: 5e-3, PRODUCTS: 5e-4, EAGER: 4e-3, COMPILE: 2e-3, JAX: 3e-3}
 
 
-MACHINE = []
+def call(parts=None, **options):
+    """A run of actors on an idle machine."""
+    told = {role: {"seconds": SECONDS.get(role, 1e-3), **(parts or {}).get(role, {})} for role in (*SECONDS, V3)}
+    command = (sys.executable, actor.__file__, json.dumps(told))
+    options = {"only": "steps", "workloads": [TINY], "quick": True, "threads": 1, "command": command, **options}
+    return bench("numpy", **options).to_json()
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch):
-    """What is measured of the machine itself, and uploaded for many steps, is small; NumPy's steps are not replayed."""
-    monkeypatch.setattr("bnengine.lab.bench.machine.backend_feature", lambda _backend, _what: None)
-    monkeypatch.setattr("bnengine.lab.bench.machine.QUICKLY_COPIED", 1 << 20)
-    monkeypatch.setattr("bnengine.lab.bench.ours.SCHEDULED", 1024)
+def idle(monkeypatch):
+    monkeypatch.setattr(counters, "read", lambda: None)
 
 
-@pytest.fixture
-def peers(monkeypatch):
-    """PyTorch with these modes in its place."""
-
-    def install(*modes):
-        def machine(*args):
-            MACHINE[:] = [Machine(*args)]
-            return MACHINE[0]
-
-        from bnengine.lab.bench.machine import Machine
-
-        monkeypatch.setattr(run, "Machine", machine)
-        monkeypatch.setattr(torch_peer, "load", lambda _on_gpu: (TORCH, ""))
-        monkeypatch.setattr(torch_peer, "modes", lambda _on_gpu: modes)
-        monkeypatch.setattr(torch_peer, "TorchStep", Peer)
-
-    return install
+def test_every_contender_is_in_its_row():
+    row, lesser = call()
+    assert row["peers_ms"] == pytest.approx({EAGER: 4, COMPILE: 2, JAX: 3})
+    assert (row["ours_ms"], row["reference_ms"], row["floor_ms"]) == pytest.approx((1, 5, 0.5))
+    assert (row["ratio_to_best_peer"], row["ratio_to_floor"]) == pytest.approx((0.5, 2))
+    assert (row["best_peer"], row["rounds"], row["disturbed"], row["void"]) == (COMPILE, 3, 0, {})
+    assert lesser["name"] == "step 6-8-3, batch 8, x86-64-v3"
+    assert row["environment"]["threads"] == 1
+    assert {"processor", "commit", "date", "numpy", "peers"} <= set(row["environment"])
 
 
-def call(**options):
-    options = {"workloads": [TINY], "quick": True, **options}
-    return bench("numpy", **options)
+def test_peers_that_fail_or_train_otherwise_say_why_and_the_others_go_on():
+    wrong = [*actor.LOSSES[:9], 2.0, *actor.LOSSES[10:]]
+    row, _ = call({COMPILE: {"does": "refuses"}, JAX: {"losses": wrong}})
+    assert row["void"][COMPILE] == "ModuleNotFoundError: No module named 'somewhere'"
+    assert row["void"][JAX].startswith("at step 10 the loss is 2, ours 2.41: ")
+    assert (row["best_peer"], row["peers_ms"][JAX], row["peers_ms"][COMPILE], row["rounds"]) == (EAGER, None, None, 3)
 
 
-def test_on_a_cpu_steps_run_and_kernels_are_not_run(tmp_path):
-    path = tmp_path / "figures.json"
-    found = call(peers=False, path=str(path))
-    (row,) = found.rows
-    assert (row["kind"], row["what"], row["variant"], row["name"]) == ("step", "6-8-3", "highest", "bnengine eager")
-    assert row["void"] is None
-    assert row["seconds"]["low"] <= row["seconds"]["median"] <= row["seconds"]["high"]
-    assert row["seconds"]["rounds"] == step_rows.QUICK_ROUNDS
-    assert (row["loss"]["step"], row["loss"]["difference"]) == (20, 0.0)
-    assert row["host_seconds"] is row["launches"] is row["ratio"] is None
-    assert row["peak_bytes"] > 0
-    assert row["seconds_to_multiply"] == row["flops"] / found.gemm_rate["flops"]["highest"]
-    assert row["seconds_to_move"] == row["bytes"] / found.copy_bandwidth["bytes_per_second"]
-    told = {left.what: left.why for left in found.not_run}
-    assert told["PyTorch beside ours"] == "it was left out"
-    assert told["kernels"].startswith("there is no GPU to run them on")
-    assert json.loads(path.read_text()) == found.to_json()
-    assert found.environment["measured_on"] == "CPU"
+def test_where_ours_fails_another_of_ours_is_compared_with_and_without_any_nothing_is():
+    row, _ = call({OURS: {"does": "refuses"}})
+    assert (row["ours_ms"], row["peers_ms"][JAX]) == (None, pytest.approx(3))
+    assert row["void"] == {OURS: "ModuleNotFoundError: No module named 'somewhere'"}
+    row, _ = call({role: {"does": "refuses"} for role in (OURS, V3, REFERENCE)})
+    assert row["void"][JAX] == "there is nothing of ours to compare it with"
 
 
-def test_a_peer_that_trains_the_same_has_a_ratio(peers):
-    peers("eager")
-    ours, theirs = call().rows
-    assert (theirs["name"], theirs["void"], theirs["peak_bytes"]) == ("PyTorch eager", None, 77)
-    assert theirs["ratio"]["rounds"] == ours["seconds"]["rounds"] == theirs["seconds"]["rounds"]
-    assert theirs["loss"]["loss"] == ours["loss"]["loss"]
+def test_an_ended_process_is_started_again_for_the_next_case():
+    rows = call({JAX: {"does": "dies late"}}, workloads=[TINY, OTHER])
+    assert [row["void"] for row in rows[::2]] == [{JAX: "Lost: the process ended with status 3"}] * 2
 
 
-def test_a_peer_that_trains_otherwise_is_void_and_has_no_time(peers):
-    peers("learns faster", "eager")
-    _, wrong, right = call().rows
-    assert wrong["void"].startswith("at step ")
-    assert wrong["loss"]["difference"] > wrong["loss"]["bound"]
-    assert wrong["seconds"] is wrong["ratio"] is None
-    assert right["void"] is None
-    assert right["ratio"] is not None
+def test_disturbed_turns_are_counted(monkeypatch):
+    busy = iter(range(1000))
+    monkeypatch.setattr(counters, "read", lambda: counters.Cores(float(next(busy)), 1))
+    row, _ = call(peers=False)
+    # Three rounds of ours, of ours on v3, of the references and of the products: each disturbed, none repeated.
+    assert (row["disturbed"], row["disturbed_kept"], row["rounds"]) == (12, 12, 3)
+    assert (row["peers_ms"], row["ratio_to_best_peer"], row["best_peer"]) == ({}, None, None)
 
 
-def test_a_peer_that_fails_is_a_row_with_the_first_line_of_its_error(peers):
-    peers("no compiler", "breaks late", "eager")
-    ours, failed, broken, right = call().rows  # the second one breaks when it is timed
-    assert failed["void"] == "RuntimeError: cannot find g++"
-    assert broken["void"] == "MemoryError: no room"
-    assert ours["void"] is right["void"] is None
+def test_what_comes_after_the_deadline_is_not_run(monkeypatch):
+    now, shares = [0.0], []
 
-
-def test_a_part_that_fails_is_told_and_the_next_one_runs(monkeypatch):
-    whole = run.rows_of
-
-    def rows_of(machine, workload, *rest, **options):
-        if workload is TINY:
-            raise MemoryError("no room\nat all")
-        return whole(machine, workload, *rest, **options)
-
-    monkeypatch.setattr(run, "rows_of", rows_of)
-    found = call(workloads=[TINY, OTHER], peers=False)
-    assert [row["what"] for row in found.rows] == ["6-4-4-3"]
-    assert ("steps of 6-8-3, highest", "it failed: MemoryError: no room") in found.not_run
-
-
-def test_a_peer_that_is_not_ready_in_time_is_void(peers, monkeypatch):
-    peers("eager")
-    monkeypatch.setattr(Peer, "prepare", lambda _self: time.sleep(60))
-    monkeypatch.setattr(step_rows, "SHORTEST", 0.01)
-    _, late = call(deadline=5.0).rows
-    assert late["void"].startswith("TimeLimit: not ready within ")
-
-
-def test_the_rest_is_not_run_after_the_deadline(monkeypatch):
-    now = [0.0]
-
-    def rows_of(_machine, workload, *_rest, **_options):
+    def measured(_case, _processes, share, *_rest):
         now[0] += 30.0
-        return [{"kind": "step", "what": workload.name, "variant": "highest", "name": "bnengine eager", "void": None}]
+        shares.append(share)
+        return Measured({OURS: [1.0]})
 
-    monkeypatch.setattr(run, "rows_of", rows_of)
-    found = call(workloads=[TINY, OTHER, PRECISE], peers=False, deadline=40.0, clock=lambda: now[0])
-    assert [row["what"] for row in found.rows] == ["6-8-3", "6-4-4-3"]
-    assert ("steps of 6-4-3, highest", "no time was left before the deadline") in found.not_run
-
-
-def test_where_the_deadline_comes_before_the_losses_are_compared_the_row_says_so(monkeypatch):
-    now = [0.0]
-    run_of = Ours.run
-
-    def slow(self, steps):
-        now[0] += 10.0 * steps
-        run_of(self, steps)
-
-    monkeypatch.setattr(Ours, "run", slow)
-    (row,) = call(peers=False, deadline=100.0, clock=lambda: now[0]).rows
-    assert row["void"].startswith("TimeLimit: no time was left to compare losses, after ")
-    assert row["seconds"] is None
+    monkeypatch.setattr(run, "measure", measured)
+    rows = call(workloads=[TINY, OTHER, TINY], deadline=40.0, clock=lambda: now[0])
+    assert [row["ours_ms"] for row in rows[::2]] == [1000.0, 1000.0, None]
+    assert rows[4]["void"] == {OURS: "no time was left before the deadline"}
+    assert shares == [pytest.approx(1 / 3), 0.5]  # by weight, of the time left
 
 
-def test_each_part_has_its_share_of_the_time_that_is_left(monkeypatch):
-    given = []
+@pytest.mark.parametrize("error", [MemoryError("no room\nat all"), KeyboardInterrupt()])
+def test_a_case_that_fails_does_not_stop_the_next_and_an_interrupt_keeps_what_there_is(monkeypatch, tmp_path, error):
+    whole, path = run.measure, tmp_path / "figures.json"
 
-    def rows_of(_machine, _workload, _precision, _torch, _rates, deadline, **_options):
-        given.append(deadline.left())
-        return []
+    def measure(case, *rest):
+        if "6-4-4-3" in case.name:
+            raise error
+        return whole(case, *rest)
 
-    monkeypatch.setattr(run, "rows_of", rows_of)
-    call(workloads=[TINY, OTHER], peers=False, deadline=40.0, clock=lambda: 0.0)
-    assert given == [20.0, 40.0]
-
-
-def test_precisions_that_a_cpu_lacks_are_not_run():
-    found = call(workloads=[PRECISE], peers=False)
-    assert [row["variant"] for row in found.rows] == ["highest"]
-    assert ("steps of 6-4-3, tf32", "less precision than float32 is for a GPU") in found.not_run
-    found = call(workloads=[PRECISE], peers=False, precisions=["tf32"])
-    assert found.rows == []
-    assert not any(left.what.endswith("highest") for left in found.not_run)
-
-
-def test_only_kernels_or_only_steps():
-    assert call(only="kernels", peers=False).rows == []
-    assert not any(left.what == "kernels" for left in call(only="steps", peers=False).not_run)
+    monkeypatch.setattr(run, "measure", measure)
+    why = "the run ended before it"
+    if isinstance(error, KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
+            call(workloads=[TINY, OTHER, TINY], path=str(path))
+    else:
+        why = "it failed: MemoryError: no room"
+        assert call(workloads=[TINY, OTHER, TINY], path=str(path))[4]["ours_ms"] == pytest.approx(1)
+    rows = json.loads(path.read_text())
+    assert rows[0]["ours_ms"] == pytest.approx(1)
+    assert rows[2]["void"][OURS] == why
 
 
-def test_an_interrupted_run_keeps_what_it_has(tmp_path, monkeypatch):
-    path = tmp_path / "figures.json"
-    whole = step_rows.rows_of
-
-    def rows_of(machine, workload, *rest, **options):
-        if workload is OTHER:
-            raise KeyboardInterrupt
-        return whole(machine, workload, *rest, **options)
-
-    monkeypatch.setattr(run, "rows_of", rows_of)
-    with pytest.raises(KeyboardInterrupt):
-        call(workloads=[TINY, OTHER, TINY], peers=False, path=str(path))
-    found = json.loads(path.read_text())
-    assert [row["what"] for row in found["rows"]] == ["6-8-3"]
-    left = [one["what"] for one in found["not_run"] if one["why"] == "the run ended before it"]
-    assert left == ["steps of 6-4-4-3, highest", "steps of 6-8-3, highest"]
-
-
-def test_where_ours_cannot_run_its_row_says_why_and_nothing_else_does(monkeypatch, peers):
-    peers("eager")
-
-    def fails(*_args, **_options):
-        raise MemoryError("too large")
-
-    monkeypatch.setattr(step_rows, "Ours", type("Ours", (), {"__init__": fails}))
-    (row,) = call().rows
-    assert row["void"] == "MemoryError: too large"
-
-
-def test_a_step_that_cannot_be_replayed_is_void_and_op_by_op_is_compared(monkeypatch):
-    offers = {"replayer": object(), "REPLAYED_AS": "graph"}
-    monkeypatch.setattr("bnengine.lab.bench.machine.backend_feature", lambda _name, what: offers.get(what))
-    with using("reference"):
-        graph, replayed, eager = call(peers=False).rows
-    assert graph["void"].startswith("InputError: Step: graph=True, but ")
-    assert replayed["void"].startswith("InputError: bench: steps run op by op: no fused version of ")
-    assert (eager["name"], eager["void"]) == ("bnengine eager", None)
-
-
-def test_what_distorts_numpy_is_warned_of(monkeypatch):
-    for name in DISTORTING:
-        monkeypatch.delenv(name, raising=False)
-    assert call(only="kernels", peers=False).environment["warnings"] == []
-    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
-    (warning,) = call(only="kernels", peers=False).environment["warnings"]
-    assert warning.startswith("OPENBLAS_CORETYPE=Haswell is set: NumPy's BLAS may run other kernels")
-
-
-def test_the_commit_is_that_of_the_checkout_or_not_told():
-    found = commit()
-    assert found is None or (len(found.rstrip("+")) == 40 and int(found.rstrip("+"), 16) >= 0)
-
-
-def test_a_backend_that_cannot_be_used_is_an_error():
+def test_what_cannot_be_measured_is_an_error():
+    with pytest.raises(InputError, match=r"bench: there are no predictions of 6-8-3; name other workloads"):
+        call(only="predictions")
+    with pytest.raises(InputError, match=r"bench: --threads 100000, but this process may use \d+ cores"):
+        call(threads=100000)
+    with pytest.raises(InputError, match=r"bench: less precision than float32 is for a GPU"):
+        call(precisions=["tf32"])
+    with pytest.raises(InputError, match=r"figures\.json cannot be written \(No such file or directory\)"):
+        call(path="missing/figures.json")
     with pytest.raises(BackendError, match="there is no backend 'numpi'"):
         bench("numpi")
+
+
+# -- our own programs
+
+
+def test_our_steps_predictions_and_ops_are_timed_and_agree(monkeypatch):
+    if why := fused.native().available():
+        missing("kernels", why)
+    four = Workload("6-8-8-3", (6, 8, 8, 3), 4, rows=4)
+    cases = [
+        Case("step", "step", (OURS, V3, REFERENCE, PRODUCTS), four.to_json(), PRODUCTS),
+        Case("prediction", "prediction", (OURS, REFERENCE, PRODUCTS), four.to_json(), PRODUCTS),
+        *(Case(case.name, "kernel", (OURS, REFERENCE, COPY), case.given, COPY) for case in kernels(10_000)),
+        *(Case(case.name, "product", (ONE_THREAD, BLAS), case.given) for case in list(products(four))[2:5]),
+    ]
+    monkeypatch.setattr(run, "cpu_cases", lambda **_options: cases)
+    first, _, *rows = bench("numpy", quick=True, threads=1).to_json()
+    assert [row["void"] for row in (first, *rows)] == [{}] * len(cases)
+    assert all(row["ours_ms"] > 0 for row in (first, *rows))
+    assert all(row["floor_ms"] > 0 for row in (first, *rows[:-3]))
+    assert all(row["ratio_to_best_peer"] > 0 for row in rows[-3:])
+    assert (first["isa"], first["threads"]) == (fused.native().isa(), 1)
+
+
+def test_what_distorts_numpy_is_warned_of_and_the_commit_is_that_of_the_checkout(monkeypatch):
+    for name in DISTORTING:
+        monkeypatch.delenv(name, raising=False)
+    assert warnings() == []
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    assert warnings()[0].startswith("OPENBLAS_CORETYPE=Haswell is set: NumPy's BLAS may run other kernels")
+    head = commit()
+    assert head is None or (len(head.rstrip("+")) == 40 and int(head.rstrip("+"), 16) >= 0)

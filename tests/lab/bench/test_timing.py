@@ -32,7 +32,6 @@ def test_the_spread_of_five_values_is_the_middle_one_and_its_neighbours():
     assert spread([5.0, 1.0, 4.0, 2.0, 3.0]) == Spread(3.0, 2.0, 4.0, 5)
     assert spread([1.0, 2.0]) == Spread(1.5, 1.25, 1.75, 2)
     assert spread([7.0]) == Spread(7.0, 7.0, 7.0, 1)
-    assert spread([7.0]).to_json() == {"median": 7.0, "low": 7.0, "high": 7.0, "rounds": 1}
 
 
 def test_ratios_are_taken_round_by_round():
@@ -111,9 +110,9 @@ def test_an_error_is_told_by_its_class_and_first_line():
     assert first_line(KeyError()) == "KeyError"
 
 
-@pytest.mark.parametrize(("once", "times"), [(0.01, 10), (1.0, 3), (1e-9, 500), (0.0, 500)])
+@pytest.mark.parametrize(("once", "times"), [(0.01, 10), (1.0, 1), (1e-9, 500), (0.0, 500)])
 def test_repetitions_fill_a_round_within_limits(once, times):
-    assert repetitions(once, 0.1, 3, 500) == times
+    assert repetitions(once, 0.1, 500) == times
 
 
 def test_what_takes_too_long_is_stopped_and_the_alarm_given_back():

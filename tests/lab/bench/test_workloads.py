@@ -1,13 +1,11 @@
 """What a workload is made of, and its arithmetic worked by hand."""
 
 import numpy as np
-import pytest
 
 from bnengine.arrays.backend import get_backend
-from bnengine.errors import InputError
+from bnengine.lab.bench.device import floors
 from bnengine.lab.bench.machine import Rates
-from bnengine.lab.bench.step_rows import floors
-from bnengine.lab.bench.workloads import WORKLOADS, Workload, check_precisions, chosen
+from bnengine.lab.bench.workloads import WORKLOADS, Workload
 
 TINY = Workload("4-3-2", (4, 3, 2), 5, rows=20)
 
@@ -69,14 +67,12 @@ def test_all_batches_of_the_workloads_are_of_one_size():
     ]
 
 
-def test_names_choose_workloads():
-    assert chosen(()) == WORKLOADS
-    assert chosen(("784-512-512-10", "64-100-100-10")) == (WORKLOADS[1], WORKLOADS[0])
-    with pytest.raises(InputError, match="bench: there is no workload '64-100'; choose from 64-100-100-10, "):
-        chosen(("64-100",))
+def test_a_workload_goes_through_json():
+    assert Workload.from_json(TINY.to_json()) == TINY
 
 
-def test_a_precision_that_there_is_not_is_named():
-    check_precisions(("highest", "tf32", "bfloat16"))
-    with pytest.raises(InputError, match="bench: there is no precision 'fp8'; choose from highest, tf32, bfloat16"):
-        check_precisions(("highest", "fp8"))
+def test_trained_weights_have_running_statistics():
+    weights = TINY.trained_weights()
+    assert np.all(weights["1.running_count"] == 1)
+    assert np.all((weights["1.running_var"] > 0.5) & (weights["1.running_var"] < 1.5))
+    np.testing.assert_array_equal(weights["0.W"], TINY.weights()["0.W"])

@@ -1,4 +1,4 @@
-"""A worker that computes nothing: it answers as a role is told to, given as JSON in its first argument.
+"""A worker that computes nothing: it answers as its role should, given as JSON in its first argument.
 
 {role: {"seconds": of a call, "own": seconds of processors, "does": what goes wrong, "losses": ...}}
 """
@@ -22,8 +22,8 @@ def answers(part: dict, message: dict, role: str) -> dict:
             sys.exit(9)
         if does == "babbles":
             print("not JSON", flush=True)
-        told = {"losses": part.get("losses", LOSSES), "allowed": [1e-3] * 20 if role == "bnengine" else None}
-        return {**told, "isa": "v4", "threads": 2} if role.startswith("bnengine") else told
+        answer = {"losses": part.get("losses", LOSSES), "allowed": [1e-3] * 20 if message["bounded"] else None}
+        return {**answer, "isa": "v4", "threads": 2} if role.startswith("bnengine") else answer
     if does == "dies late":
         sys.exit(3)
     return {"seconds": part.get("seconds", 1e-3), "own": part.get("own", 0.0), "switches": 0}

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from bnengine.lab.bench.cpu.cases import BLAS, COPY, EAGER, JAX, ONE_THREAD, OURS, Case
-from bnengine.lab.bench.cpu.measure import Measured
-from bnengine.lab.bench.cpu.report import rows
+from bnengine.lab.bench.cases import BLAS, COPY, EAGER, JAX, ONE_THREAD, OURS, Case
+from bnengine.lab.bench.cpu_rows import cpu_rows
+from bnengine.lab.bench.measure import Measured
 from tests.benchmarks import __main__ as command
 from tests.benchmarks import table
 
@@ -19,7 +19,7 @@ PRODUCT = Case("product", "product", (ONE_THREAD, BLAS), {"workload": "8-8-3"}, 
 
 
 def made(case, seconds, void=None):
-    return rows(case, Measured(seconds, void or {}, {}, 3, 1), 2, HAS)
+    return cpu_rows(case, Measured(seconds, void or {}, {}, 3, 1), HAS)
 
 
 def test_the_guide_has_what_was_measured():

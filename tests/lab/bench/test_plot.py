@@ -1,9 +1,11 @@
 """The picture of a run."""
 
+import sys
+
 import pytest
 
 from bnengine.errors import InputError
-from bnengine.lab.bench.cpu.plot import AXES, curves, draw
+from bnengine.lab.bench.plot import AXES, check, curves, draw
 from tests.support import require
 
 
@@ -52,8 +54,7 @@ def test_where_no_step_was_timed_there_is_no_picture(tmp_path):
         draw(ROWS, str(tmp_path / "missing" / "figures.png"))
 
 
-def test_without_matplotlib_the_cure_is_told(monkeypatch, tmp_path):
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib.backends.backend_agg", None)
+def test_without_matplotlib_the_cure_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(InputError, match=r"--plot needs matplotlib.*pip install 'bnengine\[plot\]'"):
-        draw(ROWS, str(tmp_path / "figures.png"))
+        check()

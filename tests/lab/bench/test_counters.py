@@ -2,7 +2,7 @@
 
 import pytest
 
-from bnengine.lab.bench.cpu.counters import TICKS, Cores, disturbed, read, taken
+from bnengine.lab.bench.counters import TICKS, Cores, disturbed, read, taken
 
 STAT = """cpu  100 20 30 4000 50 6 7 8 900 0
 cpu0 50 10 15 2000 25 3 3 4 450 0
@@ -51,4 +51,3 @@ def test_a_slot_is_disturbed_where_others_took_more_than_noise():
 def test_without_counters_our_own_switches_tell():
     assert not disturbed(None, 30, elapsed=0.25, threads=2)
     assert disturbed(None, 31, elapsed=0.25, threads=2)
-    assert not disturbed(None, None, elapsed=0.25, threads=2)

@@ -1,0 +1,164 @@
+"""Where workers run: on a CPU each in its own process, on a GPU all in this one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..environment import DISTORTING
+from .cases import BLAS, JAX, ONE_THREAD, V3
+from .machine import Machine
+from .timing import limited
+from .worker import Worker
+
+WORKER = (sys.executable, "-c", "import sys; from bnengine.lab.bench.worker import main; main(sys.argv[1])")
+LEAVING_S = 2.0  # that a process may take to end by itself
+THREADS = ("BNENGINE_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")
+UNSET = (*DISTORTING, "BNENGINE_ISA", "MALLOC_ARENA_MAX")
+# glibc's malloc keeps freed pages; otherwise PyTorch and JAX return them after each temporary and fault them in again.
+KEEP_PAGES = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_TOP_PAD_": str(64 << 20)}
+
+
+class Lost(Exception):
+    """A process ended, or did not answer in time."""
+
+
+class Refused(Exception):
+    """A worker answers with the reason why it cannot do something; it goes on."""
+
+
+def environment(role: str, threads: int, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the environment of a contender's process: its best settings, on `threads` threads."""
+    found = {name: value for name, value in inherited.items() if name not in UNSET}
+    found |= dict.fromkeys(THREADS, str(1 if role in (ONE_THREAD, BLAS) else threads))
+    root = str(Path(__file__).resolve().parents[3])
+    found["PYTHONPATH"] = os.pathsep.join(filter(None, (root, found.get("PYTHONPATH"))))
+    if role == V3:
+        found["BNENGINE_ISA"] = "v3"
+    if role == JAX or role.startswith("PyTorch"):
+        found |= KEEP_PAGES | {"JAX_PLATFORMS": "cpu"}
+    return found
+
+
+class Process:
+    """A worker in its own process, driven by lines of JSON; its standard error goes to the file `errors`."""
+
+    def __init__(self, environment: Mapping[str, str], errors: Path, command: Sequence[str] = WORKER) -> None:
+        self.errors = errors
+        with errors.open("wb") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=dict(environment), text=True,
+                start_new_session=True,
+            )  # fmt: skip
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
+    def ask(self, message: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+        """Send a message and return the answer.
+
+        Raises:
+            Lost: no valid answer came within `seconds`; the process is ended.
+            Refused: the answer is a reason.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        late = threading.Event()
+        timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), lambda: self._kill(late))
+        timer.start()
+        try:
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except (OSError, ValueError):
+            line = ""
+        timer.cancel()
+        try:
+            answer: dict[str, Any] = json.loads(line)
+        except ValueError:
+            self.end()
+            why = f"it answered {line.strip()[:80]!r}" if line else self._why_ended()
+            raise Lost(f"no answer within {seconds:.0f} s" if late.is_set() else why) from None
+        if "error" in answer:
+            raise Refused(answer["error"])
+        return answer
+
+    def _why_ended(self) -> str:
+        lines = self.errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        said = f": {lines[-1].strip()[:200]}" if lines else ""
+        return f"the process ended with status {self._process.returncode}{said}"
+
+    def _kill(self, late: threading.Event) -> None:
+        """Kill the process and its children."""
+        late.set()
+        with suppress(ProcessLookupError):
+            if hasattr(os, "killpg"):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            else:
+                self._process.kill()
+
+    def end(self, patience: float = 0.0) -> None:
+        """Let the process end by itself in `patience` seconds, else kill it and its children."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with suppress(OSError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            self._kill(threading.Event())
+            self._process.wait()
+        self._process.stdout.close()
+
+
+class Processes:
+    """The processes of all roles, started when they are needed, and again where one has ended."""
+
+    def __init__(self, threads: int, folder: Path, command: Sequence[str] = WORKER) -> None:
+        self.threads, self.folder, self.command = threads, folder, command
+        self._members: dict[str, Process] = {}
+
+    def __enter__(self) -> "Processes":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for process in self._members.values():
+            process.end(LEAVING_S)
+        self._members.clear()
+
+    def __getitem__(self, role: str) -> Process:
+        process = self._members.get(role)
+        if process is None or not process.alive:
+            errors = self.folder / f"{role.replace(' ', '-').replace(',', '')}.log"
+            # A killed compiler would leave half a file in a cache that other runs share.
+            cache = {"TORCHINDUCTOR_CACHE_DIR": str(self.folder / "compiled")}
+            process = Process(environment(role, self.threads) | cache, errors, (*self.command, role))
+            self._members[role] = process
+        return process
+
+
+class Local:
+    """A worker in this process, with the interface of `Process`."""
+
+    def __init__(self, role: str, machine: Machine) -> None:
+        self._worker = Worker(role, machine)
+
+    def close(self) -> None:
+        """Release what the contender holds."""
+        self._worker.close()
+
+    def ask(self, message: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """See `Process.ask`."""
+        with limited(seconds):
+            answer = self._worker.answer(message)
+        if "error" in answer:
+            raise Refused(answer["error"])
+        return answer

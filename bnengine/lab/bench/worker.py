@@ -1,0 +1,125 @@
+"""The worker of a contender, in this process or in its own: `processes.WORKER`.
+
+It answers messages, in its own process a line of JSON each:
+{"do": "prepare", "kind", "given", "bounded"} builds a subject and answers what it computes;
+{"do": "run", "seconds"} times it and answers {"seconds": of a call, "own": of processors, "switches": involuntary};
+{"do": "host", "rounds"} answers the seconds in which the host hands a step to an idle GPU, of each round.
+"""
+
+import gc
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+from ...arrays.backend import get_backend
+from ...ops import using
+from . import numpy_peer, ours
+from .cases import BLAS, COPY, JAX, REFERENCE
+from .machine import Machine
+from .subjects import Subject
+from .timing import first_line, repetitions
+
+PIECES = 10  # of a run on a CPU; the median piece counts
+LEAST, MOST = 3, 100_000  # pieces of a run at least, calls of a piece at most
+QUEUED = 8  # steps handed to an idle device: fewer than fill its queue
+
+
+def timed(run: Callable[[int], None], once: float, seconds: float) -> float:
+    """Return the median seconds of a call over pieces that fill the time, after a call that does not count."""
+    calls, pieces = repetitions(once, seconds / PIECES, MOST), list[float]()
+    run(1)
+    end = time.perf_counter() + seconds
+    while len(pieces) < LEAST or time.perf_counter() < end:
+        began = time.perf_counter()
+        run(calls)
+        pieces.append((time.perf_counter() - began) / calls)
+    return statistics.median(pieces)
+
+
+def switches() -> int:
+    """Return how often this process lost a core that it could have used; 0 where the system does not count."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+class Worker:
+    """Answers the messages of one role; holds the subject prepared last."""
+
+    def __init__(self, role: str, machine: Machine) -> None:
+        self.role, self.machine = role, machine
+        self.once, self.clock = 0.0, machine.seconds
+        self.subject: Subject | None = None
+
+    def answer(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Answer any message; an error is answered as its first line."""
+        try:
+            if message["do"] == "prepare":
+                return self._prepare(message)
+            if self.subject is None:
+                raise RuntimeError("nothing was prepared")
+            if message["do"] == "run":
+                return self._run(self.subject.run, message["seconds"])
+            return {"seconds": [self._host(self.subject.run) for _ in range(message["rounds"])]}
+        except Exception as error:  # a library's error makes its row void
+            return {"error": first_line(error)}
+
+    def close(self) -> None:
+        """Release the subject, and on a GPU the memory that its library keeps."""
+        self.subject = None
+        gc.collect()
+        if self.role.startswith("PyTorch"):
+            from . import torch_peer
+
+            torch_peer.tidy(self.role)
+
+    def _prepare(self, message: dict[str, Any]) -> dict[str, Any]:
+        self.subject, kind = None, message["kind"]
+        gc.collect()
+        self.subject = subject = self._make(kind, message["given"], message["bounded"])
+        self.clock = self.machine.seconds if kind == "kernel" else self.machine.through
+        self.once = min(self.clock(lambda: subject.run(1)) for _ in range(3))
+        return subject.answer
+
+    def _make(self, kind: str, given: dict[str, Any], bounded: bool) -> Subject:
+        if self.role.startswith("PyTorch"):
+            from . import torch_peer
+
+            return torch_peer.make(self.role, kind, given, self.machine)
+        if self.role == JAX:
+            from . import jax_peer
+
+            return jax_peer.make(kind, given)
+        if self.role in (COPY, BLAS):
+            return numpy_peer.make(self.role, given)
+        return ours.make(self.role, kind, given, self.machine, bounded)
+
+    def _run(self, run: Callable[[int], None], seconds: float) -> dict[str, Any]:
+        before, own = switches(), time.process_time()
+        if self.machine.on_gpu:
+            calls = repetitions(self.once, seconds, MOST)
+            found = self.clock(lambda: run(calls)) / calls
+        else:
+            found = timed(run, self.once, seconds)
+        return {"seconds": found, "own": time.process_time() - own, "switches": switches() - before}
+
+    def _host(self, run: Callable[[int], None]) -> float:
+        return self.machine.handed_over(lambda: run(QUEUED)) / QUEUED
+
+
+def main(role: str) -> None:
+    """Answer the lines of the standard input; what libraries print goes to the standard error."""
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    worker = Worker(role, Machine(get_backend("numpy")))
+    with using("reference") if role == REFERENCE else nullcontext():
+        for line in sys.stdin:
+            out.write(json.dumps(worker.answer(json.loads(line))) + "\n")
+            out.flush()
