@@ -16,6 +16,7 @@ from bnengine.ops import REGISTRY
 from bnengine.ops.update import RULES
 from bnengine.runtime.memory import Memory, Outputs
 from tests.contracts.cases import fields
+from tests.contracts.examples import Draw, of_rows, outputs, softmax
 from tests.contracts.libraries import assert_same_bits
 from tests.cpu.build import _Arguments, _call, _Worker
 
@@ -23,11 +24,10 @@ pytestmark = pytest.mark.usefixtures("native")
 
 FEW, MANY = 40, (1 << 26) + 3  # rows and columns, or columns and rows
 FLAT = (1 << 31) + 5
-END = 19  # columns or rows that hold something: the last block lies among them
+END = 21  # columns or rows that hold something: the last block lies among them
 NO_RESERVE = 0x4000  # Linux's MAP_NORESERVE, which Python names from 3.13 on
 BACKWARDS = ("moments_of_blocks", "sums_of_blocks")  # their first block is that of the last rows
 LAUNCHERS = {name: op.versions("numpy")[0].launcher for name, op in REGISTRY.items() if op.versions("numpy")}
-GELU = {"activation": "gelu"}
 
 
 def empty(shape, dtype):
@@ -75,167 +75,100 @@ def run(name, args, options=None, memory=None):
     return fields(REGISTRY[name], result)
 
 
-class Case:
-    """An op's arguments as (huge, what is at the end of them), drawn; `axis` is the one that is huge."""
-
-    def __init__(self, axis, rng):
-        self.axis, self.rng = axis, rng
-
-    def pair(self, *shape, dtype=np.float32):
-        """An array with -1 where it is huge: in full, and the end."""
-        whole = empty(tuple(MANY if n == -1 else n for n in shape), dtype)
-        end = self.cut(whole, shape.index(-1))
-        drawn = self.rng.standard_normal(end.shape)
-        end[...] = drawn > 0 if end.dtype.kind == "b" else drawn + 2
-        return whole, np.ascontiguousarray(end)
-
-    def matrix(self, dtype=np.float32):
-        return self.pair(*((-1, FEW) if self.axis == 0 else (FEW, -1)), dtype=dtype)
-
-    def of_columns(self):
-        if self.axis == 1:
-            return self.pair(-1)
-        same = self.rng.standard_normal(FEW).astype(np.float32)
-        return same, same
-
-    def statistics(self):
-        whole, end = self.pair(3, -1, dtype=np.float64) if self.axis == 1 else (np.empty((3, FEW)),) * 2
-        for held in (self.cut(whole, 1) if self.axis == 1 else whole, end):
-            held[:] = [[9.0], [1.5], [2.5]]
-        return whole, end
-
-    @staticmethod
-    def cut(array, axis):
-        return array[(slice(None),) * axis + (slice(-END, None),)]
+def enlarged(a, axis):
+    """An array whose last END rows or columns are those of `a`, the others 0: far more than memory has."""
+    shape = list(a.shape)
+    shape[axis] = MANY
+    whole = empty(tuple(shape), a.dtype)
+    cut(whole, axis, END)[...] = a
+    return whole
 
 
-def assert_end(name, pairs, options=None, *, axis, huge=(), without=()):
-    """What the last block made is what the op makes of the end alone; `huge`: the outputs that this axis is one of."""
-    memory = LastBlock(*without)
+def cut(array, axis, count):
+    """The last rows or columns."""
+    return array[(slice(None),) * (axis % array.ndim) + (slice(-count, None),)]
+
+
+# Ops by the axis that is huge: the arguments that it is an axis of, and the outputs whose last block is compared.
+BY_ROWS = {
+    "normalize": ((0, 4), "out"), "activation": ((0,), "out"), "activation_backward": ((0, 1, 2), "out"),
+    "total": ((0, 1), "out"), "dropout": ((0, 2), "out keep"), "dropout_backward": ((0, 1), "out"),
+    "affine": ((0,), "out"), "affine_backward": ((0, 1, 3), "dx"),
+}  # fmt: skip
+BY_COLUMNS = {
+    "normalize": ((0, 1, 2, 3, 4), "out"), "activation": ((0,), "out"), "activation_backward": ((0, 1, 2), "out"),
+    "total": ((0, 1), "out"), "dropout_backward": ((0, 1), "out"), "moments": ((0,), "batch"),
+    "batch_norm": ((0, 1, 2, 3), "y batch"), "affine": ((1, 2), "out"), "affine_backward": ((0, 2, 3), "dW db"),
+    "normalize_backward": ((0, 1, 2, 3, 4, 5, 6), "dx dadd dgamma dbeta"),
+}  # fmt: skip
+CASES = [(axis, name) for axis, ops in ((0, BY_ROWS), (-1, BY_COLUMNS)) for name in ops]
+
+
+@pytest.mark.parametrize(("axis", "name"), CASES)
+def test_the_last_block_of_an_op_is_that_of_the_end_alone(axis, name):
+    places, fields_ = (BY_ROWS if axis == 0 else BY_COLUMNS)[name]
+    shape = (END, FEW) if axis == 0 else (FEW, END)
+    kind = "tanh" if name.startswith("affine") else "gelu"
+    (_, args, options), *_ = of_rows(name, "float32", *shape, kind)
+    assert_end(name, args, options, axis, places, fields_)
+
+
+def assert_end(name, args, options, axis, places, fields_):
+    """The last block, alone, gives what the op gives for the end of its arguments."""
+    huge = [enlarged(a, axis) if i in places else a for i, a in enumerate(args)]
+    memory = LastBlock(*(("gemm_tn", "sums") if (axis, name) == (0, "affine_backward") else ()))  # over all rows
     with np.errstate(all="ignore"):
-        got = run(name, [whole for whole, _ in pairs], options, memory)
-    expected = run(name, [end for _, end in pairs], options)
+        got, expected = run(name, huge, options, memory), run(name, args, options)
     assert memory.ran
-    for field, (place, count) in dict(huge).items():
-        shown = (slice(None),) * place + (slice(-count, None),)
-        assert_same_bits({field: got[field][shown]}, {field: expected[field][shown]}, f"{name}, axis {axis}")
-
-
-def last(axis):
-    """How many columns, or rows, the last block has at least."""
-    return (MANY - 1) % 16 + 1 if axis == 1 else 1
-
-
-@pytest.mark.parametrize("axis", [0, 1])
-@pytest.mark.parametrize("name", ["normalize", "activation", "activation_backward", "total", "dropout_backward"])
-def test_element_by_element(name, axis, rng):
-    case = Case(axis, rng)
-    x, dy = case.matrix(), case.matrix()
-    pairs, options = {
-        "normalize": lambda: ([x, case.statistics(), case.of_columns(), case.of_columns(), dy], GELU),
-        "activation": lambda: ([x], {"kind": "gelu"}),
-        "activation_backward": lambda: ([dy, x, dy], {"kind": "gelu"}),
-        "total": lambda: ([x, dy], {}),
-        "dropout_backward": lambda: ([dy, case.matrix(bool)], {"rate": 0.5}),
-    }[name]()
-    assert_end(name, pairs, options, axis=axis, huge={"out": (axis, last(axis))})
-
-
-def test_dropout_draws_by_sample_and_feature(rng):
-    case, step = Case(0, rng), np.asarray([7])
-    samples = empty((MANY,), np.int64)
-    samples[-END:] = rng.integers(0, 2**31, END)
-    pairs = [case.matrix(), (step, step), (samples, samples[-END:].copy())]
-    options = {"seed": 3, "layer": 1, "rate": 0.5}
-    assert_end("dropout", pairs, options, axis=0, huge=dict.fromkeys(REGISTRY["dropout"].fields, (0, 1)))
-
-
-@pytest.mark.parametrize("name", ["moments", "batch_norm", "normalize_backward"])
-def test_batch_norm_by_columns(name, rng):
-    case = Case(1, rng)
-    x, gamma, beta = case.matrix(), case.of_columns(), case.of_columns()
-    huge = {field: (-1 % d, last(1)) for field, d in {"batch": 2, "y": 2, "dx": 2, "dadd": 2, "dgamma": 1}.items()}
-    pairs, options = {
-        "moments": ([x], {}),
-        "batch_norm": ([x, gamma, beta, case.matrix()], GELU),
-        "normalize_backward": ([case.matrix(), x, x, case.statistics(), gamma, beta, case.matrix()], GELU),
-    }[name]
-    assert_end(name, pairs, options, axis=1, huge={f: huge[f] for f in REGISTRY[name].fields if f in huge})
-
-
-def test_moments_by_rows(rng):
-    (x, end) = Case(0, rng).matrix()
-    got = run("moments", [x], memory=LastBlock())["batch"][:, -8:]
-    sums = end.astype(np.longdouble).sum(axis=0), (end.astype(np.longdouble) ** 2).sum(axis=0)
-    mean = sums[0] / MANY
-    columns = slice(-got.shape[1], None)
-    np.testing.assert_array_equal(got[0], MANY)
-    np.testing.assert_allclose(got[1], mean[columns], rtol=1e-6)
-    np.testing.assert_allclose(got[2], (sums[1] / MANY - mean**2)[columns], rtol=1e-6)
-
-
-def test_batch_norm_s_way_back_by_rows(rng):
-    case = Case(0, rng)
-    (dy, dy_end), (x, x_end), gamma, statistics = case.matrix(), case.matrix(), case.of_columns(), case.statistics()
-    args = dy, x, x, statistics[0], gamma[0], gamma[0]
-    got = run("normalize_backward", args, memory=LastBlock())
-    inv_std = 1 / np.sqrt(2.5 + 1e-5)
-    x_norm = (x_end - 1.5) * inv_std
-    columns = slice(-8, None)
-    np.testing.assert_allclose(got["dbeta"][columns], dy_end.sum(axis=0)[columns], rtol=1e-5)
-    np.testing.assert_allclose(got["dgamma"][columns], (dy_end * x_norm).sum(axis=0)[columns], rtol=1e-4)
-    np.testing.assert_allclose(got["dx"][-1, columns], (gamma[0] * inv_std * dy_end[-1])[columns], rtol=1e-4)
-
-
-def test_products(rng):
-    small = rng.standard_normal((FEW, FEW)).astype(np.float32)
-    by_rows, by_columns = Case(0, rng), Case(1, rng)
-    bias = by_columns.of_columns()
-    assert_end("affine", [(small, small), by_columns.matrix(), bias], axis=1, huge={"out": (1, last(1))})
-    assert_end("affine", [by_rows.matrix(), (small, small)], axis=0, huge={"out": (0, 1)})
-    dy, W, y = (by_columns.matrix() for _ in range(3))
-    options = {"activation": "tanh", "input_gradient": False}
-    huge = {"dW": (1, last(1)), "db": (0, last(1))}
-    assert_end("affine_backward", [dy, (small, small), W, y], options, axis=1, huge=huge)
-    dy, x, y = (by_rows.matrix() for _ in range(3))
-    options = {"activation": "tanh"}
-    without = ("gemm_tn", "sums")  # over all rows
-    pairs = [dy, x, (small, small), y]
-    assert_end("affine_backward", pairs, options, axis=0, huge={"dx": (0, 1)}, without=without)
+    count = 1 if axis == 0 else (MANY - 1) % 16 + 1  # of rows, or columns, in the last block at least
+    for field in fields_.split():
+        ends = (cut(a[field], axis, count) for a in (got, expected))
+        assert_same_bits(*({field: end} for end in ends), f"{name}, axis {axis}")
 
 
 @pytest.mark.parametrize("kind", ["numbers", "probabilities"])
-def test_losses_of_classes(kind, rng):
-    case = Case(0, rng)
-    target = case.matrix()
-    if kind == "numbers":
-        target = empty((MANY,), np.int64), rng.integers(0, FEW, END)
-        target[0][-END:] = target[1]
-    options = {"divisor": 1.0}
-    logits = case.matrix()
-    assert_end("softmax_cross_entropy", [logits, target], options, axis=0, huge={"dlogits": (0, 1)})
-    memory = LastBlock()
-    got = run("correct", [logits[0], target[0]], memory=memory)["out"]
-    assert got == run("correct", [logits[1][-1:], target[1][-1:]])["out"]
+def test_losses_of_classes(kind):
+    _, args, options = softmax(Draw("float32"), END, FEW, kind)
+    assert_end("softmax_cross_entropy", args, options, 0, (0, 1), "dlogits")
+    got = run("correct", [enlarged(a, 0) for a in args], memory=LastBlock())["out"]
+    assert got == run("correct", [a[-1:] for a in args])["out"]
 
 
 @pytest.mark.parametrize("name", ["binary_cross_entropy", "mean_squared_error"])
-def test_losses_of_outputs(name, rng):
-    case = Case(0, rng)
-    weights = case.pair(-1)
-    pairs = [case.matrix(), case.matrix(), weights]
-    assert_end(name, pairs, {"divisor": 1.0}, axis=0, huge={"dlogits": (0, 1)})
+def test_losses_of_outputs(name):
+    _, args, options = outputs(Draw("float32"), END, FEW)
+    assert_end(name, args, options, 0, (0, 1, 2), "dlogits")
+
+
+def test_moments_by_rows(rng):
+    end = rng.standard_normal((END, FEW)).astype(np.float32) + 2
+    got = run("moments", [enlarged(end, 0)], memory=LastBlock())["batch"][:, -8:]
+    wide = end.astype(np.longdouble)[:, -8:]
+    mean = wide.sum(axis=0) / MANY
+    np.testing.assert_array_equal(got[0], MANY)
+    np.testing.assert_allclose(got[1], mean, rtol=1e-6)
+    np.testing.assert_allclose(got[2], (wide**2).sum(axis=0) / MANY - mean**2, rtol=1e-6)
+
+
+def test_gradients_of_batch_norm_by_rows(rng):
+    dy, x = (rng.standard_normal((END, FEW)).astype(np.float32) + 2 for _ in range(2))
+    gamma, statistics = rng.standard_normal(FEW).astype(np.float32), np.repeat([[9.0], [1.5], [2.5]], FEW, axis=1)
+    huge_dy, huge_x = enlarged(dy, 0), enlarged(x, 0)
+    got = run("normalize_backward", (huge_dy, huge_x, huge_x, statistics, gamma, gamma), memory=LastBlock())
+    inv_std = 1 / np.sqrt(2.5 + 1e-5)
+    x_norm = (x - 1.5) * inv_std
+    columns = slice(-8, None)
+    np.testing.assert_allclose(got["dbeta"][columns], dy.sum(axis=0)[columns], rtol=1e-5)
+    np.testing.assert_allclose(got["dgamma"][columns], (dy * x_norm).sum(axis=0)[columns], rtol=1e-4)
+    np.testing.assert_allclose(got["dx"][-1, columns], (gamma * inv_std * dy[-1])[columns], rtol=1e-4)
 
 
 def test_rows_are_gathered_from_the_end_of_a_data_set(rng):
-    case = Case(0, rng)
-    (x, end), (y, target), weights = case.matrix(), case.matrix(), case.pair(-1)
-    samples = empty((MANY,), np.int64)
-    samples[-END:] = rng.integers(0, 2**40, END)
-    places = rng.integers(0, END, 12)
-    args = x, y, weights[0], samples, np.asarray([2, 3], np.float32), places + MANY - END, np.asarray([1, 1])
-    got = run("gather", args, {"rows": 9})
-    expected = [a[places[1:10]] for a in (end, target, weights[1], samples[-END:])]
+    x, y, weights = Draw("float32").wide(END, FEW), Draw("float32", 1).wide(END, FEW), Draw("float32").shares(END)
+    data, places = (x, y, weights, rng.integers(0, 2**40, END)), rng.integers(0, END, 12)
+    ones, cursor = np.asarray([2, 3], np.float32), np.asarray([1, 1])
+    got = run("gather", (*(enlarged(a, 0) for a in data), ones, places + MANY - END, cursor), {"rows": 9})
+    expected = [a[places[1:10]] for a in data]
     assert_same_bits(got, dict(zip(got, [*expected, np.asarray([3], np.float32)], strict=True)), "gather")
 
 
@@ -245,14 +178,14 @@ def test_raw_rows_are_gathered_from_the_end_of_a_file(dtype, rng):
     x, samples = empty((MANY, FEW), dtype), empty((MANY,), np.int64)
     end, order = rng.integers(1, 100, (END, FEW)).astype(dtype), rng.permutation(END)
     x[-END:], samples[-END:] = end, order + MANY - END
-    case = Case(0, rng)
-    (y, target), weights = case.matrix(), case.pair(-1)
+    target, weights = Draw("float32").wide(END, FEW), Draw("float32").shares(END)
     places, ones = rng.integers(0, END, 12), np.asarray([2, 3], np.float32)
     mean, inv_scale = rng.uniform(0, 9, FEW), rng.uniform(0.5, 2, FEW)
-    args = x, y, weights[0], samples, ones, places + MANY - END, np.asarray([1, 1])
+    given = enlarged(target, 0), enlarged(weights, 0)
+    args = x, *given, samples, ones, places + MANY - END, np.asarray([1, 1])
     chosen = places[1:10]
     raw = end[order[chosen]].astype(np.float64)
-    others = target[chosen], weights[1][chosen], samples[-END:][chosen], ones[1:]
+    others = target[chosen], weights[chosen], samples[-END:][chosen], ones[1:]
     for scaled, expected in (((), raw), ((mean, inv_scale), (raw - mean) * inv_scale)):
         got = run("gather_raw", (*args, *scaled), {"rows": 9})
         assert_same_bits(got, dict(zip(got, [expected.astype(np.float32), *others], strict=True)), "gather_raw")
@@ -260,7 +193,8 @@ def test_raw_rows_are_gathered_from_the_end_of_a_file(dtype, rng):
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_rows_and_columns_that_lie_apart_are_copied(axis, rng):
-    whole, end = Case(axis, rng).matrix()
+    end = rng.standard_normal((END, FEW) if axis == 0 else (FEW, END)).astype(np.float32)
+    whole = enlarged(end, axis)
     view, expected = (whole[:, ::2], end[:, ::2]) if axis == 0 else (whole[::2, 1:], end[::2])
     got = _launch.ready(Outputs(LastBlock(), {}), view)
     assert got is not view
