@@ -71,7 +71,7 @@ def snapshot(step: Any) -> dict[str, bytes]:
 
 def test_a_replayed_step_is_the_eager_one_byte_for_byte(device):
     eager, replayed = (make(device.backend(), "fused", replay=replay) for replay in (False, True))
-    for group in groups(8):
+    for group in groups(6):
         device.STATE.schedule = "forward"
         eager(group)
         device.STATE.schedule = "shuffled"
@@ -82,7 +82,7 @@ def test_a_replayed_step_is_the_eager_one_byte_for_byte(device):
     assert len(replayed.plans) == 2
     assert all(not plan.reasons and len(plan.launches) > 50 for plan in replayed.plans.values())
     report = replayed.report()
-    assert (report.steps, report.skipped) == (7, 1)
+    assert (report.steps, report.skipped) == (5, 1)
 
 
 def test_a_replay_launches_what_was_recorded_and_nothing_else(simulated):
@@ -110,7 +110,7 @@ def test_every_optimizer_runs_fused_with_frozen_parameters(optimizer, device):
     step = make(device.backend(), "fused", optimizer, layers=small)
     step.network.freeze("parameters", "0.W", "1.beta")
     for t, group in enumerate(groups(3)):
-        copy16(step, group, f"step {t}")
+        checked_step(step, group, f"step {t}")
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def compare(got: dict[str, Any], expected: dict[str, Any], dtype: str, what: str
         assert_within(got[name], array, TOLERANCE[dtype] * largest, f"{what}, {name}")
 
 
-def copy16(step: Any, group: list[data.Batch], what: str) -> None:
+def checked_step(step: Any, group: list[data.Batch], what: str) -> None:
     """One step; then the update against the references of the ops in float64, on the step's own gradients."""
     network, fetch = step.network, lambda a: np.array(step.backend.to_numpy(a))
     old = [fetch(a) for a in (network.parameters.array, *(f.array for f in step.state.slots.values() if f is not None))]
@@ -193,7 +193,7 @@ def train_beside_numpy(device: Any, dtype: str, count: int) -> Any:
         step.schedule(rate)
         leader.schedule(rate)
         leader(group)
-        copy16(step, group, f"step {t}")
+        checked_step(step, group, f"step {t}")
         compare(made(step), made(leader), dtype, f"step {t}")
         assert step.report()[2:] == leader.report()[2:]
     return step
@@ -201,7 +201,7 @@ def train_beside_numpy(device: Any, dtype: str, count: int) -> Any:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_steps_of_ragged_micro_batches_agree_with_numpy_s(dtype, device):
-    step = train_beside_numpy(device, dtype, 20)
+    step = train_beside_numpy(device, dtype, 7)
     assert step.report().skipped == 1
     assert len(step.plans) == 2
     assert not any(plan.reasons for plan in step.plans.values())

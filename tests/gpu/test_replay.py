@@ -14,7 +14,7 @@ CYCLE = 30  # steps; one of them is skipped for a NaN in its input, every third 
 
 
 def test_eager_launched_and_graph_steps_have_the_same_bytes(device, many):
-    steps = many(1000, 10)
+    steps = many(1000, 7)
     eager, launched, graph = (
         make(device.backend(), "fused", **how) for how in ({"replay": False}, {"graph": False}, {"graph": True})
     )
@@ -60,7 +60,7 @@ def test_two_runs_give_the_same_bytes(graph, device, many):
     runs, cycle = [], groups(CYCLE)
     for _ in range(2):
         step = make(device.backend(), "fused", graph=graph)
-        for t in range(many(300, 12)):
+        for t in range(many(300, 6)):
             step(cycle[t % CYCLE])
         runs.append(snapshot(step))
     assert runs[0] == runs[1]
