@@ -141,7 +141,8 @@ def _subnormal(name: str, dtype: str) -> Example:
     given = [a * tiny if i in SUBNORMAL[name] else a for i, a in enumerate(args)]
     if name == "affine":
         given[1:] = np.eye(21, dtype=dtype), np.zeros(21, dtype)
-    return Example("subnormal", tuple(given), options | ({"activation": "relu"} if name == "affine" else {}))
+    exact = {"activation": "relu", "rate": 0.5}  # with which no result is rounded
+    return Example("subnormal", tuple(given), options | {k: v for k, v in exact.items() if k in options})
 
 
 def _at_the_threshold(dtype: str) -> Iterator[Example]:
