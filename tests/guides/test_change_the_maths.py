@@ -1,4 +1,4 @@
-"""The guide on changing the math does what it says, on a copy of the package."""
+"""The guide on changing the math works, on a copy of the package."""
 
 import os
 import re
@@ -41,10 +41,10 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def accuracy(folder: Path) -> float:
-    """The validation accuracy that the guide's training ends with."""
+    """Run the guide's training and return its validation accuracy."""
     done = run(f"{TRAIN} --no-plot", folder)
     assert done.returncode == 0, done.stderr
-    assert "kernels   references, as --kernels says\n" in done.stdout
+    assert "kernels   references, by --kernels reference\n" in done.stdout
     return float(re.search(r"validation accuracy (\S+)", done.stdout).group(1))
 
 
