@@ -8,11 +8,13 @@ A class registers itself once, with a decorator:
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, fields
+from dataclasses import fields, is_dataclass
+from inspect import Parameter, signature
 from typing import Any, TypeVar
 
 from .errors import InputError
 from .renamed import new_word
+from .validation import choice
 
 T = TypeVar("T")
 Kind = TypeVar("Kind", bound=type[Any])
@@ -45,10 +47,8 @@ class Registry(Mapping[str, type[T]]):
         return len(self._classes)
 
     def find(self, name: Any) -> type[T]:
-        """The class of a name; InputError for another one."""
-        if not isinstance(name, str) or name not in self._classes:
-            raise InputError(f"{self.what}: no {self.what} {name!r}; choose one of {', '.join(self)}")
-        return self._classes[name]
+        """Return the class of a name; InputError for another one."""
+        return self._classes[choice(self.what, self.key, name, self)]
 
     def make(self, given: str | Mapping[str, Any]) -> T:
         """An object from a name or a configuration, {"name": ..., option: value}.
@@ -72,12 +72,12 @@ class Registry(Mapping[str, type[T]]):
         return [name for name, cls in self.items() if option in options_of(cls)]
 
 
-def options_of(cls: type[Any]) -> "dict[str, Field[Any]]":
-    """The options that a dataclass takes."""
-    return {one.name: one for one in fields(cls) if one.init}
+def options_of(cls: type[Any]) -> Mapping[str, Parameter]:
+    """Return the arguments of a class by name, without the old names of a dataclass's fields."""
+    every = signature(cls).parameters
+    return {f.name: every[f.name] for f in fields(cls) if f.init} if is_dataclass(cls) else every
 
 
 def needed(cls: type[Any]) -> list[str]:
-    """The options of a dataclass without a default."""
-    known = options_of(cls).values()
-    return [one.name for one in known if one.default is MISSING and one.default_factory is MISSING]
+    """Return the arguments of a class that have no default."""
+    return [name for name, option in options_of(cls).items() if option.default is Parameter.empty]

@@ -16,8 +16,9 @@ from .namespaces import dtype_name, namespace
 __all__ = ["Backend", "BackendReport", "available_backends", "get_backend", "namespace"]
 
 VARIABLE = "BNENGINE_BACKEND"
-NAMES = ("numpy", "cupy", "torch", "array_api_strict")
-_CHOICES = "auto, numpy, cupy, cupy:1 (or another device number), torch, array_api_strict"
+GPU = "cupy"
+NAMES = ("numpy", GPU, "torch", "array_api_strict")
+CHOICES = ", ".join(["auto", *(f"{name}, {name}:1" if name == GPU else name for name in NAMES)])
 _CUPY_EXTRAS = (
     "pip install 'bnengine[cuda13]' where nvidia-smi shows CUDA 13, 'bnengine[cuda12]' where it shows CUDA 12; "
     "or use the backend numpy"
@@ -50,6 +51,11 @@ class Backend:
         """The version of the array library."""
         return _version(importlib.import_module(self.name))
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it computes on a GPU, asynchronously."""
+        return self.name == GPU
+
     def dtype(self, dtype: DType) -> DType:
         """The library's own dtype for a name such as "float32", a NumPy dtype or one of its own."""
         name = dtype_name(dtype)
@@ -75,7 +81,7 @@ class Backend:
         """
         if _is_own(x, self.xp):
             return self._own(x, dtype, copy)
-        if self.name == "cupy" and _dlpack_device(x) in _CUDA_MEMORY:
+        if self.on_gpu and _dlpack_device(x) in _CUDA_MEMORY:
             with self.device:
                 return self._own(self.xp.from_dlpack(_detached(x)), dtype, copy)
         host = _host(x)
@@ -84,7 +90,7 @@ class Backend:
         if self.name == "numpy":
             return np.array(host) if copy else host
         self.dtype(host.dtype)  # A dtype that the library does not have is named here, before it tries.
-        if self.name == "cupy":
+        if self.on_gpu:
             with self.device:
                 return self.xp.asarray(host)
         bits, own = np.array(host, order="C"), host.dtype.name == "bfloat16"  # which travels as its bits
@@ -114,11 +120,11 @@ class Backend:
 
     def free_bytes(self) -> int | None:
         """The bytes that are free on a GPU, None for a CPU."""
-        return int(self.device.mem_info[0]) if self.name == "cupy" else None
+        return int(self.device.mem_info[0]) if self.on_gpu else None
 
     def synchronize(self) -> None:
         """Wait until the device has done all that it was asked to do; on a CPU there is nothing to wait for."""
-        if self.name == "cupy":
+        if self.on_gpu:
             self.device.synchronize()
 
 
@@ -147,7 +153,7 @@ def get_backend(name: "str | Backend | None" = None, *, where: str = "get_backen
     report, backend = _PROBES[library](index)
     if backend is None:
         raise BackendError(f"{where}: the backend {name!r} cannot be used: {report.reason}; cure: {report.cure}")
-    if library == "cupy":
+    if library == GPU:
         backend.device.use()
     return Backend(backend.name, backend.xp, backend.device, f"{name} was chosen{by}")
 
@@ -171,8 +177,8 @@ def _auto() -> Backend:
 
 def _parse(name: Any, where: str) -> tuple[str, int]:
     library, colon, index = name.partition(":") if isinstance(name, str) else ("", "", "")
-    if library not in NAMES or (colon and not (library == "cupy" and index.isascii() and index.isdigit())):
-        raise BackendError(f"{where}: there is no backend {name!r}; take one of {_CHOICES}")
+    if library not in NAMES or (colon and not (library == GPU and index.isascii() and index.isdigit())):
+        raise BackendError(f"{where}: there is no backend {name!r}. Take one of {CHOICES}.")
     return library, int(index or 0)
 
 
@@ -251,12 +257,9 @@ def _probe_witness(name: str, load: Callable[[], tuple[Any, Any]], cure: str) ->
     return report, Backend(name, xp, device, report.reason)
 
 
-_PROBES: dict[str, Callable[[int], Probe]] = {
-    "numpy": _probe_numpy,
-    "cupy": _probe_cupy,
-    "torch": _probe_torch,
-    "array_api_strict": _probe_strict,
-}
+_PROBES: dict[str, Callable[[int], Probe]] = dict(
+    zip(NAMES, (_probe_numpy, _probe_cupy, _probe_torch, _probe_strict), strict=True)
+)
 
 
 def _unusable(name: str, version: str | None, reason: str, cure: str) -> Probe:

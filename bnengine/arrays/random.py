@@ -27,6 +27,7 @@ from array_api_compat import device as device_of
 
 from .._typing import Array
 from ..errors import InputError
+from ..validation import integer, number
 from .quantile import normal_quantile
 
 _MASK = 0xFFFFFFFF
@@ -68,8 +69,8 @@ def philox(
 
 def split_seed(seed: SupportsIndex) -> tuple[int, int]:
     """Philox's key (low word, high word) of a seed in [0, 2**64); InputError for any other seed."""
-    number = _whole("random: the seed", seed, 2**64)
-    return number & _MASK, number >> 32
+    bits = integer("random", "the seed", seed, least=0, most=2**64 - 1)
+    return bits & _MASK, bits >> 32
 
 
 def keep_mask(
@@ -87,11 +88,9 @@ def keep_mask(
     lies in the host's memory, since to read a device's array would make the host wait (there the low 32 bits count).
     """
     key = split_seed(seed)
-    layer = _whole("dropout: the layer's number", layer, 2**31)
-    if not 0.0 <= rate < 1.0:
-        raise InputError(f"dropout: rate is {rate}; it is the share dropped, so give 0 <= rate < 1")
-    if features < 1:
-        raise InputError(f"dropout: features is {features}; give at least 1")
+    layer = integer("dropout", "the layer's number", layer, least=0, most=2**31 - 1)
+    rate = number("dropout", "rate", rate, least=0, below=1, cure="It is the share of values set to zero.")
+    features = integer("dropout", "features", features, least=1)
     if samples.ndim != 1 or samples.dtype != xp.int64:
         raise InputError(
             f"dropout: samples is {samples.dtype} of shape {tuple(samples.shape)}; give int64 indices of shape (m,)"
@@ -106,7 +105,7 @@ def keep_mask(
 
 def _step_word(xp: Any, step: Array) -> Array:
     if not hasattr(step, "shape") or step.shape == ():
-        return _whole("dropout: the step", step, 2**32)
+        return integer("dropout", "the step", step, least=0, most=_MASK)
     if tuple(step.shape) != (1,) or step.dtype != xp.int64:
         raise InputError(
             f"dropout: step is {step.dtype} of shape {tuple(step.shape)}; give an int or an int64 array (1,)"
@@ -156,7 +155,7 @@ class Stream:
 
     @position.setter
     def position(self, block: SupportsIndex) -> None:
-        self._position = _whole("Stream: position", block, 2**64)
+        self._position = integer("Stream", "position", block, least=0, most=2**64 - 1)
 
     def uniform(self, shape: int | tuple[int, ...] = ()) -> npt.NDArray[np.float64]:
         """Uniform float64 in the open interval (0, 1): (k + 1/2) / 2**52 with k of 52 random bits."""
@@ -172,10 +171,9 @@ class Stream:
         Random bits cut to the fewest that hold high - low - 1; what lies above is drawn again from the following
         blocks.
         """
-        low, high = operator.index(low), operator.index(high)
+        low = integer("Stream.integers", "low", low, least=-(2**63), most=2**63 - 1)
+        high = integer("Stream.integers", "high", high, least=low + 1, most=min(2**63, low + 2**63))
         span = high - low
-        if not (0 < span <= 2**63 and low >= -(2**63) and high <= 2**63):
-            raise InputError(f"Stream.integers({low}, {high}): give low < high, both int64 and at most 2**63 apart")
         mask = (1 << (span - 1).bit_length()) - 1
         values = self._fill(shape, np.int64, _int63)
         flat = values.reshape(-1)
@@ -193,8 +191,7 @@ class Stream:
         They are sorted by random keys of 63 bits. Two equal keys (chance below n**2 / 2**64) keep their order, which
         does no harm because the sort is stable: the result is the same everywhere.
         """
-        if not 0 <= n <= 2**32:
-            raise InputError(f"Stream.permutation({n}): give 0 <= n <= 2**32")
+        n = integer("Stream.permutation", "n", n, least=0, most=2**32)
         return np.argsort(self._fill(n, np.int64, _int63), kind="stable").astype(np.int64, copy=False)
 
     def _fill(
@@ -239,26 +236,13 @@ def _encode(purpose: tuple[str | SupportsIndex, ...]) -> bytes:
     for part in purpose:
         if isinstance(part, str):
             kind, text = b"s", part.encode()
-        elif hasattr(part, "__index__") and not isinstance(part, bool):
-            kind, text = b"i", str(operator.index(part)).encode()
         else:
-            raise InputError(f"Stream: the purpose holds {part!r}; give strings and ints")
+            cure = "Give strings and integers."
+            kind, text = b"i", str(integer("Stream", "each part of the purpose", part, cure=cure)).encode()
         parts.append(kind + len(text).to_bytes(8, "little") + text)
     return b"".join(parts)
 
 
 def _shape(shape: int | tuple[int, ...]) -> tuple[int, ...]:
-    sizes = tuple(operator.index(size) for size in (shape if isinstance(shape, tuple) else (shape,)))
-    if any(size < 0 for size in sizes):
-        raise InputError(f"Stream: the shape {shape} has a negative size; give sizes of 0 and more")
-    return sizes
-
-
-def _whole(name: str, value: Any, end: int) -> int:
-    """``value`` as an int in [0, end), or InputError."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise InputError(f"{name} is {value!r}; give an int in [0, 2**{end.bit_length() - 1})")
-    number = operator.index(value)
-    if not 0 <= number < end:
-        raise InputError(f"{name} is {number}; give an int in [0, 2**{end.bit_length() - 1})")
-    return number
+    sizes = shape if isinstance(shape, tuple) else (shape,)
+    return tuple(integer("Stream", "each size of the shape", size, least=0) for size in sizes)

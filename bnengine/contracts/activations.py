@@ -8,6 +8,7 @@ import numpy as np
 
 from .._typing import Array
 from ..ops.activations import slope_of
+from ._contract import row_of
 
 
 def _of_output(y: Array, _: Array) -> Array:
@@ -46,11 +47,12 @@ SENSITIVITIES: dict[str, Callable[[float], Sensitivity]] = {
 def sensitivity_of(kind: str, slope: float | None = None) -> Sensitivity:
     """How errors pass an activation with a slope, or with its default."""
     slope = slope_of(kind, slope)
-    found = SENSITIVITIES[kind](slope)
-    return replace(found, steepest=max(found.steepest, slope))
+    row = row_of(SENSITIVITIES, kind, what="activation", write="SENSITIVITIES of bnengine/contracts/activations.py")
+    sensitivity = row(slope)
+    return replace(sensitivity, steepest=max(sensitivity.steepest, slope))
 
 
 def activation_bound(u: float, error: Array, y: Array, kind: str, slope: float | None, z: Array) -> Array:
     """What an error of z becomes after g, and the rounding of g itself."""
-    found = sensitivity_of(kind, slope)
-    return found.steepest * error + 10 * u * found.rounding(y, z)
+    sensitivity = sensitivity_of(kind, slope)
+    return sensitivity.steepest * error + 10 * u * sensitivity.rounding(y, z)

@@ -22,6 +22,7 @@ from ..ops.batch_norm import (
     scaled_and_shifted,
 )
 from ..ops.statistics import moments, rows_of
+from ..validation import number
 from ._contract import contract
 from .activations import activation_bound, sensitivity_of
 from .arguments import check_alike, check_floating
@@ -71,7 +72,7 @@ def _bound_normalize(
 
 def _check_arguments(owner: str, x: Array, gamma: Array, beta: Array, add: Array, options: dict[str, Any]) -> None:
     check_activation(owner, options.get("activation", "identity"), options.get("slope"))
-    _check_eps(owner, options.get("eps", 1e-5))
+    number(owner, "eps", options.get("eps", 1e-5), least=0, cure="1e-5 is usual.")
     check_floating(owner, x=x, add=add, wide={"gamma": gamma, "beta": beta})
     channels = (x.shape[-1],) if x.ndim else ()
     for name, array, shape in (("gamma", gamma, channels), ("beta", beta, channels), ("add", add, tuple(x.shape))):
@@ -97,11 +98,6 @@ def _check_normalize(
     _check_shape(owner, x, "statistics", statistics, (3, *x.shape[-1:]))
     if statistics.dtype != namespace(statistics).float64:
         raise InputError(f"{owner}: statistics are {statistics.dtype}; they are float64 for every dtype of x")
-
-
-def _check_eps(owner: str, eps: float) -> None:
-    if not 0 <= eps < float("inf"):
-        raise InputError(f"{owner}: eps {eps!r} is not a finite number from 0 up; 1e-5 is usual")
 
 
 contract(normalize, examples=_examples_normalize, bound=_bound_normalize, check=_check_normalize)

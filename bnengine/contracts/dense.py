@@ -11,6 +11,7 @@ from ..errors import InputError
 from ..ops import Example
 from ..ops.activations import ACTIVATIONS, activate, check_activation
 from ..ops.dense import PRODUCTS, AffineGradients, affine, affine_backward
+from ..validation import choice
 from ._contract import contract
 from .activations import activation_bound, sensitivity_of
 from .arguments import check_alike, check_floating
@@ -43,17 +44,11 @@ def _bound(
     return activation_bound(u, error, activate(z, activation, slope), activation, slope, z)
 
 
-def check_precision(owner: str, precision: str) -> None:
-    """Refuse what no product can be rounded to."""
-    if precision not in PRODUCTS:
-        raise InputError(f"{owner}: no precision {precision!r} of products; choose one of {', '.join(PRODUCTS)}")
-
-
 def _check(
     x: Array, W: Array, b: Array = None, *,
     activation: str = "identity", slope: float | None = None, precision: str = "highest",
 ) -> None:  # fmt: skip
-    check_precision("affine", precision)
+    choice("affine", "precision", precision, PRODUCTS)
     check_activation("affine", activation, slope)
     check_floating("affine", x=x, W=W, wide={"b": b})
     if W.ndim != 2 or x.ndim < 2 or x.shape[-1] != W.shape[0]:
@@ -95,7 +90,7 @@ def _bound_backward(
 
 def _check_backward(dy: Array, x: Array, W: Array, y: Array, **options: Any) -> None:
     kind = options.get("activation", "identity")
-    check_precision("affine_backward", options.get("precision", "highest"))
+    choice("affine_backward", "precision", options.get("precision", "highest"), PRODUCTS)
     check_activation("affine_backward", kind, options.get("slope"))
     check_floating("affine_backward", dy=dy, x=x, W=W, y=y)
     check_alike("affine_backward", dy=dy, y=y)

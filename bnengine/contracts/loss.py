@@ -12,6 +12,7 @@ from ..arrays.namespaces import namespace
 from ..errors import InputError
 from ..ops import Example
 from ..ops.loss import Loss, binary_cross_entropy, correct, mean_squared_error, softmax_cross_entropy
+from ..validation import number
 from ._contract import contract
 from .arguments import check_floating
 
@@ -67,8 +68,7 @@ def _check_softmax(
         )
     classes = logits.shape[-1]
     check_floating(name, logits=logits, wide={"class_weights": class_weights, "sample_weights": sample_weights})
-    if not 0 <= label_smoothing < 1:
-        raise InputError(f"{name}: label_smoothing {label_smoothing!r} is not in [0, 1)")
+    number(name, "label_smoothing", label_smoothing, least=0, below=1)
     if xp.isdtype(target.dtype, "integral"):
         if tuple(target.shape) != rows:
             raise InputError(f"{name}: integer targets {tuple(target.shape)} do not fit logits {tuple(logits.shape)}")

@@ -10,7 +10,7 @@ from .._typing import Array
 from ..arrays.dtypes import arithmetic_name, is_narrow
 from ..ops import REGISTRY, Example, Op
 from ..ops.update import RULES, Advanced, Call, Rule, add_epoch_sums, average, count_step
-from ._contract import contract
+from ._contract import contract, row_of
 
 LEAST_DIVISOR = 2.0**-1022  # where nothing ever moved, 0 / LEAST_DIVISOR is 0
 
@@ -155,6 +155,10 @@ RULE_CONTRACTS = {
 }
 
 
+def _contract_of(rule: Rule) -> RuleContract:
+    return row_of(RULE_CONTRACTS, rule.name, what="rule", write="RULE_CONTRACTS of bnengine/contracts/update.py")
+
+
 def _flat(rng: Any, dtype: str, rule: Rule) -> Call:
     """A training in 16 bits keeps float32 parameters, and their 16-bit copy."""
     wide = arithmetic_name(dtype)
@@ -168,15 +172,15 @@ def _flat(rng: Any, dtype: str, rule: Rule) -> Call:
 
 def typical(rule: Rule, slots: Mapping[str, Array | None]) -> tuple[Array | None, ...]:
     """A state as trainings have it, of positive random slots."""
-    made = RULE_CONTRACTS[rule.name].typical
-    return tuple(a if a is None or name not in made else made[name](a) for name, a in slots.items())
+    typical_of = _contract_of(rule).typical
+    return tuple(a if a is None or name not in typical_of else typical_of[name](a) for name, a in slots.items())
 
 
 def _examples_of(rule: Rule) -> Callable[[Any, str], Iterator[Example]]:
     """Every variant, and a skipped step with NaN."""
 
     def examples(rng: Any, dtype: str) -> Iterator[Example]:
-        for label, options in RULE_CONTRACTS[rule.name].variants.items():
+        for label, options in _contract_of(rule).variants.items():
             absent, given = options.get("absent", ()), {k: v for k, v in options.items() if k != "absent"}
             call = _flat(rng, dtype, rule)
             there = tuple(None if n in absent else a for n, a in zip(rule.slots, call.slots, strict=True))
@@ -190,7 +194,7 @@ def _examples_of(rule: Rule) -> Callable[[Any, str], Iterator[Example]]:
 
 def _bound_of(rule: Rule) -> Callable[..., Any]:
     """The bound of a rule's op, from the sizes of what it adds up."""
-    made = RULE_CONTRACTS[rule.name]
+    row = _contract_of(rule)
 
     def bound(
         u: float, *args: Any, weight_decay: float = 0.0, decoupled: bool = False, **options: Any,
@@ -201,8 +205,8 @@ def _bound_of(rule: Rule) -> Callable[..., Any]:
         scalars = tuple((column.min(), column.max()) for column in table.T[1:])
         decays = (np.arange(p.size) < options.get("decay_end", 0)) & (not decoupled)
         slope = call.gradients * call.factor + call.parameters * weight_decay * decays
-        move, sums = made.sizes(Size(g + l2, l2, scalars, u, slope, {**rule.settings, **options}), *call.slots)
-        moved = made.factor * u * (p + table.T[0].max() * (move + shrinking))
+        move, sums = row.sizes(Size(g + l2, l2, scalars, u, slope, {**rule.settings, **options}), *call.slots)
+        moved = row.factor * u * (p + table.T[0].max() * (move + shrinking))
         states = [None if old is None else 10 * u * new for old, new in zip(call.slots, sums, strict=True)]
         return rule.state(moved, *states, None if call.copy16 is None else moved)
 

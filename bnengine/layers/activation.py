@@ -24,8 +24,8 @@ class Activation(Layer):
     settable = frozenset({"kind", "slope"})
 
     def __init__(self, kind: str, *, slope: float | None = None) -> None:
-        check_activation("Activation", kind, slope)
-        self.kind, self._slope = kind, slope
+        check_activation("Activation", kind, slope, name="kind")
+        self.kind, self._slope = str(kind), None if slope is None else float(slope)
 
     @property
     def slope(self) -> float:
@@ -34,7 +34,8 @@ class Activation(Layer):
 
     @slope.setter
     def slope(self, slope: float | None) -> None:
-        self._slope = slope
+        check_activation(self.name, self.kind, slope, name="kind")
+        self._slope = None if slope is None else float(slope)
 
     def __repr__(self) -> str:
         return f"Activation({self.kind!r})"

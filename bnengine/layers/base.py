@@ -64,19 +64,23 @@ class Layer:
     """
 
     settable: ClassVar[frozenset[str]] = frozenset()  # arguments that may change: the constructor checks a new value
+    used_up: ClassVar[frozenset[str]] = frozenset()  # arguments that only the constructor reads
     fixed: ClassVar[frozenset[str]] = frozenset()  # attributes that a network is built from
     label = ""  # "BatchNorm(100), layer 1": what error messages start with; the network sets it
     changes: "WeakSet[Changes] | None" = None  # one for each network with this layer
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if not self.changes:
+        made = name in vars(self)
+        if made and name in self.used_up:
+            raise InputError(f"{self.name}: {name} is fixed in a layer, got {value!r}. Make a new layer with it.")
+        if name in self.settable and (made or self.changes):
+            self._set(name, value)
+        elif not self.changes:
             super().__setattr__(name, value)
         elif name in self.fixed:
             raise InputError(
                 f"{self.name}: {name} is fixed in a network, got {value!r}. Make a new layer and a new network with it."
             )
-        elif name in self.settable:
-            self._set(name, value)
         elif not hasattr(self, name) and vars(type(self)).keys() & {"settable", "fixed"}:
             known = f"What can be set: {', '.join(sorted(self.settable)) or 'nothing'}"
             raise InputError(f"{self.name}: there is no attribute {name}, got {value!r}. {known}.")

@@ -5,11 +5,10 @@ from typing import Any, Literal
 
 from .. import ops
 from .._typing import Array
-from ..errors import InputError
 from ..ops import Out
 from ..ops.activations import ACTIVATIONS
 from ..runtime.flat import Flat, Handle, Parameter
-from ..validation import integer
+from ..validation import choice, integer
 from .activation import Activation, applied, applies_none
 from .base import Context, Dx, Layer, Placed, Pullback, fits
 from .initializers import Initializer, config_of, get_initializer
@@ -27,7 +26,8 @@ class Dense(Layer):
     An activation that follows becomes part of the same op.
     """
 
-    fixed = frozenset({"inputs", "outputs", "bias", "weights", "W", "b"})
+    used_up = frozenset({"inputs", "outputs", "bias", "weights"})
+    fixed = frozenset({"W", "b"})
 
     def __init__(
         self,
@@ -39,8 +39,7 @@ class Dense(Layer):
     ) -> None:
         inputs = integer("Dense", "inputs", inputs, least=1)
         outputs = integer("Dense", "outputs", outputs, least=1)
-        if bias not in (True, False, "auto"):
-            raise InputError(f"Dense({inputs}, {outputs}): bias {bias!r} is not 'auto', True or False")
+        bias = choice(f"Dense({inputs}, {outputs})", "bias", bias, ("auto", True, False))
         self.inputs, self.outputs, self.bias = inputs, outputs, bias
         self.weights = get_initializer(weights)
         self.W = Parameter((inputs, outputs), self.weights)

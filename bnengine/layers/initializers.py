@@ -7,7 +7,7 @@ same seed gives the same values on every backend.
 """
 
 from dataclasses import dataclass
-from math import isfinite, prod, sqrt
+from math import prod, sqrt
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ..arrays.random import Stream
 from ..errors import InputError
 from ..registry import Registry, needed
+from ..validation import number
 
 Float64 = npt.NDArray[np.float64]
 
@@ -72,7 +73,7 @@ class Orthogonal:
     gain: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_finite("Orthogonal", "gain", self.gain)
+        object.__setattr__(self, "gain", number("Orthogonal", "gain", self.gain))
 
     def __call__(self, stream: Stream, shape: tuple[int, ...]) -> Float64:
         rows, columns = _fans("Orthogonal", shape)[0], shape[-1]
@@ -89,9 +90,7 @@ class Normal:
     std: float
 
     def __post_init__(self) -> None:
-        _check_finite("Normal", "std", self.std)
-        if self.std < 0:
-            raise InputError(f"Normal: std is {self.std!r}; give a number of 0 and more")
+        object.__setattr__(self, "std", number("Normal", "std", self.std, least=0))
 
     def __call__(self, stream: Stream, shape: tuple[int, ...]) -> Float64:
         return stream.normal(shape) * self.std
@@ -105,7 +104,7 @@ class Constant:
     value: float
 
     def __post_init__(self) -> None:
-        _check_finite("Constant", "value", self.value)
+        object.__setattr__(self, "value", number("Constant", "value", self.value))
 
     def __call__(self, _stream: Stream, shape: tuple[int, ...]) -> Float64:
         return np.full(shape, self.value, np.float64)
@@ -173,8 +172,3 @@ def _fans(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
     if len(shape) < 2 or min(shape) < 1:
         raise InputError(f"{name}: the shape is {shape}; give (inputs, outputs), both at least 1")
     return prod(shape[:-1]), shape[-1] * prod(shape[:-2])
-
-
-def _check_finite(name: str, what: str, value: float) -> None:
-    if not isinstance(value, (int, float)) or not isfinite(value):
-        raise InputError(f"{name}: {what} is {value!r}; give a finite number")

@@ -16,6 +16,7 @@ from ..ops import Out
 from ..ops.loss import Loss
 from ..registry import Registry
 from ..runtime.memory import Memory
+from ..validation import number
 
 
 def scaled(scale: Array | None) -> dict[str, Array]:
@@ -29,6 +30,16 @@ class LossFunction:
 
     name: ClassVar[str] = ""
     task: ClassVar[str] = ""
+    metric: ClassVar[str] = ""  # what is reported next to the loss, a key of `METRICS`
+
+    @classmethod
+    def is_usual(cls, outputs: int | None) -> bool:
+        """Return whether this is its task's usual loss for a network with so many outputs (None: unknown)."""
+        return False
+
+    def outputs(self, classes: int) -> int:
+        """Return how many outputs a network needs for that many classes, or targets of a regression."""
+        return classes
 
     def targets(self, y: Any, outputs: int) -> Array:
         """Targets of one batch as a NumPy array, checked against the width of the network's output."""
@@ -83,15 +94,24 @@ class SoftmaxCrossEntropy(LossFunction):
     class_weights: tuple[float, ...] | None = None
     name: ClassVar[str] = "softmax_cross_entropy"
     task: ClassVar[str] = "classification"
+    metric: ClassVar[str] = "accuracy"
+
+    @classmethod
+    def is_usual(cls, outputs: int | None) -> bool:
+        return outputs != 1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 1:
-            raise InputError(f"SoftmaxCrossEntropy: label_smoothing {self.label_smoothing!r} is not in [0, 1)")
+        smoothing = number("SoftmaxCrossEntropy", "label_smoothing", self.label_smoothing, least=0, below=1)
+        object.__setattr__(self, "label_smoothing", smoothing)
         if self.class_weights is not None:
-            weights = tuple(float(w) for w in self.class_weights)
-            if not weights or not all(0 <= w < float("inf") for w in weights) or sum(weights) == 0:
+            weights = tuple(
+                number("SoftmaxCrossEntropy", f"class_weights[{k}]", weight, least=0)
+                for k, weight in enumerate(self.class_weights)
+            )
+            if not any(weights):
                 raise InputError(
-                    f"SoftmaxCrossEntropy: class_weights {weights!r} must be finite, 0 or more, one above 0"
+                    f"SoftmaxCrossEntropy: at least one of class_weights must be above 0, got {weights!r}. Give each "
+                    "class a weight."
                 )
             object.__setattr__(self, "class_weights", weights)
 
@@ -163,6 +183,18 @@ class BinaryCrossEntropy(_ElementWise):
 
     name: ClassVar[str] = "binary_cross_entropy"
     task: ClassVar[str] = "classification"
+    metric: ClassVar[str] = "accuracy"
+
+    @classmethod
+    def is_usual(cls, outputs: int | None) -> bool:
+        return outputs == 1
+
+    def outputs(self, classes: int) -> int:
+        if classes != 2:
+            raise InputError(
+                f"BinaryCrossEntropy: the data must have 2 classes, got {classes}. Take softmax_cross_entropy."
+            )
+        return 1
 
     def targets(self, y: Any, outputs: int) -> Array:
         y = super().targets(y, outputs)
@@ -185,6 +217,11 @@ class MeanSquaredError(_ElementWise):
 
     name: ClassVar[str] = "mean_squared_error"
     task: ClassVar[str] = "regression"
+    metric: ClassVar[str] = "mean_absolute_error"
+
+    @classmethod
+    def is_usual(cls, outputs: int | None) -> bool:
+        return True
 
     def __call__(
         self, output: Array, target: Array, weights: Array | None, constants: Array | None, divisor: Array, *,
@@ -192,6 +229,16 @@ class MeanSquaredError(_ElementWise):
     ) -> Loss:  # fmt: skip
         options = {"divisor": divisor} | scaled(scale)
         return ops.mean_squared_error(output, target, weights, memory=memory, into=into, **options)
+
+
+def usual_loss(task: str, outputs: int | None = None) -> LossFunction:
+    """Return the usual loss of a task, "classification" or "regression".
+
+    Args:
+        task: what the network is trained for.
+        outputs: the network's outputs; None for as many as there are classes.
+    """
+    return next(loss() for loss in LOSSES.values() if loss.task == task and loss.is_usual(outputs))
 
 
 def get_loss(given: str | dict[str, Any] | LossFunction) -> LossFunction:

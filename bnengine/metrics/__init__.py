@@ -7,20 +7,23 @@ row is a wrong answer to a classification metric and makes the value of a loss o
 is.
 """
 
-from .base import Metric
+from .base import METRICS, Facts, Metric, facts_of
 from .classification import Accuracy, TopK
 from .confusion import ClassReport, ClassRow, ConfusionMatrix
 from .loss import Loss
 from .regression import R2, MeanAbsoluteError
 
 __all__ = [
+    "METRICS",
     "R2",
     "Accuracy",
     "ClassReport",
     "ClassRow",
     "ConfusionMatrix",
+    "Facts",
     "Loss",
     "MeanAbsoluteError",
     "Metric",
     "TopK",
+    "facts_of",
 ]

@@ -1,11 +1,13 @@
-"""What a metric is, and how its arguments are read."""
+"""Metrics: their protocol, their registry, and checks of their arguments."""
 
-from typing import Protocol, Self, runtime_checkable
+import re
+from typing import ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 
 from .._typing import Array
 from ..errors import InputError
+from ..registry import Registry
 
 
 @runtime_checkable
@@ -31,6 +33,41 @@ class Metric(Protocol):
 
     def reset(self) -> None:
         """Forget every row."""
+
+
+class RegisteredMetric(Metric, Protocol):
+    """A metric in `METRICS`, which says how reports print it.
+
+    Attributes:
+        name: the key in records; "k" for the number in a name such as "top_5_accuracy".
+        label: what a reader sees instead of the name.
+        percent: whether the value is a share from 0 to 1, which charts show in percent.
+    """
+
+    label: ClassVar[str]
+    percent: ClassVar[bool]
+
+
+METRICS = Registry[RegisteredMetric]("metric")
+
+
+class Facts(NamedTuple):
+    """How to print the values of a metric, and which of two is better (None: unknown)."""
+
+    label: str
+    higher_is_better: bool | None = None
+    percent: bool = False
+
+
+def facts_of(name: str) -> Facts:
+    """Return the facts of the metric that records call `name`; of an unknown one, its name in words."""
+    number = re.search(r"\d+", name)
+    pattern = name if number is None or name in METRICS else name.replace(number[0], "k", 1)
+    if pattern not in METRICS:
+        return Facts(name.replace("_", " "))
+    metric = METRICS[pattern]
+    label = metric.label if number is None or pattern == name else metric.label.replace("k", number[0], 1)
+    return Facts(label, bool(metric.higher_is_better), metric.percent)
 
 
 def read_outputs(name: str, outputs: Array) -> Array:

@@ -6,18 +6,19 @@ import numpy as np
 
 from .._typing import Array
 from ..errors import InputError
-from ..validation import integer
-from .base import read_classes, read_outputs
+from ..validation import flag, integer
+from .base import METRICS, read_classes, read_outputs
 from .exact import ExactSum, rounded
 
 
 class _Share:
     """The share of rows that are right, by weight, kept as two exact sums."""
 
+    name: str
     higher_is_better: ClassVar[bool] = True
+    percent: ClassVar[bool] = True
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
@@ -44,6 +45,7 @@ class _Share:
         self._all.add(v)
 
 
+@METRICS.register
 class Accuracy(_Share):
     """The share of rows whose largest output is that of their class; the first of equal ones counts as the largest.
 
@@ -53,9 +55,12 @@ class Accuracy(_Share):
     that do not fit.
     """
 
+    name = "accuracy"
+    label: ClassVar[str] = "accuracy"
+
     def __init__(self, *, each_output: bool = False) -> None:
-        super().__init__("accuracy")
-        self.each_output = each_output
+        super().__init__()
+        self.each_output = flag("Accuracy", "each_output", each_output)
 
     def update(self, outputs: Array, targets: Array, weights: Array | None = None) -> None:
         """Take in a batch."""
@@ -68,6 +73,7 @@ class Accuracy(_Share):
         self._count(right, v)
 
 
+@METRICS.register
 class TopK(_Share):
     """The share of rows whose class is among the k largest outputs; of equal outputs the first counts as larger.
 
@@ -75,10 +81,13 @@ class TopK(_Share):
     where there are not more than k classes, since every answer would be right.
     """
 
+    name = "top_k_accuracy"
+    label: ClassVar[str] = "top-k accuracy"
+
     def __init__(self, k: int = 5) -> None:
-        k = integer("TopK", "k", k, least=1)
-        super().__init__(f"top_{k}_accuracy")
-        self.k = k
+        super().__init__()
+        self.k = integer("TopK", "k", k, least=1)
+        self.name = f"top_{self.k}_accuracy"
 
     def update(self, outputs: Array, targets: Array, weights: Array | None = None) -> None:
         """Take in a batch."""

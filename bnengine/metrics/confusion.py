@@ -9,7 +9,7 @@ import numpy as np
 from .._typing import Array
 from ..errors import InputError
 from ..validation import integer
-from .base import read_classes
+from .base import METRICS, read_classes
 from .exact import ExactSum, rounded
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class ClassReport:
         return asdict(self)
 
 
+@METRICS.register
 class ConfusionMatrix:
     """Counts of rows by true class (down) and predicted class (across), by weight where weights are given.
 
@@ -52,7 +53,9 @@ class ConfusionMatrix:
     """
 
     name: ClassVar[str] = "confusion"
+    label: ClassVar[str] = "accuracy (confusion matrix)"
     higher_is_better: ClassVar[bool] = True
+    percent: ClassVar[bool] = True
 
     def __init__(self, classes: int) -> None:
         self.classes = integer("ConfusionMatrix", "classes", classes, least=2)

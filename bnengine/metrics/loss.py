@@ -7,10 +7,12 @@ import numpy as np
 from .._typing import Array
 from ..errors import InputError
 from ..losses import LossFunction
-from .base import read_outputs, read_weights
+from ..validation import number
+from .base import METRICS, read_outputs, read_weights
 from .exact import ExactSum, rounded
 
 
+@METRICS.register
 class Loss:
     """The mean of a loss over all rows, weighted as the loss itself weighs them.
 
@@ -20,7 +22,9 @@ class Loss:
     """
 
     name: ClassVar[str] = "loss"
+    label: ClassVar[str] = "loss"
     higher_is_better: ClassVar[bool] = False
+    percent: ClassVar[bool] = False
 
     def __init__(self, function: LossFunction | None = None) -> None:
         self.function = function
@@ -55,8 +59,7 @@ class Loss:
 
     def add(self, mean: float, weight: float) -> None:
         """Take in a batch whose mean loss is known, with its total weight (rows, where no weights are used)."""
-        if not 0 <= weight < float("inf"):
-            raise InputError(f"loss: the total weight of a batch is {weight!r}; it must be finite, 0 or more")
+        weight = number("loss", "the total weight of a batch", weight, least=0)
         self._take(float(mean) * weight if weight else 0.0, weight)
 
     def _take(self, total: float, weight: float) -> None:

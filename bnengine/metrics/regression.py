@@ -7,7 +7,7 @@ import numpy as np
 
 from .._typing import Array
 from ..errors import InputError
-from .base import read_outputs, read_weights
+from .base import METRICS, read_outputs, read_weights
 from .exact import ExactSum, product, rounded
 
 _LARGEST = 1e100
@@ -32,6 +32,7 @@ def _read(name: str, outputs: Array, targets: Array, weights: Array | None) -> t
     return outputs, targets, v[v > 0]
 
 
+@METRICS.register
 class MeanAbsoluteError:
     """Mean of |output - target| over rows, by weight, and outputs, in the targets' unit.
 
@@ -40,7 +41,9 @@ class MeanAbsoluteError:
     """
 
     name: ClassVar[str] = "mean_absolute_error"
+    label: ClassVar[str] = "mean absolute error"
     higher_is_better: ClassVar[bool] = False
+    percent: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.reset()
@@ -100,6 +103,7 @@ class _Column:
         return 1 - residual / spread
 
 
+@METRICS.register
 class R2:
     """Share of the targets' variance that is explained: 1 - sum v (y - p)^2 / sum v (y - mean)^2, mean over outputs.
 
@@ -110,7 +114,9 @@ class R2:
     """
 
     name: ClassVar[str] = "r2"
+    label: ClassVar[str] = "R2"
     higher_is_better: ClassVar[bool] = True
+    percent: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.reset()

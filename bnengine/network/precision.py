@@ -65,7 +65,7 @@ def settle(
             reason = str(error) if known else f"{backend.name} has no such dtype"
             raise InputError(f"{owner}: {reason}; or take {highest}") from error
         return Precision(precision, "highest")
-    if backend.name != "cupy":
+    if not backend.on_gpu:
         raise InputError(
             f"{owner} is how tensor cores of a GPU multiply, and the backend {backend.name} multiplies arrays as they "
             f"are; take {highest}, or {spelled('backend')} 'cupy'"

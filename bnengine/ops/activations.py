@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from .._typing import Array
 from ..arrays.namespaces import namespace
-from ..errors import InputError
+from ..validation import choice, number
 from .special import erf, erf_derivative
 
 NO_SLOPE = 0.01  # what files hold as the slope of an activation that has none
@@ -107,12 +107,11 @@ def slope_of(kind: str, slope: float | None = None) -> float:
     return slope if slope is not None else NO_SLOPE if default is None else default
 
 
-def check_activation(owner: str, kind: str, slope: float | None = None) -> None:
-    """Refuse an unknown activation, and a slope that would hide the sign of z."""
-    if kind not in ACTIVATIONS:
-        raise InputError(f"{owner}: no activation {kind!r}; choose one of {', '.join(ACTIVATIONS)}")
-    if not 0 <= slope_of(kind, slope) < float("inf"):
-        raise InputError(f"{owner}: slope must be finite and at least 0, got {slope!r}. Leave it out for the default.")
+def check_activation(where: str, kind: str, slope: float | None = None, *, name: str = "activation") -> None:
+    """Raise InputError for an unknown activation, and for a slope below 0, which would hide the sign of z."""
+    choice(where, name, kind, ACTIVATIONS)
+    if slope is not None:
+        number(where, "slope", slope, least=0, cure="None takes the default.")
 
 
 def activate(z: Array, kind: str, slope: float | None = None) -> Array:

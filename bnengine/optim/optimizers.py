@@ -7,6 +7,7 @@ the flat buffer).
 """
 
 from dataclasses import InitVar, asdict, dataclass, field, fields
+from functools import partial
 from typing import Any, ClassVar
 
 from .. import ops
@@ -15,7 +16,7 @@ from ..ops import Op
 from ..ops.update import RULES, Rule
 from ..registry import Registry
 from ..renamed import new_word
-from ..validation import number
+from ..validation import choice, flag, number
 
 __all__ = ["SGD", "Adam", "AdamW", "Lion", "RMSprop"]
 
@@ -34,7 +35,16 @@ def _from_0(default: float) -> Any:
 
 
 def _number(default: float, **limits: Any) -> Any:
-    return field(default=default, metadata={"limits": limits})
+    return field(default=default, metadata={"check": partial(number, **limits)})
+
+
+def _flag(default: bool) -> Any:
+    return field(default=default, metadata={"check": flag})
+
+
+def _choice(*choices: str) -> Any:
+    """An option with the first choice as its default."""
+    return field(default=choices[0], metadata={"check": partial(choice, choices=choices)})
 
 
 @dataclass(frozen=True)
@@ -53,10 +63,10 @@ class Optimizer:
     variants: ClassVar[tuple[dict[str, Any], ...]] = ({},)
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            if (limits := one.metadata.get("limits")) is not None:
-                value = number(type(self).__name__, one.name, getattr(self, one.name), **limits)
-                object.__setattr__(self, one.name, value)
+        for option in fields(self):
+            if check := option.metadata.get("check"):
+                value = check(type(self).__name__, option.name, getattr(self, option.name))
+                object.__setattr__(self, option.name, value)
 
     @property
     def rule(self) -> Rule:
@@ -99,7 +109,7 @@ class SGD(Optimizer):
     """v <- momentum v + g;  p <- p - lr v; with `nesterov` p <- p - lr (g + momentum v). L2 `weight_decay` enters g."""
 
     momentum: float = _share(0.0)
-    nesterov: bool = False
+    nesterov: bool = _flag(False)
     weight_decay: float = _from_0(0.0)
     name: ClassVar[str] = "sgd"
     op: ClassVar[Op[Any]] = ops.sgd
@@ -114,7 +124,7 @@ class SGD(Optimizer):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.nesterov and self.momentum == 0:
-            raise InputError("SGD: nesterov needs a momentum; give momentum=0.9, say")
+            raise InputError("SGD: nesterov needs a momentum above 0, got 0.0. Give momentum=0.9, for example.")
 
 
 @OPTIMIZERS.register
@@ -127,8 +137,8 @@ class RMSprop(Optimizer):
 
     rho: float = _share(0.99)
     eps: float = _positive(1e-8)
-    eps_placement: str = "outside"
-    centered: bool = False
+    eps_placement: str = _choice("outside", "inside")
+    centered: bool = _flag(False)
     momentum: float = _share(0.0)
     weight_decay: float = _from_0(0.0)
     centred: InitVar[bool | None] = None  # the old name of `centered`
@@ -143,13 +153,9 @@ class RMSprop(Optimizer):
     )
 
     def __post_init__(self, centred: bool | None) -> None:
-        super().__post_init__()
         if centred is not None:
             object.__setattr__(self, new_word("RMSprop", "optimizer", "centred"), centred)
-        if self.eps_placement not in ("outside", "inside"):
-            raise InputError(
-                f"RMSprop: eps_placement {self.eps_placement!r} is not 'outside' or 'inside' of the square root"
-            )
+        super().__post_init__()
 
     @property
     def eps_inside(self) -> bool:
@@ -169,8 +175,8 @@ class Adam(Optimizer):
     beta1: float = _share(0.9)
     beta2: float = _share(0.999)
     eps: float = _positive(1e-8)
-    amsgrad: bool = False
-    bias_correction: bool = True
+    amsgrad: bool = _flag(False)
+    bias_correction: bool = _flag(True)
     weight_decay: float = _from_0(0.0)
     name: ClassVar[str] = "adam"
     op: ClassVar[Op[Any]] = ops.adam

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from ..errors import InputError
 from ..registry import Registry, options_of
-from ..validation import integer, number
+from ..validation import choice, integer, number
 
 
 @runtime_checkable
@@ -65,7 +65,7 @@ class _Schedule:
         count = integer(type(self).__name__, "count", count, least=0)
         return [self.rate(step) for step in range(first, first + count)]
 
-    def _keep(self, **values: float) -> None:
+    def _keep(self, **values: Any) -> None:
         """Keep checked values as plain numbers."""
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -115,9 +115,7 @@ class Step(_Schedule):
     def __post_init__(self) -> None:
         self._keep(learning_rate=number("Step", "learning_rate", self.learning_rate, least=0))
         self._keep(every=integer("Step", "every", self.every, least=1))
-        self._keep(factor=number("Step", "factor", self.factor, least=0))
-        if self.factor > 1:
-            raise InputError(f"Step: factor is {self.factor!r}; give a number from 0 to 1, for the rate is to fall")
+        self._keep(factor=number("Step", "factor", self.factor, least=0, most=1))
 
     def rate(self, step: int) -> float:
         return float(self.learning_rate) * float(self.factor) ** int(step // self.every)
@@ -141,14 +139,14 @@ class Cosine(_Schedule):
     def __post_init__(self) -> None:
         self._keep(learning_rate=number("Cosine", "learning_rate", self.learning_rate, least=0))
         self._keep(floor=number("Cosine", "floor", self.floor, least=0))
-        _total("Cosine", self.total_steps)
+        self._keep(total_steps=_total("Cosine", self.total_steps))
         if self.floor > self.learning_rate:
             raise InputError(
-                f"Cosine: floor {self.floor!r} is above the learning rate {self.learning_rate!r}; give a lower one"
+                f"Cosine: floor must be at most the learning rate {self.learning_rate}, got {self.floor}. Lower it."
             )
 
     def resolved(self, total_steps: int | None) -> Self:
-        _total(type(self).__name__, total_steps)
+        total_steps = _total(type(self).__name__, total_steps)
         return self if self.total_steps is not None else replace(self, total_steps=total_steps)
 
     def rate(self, step: int) -> float:
@@ -177,19 +175,15 @@ class OneCycle(_Schedule):
 
     def __post_init__(self) -> None:
         self._keep(peak=number("OneCycle", "peak", self.peak, least=0))
-        _total("OneCycle", self.total_steps)
-        self._keep(rise=number("OneCycle", "rise", self.rise, least=0))
+        self._keep(total_steps=_total("OneCycle", self.total_steps))
+        cure = "It is the share of the steps in which the rate rises."
+        self._keep(rise=number("OneCycle", "rise", self.rise, least=0, below=1, cure=cure))
         self._keep(divisor=number("OneCycle", "divisor", self.divisor, least=1))
         self._keep(final_divisor=number("OneCycle", "final_divisor", self.final_divisor, least=1))
-        if self.rise >= 1:
-            raise InputError(
-                f"OneCycle: rise is {self.rise!r}; give the share of the steps that go up, 0 or more and below 1"
-            )
-        if self.anneal not in ("cosine", "linear"):
-            raise InputError(f"OneCycle: anneal is {self.anneal!r}; choose 'cosine' or 'linear'")
+        self._keep(anneal=choice("OneCycle", "anneal", self.anneal, ("cosine", "linear")))
 
     def resolved(self, total_steps: int | None) -> Self:
-        _total(type(self).__name__, total_steps)
+        total_steps = _total(type(self).__name__, total_steps)
         return self if self.total_steps is not None else replace(self, total_steps=total_steps)
 
     def rate(self, step: int) -> float:
@@ -228,7 +222,7 @@ class WarmUp(_Schedule):
         return _line(self.start, self.schedule.rate(0), (step + 1) / self.steps)
 
     def resolved(self, total_steps: int | None) -> "WarmUp":
-        _total("WarmUp", total_steps)
+        total_steps = _total("WarmUp", total_steps)
         if total_steps is None:
             return self
         if total_steps <= self.steps:
@@ -291,14 +285,11 @@ class Plateau(_Schedule):
 
     def __post_init__(self) -> None:
         self._keep(learning_rate=number("Plateau", "learning_rate", self.learning_rate, least=0))
-        self._keep(factor=number("Plateau", "factor", self.factor, least=0))
+        self._keep(factor=number("Plateau", "factor", self.factor, least=0, below=1))
         self._keep(patience=integer("Plateau", "patience", self.patience, least=0))
         self._keep(minimum=number("Plateau", "minimum", self.minimum, least=0))
         self._keep(threshold=number("Plateau", "threshold", self.threshold, least=0))
-        if self.factor >= 1:
-            raise InputError(f"Plateau: factor is {self.factor!r}; give a number below 1, for the rate is to fall")
-        if self.best not in ("lowest", "highest"):
-            raise InputError(f"Plateau: best is {self.best!r}; choose 'lowest' (a loss) or 'highest' (an accuracy)")
+        self._keep(best=choice("Plateau", "best", self.best, ("lowest", "highest")))
         self._rate, self._best = float(self.learning_rate), float("inf")  # _best has its sign turned for "highest"
 
     def rate(self, step: int) -> float:
@@ -331,9 +322,9 @@ class Plateau(_Schedule):
         """Continue from a state; InputError if it is not one of a Plateau."""
         if set(state) | {"best"} != {"rate", "waited", "best"}:
             raise InputError(f"Plateau: a state has rate, waited and best, but this one has {sorted(state)}")
-        rate = number("Plateau", "the state's rate", state["rate"], least=0)
-        self._rate, self._waited = rate, int(state["waited"])
-        best = float(state.get("best", float("inf")))
+        self._rate = number("Plateau", "the state's rate", state["rate"], least=0)
+        self._waited = integer("Plateau", "the state's waited", state["waited"], least=0)
+        best = number("Plateau", "the state's best", state["best"]) if "best" in state else float("inf")
         self._best = best if self.best == "lowest" or "best" not in state else -best
 
 
@@ -385,9 +376,8 @@ def _cosine(a: float, b: float, share: float) -> float:
     return float(b + (a - b) / 2 * (1 + cos(pi * share)))
 
 
-def _total(owner: str, value: int | None) -> None:
-    if value is not None:
-        integer(owner, "total_steps", value, least=1)
+def _total(owner: str, total_steps: int | None) -> int | None:
+    return None if total_steps is None else integer(owner, "total_steps", total_steps, least=1)
 
 
 def _known(owner: str, total_steps: int | None) -> int:

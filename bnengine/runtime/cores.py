@@ -2,30 +2,25 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
-from ..errors import InputError
+from ..validation import integer
 
 VARIABLE = "BNENGINE_NUM_THREADS"
 MOST = 256
 
 
 def default() -> int:
-    """What `BNENGINE_NUM_THREADS` says, or else the cores that this process may use."""
+    """Return the number in `BNENGINE_NUM_THREADS`, or by default the cores that this process may use."""
     text = os.environ.get(VARIABLE, "").strip()
     if not text:
         return min(cores(), MOST)
-    try:
-        return checked(int(text), VARIABLE)
-    except ValueError:
-        raise InputError(
-            f"{VARIABLE}: {text!r} is not a number of threads from 1 to {MOST}; unset it or say one"
-        ) from None
+    return checked(int(text) if text.isdecimal() else text, VARIABLE, "Unset it for one thread per core.")
 
 
-def checked(n: int, where: str) -> int:
-    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST:
-        raise InputError(f"{where}: {n!r} is not a number of threads from 1 to {MOST}")
-    return n
+def checked(threads: Any, where: str, cure: str = "") -> int:
+    """Return a number of threads as an int; InputError unless it is from 1 to `MOST`."""
+    return integer(where, "the number of threads", threads, least=1, most=MOST, cure=cure)
 
 
 def cores(proc: Path = Path("/proc/self"), root: Path = Path("/sys/fs/cgroup")) -> int:

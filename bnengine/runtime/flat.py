@@ -8,7 +8,7 @@ from .._typing import Array, DType
 from ..arrays.namespaces import namespace
 from ..arrays.random import Stream
 from ..errors import BackendError, InputError
-from ..validation import number
+from ..validation import flag, number
 from .modes import Out
 
 Initializer = Callable[[Stream, tuple[int, ...]], Any]
@@ -30,15 +30,18 @@ class _Handle:
     """What handles have in common: an attribute that is set takes effect at the next step, or raises."""
 
     changes: "WeakSet[Changes] | None" = None  # those of its network
-    fixed = frozenset({"shape", "value", "operand", "decays"})
+    fixed = frozenset({"shape", "decays", "value", "operand"})
+    flags = frozenset({"decays", "frozen", "unbiased", "use_running"})
 
     def __setattr__(self, name: str, value: Any) -> None:
         owner = type(self).__name__
+        if self.changes and name in self.fixed:
+            cure = f"Write into {name}[...]" if name in ("value", "operand") else "Set it before the network is built"
+            raise InputError(f"{owner}: {name} is fixed in a network, got {value!r}. {cure}.")
         if name == "decay":
             value = checked_decay(owner, value)
-        if self.changes and name in self.fixed:
-            cure = "Set it before the network is built" if name in ("shape", "decays") else f"Write into {name}[...]"
-            raise InputError(f"{owner}: {name} is fixed in a network, got {value!r}. {cure}.")
+        elif name in self.flags:
+            value = flag(owner, name, value)
         super().__setattr__(name, value)
         for changes in self.changes or ():
             if name in ("frozen", "use_running"):

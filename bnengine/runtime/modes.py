@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from typing import Literal, NamedTuple, get_args
 
 from .._typing import Array
-from ..errors import InputError
+from ..validation import choice
 
 Mode = Literal["auto", "fused", "reference"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -25,17 +25,10 @@ def onto(**arrays: Array | None) -> dict[str, Out]:
     return {field: Out(array) for field, array in arrays.items() if array is not None}
 
 
-def check_mode(owner: str, mode: str) -> None:
-    """InputError unless `mode` is one of `MODES`."""
-    if mode not in MODES:
-        raise InputError(f"{owner}: no mode {mode!r}; choose 'auto', 'fused' or 'reference'")
-
-
 @contextmanager
 def using(mode: Mode) -> Iterator[None]:
     """Bind every memory made inside to "fused" (a fallback is an error), "reference" or "auto"."""
-    check_mode("using", mode)
-    token = _mode.set(mode)
+    token = _mode.set(choice("using", "mode", mode, MODES))
     try:
         yield
     finally:

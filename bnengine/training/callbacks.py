@@ -6,8 +6,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import InputError
+from ..metrics import facts_of
 from ..network.sequential import Sequential
-from ..validation import integer, number
+from ..validation import flag, integer, number
 from .step import Step
 
 Record = dict[str, Any]
@@ -75,8 +76,8 @@ class Callback:
 class EarlyStopping(Callback):
     """Stop when `metric` has not improved by more than `margin` for `patience` epochs.
 
-    With `restore_best` the network ends with the best epoch's weights *and* running statistics. A metric whose name
-    ends in "accuracy" is better when higher, others when lower; `higher_is_better` decides otherwise.
+    With `restore_best` the network ends with the best epoch's weights *and* running statistics. `higher_is_better`
+    is needed only for a metric that is not in `bnengine.metrics.METRICS`.
     """
 
     name = "early_stopping"
@@ -92,8 +93,12 @@ class EarlyStopping(Callback):
     ) -> None:
         self.patience = integer("EarlyStopping", "patience", patience, least=1)
         self.margin = number("EarlyStopping", "margin", margin, least=0)
-        self.metric, self.restore_best = metric, restore_best
-        self.higher = metric.endswith("accuracy") if higher_is_better is None else higher_is_better
+        self.metric, self.restore_best = metric, flag("EarlyStopping", "restore_best", restore_best)
+        if higher_is_better is None:
+            part, _, name = metric.partition("_")
+            higher_is_better = facts_of(name).higher_is_better if part in ("train", "valid") else False
+        cure = f"{metric!r} is not in METRICS, so say which of two values is better."
+        self.higher = flag("EarlyStopping", "higher_is_better", higher_is_better, cure=cure)
         self.best: float | None = None
         self.best_epoch = -1
         self.waited = 0

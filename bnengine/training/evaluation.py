@@ -10,15 +10,15 @@ from ..arrays.dtypes import widened
 from ..data import Batch, IterableSource, Source, groups
 from ..errors import InputError
 from ..losses import LossFunction
-from ..metrics import Accuracy, MeanAbsoluteError, Metric
+from ..metrics import METRICS, Metric
 from ..network.passes import Arrays
 from ..network.sequential import Sequential
 from ..runtime.memory import Memory
 
 
 def default_metrics(loss: LossFunction) -> list[Metric]:
-    """Accuracy for classification, the mean absolute error for regression."""
-    return [Accuracy()] if loss.task == "classification" else [MeanAbsoluteError()]
+    """Return the usual metric of a loss: accuracy for classification, mean absolute error for regression."""
+    return [METRICS.make(loss.metric)]
 
 
 def batches_of(source: Source, batch_size: int, *, last: str = "keep") -> Iterator[Batch]:

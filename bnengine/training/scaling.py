@@ -6,10 +6,10 @@ from typing import Any, Literal
 import numpy as np
 
 from .._typing import Array
-from ..errors import InputError
 from ..network.sequential import Sequential
 from ..ops import Out, onto
 from ..ops.check_step import IN_A_ROW, LARGEST, LONGEST, SCALE, SMALLEST
+from ..validation import integer, number
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,10 @@ class LossScale:
     every: int = 2000
 
     def __post_init__(self) -> None:
-        for name, value, low, high in (
-            ("initial", self.initial, SMALLEST, LARGEST), ("growth", self.growth, 1, LARGEST),
-            ("backoff", self.backoff, SMALLEST, 1), ("every", self.every, 1, 2**24),
-        ):  # fmt: skip
-            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-                raise InputError(f"LossScale: {name} {value!r} is not a number from {low:g} to {high:g}")
+        limits = {"initial": (SMALLEST, LARGEST), "growth": (1.0, LARGEST), "backoff": (SMALLEST, 1.0)}
+        for name, (least, most) in limits.items():
+            object.__setattr__(self, name, number("LossScale", name, getattr(self, name), least=least, most=most))
+        object.__setattr__(self, "every", integer("LossScale", "every", self.every, least=1, most=2**24))
 
 
 Given = Literal["auto"] | float | LossScale | None
@@ -46,9 +44,8 @@ def get_loss_scale(given: Given, precision: str) -> LossScale | None:
         return given
     if given == "auto":
         return LossScale() if precision == "float16" else None
-    if isinstance(given, bool) or not isinstance(given, int | float):
-        raise InputError(f"loss_scale {given!r} is not 'auto', None, a number or a LossScale")
-    return LossScale(float(given), growth=1.0, backoff=1.0)
+    scale = number("Trainer", "loss_scale", given, above=0, cure="Or give 'auto', None or a LossScale.")
+    return LossScale(scale, growth=1.0, backoff=1.0)
 
 
 def unchanged(scale: float | None) -> str:
@@ -78,7 +75,7 @@ class Scaling:
     def of_judge(self) -> dict[str, Any]:
         """The rules by which `check_step` changes it."""
         s = self.settings
-        return {} if s is None else {"growth": float(s.growth), "backoff": float(s.backoff), "every": int(s.every)}
+        return {} if s is None else {"growth": s.growth, "backoff": s.backoff, "every": s.every}
 
     def into(self) -> dict[str, Out]:
         """Where `check_step` puts the next scale."""

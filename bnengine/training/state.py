@@ -15,8 +15,11 @@ from ..ops.update import IN_A_ROW, LONGEST, ROW, SKIPPED, STEPS
 from ..optim.optimizers import Optimizer
 from ..runtime.flat import Flat, Parameter
 from ..runtime.memory import Arena
+from ..validation import choice, number
 from .scaling import Given, Scaling, get_loss_scale
 from .table import Table
+
+AVERAGED: tuple[Literal["averaged", "recomputed"], ...] = ("averaged", "recomputed")
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,9 @@ class Average:
     statistics: Literal["averaged", "recomputed"] = "averaged"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.decay < 1:
-            raise InputError(f"Average: decay {self.decay!r} is not in [0, 1); 0.999 is usual")
-        if self.statistics not in ("averaged", "recomputed"):
-            raise InputError(f"Average: statistics {self.statistics!r} is not 'averaged' or 'recomputed'")
+        decay = number("Average", "decay", self.decay, least=0, below=1, cure="0.999 is usual.")
+        object.__setattr__(self, "decay", decay)
+        object.__setattr__(self, "statistics", choice("Average", "statistics", self.statistics, AVERAGED))
 
 
 class Report(NamedTuple):
@@ -90,10 +92,9 @@ class StepState:
         loss_scale: Given = "auto",
         memory: Arena,
     ) -> None:
-        if clip_norm is not None and not 0 < clip_norm < float("inf"):
-            raise InputError(f"Step: clip_norm {clip_norm!r} is not a finite number above 0, or None")
-        if statistics not in ("merged", "per_micro_batch"):
-            raise InputError(f"Step: statistics {statistics!r} is not 'merged' or 'per_micro_batch'")
+        if clip_norm is not None:
+            clip_norm = number("Step", "clip_norm", clip_norm, above=0, cure="None does not clip.")
+        statistics = choice("Step", "statistics", statistics, ("merged", "per_micro_batch"))
         self.network, self.optimizer, self.loss, self.memory = network, optimizer, loss, memory
         self.clip_norm, self.statistics, self.average = clip_norm, statistics, average
         backend = self.backend = network.backend

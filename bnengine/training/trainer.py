@@ -16,10 +16,10 @@ from ..metrics import Metric
 from ..network.sequential import Sequential
 from ..optim.optimizers import Optimizer, get_optimizer
 from ..optim.schedules import Observer, Schedule, get_schedule
-from ..runtime.modes import Mode, check_mode, current_mode, using
+from ..runtime.modes import MODES, Mode, current_mode, using
 from ..storage.codec import as_lists, decode, encode
 from ..storage.saving import read, save
-from ..validation import integer
+from ..validation import choice, integer
 from .activations import Activations, get_watch
 from .averaging import averaged_weights, refresh
 from .callbacks import Callback, Record
@@ -75,9 +75,8 @@ class Trainer:
         watch: Literal["activations"] | Activations | None = None,
     ) -> None:
         accumulate = integer("Trainer", "accumulate", accumulate, least=1)
-        if resident not in ("auto", True, False):
-            raise InputError(f"Trainer: resident {resident!r} is not 'auto', True or False")
-        check_mode("Trainer: kernels", kernels)
+        resident = choice("Trainer", "resident", resident, ("auto", True, False))
+        kernels = choice("Trainer", "kernels", kernels, MODES)
         if threads is not None:
             pool.set(threads)
         self.kernels = current_mode() if kernels == "auto" else kernels
@@ -278,7 +277,7 @@ class Trainer:
             return done
 
     def _reads(self) -> bool:
-        return self.network.backend.name != "cupy" or self.group % READ_EVERY == 0
+        return not self.network.backend.on_gpu or self.group % READ_EVERY == 0
 
     def _watch(self, batches: Callable[[], list[Batch]] | None, shown: Progress, skipped: int) -> Report:
         """Read the counters; say when steps were skipped, give up after ten in a row."""

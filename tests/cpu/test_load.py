@@ -57,9 +57,10 @@ def test_an_instruction_set_that_is_not_there_is_an_error(native):
 @pytest.mark.usefixtures("native")
 def test_the_environment_says_the_number_of_threads():
     assert asked(BNENGINE_NUM_THREADS="3")[1].endswith(" 3")
-    for wrong in ("0", "257", "two", "1.5"):
+    for wrong, got in (("0", "0"), ("257", "257"), ("two", "'two'"), ("1.5", "'1.5'")):
         assert asked(BNENGINE_NUM_THREADS=wrong) == [
-            f"InputError: BNENGINE_NUM_THREADS: {wrong!r} is not a number of threads from 1 to 256; unset it or say one"
+            f"InputError: BNENGINE_NUM_THREADS: the number of threads must be an integer from 1 to 256, got {got}. "
+            "Unset it for one thread per core."
         ]
 
 

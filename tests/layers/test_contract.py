@@ -191,9 +191,9 @@ def test_a_rate_outside_0_to_1_is_an_error(rate):
 
 
 def test_an_unknown_activation_or_slope_is_an_error():
-    with pytest.raises(InputError, match=r"^Activation: no activation 'swish'; choose one of identity, relu"):
+    with pytest.raises(InputError, match=r"^Activation: kind must be 'identity', 'relu', .* got 'swish'"):
         Activation("swish")
-    with pytest.raises(InputError, match=r"^Activation: slope must be finite and at least 0, got -0\.1"):
+    with pytest.raises(InputError, match=r"^Activation: slope must be a finite number of at least 0, got -0\.1"):
         Activation("leaky_relu", slope=-0.1)
 
 

@@ -105,18 +105,6 @@ def test_a_shape_without_inputs_and_outputs_is_refused(initializer, shape):
         initializer(stream(), shape)
 
 
-@pytest.mark.parametrize("make", [Normal, Orthogonal, Constant])
-@pytest.mark.parametrize("number", [math.nan, math.inf, "1"])
-def test_a_number_that_is_not_finite_is_refused(make, number):
-    with pytest.raises(InputError, match="give a finite number"):
-        make(number)
-
-
-def test_a_negative_std_is_refused():
-    with pytest.raises(InputError, match="Normal: std is -1"):
-        Normal(-1)
-
-
 def test_names_and_objects_are_found():
     assert get_initializer("he") == He()
     assert get_initializer("glorot") == Glorot()
@@ -169,8 +157,8 @@ def test_an_initializer_of_the_users_own_has_no_configuration():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({}, "no initializer None; choose one of He"),
-        ({"type": "Xavier"}, "no initializer 'Xavier'"),
+        ({}, "^initializer: type must be 'He', .* got None"),
+        ({"type": "Xavier"}, "got 'Xavier'"),
         ({"type": "He", "std": 1.0}, "He has no option 'std'; it takes none"),
         ({"type": "Normal"}, "Normal needs std"),
     ],

@@ -92,16 +92,11 @@ def test_what_it_divides_by():
     assert [loss.total(image, None, 3), loss.total(image, v, 3), weighted.total(image, v, 3)] == [6, 3.5, 3 + 4 + 0.5]
 
 
-@pytest.mark.parametrize("smoothing", [-0.1, 1.0, float("nan")])
-def test_a_smoothing_outside_0_to_1_is_an_error(smoothing):
-    with pytest.raises(InputError, match=rf"^SoftmaxCrossEntropy: label_smoothing {smoothing} is not in \[0, 1\)"):
-        SoftmaxCrossEntropy(label_smoothing=smoothing)
-
-
 @pytest.mark.parametrize("weights", [(), (0.0, 0.0), (-1.0, 2.0), (float("inf"), 1.0), (float("nan"), 1.0)])
 def test_class_weights_that_weigh_nothing_are_an_error(weights):
     with pytest.raises(
-        InputError, match=r"^SoftmaxCrossEntropy: class_weights .* must be finite, 0 or more, one above 0"
+        InputError,
+        match=r"^SoftmaxCrossEntropy: (class_weights\[0\]|at least one of class_weights) must",
     ):
         SoftmaxCrossEntropy(class_weights=weights)
 
@@ -196,7 +191,7 @@ def test_names_and_tasks():
     for name, cls in LOSSES.items():
         assert get_loss(name) == cls()
         assert issubclass(cls, LossFunction)
-    with pytest.raises(InputError, match=r"^loss: no loss 'hinge'; choose one of softmax_cross_entropy, binary"):
+    with pytest.raises(InputError, match=r"^loss: name must be 'softmax_cross_entropy', .*, got 'hinge'"):
         get_loss("hinge")
     with pytest.raises(InputError, match=r"^loss: mean_squared_error has no option 'delta'; it takes none"):
         get_loss({"name": "mean_squared_error", "delta": 1})

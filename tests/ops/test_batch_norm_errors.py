@@ -36,15 +36,15 @@ X, S, V = np.zeros((4, 3)), np.zeros((3, 3)), np.ones(3)
         ({"x": X.astype(np.float32)}, {}, "gamma is float64 and x is float32; bring both to one dtype"),
         ({"beta": V.astype(np.float32)}, {}, "beta is float32 and x is float64; bring both to one dtype"),
         ({"add": X.astype(np.float32)}, {}, "add is float32 and x is float64; bring both to one dtype"),
-        ({}, {"eps": -1e-5}, "eps -1e-05 is not a finite number from 0 up; 1e-5 is usual"),
-        ({}, {"eps": math.inf}, "eps inf is not a finite number from 0 up; 1e-5 is usual"),
-        ({}, {"eps": math.nan}, "eps nan is not a finite number from 0 up; 1e-5 is usual"),
+        ({}, {"eps": -1e-5}, "eps must be a finite number of at least 0, got -1e-05. 1e-5 is usual."),
+        ({}, {"eps": math.inf}, "eps must be a finite number of at least 0, got inf. 1e-5 is usual."),
+        ({}, {"eps": math.nan}, "eps must be a finite number of at least 0, got nan. 1e-5 is usual."),
         (
             {},
             {"activation": "swish"},
-            f"no activation 'swish'; choose one of {', '.join(ACTIVATIONS)}",
+            f"activation must be {', '.join(map(repr, [*ACTIVATIONS][:-1]))} or {[*ACTIVATIONS][-1]!r}, got 'swish'.",
         ),
-        ({}, {"slope": -0.1}, "slope must be finite and at least 0, got -0.1. Leave it out for the default."),
+        ({}, {"slope": -0.1}, "slope must be a finite number of at least 0, got -0.1. None takes the default."),
     ],
 )
 def test_misshapen_arguments_are_errors_that_echo_them(changes, options, text):

@@ -240,7 +240,7 @@ def test_modes_nest_and_are_restored_even_after_an_exception():
 
 def test_an_unknown_mode_is_an_error_and_changes_nothing():
     with (
-        pytest.raises(InputError, match=r"^using: no mode 'fast'; choose 'auto', 'fused' or 'reference'$"),
+        pytest.raises(InputError, match=r"^using: mode must be 'auto', 'fused' or 'reference', got 'fast'\.$"),
         using("fast"),
     ):
         pass

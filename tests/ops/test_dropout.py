@@ -65,20 +65,23 @@ def test_an_empty_batch_is_empty():
 X, SAMPLES = np.zeros((4, 3)), np.arange(4)
 
 
+RATE = "rate must be a finite number of at least 0 and below 1"
+
+
 @pytest.mark.parametrize(
     ("call", "text"),
     [
         (
             lambda: ops.dropout(X, STEP, SAMPLES, seed=0, layer=0, rate=1.0),
-            "dropout: rate 1.0 is not in [0, 1); it is the share of values set to zero",
+            f"dropout: {RATE}, got 1.0. It is the share of values set to zero.",
         ),
         (
             lambda: ops.dropout(X, STEP, SAMPLES, seed=0, layer=0, rate=-0.1),
-            "dropout: rate -0.1 is not in [0, 1); it is the share of values set to zero",
+            f"dropout: {RATE}, got -0.1. It is the share of values set to zero.",
         ),
         (
             lambda: ops.dropout(X, STEP, SAMPLES, seed=0, layer=0, rate=math.nan),
-            "dropout: rate nan is not in [0, 1); it is the share of values set to zero",
+            f"dropout: {RATE}, got nan. It is the share of values set to zero.",
         ),
         (
             lambda: ops.dropout(X, STEP, SAMPLES[:3], **OPTIONS),
@@ -90,7 +93,7 @@ X, SAMPLES = np.zeros((4, 3)), np.arange(4)
         ),
         (
             lambda: ops.dropout_backward(X, X > 0, rate=1.0),
-            "dropout_backward: rate 1.0 is not in [0, 1); it is the share of values set to zero",
+            f"dropout_backward: {RATE}, got 1.0. It is the share of values set to zero.",
         ),
         (
             lambda: ops.dropout_backward(X, X[:1] > 0, rate=0.5),

@@ -174,8 +174,16 @@ L, C = np.zeros((4, 3)), np.zeros(4, np.int64)
         ((L, C, np.ones(3, np.float32)), {}, "class_weights is float32 and logits is float64; bring both to one dtype"),
         ((L, C, None, np.ones(3)), {}, "sample_weights (3,); the rows need (4,)"),
         ((L, C, None, np.ones(4, np.int64)), {}, "sample_weights is int64; give float32 or float64"),
-        ((L, C), {"label_smoothing": 1.0}, "label_smoothing 1.0 is not in [0, 1)"),
-        ((L, C), {"label_smoothing": -0.1}, "label_smoothing -0.1 is not in [0, 1)"),
+        (
+            (L, C),
+            {"label_smoothing": 1.0},
+            "label_smoothing must be a finite number of at least 0 and below 1, got 1.0.",
+        ),
+        (
+            (L, C),
+            {"label_smoothing": -0.1},
+            "label_smoothing must be a finite number of at least 0 and below 1, got -0.1.",
+        ),
         ((L[:0], C[:0]), {}, "logits (0, 3) have no rows of classes; give (..., classes), all at least 1"),
         ((L[0], C[0]), {}, "logits (3,) have no rows of classes; give (..., classes), all at least 1"),
     ],

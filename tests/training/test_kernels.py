@@ -69,5 +69,5 @@ def test_auto_reports_a_fallback(monkeypatch, capsys):
 
 
 def test_the_kernels_are_one_of_three():
-    with pytest.raises(InputError, match="Trainer: kernels: no mode 'fast'; choose 'auto', 'fused' or 'reference'"):
+    with pytest.raises(InputError, match="Trainer: kernels must be 'auto', 'fused' or 'reference', got 'fast'"):
         trainer(net(), kernels="fast")

@@ -124,7 +124,7 @@ def test_an_iterable_cannot_be_held():
     made = trainer("numpy", resident=True)
     with pytest.raises(InputError, match=r"^fit: resident=True, but .*IterableSource.* is no array; give arrays, or"):
         made.fit(IterableSource(lambda: [(x, y)], None, "float32", "stream"), epochs=1)
-    with pytest.raises(InputError, match=r"^Trainer: resident 'yes' is not 'auto', True or False$"):
+    with pytest.raises(InputError, match=r"^Trainer: resident must be 'auto', True or False, got 'yes'\.$"):
         trainer("numpy", resident="yes")
 
 

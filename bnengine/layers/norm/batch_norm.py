@@ -21,7 +21,7 @@ from ..._typing import Array
 from ...errors import InputError
 from ...ops import Out
 from ...runtime.flat import Flat, Handle, Parameter, Statistics, checked_decay
-from ...validation import integer, number
+from ...validation import choice, flag, integer, number
 from ..activation import Activation, applied, applies_none
 from ..base import Context, Dx, Layer, Placed, Pullback, fits
 from ..initializers import Ones
@@ -56,7 +56,8 @@ class BatchNorm(Layer):
     """
 
     settable = frozenset({"decay", "eps", "variance", "one_value"})
-    fixed = frozenset({"channels", "gamma", "beta", "statistics"})
+    used_up = frozenset({"channels"})
+    fixed = frozenset({"gamma", "beta", "statistics"})
 
     def __init__(
         self,
@@ -73,13 +74,11 @@ class BatchNorm(Layer):
         owner = f"BatchNorm({channels})"
         decay = checked_decay(owner, decay)
         eps = number(owner, "eps", eps, above=0, cure="1e-5 is usual.")
-        if variance not in ("unbiased", "biased"):
-            raise InputError(f"{owner}: variance {variance!r} is not 'unbiased' or 'biased'")
-        if one_value not in ("raise", "running"):
-            raise InputError(f"{owner}: one_value {one_value!r} is not 'raise' or 'running'")
+        variance = choice(owner, "variance", variance, ("unbiased", "biased"))
+        one_value = choice(owner, "one_value", one_value, ("raise", "running"))
         self.channels, self.eps, self.one_value = channels, eps, one_value
-        self.gamma = Parameter((channels,), Ones(), decays=False) if gamma else None
-        self.beta = Parameter((channels,), decays=False) if beta else None
+        self.gamma = Parameter((channels,), Ones(), decays=False) if flag(owner, "gamma", gamma) else None
+        self.beta = Parameter((channels,), decays=False) if flag(owner, "beta", beta) else None
         self.statistics = Statistics(channels, decay=decay, unbiased=variance == "unbiased")
 
     @property
@@ -98,7 +97,7 @@ class BatchNorm(Layer):
 
     @variance.setter
     def variance(self, variance: Literal["unbiased", "biased"]) -> None:
-        self.statistics.unbiased = variance == "unbiased"
+        self.statistics.unbiased = choice(self.name, "variance", variance, ("unbiased", "biased")) == "unbiased"
 
     @classmethod
     def from_convention(
@@ -120,23 +119,16 @@ class BatchNorm(Layer):
         | "tf" (`tf.compat.v1.layers`, fused) | the share of the old value | 0.99 | 1e-3 | unbiased |
         | "chainer" (`decay` of its link) | the share of the old value | 0.9 | 2e-5 | unbiased |
         """
-        if name not in CONVENTIONS:
-            raise InputError(
-                f"BatchNorm.from_convention: no convention {name!r}; choose one of {', '.join(CONVENTIONS)}"
-            )
-        share, usual, usual_eps, variance = CONVENTIONS[name]
+        where = "BatchNorm.from_convention"
+        share, usual, usual_eps, variance = CONVENTIONS[choice(where, "name", name, CONVENTIONS)]
         value = usual if momentum == "default" else momentum
-        if value is None and name != "torch":
-            raise InputError(f"BatchNorm.from_convention: momentum None has no meaning in {name!r}; give a number")
-        if value is not None and not 0 <= value <= 1:
-            raise InputError(
-                f"BatchNorm.from_convention: momentum {value!r} is not in [0, 1]; {name} uses {usual} by default"
-            )
+        if value is not None or name != "torch":
+            value = number(where, "momentum", value, least=0, most=1, cure=f"{name} uses {usual} by default.")
         decay = None if value is None else 1 - value if share == "new" else value
         if decay == 1:
             raise InputError(
-                f"BatchNorm.from_convention: momentum {value!r} of {name} never changes the running statistics; "
-                "freeze them instead, network.freeze('statistics')"
+                f"{where}: the momentum of {name} must change the running statistics, got {value!r}. To keep them, "
+                "call network.freeze('statistics')."
             )
         return cls(channels, decay=decay, eps=usual_eps if eps is None else eps, variance=variance, **options)
 
