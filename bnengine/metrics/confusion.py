@@ -2,18 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from .._typing import Array
 from ..errors import InputError
 from ..validation import integer
+from . import tables
 from .base import METRICS, read_classes
 from .exact import ExactSum, rounded
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 _WIDEST = 20  # classes whose counts a table shows; above that it shows the figures of each class only
 
@@ -129,37 +127,21 @@ class ConfusionMatrix:
         macro = _row("macro", figures.mean(axis=1), total)
         return ClassReport(rows, macro, _row("weighted", figures @ support / total, total), accuracy)
 
-    def confusions(self, limit: int = 10, labels: Sequence[Any] | None = None) -> list[tuple[str, str, float]]:
-        """The most frequent mistakes, (true label, predicted label, count), the most frequent first."""
-        names, matrix = self._names(labels), self.matrix
-        np.fill_diagonal(matrix, 0)
-        order = np.argsort(-matrix, axis=None, kind="stable")[: max(limit, 0)]
-        pairs = [divmod(int(place), self.classes) for place in order]
-        return [(names[i], names[j], matrix[i, j].item()) for i, j in pairs if matrix[i, j] > 0]
-
-    def table(self, labels: Sequence[Any] | None = None) -> "Table":
-        """The counts (up to 20 classes) with each class's figures, as a table of rich."""
-        from rich.table import Table
+    def table(self, labels: Sequence[Any] | None = None) -> Any:
+        """Return the counts (up to 20 classes) with each class's figures, as a table of rich in colors."""
         from rich.text import Text
 
         heads, rows = self._cells_of_text(labels)
-        table = Table(box=None, padding=(0, 1), header_style="bold")
-        for head in heads:
-            table.add_column(Text(head), justify="left" if head == heads[0] else "right", no_wrap=True)
-        for number, row in enumerate(rows):
-            cells = [Text(cell, style=self._style(number, place, cell)) for place, cell in enumerate(row)]
-            table.add_row(*cells, end_section=number == self.classes - 1)
-        return table
+        styled = [
+            [Text(cell, style=self._style(number, place, cell)) for place, cell in enumerate(row)]
+            for number, row in enumerate(rows)
+        ]
+        return tables.table(heads, styled, numbers=range(1, len(heads)), lines=False)
 
     def text(self, labels: Sequence[Any] | None = None) -> str:
-        """The same table as plain text, one line a class."""
+        """Return the same table as plain text, one line per class."""
         heads, rows = self._cells_of_text(labels)
-        first, *widths = (max(map(len, column)) for column in zip(heads, *rows, strict=True))
-        lines = []
-        for row in [heads, *rows]:
-            cells = (cell.rjust(width) for cell, width in zip(row[1:], widths, strict=True))
-            lines.append("  ".join([row[0].ljust(first), *cells]))
-        return "\n".join(lines)
+        return tables.table_text(heads, rows, numbers=range(1, len(heads)))
 
     def _style(self, row: int, place: int, cell: str) -> str:
         if not self._shows_counts() or row >= self.classes or not 1 <= place <= self._columns():

@@ -111,11 +111,6 @@ class Rule:
         """Of the table: the learning rate and the scalars."""
         return 1 + len(self.scalars)
 
-    @property
-    def optional(self) -> int:
-        """How many of the last slots a variant may lack."""
-        return sum(slot.on is not None for slot in self.slots.values())
-
     def numbers(self, settings: Mapping[str, Any]) -> list[float]:
         """The settings that are numbers, given or by default, in their order."""
         return [float(settings.get(k, v)) for k, v in self.settings.items() if type(v) is not bool]

@@ -5,7 +5,7 @@ A skipped step is no step: its rate is used again. A schedule with `total_steps=
 """
 
 from dataclasses import dataclass, field, replace
-from math import cos, isfinite, pi
+from math import cos, inf, isfinite, pi
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from ..errors import InputError
@@ -260,7 +260,7 @@ class WarmUp(_Schedule):
 
 
 @SCHEDULES.register
-@dataclass
+@dataclass(frozen=True)
 class Plateau(_Schedule):
     """Multiplies the rate by `factor` when a validation metric has not improved for more than `patience` observations.
 
@@ -290,7 +290,7 @@ class Plateau(_Schedule):
         self._keep(minimum=number("Plateau", "minimum", self.minimum, least=0))
         self._keep(threshold=number("Plateau", "threshold", self.threshold, least=0))
         self._keep(best=choice("Plateau", "best", self.best, ("lowest", "highest")))
-        self._rate, self._best = float(self.learning_rate), float("inf")  # _best has its sign turned for "highest"
+        self._keep(_rate=self.learning_rate, _best=inf)  # for "highest", _best has the opposite sign
 
     def rate(self, step: int) -> float:
         """The rate as the observations so far have left it, whatever the step."""
@@ -306,12 +306,11 @@ class Plateau(_Schedule):
         value = float(metric) if self.best == "lowest" else -float(metric)
         margin = self.threshold * abs(self._best) if isfinite(self._best) else 0.0
         if isfinite(value) and value < self._best - margin:
-            self._best, self._waited = value, 0
+            self._keep(_best=value, _waited=0)
             return
-        self._waited += 1
+        self._keep(_waited=self._waited + 1)
         if self._waited > self.patience:
-            self._rate = min(self._rate, max(self._rate * self.factor, float(self.minimum)))
-            self._waited = 0
+            self._keep(_rate=min(self._rate, max(self._rate * self.factor, self.minimum)), _waited=0)
 
     def state_dict(self) -> dict[str, float]:
         """rate, best (left out before any finite observation) and waited, as JSON numbers."""
@@ -322,10 +321,10 @@ class Plateau(_Schedule):
         """Continue from a state; InputError if it is not one of a Plateau."""
         if set(state) | {"best"} != {"rate", "waited", "best"}:
             raise InputError(f"Plateau: a state has rate, waited and best, but this one has {sorted(state)}")
-        self._rate = number("Plateau", "the state's rate", state["rate"], least=0)
-        self._waited = integer("Plateau", "the state's waited", state["waited"], least=0)
-        best = number("Plateau", "the state's best", state["best"]) if "best" in state else float("inf")
-        self._best = best if self.best == "lowest" or "best" not in state else -best
+        rate = number("Plateau", "the state's rate", state["rate"], least=0)
+        waited = integer("Plateau", "the state's waited", state["waited"], least=0)
+        best = number("Plateau", "the state's best", state["best"]) if "best" in state else inf
+        self._keep(_rate=rate, _waited=waited, _best=-best if self.best == "highest" and "best" in state else best)
 
 
 def from_spec(

@@ -69,11 +69,6 @@ class Memory:
         """Each (op, library, dtype) met so far, the version that runs, and the condition that a fused one failed."""
         return list(self._choices)
 
-    @property
-    def fuses(self) -> bool:
-        """Whether a fused version of any op ran here."""
-        return any(launcher is not None for launcher in self._launchers.values())
-
     def outputs(self, into: Mapping[str, Out]) -> "Outputs":
         """What a launcher asks for its outputs."""
         return Outputs(self, into)
@@ -150,11 +145,6 @@ class Buffers:
     def nbytes(self) -> int:
         """Bytes held."""
         return sum(int(b.nbytes) for b in self._bytes)
-
-    def fill(self, value: int) -> None:
-        """Every byte set to `value`: 255 makes every float a NaN."""
-        for b in self._bytes:
-            b[...] = value
 
 
 def _aligned(size: int, like: Array) -> Array:
@@ -238,8 +228,3 @@ class Arena(Memory):
             yield plan
         finally:
             self._plan, self._owned = None, ()
-
-    def poison(self) -> None:
-        """Fill all memory with NaN: nothing may depend on what an earlier step left."""
-        self.outputs_held.fill(255)
-        self.worker.fill(255)

@@ -37,16 +37,6 @@ class Launch(NamedTuple):
         """Run it, as one block."""
         self.kernel(*self.whole, *self.reads, *self.writes, *self.scratch, *self.scalars)
 
-    def block(self, start: int, stop: int) -> "Launch":
-        """The same launch on the columns or rows [start, stop) of what it reads and writes."""
-
-        def cut(arrays: tuple[Array | None, ...]) -> tuple[Array | None, ...]:
-            rows = slice(start, stop) if self.split == ROWS else (..., slice(start, stop))
-            return tuple(None if x is None else x[rows] for x in arrays)
-
-        scratch = cut(self.scratch) if self.split == COLUMNS else self.scratch
-        return self._replace(reads=cut(self.reads), writes=cut(self.writes), scratch=scratch)
-
     @property
     def inputs(self) -> Iterator[Array]:
         """The arrays it reads."""
@@ -217,17 +207,6 @@ class Plan:
                 stages.append([])
             stages[stage].append(group)
         return stages
-
-    def replay_by_blocks(self, size: int) -> None:
-        """Run each group block by block, `size` columns or rows at a time: what a cache-minded replayer does."""
-        for group in self.groups():
-            if group[0].split is None:
-                for launch in group:
-                    launch()
-                continue
-            for start in range(0, group[0].width, size):
-                for launch in group:
-                    launch.block(start, min(start + size, launch.width))()
 
 
 def name_of(kernel: Callable[..., None]) -> str:

@@ -177,12 +177,6 @@ def test_a_class_that_never_occurs_has_zero_for_zero_over_zero():
     assert (row.precision, row.recall, row.f1, row.support) == (0, 0, 0, 0)
 
 
-def test_the_most_frequent_mistakes_come_first():
-    matrix = matrix_of([[8, 2, 0], [1, 3, 0], [4, 0, 5]])
-    assert matrix.confusions(2, "abc") == [("c", "a", 4), ("a", "b", 2)]
-    assert len(matrix.confusions()) == 3
-
-
 def test_the_text_shows_counts_and_figures():
     lines = matrix_of([[1200, 2], [1, 3]]).text(["no", "yes"]).splitlines()
     assert lines[0].split() == ["true", "\\", "predicted", "no", "yes", "precision", "recall", "F1", "rows"]

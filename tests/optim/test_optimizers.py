@@ -14,7 +14,7 @@ from bnengine.network.sequential import Sequential
 from bnengine.ops.update import RULES
 from bnengine.optim.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, RMSprop, get_optimizer
 from tests.network.support import batch, step_of
-from tests.optimizers import EVERY, FORMULAS, TABLE, VARIANTS, moved
+from tests.optimizers import EVERY, FORMULAS, TABLE, VARIANTS, moved, optional
 
 RATES = [0.1, 0.05, 0.2, 0.1, 0.01, 0.3]
 
@@ -177,7 +177,12 @@ def test_every_rule_has_a_contract_a_class_and_a_kernel():
     lines = re.findall(r"X\((\w+), \w+, (\d+), (\d+), (\d+), (\d+)\)", (folder() / "rules.h").read_text("utf-8"))
     written = {name: tuple(map(int, counts)) for name, *counts in lines}
     assert written == {
-        name: (len(rule.slots), rule.optional, len(rule.numbers({})), len(rule.flags({})))
+        name: (
+            len(rule.slots),
+            optional(rule),
+            len(rule.numbers({})),
+            len(rule.flags({})),
+        )
         for name, rule in RULES.items()
     }
     assert RULE_CONTRACTS.keys() == FORMULAS.keys() == {cls.op.name for cls in OPTIMIZERS.values()} == RULES.keys()
