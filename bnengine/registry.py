@@ -1,6 +1,6 @@
 """Registries: classes by name. Choices, configurations and error texts follow from what is registered.
 
-A class registers itself once, with a decorator:
+A class registers itself with a decorator:
 
     @LOSSES.register
     @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Registry(Mapping[str, type[T]]):
         self._classes: dict[str, type[T]] = {}
 
     def register(self, cls: Kind) -> Kind:
-        """Add a class under its `name`, or under that of the class itself; usable as a decorator."""
+        """Add a class by its `name`, or by its class name; usable as a decorator."""
         self._classes[getattr(cls, "name", cls.__name__) if self.key == "name" else cls.__name__] = cls
         return cls
 
@@ -51,10 +51,10 @@ class Registry(Mapping[str, type[T]]):
         return self._classes[choice(self.what, self.key, name, self)]
 
     def make(self, given: str | Mapping[str, Any]) -> T:
-        """An object from a name or a configuration, {"name": ..., option: value}.
+        """Return an object for a name or a configuration, {"name": ..., option: value}.
 
         Raises:
-            InputError: an unknown name or option, or an option that is missing.
+            InputError: an unknown name or option, or a missing option.
         """
         config = {self.key: given} if isinstance(given, str) else given
         options: dict[str, Any] = {new_word(self.what, self.what, option): value for option, value in config.items()}
@@ -68,7 +68,7 @@ class Registry(Mapping[str, type[T]]):
         return self.find(name)(**options)
 
     def takers(self, option: str) -> list[str]:
-        """The names of the classes that have an option."""
+        """Return the names of the classes that have an option."""
         return [name for name, cls in self.items() if option in options_of(cls)]
 
 

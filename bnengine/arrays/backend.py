@@ -1,4 +1,4 @@
-"""Array libraries: which can be used here, which one to use, and how arrays come in and go out."""
+"""Array libraries: which can be used on this machine, which one to use, and how arrays are converted."""
 
 import importlib
 import os
@@ -27,7 +27,16 @@ _CUPY_EXTRAS = (
 
 @dataclass(frozen=True)
 class BackendReport:
-    """What one array library can do here: `reason` says why it is usable or not, `cure` what to do if it is not."""
+    """What one array library can do on this machine.
+
+    Attributes:
+        name: of the library.
+        version: of the library; None if it is not installed.
+        device: what it computes on; None if it is not usable.
+        usable: whether a small computation gave the right answer.
+        reason: why it is usable or not.
+        cure: what to do if it is not.
+    """
 
     name: str
     version: str | None
@@ -39,7 +48,7 @@ class BackendReport:
 
 @dataclass(frozen=True)
 class Backend:
-    """An array library and the device that it computes on; `why` says how it came to be chosen."""
+    """An array library and the device that it computes on; `why` says how it was chosen."""
 
     name: str
     xp: Any = field(repr=False)
@@ -57,7 +66,7 @@ class Backend:
         return self.name == GPU
 
     def dtype(self, dtype: DType) -> DType:
-        """The library's own dtype for a name such as "float32", a NumPy dtype or one of its own."""
+        """Return the library's dtype for a name such as "float32", a NumPy dtype or one of this library."""
         name = dtype_name(dtype)
         if name == "bfloat16" and self.name in ("numpy", "cupy"):  # which have none of their own
             return bfloat16(self.name)
@@ -67,17 +76,18 @@ class Backend:
         return found
 
     def asarray(self, x: Any, dtype: DType | None = None, *, copy: bool = False) -> Array:
-        """`x` as an array of this library on this device.
+        """Return `x` as an array of this library on this device.
 
-        `x` is a NumPy array, a (nested) list of numbers, an array of any library that offers DLPack, or anything
-        that NumPy can read. `dtype` is a name such as "float32"; None keeps the dtype of `x`. A PyTorch tensor comes
-        in without its gradient history.
+        Args:
+            x: a NumPy array, a (nested) list of numbers, an array of any library with DLPack, or anything that NumPy
+                can read. A PyTorch tensor loses its gradient history.
+            dtype: a name such as "float32"; None keeps the dtype of `x`.
+            copy: True always returns new, writable memory. Without it the result may share memory with `x` and be
+                read-only: bnengine itself only reads it.
 
-        Without `copy` the result may share memory with `x` and be read-only: bnengine itself only reads it. What will
-        be written into is made with `copy=True`: new, writable memory, always.
-
-        Raises `InputError` for what is not an array of booleans, integers or real numbers, and for numbers in the
-        host's memory that do not fit `dtype`.
+        Raises:
+            InputError: `x` is not an array of booleans, integers or real numbers, or numbers in the host's memory do
+                not fit `dtype`.
         """
         if _is_own(x, self.xp):
             return self._own(x, dtype, copy)
@@ -98,7 +108,7 @@ class Backend:
         return array.view(self.dtype("bfloat16")) if own else array
 
     def _own(self, x: Array, dtype: DType | None, copy: bool) -> Array:
-        """An array of this library, moved, cast and copied where asked for."""
+        """Return an array of this library, moved, cast and copied as needed."""
         y = array_api_compat.to_device(_detached(x), self.device)
         if self.name == "numpy":
             y = _plain(y) if dtype is None else _cast(_plain(y), dtype_name(dtype))
@@ -107,37 +117,41 @@ class Backend:
         return self.xp.asarray(y, copy=True) if copy else y
 
     def to_numpy(self, x: Array, *, copy: bool = False) -> "np.ndarray[Any, Any]":
-        """`x` as a NumPy array; waits for the device where there is one.
+        """Return `x` as a NumPy array, after waiting for the device if there is one.
 
-        Without `copy` the result may share memory with `x`: it then changes with it.
+        Without `copy` the result may share memory with `x`.
         """
         host = _host(x)
         return np.array(host) if copy else host
 
     def host(self, x: Any, dtype: DType) -> "np.ndarray[Any, Any]":
-        """`x` in NumPy's memory and in this dtype; InputError for numbers that do not fit it."""
+        """Return `x` in NumPy's memory and in this dtype; InputError for numbers that do not fit it."""
         return _cast(_host(x), dtype_name(dtype))
 
     def free_bytes(self) -> int | None:
-        """The bytes that are free on a GPU, None for a CPU."""
+        """Return the bytes that are free on a GPU, None for a CPU."""
         return int(self.device.mem_info[0]) if self.on_gpu else None
 
     def synchronize(self) -> None:
-        """Wait until the device has done all that it was asked to do; on a CPU there is nothing to wait for."""
+        """Wait until the device has finished; does nothing on a CPU."""
         if self.on_gpu:
             self.device.synchronize()
 
 
 def get_backend(name: "str | Backend | None" = None, *, where: str = "get_backend") -> Backend:
-    """The backend called `name`: "auto", "numpy", "cupy", "cupy:1", "torch" or "array_api_strict".
+    """Return a backend.
 
-    None takes the name from the environment variable BNENGINE_BACKEND, or "auto" where that is not set. "auto" is
-    CuPy if a small computation on the GPU gave the right answer, else NumPy; `Backend.why` says which and why.
-    "cupy:1" is the second GPU; CuPy's current device is set to it for the calling thread, since CuPy computes there.
-    PyTorch and array-api-strict are witnesses on the CPU: they show that the code is the same for every library.
+    "auto" is CuPy if a small computation on the GPU gives the right answer, else NumPy; `Backend.why` says which and
+    why. "cupy:1" is the second GPU; it becomes CuPy's current device of the calling thread. PyTorch and
+    array-api-strict run on the CPU, to cross-check results.
 
-    `where` begins the errors. Raises `BackendError` for an unknown name and for a backend that cannot be used here,
-    with the reason and the cure.
+    Args:
+        name: "auto", "numpy", "cupy", "cupy:1", "torch" or "array_api_strict"; None takes the environment variable
+            BNENGINE_BACKEND, or "auto" if that is not set.
+        where: what errors begin with.
+
+    Raises:
+        BackendError: an unknown name, or a backend that cannot be used on this machine, with the reason and what to do.
     """
     if isinstance(name, Backend):
         return name
@@ -159,9 +173,9 @@ def get_backend(name: "str | Backend | None" = None, *, where: str = "get_backen
 
 
 def available_backends() -> list[BackendReport]:
-    """Every backend with its version and device and, where it cannot be used, the reason and the cure.
+    """Return every backend with its version and device, or why it cannot be used and what to do.
 
-    Tries each one with a small computation, so it imports every array library that is installed.
+    Tries each one with a small computation, so it imports every installed array library.
     """
     return [probe(0)[0] for probe in _PROBES.values()]
 
@@ -198,7 +212,7 @@ def _probe_numpy(_index: int) -> Probe:
 
 
 def _probe_cupy(index: int) -> Probe:
-    """CuPy imports on machines where nothing of it runs, so a launch with a known answer decides."""
+    """Run a launch with a known answer: CuPy imports also on machines where none of its kernels run."""
     try:
         cupy = importlib.import_module("cupy")
     except ImportError as error:
@@ -305,7 +319,7 @@ def _dlpack_device(x: Any) -> int | None:
 
 
 def bfloat16(owner: str) -> DType:
-    """NumPy's dtype for bfloat16, which the package ml_dtypes adds; CuPy has the same one. `owner` begins the error."""
+    """Return NumPy's dtype for bfloat16 from the package ml_dtypes; CuPy has the same one. `owner` begins the error."""
     try:
         return np.dtype(importlib.import_module("ml_dtypes").bfloat16)
     except ImportError as error:
@@ -316,7 +330,7 @@ def bfloat16(owner: str) -> DType:
 
 
 def _host(x: Any) -> "np.ndarray[Any, Any]":
-    """`x` in NumPy's memory, without a copy where the CPU can read it as it is."""
+    """Return `x` in NumPy's memory, without a copy if the CPU can read it."""
     if isinstance(x, np.ndarray):
         return _plain(x)
     try:

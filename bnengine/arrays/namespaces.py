@@ -1,4 +1,4 @@
-"""The look-ups that know every array library: from arrays to their namespace, from dtypes to their names."""
+"""Lookups for every array library: the namespace of an array, the name of a dtype."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from ..errors import InputError
 
 
 def namespace(*arrays: Array) -> Any:
-    """The array-API namespace of `arrays`; arrays of two libraries, or of none, are an error that names them."""
+    """Return the array-API namespace of `arrays`; InputError for arrays of two libraries, or of none."""
     try:
         return array_namespace(*(a for a in arrays if a is not None))
     except TypeError as error:

@@ -9,9 +9,12 @@ from ..errors import InputError
 
 
 def check_floating(owner: str, *, wide: Mapping[str, Array | None] | None = None, **arrays: Array | None) -> None:
-    """Refuse integers, whose mean or gradient would be rounded to an integer without a word, and mixed dtypes.
+    """Raise InputError for integers, whose mean would be rounded silently, and for mixed dtypes.
 
-    `wide`: parameters and weights, which are in the dtype that the others are computed in: float32 beside 16 bits.
+    Args:
+        owner: the op that errors begin with.
+        wide: parameters and weights, in the dtype of the arithmetic: float32 where the others have 16 bits.
+        arrays: the others, of one dtype; None for an absent one.
     """
     given = {name: a for name, a in arrays.items() if a is not None}
     first, like = next(iter(given.items()))
@@ -25,7 +28,7 @@ def check_floating(owner: str, *, wide: Mapping[str, Array | None] | None = None
 
 
 def check_alike(owner: str, **arrays: Array | None) -> None:
-    """Refuse arrays that are not all of one shape: broadcasting would hide a mistake."""
+    """Raise InputError unless all arrays have one shape: broadcasting would hide a mistake."""
     given = {name: tuple(a.shape) for name, a in arrays.items() if a is not None}
     if len(set(given.values())) > 1:
         shapes = ", ".join(f"{name} {shape}" for name, shape in given.items())

@@ -1,4 +1,4 @@
-"""The contracts of normalize and batch_norm, and the gradients of both: examples, error bounds, checks of arguments."""
+"""The contracts of normalize and batch_norm, and of their gradients: examples, error bounds, checks of arguments."""
 
 from collections.abc import Iterator
 from math import prod
@@ -52,7 +52,7 @@ def _examples_normalize(rng: Any, dtype: str) -> Iterator[Example]:
 
 
 def _bound_z(u: float, x: Array, statistics: Array, gamma: Array, beta: Array, add: Array, eps: float) -> Array:
-    """10 u (|gamma x_norm| + |beta| + |add| + |gamma|), and in float64 what one rounding of the mean is worth."""
+    """10 u (|gamma x_norm| + |beta| + |add| + |gamma|), plus, in float64, one rounding of the mean."""
     x_norm = np.abs(x.astype(np.float64) - statistics[1]) / np.sqrt(statistics[2] + eps)
     gamma = np.ones_like(statistics[1]) if gamma is None else np.abs(gamma)
     mean = 2.0**-53 / u * np.abs(statistics[1]) / np.sqrt(statistics[2] + eps)
@@ -111,7 +111,7 @@ def _examples_batch_norm(rng: Any, dtype: str) -> Iterator[Example]:
 def _bound_batch_norm(
     u: float, x: Array, gamma: Array, beta: Array, add: Array = None, **options: Any
 ) -> BatchNormalized:
-    """For y that of `normalize`: what rounding the moments costs is of its size, 10 u |gamma| (1 + |x_norm|)."""
+    """For y the bound of `normalize`, which covers the rounding of the moments: 10 u |gamma| (1 + |x_norm|)."""
     batch = moments.reference(x.astype(np.float64)).batch
     return BatchNormalized(_bound_normalize(u, x, batch, gamma, beta, add, **options), *bound_moments(u, x))
 

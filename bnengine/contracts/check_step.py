@@ -1,4 +1,4 @@
-"""The contract of check_step: examples, error bounds."""
+"""The contract of check_step: examples and error bounds."""
 
 from collections.abc import Iterator
 from typing import Any

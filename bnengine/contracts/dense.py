@@ -36,7 +36,7 @@ def _bound(
     u: float, x: Array, W: Array, b: Array = None, *,
     activation: str = "identity", slope: float | None = None, precision: str = "highest", between: float = 0.0,
 ) -> Array:  # fmt: skip
-    """`between`: the unit that x W is rounded to on its way to bias and activation, where it is stored in 16 bits."""
+    """`between`: the unit of rounding of x W, where it is stored in 16 bits before bias and activation."""
     product = x.astype(np.float64) @ W
     z = product + (0 if b is None else b)
     size = np.abs(x) @ np.abs(W) + (0 if b is None else np.abs(b))
@@ -80,7 +80,7 @@ def _bound_backward(
     activation: str = "identity", slope: float | None = None, input_gradient: bool = True, bias_gradient: bool = True,
     precision: str = "highest", between: float = 0.0,
 ) -> AffineGradients:  # fmt: skip
-    """`between`: the unit that dz is rounded to on its way to the products, where it is stored in 16 bits."""
+    """`between`: the unit of rounding of dz, where it is stored in 16 bits before the products."""
     dz = np.abs(dy) * sensitivity_of(activation, slope).steepest
     flat_x, flat_dz = np.abs(x).reshape(-1, x.shape[-1]), dz.reshape(-1, dz.shape[-1])
     unit = 10 * u + 2 * PRODUCTS[precision] + (0.0 if activation == "identity" else between)

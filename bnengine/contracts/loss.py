@@ -1,4 +1,4 @@
-"""The contracts of losses and correct: examples, error bounds, checks of arguments."""
+"""The contracts of the losses and of `correct`: examples, error bounds, checks of arguments."""
 
 from collections.abc import Iterator
 from math import prod

@@ -1,4 +1,4 @@
-"""The contracts of activation, its derivative, and total: examples, error bounds, checks of arguments."""
+"""The contracts of activation, its gradient, and total: examples, error bounds, checks of arguments."""
 
 from collections.abc import Iterator
 from typing import Any

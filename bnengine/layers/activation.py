@@ -13,8 +13,8 @@ from .base import Context, Dx, Layer, Placed, Pullback
 class Activation(Layer):
     """y = g(x), with g one of `bnengine.ops.activations.ACTIVATIONS`, such as "relu".
 
-    Directly after a Dense or BatchNorm it becomes part of that layer's op, which gives the same numbers in fewer
-    passes.
+    Directly after a Dense or BatchNorm it becomes part of that layer's op, which gives the same numbers in fewer passes
+    over memory.
 
     Args:
         kind: the name of g.
@@ -29,7 +29,7 @@ class Activation(Layer):
 
     @property
     def slope(self) -> float:
-        """The parameter of g, its default if none was given."""
+        """The parameter of g; its default if None was given."""
         return slope_of(self.kind, self._slope)
 
     @slope.setter
@@ -60,7 +60,7 @@ _NONE: dict[str, Any] = {"activation": "identity", "slope": slope_of("identity")
 
 
 def applied(here: Placed) -> dict[str, Any]:
-    """The activation that a layer's op applies at this place: the arguments that say so."""
+    """Return the activation that a layer's op applies at this place, as the op's arguments."""
     after = None if here.after is None else here.after.layer
     if isinstance(after, Activation):
         return {"activation": after.kind, "slope": after.slope}
@@ -68,5 +68,5 @@ def applied(here: Placed) -> dict[str, Any]:
 
 
 def applies_none(here: Placed) -> bool:
-    """Whether a layer's op applies no activation at this place, or the identity."""
+    """Return whether a layer's op applies no activation at this place, or the identity."""
     return bool(applied(here)["activation"] == "identity")

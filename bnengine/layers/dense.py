@@ -18,12 +18,13 @@ from .norm.batch_norm import BatchNorm
 class Dense(Layer):
     """y = x W + b; x (..., inputs), W (inputs, outputs), b (outputs,), y (..., outputs).
 
-    - `bias`: "auto" has one unless a BatchNorm follows directly, which would subtract it again: mean(x W + b) =
-      mean(x W) + b, so x W + b - mean is free of b. An activation other than the identity in between keeps it, and so
-      does a dropout. True keeps it in any case, and the network's summary reports it; False has none.
-    - `weights`: an initializer or its name ("he", "glorot", "orthogonal").
+    An activation directly after it becomes part of the same op.
 
-    An activation that follows becomes part of the same op.
+    Args:
+        inputs, outputs: the widths.
+        bias: True or False; "auto" leaves it out if a BatchNorm follows directly. That subtracts the mean, and
+            mean(x W + b) = mean(x W) + b, so b would cancel. With an activation or a dropout in between it is kept.
+        weights: an initializer or its name ("he", "glorot", "orthogonal").
     """
 
     used_up = frozenset({"inputs", "outputs", "bias", "weights"})

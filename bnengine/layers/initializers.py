@@ -1,9 +1,9 @@
-"""What a parameter holds before training: an initializer maps (stream, shape) to float64 values on the host.
+"""Initial values of parameters: an initializer maps (stream, shape) to float64 values on the host.
 
-The inputs of a weight come before its outputs: W is (inputs, outputs), so that z = a W. For a weight with more axes in
-front, such as a kernel (height, width, inputs, outputs), fan_in is the product of all axes but the last, and fan_out is
-outputs times the axes before the last two. Weights are drawn in float64 and rounded to the network's dtype later: the
-same seed gives the same values on every backend.
+W is (inputs, outputs), so that z = a W. For a weight with more axes in front, such as a kernel (height, width, inputs,
+outputs), fan_in is the product of all axes but the last, and fan_out is outputs times the axes before the last two.
+Weights are drawn in float64 and rounded to the network's dtype later: the same seed gives the same values on every
+backend.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ Float64 = npt.NDArray[np.float64]
 
 @runtime_checkable
 class Initializer(Protocol):
-    """Anything that maps a stream and a shape to float64 values of that shape."""
+    """Maps a stream and a shape to float64 values of that shape."""
 
     def __call__(self, stream: Stream, shape: tuple[int, ...], /) -> Float64: ...
 
@@ -61,13 +61,13 @@ class Glorot:
 @INITIALIZERS.register
 @dataclass(frozen=True)
 class Orthogonal:
-    """gain * Q with orthonormal columns (rows where outputs exceed inputs), uniform among all such matrices.
+    """gain * Q with orthonormal columns (rows if outputs exceed inputs), uniform among all such matrices.
 
     Q of the QR decomposition of a normal matrix, each column with the sign of R's diagonal (Mezzadri, "How to
-    generate random matrices from the classical compact groups", Notices of the AMS 54, 2007); all axes but the last
-    count as inputs. QR is LAPACK's, so the same bits are promised on one machine only. Source: Saxe, McClelland,
+    generate random matrices from the classical compact groups", Notices of the AMS 54, 2007). All axes but the last
+    count as inputs. LAPACK computes QR, so the same bits are promised on one machine only. Source: Saxe, McClelland,
     Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep linear neural networks", ICLR 2014.
-    InputError for fewer than 2 axes or a gain that is not finite.
+    InputError for fewer than 2 axes.
     """
 
     gain: float = 1.0
@@ -85,7 +85,11 @@ class Orthogonal:
 @INITIALIZERS.register
 @dataclass(frozen=True)
 class Normal:
-    """Normal with mean 0 and the given std, for any shape; InputError unless std is finite and at least 0."""
+    """Normal with mean 0, for any shape.
+
+    Args:
+        std: the standard deviation, at least 0.
+    """
 
     std: float
 
@@ -99,7 +103,7 @@ class Normal:
 @INITIALIZERS.register
 @dataclass(frozen=True)
 class Constant:
-    """The same value everywhere, for any shape, drawing nothing; InputError unless it is finite."""
+    """The same finite value everywhere, for any shape; draws nothing."""
 
     value: float
 
@@ -113,7 +117,7 @@ class Constant:
 @INITIALIZERS.register
 @dataclass(frozen=True)
 class Zeros:
-    """0 everywhere, for any shape: where beta and a bias begin."""
+    """0 everywhere, for any shape: the initial beta and bias."""
 
     def __call__(self, _stream: Stream, shape: tuple[int, ...]) -> Float64:
         return np.zeros(shape)
@@ -122,17 +126,21 @@ class Zeros:
 @INITIALIZERS.register
 @dataclass(frozen=True)
 class Ones:
-    """1 everywhere, for any shape: where gamma begins."""
+    """1 everywhere, for any shape: the initial gamma."""
 
     def __call__(self, _stream: Stream, shape: tuple[int, ...]) -> Float64:
         return np.ones(shape)
 
 
 def get_initializer(name_or_object: str | dict[str, Any] | Initializer) -> Initializer:
-    """The initializer of a name ("he", "glorot", "orthogonal", "zeros", "ones") or configuration, or the object itself.
+    """Return an initializer.
 
-    A configuration is what `config_of` returns. InputError for another name, for a class in place of an object, and for
-    anything that cannot be called.
+    Args:
+        name_or_object: a name ("he", "glorot", "orthogonal", "zeros", "ones"), a configuration from `config_of`, or an
+            initializer, which is returned unchanged.
+
+    Raises:
+        InputError: another name, a class, or an object that cannot be called.
     """
     given = name_or_object
     if isinstance(given, dict):
@@ -153,7 +161,7 @@ def get_initializer(name_or_object: str | dict[str, Any] | Initializer) -> Initi
 
 
 def config_of(initializer: Initializer) -> dict[str, Any]:
-    """JSON values that `from_config` makes the same initializer of; InputError for one that is not of this module."""
+    """Return JSON values for `from_config`; InputError for an initializer that is not of this module."""
     if type(initializer) not in INITIALIZERS.values():
         raise InputError(
             f"initializer: {initializer!r} is not one of {', '.join(INITIALIZERS)}, so a network with it "
@@ -163,12 +171,12 @@ def config_of(initializer: Initializer) -> dict[str, Any]:
 
 
 def from_config(config: dict[str, Any]) -> Initializer:
-    """The initializer that `config_of` described; InputError for another type and for options it does not have."""
+    """Return the initializer of a configuration; InputError for another type or an unknown option."""
     return INITIALIZERS.make(config)
 
 
 def _fans(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
-    """fan_in and fan_out of a weight whose last axis holds the outputs."""
+    """Return fan_in and fan_out of a weight whose last axis holds the outputs."""
     if len(shape) < 2 or min(shape) < 1:
         raise InputError(f"{name}: the shape is {shape}; give (inputs, outputs), both at least 1")
     return prod(shape[:-1]), shape[-1] * prod(shape[:-2])

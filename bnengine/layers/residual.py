@@ -15,9 +15,9 @@ from .norm.batch_norm import BatchNorm
 
 
 class Residual(Layer):
-    """y = x + body(x), the body any layers that keep the width (He et al. 2016).
+    """y = x + body(x); the body is any layers that preserve the width (He et al. 2016).
 
-    Where the body ends in a BatchNorm, its op also computes the sum, and an activation after it.
+    If the body ends in a BatchNorm, its op also computes the sum, and an activation after it.
     """
 
     keeps_width = True
@@ -47,7 +47,7 @@ class Residual(Layer):
         return width
 
     def placed(self, place: str, dropouts: Iterator[int]) -> Placed:
-        """A BatchNorm at the end of the body, with no activation inside it, adds the input in its own op."""
+        """Place the body; a BatchNorm at its end, without an activation, adds the input in its op."""
         body = fuse(self.body, f"{place}." if place else "", dropouts)
         sums = isinstance(body[-1].layer, BatchNorm) and applies_none(body[-1])
         return Placed(self, place, body=body, sums=sums)

@@ -1,6 +1,6 @@
 """Losses: what a network is trained for, and what its outputs then mean.
 
-A loss checks targets and weighs a step on the host, where the data come from, and calls its op on the backend.
+A loss checks targets and weights on the host, where the data come from, and calls its op on the backend.
 """
 
 from collections.abc import Mapping
@@ -20,21 +20,27 @@ from ..validation import number
 
 
 def scaled(scale: Array | None) -> dict[str, Array]:
-    """The option of a loss op, where there is a scale."""
+    """Return the scale as an option of a loss op; nothing for None."""
     return {} if scale is None else {"scale": scale}
 
 
 @dataclass(frozen=True)
 class LossFunction:
-    """A mean over rows of a loss of each; `weights` (m,) of the samples weigh the rows of that mean."""
+    """A mean over rows of a loss per row; sample weights (m,) weigh the rows of that mean.
+
+    Attributes:
+        name: the key in `LOSSES` and in configurations.
+        task: "classification" or "regression".
+        metric: the usual metric next to the loss, a key of `METRICS`.
+    """
 
     name: ClassVar[str] = ""
     task: ClassVar[str] = ""
-    metric: ClassVar[str] = ""  # what is reported next to the loss, a key of `METRICS`
+    metric: ClassVar[str] = ""
 
     @classmethod
     def is_usual(cls, outputs: int | None) -> bool:
-        """Return whether this is its task's usual loss for a network with so many outputs (None: unknown)."""
+        """Return whether this is its task's usual loss for a network with `outputs` (None: unknown)."""
         return False
 
     def outputs(self, classes: int) -> int:
@@ -42,11 +48,11 @@ class LossFunction:
         return classes
 
     def targets(self, y: Any, outputs: int) -> Array:
-        """Targets of one batch as a NumPy array, checked against the width of the network's output."""
+        """Return the targets of one batch as a NumPy array, checked against the width of the network's output."""
         raise NotImplementedError
 
     def weights(self, weights: np.ndarray | None, targets: np.ndarray) -> np.ndarray | None:
-        """The samples' weights (m,) as one for each row of the targets (m, ...), checked; None for none."""
+        """Return the samples' weights (m,) broadcast to the rows of the targets (m, ...); None for none."""
         if weights is None:
             return None
         weights = np.asarray(weights)
@@ -59,22 +65,32 @@ class LossFunction:
         return np.broadcast_to(weights.reshape(-1, *[1] * (len(rows) - 1)), rows)
 
     def total(self, targets: Array, weights: Array | None, outputs: int) -> float:
-        """What a batch adds to the divisor of the mean: its rows, or their total weight, times the terms of a row."""
+        """Return what a batch adds to the mean's divisor: its rows, or their total weight, times the terms per row."""
         raise NotImplementedError
 
     def constants(self, outputs: int) -> np.ndarray | None:
-        """An array that every call needs, uploaded once: class weights, or None."""
+        """Return an array that every call needs, which is uploaded once: class weights, or None."""
         return None
 
     def __call__(
         self, output: Array, target: Array, weights: Array | None, constants: Array | None, divisor: Array, *,
         scale: Array | None = None, memory: Memory | None = None, into: Mapping[str, Out] | None = None,
     ) -> Loss:  # fmt: skip
-        """Value, shape (1,), and gradient of a batch's part of the mean, the gradient times `scale` (1,)."""
+        """Return a batch's part of the mean, (1,), and its gradient, which is multiplied by `scale`.
+
+        Args:
+            output: the network's, (m, ..., outputs).
+            target: as `targets` returns it, on the backend.
+            weights: as `weights` returns them, on the backend.
+            constants: as `constants` returns them, on the backend.
+            divisor: (1,), the total over the whole step.
+            scale: (1,), the loss scale; None for 1.
+            memory, into: see `Op`.
+        """
         raise NotImplementedError
 
     def config(self) -> dict[str, Any]:
-        """JSON values that `get_loss` makes the same loss of."""
+        """Return JSON values from which `get_loss` makes the same loss."""
         return {"name": self.name, **asdict(self)}
 
 
@@ -86,8 +102,10 @@ LOSSES = Registry[LossFunction]("loss")
 class SoftmaxCrossEntropy(LossFunction):
     """-log softmax(logits)[target], averaged; targets are integers (m, ...) or probabilities (m, ..., classes).
 
-    `label_smoothing` s replaces the target t by (1 - s) t + s/classes. `class_weights` weigh each class; with integer
-    targets the mean is over the weights of the rows' classes, with probabilities over the rows.
+    Args:
+        label_smoothing: s in [0, 1), replaces the target t by (1 - s) t + s/classes.
+        class_weights: a weight per class. With integer targets the mean is over the weights of the rows' classes, with
+            probabilities over the rows.
     """
 
     label_smoothing: float = 0.0
@@ -158,7 +176,7 @@ class SoftmaxCrossEntropy(LossFunction):
 
 @dataclass(frozen=True)
 class _ElementWise(LossFunction):
-    """Losses whose targets are numbers, one for each output; the mean is over rows and outputs."""
+    """Losses whose targets are numbers, one per output; the mean is over rows and outputs."""
 
     def targets(self, y: Any, outputs: int) -> Array:
         y = np.asarray(y)
@@ -242,5 +260,5 @@ def usual_loss(task: str, outputs: int | None = None) -> LossFunction:
 
 
 def get_loss(given: str | dict[str, Any] | LossFunction) -> LossFunction:
-    """The loss of a name (a key of `LOSSES`) or of a configuration, or the given object itself."""
+    """Return the loss of a name in `LOSSES` or of a configuration; a loss is returned unchanged."""
     return given if isinstance(given, LossFunction) else LOSSES.make(given)

@@ -12,24 +12,24 @@ from ..registry import Registry
 
 @runtime_checkable
 class Metric(Protocol):
-    """A figure gathered batch by batch; `higher_is_better` says which of two values is the better one."""
+    """A figure accumulated batch by batch."""
 
     @property
     def name(self) -> str:
-        """What the figure is called in records: "accuracy", "top_5_accuracy" ..."""
+        """The key in records: "accuracy", "top_5_accuracy" ..."""
 
     @property
     def higher_is_better(self) -> bool:
         """Whether the larger of two values is the better one."""
 
     def update(self, outputs: Array, targets: Array, weights: Array | None = None) -> None:
-        """Take in a batch: outputs (m, k) and their targets, with weights (m,) of the rows or None for ones."""
+        """Add a batch: outputs (m, k) and their targets, with weights (m,) of the rows or None for ones."""
 
     def merge(self, other: Self) -> None:
-        """Take in all that another metric of the same kind has gathered."""
+        """Add all rows of another metric of the same kind."""
 
     def value(self) -> float:
-        """The figure over all rows since the last reset."""
+        """Return the figure over all rows since the last reset."""
 
     def reset(self) -> None:
         """Forget every row."""
@@ -71,7 +71,7 @@ def facts_of(name: str) -> Facts:
 
 
 def read_outputs(name: str, outputs: Array) -> Array:
-    """A network's outputs in float64, (m, k); a vector (m,) is one output a row."""
+    """Return a network's outputs in float64, (m, k); a vector (m,) is one output per row."""
     outputs = np.asarray(outputs)
     if outputs.dtype.kind not in "fiu" or outputs.ndim == 0:
         given = f"{outputs.dtype} of shape {outputs.shape}"
@@ -81,7 +81,7 @@ def read_outputs(name: str, outputs: Array) -> Array:
 
 
 def read_weights(name: str, weights: Array | None, rows: tuple[int, ...]) -> Array | None:
-    """Weights of the rows in float64, flat, or None for ones."""
+    """Return weights of the rows in float64, flat, or None for ones."""
     if weights is None:
         return None
     weights = np.asarray(weights)
@@ -98,10 +98,10 @@ def read_weights(name: str, weights: Array | None, rows: tuple[int, ...]) -> Arr
 
 
 def read_codes(name: str, targets: Array, shape: tuple[int, ...]) -> Array:
-    """The class of each row as int64 codes, flat; `shape` (..., k) is that of the outputs.
+    """Return the class of each row as int64 codes, flat; `shape` (..., k) is that of the outputs.
 
-    Probabilities give the class of the largest. One output asks a yes-or-no question: its targets are 0, 1, or a
-    probability, which is a yes above one half.
+    Of probabilities, the class is the largest one's. With one output the targets are 0, 1, or a probability, which
+    means class 1 above one half.
     """
     targets = np.asarray(targets)
     rows, classes = shape[:-1], shape[-1]
@@ -131,9 +131,9 @@ def _argmax(name: str, probabilities: Array) -> Array:
 
 
 def read_classes(name: str, outputs: Array, targets: Array, weights: Array | None) -> tuple[Array, Array, Array | None]:
-    """Scores (m, classes) in float64, codes (m,), weights (m,) or None, without the rows of weight 0.
+    """Return scores (m, classes) in float64, codes (m,), weights (m,) or None, without the rows of weight 0.
 
-    One logit l becomes the scores (0, l) of no and yes: the softmax of these is its sigmoid. A row with an output
+    One logit l becomes the scores (0, l) of the classes 0 and 1: their softmax is its sigmoid. A row with an output
     that is not finite gets NaN throughout.
     """
     outputs = read_outputs(name, outputs)

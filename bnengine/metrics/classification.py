@@ -1,4 +1,4 @@
-"""Metrics of answers that are classes: how many rows got the right one."""
+"""Metrics of classifications: the share of rows that are correct."""
 
 from typing import ClassVar, Self
 
@@ -12,7 +12,7 @@ from .exact import ExactSum, rounded
 
 
 class _Share:
-    """The share of rows that are right, by weight, kept as two exact sums."""
+    """The share of correct rows, by weight, as two exact sums."""
 
     name: str
     higher_is_better: ClassVar[bool] = True
@@ -26,14 +26,14 @@ class _Share:
         self._right, self._all = ExactSum(), ExactSum()
 
     def merge(self, other: Self) -> None:
-        """Take in all that another metric of the same name has gathered."""
+        """Add all rows of another metric of the same name."""
         if other.name != self.name:
             raise InputError(f"{self.name}: cannot merge with {other.name}; merge metrics made alike")
         self._right.merge(other._right)
         self._all.merge(other._all)
 
     def value(self) -> float:
-        """The share, from 0 to 1; InputError before any row of a weight above 0."""
+        """Return the share, from 0 to 1; InputError before any row of a weight above 0."""
         total = self._all.fraction()
         if total == 0:
             raise InputError(f"{self.name}: no rows with a weight above 0 were given; update it with a batch first")
@@ -47,12 +47,14 @@ class _Share:
 
 @METRICS.register
 class Accuracy(_Share):
-    """The share of rows whose largest output is that of their class; the first of equal ones counts as the largest.
+    """The share of rows whose largest output is that of their class; of equal outputs the first counts as the largest.
 
-    outputs (..., classes) with integer targets (...) or probabilities (..., classes); or one logit, (m, 1) or (m,),
-    which says class 1 where it is above 0. With `each_output=True` every output is such a yes-or-no question of its
-    own, with targets (m, outputs). A row with an output that is not finite is wrong. InputError for shapes or targets
-    that do not fit.
+    Outputs are (..., classes) with integer targets (...) or probabilities (..., classes); or one logit, (m, 1) or (m,),
+    which means class 1 above 0. A row with an output that is not finite is wrong. `update` raises InputError for shapes
+    or targets that do not fit.
+
+    Args:
+        each_output: whether every output is a separate yes-or-no question, with targets (m, outputs).
     """
 
     name = "accuracy"
@@ -63,7 +65,7 @@ class Accuracy(_Share):
         self.each_output = flag("Accuracy", "each_output", each_output)
 
     def update(self, outputs: Array, targets: Array, weights: Array | None = None) -> None:
-        """Take in a batch."""
+        """Add a batch."""
         if self.each_output:
             outputs = read_outputs(self.name, outputs)
             weights = None if weights is None else _repeated(np.asarray(weights), outputs.shape)
@@ -77,8 +79,11 @@ class Accuracy(_Share):
 class TopK(_Share):
     """The share of rows whose class is among the k largest outputs; of equal outputs the first counts as larger.
 
-    Arguments as for `Accuracy`, which TopK(1) equals. A row with an output that is not finite is wrong. InputError
-    where there are not more than k classes, since every answer would be right.
+    Outputs and targets are those of `Accuracy`, which TopK(1) equals. A row with an output that is not finite is wrong.
+    `update` raises InputError unless there are more than k classes: otherwise every answer would be correct.
+
+    Args:
+        k: how many outputs.
     """
 
     name = "top_k_accuracy"
@@ -90,7 +95,7 @@ class TopK(_Share):
         self.name = f"top_{self.k}_accuracy"
 
     def update(self, outputs: Array, targets: Array, weights: Array | None = None) -> None:
-        """Take in a batch."""
+        """Add a batch."""
         scores, codes, v = read_classes(self.name, outputs, targets, weights)
         classes = scores.shape[1]
         if classes <= self.k:
@@ -102,7 +107,7 @@ class TopK(_Share):
 
 
 def _repeated(weights: Array, shape: tuple[int, ...]) -> Array:
-    """Weights of rows as weights of each of their outputs."""
+    """Return weights of rows as weights of each of their outputs."""
     if weights.shape != shape[:-1]:
         raise InputError(f"accuracy: weights of shape {weights.shape}; the rows need {shape[:-1]}")
     return np.broadcast_to(weights[..., None], shape)

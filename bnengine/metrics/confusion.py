@@ -1,4 +1,4 @@
-"""Which class is taken for which, and what that means for each class."""
+"""The confusion matrix, and figures of each class."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +18,7 @@ _WIDEST = 20  # classes whose counts a table shows; above that it shows the figu
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class's figures: precision tp/(tp + fp), recall tp/(tp + fn), F1 2 tp/(2 tp + fp + fn), support tp + fn."""
+    """Figures of one class: precision tp/(tp + fp), recall tp/(tp + fn), F1 2 tp/(2 tp + fp + fn), support tp + fn."""
 
     label: str
     precision: float
@@ -37,17 +37,20 @@ class ClassReport:
     accuracy: float
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON values."""
+        """Return the report as JSON values."""
         return asdict(self)
 
 
 @METRICS.register
 class ConfusionMatrix:
-    """Counts of rows by true class (down) and predicted class (across), by weight where weights are given.
+    """Counts of rows by true class (down) and predicted class (across), by weight if weights are given.
 
-    A row's prediction is its largest output, the first of equal ones; one logit, (m, 1) or (m,), says class 1 where
-    it is above 0, and needs classes=2. A row with an output that is not finite has no predicted class: it is counted
-    in `not_finite`, (classes,), and is wrong. InputError for shapes or targets that do not fit.
+    The prediction is the largest output, the first of equal ones; one logit, (m, 1) or (m,), means class 1 above 0, and
+    needs classes=2. A row with an output that is not finite has no predicted class: it is counted in `not_finite`,
+    (classes,), and is wrong. `update` raises InputError for shapes or targets that do not fit.
+
+    Args:
+        classes: how many, at least 2.
     """
 
     name: ClassVar[str] = "confusion"
@@ -65,7 +68,7 @@ class ConfusionMatrix:
         self._weights: dict[int, ExactSum] = {}  # by place in the flattened counts
 
     def update(self, outputs: Array, targets: Array, weights: Array | None = None) -> None:
-        """Take in a batch."""
+        """Add a batch."""
         scores, codes, v = read_classes("ConfusionMatrix", outputs, targets, weights)
         if scores.shape[1] != self.classes:
             found = scores.shape[1]
@@ -79,7 +82,7 @@ class ConfusionMatrix:
             self._weights.setdefault(place, ExactSum()).add(v[places == place])
 
     def merge(self, other: Self) -> None:
-        """Take in all that another matrix of as many classes has gathered."""
+        """Add all rows of another matrix of as many classes."""
         if other.classes != self.classes:
             raise InputError(f"ConfusionMatrix({self.classes}): cannot merge with one of {other.classes} classes")
         self._counts += other._counts
@@ -96,7 +99,7 @@ class ConfusionMatrix:
 
     @property
     def matrix(self) -> Array:
-        """Counts (classes, classes), true class down, predicted across: int64, or float64 once weights were given."""
+        """Counts (classes, classes), true class down, predicted across: int64, or float64 if weights were given."""
         return self._cells()[:, :-1].copy()
 
     @property
@@ -105,7 +108,7 @@ class ConfusionMatrix:
         return self._cells()[:, -1].copy()
 
     def value(self) -> float:
-        """The accuracy; InputError before any row of a weight above 0."""
+        """Return the accuracy; InputError before any row of a weight above 0."""
         cells = self._cells()
         total = float(cells.sum())
         if total == 0:
@@ -113,10 +116,13 @@ class ConfusionMatrix:
         return float(np.trace(cells)) / total
 
     def report(self, labels: Sequence[Any] | None = None) -> ClassReport:
-        """Precision, recall, F1 and support of every class; 0/0 counts as 0, as in scikit-learn.
+        """Return precision, recall, F1 and support of every class; 0/0 counts as 0, as in scikit-learn.
 
-        `labels` are the classes' names in the order of their codes. InputError for another number of them, or before
-        any row.
+        Args:
+            labels: the classes' names in the order of their codes; None for the codes.
+
+        Raises:
+            InputError: another number of labels, or no rows yet.
         """
         accuracy, names, cells = self.value(), self._names(labels), self._cells()
         correct, support = np.diagonal(cells), cells.sum(axis=1)

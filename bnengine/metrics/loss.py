@@ -16,9 +16,11 @@ from .exact import ExactSum, rounded
 class Loss:
     """The mean of a loss over all rows, weighted as the loss itself weighs them.
 
-    `update` computes the loss of a batch in float64, whatever the dtype of the outputs; `add` takes a batch's mean
-    that is known already, with the total weight it was divided by. If any output was not finite the value is
-    infinite. InputError from `update` if no loss function was given.
+    `update` computes the loss of a batch in float64, whatever the dtype of the outputs; `add` takes a batch's mean and
+    the total weight it was divided by. If any output was not finite the value is infinite.
+
+    Args:
+        function: the loss; None if only `add` is used.
     """
 
     name: ClassVar[str] = "loss"
@@ -35,7 +37,7 @@ class Loss:
         self._sum, self._weight, self._finite = ExactSum(), ExactSum(), True
 
     def update(self, outputs: Array, targets: Array, weights: Array | None = None) -> None:
-        """Take in a batch: outputs, targets and weights as the loss function takes them."""
+        """Add a batch: outputs, targets and weights as the loss function takes them. InputError without a function."""
         if self.function is None:
             raise InputError("loss: no loss function was given; use Loss(function), or add(mean, total weight)")
         outputs = read_outputs(self.name, outputs)
@@ -58,7 +60,7 @@ class Loss:
         self._take(float(value[0]), self.function.total(targets, v, width))
 
     def add(self, mean: float, weight: float) -> None:
-        """Take in a batch whose mean loss is known, with its total weight (rows, where no weights are used)."""
+        """Add a batch by its mean loss and total weight (rows, if there are no weights)."""
         weight = number("loss", "the total weight of a batch", weight, least=0)
         self._take(float(mean) * weight if weight else 0.0, weight)
 
@@ -70,13 +72,13 @@ class Loss:
         self._weight.add(weight)
 
     def merge(self, other: Self) -> None:
-        """Take in all that another Loss has gathered."""
+        """Add all rows of another Loss."""
         self._sum.merge(other._sum)
         self._weight.merge(other._weight)
         self._finite &= other._finite
 
     def value(self) -> float:
-        """The mean; InputError before any row of a weight above 0."""
+        """Return the mean; InputError before any row of a weight above 0."""
         if not self._finite:
             return float("inf")
         weight = self._weight.fraction()
@@ -86,5 +88,5 @@ class Loss:
 
 
 def _aligned(weights: Array, outputs: Array) -> Array:
-    """Weights of samples, (m,), with an axis for each further one of the rows."""
+    """Return weights of samples, (m,), with an axis for each further one of the rows."""
     return weights.reshape((-1,) + (1,) * (outputs.ndim - 2))

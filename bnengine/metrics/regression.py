@@ -1,4 +1,4 @@
-"""Metrics of answers that are numbers."""
+"""Metrics of regressions."""
 
 from fractions import Fraction
 from typing import ClassVar, Self
@@ -14,7 +14,7 @@ _LARGEST = 1e100
 
 
 def _read(name: str, outputs: Array, targets: Array, weights: Array | None) -> tuple[Array, Array, Array]:
-    """Outputs and targets (m, k), weights (m,), in float64, without the rows of weight 0."""
+    """Return outputs and targets (m, k), weights (m,), in float64, without the rows of weight 0."""
     outputs, targets = read_outputs(name, outputs), np.asarray(targets)
     targets = targets[:, None] if targets.ndim == 1 and outputs.shape[-1] == 1 else targets
     if targets.shape != outputs.shape or targets.dtype.kind not in "fiub":
@@ -36,8 +36,8 @@ def _read(name: str, outputs: Array, targets: Array, weights: Array | None) -> t
 class MeanAbsoluteError:
     """Mean of |output - target| over rows, by weight, and outputs, in the targets' unit.
 
-    outputs and targets (..., k), or (m,) for k = 1. An output that is not finite makes the value infinite. InputError
-    for shapes that do not fit or targets that are not finite.
+    Outputs and targets are (..., k), or (m,) for k = 1. An output that is not finite makes the value infinite. `update`
+    raises InputError for shapes that do not fit or targets that are not finite.
     """
 
     name: ClassVar[str] = "mean_absolute_error"
@@ -53,7 +53,7 @@ class MeanAbsoluteError:
         self._sum, self._weight, self._finite = ExactSum(), ExactSum(), True
 
     def update(self, outputs: Array, targets: Array, weights: Array | None = None) -> None:
-        """Take in a batch."""
+        """Add a batch."""
         p, y, v = _read(self.name, outputs, targets, weights)
         self._weight.add(np.repeat(v, p.shape[1]))
         with np.errstate(over="ignore", invalid="ignore"):
@@ -64,13 +64,13 @@ class MeanAbsoluteError:
             self._finite = False
 
     def merge(self, other: Self) -> None:
-        """Take in all that another has gathered."""
+        """Add all rows of another MeanAbsoluteError."""
         self._sum.merge(other._sum)
         self._weight.merge(other._weight)
         self._finite &= other._finite
 
     def value(self) -> float:
-        """The mean; InputError before any row of a weight above 0."""
+        """Return the mean; InputError before any row of a weight above 0."""
         weight = self._weight.fraction()
         if weight == 0:
             raise InputError(f"{self.name}: no rows with a weight above 0 were given; update it with a batch first")
@@ -107,10 +107,10 @@ class _Column:
 class R2:
     """Share of the targets' variance that is explained: 1 - sum v (y - p)^2 / sum v (y - mean)^2, mean over outputs.
 
-    outputs and targets (..., k), or (m,) for k = 1. 1 is perfect, 0 as good as the mean, negative worse. The sum
-    about the mean is formed without rounding, so targets with a mean far above their spread lose nothing. Where the
-    targets do not vary the value is 1 if they are met and 0 if not. An output that is not finite makes the value
-    minus infinity. InputError for shapes that do not fit or targets that are not finite.
+    1 is perfect, 0 as good as the mean, negative worse. The sum around the mean is computed without rounding, so a mean
+    far above the spread costs no digits. If the targets do not vary, the value is 1 if the outputs equal them, else 0.
+    An output that is not finite makes the value minus infinity. Outputs and targets are (..., k), or (m,) for k = 1.
+    `update` raises InputError for shapes that do not fit or targets that are not finite.
     """
 
     name: ClassVar[str] = "r2"
@@ -127,7 +127,7 @@ class R2:
         self._finite = True
 
     def update(self, outputs: Array, targets: Array, weights: Array | None = None) -> None:
-        """Take in a batch."""
+        """Add a batch."""
         p, y, v = _read(self.name, outputs, targets, weights)
         if not len(p):
             return
@@ -144,7 +144,7 @@ class R2:
             raise InputError(f"r2: {outputs} outputs after batches of {len(self._columns)}; reset it between networks")
 
     def merge(self, other: Self) -> None:
-        """Take in all that another has gathered."""
+        """Add all rows of another R2."""
         self._finite &= other._finite
         if other._columns:
             self._fit(len(other._columns))
@@ -152,7 +152,7 @@ class R2:
             mine.merge(theirs)
 
     def value(self) -> float:
-        """The mean over the outputs; InputError before any row of a weight above 0."""
+        """Return the mean over the outputs; InputError before any row of a weight above 0."""
         if not self._columns:
             raise InputError("r2: no rows with a weight above 0 were given; update it with a batch first")
         if not self._finite:

@@ -1,9 +1,9 @@
-"""Optimizers: hyperparameters, the slots of state they need, the scalars that change with the step, the op they call.
+"""Optimizers: hyperparameters, slots of state, the scalars that change with the step, and the op.
 
-An optimizer is a frozen dataclass over a rule of `ops.update`: its fields are the options a user gives, and the rule
-says which of them are settings of the op and which switch a slot on. A learning rate is not among them: it comes from a
-schedule. Weight decay applies to the weights; gamma, beta and biases stay out of it (they come after `decay_end` in
-the flat buffer).
+An optimizer is a frozen dataclass over a rule of `ops.update`: its fields are the user's options, and the rule says
+which of them are settings of the op and which switch a slot on. The learning rate is not an option: it comes from a
+schedule. Weight decay applies to the weights, not to gamma, beta and biases, which come after `decay_end` in the flat
+buffer.
 """
 
 from dataclasses import InitVar, asdict, dataclass, field, fields
@@ -49,11 +49,13 @@ def _choice(*choices: str) -> Any:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """What a training step needs to know of an optimizer.
+    """What a training step needs from an optimizer.
 
-    `op`: the update of a rule. `decoupled`: whether weight decay shrinks parameters by lr weight_decay p instead of
-    entering the gradient. `learning_rate`: where `bnengine train` begins. `variants`: options that between them meet
-    every branch, for the certificate and tests.
+    Attributes:
+        op: the update of a rule.
+        decoupled: whether weight decay shrinks parameters by lr weight_decay p instead of entering the gradient.
+        learning_rate: the default of `bnengine train`.
+        variants: options that together reach every branch, for the certificate and tests.
     """
 
     name: ClassVar[str] = ""
@@ -75,28 +77,28 @@ class Optimizer:
 
     @property
     def scale_free(self) -> bool:
-        """Whether gradients of any size make steps of one size, as they do where a rule divides by their squares."""
+        """Whether the size of a step is independent of that of the gradients: the rule divides by their squares."""
         return any(slot.square for slot in self.rule.slots.values())
 
     def slots(self) -> dict[str, bool]:
-        """The op's state arrays in the order of its arguments, and whether this variant has each."""
+        """Return the op's state arrays in the order of its arguments, and whether this variant has each."""
         return {name: slot.on is None or bool(getattr(self, slot.on)) for name, slot in self.rule.slots.items()}
 
     def row(self, learning_rate: float, t: int) -> tuple[float, ...]:
-        """The scalars of successful step t = 1, 2, ..., in float64: a row of the op's table."""
+        """Return the scalars of successful step t = 1, 2, ..., in float64: a row of the op's table."""
         return (learning_rate, *self.scalars(t))
 
     def scalars(self, t: int) -> tuple[float, ...]:
-        """What follows the learning rate in the row of successful step t."""
+        """Return what follows the learning rate in the row of successful step t."""
         return ()
 
     def options(self) -> dict[str, Any]:
-        """The op's constant options."""
+        """Return the op's constant options."""
         kept = {name: getattr(self, name) for name in self.rule.settings}
         return kept | {"weight_decay": getattr(self, "weight_decay", 0.0), "decoupled": self.decoupled}
 
     def config(self) -> dict[str, Any]:
-        """JSON values that `get_optimizer` makes the same optimizer of."""
+        """Return JSON values from which `get_optimizer` makes the same optimizer."""
         return {"name": self.name, **asdict(self)}
 
 
@@ -132,7 +134,7 @@ class SGD(Optimizer):
 class RMSprop(Optimizer):
     """s <- rho s + (1 - rho) g^2;  p <- p - lr g / (sqrt(s) + eps), or g / sqrt(s + eps) with `eps_placement` "inside".
 
-    `centered` takes s - mean(g)^2 for s; `momentum` accumulates the moves. PyTorch adds eps outside, Keras 3 inside.
+    `centered` replaces s by s - mean(g)^2; `momentum` accumulates the moves. PyTorch adds eps outside, Keras 3 inside.
     """
 
     rho: float = _share(0.99)
@@ -168,8 +170,8 @@ class RMSprop(Optimizer):
 class Adam(Optimizer):
     """m <- beta1 m + (1 - beta1) g;  v <- beta2 v + (1 - beta2) g^2;  p <- p - lr (m/c1) / (sqrt(v/c2) + eps).
 
-    c = 1 - beta^t, or 1 with `bias_correction` False. `amsgrad` divides by the largest v so far. `weight_decay` enters
-    g (L2).
+    c = 1 - beta^t, or 1 with `bias_correction` False. `amsgrad` divides by the largest v so far. `weight_decay` (L2)
+    enters g.
     """
 
     beta1: float = _share(0.9)
@@ -207,7 +209,7 @@ class AdamW(Adam):
 class Lion(Optimizer):
     """p <- p - lr (sign(beta1 m + (1 - beta1) g) + weight_decay p);  m <- beta2 m + (1 - beta2) g. Chen et al. (2023).
 
-    Every step moves a parameter by the learning rate: take one 3 to 10 times smaller than for Adam.
+    Every step moves a parameter by the learning rate: choose it 3 to 10 times smaller than for Adam.
     """
 
     beta1: float = _share(0.9)
@@ -222,5 +224,5 @@ class Lion(Optimizer):
 
 
 def get_optimizer(given: str | dict[str, Any] | Optimizer) -> Optimizer:
-    """The optimizer of a name in `OPTIMIZERS` or of a configuration, or the given object itself."""
+    """Return the optimizer of a name in `OPTIMIZERS` or of a configuration; an optimizer is returned unchanged."""
     return given if isinstance(given, Optimizer) else OPTIMIZERS.make(given)

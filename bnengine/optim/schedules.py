@@ -1,7 +1,7 @@
 """Learning rates over time: float64 on the host, a function of the count of successful steps, which starts at 0.
 
-A skipped step is no step: its rate is used again. A schedule with `total_steps=None` learns the length of the run from
-`resolved(total_steps)`, which `Trainer.fit` calls. `WarmUp` goes in front of any other.
+A skipped step does not count: the next one uses its rate. A schedule with `total_steps=None` gets the length of the run
+from `resolved(total_steps)`, which `Trainer.fit` calls. `WarmUp` goes in front of any other.
 """
 
 from dataclasses import dataclass, field, replace
@@ -15,37 +15,37 @@ from ..validation import choice, integer, number
 
 @runtime_checkable
 class Schedule(Protocol):
-    """What a training loop asks of a schedule."""
+    """What a training loop needs from a schedule."""
 
     def rate(self, step: int) -> float:
-        """The learning rate of the step that follows `step` successful ones."""
+        """Return the learning rate of the step that follows `step` successful ones."""
 
     def for_steps(self, first: int, count: int) -> list[float]:
-        """The rates of `count` successful steps from `first`."""
+        """Return the rates of `count` successful steps from `first`."""
 
     def resolved(self, total_steps: int | None) -> "Schedule":
-        """The same schedule for a run of `total_steps` (None: unknown), where it was left open; otherwise itself."""
+        """Return the schedule for a run of `total_steps` (None: unknown), if its length is open; otherwise itself."""
 
     def config(self) -> dict[str, Any]:
-        """JSON values without None that `from_spec(**config)` makes the same schedule of."""
+        """Return JSON values without None from which `from_spec(**config)` makes the same schedule."""
 
 
 @runtime_checkable
 class Observer(Protocol):
-    """A schedule that also looks at the validation metric, and so has a state that a checkpoint must hold."""
+    """A schedule that depends on a validation metric, and so has a state that a checkpoint must hold."""
 
     @property
     def watches(self) -> str:
-        """Which figure of a validation it looks at: "loss" or "accuracy"."""
+        """The validation metric that it observes: "loss" or "accuracy"."""
 
     def observe(self, metric: float) -> None:
-        """Take in the metric of one validation; rates from here on may change."""
+        """Take the metric of one validation; later rates may change."""
 
     def state_dict(self) -> dict[str, float]:
-        """All that observations have changed, as JSON numbers."""
+        """Return all that observations have changed, as JSON numbers."""
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Continue from a state; InputError if it is not one."""
+        """Continue from a state; InputError for anything else."""
 
 
 class _Schedule:
@@ -56,27 +56,27 @@ class _Schedule:
     counts_epochs: ClassVar[bool] = False  # whether the first of them counts epochs (observations) instead of steps
 
     def rate(self, step: int) -> float:
-        """The learning rate of the step that follows `step` successful ones."""
+        """Return the learning rate of the step that follows `step` successful ones."""
         raise NotImplementedError
 
     def for_steps(self, first: int, count: int) -> list[float]:
-        """The rates of `count` successful steps from `first`; InputError for negative numbers."""
+        """Return the rates of `count` successful steps from `first`; InputError for negative numbers."""
         first = integer(type(self).__name__, "first", first, least=0)
         count = integer(type(self).__name__, "count", count, least=0)
         return [self.rate(step) for step in range(first, first + count)]
 
     def _keep(self, **values: Any) -> None:
-        """Keep checked values as plain numbers."""
+        """Store checked values as plain numbers."""
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
     def resolved(self, total_steps: int | None) -> Self:
-        """The schedule for a run of `total_steps`; itself, where the length makes no difference, is set or unknown."""
+        """Return the schedule for a run of `total_steps`; itself if its length does not matter, is set or unknown."""
         _total(type(self).__name__, total_steps)
         return self
 
     def config(self) -> dict[str, Any]:
-        """JSON values without None that `from_spec(**config)` makes the same schedule of."""
+        """Return JSON values without None from which `from_spec(**config)` makes the same schedule."""
         first, *rest = options_of(type(self))
         options = {name: getattr(self, name) for name in rest}
         given = {name: value for name, value in options.items() if value is not None}
@@ -124,7 +124,7 @@ class Step(_Schedule):
 @SCHEDULES.register
 @dataclass(frozen=True)
 class Cosine(_Schedule):
-    """Half a cosine from learning_rate at step 0 to `floor` at step total_steps, and `floor` ever after.
+    """Half a cosine from learning_rate at step 0 to `floor` at step total_steps, and `floor` after that.
 
     floor + (learning_rate - floor) (1 + cos(pi step / total_steps)) / 2. Source: Loshchilov, Hutter, "SGDR: stochastic
     gradient descent with warm restarts", ICLR 2017, without the restarts. `rate` raises InputError while total_steps
@@ -161,7 +161,7 @@ class OneCycle(_Schedule):
 
     The rise ends at step rise * total_steps - 1 (a real number). Both ways are half a cosine, or straight lines for
     anneal="linear". Momentum is not cycled. Source: Smith, Topin, "Super-convergence: very fast training of neural
-    networks using large learning rates", 2018; defaults and the cosine are those most libraries use. `rate` raises
+    networks using large learning rates", 2018; defaults and the cosine are those that most libraries use. `rate` raises
     InputError while total_steps is None.
     """
 
@@ -200,9 +200,9 @@ class WarmUp(_Schedule):
     """A straight rise over the first `steps` steps, then the wrapped schedule from its own step 0.
 
     Step s < steps has start + (r - start) (s + 1)/steps, where r is the wrapped schedule's rate at its step 0: no
-    step is spent at a rate of 0, and the last step of the warm-up has the full rate. The wrapped schedule's
-    total_steps, where it is open, becomes the run's less `steps`. Source: Goyal et al., "Accurate, large minibatch
-    SGD", 2017. InputError for a warm-up of a warm-up, or one that fills the whole run.
+    step has rate 0, and the last step of the warm-up has the full rate. If the wrapped schedule's total_steps is open,
+    it becomes that of the run less `steps`. Source: Goyal et al., "Accurate, large minibatch SGD", 2017. InputError for
+    a warm-up of a warm-up, or one that fills the whole run.
     """
 
     schedule: Schedule
@@ -239,7 +239,7 @@ class WarmUp(_Schedule):
 
     @property
     def watches(self) -> str:
-        """The wrapped schedule's figure; the loss, if it looks at none."""
+        """The metric of the wrapped schedule; the loss, if it observes none."""
         return self.schedule.watches if isinstance(self.schedule, Observer) else "loss"
 
     def observe(self, metric: float) -> None:
@@ -248,7 +248,7 @@ class WarmUp(_Schedule):
             self.schedule.observe(metric)
 
     def state_dict(self) -> dict[str, float]:
-        """The wrapped schedule's state; empty if it has none."""
+        """Return the wrapped schedule's state; empty if it has none."""
         return self.schedule.state_dict() if isinstance(self.schedule, Observer) else {}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
@@ -256,7 +256,8 @@ class WarmUp(_Schedule):
         if isinstance(self.schedule, Observer):
             self.schedule.load_state_dict(state)
         elif state:
-            raise InputError(f"WarmUp: the schedule behind it has no state, but was given {sorted(state)}")
+            cure = "Load it into the schedule that it was saved from."
+            raise InputError(f"WarmUp: the wrapped schedule has no state, got {sorted(state)}. {cure}")
 
 
 @SCHEDULES.register
@@ -265,9 +266,8 @@ class Plateau(_Schedule):
     """Multiplies the rate by `factor` when a validation metric has not improved for more than `patience` observations.
 
     An observation improves on the best one if it is lower by more than threshold * |best| (higher for
-    best="highest"); one that is not finite never does. After each drop the count begins again; no rate falls below
-    `minimum`. The rate, the best value and the count are the state, which `state_dict` gives and nothing but
-    `observe` and `load_state_dict` changes.
+    best="highest"); one that is not finite never does. After each drop the count starts again; no rate falls below
+    `minimum`. The rate, the best value and the count are the state: only `observe` and `load_state_dict` change it.
     """
 
     learning_rate: float
@@ -293,7 +293,7 @@ class Plateau(_Schedule):
         self._keep(_rate=self.learning_rate, _best=inf)  # for "highest", _best has the opposite sign
 
     def rate(self, step: int) -> float:
-        """The rate as the observations so far have left it, whatever the step."""
+        """Return the rate after the observations so far, whatever the step."""
         return self._rate
 
     @property
@@ -302,7 +302,7 @@ class Plateau(_Schedule):
         return "loss" if self.best == "lowest" else "accuracy"
 
     def observe(self, metric: float) -> None:
-        """Take in the metric of one validation."""
+        """Take the metric of one validation."""
         value = float(metric) if self.best == "lowest" else -float(metric)
         margin = self.threshold * abs(self._best) if isfinite(self._best) else 0.0
         if isfinite(value) and value < self._best - margin:
@@ -313,7 +313,7 @@ class Plateau(_Schedule):
             self._keep(_rate=min(self._rate, max(self._rate * self.factor, self.minimum)), _waited=0)
 
     def state_dict(self) -> dict[str, float]:
-        """rate, best (left out before any finite observation) and waited, as JSON numbers."""
+        """Return rate, best (left out before any finite observation) and waited, as JSON numbers."""
         best = {"best": self._best if self.best == "lowest" else -self._best} if isfinite(self._best) else {}
         return {"rate": self._rate, "waited": self._waited, **best}
 
@@ -336,7 +336,7 @@ def from_spec(
     warm_up_start: float = 0.0,
     **options: Any,
 ) -> Schedule:
-    """The schedule of a name in `SCHEDULES`, with the options of its class.
+    """Return the schedule of a name in `SCHEDULES`, with the options of its class.
 
     Args:
         name: which one; "one-cycle" is "one_cycle".
@@ -344,7 +344,7 @@ def from_spec(
         total_steps: the steps of the whole run, warm-up included; None if unknown. Schedules that need no length
             ignore it.
         warm_up: the steps of a WarmUp in front, 0 for none.
-        warm_up_start: the rate that the warm-up rises from.
+        warm_up_start: the rate at which the warm-up starts.
         options: every, factor, floor ... of that schedule.
 
     Raises:
@@ -361,7 +361,7 @@ def from_spec(
 
 
 def get_schedule(given: float | Schedule) -> Schedule:
-    """A schedule as it is, or Constant(number); InputError for anything else."""
+    """Return a schedule unchanged, or Constant(number); InputError for anything else."""
     if isinstance(given, Schedule):
         return given
     return Constant(given)

@@ -1,4 +1,4 @@
-"""How many threads kernels use by default: `BNENGINE_NUM_THREADS`, or the cores that this process may use."""
+"""The default number of threads of kernels: `BNENGINE_NUM_THREADS`, or the cores that this process may use."""
 
 import os
 from pathlib import Path
@@ -24,14 +24,14 @@ def checked(threads: Any, where: str, cure: str = "") -> int:
 
 
 def cores(proc: Path = Path("/proc/self"), root: Path = Path("/sys/fs/cgroup")) -> int:
-    """The cores that this process may use: its affinity, and the limits of its control groups rounded up."""
+    """Return the cores that this process may use: its affinity, and the limits of its control groups rounded up."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     shares = [quota / period for quota, period in _limits(proc, root) if quota > 0 and period > 0]
     return max(1, min([allowed, *(-int(-share // 1) for share in shares)]))
 
 
 def _limits(proc: Path, root: Path) -> list[tuple[int, int]]:
-    """(quota, period) in microseconds of every control group that this process is in, both versions."""
+    """Return (quota, period) in microseconds of every control group of this process, both versions."""
     found = list[tuple[int, int]]()
     for line in _read(proc / "cgroup").splitlines():
         _, _, rest = line.partition(":")
@@ -48,13 +48,13 @@ def _limits(proc: Path, root: Path) -> list[tuple[int, int]]:
 
 
 def _upwards(mount: Path, path: str) -> list[Path]:
-    """The group's folder and those above it: each may limit. In a container the mount itself is the group's."""
+    """Return the group's folder and those above it: each may limit. In a container the mount itself is the group's."""
     folder = mount / path.lstrip("/")
     return [folder, *(parent for parent in folder.parents if parent == mount or mount in parent.parents)]
 
 
 def _pair(words: list[str]) -> list[tuple[int, int]]:
-    """Two numbers, or nothing: "max", -1 and a missing file are no limit."""
+    """Return the two numbers; nothing for "max", -1 and a missing file, which are no limit."""
     return [(int(words[0]), int(words[1]))] if len(words) == 2 and all(w.isdecimal() for w in words) else []
 
 

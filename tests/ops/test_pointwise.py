@@ -89,11 +89,11 @@ CHOICES = f"{', '.join(_FIRST)} or {_LAST}"
         ),
         (
             lambda: ops.activation(X, kind="leaky_relu", slope=math.inf),
-            "activation: slope must be finite and at least 0, got inf. Leave it out for the default.",
+            "activation: slope must be a finite number of at least 0, got inf. None takes the default.",
         ),
         (
             lambda: ops.affine_backward(Y, X, W, Y, slope=-1.0),
-            "affine_backward: slope must be finite and at least 0, got -1.0. Leave it out for the default.",
+            "affine_backward: slope must be a finite number of at least 0, got -1.0. None takes the default.",
         ),
         (lambda: ops.activation(X > 0, kind="relu"), "activation: x is bool; give float32 or float64"),
         (

@@ -1,4 +1,4 @@
-"""BatchNorm: each feature normalised over the batch, then scaled and shifted.
+"""BatchNorm: each feature is normalized over the batch, then scaled and shifted.
 
 The derivation, examples in rows, for one layer with z = a W + b over m examples:
 
@@ -7,8 +7,8 @@ The derivation, examples in rows, for one layer with z = a W + b over m examples
     (3) z_norm  = (z - mu) / sqrt(sigma^2 + eps)
 
 With mu = a_mean W + b, z - mu = (a - a_mean) W: any b cancels, so the parameters of such a layer are W, gamma and
-beta, the last two of shape (n,). At inference the running mean and variance of the training data take the batch's
-place.
+beta, the last two of shape (n,). At inference the running mean and variance of the training data replace those of the
+batch.
 """
 
 from collections.abc import Callable
@@ -39,20 +39,20 @@ CONVENTIONS: dict[str, tuple[str, float, float, Literal["unbiased", "biased"]]] 
 class BatchNorm(Layer):
     """y = gamma (x - mean) / sqrt(var + eps) + beta, for x of shape (..., channels): all axes but the last are rows.
 
-    In training, mean and var (biased) are the batch's own; otherwise the running ones.
+    In training, mean and (biased) variance are those of the batch, in evaluation the running ones. Forward changes
+    nothing: running statistics change when a training step commits, once per successful step. `decay`, `eps`,
+    `variance` and `one_value` may be set at any time; the next step uses them. Ioffe and Szegedy (2015).
 
-    - `decay`: the share of the old value that a step keeps, running <- decay running + (1 - decay) batch; None merges
-      all batches exactly, without forgetting.
-    - `variance`: what the running variance takes, "unbiased" (times m/(m - 1), the 2015 paper) or "biased" (Keras,
-      Flax); an exact merge keeps the biased variance of all rows seen.
-    - `gamma`, `beta`: False switches one off (1 and 0).
-    - `one_value`: what training does when a channel has a single value, which has no variance: "raise", or "running",
-      which normalises by the running statistics and proposes none.
-
-    `decay`, `eps`, `variance` and `one_value` may be set at any time; the next step goes by them.
-
-    Forward changes nothing: the running statistics change when a training step commits, once per successful step.
-    Ioffe and Szegedy (2015).
+    Args:
+        channels: the width of the input.
+        decay: the share of the old value that a step keeps, running <- decay running + (1 - decay) batch; None merges
+            all batches exactly, without forgetting.
+        eps: added to the variance, inside the square root.
+        gamma, beta: False switches one off (1 and 0).
+        variance: what the running variance takes, "unbiased" (times m/(m - 1), the 2015 paper) or "biased" (Keras,
+            Flax). An exact merge keeps the biased variance of all rows.
+        one_value: what training does if a channel has a single value, which has no variance: "raise", or "running",
+            which normalizes by the running statistics and leaves them unchanged.
     """
 
     settable = frozenset({"decay", "eps", "variance", "one_value"})
@@ -83,7 +83,7 @@ class BatchNorm(Layer):
 
     @property
     def decay(self) -> float | None:
-        """The share of the old value that a step keeps: that of the statistics."""
+        """The share of the old value that a step keeps."""
         return self.statistics.decay
 
     @decay.setter
@@ -166,7 +166,7 @@ class BatchNorm(Layer):
     def forward_added(
         self, x: Array, add: Array | None, run: Context
     ) -> tuple[Array, Callable[..., tuple[Array, Array]]]:
-        """(g(normalised x + add), pullback): the pullback returns the gradients of x and of `add`."""
+        """Return (g(normalized x + add), pullback); the pullback returns the gradients of x and of `add`."""
         gamma, beta = (None if h is None else h.value for h in (self.gamma, self.beta))
         options: dict[str, Any] = {"eps": self.eps, **applied(run.at(self))}
         own = run.training and not self.statistics.use_running and self._has_variance(x, run)
@@ -187,12 +187,12 @@ class BatchNorm(Layer):
         return y, pullback
 
     def _propose(self, x: Array, run: Context) -> None:
-        """Where a training normalises by running statistics that are not frozen, they still follow the batches."""
+        """Update pending statistics where training normalizes by running ones that are not frozen."""
         if run.training and not self.statistics.frozen and self._has_variance(x, run):
             run(ops.moments, x, into=run.pending.into(pending=self.statistics))
 
     def _has_variance(self, x: Array, run: Context) -> bool:
-        """False where training meets one value a channel and is to take the running statistics instead."""
+        """Return False if training gets one value per channel and uses the running statistics instead."""
         if prod(x.shape[:-1]) > 1:
             return True
         if self.one_value == "running":
