@@ -59,12 +59,12 @@ class Registry(Mapping[str, type[T]]):
         config = {self.key: given} if isinstance(given, str) else given
         options: dict[str, Any] = {new_word(self.what, self.what, option): value for option, value in config.items()}
         name = options.pop(self.key, None)
-        known = options_of(self.find(name))
-        if unknown := sorted(options.keys() - known.keys()):
-            takes = ", ".join(known) or "none"
-            raise InputError(f"{self.what}: {name} has no option {unknown[0]!r}; it takes {takes}")
+        accepted = options_of(self.find(name))
+        if unknown := sorted(options.keys() - accepted.keys()):
+            takes = ", ".join(accepted) or "none"
+            raise InputError(f"{self.what}: {name} has no option {unknown[0]!r}. It takes {takes}.")
         if missing := [option for option in needed(self.find(name)) if option not in options]:
-            raise InputError(f"{self.what}: {name} needs {', '.join(missing)}; give a value")
+            raise InputError(f"{self.what}: {name} needs {', '.join(missing)}. Give a value.")
         return self.find(name)(**options)
 
     def takers(self, option: str) -> list[str]:

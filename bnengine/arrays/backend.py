@@ -70,10 +70,10 @@ class Backend:
         name = dtype_name(dtype)
         if name == "bfloat16" and self.name in ("numpy", "cupy"):  # which have none of their own
             return bfloat16(self.name)
-        found = getattr(self.xp, name, None)
-        if found is None or dtype_name(found) != name:
-            raise InputError(f"{self.name}: there is no dtype {name!r}; take float32 or float64 (int64 for indices)")
-        return found
+        dtype_here = getattr(self.xp, name, None)
+        if dtype_here is None or dtype_name(dtype_here) != name:
+            raise InputError(f"{self.name}: there is no dtype {name!r}. Take float32 or float64 (int64 for indices).")
+        return dtype_here
 
     def asarray(self, x: Any, dtype: DType | None = None, *, copy: bool = False) -> Array:
         """Return `x` as an array of this library on this device.
@@ -103,9 +103,9 @@ class Backend:
         if self.on_gpu:
             with self.device:
                 return self.xp.asarray(host)
-        bits, own = np.array(host, order="C"), host.dtype.name == "bfloat16"  # which travels as its bits
-        array = self.xp.asarray(bits.view(np.int16) if own else bits, device=self.device)
-        return array.view(self.dtype("bfloat16")) if own else array
+        bits, as_bits = np.array(host, order="C"), host.dtype.name == "bfloat16"  # which travels as its bits
+        array = self.xp.asarray(bits.view(np.int16) if as_bits else bits, device=self.device)
+        return array.view(self.dtype("bfloat16")) if as_bits else array
 
     def _own(self, x: Array, dtype: DType | None, copy: bool) -> Array:
         """Return an array of this library, moved, cast and copied as needed."""
@@ -324,8 +324,8 @@ def bfloat16(owner: str) -> DType:
         return np.dtype(importlib.import_module("ml_dtypes").bfloat16)
     except ImportError as error:
         raise InputError(
-            f"{owner}: bfloat16 needs the package ml_dtypes, which is not installed; pip install ml_dtypes, or take "
-            "float16"
+            f"{owner}: bfloat16 needs the package ml_dtypes, which is not installed. Run `pip install "
+            "ml_dtypes`, or take float16."
         ) from error
 
 
@@ -340,8 +340,8 @@ def _host(x: Any) -> "np.ndarray[Any, Any]":
     except Exception as error:  # Each library has its own words for memory or a dtype that it cannot hand on.
         kind = f"{type(x).__module__}.{type(x).__name__}"
         raise InputError(
-            f"asarray: {kind} cannot be read as an array ({_brief(error)}); give a NumPy array, a rectangular list of "
-            "numbers, or an array with DLPack in float32 or float64"
+            f"asarray: {kind} cannot be read as an array ({_brief(error)}). Give a NumPy array, a rectangular list of "
+            "numbers, or an array with DLPack in float32 or float64."
         ) from error
 
 
@@ -361,11 +361,11 @@ def _fetched(x: Any) -> Any:
 
 def _plain(x: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
     if isinstance(x, np.ma.MaskedArray):
-        raise InputError("asarray: a masked array would lose its mask; fill it first: x.filled(value)")
+        raise InputError("asarray: a masked array would lose its mask. Fill it first: x.filled(value).")
     if x.dtype.kind not in "biuf" and x.dtype.name != "bfloat16":
         raise InputError(
-            f"asarray: dtype {x.dtype} is not supported; give booleans, integers or real numbers "
-            "(labels may be of any kind where data is loaded: see bnengine.data)"
+            f"asarray: dtype {x.dtype} is not supported. Give booleans, integers or real numbers "
+            "(labels may be of any kind where data is loaded: see bnengine.data)."
         )
     native = x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))
     return np.asarray(native)
@@ -375,11 +375,13 @@ def _cast(x: "np.ndarray[Any, Any]", name: str) -> "np.ndarray[Any, Any]":
     try:
         target = bfloat16("asarray") if name == "bfloat16" else np.dtype(name)
     except TypeError as error:
-        raise InputError(f"asarray: there is no dtype {name!r}; take float32 or float64 (int64 for indices)") from error
+        raise InputError(
+            f"asarray: there is no dtype {name!r}. Take float32 or float64 (int64 for indices)."
+        ) from error
     try:
         with np.errstate(over="raise", invalid="raise"):
             return x.astype(target, copy=False)
     except FloatingPointError as error:
         raise InputError(
-            f"asarray: a number in the {x.dtype} array does not fit {name}; scale it or take float64"
+            f"asarray: a number in the {x.dtype} array does not fit {name}. Scale it, or take float64."
         ) from error

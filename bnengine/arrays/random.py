@@ -103,14 +103,14 @@ def keep_mask(
     features = integer("dropout", "features", features, least=1)
     if samples.ndim != 1 or samples.dtype != xp.int64:
         raise InputError(
-            f"dropout: samples is {samples.dtype} of shape {tuple(samples.shape)}; give int64 indices of shape (m,)"
+            f"dropout: samples is {samples.dtype} of shape {tuple(samples.shape)}. Give int64 indices of shape (m,)."
         )
     threshold = round(rate * 2**32)
     blocks = xp.arange((features + 3) // 4, dtype=xp.int64, device=device_of(samples) if device is None else device)
     rows = _words(xp, "samples", samples)
     words = philox((blocks[None, :], rows[:, None], _step_word(xp, step), layer), key)
-    kept = xp.stack([word >= threshold for word in words], axis=-1)
-    return xp.reshape(kept, (samples.shape[0], 4 * blocks.shape[0]))[:, :features]
+    keep = xp.stack([word >= threshold for word in words], axis=-1)
+    return xp.reshape(keep, (samples.shape[0], 4 * blocks.shape[0]))[:, :features]
 
 
 def _step_word(xp: Any, step: Array) -> Array:
@@ -118,7 +118,7 @@ def _step_word(xp: Any, step: Array) -> Array:
         return integer("dropout", "the step", step, least=0, most=_MASK)
     if tuple(step.shape) != (1,) or step.dtype != xp.int64:
         raise InputError(
-            f"dropout: step is {step.dtype} of shape {tuple(step.shape)}; give an int or an int64 array (1,)"
+            f"dropout: step is {step.dtype} of shape {tuple(step.shape)}. Give an int or an int64 array (1,)."
         )
     return _words(xp, "step", step)[:, None]
 
@@ -127,8 +127,8 @@ def _words(xp: Any, name: str, values: Array) -> Array:
     """Return values as 32-bit words; check their range where reading it costs no wait."""
     if values.__dlpack_device__()[0] == _CPU and bool(xp.any((values < 0) | (values > _MASK))):
         raise InputError(
-            f"dropout: {name} holds values from {int(xp.min(values))} to {int(xp.max(values))}; "
-            "they are words of a counter, so keep them in [0, 2**32)"
+            f"dropout: {name} holds values from {int(xp.min(values))} to {int(xp.max(values))}. "
+            "They are words of a counter, so keep them in [0, 2**32)."
         )
     return values & _MASK
 

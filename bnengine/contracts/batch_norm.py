@@ -81,7 +81,7 @@ def _check_arguments(owner: str, x: Array, gamma: Array, beta: Array, add: Array
 
 def _check_shape(owner: str, x: Array, name: str, array: Array | None, shape: tuple[int, ...]) -> None:
     if array is not None and tuple(array.shape) != shape:
-        raise InputError(f"{owner}: {name} has shape {tuple(array.shape)}; x {tuple(x.shape)} needs {shape}")
+        raise InputError(f"{owner}: {name} must have shape {shape} for x {tuple(x.shape)}, got {tuple(array.shape)}.")
 
 
 def _check_normalize(
@@ -97,7 +97,7 @@ def _check_normalize(
     _check_arguments(owner, x, gamma, beta, add, options)
     _check_shape(owner, x, "statistics", statistics, (3, *x.shape[-1:]))
     if statistics.dtype != namespace(statistics).float64:
-        raise InputError(f"{owner}: statistics are {statistics.dtype}; they are float64 for every dtype of x")
+        raise InputError(f"{owner}: statistics must be float64 for every dtype of x, got {statistics.dtype}.")
 
 
 contract(normalize, examples=_examples_normalize, bound=_bound_normalize, check=_check_normalize)
@@ -130,8 +130,8 @@ def _examples_backward(rng: Any, dtype: str) -> Iterator[Example]:
         y = normalize.reference(*args, **options)
         dy = rng.standard_normal(x.shape).astype(dtype)
         for batch in (True, False):
-            given = (dy, x, y, statistics, gamma, beta, *add)
-            yield Example(f"{label}, batch statistics {batch}", given, {**options, "batch_statistics": batch})
+            inputs = (dy, x, y, statistics, gamma, beta, *add)
+            yield Example(f"{label}, batch statistics {batch}", inputs, {**options, "batch_statistics": batch})
 
 
 def _bound_backward(

@@ -35,7 +35,7 @@ def _check(x: Array, step: Array, samples: Array, *, seed: int, layer: int, rate
     check_floating("dropout", x=x)
     if tuple(samples.shape) != tuple(x.shape[:1]):
         raise InputError(
-            f"dropout: {tuple(samples.shape)} sample indices for an input {tuple(x.shape)}; give one a row"
+            f"dropout: {tuple(samples.shape)} sample indices for an input {tuple(x.shape)}. Give one per row."
         )
 
 

@@ -32,9 +32,9 @@ def _check_statistics(owner: str, **statistics: Array) -> None:
     check_alike(owner, **statistics)
     for name, a in statistics.items():
         if a.ndim != 2 or a.shape[0] != 3 or a.dtype != namespace(a).float64:
-            given = f"{a.dtype} of shape {tuple(a.shape)}"
+            kind = f"{a.dtype} of shape {tuple(a.shape)}"
             raise InputError(
-                f"{owner}: {name} is {given}; statistics are float64 (3, channels): count, mean, biased variance"
+                f"{owner}: {name} must be float64 (3, channels): count, mean, biased variance; got {kind}."
             )
 
 
@@ -73,7 +73,7 @@ def check_moments(x: Array, *, owner: str = "moments") -> None:
     """Raise InputError unless x has rows and channels."""
     if x.ndim < 2 or prod(x.shape) == 0:
         raise InputError(
-            f"{owner}: shape {tuple(x.shape)} has no rows of channels; give (rows, channels), both at least 1"
+            f"{owner}: shape {tuple(x.shape)} has no rows of channels. Give (rows, channels), both at least 1."
         )
 
 
@@ -102,7 +102,7 @@ def _check_commit(running: Array, pending: Array, ok: Array, decay: Array, unbia
         ("unbiased", unbiased, running.shape[1:]),
     ):
         if tuple(array.shape) != tuple(shape):
-            raise InputError(f"commit: {name} has shape {tuple(array.shape)}; it must be {tuple(shape)}")
+            raise InputError(f"commit: {name} must have shape {tuple(shape)}, got {tuple(array.shape)}.")
 
 
 contract(commit, examples=_examples_commit, bound=_bound_commit, check=_check_commit)

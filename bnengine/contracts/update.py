@@ -189,10 +189,10 @@ def _examples_of(rule: Rule) -> Callable[[Any, str], Iterator[Example]]:
 
     def examples(rng: Any, dtype: str) -> Iterator[Example]:
         for label, options in _contract_of(rule).variants.items():
-            absent, given = options.get("absent", ()), {k: v for k, v in options.items() if k != "absent"}
+            absent, settings = options.get("absent", ()), {k: v for k, v in options.items() if k != "absent"}
             call = _flat(rng, dtype, rule)
             there = tuple(None if n in absent else a for n, a in zip(rule.slots, call.slots, strict=True))
-            yield Example(label, call._replace(slots=there).args(), {"decay_end": 30, **given})
+            yield Example(label, call._replace(slots=there).args(), {"decay_end": 30, **settings})
         skipped = _flat(rng, dtype, rule)._replace(ok=np.asarray([False]))
         skipped.gradients[3] = np.nan
         yield Example("skipped", skipped.args(), {"decay_end": 30})

@@ -7,9 +7,10 @@ from .._typing import Array
 from ..ops import Out
 from ..ops.activations import check_activation, slope_of
 from ..runtime.flat import Flat
-from .base import Context, Dx, Layer, Placed, Pullback
+from .base import Context, Dx, Layer, Placed, Pullback, register
 
 
+@register
 class Activation(Layer):
     """y = g(x), with g one of `bnengine.ops.activations.ACTIVATIONS`, such as "relu".
 

@@ -10,11 +10,13 @@ from .. import ops
 from .._typing import Array
 from ..errors import InputError
 from ..ops import Out
+from ..registry import Registry
 from ..runtime.flat import Changes, Flat, Handle
 from ..runtime.memory import Memory
 
 Dx = bool | Out
 R = TypeVar("R")
+L = TypeVar("L", bound="Layer")
 
 
 class Pullback(Protocol):
@@ -105,15 +107,15 @@ class Layer:
 
     def _set(self, name: str, value: Any) -> None:
         """Set an argument if the constructor accepts it, and if the networks keep the parameters that they have."""
-        own: Any = next(cls for cls in type(self).__mro__ if "settable" in vars(cls))
-        before, checked = getattr(self, name), getattr(own(**(own.config(self) | {name: value})), name)
+        declaring: Any = next(cls for cls in type(self).__mro__ if "settable" in vars(cls))
+        before, checked = getattr(self, name), getattr(declaring(**(declaring.config(self) | {name: value})), name)
         super().__setattr__(name, checked)
         self._count()
         for changes in self.changes or ():
             if conflict := changes.conflict():
                 super().__setattr__(name, before)
                 self._count()
-                raise InputError(f"{self.name}: {name} {value!r} {conflict}. Build a new network with it.")
+                raise InputError(f"{self.name}: {name} {conflict}, got {value!r}. Build a new network with it.")
 
     def _count(self) -> None:
         for changes in self.changes or ():
@@ -154,8 +156,8 @@ class Layer:
     def config(self) -> dict[str, Any]:
         """Return the arguments that build this layer again, as JSON values."""
         raise InputError(
-            f"{type(self).__name__}: the layer has no config(), so a network with it cannot be saved; give it one, "
-            "and register the class with bnengine.layers.register"
+            f"{type(self).__name__}: the layer has no config(), so a network with it cannot be saved. Give it one, "
+            "and register the class with bnengine.layers.register."
         )
 
     def forward(self, x: Array, run: Context) -> tuple[Array, Pullback]:
@@ -166,6 +168,14 @@ class Layer:
     def name(self) -> str:
         """How error messages call the layer."""
         return self.label or repr(self)
+
+
+LAYERS = Registry[Layer]("layer", key="type")
+
+
+def register(cls: type[L]) -> type[L]:
+    """Register a layer's class by its name, so that networks with it can be loaded; usable as a decorator."""
+    return LAYERS.register(cls)
 
 
 @dataclass(frozen=True)
@@ -210,11 +220,11 @@ class Placed:
         return cast(Any, self.layer).forward_added(x, add, run.moved(self))  # type: ignore[no-any-return]
 
 
-def fits(owner: str, expected: int, given: int | None) -> None:
+def fits(owner: str, expected: int, width: int | None) -> None:
     """Raise InputError for an input of another width than the layer was made for."""
-    if given is not None and given != expected:
+    if width is not None and width != expected:
         raise InputError(
-            f"{owner}: the input has {given} features, the layer was made for {expected}; change one of the two"
+            f"{owner}: the input has {width} features, the layer was made for {expected}. Change one of the two."
         )
 
 
@@ -254,8 +264,8 @@ def chain(layers: Iterable[Layer | Placed], x: Array, run: Context) -> tuple[Arr
         y, pull = here.forward(x, run)
         if y.dtype != x.dtype:
             raise InputError(
-                f"{here.name}: the output is {y.dtype} for an input of {x.dtype}, and activations have one dtype; "
-                "return it in the dtype of the input"
+                f"{here.name}: the output is {y.dtype} for an input of {x.dtype}, and activations have one dtype. "
+                "Return it in the dtype of the input."
             )
         pulls.append(pull)
         x = y

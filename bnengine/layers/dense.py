@@ -10,11 +10,12 @@ from ..ops.activations import ACTIVATIONS
 from ..runtime.flat import Flat, Handle, Parameter
 from ..validation import choice, integer
 from .activation import Activation, applied, applies_none
-from .base import Context, Dx, Layer, Placed, Pullback, fits
+from .base import Context, Dx, Layer, Placed, Pullback, fits, register
 from .initializers import Initializer, config_of, get_initializer
 from .norm.batch_norm import BatchNorm
 
 
+@register
 class Dense(Layer):
     """y = x W + b; x (..., inputs), W (inputs, outputs), b (outputs,), y (..., outputs).
 
@@ -81,7 +82,7 @@ class Dense(Layer):
 
         def pullback(dy: Array, grads: Flat, *, dx: Dx = True) -> Array:
             into = grads.into(dW=W, db=b) | ({"dx": dx} if isinstance(dx, Out) else {})
-            wanted = {"input_gradient": bool(dx), "bias_gradient": "db" in into} | options
-            return run(ops.affine_backward, dy, x, W.operand, y, into=into, **wanted).dx
+            settings = {"input_gradient": bool(dx), "bias_gradient": "db" in into} | options
+            return run(ops.affine_backward, dy, x, W.operand, y, into=into, **settings).dx
 
         return y, pullback

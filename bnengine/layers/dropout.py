@@ -8,9 +8,10 @@ from .._typing import Array
 from ..ops import Out
 from ..runtime.flat import Flat
 from ..validation import number
-from .base import Context, Dx, Layer, Placed, Pullback, chain
+from .base import Context, Dx, Layer, Placed, Pullback, chain, register
 
 
+@register
 class Dropout(Layer):
     """In training y = x / (1 - rate) with probability 1 - rate, else 0; in evaluation y = x.
 

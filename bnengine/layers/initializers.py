@@ -151,12 +151,12 @@ def get_initializer(name_or_object: str | dict[str, Any] | Initializer) -> Initi
             return INITIALIZERS.make(names[given])
         if given.title() in INITIALIZERS:
             options = ", ".join(needed(INITIALIZERS[given.title()]))
-            raise InputError(f"initializer: {given!r} needs {options}; give an object, {given.title()}({options}=...)")
-        raise InputError(f"initializer: no initializer {given!r}; choose one of {', '.join(names)}, or give an object")
+            raise InputError(f"initializer: {given!r} needs {options}. Give an object, {given.title()}({options}=...).")
+        raise InputError(f"initializer: no initializer {given!r}. Choose one of {', '.join(names)}, or give an object.")
     if isinstance(given, type):
-        raise InputError(f"initializer: {given.__name__} is a class; give an object of it, {given.__name__}(...)")
+        raise InputError(f"initializer: {given.__name__} is a class. Give an object of it, {given.__name__}(...).")
     if not isinstance(given, Initializer):
-        raise InputError(f"initializer: {given!r} cannot be called; give a name ({', '.join(names)}) or an object")
+        raise InputError(f"initializer: {given!r} cannot be called. Give a name ({', '.join(names)}) or an object.")
     return given
 
 
@@ -165,7 +165,7 @@ def config_of(initializer: Initializer) -> dict[str, Any]:
     if type(initializer) not in INITIALIZERS.values():
         raise InputError(
             f"initializer: {initializer!r} is not one of {', '.join(INITIALIZERS)}, so a network with it "
-            "cannot be saved by its configuration; save its state_dict() instead"
+            "cannot be saved by its configuration. Save its state_dict() instead."
         )
     return {"type": type(initializer).__name__, **vars(initializer)}
 
@@ -178,5 +178,5 @@ def from_config(config: dict[str, Any]) -> Initializer:
 def _fans(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
     """Return fan_in and fan_out of a weight whose last axis holds the outputs."""
     if len(shape) < 2 or min(shape) < 1:
-        raise InputError(f"{name}: the shape is {shape}; give (inputs, outputs), both at least 1")
+        raise InputError(f"{name}: the shape is {shape}. Give (inputs, outputs), both at least 1.")
     return prod(shape[:-1]), shape[-1] * prod(shape[:-2])

@@ -5,25 +5,9 @@ from typing import Any
 from weakref import WeakSet
 
 from ..errors import InputError
-from ..registry import Registry
 from ..runtime.flat import Changes, Handle
-from .activation import Activation
-from .base import Layer, Placed, fuse
-from .dense import Dense
-from .dropout import Dropout
-from .norm.batch_norm import BatchNorm
+from .base import LAYERS, Layer, Placed, fuse
 from .residual import Residual
-
-LAYERS = Registry[Layer]("layer", key="type")
-
-
-def register(cls: type[Layer]) -> type[Layer]:
-    """Register a layer's class by its name, so that networks with it can be loaded; usable as a decorator."""
-    return LAYERS.register(cls)
-
-
-for _cls in (Dense, BatchNorm, Activation, Dropout):
-    register(_cls)
 
 
 def walk(layers: Iterable[Layer], prefix: str = "") -> Iterator[tuple[str, Layer]]:
@@ -57,23 +41,23 @@ def build(configs: list[dict[str, Any]]) -> list[Layer]:
     return _build(configs, "", {})
 
 
-def _build(configs: list[dict[str, Any]], prefix: str, made: dict[str, Layer]) -> list[Layer]:
+def _build(configs: list[dict[str, Any]], prefix: str, built: dict[str, Layer]) -> list[Layer]:
     layers = []
     for i, config in enumerate(configs):
         options, place = dict(config), f"{prefix}{i}"
         if "same_as" in options:
-            layer = made[options["same_as"]]
+            layer = built[options["same_as"]]
         else:
             kind = options.pop("type", None)
             if kind == "Residual":
-                layer = Residual(*_build(options["body"], f"{place}.", made))
+                layer = Residual(*_build(options["body"], f"{place}.", built))
             elif kind in LAYERS:
                 layer = LAYERS[kind](**options)
             else:
                 raise InputError(
-                    f"layers: no layer called {kind!r}; import the module that registers it before loading"
+                    f"layers: no layer called {kind!r}. Import the module that registers it before loading."
                 )
-        made[place] = layer
+        built[place] = layer
         layers.append(layer)
     return layers
 
@@ -124,5 +108,5 @@ class Fusion(Changes):
 
     def attach(self) -> None:
         """Count writes to attributes of the layers and their handles from now on."""
-        for one in (*(layer for _, layer in walk(self.layers)), *self.handles.values()):
-            vars(one).setdefault("changes", WeakSet()).add(self)
+        for owner in (*(layer for _, layer in walk(self.layers)), *self.handles.values()):
+            vars(owner).setdefault("changes", WeakSet()).add(self)

@@ -59,8 +59,8 @@ class LossFunction:
         rows = targets.shape if targets.dtype.kind == "i" else targets.shape[:-1]
         if weights.shape != rows[:1]:
             raise InputError(
-                f"{type(self).__name__}: weights have shape {weights.shape}, the targets {targets.shape}; give one "
-                f"weight a sample, ({rows[0]},)"
+                f"{type(self).__name__}: weights have shape {weights.shape}, the targets {targets.shape}. Give one "
+                f"weight per sample, ({rows[0]},)."
             )
         return np.broadcast_to(weights.reshape(-1, *[1] * (len(rows) - 1)), rows)
 
@@ -138,14 +138,14 @@ class SoftmaxCrossEntropy(LossFunction):
         if y.dtype.kind in "iu":
             if y.size and (y.min() < 0 or y.max() >= outputs):
                 raise InputError(
-                    f"SoftmaxCrossEntropy: targets from {y.min()} to {y.max()} for {outputs} outputs; they must be 0 "
-                    f"to {outputs - 1}: give the last layer more outputs, or encode the labels"
+                    f"SoftmaxCrossEntropy: targets for {outputs} outputs must be 0 to {outputs - 1}, got {y.min()} to "
+                    f"{y.max()}. Give the last layer more outputs, or encode the labels."
                 )
             return y.astype(np.int64, copy=False)
         if y.dtype.kind != "f" or y.ndim < 2 or y.shape[-1] != outputs:
             raise InputError(
-                f"SoftmaxCrossEntropy: targets are {y.dtype} of shape {y.shape} for {outputs} outputs; give integer "
-                "classes, or probabilities of all classes"
+                f"SoftmaxCrossEntropy: targets are {y.dtype} of shape {y.shape} for {outputs} outputs. Give integer "
+                "classes, or probabilities of all classes."
             )
         return y
 
@@ -162,7 +162,7 @@ class SoftmaxCrossEntropy(LossFunction):
             return None
         if len(self.class_weights) != outputs:
             raise InputError(
-                f"SoftmaxCrossEntropy: {len(self.class_weights)} class_weights for {outputs} outputs; give one each"
+                f"SoftmaxCrossEntropy: {len(self.class_weights)} class_weights for {outputs} outputs. Give one each."
             )
         return np.asarray(self.class_weights)
 
@@ -184,8 +184,8 @@ class _ElementWise(LossFunction):
             y = y[:, None]
         if y.dtype.kind not in "fiub" or y.ndim < 2 or y.shape[-1] != outputs:
             raise InputError(
-                f"{type(self).__name__}: targets are {y.dtype} of shape {y.shape} for {outputs} outputs; give numbers "
-                f"of shape (rows, {outputs})"
+                f"{type(self).__name__}: targets are {y.dtype} of shape {y.shape} for {outputs} outputs. Give numbers "
+                f"of shape (rows, {outputs})."
             )
         return y.astype(np.float64, copy=False) if y.dtype.kind != "f" else y
 
@@ -217,7 +217,9 @@ class BinaryCrossEntropy(_ElementWise):
     def targets(self, y: Any, outputs: int) -> Array:
         y = super().targets(y, outputs)
         if y.size and not (y.min() >= 0 and y.max() <= 1):
-            raise InputError(f"BinaryCrossEntropy: targets from {y.min()} to {y.max()}; they must be in [0, 1]")
+            raise InputError(
+                f"BinaryCrossEntropy: targets must be in [0, 1], got {y.min()} to {y.max()}. Encode the labels."
+            )
         return y
 
     def __call__(

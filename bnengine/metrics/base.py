@@ -74,8 +74,8 @@ def read_outputs(name: str, outputs: Array) -> Array:
     """Return a network's outputs in float64, (m, k); a vector (m,) is one output per row."""
     outputs = np.asarray(outputs)
     if outputs.dtype.kind not in "fiu" or outputs.ndim == 0:
-        given = f"{outputs.dtype} of shape {outputs.shape}"
-        raise InputError(f"{name}: outputs are {given}; give real numbers, (rows, outputs)")
+        described = f"{outputs.dtype} of shape {outputs.shape}"
+        raise InputError(f"{name}: outputs are {described}. Give real numbers, (rows, outputs).")
     outputs = outputs[:, None] if outputs.ndim == 1 else outputs
     return outputs.astype(np.float64, copy=False)
 
@@ -86,14 +86,14 @@ def read_weights(name: str, weights: Array | None, rows: tuple[int, ...]) -> Arr
         return None
     weights = np.asarray(weights)
     if weights.shape != rows or weights.dtype.kind not in "fiub":
-        given = f"{weights.dtype} of shape {weights.shape}"
-        raise InputError(f"{name}: weights are {given}; the rows need numbers of shape {rows}")
+        described = f"{weights.dtype} of shape {weights.shape}"
+        raise InputError(f"{name}: weights must be numbers of shape {rows}, got {described}.")
     weights = np.ravel(weights.astype(np.float64, copy=False))
     bad = ~(np.isfinite(weights) & (weights >= 0))
     if bad.any():
         row = int(np.argmax(bad))
         weight = float(weights[row])
-        raise InputError(f"{name}: the weight of row {row} is {weight!r}; weights must be finite, 0 or more")
+        raise InputError(f"{name}: the weight of row {row} must be finite and at least 0, got {weight!r}.")
     return weights
 
 
@@ -112,13 +112,13 @@ def read_codes(name: str, targets: Array, shape: tuple[int, ...]) -> Array:
     kinds = "iubf" if classes == 1 else "iub"
     if targets.shape != rows or targets.dtype.kind not in kinds:
         raise InputError(
-            f"{name}: targets are {targets.dtype} of shape {targets.shape} for outputs of shape {shape}; "
-            f"give integer classes of shape {rows}"
-            + (", or probabilities of all classes" if classes > 1 else ", or probabilities")
+            f"{name}: targets are {targets.dtype} of shape {targets.shape} for outputs of shape {shape}. "
+            f"Give integer classes of shape {rows}"
+            + (", or probabilities of all classes." if classes > 1 else ", or probabilities.")
         )
     limit = max(classes, 2) - 1
     if targets.size and not (targets.min() >= 0 and targets.max() <= limit):
-        raise InputError(f"{name}: targets from {targets.min()} to {targets.max()}; they must be 0 to {limit}")
+        raise InputError(f"{name}: targets must be 0 to {limit}, got {targets.min()} to {targets.max()}.")
     flat = np.ravel(targets)
     return (flat > 0.5).astype(np.int64) if flat.dtype.kind == "f" else flat.astype(np.int64)
 
@@ -126,7 +126,7 @@ def read_codes(name: str, targets: Array, shape: tuple[int, ...]) -> Array:
 def _argmax(name: str, probabilities: Array) -> Array:
     if not np.isfinite(probabilities).all():
         row = int(np.argmin(np.isfinite(probabilities).all(axis=-1)))
-        raise InputError(f"{name}: the target of row {row} is not finite; leave that row out")
+        raise InputError(f"{name}: the target of row {row} is not finite. Leave that row out.")
     return np.argmax(probabilities, axis=-1)
 
 

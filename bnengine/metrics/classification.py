@@ -28,7 +28,7 @@ class _Share:
     def merge(self, other: Self) -> None:
         """Add all rows of another metric of the same name."""
         if other.name != self.name:
-            raise InputError(f"{self.name}: cannot merge with {other.name}; merge metrics made alike")
+            raise InputError(f"{self.name}: cannot merge with {other.name}. Merge metrics with the same arguments.")
         self._right.merge(other._right)
         self._all.merge(other._all)
 
@@ -36,7 +36,7 @@ class _Share:
         """Return the share, from 0 to 1; InputError before any row of a weight above 0."""
         total = self._all.fraction()
         if total == 0:
-            raise InputError(f"{self.name}: no rows with a weight above 0 were given; update it with a batch first")
+            raise InputError(f"{self.name}: no rows with a weight above 0 yet. Update it with a batch first.")
         return rounded(self._right.fraction() / total)
 
     def _count(self, right: Array, weights: Array | None) -> None:
@@ -99,15 +99,15 @@ class TopK(_Share):
         scores, codes, v = read_classes(self.name, outputs, targets, weights)
         classes = scores.shape[1]
         if classes <= self.k:
-            raise InputError(f"TopK({self.k}): the outputs have {classes} classes; choose a k below {classes}")
-        own = np.take_along_axis(scores, codes[:, None], axis=1)
+            raise InputError(f"TopK({self.k}): the outputs have {classes} classes. Choose a k below {classes}.")
+        true_score = np.take_along_axis(scores, codes[:, None], axis=1)
         before = np.arange(classes) < codes[:, None]
-        ahead = np.sum((scores > own) | ((scores == own) & before), axis=1)
-        self._count(~np.isnan(own[:, 0]) & (ahead < self.k), v)
+        ahead = np.sum((scores > true_score) | ((scores == true_score) & before), axis=1)
+        self._count(~np.isnan(true_score[:, 0]) & (ahead < self.k), v)
 
 
 def _repeated(weights: Array, shape: tuple[int, ...]) -> Array:
     """Return weights of rows as weights of each of their outputs."""
     if weights.shape != shape[:-1]:
-        raise InputError(f"accuracy: weights of shape {weights.shape}; the rows need {shape[:-1]}")
+        raise InputError(f"accuracy: weights must have shape {shape[:-1]}, got {weights.shape}.")
     return np.broadcast_to(weights[..., None], shape)

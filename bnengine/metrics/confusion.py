@@ -72,7 +72,7 @@ class ConfusionMatrix:
         scores, codes, v = read_classes("ConfusionMatrix", outputs, targets, weights)
         if scores.shape[1] != self.classes:
             found = scores.shape[1]
-            raise InputError(f"ConfusionMatrix({self.classes}): the outputs have {found} classes; give as many")
+            raise InputError(f"ConfusionMatrix({self.classes}): the outputs have {found} classes. Make it for as many.")
         predicted = np.where(np.isnan(scores[:, 0]), self.classes, np.argmax(scores, axis=-1))
         places = codes * (self.classes + 1) + predicted
         if v is None:
@@ -84,7 +84,10 @@ class ConfusionMatrix:
     def merge(self, other: Self) -> None:
         """Add all rows of another matrix of as many classes."""
         if other.classes != self.classes:
-            raise InputError(f"ConfusionMatrix({self.classes}): cannot merge with one of {other.classes} classes")
+            raise InputError(
+                f"ConfusionMatrix({self.classes}): cannot merge with a matrix of {other.classes} classes. Merge those "
+                "of the same classes."
+            )
         self._counts += other._counts
         for place, total in other._weights.items():
             self._weights.setdefault(place, ExactSum()).merge(total)
@@ -112,7 +115,7 @@ class ConfusionMatrix:
         cells = self._cells()
         total = float(cells.sum())
         if total == 0:
-            raise InputError("ConfusionMatrix: no rows with a weight above 0 were given; update it with a batch first")
+            raise InputError("ConfusionMatrix: no rows with a weight above 0 yet. Update it with a batch first.")
         return float(np.trace(cells)) / total
 
     def report(self, labels: Sequence[Any] | None = None) -> ClassReport:
@@ -129,7 +132,7 @@ class ConfusionMatrix:
         called = cells[:, :-1].sum(axis=0)
         figures = np.stack([_ratio(correct, called), _ratio(correct, support), _ratio(2 * correct, called + support)])
         total = support.sum()
-        rows = tuple(_row(*given) for given in zip(names, figures.T, support, strict=True))
+        rows = tuple(_row(*figures_of) for figures_of in zip(names, figures.T, support, strict=True))
         macro = _row("macro", figures.mean(axis=1), total)
         return ClassReport(rows, macro, _row("weighted", figures @ support / total, total), accuracy)
 
@@ -180,7 +183,7 @@ class ConfusionMatrix:
     def _names(self, labels: Sequence[Any] | None) -> list[str]:
         names = [str(label) for label in (range(self.classes) if labels is None else labels)]
         if len(names) != self.classes:
-            raise InputError(f"ConfusionMatrix({self.classes}): {len(names)} labels; give one for each class")
+            raise InputError(f"ConfusionMatrix({self.classes}): {len(names)} labels. Give one per class.")
         return names
 
 

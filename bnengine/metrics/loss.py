@@ -39,7 +39,9 @@ class Loss:
     def update(self, outputs: Array, targets: Array, weights: Array | None = None) -> None:
         """Add a batch: outputs, targets and weights as the loss function takes them. InputError without a function."""
         if self.function is None:
-            raise InputError("loss: no loss function was given; use Loss(function), or add(mean, total weight)")
+            raise InputError(
+                "loss: there is no loss function. Make it with Loss(function), or call add(mean, total weight)."
+            )
         outputs = read_outputs(self.name, outputs)
         width = outputs.shape[-1]
         targets = self.function.targets(targets, width)
@@ -83,7 +85,7 @@ class Loss:
             return float("inf")
         weight = self._weight.fraction()
         if weight == 0:
-            raise InputError("loss: no rows with a weight above 0 were given; update it with a batch first")
+            raise InputError("loss: no rows with a weight above 0 yet. Update it with a batch first.")
         return rounded(self._sum.fraction() / weight)
 
 

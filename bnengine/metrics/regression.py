@@ -19,8 +19,8 @@ def _read(name: str, outputs: Array, targets: Array, weights: Array | None) -> t
     targets = targets[:, None] if targets.ndim == 1 and outputs.shape[-1] == 1 else targets
     if targets.shape != outputs.shape or targets.dtype.kind not in "fiub":
         raise InputError(
-            f"{name}: targets are {targets.dtype} of shape {targets.shape}; outputs of shape {outputs.shape} need "
-            "numbers of the same shape"
+            f"{name}: targets are {targets.dtype} of shape {targets.shape}. Outputs of shape {outputs.shape} need "
+            "numbers of the same shape."
         )
     v = read_weights(name, weights, outputs.shape[:-1])
     v = np.ones(outputs[..., 0].size) if v is None else v
@@ -28,7 +28,9 @@ def _read(name: str, outputs: Array, targets: Array, weights: Array | None) -> t
     if targets.size and not np.abs(targets).max() <= _LARGEST:  # NaN is not, either
         row = int(np.argmin((np.abs(targets) <= _LARGEST).all(axis=-1)))
         found = targets[row].tolist()
-        raise InputError(f"{name}: the target of row {row} is {found}; targets must lie within +-{_LARGEST}")
+        raise InputError(
+            f"{name}: the target of row {row} must be within +-{_LARGEST}, got {found}. Rescale the targets."
+        )
     return outputs, targets, v[v > 0]
 
 
@@ -73,7 +75,7 @@ class MeanAbsoluteError:
         """Return the mean; InputError before any row of a weight above 0."""
         weight = self._weight.fraction()
         if weight == 0:
-            raise InputError(f"{self.name}: no rows with a weight above 0 were given; update it with a batch first")
+            raise InputError(f"{self.name}: no rows with a weight above 0 yet. Update it with a batch first.")
         return rounded(self._sum.fraction() / weight) if self._finite else float("inf")
 
 
@@ -141,7 +143,7 @@ class R2:
     def _fit(self, outputs: int) -> None:
         self._columns = self._columns or [_Column() for _ in range(outputs)]
         if len(self._columns) != outputs:
-            raise InputError(f"r2: {outputs} outputs after batches of {len(self._columns)}; reset it between networks")
+            raise InputError(f"r2: {outputs} outputs after batches of {len(self._columns)}. Reset it between networks.")
 
     def merge(self, other: Self) -> None:
         """Add all rows of another R2."""
@@ -154,7 +156,7 @@ class R2:
     def value(self) -> float:
         """Return the mean over the outputs; InputError before any row of a weight above 0."""
         if not self._columns:
-            raise InputError("r2: no rows with a weight above 0 were given; update it with a batch first")
+            raise InputError("r2: no rows with a weight above 0 yet. Update it with a batch first.")
         if not self._finite:
             return float("-inf")
         return rounded(sum((column.value() for column in self._columns), Fraction(0)) / len(self._columns))

@@ -94,8 +94,8 @@ class Optimizer:
 
     def options(self) -> dict[str, Any]:
         """Return the op's constant options."""
-        kept = {name: getattr(self, name) for name in self.rule.settings}
-        return kept | {"weight_decay": getattr(self, "weight_decay", 0.0), "decoupled": self.decoupled}
+        constants = {name: getattr(self, name) for name in self.rule.settings}
+        return constants | {"weight_decay": getattr(self, "weight_decay", 0.0), "decoupled": self.decoupled}
 
     def config(self) -> dict[str, Any]:
         """Return JSON values from which `get_optimizer` makes the same optimizer."""

@@ -79,8 +79,8 @@ class _Schedule:
         """Return JSON values without None from which `from_spec(**config)` makes the same schedule."""
         first, *rest = options_of(type(self))
         options = {name: getattr(self, name) for name in rest}
-        given = {name: value for name, value in options.items() if value is not None}
-        return {"name": self.name, "rate": getattr(self, first), **given}
+        set_options = {name: value for name, value in options.items() if value is not None}
+        return {"name": self.name, "rate": getattr(self, first), **set_options}
 
 
 SCHEDULES = Registry[_Schedule]("schedule")
@@ -212,7 +212,7 @@ class WarmUp(_Schedule):
 
     def __post_init__(self) -> None:
         if isinstance(self.schedule, WarmUp) or not isinstance(self.schedule, Schedule):
-            raise InputError(f"WarmUp: cannot go in front of {self.schedule!r}; give one of the other schedules")
+            raise InputError(f"WarmUp: cannot go in front of {self.schedule!r}. Give one of the other schedules.")
         self._keep(steps=integer("WarmUp", "steps", self.steps, least=1))
         self._keep(start=number("WarmUp", "start", self.start, least=0))
 
@@ -227,7 +227,7 @@ class WarmUp(_Schedule):
             return self
         if total_steps <= self.steps:
             raise InputError(
-                f"WarmUp: {self.steps} steps of warm-up fill the run of {total_steps}; take fewer, or train longer"
+                f"WarmUp: {self.steps} steps of warm-up fill the run of {total_steps}. Take fewer, or train longer."
             )
         return replace(self, schedule=self.schedule.resolved(total_steps - self.steps))
 
@@ -320,7 +320,9 @@ class Plateau(_Schedule):
     def load_state_dict(self, state: dict[str, float]) -> None:
         """Continue from a state; InputError if it is not one of a Plateau."""
         if set(state) | {"best"} != {"rate", "waited", "best"}:
-            raise InputError(f"Plateau: a state has rate, waited and best, but this one has {sorted(state)}")
+            raise InputError(
+                f"Plateau: a state has rate, waited and best, got {sorted(state)}. Load a state of a Plateau."
+            )
         rate = number("Plateau", "the state's rate", state["rate"], least=0)
         waited = integer("Plateau", "the state's waited", state["waited"], least=0)
         best = number("Plateau", "the state's best", state["best"]) if "best" in state else inf
@@ -353,7 +355,7 @@ def from_spec(
     name = name.replace("-", "_")
     peak, *_ = options_of(SCHEDULES.find(name))
     if peak in options:
-        raise InputError(f"schedule: {peak} is the argument rate; leave it out")
+        raise InputError(f"schedule: {peak} is the argument rate. Leave it out.")
     schedule: Schedule = SCHEDULES.make({"name": name, peak: rate, **options})
     if warm_up:
         schedule = WarmUp(schedule, warm_up, warm_up_start)
@@ -381,5 +383,5 @@ def _total(owner: str, total_steps: int | None) -> int | None:
 
 def _known(owner: str, total_steps: int | None) -> int:
     if total_steps is None:
-        raise InputError(f"{owner}: total_steps is not set; give it, or take resolved(total_steps)")
+        raise InputError(f"{owner}: total_steps is not set. Set it, or take resolved(total_steps).")
     return total_steps

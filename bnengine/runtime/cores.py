@@ -32,19 +32,19 @@ def cores(proc: Path = Path("/proc/self"), root: Path = Path("/sys/fs/cgroup")) 
 
 def _limits(proc: Path, root: Path) -> list[tuple[int, int]]:
     """Return (quota, period) in microseconds of every control group of this process, both versions."""
-    found = list[tuple[int, int]]()
+    limits = list[tuple[int, int]]()
     for line in _read(proc / "cgroup").splitlines():
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if controllers == "":
             for folder in (*_upwards(root, path), *_upwards(root / "unified", path)):
-                found += _pair(_read(folder / "cpu.max").split())
+                limits += _pair(_read(folder / "cpu.max").split())
         elif "cpu" in controllers.split(","):
             for mount in dict.fromkeys((controllers, "cpu")):
                 for folder in _upwards(root / mount, path):
                     quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
-                    found += _pair([quota.strip(), period.strip()])
-    return found
+                    limits += _pair([quota.strip(), period.strip()])
+    return limits
 
 
 def _upwards(mount: Path, path: str) -> list[Path]:

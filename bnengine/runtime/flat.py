@@ -141,7 +141,7 @@ class Flat:
         if int(xp.sum(xp.astype(self.array, xp.float64))) != expected:
             raise BackendError(
                 f"Flat: in {xp.__name__} a write through a slice does not show in its array, so parameters cannot "
-                "share one buffer; use NumPy, CuPy or PyTorch"
+                "share one buffer. Use NumPy, CuPy or PyTorch."
             )
         self.array[...] = 0
 
@@ -166,9 +166,9 @@ class Flat:
 
     def into(self, **handles: Handle | None) -> dict[str, Out]:
         """Return where results of an op go, `into(dW=self.W, db=self.b)`: first write, then accumulate."""
-        wanted = {field: h for field, h in handles.items() if h is not None and not h.frozen}
-        destinations = {field: Out(self._views[h], h in self._written) for field, h in wanted.items()}
-        self._written.update(wanted.values())
+        written = {field: h for field, h in handles.items() if h is not None and not h.frozen}
+        destinations = {field: Out(self._views[h], h in self._written) for field, h in written.items()}
+        self._written.update(written.values())
         return destinations
 
     def put(self, handle: Handle, value: Array) -> None:

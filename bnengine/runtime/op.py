@@ -88,13 +88,13 @@ class Op(Generic[R]):
     def contract(self) -> Contract:
         """Examples, bound and check: set once, by `op(contract=)` or, for the engine's ops, by `bnengine.contracts`."""
         if self._contract is None:
-            raise InputError(f"{self.name}: the op has no contract. Register it with op(contract=Contract(...))")
+            raise InputError(f"{self.name}: the op has no contract. Register it with op(contract=Contract(...)).")
         return self._contract
 
     @contract.setter
     def contract(self, contract: Contract) -> None:
         if self._contract is not None:
-            raise InputError(f"{self.name}: the op has a contract already. Remove one of the two")
+            raise InputError(f"{self.name}: the op has a contract already. Remove one of the two.")
         self._contract = contract
 
     def versions(self, library: str) -> list[Version]:
@@ -153,10 +153,12 @@ class Op(Generic[R]):
         into = into or {}
         for field, destination in into.items():
             if field not in self.fields:
-                raise InputError(f"{self.name}: no output {field!r}; it has {', '.join(self.fields)}")
+                raise InputError(f"{self.name}: no output {field!r}. It has {', '.join(self.fields)}.")
             if destination.adds and field not in self.accumulates:
                 can = ", ".join(self.accumulates) or "none"
-                raise InputError(f"{self.name}: {field!r} cannot be added into a destination; of its outputs {can} can")
+                raise InputError(
+                    f"{self.name}: {field!r} cannot be added into a destination. Of its outputs {can} can."
+                )
         launcher = memory.launcher(self, args)
         if launcher is not None:
             result: R = launcher(memory.outputs(into), *args, **options)
@@ -172,10 +174,13 @@ class Op(Generic[R]):
         for field, (array, adds) in into.items():
             new = values[field]
             if new is None:
-                raise InputError(f"{self.name}: this call has no output {field!r} that could go into a destination")
+                raise InputError(
+                    f"{self.name}: this call has no output {field!r} that could go into a destination. Leave it out of "
+                    "`into`."
+                )
             if array.shape != new.shape:
                 shapes = f"{tuple(array.shape)}, the output is {tuple(new.shape)}"
-                raise InputError(f"{self.name}: the destination of {field!r} is {shapes}; they must be alike")
+                raise InputError(f"{self.name}: the destination of {field!r} is {shapes}. They must be alike.")
             array[...] = self.accumulates[field](array, new) if adds else new
             values[field] = array
         stored: R = values["out"] if single else type(result)(**values)
@@ -189,21 +194,24 @@ def _together(reasons: list[Reason]) -> Reason:
 
 def _called_as(reference: Callable[..., Any], launcher: Launcher) -> Launcher:
     """Return the launcher with the signature of the reference, after `to`; one that takes any arguments unchanged."""
-    signature, own = inspect.signature(reference), list(inspect.signature(launcher).parameters.values())[1:]
-    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in own):
+    signature, accepted = inspect.signature(reference), list(inspect.signature(launcher).parameters.values())[1:]
+    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in accepted):
         return launcher
-    names, taken = tuple(signature.parameters), tuple(p.name for p in own)
+    names, taken = tuple(signature.parameters), tuple(p.name for p in accepted)
     if unknown := [name for name in taken if name not in names]:
-        raise InputError(f"{reference.__name__}: a fused version takes {unknown}, the op has {', '.join(names)}")
+        raise InputError(
+            f"{reference.__name__}: a fused version takes {unknown}, the op has {', '.join(names)}. Rename its "
+            "arguments."
+        )
     positional = sum(p.kind is not p.KEYWORD_ONLY for p in signature.parameters.values())
     defaults = {p.name: p.default for p in signature.parameters.values() if p.default is not p.empty}
 
     @functools.wraps(launcher)
     def called(to: Outputs, *args: Any, **options: Any) -> Any:
-        given = {**defaults, **dict(zip(names, args, strict=False)), **options}
-        if len(args) > positional or len(given) != len(names) or not options.keys().isdisjoint(names[: len(args)]):
+        values = {**defaults, **dict(zip(names, args, strict=False)), **options}
+        if len(args) > positional or len(values) != len(names) or not options.keys().isdisjoint(names[: len(args)]):
             signature.bind(*args, **options)  # raises what is wrong
-        return launcher(to, **{name: given[name] for name in taken})
+        return launcher(to, **{name: values[name] for name in taken})
 
     return called
 
@@ -229,7 +237,7 @@ def op(
 
     def register(reference: Callable[..., R]) -> Op[R]:
         if reference.__name__ in REGISTRY:
-            raise InputError(f"op: {reference.__name__!r} is registered already; give the new op another name")
+            raise InputError(f"op: {reference.__name__!r} is registered already. Give the new op another name.")
         made = Op(reference, family, accumulates or {}, between, contract)
         REGISTRY[made.name] = made
         return made

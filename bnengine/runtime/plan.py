@@ -173,7 +173,7 @@ class Plan:
         if (shape := self.unwritten(launch)) is not None:
             raise InputError(
                 f"plan: {name_of(launch.kernel)} reads an array of shape {shape} that no launch wrote: it was computed "
-                "outside the ops, and a replay would see its old value; make that computation an op"
+                "outside the ops, and a replay would see its old value. Make that computation an op."
             )
         self.own(launch.outputs)
         self.launches.append(launch)

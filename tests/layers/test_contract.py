@@ -248,7 +248,7 @@ def test_a_registered_custom_layer_is_built_from_its_config(rng):
 
 
 def test_an_unregistered_name_is_an_error_with_the_cure():
-    with pytest.raises(InputError, match=r"^layers: no layer called 'Conv'; import the module that registers it"):
+    with pytest.raises(InputError, match=r"^layers: no layer called 'Conv'. Import the module that registers it"):
         build([{"type": "Conv", "channels": 3}])
 
 

@@ -184,7 +184,7 @@ def test_an_unknown_initializer_is_an_error():
 
 def test_an_input_of_another_width_is_an_error():
     with pytest.raises(
-        InputError, match=r"^Dense\(5, 2\), layer 1: the input has 4 features, the layer was made for 5; "
+        InputError, match=r"^Dense\(5, 2\), layer 1: the input has 4 features, the layer was made for 5\. "
     ):
         network(Dense(3, 4), Dense(5, 2))
 

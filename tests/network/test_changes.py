@@ -332,7 +332,9 @@ def test_a_kind_that_decides_on_a_bias_is_refused(before: str, after: str) -> No
     network = Sequential(Dense(3, 4), activation, BatchNorm(4), backend="numpy")
     x = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
     output = network.forward(x, training=True).output
-    text = rf"^Activation\('{before}'\), layer 1: kind '{after}' decides whether the network has 0\.b, .*Build a new"
+    text = (
+        rf"^Activation\('{before}'\), layer 1: kind decides whether the network has 0\.b, .*got '{after}'\. Build a new"
+    )
     with pytest.raises(InputError, match=text):
         activation.kind = after
     assert activation.kind == before

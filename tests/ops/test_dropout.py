@@ -85,11 +85,11 @@ RATE = "rate must be a finite number of at least 0 and below 1"
         ),
         (
             lambda: ops.dropout(X, STEP, SAMPLES[:3], **OPTIONS),
-            "dropout: (3,) sample indices for an input (4, 3); give one a row",
+            "dropout: (3,) sample indices for an input (4, 3). Give one per row.",
         ),
         (
             lambda: ops.dropout(X.astype(np.int64), STEP, SAMPLES, **OPTIONS),
-            "dropout: x is int64; give float32 or float64",
+            "dropout: x is int64. Give float32 or float64.",
         ),
         (
             lambda: ops.dropout_backward(X, X > 0, rate=1.0),
@@ -97,11 +97,11 @@ RATE = "rate must be a finite number of at least 0 and below 1"
         ),
         (
             lambda: ops.dropout_backward(X, X[:1] > 0, rate=0.5),
-            "dropout_backward: dy (4, 3), keep (1, 3) must be of one shape",
+            "dropout_backward: dy (4, 3), keep (1, 3) must be of one shape.",
         ),
         (
             lambda: ops.dropout_backward(SAMPLES, SAMPLES > 0, rate=0.5),
-            "dropout_backward: dy is int64; give float32 or float64",
+            "dropout_backward: dy is int64. Give float32 or float64.",
         ),
     ],
 )

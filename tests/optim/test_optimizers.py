@@ -151,8 +151,8 @@ def test_names():
         ("nonesuch", "name must be 'sgd', .* got 'nonesuch'"),
         ({"name": "nonesuch"}, "name must .* got 'nonesuch'"),
         ({"momentum": 0.9}, "name must .* got None"),
-        ({"name": "sgd", "beta1": 0.9}, "sgd has no option 'beta1'; it takes momentum, nesterov, weight_decay"),
-        ({"name": "adam", "lr": 0.1}, "adam has no option 'lr'; it takes beta1, beta2"),
+        ({"name": "sgd", "beta1": 0.9}, "sgd has no option 'beta1'. It takes momentum, nesterov, weight_decay"),
+        ({"name": "adam", "lr": 0.1}, "adam has no option 'lr'. It takes beta1, beta2"),
     ],
 )
 def test_an_unknown_name_or_option_is_an_error(given, text):

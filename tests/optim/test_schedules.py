@@ -199,11 +199,11 @@ def test_a_state_that_is_none_is_refused():
         (lambda: from_spec("linear", rate=0.1), "schedule: name must be 'constant', 'step', 'cosine', .* got 'linear'"),
         (
             lambda: from_spec("cosine", rate=0.1, every=3),
-            "cosine has no option 'every'; it takes learning_rate, total_steps, floor",
+            "cosine has no option 'every'. It takes learning_rate, total_steps, floor",
         ),
-        (lambda: from_spec("constant", rate=0.1, every=3), "constant has no option 'every'; it takes learning_rate"),
-        (lambda: from_spec("step", rate=0.1), "schedule: step needs every; give a value"),
-        (lambda: from_spec("step", rate=0.1, learning_rate=1.0), "learning_rate is the argument rate; leave it out"),
+        (lambda: from_spec("constant", rate=0.1, every=3), "constant has no option 'every'. It takes learning_rate"),
+        (lambda: from_spec("step", rate=0.1), "schedule: step needs every. Give a value"),
+        (lambda: from_spec("step", rate=0.1, learning_rate=1.0), "learning_rate is the argument rate. Leave it out"),
         (lambda: from_spec("one_cycle", rate=-1), "OneCycle: peak must .* got -1"),
     ],
 )

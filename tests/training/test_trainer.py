@@ -252,7 +252,7 @@ def test_an_exhausted_generator_is_named_with_the_cure():
 
 def test_a_schedule_that_needs_a_length_says_so():
     t = trainer(learning_rate=bn.schedules.Cosine(0.1))
-    with pytest.raises(InputError, match="total_steps is not set; give it"):
+    with pytest.raises(InputError, match=r"total_steps is not set\. Set it"):
         t.fit(listed(), epochs=1)
 
 

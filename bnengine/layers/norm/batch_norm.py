@@ -23,7 +23,7 @@ from ...ops import Out
 from ...runtime.flat import Flat, Handle, Parameter, Statistics, checked_decay
 from ...validation import choice, flag, integer, number
 from ..activation import Activation, applied, applies_none
-from ..base import Context, Dx, Layer, Placed, Pullback, fits
+from ..base import Context, Dx, Layer, Placed, Pullback, fits, register
 from ..initializers import Ones
 
 # convention: (share kept or replaced by its "momentum", default of it, eps, variance that the running one takes)
@@ -36,6 +36,7 @@ CONVENTIONS: dict[str, tuple[str, float, float, Literal["unbiased", "biased"]]] 
 }
 
 
+@register
 class BatchNorm(Layer):
     """y = gamma (x - mean) / sqrt(var + eps) + beta, for x of shape (..., channels): all axes but the last are rows.
 
@@ -136,8 +137,8 @@ class BatchNorm(Layer):
         return f"BatchNorm({self.channels})"
 
     def handles(self) -> dict[str, Handle]:
-        own: dict[str, Handle | None] = {"gamma": self.gamma, "beta": self.beta, "statistics": self.statistics}
-        return {name: h for name, h in own.items() if h is not None}
+        every: dict[str, Handle | None] = {"gamma": self.gamma, "beta": self.beta, "statistics": self.statistics}
+        return {name: h for name, h in every.items() if h is not None}
 
     def takes(self) -> int:
         return self.channels
@@ -147,8 +148,8 @@ class BatchNorm(Layer):
         return self.channels
 
     def config(self) -> dict[str, Any]:
-        kept = {name: getattr(self, name) for name in ("channels", "decay", "eps", "variance", "one_value")}
-        return kept | {"gamma": self.gamma is not None, "beta": self.beta is not None}
+        options = {name: getattr(self, name) for name in ("channels", "decay", "eps", "variance", "one_value")}
+        return options | {"gamma": self.gamma is not None, "beta": self.beta is not None}
 
     def fuse_with(self, here: Placed, after: Placed) -> tuple[Placed, Placed | None]:
         if isinstance(after.layer, Activation) and applies_none(here):
@@ -169,8 +170,8 @@ class BatchNorm(Layer):
         """Return (g(normalized x + add), pullback); the pullback returns the gradients of x and of `add`."""
         gamma, beta = (None if h is None else h.value for h in (self.gamma, self.beta))
         options: dict[str, Any] = {"eps": self.eps, **applied(run.at(self))}
-        own = run.training and not self.statistics.use_running and self._has_variance(x, run)
-        if own:
+        by_batch = run.training and not self.statistics.use_running and self._has_variance(x, run)
+        if by_batch:
             into = run.pending.into(pending=self.statistics)
             y, statistics, _ = run(ops.batch_norm, x, gamma, beta, add, into=into, **options)
         else:
@@ -181,7 +182,7 @@ class BatchNorm(Layer):
         def pullback(dy: Array, grads: Flat, *, dx: Dx = True) -> tuple[Array, Array]:
             into = grads.into(dgamma=self.gamma, dbeta=self.beta) | ({"dx": dx} if isinstance(dx, Out) else {})
             args = (dy, x, y, statistics, gamma, beta, add)
-            g = run(ops.normalize_backward, *args, batch_statistics=own, into=into, **options)
+            g = run(ops.normalize_backward, *args, batch_statistics=by_batch, into=into, **options)
             return g.dx if dx else None, g.dadd
 
         return y, pullback
@@ -198,6 +199,6 @@ class BatchNorm(Layer):
         if self.one_value == "running":
             return False
         raise InputError(
-            f"{run.at(self).name}: one value per channel in training, input {tuple(x.shape)}, has no variance; use a "
-            "batch of two or more, let the last batch join the one before, or set one_value='running'"
+            f"{run.at(self).name}: one value per channel in training, input {tuple(x.shape)}, has no variance. Use a "
+            "batch of two or more, let the last batch join the one before, or set one_value='running'."
         )
