@@ -181,10 +181,10 @@ def _updated(row: Rule) -> Callable[..., Any]:
         if decay is not None and decoupled:
             move = move + decay
         changes = ok & ~_inside(frozen, p) if frozen else ok
-        news, olds = (p - lr * move, *new_slots), (p, *slots)
-        kept = [None if old is None else xp.where(changes, new, old) for new, old in zip(news, olds, strict=True)]
-        new_shadow = None if copy16 is None else xp.where(ok, xp.astype(kept[0], copy16.dtype), copy16)
-        return row.state(*kept, new_shadow)
+        pairs = zip((p - lr * move, *new_slots), (p, *slots), strict=True)
+        new_p, *state = (None if old is None else xp.where(changes, new, old) for new, old in pairs)
+        new_copy16 = None if copy16 is None else xp.where(ok, xp.astype(new_p, copy16.dtype), copy16)
+        return row.state(new_p, *state, new_copy16)
 
     update.__name__, update.__doc__ = row.name, row.move.__doc__
     update.__annotations__["return"] = row.state

@@ -220,7 +220,7 @@ def test_what_other_losses_cannot_take_is_an_error(loss, args, text):
 @pytest.mark.parametrize("loss", [binary, squared])
 @pytest.mark.parametrize(("shape", "rows"), [((4, 2), (4,)), ((2, 3, 4), (2, 3))])
 def test_an_error_of_weights_names_the_shape_of_the_rows(loss, shape, rows):
-    with pytest.raises(InputError, match=re.escape(f"{loss.name}: sample_weights (9,); the rows need {rows}")):
+    with pytest.raises(InputError, match=re.escape(f"{loss.name}: sample_weights must have shape {rows}, got (9,).")):
         loss(np.ones(shape), np.ones(shape), np.ones(9), divisor=1)
 
 
