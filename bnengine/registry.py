@@ -50,13 +50,13 @@ class Registry(Mapping[str, type[T]]):
         """Return the class of a name; InputError for another one."""
         return self._classes[choice(self.what, self.key, name, self)]
 
-    def make(self, given: str | Mapping[str, Any]) -> T:
+    def make(self, config: str | Mapping[str, Any]) -> T:
         """Return an object for a name or a configuration, {"name": ..., option: value}.
 
         Raises:
             InputError: an unknown name or option, or a missing option.
         """
-        config = {self.key: given} if isinstance(given, str) else given
+        config = {self.key: config} if isinstance(config, str) else config
         options: dict[str, Any] = {new_word(self.what, self.what, option): value for option, value in config.items()}
         name = options.pop(self.key, None)
         accepted = options_of(self.find(name))

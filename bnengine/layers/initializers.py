@@ -132,32 +132,39 @@ class Ones:
         return np.ones(shape)
 
 
-def get_initializer(name_or_object: str | dict[str, Any] | Initializer) -> Initializer:
+def get_initializer(initializer: str | dict[str, Any] | Initializer) -> Initializer:
     """Return an initializer.
 
     Args:
-        name_or_object: a name ("he", "glorot", "orthogonal", "zeros", "ones"), a configuration from `config_of`, or an
+        initializer: a name ("he", "glorot", "orthogonal", "zeros", "ones"), a configuration from `config_of`, or an
             initializer, which is returned unchanged.
 
     Raises:
         InputError: another name, a class, or an object that cannot be called.
     """
-    given = name_or_object
-    if isinstance(given, dict):
-        return from_config(given)
+    if isinstance(initializer, dict):
+        return from_config(initializer)
     names = {name.lower(): name for name, cls in INITIALIZERS.items() if not needed(cls)}
-    if isinstance(given, str):
-        if given in names:
-            return INITIALIZERS.make(names[given])
-        if given.title() in INITIALIZERS:
-            options = ", ".join(needed(INITIALIZERS[given.title()]))
-            raise InputError(f"initializer: {given!r} needs {options}. Give an object, {given.title()}({options}=...).")
-        raise InputError(f"initializer: no initializer {given!r}. Choose one of {', '.join(names)}, or give an object.")
-    if isinstance(given, type):
-        raise InputError(f"initializer: {given.__name__} is a class. Give an object of it, {given.__name__}(...).")
-    if not isinstance(given, Initializer):
-        raise InputError(f"initializer: {given!r} cannot be called. Give a name ({', '.join(names)}) or an object.")
-    return given
+    if isinstance(initializer, str):
+        if initializer in names:
+            return INITIALIZERS.make(names[initializer])
+        if initializer.title() in INITIALIZERS:
+            options = ", ".join(needed(INITIALIZERS[initializer.title()]))
+            raise InputError(
+                f"initializer: {initializer!r} needs {options}. Give an object, {initializer.title()}({options}=...)."
+            )
+        raise InputError(
+            f"initializer: no initializer {initializer!r}. Choose one of {', '.join(names)}, or give an object."
+        )
+    if isinstance(initializer, type):
+        raise InputError(
+            f"initializer: {initializer.__name__} is a class. Give an object of it, {initializer.__name__}(...)."
+        )
+    if not isinstance(initializer, Initializer):
+        raise InputError(
+            f"initializer: {initializer!r} cannot be called. Give a name ({', '.join(names)}) or an object."
+        )
+    return initializer
 
 
 def config_of(initializer: Initializer) -> dict[str, Any]:

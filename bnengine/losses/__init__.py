@@ -261,6 +261,6 @@ def usual_loss(task: str, outputs: int | None = None) -> LossFunction:
     return next(loss() for loss in LOSSES.values() if loss.task == task and loss.is_usual(outputs))
 
 
-def get_loss(given: str | dict[str, Any] | LossFunction) -> LossFunction:
+def get_loss(loss: str | dict[str, Any] | LossFunction) -> LossFunction:
     """Return the loss of a name in `LOSSES` or of a configuration; a loss is returned unchanged."""
-    return given if isinstance(given, LossFunction) else LOSSES.make(given)
+    return loss if isinstance(loss, LossFunction) else LOSSES.make(loss)

@@ -223,6 +223,6 @@ class Lion(Optimizer):
     variants: ClassVar[tuple[dict[str, Any], ...]] = ({}, {"weight_decay": 0.01})
 
 
-def get_optimizer(given: str | dict[str, Any] | Optimizer) -> Optimizer:
+def get_optimizer(optimizer: str | dict[str, Any] | Optimizer) -> Optimizer:
     """Return the optimizer of a name in `OPTIMIZERS` or of a configuration; an optimizer is returned unchanged."""
-    return given if isinstance(given, Optimizer) else OPTIMIZERS.make(given)
+    return optimizer if isinstance(optimizer, Optimizer) else OPTIMIZERS.make(optimizer)

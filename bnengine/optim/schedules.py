@@ -362,11 +362,9 @@ def from_spec(
     return schedule if total_steps is None else schedule.resolved(total_steps)
 
 
-def get_schedule(given: float | Schedule) -> Schedule:
+def get_schedule(schedule: float | Schedule) -> Schedule:
     """Return a schedule unchanged, or Constant(number); InputError for anything else."""
-    if isinstance(given, Schedule):
-        return given
-    return Constant(given)
+    return schedule if isinstance(schedule, Schedule) else Constant(schedule)
 
 
 def _line(a: float, b: float, share: float) -> float:
