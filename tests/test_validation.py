@@ -149,7 +149,7 @@ SETTINGS = [
     real(SGD, "momentum", *SHARE), yes(lambda **options: SGD(momentum=0.9, **options), "nesterov"),
     real(SGD, "weight_decay", *FROM_0),
     real(RMSprop, "rho", *SHARE), real(RMSprop, "eps", *ABOVE_0), one_of(RMSprop, "eps_placement", "inside"),
-    yes(RMSprop, "centred"), real(RMSprop, "momentum", *SHARE), real(RMSprop, "weight_decay", *FROM_0),
+    yes(RMSprop, "centered"), real(RMSprop, "momentum", *SHARE), real(RMSprop, "weight_decay", *FROM_0),
     *(
         setting
         for make in (Adam, AdamW)
