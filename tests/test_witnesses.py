@@ -9,7 +9,8 @@ from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Residual
 from bnengine.losses import SoftmaxCrossEntropy
 from bnengine.network.sequential import Sequential
 from bnengine.optim.optimizers import Adam
-from bnengine.training.step import Average, Step
+from bnengine.training.state import Average
+from bnengine.training.step import Step
 
 STEPS, BATCH, MICRO = 100, 48, 32
 WITNESSES = ["array_api_strict", "torch"]

@@ -1,7 +1,7 @@
 """The quantile function of the normal distribution and the logarithm it needs: the same bits on every machine.
 
-A library's log may differ in its last bit between machines and versions. Here everything is computed by + - * / sqrt,
-which IEEE 754 rounds in one way only, and by frexp, which is exact.
+A library's log may differ in its last bit between machines and versions. Here everything is built from + - * / sqrt,
+which IEEE 754 rounds in one way only, and from frexp, which is exact.
 """
 
 import numpy as np
@@ -102,7 +102,7 @@ def log(x: Float64) -> Float64:
 
 
 def normal_quantile(p: Float64) -> Float64:
-    """Return the z with P(Z <= z) = p for a standard normal Z and 0 < p < 1, float64, to about 1 part in 10**16.
+    """The z with P(Z <= z) = p for a standard normal Z and 0 < p < 1, float64, to about 1 part in 10**16.
 
     Algorithm AS 241, PPND16 (Wichura, "The percentage points of the normal distribution", Applied Statistics 37,
     1988, 477-484): with q = p - 1/2 a rational function of 0.425**2 - q^2 where |q| <= 0.425, else of

@@ -152,12 +152,12 @@ def _is_number(text: str) -> bool:
 
 def _numbers(fields: list[str], path: Path, line: int, columns: tuple[str, ...]) -> list[float]:
     try:
-        found = [float(field) for field in fields]
+        numbers = [float(field) for field in fields]
     except ValueError:
-        found = [math.nan]
+        numbers = [math.nan]
     # float() accepts "1_000"; in a table it is a mistake.
-    if math.isfinite(sum(found)) and "_" not in "".join(fields):
-        return found
+    if math.isfinite(sum(numbers)) and "_" not in "".join(fields):
+        return numbers
     for name, field in zip(columns, fields, strict=True):
         place = f"{path}: line {line}, column {name!r}"
         if field.strip() == "" or field.strip().lower() in ("nan", "+nan", "-nan"):
@@ -167,7 +167,7 @@ def _numbers(fields: list[str], path: Path, line: int, columns: tuple[str, ...])
             raise DataError(f"{place}: {field!r} is not a number. Features must be numbers.")
         if not math.isfinite(float(field)):
             raise DataError(f"{place}: the value is {field!r}. Every value must be a finite number.")
-    return found
+    return numbers
 
 
 def _targets(labels: list[str], numbers: "array[int]", path: Path, target: str) -> Array:
@@ -178,10 +178,10 @@ def _targets(labels: list[str], numbers: "array[int]", path: Path, target: str) 
         return np.asarray([int(text) for text in labels], dtype=np.int64)
     if any(not _is_number(text) or _PADDED.fullmatch(text) for text in labels):
         return np.asarray(labels, dtype=np.str_)
-    found = np.asarray([float(text) for text in labels])
-    if not np.isfinite(found).all():
-        row = int(np.argmin(np.isfinite(found)))
+    values = np.asarray([float(text) for text in labels])
+    if not np.isfinite(values).all():
+        row = int(np.argmin(np.isfinite(values)))
         raise DataError(
             f"{path}: line {numbers[row]}, column {target!r}: the target is {labels[row]!r}. Leave the row out."
         )
-    return found
+    return values

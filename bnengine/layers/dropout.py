@@ -8,19 +8,15 @@ from .._typing import Array
 from ..ops import Out
 from ..runtime.flat import Flat
 from ..validation import number
-from .base import Context, Dx, Layer, Placed, Pullback, chain, register
+from .base import Context, Dx, Layer, Placed, Pullback, chain
 
 
-@register
 class Dropout(Layer):
-    """In training y = x / (1 - rate) with probability 1 - rate, else 0; in evaluation y = x.
+    """In training y = x / (1 - rate) with probability 1 - rate, else 0; otherwise y = x. `rate` in [0, 1).
 
     The mask depends on the network's seed, the step, this layer's place, the sample's index in the data set and the
-    feature. So it is the same on every backend, for every order of the batch and for micro-batches. Put it after a
-    BatchNorm: directly before one, it makes the training statistics differ from those of the evaluation.
-
-    Args:
-        rate: the share of values set to zero, in [0, 1).
+    feature, so it is the same on every backend, however a batch is split or ordered. Directly before a BatchNorm it
+    makes the training statistics differ from the evaluation's: put it behind.
     """
 
     settable = frozenset({"rate"})

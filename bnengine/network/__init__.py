@@ -1,1 +1,1 @@
-"""Sequential: a network of layers with its parameters in one buffer."""
+"""Networks: Sequential, its state by name, freezing, prediction, summary."""

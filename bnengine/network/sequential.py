@@ -1,12 +1,15 @@
-"""Sequential: owns the flat buffers of its layers, runs the chain forward and back."""
+"""Sequential: a network of layers. It owns their parameters in flat buffers and runs them forward and backward."""
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Self, overload
 
 import numpy as np
 
+from .. import ops
 from .._typing import Array
 from ..arrays.backend import Backend, get_backend
+from ..arrays.dtypes import UNITS
+from ..arrays.namespaces import dtype_name
 from ..arrays.random import Stream
 from ..data import Preprocessing
 from ..errors import InputError
@@ -14,18 +17,22 @@ from ..layers import Context, Fusion, Layer, Placed, Pullback, build, chain, con
 from ..layers.base import Dx, widths
 from ..runtime.flat import Flat, Parameter, Statistics, size
 from ..runtime.memory import Choice, Memory
-from ..validation import integer
+from ..validation import choice, integer
 from .passes import ROWS, Arrays, InferenceCache
-from .precision import PrecisionName
-from .precision import settle as settle_precision
+from .precision import PrecisionName, resolve_precision
 from .state import Freezable, Named
 from .summary import summary
 
+PRODUCTS = ops.affine.name, ops.affine_backward.name  # the ops that multiply matrices
+
 
 class Forward:
-    """The output of a forward pass, the statistics it proposes, and the way back, once.
+    """The result of a forward pass: its output, the pending batch statistics, and the pullback.
 
-    Where the pass was run in memory that is used again, all three are good until the next pass begins there.
+    In memory that is reused (an `Arena`), all three are valid until the next pass begins there.
+
+    Attributes:
+        pending: the batch's statistics (count, mean, biased variance), which the pass did not commit.
     """
 
     def __init__(self, output: Array, pullback: Pullback, pending: Flat, memory: Memory) -> None:
@@ -36,35 +43,59 @@ class Forward:
     def _check(self, what: str) -> None:
         if self._memory.generation != self._generation:
             raise InputError(
-                f"{what}: another forward pass has begun in this memory and overwrites it; use it before that"
+                f"{what}: another forward pass has begun in this memory and overwrites it. Use it before that pass."
             )
 
     @property
     def output(self) -> Array:
-        """What the network gave."""
+        """The output of the network."""
         self._check("output")
         return self._output
 
     def pullback(self, dy: Array, grads: Flat, *, dx: Dx = True) -> Array:
-        """The gradient of the input from that of the output; the parameters' gradients go into `grads`. Once only."""
+        """Run the backward pass, once.
+
+        Args:
+            dy: the gradient of the output.
+            grads: the buffer for the gradients of the parameters, `network.gradients()`.
+            dx: whether, or where, to compute the gradient of the input.
+
+        Returns:
+            The gradient of the input; None with `dx=False`.
+
+        Raises:
+            InputError: it ran already, or its memory was overwritten.
+        """
         self._check("pullback")
         if self._pullback is None:
-            raise InputError("pullback: it ran already, and what it needs is released; run forward again")
+            raise InputError("pullback: it ran already and released its memory. Run forward again.")
         pull, self._pullback = self._pullback, None
         return pull(dy, grads, dx=dx)
 
 
 class Sequential(Named):
-    """Layers one after the other, their numbers in one buffer of a backend.
+    """A network: layers one after the other, with their parameters in one buffer of a backend.
 
-    `backend`: a name or Backend, None for the environment's or "auto"; `dtype` "float32" or "float64"; `seed` draws the
-    weights on the host in float64 and rounds them, so that every backend starts from the same bits. `precision`:
-    "highest", or with float32 parameters "tf32", "bfloat16" or "float16", see `bnengine.network.precision`; one
-    that the backend does not have is an error. When it is built, each layer is checked against its neighbor's width.
+        network = Sequential(Dense(64, 100), BatchNorm(100), Activation("relu"), Dense(100, 10))
 
-    `layers`, `len(network)`, `network[i]` and iteration give the layers themselves, numbered as in `state_dict` and
-    `summary`. An attribute of a layer that is set, such as `network[1].decay`, takes effect at the next step; what a
-    network is built from, such as a width, is an error to set.
+    `network.layers`, `len(network)`, `network[i]` and iteration give the layers, numbered as in `state_dict` and
+    `summary`. Setting an attribute of a layer, such as `network[1].decay`, takes effect at the next step; setting one
+    that the network is built from, such as a width, is an error.
+
+    Args:
+        layers: at least one; the width of each is checked against its neighbor's.
+        backend: where arrays are: a name ("numpy", "cupy", ...) or a Backend; None for `BNENGINE_BACKEND`, else "auto".
+        dtype: of the parameters, "float32" or "float64".
+        precision: of activations and products: "highest", or with float32 parameters "tf32", "bfloat16" or "float16",
+            see `bnengine.network.precision`.
+        seed: draws the weights, in float64 on the host, so every backend starts from the same bits.
+
+    Attributes:
+        parameters, statistics: the flat buffers of all parameters, and of all running statistics (3, channels).
+        preprocessing: what turns raw data into inputs; a training sets it and a checkpoint holds it.
+
+    Raises:
+        InputError: no layers, widths that do not fit, an unknown option, or a precision that the backend lacks.
     """
 
     def __init__(
@@ -76,16 +107,15 @@ class Sequential(Named):
         seed: int = 0,
     ) -> None:
         if not layers:
-            raise InputError("Sequential(): no layers; give at least one")
+            raise InputError("Sequential(): no layers. Pass at least one.")
         for layer in layers:
             if not isinstance(layer, Layer):
-                raise InputError(f"Sequential: {layer!r} is not a layer; give objects such as Dense(64, 100)")
-        if dtype not in ("float32", "float64"):
-            raise InputError(f"Sequential: dtype {dtype!r} is not 'float32' or 'float64'")
+                raise InputError(f"Sequential: {layer!r} is not a layer. Pass objects such as Dense(64, 100).")
+        dtype = choice("Sequential", "dtype", dtype, ("float32", "float64"))
         self.backend = get_backend(backend)
         self.dtype, self.precision, self.seed = dtype, precision, seed
-        self.storage, self.products = settle_precision(precision, dtype, self.backend)
-        self.preprocessing: Preprocessing | None = None  # set by training, saved along: what raw data goes through
+        self.storage, self.products = resolve_precision(precision, dtype, self.backend)
+        self.preprocessing: Preprocessing | None = None
         self.changes = Fusion(layers)
         self.inputs, self.outputs = widths(layers, None, label=True)
         self.cancelled = self.changes.cancelled
@@ -129,12 +159,12 @@ class Sequential(Named):
         for name, handle in self._names.items():
             if handle.value is not None:
                 raise InputError(
-                    f"Sequential: {name} belongs to another network already; make new layers, or load its state"
+                    f"Sequential: {name} belongs to another network already. Make new layers, or load its state."
                 )
         parameters = sorted((h for h in self._names.values() if isinstance(h, Parameter)), key=lambda h: not h.decays)
         statistics = [h for h in self._names.values() if isinstance(h, Statistics)]
-        own, double = self.backend.dtype(self.dtype), self.backend.dtype("float64")
-        self.parameters = Flat.zeros(xp, parameters, own, itemsize=4 if self.dtype == "float32" else 8, device=device)
+        dtype, double = self.backend.dtype(self.dtype), self.backend.dtype("float64")
+        self.parameters = Flat.zeros(xp, parameters, dtype, itemsize=4 if self.dtype == "float32" else 8, device=device)
         self.statistics = Flat.zeros(xp, statistics, double, itemsize=8, device=device)
         if not statistics:
             self.statistics = Flat(xp.zeros((3, 0), dtype=double, device=device), {})
@@ -156,9 +186,9 @@ class Sequential(Named):
 
     @property
     def commit_rules(self) -> tuple[Array, Array]:
-        """Each channel's decay (-1: exact merge), and whether its running variance is unbiased: as the layers say now.
+        """Each channel's decay (-1: exact merge), and whether its running variance is unbiased, by its layer.
 
-        The arrays stay where they are, so that recorded steps read them.
+        A change of a layer updates the arrays in place, so recorded steps read it.
         """
         if self._rules_seen != (count := self.changes.count):
             for array, new in zip(self._rules, self._commit_rules(), strict=True):
@@ -176,7 +206,11 @@ class Sequential(Named):
         return self.backend.asarray(decay, copy=True), self.backend.asarray(unbiased, copy=True)
 
     def reset(self, seed: int | None = None) -> None:
-        """Draw the parameters again and forget the statistics: mean 0, var 1, count 0."""
+        """Draw the parameters again, and reset the running statistics to mean 0, var 1, count 0.
+
+        Args:
+            seed: a new seed of the network; None for its seed.
+        """
         self.seed = self.seed if seed is None else seed
         for name, handle in self._names.items():
             if isinstance(handle, Parameter):
@@ -188,10 +222,10 @@ class Sequential(Named):
         self.reset_statistics()
 
     def refresh(self) -> None:
-        """Round the parameters to their 16-bit copy again, where activations have 16 bits.
+        """Round the parameters to their 16-bit copy again, if activations have 16 bits.
 
-        A training step does it itself, and so does all that loads, predicts or evaluates; whoever writes into
-        `named_parameters()` between steps of a training loop of their own calls it afterwards.
+        Training steps, loading, predicting and evaluating do so. Call it after you write into `named_parameters()`
+        between steps of your own training loop.
         """
         if self.copy16 is not None:
             with np.errstate(over="ignore"):
@@ -199,7 +233,7 @@ class Sequential(Named):
                 copy16[...] = self.backend.xp.astype(self.parameters.array, copy16.dtype)
 
     def reset_statistics(self) -> None:
-        """Running statistics as before any training: mean 0, var 1, count 0."""
+        """Reset the running statistics to mean 0, var 1, count 0, as before any training."""
         self.statistics.array[...] = 0
         self.statistics.array[2, :] = 1
         self._collected = not self.statistics.offsets
@@ -217,12 +251,22 @@ class Sequential(Named):
         step: Array | None = None,
         dropout: bool = True,
     ) -> Forward:
-        """The output for x (..., features) and the way back; parameters and running statistics stay as they are.
+        """Run a forward pass. It changes neither parameters nor running statistics.
 
-        `training` normalises by the batch and drops out, else by the running statistics. The batch's moments go into
-        `pending` (made here if not given). `samples` (m,) int64: indices in the data set, and `step` (1,): what
-        dropout is keyed by; 0, 1, ... and 0 if not given; `dropout` False leaves it out of a training pass. x may be
-        of any library and floating dtype; it is brought to the network's. The output has the dtype of activations.
+        Args:
+            x: (..., features), of any library and floating dtype; it is converted to the network's.
+            training: normalize by the statistics of the batch, and drop out; else by the running statistics.
+            memory: where outputs are allocated; None for new arrays.
+            pending: the buffer for the batch's statistics; None for a new one.
+            samples: (m,) int64, indices in the data set, which key dropout; None for 0 ... m - 1.
+            step: (1,) int64, the count of steps, which keys dropout; None for 0.
+            dropout: whether a training pass drops out.
+
+        Returns:
+            Output, pending statistics and pullback. The output has the dtype of activations.
+
+        Raises:
+            InputError: x or `samples` do not fit, or there are no running statistics to evaluate by.
         """
         x = self.asarray(x)
         if not training:
@@ -233,7 +277,9 @@ class Sequential(Named):
         if samples is None:
             samples = xp.arange(x.shape[0], dtype=xp.int64, device=device)
         elif tuple(samples.shape) != (x.shape[0],):
-            raise InputError(f"Sequential: {tuple(samples.shape)} sample indices for {x.shape[0]} rows; give one a row")
+            raise InputError(
+                f"Sequential: {tuple(samples.shape)} sample indices for {x.shape[0]} rows. Pass one a row."
+            )
         if step is None:
             step = xp.zeros((1,), dtype=xp.int64, device=device)
         samples, step = self.backend.asarray(samples, "int64"), self.backend.asarray(step, "int64")
@@ -246,16 +292,22 @@ class Sequential(Named):
         return Forward(y, pullback, pending, memory)
 
     def predict(self, x: Any, *, batch_size: int = 4096) -> Array:
-        """The output in evaluation mode, in batches of at most `batch_size` rows: one array in the network's dtype.
+        """Return the output in evaluation mode, a new array in the network's dtype. Several threads may call it.
 
-        On NumPy arrays with native kernels a batch has 1,024 rows at most, and from the second one of a shape on it is
-        one native call; see `bnengine.network.passes`. A layer of your own that is made of ops is part of it, and what
-        it reads other than its attributes, parameters and statistics stays as it was then. The array is new. Threads
-        may call it at once.
+        On NumPy arrays with native kernels a batch has 1,024 rows at most and, from the second one of a shape on, is
+        one native call. That call does not see state that a custom layer changes outside its attributes, parameters and
+        statistics.
+
+        Args:
+            x: (m, ..., features), ready features; `bnengine.predict` takes raw data.
+            batch_size: rows that run at once, at most.
+
+        Raises:
+            InputError: x does not fit, or the network has no running statistics yet.
         """
         batch_size = integer("predict", "batch_size", batch_size, least=1)
         x = x if hasattr(x, "shape") else np.asarray(x)
-        rows = x.shape[0] if x.ndim > 1 else 0  # forward refuses the others
+        rows = x.shape[0] if x.ndim > 1 else 0  # `forward` refuses fewer axes
         most = batch_size if self.passes is None else min(batch_size, ROWS)
         if rows <= most:
             return self._predicted(x)
@@ -271,10 +323,14 @@ class Sequential(Named):
         return (memory.run(self.forward, x, training=False).output,)
 
     def evaluated(self, kind: Hashable, arguments: Sequence[Array | None], run: Callable[..., Arrays]) -> Arrays:
-        """run(*arguments, memory=...): new arrays, made by ops from this network's output in evaluation mode.
+        """Return run(*arguments, memory=...): new arrays that ops compute from the output in evaluation mode.
 
-        `kind`: shapes and dtypes of the arguments, and all that `run` holds as a constant: from the second time on, it
-        is one native call where that can be.
+        From the second call of a kind on it is one native call, if native kernels run every op.
+
+        Args:
+            kind: shapes and dtypes of the arguments, and everything that `run` uses as a constant.
+            arguments: arrays; one may be None.
+            run: calls ops and this network's `forward` only.
         """
         if self.passes is None:
             return run(*arguments, memory=Memory())
@@ -286,15 +342,15 @@ class Sequential(Named):
         return self.passes(kind, arguments, self._read, run)
 
     def _read(self) -> list[Array]:
-        """The memory that a pass reads beside its arguments."""
+        """Return the memory that a pass reads in addition to its arguments."""
         return [self.parameters.array, self.statistics.array]
 
     def gradients(self) -> Flat:
-        """A zeroed buffer for the gradients of all parameters: what `pullback` writes into."""
+        """Return a zeroed buffer for the gradients of all parameters, which `pullback` writes into."""
         return self.parameters.like()
 
     def asarray(self, x: Any) -> Array:
-        """x in the network's library and the dtype of its activations, checked."""
+        """Check x, and convert it to the network's library and the dtype of its activations."""
         if self._usual is not None and type(x) is np.ndarray and x.dtype == self._usual and self._has_inputs(x):
             return x  # the checks below would cost more than a prediction
         return self.backend.asarray(self.checked(x), self.storage)
@@ -303,29 +359,30 @@ class Sequential(Named):
         return bool(x.ndim > 1 and x.shape[0] > 0 and x.shape[-1] == self.inputs)
 
     def checked(self, x: Any) -> Array:
-        """x as it is, or a list as a NumPy array; an error unless it is floating, has a row or more, and the first
-        layer's features.
+        """Check an input and return it, a list as a NumPy array.
+
+        Raises:
+            InputError: x is not floating, has no rows, or not as many features as the first layer.
         """
         host = x if hasattr(x, "dtype") else np.asarray(x)
-        kind = getattr(host.dtype, "name", str(host.dtype)).split(".")[-1]
-        if not kind.startswith(("float", "bfloat")):
+        if dtype_name(host.dtype) not in UNITS and getattr(host.dtype, "kind", "") != "f":
             raise InputError(
-                f"Sequential: the input is {str(host.dtype).split('.')[-1]}, the network computes in {self.dtype}; "
-                "give floating numbers, integers scaled (x / 255, say), or let a Preprocessing do it"
+                f"Sequential: the input is {host.dtype}, and the network computes in {self.dtype}. Scale "
+                "integers to floating numbers (x / 255, say), or let a Preprocessing do it."
             )
         if host.ndim < 2 or host.shape[0] == 0:
             raise InputError(
-                f"Sequential: the input has shape {tuple(host.shape)}; give (rows, ..., features), one row or more"
+                f"Sequential: the input has shape {tuple(host.shape)}. Pass (rows, ..., features), at least one row."
             )
         if self.inputs is not None and host.shape[-1] != self.inputs:
             raise InputError(
-                f"{self.fused[0].name}: the input has {host.shape[-1]} features, the layer was made for "
-                f"{self.inputs}; give an array of shape (rows, {self.inputs})"
+                f"{self.fused[0].name}: the input has {host.shape[-1]} features, and the layer was built for "
+                f"{self.inputs}. Pass an array of shape (rows, {self.inputs})."
             )
         return host
 
     def _require_statistics(self) -> None:
-        """Evaluating by statistics that nobody collected is a silent error elsewhere; here it names the layer."""
+        """Refuse to evaluate by running statistics that no step or forward pass has collected."""
         if self._collected:
             return
         counts = self.backend.to_numpy(self.statistics.array[0, :])
@@ -333,24 +390,29 @@ class Sequential(Named):
             if isinstance(handle, Statistics) and counts[self.statistics.offsets[handle]] == 0:
                 raise InputError(
                     f"BatchNorm({handle.shape[0]}), layer {name.rsplit('.', 1)[0]}: no statistics were collected yet, "
-                    "so there is nothing to evaluate by; train first, load a trained state, or call forward(x, "
-                    "training=True)"
+                    "and evaluation needs them. Train first, load a trained state, or call forward(x, training=True)."
                 )
         self._collected = True
 
     def config(self) -> dict[str, Any]:
-        """JSON values that `from_config` builds the same network of; what is frozen is part of it."""
-        own = {"dtype": self.dtype, "precision": self.precision, "seed": self.seed}
-        return {"layers": config_of(self.layers), **own, "frozen": self.frozen()}
+        """Return JSON values from which `from_config` builds the same network, with the same parts frozen."""
+        options = {"dtype": self.dtype, "precision": self.precision, "seed": self.seed}
+        return {"layers": config_of(self.layers), **options, "frozen": self.frozen()}
 
     @classmethod
     def from_config(
         cls, config: Mapping[str, Any], *, backend: str | Backend | None = None,
         precision: PrecisionName | None = None,
     ) -> Self:  # fmt: skip
-        """The network that `config` described, with its drawn weights; `precision` None for the one it names."""
-        own = {"dtype": config["dtype"], "precision": precision or config.get("precision", "highest")}
-        network = cls(*build(config["layers"]), backend=backend, seed=config["seed"], **own)
+        """Build the network that `config` describes, with newly drawn weights.
+
+        Args:
+            config: what `config()` returned.
+            backend: as in the constructor.
+            precision: None for the one in `config`.
+        """
+        options = {"dtype": config["dtype"], "precision": precision or config.get("precision", "highest")}
+        network = cls(*build(config["layers"]), backend=backend, seed=config["seed"], **options)
         kinds: tuple[Freezable, ...] = ("parameters", "statistics", "normalization")
         for kind in kinds:
             if names := config.get("frozen", {}).get(kind):
@@ -361,23 +423,27 @@ class Sequential(Named):
 
     @property
     def parameter_count(self) -> int:
-        """How many numbers are trained."""
+        """The number of trained numbers."""
         return sum(size(h) for h in self._names.values() if isinstance(h, Parameter))
 
     @property
     def decayed(self) -> list[str]:
-        """The parameters that an optimizer's weight decay is on, by name."""
+        """The names of the parameters that weight decay applies to."""
         return [name for name, h in self._names.items() if isinstance(h, Parameter) and h.decays]
 
     @property
     def cancelled_biases(self) -> int:
-        """How many bias values were left out because a BatchNorm directly behind would subtract them."""
+        """The number of bias values that are left out because the next BatchNorm would subtract them."""
         return sum(size(self.changes.handles[name]) for name in self.cancelled)
 
     def explain_dispatch(self, rows: int = 2) -> list[Choice]:
-        """Which version of each op a training pass takes, and why not a fused one: found by running one on zeros.
+        """Report which version of each op runs in a training pass, and why not a fused one.
 
-        In precision "tf32" it says which products are float32 all the same: those of a reference.
+        It runs a pass on zeros. In precision "tf32" the report also names the products that are float32: those of
+        references.
+
+        Args:
+            rows: of that pass.
         """
         memory = Memory()
         x = self.backend.xp.zeros(
@@ -388,13 +454,13 @@ class Sequential(Named):
         return [self._with_products(choice) for choice in memory.explain()]
 
     def _with_products(self, choice: Choice) -> Choice:
-        if self.products == "highest" or choice.reason is None or not choice.op.startswith("affine"):
+        if self.products == "highest" or choice.reason is None or choice.op not in PRODUCTS:
             return choice
         text = f"{choice.why}; its products are {choice.dtype}, not {self.products}"
         return choice._replace(reason=choice.reason._replace(text=text))
 
     def summary(self) -> str:
-        """A table of the layers: output width, parameters, statistics; cancelled biases and bytes beneath it."""
+        """Return a table of the layers (output width, parameters, statistics), and totals below."""
         return summary(self)
 
     def __repr__(self) -> str:

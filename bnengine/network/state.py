@@ -1,7 +1,7 @@
-"""What a network owns, by name: its parameters and statistics out of it, into it, and frozen."""
+"""The state of a network by name: parameters and statistics as arrays, saved, loaded and frozen."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -10,40 +10,42 @@ from ..arrays.backend import Backend
 from ..errors import InputError
 from ..layers import Fusion
 from ..runtime.flat import Flat, Handle, Parameter, Statistics
+from ..validation import choice
 
 Freezable = Literal["statistics", "affine", "normalization", "parameters"]
 
 
 class Named:
-    """Handles with names such as "0.W" or "1.statistics", in buffers of a backend."""
+    """State of a network by name: "0.W" is the weight of layer 0, "1.statistics" are the statistics of layer 1."""
 
     backend: Backend
     parameters: Flat
     statistics: Flat
     changes: Fusion
     _names: dict[str, Handle]
-    _collected: bool  # whether every layer has statistics to evaluate by
+    _collected: bool  # whether every layer has running statistics
 
     def named_parameters(self) -> dict[str, Array]:
-        """The parameters by name ("0.W", "1.gamma"), as views: writing into one changes the network."""
+        """Return the parameters by name ("0.W", "1.gamma") as views: writing into one changes the network."""
         return {name: h.value for name, h in self._names.items() if isinstance(h, Parameter)}
 
     def named_statistics(self) -> dict[str, Array]:
-        """The running statistics by name ("1.statistics"), each (3, C) float64 = (count, mean, var), as views."""
+        """Return the running statistics by name ("1.statistics") as views, each (3, C) float64: (count, mean, var)."""
         return {name: h.value for name, h in self._names.items() if isinstance(h, Statistics)}
 
     def named_handles(self) -> dict[str, Handle]:
-        """The handles behind the names: what `Flat` is indexed by."""
+        """Return the handles by name; they index the network's flat buffers."""
         return dict(self._names)
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Parameters and statistics as new NumPy arrays; statistics as "1.running_count", "1.running_mean",
-        "1.running_var".
+        """Return parameters and statistics as new NumPy arrays by name.
+
+        Statistics are three arrays each: "1.running_count", "1.running_mean", "1.running_var".
         """
         return self.export(self.parameters, self.statistics)
 
     def export(self, parameters: Flat, statistics: Flat) -> dict[str, np.ndarray]:
-        """Buffers of this network's layout as named NumPy arrays."""
+        """Return buffers with this network's layout as named NumPy arrays."""
         state: dict[str, np.ndarray] = {}
         for name, handle in self._names.items():
             if isinstance(handle, Parameter):
@@ -54,19 +56,24 @@ class Named:
         return state
 
     def refresh(self) -> None:
-        """Bring up to date what is derived from the parameters."""
+        """Update what is derived from the parameters."""
         raise NotImplementedError
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` gave; a missing, unknown or misshapen entry is an error, and nothing is changed
-        then.
+        """Load what `state_dict` returned, all or nothing.
+
+        Args:
+            state: arrays by name, of any library.
+
+        Raises:
+            InputError: an entry is missing, unknown or has another shape; the network is unchanged.
         """
         self.import_into(state, self.parameters, self.statistics)
         self.refresh()
         self._collected = not self.statistics.offsets
 
     def import_into(self, state: Mapping[str, Any], parameters: Flat, statistics: Flat) -> None:
-        """Named arrays into buffers of this network's layout, all or nothing."""
+        """Copy named arrays into buffers with this network's layout; raises as `load_state_dict` does."""
         expected: dict[str, tuple[Array, tuple[int, ...]]] = {}
         for name, handle in self._names.items():
             if isinstance(handle, Parameter):
@@ -76,13 +83,13 @@ class Named:
         missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
         if missing or unknown:
             raise InputError(
-                f"load_state_dict: missing {', '.join(missing) or 'nothing'}; unknown "
-                f"{', '.join(unknown) or 'nothing'}; the network must have the layers of the one that was saved"
+                f"load_state_dict: missing {', '.join(missing) or 'nothing'}, unknown "
+                f"{', '.join(unknown) or 'nothing'}. Build the network from the layers of the one that was saved."
             )
         for name, (_, shape) in expected.items():
             if tuple(np.shape(state[name])) != shape:
                 raise InputError(
-                    f"load_state_dict: {name} has shape {tuple(np.shape(state[name]))}; this network needs {shape}"
+                    f"load_state_dict: {name} must have shape {shape}, got {tuple(np.shape(state[name]))}."
                 )
         arrays = {
             name: self.backend.asarray(state[name], str(np.dtype(_dtype(view)))) for name, (view, _) in expected.items()
@@ -91,10 +98,15 @@ class Named:
             view[...] = arrays[name]
 
     def freeze(self, what: Freezable, *names: str) -> None:
-        """Freeze by name until `thaw`: "statistics" (running statistics stay), "affine" (gamma and beta stay),
-        "normalization" (training normalises by running statistics too), or "parameters" (those named stay).
+        """Freeze a part of the state until `thaw`; it takes effect at the next step.
 
-        `names`: of layers ("1", with the layers inside) or parameters ("0.W"); none for all.
+        Args:
+            what: "parameters": these stay; "affine": gamma and beta stay; "statistics": running statistics stay;
+                "normalization": training normalizes by the running statistics, as evaluation does.
+            names: of layers ("1", with the layers inside) or of parameters ("0.W"); none for all.
+
+        Raises:
+            InputError: an unknown `what`, or a name that has none of it.
         """
         self._freeze(what, names, True)
 
@@ -103,18 +115,15 @@ class Named:
         self._freeze(what, names, False)
 
     def _freeze(self, what: Freezable, names: tuple[str, ...], frozen: bool) -> None:
-        if what not in ("statistics", "affine", "normalization", "parameters"):
-            raise InputError(
-                f"freeze: no kind {what!r}; choose 'statistics', 'affine', 'normalization' or 'parameters'"
-            )
+        choice("freeze", "what", what, get_args(Freezable))
         able = {n: h for n, h in self._names.items() if _can_freeze(what, n, h)}
-        for given in names:
-            if not any(_lies_in(name, given) for name in able):
+        for place in names:
+            if not any(_is_in(name, place) for name in able):
                 raise InputError(
-                    f"freeze: no layer or parameter {given!r} that has {what}; there are {', '.join(able) or 'none'}"
+                    f"freeze: no layer or parameter {place!r} that has {what}. Choose of {', '.join(able) or 'none'}."
                 )
         for name, handle in able.items():
-            if names and not any(_lies_in(name, given) for given in names):
+            if names and not any(_is_in(name, place) for place in names):
                 continue
             if isinstance(handle, Statistics) and what == "normalization":
                 handle.use_running = frozen
@@ -123,36 +132,37 @@ class Named:
 
     @property
     def freezes(self) -> tuple[tuple[bool, bool], ...]:
-        """Of each handle whether it is frozen, and whether its running statistics normalize."""
-        found = self.changes.freezes
-        if found is None:
-            found = tuple((h.frozen, getattr(h, "use_running", False)) for h in self._names.values())
-            self.changes.freezes = found
-        return found
+        """For each handle (is it frozen, does training normalize by its running statistics)."""
+        freezes = self.changes.freezes
+        if freezes is None:
+            freezes = tuple((h.frozen, getattr(h, "use_running", False)) for h in self._names.values())
+            self.changes.freezes = freezes
+        return freezes
 
     def frozen(self) -> dict[str, list[str]]:
-        """What is frozen now: names of parameters and of statistics, by kind."""
+        """Return what is frozen now: names of parameters and of statistics, by kind."""
         parameters = [n for n, h in self._names.items() if isinstance(h, Parameter) and h.frozen]
         statistics = [n for n, h in self._names.items() if isinstance(h, Statistics) and h.frozen]
-        normalises = [n for n, h in self._names.items() if isinstance(h, Statistics) and h.use_running]
-        return {"parameters": parameters, "statistics": statistics, "normalization": normalises}
+        normalization = [n for n, h in self._names.items() if isinstance(h, Statistics) and h.use_running]
+        return {"parameters": parameters, "statistics": statistics, "normalization": normalization}
 
 
 def _can_freeze(what: Freezable, name: str, handle: Handle) -> bool:
-    """Whether a freeze of that kind concerns the handle."""
+    """Whether a freeze of that kind applies to the handle."""
     if isinstance(handle, Statistics):
         return what in ("statistics", "normalization")
     return what == "parameters" or (what == "affine" and name.rsplit(".", 1)[1] in ("gamma", "beta"))
 
 
-def _lies_in(name: str, given: str) -> bool:
-    """Whether `given` is the name of a handle or of a layer that it lies in, at any depth."""
-    return name == given or name.startswith(f"{given}.")
+def _is_in(name: str, place: str) -> bool:
+    """Whether `place` is the name of a handle or of a layer around it, at any depth."""
+    parts = place.split(".")
+    return name.split(".")[: len(parts)] == parts
 
 
 def _running(name: str) -> tuple[str, str, str]:
-    place = name.removesuffix("statistics")
-    return f"{place}running_count", f"{place}running_mean", f"{place}running_var"
+    place, _ = name.rsplit(".", 1)
+    return f"{place}.running_count", f"{place}.running_mean", f"{place}.running_var"
 
 
 def _dtype(view: Array) -> str:

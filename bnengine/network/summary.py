@@ -1,4 +1,4 @@
-"""The table that `Sequential.summary` prints, and that reports show."""
+"""The table of layers that `Sequential.summary` returns and that reports show."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -13,7 +13,7 @@ HEADER = ("layer", "", "outputs", "parameters", "statistics")
 
 
 class Summarized(Protocol):
-    """What a summary reads of a network."""
+    """The part of a network that a summary reads."""
 
     backend: Backend
     parameters: Flat
@@ -37,7 +37,7 @@ class Summarized(Protocol):
 
 
 def summary(network: Summarized) -> str:
-    """A line a layer: place, layer, width of the output, parameters, channels of statistics; totals beneath."""
+    """Return a table with one line a layer (place, layer, output width, parameters, statistics), and totals below."""
     rows = [HEADER, *layer_rows(network)]
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
@@ -47,13 +47,13 @@ def summary(network: Summarized) -> str:
 
 
 def layer_rows(network: Summarized) -> list[tuple[str, str, str, str, str]]:
-    """The cells of a row for each layer, under `HEADER`."""
+    """Return the cells of each layer's row, under `HEADER`."""
     names, rows = network.named_handles(), []
     width = network.inputs
     for place, layer in walk(network.layers):
-        own = {name: h for name, h in names.items() if name.rsplit(".", 1)[0] == place}
-        parameters = sum(size(h) for h in own.values() if isinstance(h, Parameter))
-        channels = sum(size(h) for h in own.values() if not isinstance(h, Parameter))
+        handles = [h for name, h in names.items() if name.rsplit(".", 1)[0] == place]
+        parameters = sum(size(h) for h in handles if isinstance(h, Parameter))
+        channels = sum(size(h) for h in handles if not isinstance(h, Parameter))
         width = layer.features(width)
         mark = " (bias cancelled)" if f"{place}.b" in network.cancelled else ""
         cells = (str(width or "?"), f"{parameters:,}" if parameters else "-", f"3 x {channels}" if channels else "-")
@@ -69,29 +69,31 @@ def _aligned(row: Sequence[str], widths: list[int]) -> list[str]:
 
 
 def totals(network: Summarized) -> list[str]:
-    """Sentences on the whole: parameters, bytes, biases that a BatchNorm cancels."""
+    """Return lines about the whole network: parameters, bytes, biases that a BatchNorm cancels."""
     parameters, statistics = network.parameters.array, network.statistics.array
     itemsize = 4 if network.dtype == "float32" else 8
-    copy16 = "" if network.copy16 is None else f" and a copy16 in {network.storage}"
-    copy16 += "" if network.precision == "highest" else f"; precision {network.precision}"
-    held = parameters.shape[0] * itemsize + statistics.shape[0] * statistics.shape[1] * 8
-    held += 0 if network.copy16 is None else parameters.shape[0] * 2
-    kept = [name for name, handle in network.named_handles().items() if handle in set(_cancelled_anyway(network.fused))]
+    extra = "" if network.copy16 is None else f" and a copy in {network.storage}"
+    extra += "" if network.precision == "highest" else f"; precision {network.precision}"
+    nbytes = parameters.shape[0] * itemsize + statistics.shape[0] * statistics.shape[1] * 8
+    nbytes += 0 if network.copy16 is None else parameters.shape[0] * 2
+    useless = [
+        name for name, handle in network.named_handles().items() if handle in set(_cancelled_anyway(network.fused))
+    ]
     lines = [
-        f"{network.parameter_count:,} parameters in {network.dtype} on {network.backend.name}, {held:,} bytes with "
-        f"statistics{copy16}",
-        f"{network.cancelled_biases:,} biases left out: the BatchNorm behind subtracts them "
+        f"{network.parameter_count:,} parameters in {network.dtype} on {network.backend.name}, {nbytes:,} bytes with "
+        f"statistics{extra}",
+        f"{network.cancelled_biases:,} biases left out: the next BatchNorm subtracts them "
         f"({', '.join(network.cancelled)})"
         if network.cancelled
         else "no biases cancelled",
     ]
-    if kept:
-        lines.append(f"kept although a BatchNorm behind cancels it: {', '.join(kept)} (bias=True)")
+    if useless:
+        lines.append(f"kept although the next BatchNorm cancels it: {', '.join(useless)} (bias=True)")
     return lines
 
 
 def _cancelled_anyway(placed: Sequence[Placed]) -> Iterator[Handle]:
-    """The biases that a BatchNorm directly after them subtracts, and that count nevertheless."""
+    """Yield the biases that are kept although the BatchNorm directly after them subtracts them."""
     for here, after in pairwise(placed):
         if isinstance(here.layer, Dense) and applies_none(here) and isinstance(after.layer, BatchNorm):
             yield from (handle for name, handle in here.handles().items() if name == "b")

@@ -1,4 +1,4 @@
-"""Why a fused version of an op does not run: a kind for code, and words for a reader."""
+"""Why a fused version of an op does not run: a kind that code can ask for, and words for a reader."""
 
 from enum import Enum
 from typing import NamedTuple

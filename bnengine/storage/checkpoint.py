@@ -6,7 +6,7 @@ Its `__metadata__` has one key, `bnengine`, that holds sorted JSON without space
     {"file_sha256": ..., "format": "bnengine", "metadata": ..., "sha256": {tensor name: ...}, "version": 2}
 
 `file_sha256` is the SHA-256 of the whole file with its own 64 digits set to "0". It is first, hence at a fixed offset
-in every version: a reader tells a damaged file from one of a later version. `sha256` then names the damaged array.
+in every version: so damage is distinguished from a later version. `sha256` then names the damaged array.
 
 This module writes the bytes itself. The safetensors package needs a second copy of the whole file in memory, saves
 strided arrays wrongly without an error, and aborts the process or hangs instead of raising MemoryError.
@@ -14,7 +14,7 @@ strided arrays wrongly without an error, and aborts the process or hangs instead
 | version | what changed |
 |---|---|
 | 0 | the first one |
-| 1 | `file_sha256`; the metadata under a key of its own instead of next to the format's keys |
+| 1 | `file_sha256`; the metadata under the key `metadata`, no longer next to the format's keys |
 | 2 | the words of `bnengine.renamed` with `since=2` |
 """
 
@@ -315,9 +315,9 @@ def _tensor(data: bytes, header: dict[str, Any], name: str) -> Array:
 
 def _from_version_0(old: Contents) -> Contents:
     """Move the metadata, whose keys were next to the format's, under a key; there was no digest of the file."""
-    own = {"format", "sha256", "version"}
-    document = {key: value for key, value in old.metadata.items() if key in own}
-    document["metadata"] = {key: value for key, value in old.metadata.items() if key not in own}
+    keys = {"format", "sha256", "version"}
+    document = {key: value for key, value in old.metadata.items() if key in keys}
+    document["metadata"] = {key: value for key, value in old.metadata.items() if key not in keys}
     document["version"] = 1
     return Contents(old.tensors, document)
 

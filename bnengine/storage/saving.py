@@ -143,6 +143,6 @@ def load(
 
 
 def file_of(path: Any) -> Path:
-    """Return the model file in a run folder; a file as it is."""
+    """Return the model file in a run folder; a file is returned unchanged."""
     file = Path(path)
     return file / MODEL if file.is_dir() else file

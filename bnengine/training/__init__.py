@@ -1,4 +1,4 @@
-"""Training: the step, the trainer around it, and what happens between steps."""
+"""Training: the step, the Trainer that runs epochs of steps, and callbacks."""
 
 from .activations import Activations
 from .callbacks import Callback, Checkpointing, EarlyStopping

@@ -1,4 +1,4 @@
-"""Distributions of a network's activations while it trains, taken on a step now and then."""
+"""Record the distributions of a network's activations during training, on a few steps."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,30 +6,40 @@ from typing import Any
 import numpy as np
 
 from .._typing import Array
-from ..errors import InputError
 from ..layers import Context, Dropout, Placed, chain
 from ..layers.tap import tap
 from ..runtime.memory import Memory
-from ..validation import integer
+from ..validation import choice, integer
 from .callbacks import Callback, Record, TrainingRun
 from .rows import Rows
 
-EVERY = 5000  # steps from sample to sample: a sample costs as much as 1 to 45 steps
-VALUES = 16_384  # of a layer's, at most, that moments and percentiles are taken of
-PERCENTILES = 15, 50, 85  # those of Ioffe and Szegedy's figure 1
+EVERY = 5000  # steps between samples: a sample takes as long as 1 to 45 steps
+VALUES = 16_384  # of a layer at most, for moments and percentiles
+PERCENTILES = 15, 50, 85  # as in figure 1 of Ioffe and Szegedy
 
 
 class Activations(Callback):
-    """Records what each layer gives on every `every`-th step: `Trainer(watch=...)` takes it.
+    """Records the distribution of each layer's outputs on every `every`-th step; for `Trainer(watch=...)`.
 
-    Before the first of these it also looks behind 0, 1, 2, 5, 10, 20, 50 ... steps, when most happens. The first
-    micro-batch of such a step passes once more before it, in training mode, with that step's own dropout, op by op in
-    memory of its own: parameters, statistics, counters and plans stay, and training goes on to the same bits.
-    An epoch's record gets "activations": {"steps": steps done before each sample, "layers": {place: {name: values, one
-    a sample}}}, the place that of the list of layers. The names: "mean", "std", "skewness" and "kurtosis" (third and
-    fourth standardised moment, 0 and 3 for normal values; 0 where std is 0), "p15", "p50", "p85" (percentiles), of all
-    units together, over the first rows, of 16,384 values at most; "dead", the share of units that give one value in
-    every row. An epoch without a sample has no such entry. Raises InputError.
+    Also after the first 0, 1, 2, 5, 10, 20, 50, ... steps, when most changes. For a sample, the first micro-batch of
+    the step runs forward once more, in training mode, with that step's dropout, op by op and in other memory. So
+    training continues to the same bits.
+
+    An epoch's record gets "activations": {"steps": [...], "layers": {place: {name: [...]}}}, with one value a sample:
+
+    - "steps": the steps before the sample; a place is the layer's number, as in `state_dict`.
+    - "mean", "std", "skewness", "kurtosis": of all units together, over at most 16,384 values of the first rows.
+      Skewness and kurtosis are the third and fourth standardized moments: 0 and 3 for normal values, 0 if std is 0.
+    - "p15", "p50", "p85": percentiles of the same values.
+    - "dead": the share of units with the same value in every row.
+
+    An epoch without a sample has no such entry.
+
+    Args:
+        every: steps between two samples.
+
+    Raises:
+        InputError: `every` is not an integer of at least 1.
     """
 
     name = "activations"
@@ -41,13 +51,13 @@ class Activations(Callback):
         self._layers: dict[str, dict[str, list[float]]] = {}
 
     def step_begins(self, trainer: TrainingRun, rows: Rows) -> None:
-        """Take a sample, if it is time."""
+        """Take a sample if one is due."""
         if self.done % self.every == 0 or (self.done < self.every and _is_round(self.done)):
             self._steps.append(self.done)
             self._sample(trainer, rows)
 
     def steps_ahead(self, trainer: TrainingRun) -> int:  # noqa: ARG002
-        """To the next sample at most: all 1, 2 and 5 times a power of ten are stopped at, also where none is due."""
+        """Stop at the next sample at the latest, and at each 1, 2 and 5 times a power of ten."""
         power = int("1" + "0" * (len(str(self.done)) - 1))
         following = next(n for n in (power, 2 * power, 5 * power, 10 * power) if n > self.done)
         return min(following, self.done // self.every * self.every + self.every) - self.done
@@ -57,18 +67,18 @@ class Activations(Callback):
         backend, x = network.backend, network.asarray(batch.x)
         keys = network.seed, trainer.step.state.counters[:1], backend.asarray(batch.samples, "int64")
         run = Context(True, Memory(), network.statistics.like(), *keys, products=network.products)
-        with np.errstate(all="ignore"):  # the training decides about what is not finite
-            chain(tap(network.fused, self._see(backend.to_numpy)), x, run)
+        with np.errstate(all="ignore"):  # the training checks what is not finite
+            chain(tap(network.fused, self._recorder(backend.to_numpy)), x, run)
 
-    def _see(self, read: Any) -> Any:
-        def see(here: Placed, y: Array) -> None:
+    def _recorder(self, read: Any) -> Any:
+        def record(here: Placed, y: Array) -> None:
             if isinstance(here.layer, Dropout):
                 return
-            kept = self._layers.setdefault(here.place, {})
+            series = self._layers.setdefault(here.place, {})
             for name, value in described(read(y)).items():
-                kept.setdefault(name, []).append(value)
+                series.setdefault(name, []).append(value)
 
-        return see
+        return record
 
     def epoch_ends(self, trainer: TrainingRun, record: Record) -> None:  # noqa: ARG002
         if self._steps:
@@ -83,12 +93,12 @@ class Activations(Callback):
 
 
 def _is_round(steps: int) -> bool:
-    """Whether it is 1, 2 or 5 times a power of ten."""
+    """Whether `steps` is 1, 2 or 5 times a power of ten."""
     return str(steps).rstrip("0") in ("1", "2", "5")
 
 
 def described(y: Array) -> dict[str, float]:
-    """What `Activations` records of outputs (..., units), NumPy of any floating dtype; computed in float64."""
+    """Return what `Activations` records of outputs (..., units), NumPy of any floating dtype; computed in float64."""
     rows = y.reshape(-1, y.shape[-1])
     dead = float((rows == rows[0]).all(axis=0).mean())
     taken = rows[: max(2, VALUES // rows.shape[1])].ravel()
@@ -100,23 +110,22 @@ def described(y: Array) -> dict[str, float]:
     skewness = float(np.dot(square, z)) / z.size / var**1.5 if var else 0.0
     kurtosis = float(np.dot(square, square)) / z.size / var**2 if var else 0.0
     low, middle, high = _percentiles(np.sort(taken))
-    own = {"mean": mean, "std": var**0.5, "skewness": skewness, "kurtosis": kurtosis, "dead": dead}
-    return own | {"p15": low, "p50": middle, "p85": high}
+    moments = {"mean": mean, "std": var**0.5, "skewness": skewness, "kurtosis": kurtosis, "dead": dead}
+    return moments | {"p15": low, "p50": middle, "p85": high}
 
 
-def _percentiles(rising: Array) -> Iterator[float]:
-    """PERCENTILES, straight lines between neighbours."""
+def _percentiles(ordered: Array) -> Iterator[float]:
+    """Yield the PERCENTILES of sorted values, interpolated linearly."""
     for percent in PERCENTILES:
-        place = (rising.size - 1) * percent / 100
+        place = (ordered.size - 1) * percent / 100
         below = int(place)
-        a, b = float(rising[below]), float(rising[min(below + 1, rising.size - 1)])
+        a, b = float(ordered[below]), float(ordered[min(below + 1, ordered.size - 1)])
         yield a + (b - a) * (place - below)
 
 
-def get_watch(given: Any) -> Activations | None:
-    """What `Trainer(watch=)` means: None, "activations", or an `Activations`."""
-    if given is None or isinstance(given, Activations):
-        return given
-    if given != "activations":
-        raise InputError(f"Trainer: watch {given!r} is not None, 'activations' or an Activations(every=...)")
+def get_activations(watch: Any) -> Activations | None:
+    """Return the callback for `Trainer(watch=)`: None, "activations", or an `Activations`."""
+    if watch is None or isinstance(watch, Activations):
+        return watch
+    choice("Trainer", "watch", watch, ("activations",), cure="Or pass None, or an Activations(every=...).")
     return Activations()

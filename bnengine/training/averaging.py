@@ -1,4 +1,4 @@
-"""Averaged weights put in place of the trained ones for a while, with statistics that belong to them."""
+"""Averaged weights: replace the trained ones temporarily, with running statistics that fit them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,21 +14,21 @@ from .step import Step
 
 @contextmanager
 def averaged_weights(step: Step) -> Iterator[None]:
-    """Inside, the network has the averaged weights and statistics, if any are kept; afterwards its own again."""
+    """Inside, the network has the averaged weights and statistics, if an `Average` is kept; then the trained ones."""
     if step.state.averaged is None:
         yield
         return
     network, xp = step.network, step.backend.xp
-    own = [xp.asarray(flat.array, copy=True) for flat in (network.parameters, network.statistics)]
+    trained = [xp.asarray(flat.array, copy=True) for flat in (network.parameters, network.statistics)]
     _put(network, *(flat.array for flat in step.state.averaged))
     try:
         yield
     finally:
-        _put(network, *own)
+        _put(network, *trained)
 
 
-def refresh(step: Step, source: Source, batch_size: int) -> None:
-    """Statistics of the training data for the averaged weights, where the `Average` asks for "recomputed" ones."""
+def recompute_statistics(step: Step, source: Source, batch_size: int) -> None:
+    """Recompute the statistics of the averaged weights from the training data, if `Average.statistics` says so."""
     if step.state.averaged is None or step.state.average is None or step.state.average.statistics != "recomputed":
         return
     with averaged_weights(step):
@@ -37,11 +37,13 @@ def refresh(step: Step, source: Source, batch_size: int) -> None:
 
 
 def recomputed_statistics(network: Sequential, source: Source, batch_size: int) -> Array:
-    """(3, C): each channel's count, mean and variance over a pass of training-mode forwards without dropout, merged
-    exactly.
+    """Return the statistics of the training data for the network's present weights.
 
-    Each layer sees inputs normalised by batches, so with batches of the training's size these are the statistics that
-    training itself saw, for the weights as they are. Channels whose statistics are frozen keep the running ones.
+    Runs forward passes in training mode, without dropout, and merges their batch statistics exactly. With batches of
+    the training's size these are the statistics that training itself would see.
+
+    Returns:
+        (3, C): each channel's count, mean and variance. Channels with frozen statistics keep the running ones.
     """
     pending = network.statistics.like()
     pending.start()
@@ -49,8 +51,8 @@ def recomputed_statistics(network: Sequential, source: Source, batch_size: int) 
         for batch in batches_of(source, batch_size, last="join"):
             network.forward(batch.x, training=True, pending=pending, dropout=False)
     pending.finish()
-    found = pending.array
-    return network.backend.xp.where(found[0, :] > 0, found, network.statistics.array)
+    merged = pending.array
+    return network.backend.xp.where(merged[0, :] > 0, merged, network.statistics.array)
 
 
 def _put(network: Sequential, parameters: Array, statistics: Array) -> None:

@@ -1,4 +1,4 @@
-"""Callbacks: what happens between the steps of a training, without being part of it."""
+"""Callbacks: code that a Trainer calls between the steps of a training."""
 
 from math import isnan
 from typing import Any, Protocol
@@ -6,18 +6,17 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import InputError
-from ..metrics import facts_of
 from ..network.sequential import Sequential
-from ..validation import flag, integer, number
+from ..validation import choice, integer, number
 from .step import Step
 
 Record = dict[str, Any]
 _AVERAGE = "average."
-MANY = 1 << 30  # steps
+UNLIMITED = 1 << 30  # steps
 
 
 class TrainingRun(Protocol):
-    """What the callbacks of this module use of the `Trainer` that calls them."""
+    """The part of a `Trainer` that the callbacks of this module use."""
 
     network: Sequential
     step: Step
@@ -31,53 +30,72 @@ class TrainingRun(Protocol):
 
 
 class Callback:
-    """Override what is needed; `trainer.stop(reason)` ends the training after the epoch. State that must survive a
-    resumption goes through `state_dict` (JSON values) and `tensors` (NumPy arrays)."""
+    """Base class of callbacks: override the events you need.
 
-    name = ""  # what a checkpoint calls its state; needed only if there is any
-    saves = False  # whether its turn comes after all others', whose state it writes down
+    `trainer.stop(reason)` ends the training after the epoch. State that a resumed training needs goes through
+    `state_dict` (JSON values), `tensors` (NumPy arrays) and `load`.
+
+        class Print(Callback):
+            def epoch_ends(self, trainer, record):
+                print(record["train_loss"])
+
+    Attributes:
+        name: the key of the callback's state in a checkpoint; needed only if it has state.
+        saves: whether it is called after the other callbacks, because it writes their state.
+    """
+
+    name = ""
+    saves = False
 
     def fit_begins(self, trainer: TrainingRun) -> None:
-        """Before the first epoch, or the first after a resumption."""
+        """Called before the first epoch of a call of `fit`."""
 
     def epoch_begins(self, trainer: TrainingRun, epoch: int) -> None:
-        """Before the first step of an epoch, counted from 0."""
+        """Called before the first step of an epoch; epochs count from 0."""
 
     def step_ends(self, trainer: TrainingRun) -> None:
-        """After each optimizer step; reading from the device here costs time."""
+        """Called after each optimizer step; reading from the device here takes time."""
 
     def steps_ahead(self, trainer: TrainingRun) -> int:
-        """How many steps may be done at once, in one call where that can be, before `step_ends` is due: by default 1
-        where a class has a `step_ends` of its own, else any number.
+        """Return how many steps may run before the next `step_ends`, at least 1, so that one native call can run them.
+
+        The default is 1 if a class overrides `step_ends`, else any number.
         """
-        return MANY if type(self).step_ends is Callback.step_ends else 1
+        return UNLIMITED if type(self).step_ends is Callback.step_ends else 1
 
     def epoch_ends(self, trainer: TrainingRun, record: Record) -> None:
-        """After validation; `record` is the epoch's line of metrics."""
+        """Called after the epoch's validation; `record` holds the metrics of the epoch, and may be extended."""
 
     def fit_ends(self, trainer: TrainingRun) -> None:
-        """After the last epoch, also when training was stopped early."""
+        """Called after the last epoch, also if `stop` ended the training."""
 
     def interrupted(self, trainer: TrainingRun) -> None:
-        """Ctrl-C came; the step before it is complete."""
+        """Called at Ctrl-C, after the running step is complete."""
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON values to resume with."""
+        """Return the state to resume with, as JSON values."""
         return {}
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Arrays to resume with."""
+        """Return the state to resume with, as NumPy arrays by name."""
         return {}
 
     def load(self, state: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
-        """Take both over."""
+        """Load what `state_dict` and `tensors` returned."""
 
 
 class EarlyStopping(Callback):
-    """Stop when `metric` has not improved by more than `margin` for `patience` epochs.
+    """Stops a training when a metric no longer improves.
 
-    With `restore_best` the network ends with the best epoch's weights *and* running statistics. `higher_is_better`
-    is needed only for a metric that is not in `bnengine.metrics.METRICS`.
+    Args:
+        patience: stop after this many epochs without an improvement.
+        metric: an entry of the epochs' records, such as "valid_loss" or "train_accuracy".
+        margin: the least change that counts as an improvement.
+        restore_best: end with the weights and running statistics of the best epoch.
+        higher_is_better: None for True if the metric's name ends in "accuracy", else False.
+
+    Raises:
+        InputError: a wrong argument; at the end of an epoch, no such metric.
     """
 
     name = "early_stopping"
@@ -93,12 +111,10 @@ class EarlyStopping(Callback):
     ) -> None:
         self.patience = integer("EarlyStopping", "patience", patience, least=1)
         self.margin = number("EarlyStopping", "margin", margin, least=0)
-        self.metric, self.restore_best = metric, flag("EarlyStopping", "restore_best", restore_best)
-        if higher_is_better is None:
-            part, _, name = metric.partition("_")
-            higher_is_better = facts_of(name).higher_is_better if part in ("train", "valid") else False
-        cure = f"{metric!r} is not in METRICS, so say which of two values is better."
-        self.higher = flag("EarlyStopping", "higher_is_better", higher_is_better, cure=cure)
+        self.metric, self.restore_best = metric, restore_best
+        choice("EarlyStopping", "restore_best", restore_best, (True, False))
+        choice("EarlyStopping", "higher_is_better", higher_is_better, (None, True, False))
+        self.higher = metric.endswith("accuracy") if higher_is_better is None else higher_is_better
         self.best: float | None = None
         self.best_epoch = -1
         self.waited = 0
@@ -108,7 +124,7 @@ class EarlyStopping(Callback):
         if self.metric not in record:
             known = ", ".join(k for k, v in record.items() if isinstance(v, float))
             raise InputError(
-                f"EarlyStopping: no metric {self.metric!r}; there are {known} (validation needs validation data)"
+                f"EarlyStopping: no metric {self.metric!r}. Choose of {known}; valid_... need validation data."
             )
         value = float(record[self.metric])
         if self._improves(value):
@@ -118,7 +134,7 @@ class EarlyStopping(Callback):
             return
         self.waited += 1
         if self.waited >= self.patience:
-            best = "it never was a number" if self.best is None else f"best {self.best:.4g} at {self.best_epoch}"
+            best = "it was never finite" if self.best is None else f"best {self.best:.4g} at {self.best_epoch}"
             trainer.stop(f"{self.metric} has not improved for {self.waited} epochs; {best}")
 
     def _improves(self, value: float) -> bool:
@@ -142,7 +158,7 @@ class EarlyStopping(Callback):
 
 
 def _weights(trainer: TrainingRun) -> dict[str, np.ndarray]:
-    """The network's parameters and statistics, and their averages, which are what validation looked at."""
+    """Return the network's parameters and statistics, and their averages, which validation evaluated."""
     step = trainer.step
     averages = {} if step.state.averaged is None else trainer.network.export(*step.state.averaged)
     return trainer.network.state_dict() | {f"{_AVERAGE}{name}": array for name, array in averages.items()}
@@ -156,7 +172,15 @@ def _restore(trainer: TrainingRun, state: dict[str, np.ndarray]) -> None:
 
 
 class Checkpointing(Callback):
-    """Save the trainer to `path` after every epoch, every `every_steps` steps (0: only epochs), and at Ctrl-C."""
+    """Saves a checkpoint after every epoch, at the end and at Ctrl-C.
+
+    Args:
+        path: the file, or a run folder.
+        every_steps: save also after this many steps of an epoch; 0 for never.
+
+    Raises:
+        InputError: `every_steps` is not an integer of at least 0.
+    """
 
     name = "checkpointing"
     saves = True
@@ -169,7 +193,7 @@ class Checkpointing(Callback):
             trainer.save(self.path)
 
     def steps_ahead(self, trainer: TrainingRun) -> int:
-        return self.every_steps - trainer.group % self.every_steps if self.every_steps else MANY
+        return self.every_steps - trainer.group % self.every_steps if self.every_steps else UNLIMITED
 
     def epoch_ends(self, trainer: TrainingRun, record: Record) -> None:
         trainer.save(self.path)

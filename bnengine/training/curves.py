@@ -1,4 +1,4 @@
-"""The picture of a training: loss and accuracy (or another metric) of training and validation over the epochs."""
+"""Plot a training: loss and accuracy (or another metric) of training and validation over the epochs."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -10,39 +10,39 @@ import numpy as np
 
 from .._typing import Array
 from ..errors import InputError
-from ..metrics import facts_of
 from ..storage.atomic import replace_file
 
-# Okabe and Ito's blue and vermilion differ for every kind of colour vision; the dashes differ on grey paper too.
+# Blue and vermilion of Okabe and Ito, which color-blind readers can distinguish; the dashes differ in print, too.
 _TRAIN, _VALID = ("Training", "#0072B2", (0, (5, 1.6))), ("Validation", "#D55E00", "-")
 _INK, _GREY, _LIGHT = "#1f2428", "#6a737d", "#e4e7ea"
-_HINT = "install it with: pip install 'bnengine[plot]'"
+_LOWER_IS_BETTER = ("loss", "error")
+_HINT = "Install it with: pip install 'bnengine[plot]'"
 
 
 def draw(records: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], title: str = "") -> None:
     """Write a PNG with two panels, the loss and the first other metric, over the epochs counted from 1.
 
     Args:
-        records: one mapping an epoch with "train_loss", and "valid_loss", "train_accuracy", "valid_accuracy" or another
-            metric's "train_..." and "valid_..." where there are any; "epoch", counted from 0, where it is given. A
-            value that is missing, None or not finite leaves a gap.
-        path: the PNG, replaced in one step: it holds the old picture or the new one, whatever stops the program.
+        records: one mapping an epoch, with "train_loss", and optionally "valid_loss", "train_accuracy",
+            "valid_accuracy" or another metric's "train_..." and "valid_...", and "epoch", counted from 0. A value that
+            is missing, None or not finite leaves a gap.
+        path: the PNG; it is replaced atomically.
         title: a line above the panels.
 
     Raises:
-        InputError: matplotlib is not installed, or there is no record with a figure to draw.
+        InputError: matplotlib is not installed, or no record has a finite loss or metric.
         OSError: the file cannot be written.
     """
     replace_file(path, [picture(records, title)])
 
 
 def picture(records: Sequence[Mapping[str, Any]], title: str = "", *, stacked: bool = False) -> bytes:
-    """The PNG that `draw` writes, its panels beneath each other if `stacked`; it raises the same InputError."""
+    """Return the PNG that `draw` writes; `stacked` puts one panel below the other. Raises the same InputError."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise InputError(f"curves: matplotlib cannot be imported ({error}); {_HINT}") from error
+        raise InputError(f"curves: matplotlib cannot be imported ({error}). {_HINT}.") from error
     metrics = _metrics(records)
     across, down = (1, len(metrics)) if stacked else (len(metrics), 1)
     size = (4.8, 3.6 * down) if stacked else (5.2 * across + 0.4, 4.0)
@@ -65,7 +65,7 @@ def picture(records: Sequence[Mapping[str, Any]], title: str = "", *, stacked: b
 
 
 def _metrics(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The names of the panels: the loss, and the first other metric that any record has a figure of."""
+    """Return the names of the panels: the loss, and the first other metric with a finite value."""
     names: dict[str, None] = {}
     for record in records:
         for key, value in record.items():
@@ -74,12 +74,12 @@ def _metrics(records: Sequence[Mapping[str, Any]]) -> list[str]:
                 names[name] = None
     others = [name for name in names if name != "loss"]
     others.sort(key=lambda name: name != "accuracy")
-    found = [name for name in ("loss", *others[:1]) if name in names]
-    if not found:
+    panels = [name for name in ("loss", *others[:1]) if name in names]
+    if not panels:
         raise InputError(
-            f"curves: none of the {len(records)} records has a finite train_loss or valid_loss; train first"
+            f"curves: none of the {len(records)} records has a finite train_loss or valid_loss. Train first."
         )
-    return found
+    return panels
 
 
 def _finite(value: Any) -> bool:
@@ -91,26 +91,25 @@ def _values(records: Sequence[Mapping[str, Any]], name: str) -> Array:
 
 
 def _panel(panel: Any, epochs: Array, metric: str, curves: list[Array]) -> None:
-    percent = facts_of(metric).percent
+    percent = metric.endswith("accuracy")
     curves = [100 * values if percent else values for values in curves]
     drawn = [
         (style, values) for style, values in zip((_TRAIN, _VALID), curves, strict=True) if np.isfinite(values).any()
     ]
-    for number, ((_, colour, dashes), values) in enumerate(drawn):
+    for number, ((_, color, dashes), values) in enumerate(drawn):
         few = {"marker": "o", "markersize": 4} if np.isfinite(values).sum() < 12 else {}
-        panel.plot(epochs, values, color=colour, linestyle=dashes, linewidth=1.9, zorder=3 + number, **few)
-    _scale(panel, percent, np.concatenate([values[np.isfinite(values)] for _, values in drawn]))
+        panel.plot(epochs, values, color=color, linestyle=dashes, linewidth=1.9, zorder=3 + number, **few)
+    _scale(panel, metric, np.concatenate([values[np.isfinite(values)] for _, values in drawn]))
     _axes(panel, epochs, metric, percent)
-    higher = facts_of(metric).higher_is_better
-    if higher is not None and np.isfinite(curves[1]).any():
-        _best(panel, epochs, curves[1], higher, percent)
+    if np.isfinite(curves[1]).any():
+        _best(panel, epochs, curves[1], metric, percent)
     _labels(panel, epochs, drawn)
 
 
-def _scale(panel: Any, percent: bool, values: Array) -> None:
-    """Logarithmic for a loss that spans much; for an accuracy, close enough to see where the curves end."""
+def _scale(panel: Any, metric: str, values: Array) -> None:
+    """Set the y axis: logarithmic for a loss that spans a wide range; for an accuracy, close to the curves' ends."""
     low, high = float(values.min()), float(values.max())
-    if percent:
+    if metric.endswith("accuracy"):
         low = float(np.quantile(values, 0.1)) if len(values) >= 10 else low
         room = max((high - low) * 0.12, 0.5)
         low = max(low - room, 0.0)
@@ -128,7 +127,7 @@ def _axes(panel: Any, epochs: Array, metric: str, percent: bool) -> None:
 
     first, last = float(epochs.min()), float(epochs.max())
     room = max((last - first) * 0.02, 0.5 if first == last else 0.0)
-    panel.set_xlim(first - min(room, 0.9), last + room)  # epochs begin at 1: no tick at 0
+    panel.set_xlim(first - min(room, 0.9), last + room)  # epochs start at 1: no tick at 0
     panel.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     if panel.get_yscale() == "log":
         panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -138,8 +137,7 @@ def _axes(panel: Any, epochs: Array, metric: str, percent: bool) -> None:
         panel.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
     unit = " %" if percent else ""
     panel.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.6g}{unit}"))
-    label = facts_of(metric).label
-    heading = label[0].upper() + label[1:] + (" (log scale)" if panel.get_yscale() == "log" else "")
+    heading = metric.replace("_", " ").capitalize() + (" (log scale)" if panel.get_yscale() == "log" else "")
     panel.set_title(heading, loc="left", fontsize=11, color=_INK, pad=10)
     panel.set_xlabel("Epoch", fontsize=9.5, color=_GREY)
     panel.grid(axis="y", color=_LIGHT, linewidth=0.8)
@@ -150,9 +148,10 @@ def _axes(panel: Any, epochs: Array, metric: str, percent: bool) -> None:
     panel.spines["bottom"].set_color("#b6bcc2")
 
 
-def _best(panel: Any, epochs: Array, values: Array, higher: bool, percent: bool) -> None:
-    """A ring around the best validation figure, and its value and epoch at the panel's upper right."""
-    place = int(np.nanargmax(values) if higher else np.nanargmin(values))
+def _best(panel: Any, epochs: Array, values: Array, metric: str, percent: bool) -> None:
+    """Draw a ring around the best validation value; write value and epoch at the panel's upper right."""
+    lower = metric.endswith(_LOWER_IS_BETTER)
+    place = int(np.nanargmin(values) if lower else np.nanargmax(values))
     figure = f"{values[place]:.2f} %" if percent else f"{values[place]:.4g}"
     ring = {"marker": "o", "markersize": 9, "markerfacecolor": "white", "markeredgecolor": _VALID[1]}
     panel.plot(epochs[place], values[place], **ring, markeredgewidth=1.9, zorder=9, clip_on=False)
@@ -162,16 +161,16 @@ def _best(panel: Any, epochs: Array, values: Array, higher: bool, percent: bool)
 
 
 def _labels(panel: Any, epochs: Array, drawn: list[tuple[tuple[str, str, Any], Array]]) -> None:
-    """Each curve's name at its end, pushed apart where two curves end close together."""
+    """Write each curve's name at its end, moved apart if two curves end close together."""
     to_axes = panel.transData + panel.transAxes.inverted()
     ends: list[tuple[float, str, str]] = []
-    for (name, colour, _), values in drawn:
+    for (name, color, _), values in drawn:
         last = int(np.flatnonzero(np.isfinite(values))[-1])
         height = float(to_axes.transform((epochs[last], values[last]))[1])
-        ends.append((min(max(height, 0.0), 1.0), name, colour))
+        ends.append((min(max(height, 0.0), 1.0), name, color))
     ends.sort(key=lambda end: end[0])
     if len(ends) == 2 and ends[1][0] - ends[0][0] < 0.075:
         middle = (ends[0][0] + ends[1][0]) / 2
         ends = [(middle + side * 0.0375, *end[1:]) for side, end in zip((-1, 1), ends, strict=True)]
-    for height, name, colour in ends:
-        panel.text(1.02, height, name, transform=panel.transAxes, color=colour, fontsize=9.5, va="center", ha="left")
+    for height, name, color in ends:
+        panel.text(1.02, height, name, transform=panel.transAxes, color=color, fontsize=9.5, va="center", ha="left")

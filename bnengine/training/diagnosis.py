@@ -1,4 +1,4 @@
-"""Which layer was the first to go non-finite."""
+"""Find the layer in which a step first stopped being finite."""
 
 from dataclasses import replace
 from typing import Any
@@ -15,23 +15,24 @@ from .step import Step
 
 
 def first_non_finite(step: Step, batch: Batch) -> str | None:
-    """Run a batch once more, layer by layer, and describe the first inf or NaN: in input, layer, loss or gradient.
+    """Run a skipped step's batch again, layer by layer, and describe the first inf or NaN.
 
-    None if the step is finite this time.
+    Nothing changes: the skipped step left parameters, state and counters as they were.
 
-    Nothing is changed: a skipped step left parameters, state and counters as they were when it began.
+    Returns:
+        Where the first value is: input, parameter, layer, loss or gradient; None if the step is finite this time.
     """
     network, backend = step.network, step.backend
     with np.errstate(all="ignore"):
         for name, array in network.named_parameters().items():
-            if found := _broken(backend.to_numpy(array)):
-                return f"parameter {name} holds {found}"
+            if value := _broken(backend.to_numpy(array)):
+                return f"parameter {name} holds {value}"
         micro = step.inputs.put(0, batch)
-        if found := _broken(backend.to_numpy(micro.x)):
-            return f"the input holds {found}"
+        if value := _broken(backend.to_numpy(micro.x)):
+            return f"the input holds {value}"
         target = backend.to_numpy(micro.target)
-        if target.dtype.kind == "f" and (found := _broken(target)):
-            return f"the target holds {found}"
+        if target.dtype.kind == "f" and (value := _broken(target)):
+            return f"the target holds {value}"
         return _forward(step, micro, batch)
 
 
@@ -41,24 +42,24 @@ def _forward(step: Step, micro: Any, batch: Batch) -> str | None:
     run = Context(True, memory, network.statistics.like(), *keys, products=network.products)
     x, pulls = micro.x, []
     for here in network.fused:
-        if found := _inside(here, x, run, backend):
-            return found
+        if value := _inside(here, x, run, backend):
+            return value
         x, pull = here.forward(x, run)
         pulls.append((here, pull))
     total = backend.asarray(np.asarray([step.inputs.total([batch])]), network.dtype)
-    value, dy = step.state.loss(
-        x, micro.target, micro.weights, step.state.constants, total, **step.state.scaling.of_loss()
+    loss, dy = step.state.loss(
+        x, micro.target, micro.weights, step.state.constants, total, **step.state.scaling.loss_options()
     )
-    if found := _broken(backend.to_numpy(value)):
-        return f"the loss is {found}"
+    if value := _broken(backend.to_numpy(loss)):
+        return f"the loss is {value}"
     grads = network.gradients()
     for i, (here, pull) in reversed(list(enumerate(pulls))):
         dy = pull(dy, grads, dx=i > 0)
         for name, handle in _parameters(here):
-            if found := _broken(backend.to_numpy(grads[handle])):
-                return f"a gradient of {name} holds {found}"
-        if i and (found := _broken(backend.to_numpy(dy))):
-            return f"the gradient behind {here.name} holds {found}"
+            if value := _broken(backend.to_numpy(grads[handle])):
+                return f"a gradient of {name} holds {value}"
+        if i and (value := _broken(backend.to_numpy(dy))):
+            return f"the gradient of the input of {here.name} holds {value}"
     with np.errstate(over="ignore"):
         if not np.isfinite(np.sum(backend.to_numpy(grads.array).astype(np.float64) ** 2)):
             return "the gradients are finite, but their norm is not"
@@ -66,30 +67,30 @@ def _forward(step: Step, micro: Any, batch: Batch) -> str | None:
 
 
 def _inside(here: Placed, x: Array, run: Context, backend: Backend) -> str:
-    """What is not finite in the output or the batch statistics of the innermost layer; "" for nothing."""
+    """Describe what is not finite in the output or the batch statistics of the innermost layer; "" for nothing."""
     h = x
     for part in here.body[:-1] if here.sums else here.body:
-        if found := _inside(part, h, run, backend):
-            return found
+        if value := _inside(part, h, run, backend):
+            return value
         h, _ = part.forward(h, run)
     normalized = here.body[-1] if here.sums else here
     run = replace(run, pending=run.pending.like())
     y, _ = here.forward(x, run)
     for handle in normalized.handles().values():
-        if isinstance(handle, Statistics) and (found := _broken(backend.to_numpy(run.pending[handle]))):
-            return f"the batch statistics of {normalized.name} hold {found} of (count, mean, var)"
-    found = _broken(backend.to_numpy(y))
-    return found and f"the output of {here.name} holds {found}"
+        if isinstance(handle, Statistics) and (value := _broken(backend.to_numpy(run.pending[handle]))):
+            return f"the batch statistics of {normalized.name} hold {value} of (count, mean, var)"
+    value = _broken(backend.to_numpy(y))
+    return value and f"the output of {here.name} holds {value}"
 
 
 def _parameters(here: Placed) -> list[tuple[str, Parameter]]:
-    """(layer's name, handle) of what is trained in a layer, those inside a residual too."""
-    own = [(here.name, h) for h in here.handles().values() if isinstance(h, Parameter)]
-    return own + [found for part in here.body for found in _parameters(part)]
+    """Return (layer's name, handle) of the parameters of a layer, also of those inside a Residual."""
+    parameters = [(here.name, h) for h in here.handles().values() if isinstance(h, Parameter)]
+    return parameters + [inner for part in here.body for inner in _parameters(part)]
 
 
 def _broken(array: Array) -> str:
-    """Such as "nan at (3, 5)" for the first value that is not finite, "" for none."""
+    """Return "nan at (3, 5)" for the first value that is not finite, "" for none."""
     bad = ~np.isfinite(array)
     if not bad.any():
         return ""

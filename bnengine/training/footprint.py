@@ -1,4 +1,4 @@
-"""How much memory a batch needs, for the message when there is too little."""
+"""Estimate the memory of a training step, for the error when there is too little."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,20 +11,23 @@ BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
 
 @contextmanager
-def enough_memory(network: Sequential, rows: int, accumulate: int) -> Iterator[None]:
-    """Inside, running out of memory is told with what a batch of `rows` rows needs, and the cure: TrainingFailed."""
+def explain_oom(network: Sequential, rows: int, accumulate: int) -> Iterator[None]:
+    """Convert MemoryError into TrainingFailed, with an estimate of the memory that a batch of `rows` rows needs."""
     try:
         yield
     except MemoryError as error:
         raise TrainingFailed(
-            f"fit: out of memory in a batch of {rows} rows, which needs about {estimate(network, rows)}; take a "
-            f"smaller batch size and accumulate more micro-batches (accumulate={2 * accumulate} halves it)"
+            f"fit: out of memory in a batch of {rows} rows, which needs about {estimate(network, rows)}. Take a "
+            f"smaller batch size and accumulate more micro-batches (accumulate={2 * accumulate} halves it)."
         ) from error
 
 
 def estimate(network: Sequential, rows: int) -> str:
-    """About how many bytes a training step of `rows` rows holds at once: each layer's output and its gradient, the
-    working copies of batch normalisation in float64, and four buffers of parameters. As text with a unit."""
+    """Estimate the memory of a training step of `rows` rows, as text with a unit.
+
+    It counts each layer's output and its gradient, the float64 buffers of batch normalization, and four buffers of
+    parameters.
+    """
     itemsize, stored = BYTES[network.dtype], BYTES[network.storage]
     width, values = network.inputs or 0, network.inputs or 0
     for _, layer in walk(network.layers):
@@ -37,4 +40,4 @@ def estimate(network: Sequential, rows: int) -> str:
         if size < 1024 or unit == "GiB":
             return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
         size /= 1024
-    raise AssertionError("unreachable")
+    raise AssertionError("unreachable.")

@@ -1,4 +1,4 @@
-"""Buffers for the micro-batches of a step: a replay finds them where the recorded step did."""
+"""Buffers for the micro-batches of a step; a replay reads the same memory as the recorded step."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from ..losses import LossFunction
 from ..network.sequential import Sequential
 
 
-class Micro(NamedTuple):
+class MicroBatch(NamedTuple):
     """A micro-batch on the backend."""
 
     x: Array
@@ -23,14 +23,14 @@ class Micro(NamedTuple):
 
 
 class Field(NamedTuple):
-    """Shape and dtype of one array of a micro-batch."""
+    """The shape and the dtype of one array of a micro-batch."""
 
     shape: tuple[int, ...]
     dtype: str
 
 
 class Prepared(NamedTuple):
-    """A batch as a step reads it: input, targets and weights checked, arrays wherever they were."""
+    """A checked batch, whose arrays are still in their own library."""
 
     x: Array
     target: np.ndarray
@@ -41,80 +41,85 @@ class Prepared(NamedTuple):
 class Inputs:
     """Buffers for the micro-batches of a step and for the divisor of its loss; a smaller batch fills a prefix.
 
-    `generation` changes when a buffer is replaced by a larger one, or data of their own are brought in: plans that read
-    the older ones are out of date.
+    Attributes:
+        generation: changes when a larger buffer replaces one, or resident data replace earlier ones, which invalidates
+            plans.
     """
 
     def __init__(self, network: Sequential, loss: LossFunction) -> None:
         backend = self.backend = network.backend
         self.network, self.loss, self.outputs, self.generation = network, loss, network.outputs or 1, 0
         self.divisor = backend.xp.zeros((1,), dtype=backend.dtype(network.dtype), device=backend.device)
-        self._held: dict[tuple[int, str], Array] = {}
+        self._buffers: dict[tuple[int, str], Array] = {}
         uploads = backend_feature(backend.name, "Uploads")
         self._uploads = None if uploads is None else uploads()
 
     def prepare(self, batch: Batch) -> Prepared:
-        """Check a batch; InputError for one that network or loss cannot take."""
+        """Check a batch; InputError if the network or the loss cannot take it."""
         target = self.loss.targets(batch.y, self.outputs)
         weights = self.loss.weights(batch.weights, target)
         x, samples = self.network.checked(batch.x), np.asarray(batch.samples)
         if not target.shape[:1] == samples.shape == (x.shape[0],):
             raise InputError(
                 f"Step: {x.shape[0]} rows of input, targets of shape {target.shape}, sample indices of shape "
-                f"{samples.shape}; give one target and one index a row"
+                f"{samples.shape}. Pass one target and one index a row."
             )
         return Prepared(x, target, weights, samples)
 
     def dtypes(self, batch: Prepared) -> dict[str, str]:
-        """The dtype that each array of a batch has on the backend."""
-        own = self.network.dtype
-        target = "int64" if batch.target.dtype.kind == "i" else own
-        return {"x": self.network.storage, "target": target, "weights": own, "samples": "int64"}
+        """Return the dtype that each array of a batch has on the backend."""
+        dtype = self.network.dtype
+        target = "int64" if batch.target.dtype.kind == "i" else dtype
+        return {"x": self.network.storage, "target": target, "weights": dtype, "samples": "int64"}
 
-    def put(self, i: int, batch: Batch) -> Micro:
-        """Micro-batch i, copied in."""
+    def put(self, i: int, batch: Batch) -> MicroBatch:
+        """Copy a batch into the buffers of micro-batch i."""
         prepared = self.prepare(batch)
         dtypes = self.dtypes(prepared)
-        given = {name: a for name, a in prepared._asdict().items() if a is not None}
-        views = {name: self._view(i, name, Field(tuple(a.shape), dtypes[name])) for name, a in given.items()}
-        away = {name: a for name, a in given.items() if self._uploads is not None and isinstance(a, np.ndarray)}
-        for name in given.keys() - away.keys():
-            views[name][...] = self.backend.asarray(given[name], dtypes[name])
-        if self._uploads is not None and away:
-            with self._uploads([self.backend.host(a, dtypes[name]) for name, a in away.items()]) as uploaded:
-                for name, array in zip(away, uploaded, strict=True):
+        arrays = {name: a for name, a in prepared._asdict().items() if a is not None}
+        views = {name: self._view(i, name, Field(tuple(a.shape), dtypes[name])) for name, a in arrays.items()}
+        uploads = {name: a for name, a in arrays.items() if self._uploads is not None and isinstance(a, np.ndarray)}
+        for name in arrays.keys() - uploads.keys():
+            views[name][...] = self.backend.asarray(arrays[name], dtypes[name])
+        if self._uploads is not None and uploads:
+            with self._uploads([self.backend.host(a, dtypes[name]) for name, a in uploads.items()]) as uploaded:
+                for name, array in zip(uploads, uploaded, strict=True):
                     views[name][...] = array
-        return Micro(**{name: views.get(name) for name in Micro._fields})
+        return MicroBatch(**{name: views.get(name) for name in MicroBatch._fields})
 
-    def views(self, i: int, fields: Mapping[str, Field | None]) -> Micro:
-        """Micro-batch i, as what its arrays held before; `fields` by the names of `Micro`."""
-        return Micro(**{name: None if f is None else self._view(i, name, f) for name, f in fields.items()})
+    def views(self, i: int, fields: Mapping[str, Field | None]) -> MicroBatch:
+        """Return the buffers of micro-batch i without filling them; `fields` has the names of `MicroBatch`."""
+        return MicroBatch(**{name: None if f is None else self._view(i, name, f) for name, f in fields.items()})
 
     def total(self, batches: Sequence[Batch]) -> float:
-        """What the loss of a step is divided by: the rows, or their weight, of all its micro-batches."""
+        """Return the divisor of a step's loss: the rows, or the sum of their weights, of all its micro-batches."""
         targets = [self.loss.targets(b.y, self.outputs) for b in batches]
         totals = [self.loss.total(y, b.weights, self.outputs) for y, b in zip(targets, batches, strict=True)]
         return positive_total(sum(totals))
 
     def weigh(self, batches: Sequence[Batch]) -> Array:
-        """The divisor, set."""
+        """Set the divisor of the step's loss, and return it."""
         self.divisor[...] = self.total(batches)
         return self.divisor
 
     def arrays(self) -> list[Array]:
-        """All memory held here."""
-        return [self.divisor, *self._held.values()]
+        """Return all buffers."""
+        return [self.divisor, *self._buffers.values()]
 
     def _view(self, i: int, name: str, field: Field) -> Array:
-        kind, held = self.backend.dtype(field.dtype), self._held.get((i, name))
-        if held is None or held.shape[0] < field.shape[0] or held.shape[1:] != field.shape[1:] or held.dtype != kind:
-            held = self._held[i, name] = self.backend.xp.empty(field.shape, dtype=kind, device=self.backend.device)
+        dtype = self.backend.dtype(field.dtype)
+        buffer: Array = self._buffers.get((i, name))
+        small = buffer is None or buffer.shape[0] < field.shape[0] or buffer.shape[1:] != field.shape[1:]
+        if small or buffer.dtype != dtype:
+            buffer = self._buffers[i, name] = self.backend.xp.empty(
+                field.shape, dtype=dtype, device=self.backend.device
+            )
             self.generation += 1
-        return held[: field.shape[0], ...]
+        return buffer[: field.shape[0], ...]
 
 
 def positive_total(total: float) -> float:
-    """The weight of a step, which it is divided by."""
+    """Check the divisor of a step's loss, and return it."""
     if not 0 < total < float("inf"):
-        raise InputError(f"Step: the weights of the step sum to {total!r}; they must be finite and sum to more than 0")
+        raise InputError(f"Step: the weights of the step sum to {total!r}. They must be finite and sum to more than 0.")
     return total

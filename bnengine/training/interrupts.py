@@ -1,4 +1,4 @@
-"""Ctrl-C, held back until the running step is complete."""
+"""Delay Ctrl-C until the running step is complete."""
 
 import signal
 import threading
@@ -9,18 +9,18 @@ from types import FrameType
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Inside, a first Ctrl-C only makes the given function return True; a second one raises KeyboardInterrupt at once.
+    """Yield a function that returns whether Ctrl-C was pressed; a second Ctrl-C raises KeyboardInterrupt at once.
 
-    Where Ctrl-C is ignored already, or is not Python's to handle, and outside the main thread, where Python allows no
-    signal handlers, it never returns True.
+    The function always returns False if the process ignores Ctrl-C or another handler is installed outside Python, and
+    outside the main thread, where Python allows no signal handlers.
     """
-    asked = False
+    pressed = False
 
     def handle(_number: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
+        nonlocal pressed
+        if pressed:
             raise KeyboardInterrupt
-        asked = True
+        pressed = True
 
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or before in (None, signal.SIG_IGN):
@@ -28,6 +28,6 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
         return
     signal.signal(signal.SIGINT, handle)
     try:
-        yield lambda: asked
+        yield lambda: pressed
     finally:
         signal.signal(signal.SIGINT, before)

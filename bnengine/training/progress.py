@@ -1,43 +1,39 @@
-"""What a training shows while it runs: a bar for each epoch, a plain line for each epoch, or nothing.
+"""Progress of a training: a bar for each epoch, a plain line for each epoch, or nothing.
 
-Results go to standard output, so progress goes to standard error unless another stream is given.
+It goes to standard error, since results go to standard output.
 """
 
 import os
 import sys
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TextIO
+from typing import Any, Literal, Protocol, Self, TextIO, get_args
 
-from ..errors import InputError
+from ..validation import choice
 
-if TYPE_CHECKING:
-    from rich.progress import Progress as RichProgress
-    from rich.progress import TaskID
-
-Mode = Literal["auto", "bar", "plain", "quiet"]
+ProgressStyle = Literal["auto", "bar", "plain", "quiet"]
 
 
 class Progress(Protocol):
-    """What a training loop tells its spectators. Leaving a `with` block stops it, whatever happened inside."""
+    """The display of a training. Leaving a `with` block stops it."""
 
     def start(self, epochs: int, groups_per_epoch: int | None) -> None:
-        """Training begins: how many epochs, and how many steps in each (None: unknown)."""
+        """Begin a training of `epochs` epochs with `groups_per_epoch` steps each (None: unknown)."""
 
     def epoch(self, index: int) -> None:
-        """Epoch `index`, counted from 0, begins."""
+        """Begin epoch `index`, counted from 0."""
 
     def advance(self, groups_done: int, loss: float, rate: float, samples_per_second: float) -> None:
-        """So many steps of this epoch are done in all, with the latest loss, learning rate and speed."""
+        """Show the number of steps done in this epoch, the latest loss, learning rate and speed."""
 
     def end_epoch(self, record: Mapping[str, Any]) -> None:
-        """The epoch and its validation are over: its line of metrics."""
+        """Show the metrics of an epoch, after its validation."""
 
     def message(self, text: str) -> None:
-        """Say something that the user should see, on a line of its own."""
+        """Show a message on a separate line."""
 
     def stop(self) -> None:
-        """Give the terminal back as it was; a second call does nothing."""
+        """Restore the terminal; a second call does nothing."""
 
     def __enter__(self) -> Self: ...
 
@@ -46,26 +42,28 @@ class Progress(Protocol):
     ) -> None: ...
 
 
-def progress(mode: Mode = "auto", stream: TextIO | None = None) -> Progress:
-    """The display for a mode, on `stream` (standard error where that is None).
+def progress(style: ProgressStyle = "auto", stream: TextIO | None = None) -> Progress:
+    """Return the display for a style.
 
-    "bar": a live bar an epoch. "plain": one line an epoch, for pipes and logs. "quiet": nothing. "auto": "bar" if the
-    stream is a terminal that can move its cursor, else "plain". InputError for another mode.
+    Args:
+        style: "bar": a live bar for each epoch; "plain": one line for each epoch, for pipes and logs; "quiet": nothing;
+            "auto": "bar" if the stream is a terminal that can move its cursor, else "plain".
+        stream: None for standard error.
+
+    Raises:
+        InputError: another style.
     """
+    choice("Trainer", "progress", style, get_args(ProgressStyle))
     stream = sys.stderr if stream is None else stream
-    if mode == "auto":
-        mode = "bar" if stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown") else "plain"
-    if mode == "bar":
+    if style == "auto":
+        style = "bar" if stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown") else "plain"
+    if style == "bar":
         return _Bar(stream)
-    if mode == "plain":
-        return _Plain(stream)
-    if mode == "quiet":
-        return _Quiet()
-    raise InputError(f"progress: there is no mode {mode!r}; choose 'auto', 'bar', 'plain' or 'quiet'")
+    return _Plain(stream) if style == "plain" else _Quiet()
 
 
 class _Quiet:
-    """Shows nothing; what the others share."""
+    """Shows nothing; the base class of the others."""
 
     def start(self, epochs: int, groups_per_epoch: int | None) -> None: ...
 
@@ -89,7 +87,7 @@ class _Quiet:
 
 
 class _Plain(_Quiet):
-    """One line an epoch, written at once."""
+    """Writes one line for each epoch."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._epochs, self._index = stream, 0, 0
@@ -118,14 +116,14 @@ class _Plain(_Quiet):
 
 
 class _Bar(_Quiet):
-    """A live line for the running epoch; a finished epoch's line stays above it."""
+    """Shows a live bar for the running epoch; the lines of finished epochs stay above it."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._epochs = 0
         self._groups: int | None = None
-        self._rich: RichProgress | None = None
-        self._task: TaskID | None = None
+        self._rich: Any = None  # a rich.progress.Progress, which is imported when the training begins
+        self._task: Any = None
         self._place, self._width = "", 0
 
     def start(self, epochs: int, groups_per_epoch: int | None) -> None:
@@ -147,7 +145,7 @@ class _Bar(_Quiet):
         )
 
     def epoch(self, index: int) -> None:
-        """Show an empty bar, ahead of the epoch's first step."""
+        """Show an empty bar before the epoch's first step."""
         if self._rich is None:
             return
         self._place = _place(index, self._epochs)
@@ -180,15 +178,14 @@ class _Bar(_Quiet):
         line = Text.assemble(f"{self._place} ", (bar, "green"), f" {self._fitted(parts)}", no_wrap=True)
         self._rich.remove_task(self._task)
         self._task = None
-        self._rich.refresh()  # else the line would be printed above the running bar as it was drawn last
+        self._rich.refresh()  # otherwise rich prints the line above the old bar
         self._rich.console.print(line)
 
     def _speed(self, samples_per_second: float) -> str:
         return f"{samples_per_second:,.0f}{' samples' if self._width > 6 else ''}/s"
 
     def _fitted(self, parts: list[str]) -> str:
-        """As many parts, from the first, as fit on one line of the terminal behind the bar."""
-        assert self._rich is not None
+        """Join as many parts, from the first, as fit on the terminal's line after the bar."""
         room = self._rich.console.width - len(self._place) - self._width - 2
         while len("  ".join(parts)) > room and len(parts) > 1:
             parts = parts[:-1]
@@ -212,7 +209,7 @@ def _place(index: int, epochs: int) -> str:
 
 
 def _results(record: Mapping[str, Any]) -> list[str]:
-    """What an epoch has reached: the validation's figures where there are any, and the training loss."""
+    """Format the results of an epoch: the training loss, and the metrics of the validation, if there are any."""
     shown = [f"loss {record['train_loss']:.4f}"] if "train_loss" in record else []
     names = [name for name in record if name.startswith("valid_")]
     if not names:

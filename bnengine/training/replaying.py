@@ -1,4 +1,4 @@
-"""Steps recorded once and replayed ever after: as one graph or native call, launch by launch, or op by op."""
+"""ReplayCache: steps are recorded once and replayed: as one graph or native call, launch by launch, or op by op."""
 
 from collections.abc import Callable, Hashable
 from typing import Literal, NamedTuple
@@ -8,15 +8,17 @@ from ..errors import InputError
 from ..fused import backend_feature
 from ..runtime.flat import Changes
 from ..runtime.memory import Arena
-from ..runtime.plan import Obstacle, Plan
-from .watching import difference
+from ..runtime.plan import CannotReplay, Obstacle, Plan
+from ..validation import choice
+from .confirmation import difference
 
 How = Literal["graph", "one call", "launches", "op by op"]
 Graph = Literal["auto"] | bool
+GRAPHS: tuple[Graph, ...] = ("auto", True, False)
 
 
-class Mode(NamedTuple):
-    """How steps of one kind run: `launches` of a replay, and `why` not in the best way there is; "" if they do."""
+class ReplayInfo(NamedTuple):
+    """How steps with this key run, the number of launches, and why a faster way was not possible ("" if it was)."""
 
     key: Hashable
     how: How
@@ -24,19 +26,23 @@ class Mode(NamedTuple):
     why: str
 
 
-class _Kept:
-    """A recorded step, and what runs it again; None until that is settled, at the first replay.
+class _Entry:
+    """A recorded step.
 
-    `again` is to wait while the step is `watched`: until a second recording launched the same. `many`: runs it several
-    times in one call, where there is such. `memory`: that of the recording, as `ReplayCache` counts it; None where
-    it grew meanwhile, so that the next one will lie elsewhere.
+    Attributes:
+        memory: the version of the memory that the recording points to; None if memory grew during the recording, so
+            that the next one points to other memory.
+        needs_confirmation: whether a second recording must have the same launches first.
+        info: how it runs; None until that is known, at the first replay.
+        replay: runs the step again.
+        replay_many: runs it several times in one call; None if that is impossible.
     """
 
     def __init__(self, plan: Plan, memory: tuple[int, ...] | None) -> None:
-        self.plan, self.memory, self.watched = plan, memory, False
-        self.mode: Mode | None = None
-        self.again: Callable[[], None] | None = None
-        self.many: Callable[[int, Array], int] | None = None
+        self.plan, self.memory, self.needs_confirmation = plan, memory, False
+        self.info: ReplayInfo | None = None
+        self.replay: Callable[[], None] | None = None
+        self.replay_many: Callable[[int, Array], int] | None = None
 
 
 def has_graphs(backend: str) -> bool:
@@ -47,39 +53,41 @@ def has_graphs(backend: str) -> bool:
 class ReplayCache:
     """Records the first step of each key while it runs, and replays later ones: the same launches, so the same bytes.
 
-    `replay` False: op by op, always. `graph`: "auto" takes one graph a step, or one native call, where the library can,
-    False never, and True makes it an error where there is no graph. `changes`: of the network's layers, after which all
-    is recorded anew. `outside` names the classes that bnengine does not know: where there are any, the second step of a
-    key is recorded too, and the steps of one whose launches differ run op by op.
+    Args:
+        memory: where outputs of ops are allocated.
+        backend: its name.
+        changes: counts changes of the network's layers, after which every step is recorded again.
+        replay: False runs every step op by op.
+        graph: "auto" replays as one graph or native call if that is possible, False launch by launch; True raises if
+            there is no graph.
+        custom: returns the names of classes that bnengine does not define. If there are any, the second step of a key
+            is recorded too, and a step whose launches differ runs op by op.
     """
 
     def __init__(
         self, memory: Arena, backend: str, changes: Changes, *, replay: bool, graph: Graph,
-        outside: Callable[[], list[str]],
+        custom: Callable[[], list[str]],
     ) -> None:  # fmt: skip
-        if graph not in ("auto", True, False):
-            raise InputError(f"Step: graph {graph!r} is not 'auto', True or False")
-        self._replayer, self._replayed_as = (
-            backend_feature(backend, "replayer"),
-            backend_feature(backend, "REPLAYED_AS"),
-        )
+        choice("Step", "graph", graph, GRAPHS)
+        self._replayer = backend_feature(backend, "replayer")
+        self._replayed_as = backend_feature(backend, "REPLAYED_AS")
         if graph is True and not (replay and has_graphs(backend)):
             why = "replay=False runs op by op" if not replay else f"the backend {backend} has no graphs"
-            raise InputError(f"Step: graph=True, but {why}; take graph='auto'")
-        self.memory, self.replay, self.graph, self._outside = memory, replay, graph, outside
-        self._kept: dict[Hashable, _Kept] = {}
+            raise _no_graph(why)
+        self.memory, self.replay, self.graph, self._custom = memory, replay, graph, custom
+        self._entries: dict[Hashable, _Entry] = {}
         self._memory_of_plans: tuple[int, ...] = ()
         self._changes, self._seen = changes, changes.count
-        self._last: tuple[Hashable, _Kept] | None = None
+        self._last: tuple[Hashable, _Entry] | None = None
 
     @property
     def plans(self) -> dict[Hashable, Plan]:
-        """The plans kept, by key."""
-        return {key: kept.plan for key, kept in self._kept.items()}
+        """The recorded plans by key."""
+        return {key: entry.plan for key, entry in self._entries.items()}
 
-    def modes(self) -> list[Mode]:
-        """How the steps of each key run, of those that were settled."""
-        return [kept.mode for kept in self._kept.values() if kept.mode is not None]
+    def modes(self) -> list[ReplayInfo]:
+        """Return how the steps of each key run, once that is known."""
+        return [entry.info for entry in self._entries.values() if entry.info is not None]
 
     def __call__(
         self,
@@ -90,92 +98,106 @@ class ReplayCache:
         times: int = 1,
         until: Array = None,
     ) -> int:
-        """Run a step: `key` says what a plan of it has baked in, `memory` counts the replacements of memory it points
-        to, `owned` is the memory outside the arena that it reads.
+        """Run a step.
 
-        Returns how many steps it ran: `times` at most where one call can run many, none behind one that changed the
-        number `until`.
+        Args:
+            key: everything that a plan of the step uses as a constant.
+            memory: returns the version of the memory that plans point to; a new version invalidates them.
+            owned: returns the memory outside the arena that the step reads.
+            run: runs the step op by op.
+            times: the most steps to run, if one call can run several.
+            until: an int64 array; a call of several steps ends after one that changed its first number.
+
+        Returns:
+            How many steps ran.
         """
         if not self.replay:
             run()
             return 1
         if memory() != self._memory_of_plans or self._changes.count != self._seen:
-            self._kept.clear()
+            self._entries.clear()
             self._last, self._memory_of_plans, self._seen = None, memory(), self._changes.count
         if self._last is not None and self._last[0] == key:
-            return _run_again(self._last[1], times, until)
-        kept = self._kept.get(key)
-        if kept is None or kept.watched:
+            return _replayed(self._last[1], times, until)
+        entry = self._entries.get(key)
+        if entry is None or entry.needs_confirmation:
             with self.memory.recording(owned()) as plan:
                 run()
             now = memory()
-            self._kept[key] = self._settled(key, plan, kept, now if now == self._memory_of_plans else None)
+            self._entries[key] = self._recorded(key, plan, entry, now if now == self._memory_of_plans else None)
             self._memory_of_plans, self._seen, self._last = now, self._changes.count, None
             return 1
-        if kept.mode is not None and kept.mode.how == "op by op":
+        if entry.info is not None and entry.info.how == "op by op":
             run()
             done = 1
         else:
-            self._find_replay(key, kept)
-            self._last = key, kept
-            done = _run_again(kept, times, until)
-        self._seen = self._changes.count  # what a layer sets while it runs is no news
+            self._find_replay(key, entry)
+            self._last = key, entry
+            done = _replayed(entry, times, until)
+        self._seen = self._changes.count  # a change that a layer makes while it runs invalidates nothing
         return done
 
-    def _settled(self, key: Hashable, plan: Plan, before: _Kept | None, memory: tuple[int, ...] | None) -> _Kept:
-        kept, why = _Kept(plan, memory), ""
+    def _recorded(self, key: Hashable, plan: Plan, before: _Entry | None, memory: tuple[int, ...] | None) -> _Entry:
+        entry, why = _Entry(plan, memory), ""
         if plan.reasons:
-            why = _described(plan.reasons, {choice.op: choice.why for choice in self.memory.explain()})
-        elif outside := self._outside():
+            why = _obstacles(plan.reasons, {choice.op: choice.why for choice in self.memory.explain()})
+        elif custom := self._custom():
             if before is None or memory is None or before.memory != memory:
-                kept.watched = True
-            elif other := difference(before.plan, plan):
-                names = ", ".join(outside)
-                why = f"{names}, not bnengine's own, did not ask for the same work in every step ({other})"
+                entry.needs_confirmation = True
+            elif differs := difference(before.plan, plan):
+                why = f"custom class {', '.join(custom)} ran different operations in two steps ({differs})"
         if why:
-            self._refuse(why)
-            kept.mode = Mode(key, "op by op", 0, why)
-        return kept
+            self._check_graph(why)
+            entry.info = ReplayInfo(key, "op by op", 0, why)
+        return entry
 
-    def _find_replay(self, key: Hashable, kept: _Kept) -> None:
-        """What replays it, made at the first replay: kernels of the recorded step are loaded by then."""
-        if kept.again is not None:
+    def _find_replay(self, key: Hashable, entry: _Entry) -> None:
+        """Create the replay, at the first one: by then the kernels of the recorded step are loaded."""
+        if entry.replay is not None:
             return
-        found = self._replayer(kept.plan) if self.graph and self._replayer is not None else ""
-        if isinstance(found, str):
-            if found:
-                self._refuse(found)
-            kept.again, kept.mode = kept.plan.replay, Mode(key, "launches", len(kept.plan.launches), found)
-        else:
-            kept.again, kept.mode = found, Mode(key, self._replayed_as, len(kept.plan.launches), "")
-            kept.many = getattr(found, "many", None)
+        why, launches = "", len(entry.plan.launches)
+        if self.graph and self._replayer is not None:
+            try:
+                entry.replay = self._replayer(entry.plan)
+            except CannotReplay as reason:
+                why = str(reason)
+                self._check_graph(why)
+            else:
+                entry.info = ReplayInfo(key, self._replayed_as, launches, "")
+                entry.replay_many = getattr(entry.replay, "many", None)
+                return
+        entry.replay, entry.info = entry.plan.replay, ReplayInfo(key, "launches", launches, why)
 
-    def _refuse(self, why: str) -> None:
+    def _check_graph(self, why: str) -> None:
         if self.graph is True:
-            raise InputError(f"Step: graph=True, but {why}; take graph='auto'")
+            raise _no_graph(why)
 
 
-def _run_again(kept: _Kept, times: int, until: Array) -> int:
-    if times > 1 and kept.many is not None:
-        return kept.many(times, until)
-    assert kept.again is not None
-    kept.again()
+def _no_graph(why: str) -> InputError:
+    return InputError(f"Step: graph=True, but {why}. Take graph='auto'.")
+
+
+def _replayed(entry: _Entry, times: int, until: Array) -> int:
+    if times > 1 and entry.replay_many is not None:
+        return entry.replay_many(times, until)
+    assert entry.replay is not None
+    entry.replay()
     return 1
 
 
-def described(mode: Mode) -> str:
-    """A line of a log about steps that do not run in the best way; "" if they do."""
-    if not mode.why:
+def described(info: ReplayInfo) -> str:
+    """Return a line for a log about steps that do not run in the fastest way; "" if they do."""
+    if not info.why:
         return ""
-    how = {"op by op": "op by op", "launches": "launch by launch"}.get(mode.how, mode.how)
-    return f"steps run {how}: {mode.why}"
+    how = {"op by op": "op by op", "launches": "launch by launch"}.get(info.how, info.how)
+    return f"steps run {how}: {info.why}"
 
 
-def _described(obstacles: list[Obstacle], whys: dict[str, str]) -> str:
-    """The ops without a fused version here, by reason, then what ran outside the ops."""
+def _obstacles(obstacles: list[Obstacle], whys: dict[str, str]) -> str:
+    """Describe the ops without a fused version, by reason, then what ran outside the ops."""
     by_reason: dict[str, list[str]] = {}
-    for one in obstacles:
-        if one.op:
-            by_reason.setdefault(whys[one.op], []).append(one.op)
+    for obstacle in obstacles:
+        if obstacle.op:
+            by_reason.setdefault(whys[obstacle.op], []).append(obstacle.op)
     missing = [f"no fused version of {', '.join(ops)} ({why})" for why, ops in by_reason.items()]
-    return "; ".join([*missing, *(one.outside for one in obstacles if one.outside)])
+    return "; ".join([*missing, *(obstacle.outside for obstacle in obstacles if obstacle.outside)])

@@ -1,7 +1,7 @@
-"""All training data in the memory of the backend, so that a step's own launch gathers its rows.
+"""Resident data: all training data in the memory of the backend, from which a launch of the step gathers its rows.
 
-On NumPy arrays with native kernels the inputs stay as they are, in memory or in a mapped file: the launch casts and
-scales the rows that it takes.
+On NumPy arrays with native kernels the raw inputs stay in memory or in their mapped file: the launch casts and scales
+the rows that it gathers.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -18,22 +18,23 @@ from ..fused import backend_feature
 from ..ops import Out, onto
 from ..runtime.memory import Memory
 from .inputs import Field, Inputs, Prepared, positive_total
-from .rows import Taken, sizes_of
+from .rows import StepRows, sizes_of
 
-ROWS_AT_ONCE = 8192  # brought in together
-SHARE = 0.5  # of a GPU's free memory that data may take unasked
+ROWS_AT_ONCE = 8192  # copied together
+SHARE = 0.5  # of a GPU's free memory that resident="auto" may use
 
 
 class Resident:
-    """`Rows` that a launch of the step gathers: inputs, targets, weights and sample indices of a source, in memory.
+    """`Rows` that a launch of the step gathers from inputs, targets, weights and sample indices in memory.
 
-    `cursor` is on the backend and moved by the step's last launch; the host counts along. `raw`: the inputs where they
-    stay as they are, of which `samples` are the rows; else None. `start` begins an epoch.
+    Attributes:
+        cursor: on the backend, moved by the step's last launch; the host counts along.
+        raw: raw inputs, which were not copied; else None.
     """
 
     def __init__(self, source: ArraySource, inputs: Inputs) -> None:
         self.source, self.inputs, self.backend = source, inputs, inputs.backend
-        inputs.generation += 1  # so that plans let go of data brought in before
+        inputs.generation += 1  # so that plans release earlier data
         self._serial = inputs.generation
         first = _first(source, inputs)
         self.dtypes, self.raw = inputs.dtypes(first), raw_of(source, inputs)
@@ -42,12 +43,12 @@ class Resident:
         self._uniform = self._weights is None and inputs.loss.constants(inputs.outputs) is None
         self._known: dict[int, float] = {}
         self._shapes = {name: tuple(map(int, a.shape[1:])) for name, a in first._asdict().items() if a is not None}
-        made = [name for name in self._shapes if name != "x" or self.raw is None]
-        self.data = {name: self._empty(name) for name in made}
+        copied = [name for name in self._shapes if name != "x" or self.raw is None]
+        self.data = {name: self._empty(name) for name in copied}
         if self.raw is not None:
             source.check_inputs()
         for start in range(0, source.rows, ROWS_AT_ONCE):
-            self._bring(start)
+            self._copy(start)
         if self.raw is not None:
             self.data["x"] = self.raw.x
         xp, device = self.backend.xp, self.backend.device
@@ -64,7 +65,7 @@ class Resident:
         shape = self.source.rows, *self._shapes[name]
         return self.backend.xp.empty(shape, dtype=self.backend.dtype(self.dtypes[name]), device=self.backend.device)
 
-    def _bring(self, start: int) -> None:
+    def _copy(self, start: int) -> None:
         stop = min(start + ROWS_AT_ONCE, self.source.rows)
         positions = np.arange(start, stop)
         if self.raw is None:
@@ -81,7 +82,7 @@ class Resident:
             self._weights[start:stop] = weights
 
     def start(self, order: np.ndarray, groups: Sequence[Sequence[slice]], done: int = 0) -> None:
-        """Begin an epoch in this order, in these groups of micro-batches, `done` of which were taken already."""
+        """Begin an epoch: its order, the slices of each step's micro-batches, and the steps that are `done` already."""
         totals = [positive_total(sum(self._part(order[part]) for part in parts)) for parts in groups]
         self.order[...] = self.backend.asarray(order, "int64")
         self.divisors[: len(totals)] = self.backend.asarray(np.asarray(totals), self.inputs.network.dtype)
@@ -94,7 +95,7 @@ class Resident:
         self._runs.reverse()
 
     def _part(self, positions: np.ndarray) -> float:
-        """What a micro-batch adds to the divisor; where rows weigh alike, one look at each number of rows is enough."""
+        """Return what a micro-batch adds to the divisor; without weights it depends only on the number of rows."""
         if self._uniform and len(positions) in self._known:
             return self._known[len(positions)]
         weights = None if self._weights is None else self._weights[positions]
@@ -107,20 +108,20 @@ class Resident:
         return self._sizes[self._at] if self._at < len(self._sizes) else ()
 
     @property
-    def alike(self) -> int:
+    def steps_alike(self) -> int:
         return self._runs[self._at] if self._at < len(self._runs) else 0
 
-    def bring(self) -> Hashable:
+    def load(self) -> Hashable:
         return self._serial, self.sizes
 
-    def take(self, memory: Memory) -> Taken:
-        inputs, offset, taken = self.inputs, 0, Taken([], self.inputs.divisor, self.cursor)
+    def get(self, memory: Memory) -> StepRows:
+        inputs, offset, step = self.inputs, 0, StepRows([], self.inputs.divisor, self.cursor)
         for i, rows in enumerate(self.sizes):
             micro = inputs.views(i, self._fields(rows))
             self._gather(rows, offset, memory, onto(**micro._asdict(), divisor=inputs.divisor))
-            taken.micros.append(micro)
+            step.micros.append(micro)
             offset += rows
-        return taken
+        return step
 
     def advance(self, steps: int) -> None:
         self._at += steps
@@ -133,12 +134,12 @@ class Resident:
         return [*self.data.values(), *scales, self.order, self.divisors, self.cursor]
 
     def _fields(self, rows: int) -> dict[str, Field | None]:
-        """What a micro-batch of so many rows is made of."""
-        found = {name: Field((rows, *shape), self.dtypes[name]) for name, shape in self._shapes.items()}
-        return {name: found.get(name) for name in Prepared._fields}
+        """Return shapes and dtypes of a micro-batch of `rows` rows."""
+        fields = {name: Field((rows, *shape), self.dtypes[name]) for name, shape in self._shapes.items()}
+        return {name: fields.get(name) for name in Prepared._fields}
 
     def _gather(self, rows: int, offset: int, memory: Memory, into: Mapping[str, Out]) -> None:
-        """Take the rows at the cursor, `offset` further on."""
+        """Gather the rows from `offset` after the cursor on."""
         arrays = (*(self.data.get(name) for name in Prepared._fields), self.divisors, self.order, self.cursor)
         if self.raw is None:
             memory.run(ops.gather, *arrays, rows=rows, offset=offset, into=into)
@@ -147,23 +148,23 @@ class Resident:
             memory.run(ops.gather_raw, *arrays, *scales, rows=rows, offset=offset, into=into)
 
 
-def bring_in(
-    source: Source, inputs: Inputs, wanted: Literal["auto"] | bool, before: Resident | None
+def load_resident(
+    source: Source, inputs: Inputs, resident: Literal["auto"] | bool, before: Resident | None
 ) -> Resident | None:
-    """The data of a source in memory, `before` if it holds them; None where they stay on the host."""
+    """Return a source's data in memory: `before` if it has them already; None if they stay on the host."""
     if not isinstance(source, ArraySource):
-        if wanted is True:
-            raise InputError(f"fit: resident=True, but {source!r} is no array; give arrays, or resident='auto'")
+        if resident is True:
+            raise InputError(f"fit: resident=True, but {source!r} is no array source. Pass arrays, or resident='auto'.")
         return None
-    if wanted is False or (wanted == "auto" and not fits(source, inputs)):
+    if resident is False or (resident == "auto" and not fits(source, inputs)):
         return None
     return before if before is not None and before.source is source else Resident(source, inputs)
 
 
 def raw_of(source: ArraySource, inputs: Inputs) -> Raw | None:
-    """The inputs of a source, if native kernels can read them where they lie; else None."""
+    """Return the raw inputs of a source if native kernels can read them without a copy; else None."""
     plain = inputs.backend.name == "numpy" and inputs.network.storage == inputs.network.dtype
-    plain = plain and source.dtype == inputs.network.dtype  # or its batches would be rounded on their way
+    plain = plain and source.dtype == inputs.network.dtype  # else its batches are rounded to another dtype
     if not plain or type(source) is not ArraySource or backend_feature("numpy", "replayer") is None:
         return None
     raw = source.raw()
@@ -171,7 +172,7 @@ def raw_of(source: ArraySource, inputs: Inputs) -> Raw | None:
 
 
 def fits(source: ArraySource, inputs: Inputs) -> bool:
-    """Whether the data of a source take at most `SHARE` of the memory that a GPU has free, or on a CPU none at all."""
+    """Whether a source's data need at most `SHARE` of a GPU's free memory, or on a CPU no copy of the inputs."""
     free = inputs.backend.free_bytes()
     if free is None:
         return raw_of(source, inputs) is not None
@@ -179,7 +180,7 @@ def fits(source: ArraySource, inputs: Inputs) -> bool:
     dtypes, like = inputs.dtypes(first), {name: a for name, a in first._asdict().items() if a is not None}
     sizes = {name: 2 if "16" in dtypes[name] else np.dtype(dtypes[name]).itemsize for name in like}
     row = sum(int(np.prod(a.shape[1:])) * sizes[name] for name, a in like.items())
-    return source.rows * (row + 16) <= SHARE * free  # 16: a place in the order, and a divisor
+    return source.rows * (row + 16) <= SHARE * free  # 16: an index of the order, and a divisor
 
 
 def _first(source: ArraySource, inputs: Inputs) -> Prepared:

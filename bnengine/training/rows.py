@@ -1,4 +1,4 @@
-"""The rows of the steps of an epoch, wherever they lie: one interface between data and a training step."""
+"""Rows: the data of an epoch's steps, on the host or on the device. The one interface between data and a step."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
@@ -10,120 +10,126 @@ import numpy as np
 from .._typing import Array
 from ..data import Batch, Source
 from ..runtime.memory import Memory
-from .inputs import Inputs, Micro
+from .inputs import Inputs, MicroBatch
 
 
-class Taken(NamedTuple):
-    """The rows of a step on the backend, what its loss is divided by, and the cursor that the step moves, if any."""
+class StepRows(NamedTuple):
+    """The rows of one step, on the backend.
 
-    micros: list[Micro]
+    Attributes:
+        micros: the micro-batches.
+        divisor: (1,), what the loss is divided by.
+        cursor: where the next step's rows begin, moved by the step's last launch; None if the host loads rows.
+    """
+
+    micros: list[MicroBatch]
     divisor: Array
     cursor: Array | None = None
 
 
 class Rows(Protocol):
-    """The rows of an epoch's steps, one step after the other: `HostRows` or `Resident`."""
+    """The rows of an epoch, one step after the other: `HostRows` or `Resident`."""
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The rows of each micro-batch of the next step; () at the end."""
+        """The number of rows of each micro-batch of the next step; () at the end."""
 
     @property
-    def alike(self) -> int:
-        """How many steps one native call may run, the next one and those of its sizes that follow; 0 at the end."""
+    def steps_alike(self) -> int:
+        """The number of steps of equal sizes from the next one on; 0 at the end. One native call may run them."""
 
-    def bring(self) -> Hashable:
-        """Put the rows of the next step where a recorded step reads them, and return what its plan depends on."""
+    def load(self) -> Hashable:
+        """Copy the next step's rows into the buffers that a recorded step reads; return what its plan depends on."""
 
-    def take(self, memory: Memory) -> Taken:
-        """The rows of the next step. What is launched for them in `memory` is part of the step."""
+    def get(self, memory: Memory) -> StepRows:
+        """Return the rows of the next step; launches for them in `memory` are part of the step."""
 
     def advance(self, steps: int) -> None:
-        """Go on: so many steps are done."""
+        """Move on by `steps` steps."""
 
     def batches(self, ahead: int = 0) -> list[Batch]:
-        """The next step's data on the host; `ahead` -1: those of the step before."""
+        """Return the next step's batches on the host; with `ahead` -1 those of the step before."""
 
     def arrays(self) -> list[Array]:
-        """Memory that a replay reads, other than buffers of `Inputs`."""
+        """Return the memory that a replay reads, without the buffers of `Inputs`."""
 
 
-class Lot(NamedTuple):
-    """The rows of one step on the host: sizes of its micro-batches, and a function that makes them."""
+class HostStep(NamedTuple):
+    """One step on the host: the rows of its micro-batches, and a function that returns them."""
 
     sizes: tuple[int, ...]
     batches: Callable[[], list[Batch]]
 
 
 class HostRows:
-    """`Rows` that are copied to the backend one step at a time; on a GPU while it computes the step before."""
+    """`Rows` that are copied to the backend one step at a time, on a GPU while it computes the step before."""
 
-    def __init__(self, inputs: Inputs, lots: Iterable[Lot]) -> None:
-        self.inputs, self._lots = inputs, iter(lots)
-        self._next: Lot | None = None
-        self._last: Lot | None = None
-        self._taken: Taken | None = None
+    def __init__(self, inputs: Inputs, steps: Iterable[HostStep]) -> None:
+        self.inputs, self._steps = inputs, iter(steps)
+        self._next: HostStep | None = None
+        self._last: HostStep | None = None
+        self._loaded: StepRows | None = None
 
     def __repr__(self) -> str:
-        return "rows on the host" if self.alike else "an epoch that is done"
+        return "rows on the host" if self.steps_alike else "a finished epoch"
 
     @classmethod
     def of(cls, inputs: Inputs, batches: Sequence[Batch]) -> "HostRows":
-        """The micro-batches of a single step."""
+        """Return the rows of a single step."""
         sizes = tuple(n for batch in batches for n in np.shape(batch.x)[:1])
-        return cls(inputs, [Lot(sizes, lambda: list(batches))])
+        return cls(inputs, [HostStep(sizes, lambda: list(batches))])
 
     @classmethod
     def over(cls, inputs: Inputs, source: Source, order: np.ndarray, groups: Sequence[Sequence[slice]]) -> "HostRows":
-        """Rows of a source in this order, in these groups of micro-batches."""
-        return cls(inputs, (Lot(sizes_of(parts), partial(_take, source, order, parts)) for parts in groups))
+        """Return the rows of a source in an order, one step for each group of slices of it."""
+        return cls(inputs, (HostStep(sizes_of(parts), partial(_take, source, order, parts)) for parts in groups))
 
     @classmethod
     def from_batches(cls, inputs: Inputs, batches: Iterator[Batch], accumulate: int) -> "HostRows":
-        """So many batches a step of an iterator."""
-        taken = iter(lambda: list(islice(batches, accumulate)), [])
-        return cls(inputs, (Lot(tuple(len(b.x) for b in some), partial(list, some)) for some in taken))
+        """Return the rows of an iterator of batches, `accumulate` of them for each step."""
+        groups = iter(lambda: list(islice(batches, accumulate)), [])
+        return cls(inputs, (HostStep(tuple(len(b.x) for b in group), partial(list, group)) for group in groups))
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        lot = self._lot()
-        return () if lot is None else lot.sizes
+        step = self._step()
+        return () if step is None else step.sizes
 
     @property
-    def alike(self) -> int:
-        return 0 if self._lot() is None else 1
+    def steps_alike(self) -> int:
+        return 0 if self._step() is None else 1
 
-    def bring(self) -> Hashable:
+    def load(self) -> Hashable:
         batches = self.batches()
         divisor = self.inputs.weigh(batches)
-        with np.errstate(all="ignore"):  # what is not finite is the step's to check
+        with np.errstate(all="ignore"):  # the step checks what is not finite
             micros = [self.inputs.put(i, batch) for i, batch in enumerate(batches)]
-        self._taken = Taken(micros, divisor)
+        self._loaded = StepRows(micros, divisor)
         return tuple((m.x.shape, m.target.shape, str(m.target.dtype), m.weights is None) for m in micros)
 
-    def take(self, memory: Memory) -> Taken:  # noqa: ARG002
-        assert self._taken is not None
-        return self._taken
+    def get(self, memory: Memory) -> StepRows:  # noqa: ARG002
+        assert self._loaded is not None
+        return self._loaded
 
-    def advance(self, steps: int) -> None:  # noqa: ARG002 -- always one
+    def advance(self, steps: int) -> None:  # noqa: ARG002 -- always 1
         self._last, self._next = self._next, None
 
     def batches(self, ahead: int = 0) -> list[Batch]:
-        lot = self._last if ahead < 0 else self._lot()
-        assert lot is not None
-        return lot.batches()
+        step = self._last if ahead < 0 else self._step()
+        assert step is not None
+        return step.batches()
 
     def arrays(self) -> list[Array]:
         return []
 
-    def _lot(self) -> Lot | None:
+    def _step(self) -> HostStep | None:
         if self._next is None:
-            self._next = next(self._lots, None)
+            self._next = next(self._steps, None)
         return self._next
 
 
 def sizes_of(parts: Sequence[slice]) -> tuple[int, ...]:
-    """The rows of each micro-batch of a group."""
+    """Return the number of rows of each micro-batch of a step."""
     return tuple(part.stop - part.start for part in parts)
 
 

@@ -1,4 +1,4 @@
-"""The loss scale: what keeps the gradients of float16 activations between vanishing and overflow."""
+"""The loss scale, which keeps the gradients of float16 activations from vanishing and from overflowing."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,13 +14,20 @@ from ..validation import integer, number
 
 @dataclass(frozen=True)
 class LossScale:
-    """The loss's gradient is multiplied by a scale, and the update divides it out again.
+    """Multiplies the loss's gradient by a scale, and the update divides by it again.
 
-    It begins at `initial`. Where gradients overflow though the loss is finite, the step is skipped and the scale
-    multiplied by `backoff`; after `every` good steps it is multiplied by `growth`. Powers of two change no bit of a
-    gradient that neither vanishes nor overflows. With growth and backoff 1 the scale stays. Micikevicius et al.
-    (2018), section 3.2; the rule is that of `torch.amp.GradScaler`, but for steps whose loss is not finite: those are
-    not the scale's fault, and leave it.
+    If gradients overflow while the loss is finite, the step is skipped and the scale shrinks. Scales that are powers of
+    two change no bit of a gradient that neither vanishes nor overflows. The rule is that of `torch.amp.GradScaler`,
+    except that a loss that is not finite leaves the scale unchanged. Micikevicius et al. (2018), section 3.2.
+
+    Args:
+        initial: the first scale.
+        growth: what multiplies the scale after `every` successful steps; 1 or more.
+        backoff: what multiplies it when gradients overflow; at most 1.
+        every: successful steps between two growths.
+
+    Raises:
+        InputError: a number out of its range.
     """
 
     initial: float = 65536.0
@@ -29,37 +36,38 @@ class LossScale:
     every: int = 2000
 
     def __post_init__(self) -> None:
-        limits = {"initial": (SMALLEST, LARGEST), "growth": (1.0, LARGEST), "backoff": (SMALLEST, 1.0)}
-        for name, (least, most) in limits.items():
-            object.__setattr__(self, name, number("LossScale", name, getattr(self, name), least=least, most=most))
-        object.__setattr__(self, "every", integer("LossScale", "every", self.every, least=1, most=2**24))
+        number("LossScale", "initial", self.initial, least=SMALLEST, most=LARGEST)
+        number("LossScale", "growth", self.growth, least=1, most=LARGEST)
+        number("LossScale", "backoff", self.backoff, least=SMALLEST, most=1)
+        integer("LossScale", "every", self.every, least=1, most=2**24)
 
 
-Given = Literal["auto"] | float | LossScale | None
+LossScaleOption = Literal["auto"] | float | LossScale | None
 
 
-def get_loss_scale(given: Given, precision: str) -> LossScale | None:
-    """ "auto": a `LossScale` for precision "float16", None for any other. A number: that scale, which stays."""
-    if given is None or isinstance(given, LossScale):
-        return given
-    if given == "auto":
+def get_loss_scale(option: LossScaleOption, precision: str) -> LossScale | None:
+    """Return the `LossScale` for an option: "auto" for one in precision "float16", a number for a constant scale."""
+    if option is None or isinstance(option, LossScale):
+        return option
+    if isinstance(option, str) and option == "auto":
         return LossScale() if precision == "float16" else None
-    scale = number("Trainer", "loss_scale", given, above=0, cure="Or give 'auto', None or a LossScale.")
-    return LossScale(scale, growth=1.0, backoff=1.0)
+    cure = "Or pass 'auto', None or a LossScale."
+    initial = number("Step", "loss_scale", option, least=SMALLEST, most=LARGEST, cure=cure)
+    return LossScale(initial, growth=1.0, backoff=1.0)
 
 
-def unchanged(scale: float | None) -> str:
-    """That a skipped step changed no number of the training, and where the scale stands, for a message."""
+def skip_effect(scale: float | None) -> str:
+    """Describe for a message what a skipped step changed: nothing but the loss scale."""
     return "nothing changed" if scale is None else f"nothing changed; the loss scale is {scale:g} now"
 
 
 def not_counted(scale: float | None) -> str:
-    """Which skipped steps are not among those in a row, for a message."""
+    """Describe for a message which skipped steps the count of steps in a row leaves out."""
     return "" if scale is None else f", without those that only lowered a loss scale above 1 (it is {scale:g} now)"
 
 
 class Scaling:
-    """The loss scale of a step, on the device, as its ops take it; without one, nothing."""
+    """The loss scale of a step, on the device, as arguments of its ops; empty without a loss scale."""
 
     def __init__(self, settings: LossScale | None, network: Sequential) -> None:
         self.settings, self.backend = settings, network.backend
@@ -68,31 +76,31 @@ class Scaling:
             start = np.asarray([settings.initial, 0.0, 0.0, 0.0])
             self.array = self.backend.asarray(start, network.dtype, copy=True)
 
-    def of_loss(self) -> dict[str, Array]:
-        """What the loss is called with."""
+    def loss_options(self) -> dict[str, Array]:
+        """Return the options of the loss op."""
         return {} if self.array is None else {"scale": self.array[:1]}
 
-    def of_judge(self) -> dict[str, Any]:
-        """The rules by which `check_step` changes it."""
+    def check_options(self) -> dict[str, Any]:
+        """Return the options of `ops.check_step`, which changes the scale."""
         s = self.settings
-        return {} if s is None else {"growth": s.growth, "backoff": s.backoff, "every": s.every}
+        return {} if s is None else {"growth": float(s.growth), "backoff": float(s.backoff), "every": int(s.every)}
 
-    def into(self) -> dict[str, Out]:
-        """Where `check_step` puts the next scale."""
+    def outputs(self) -> dict[str, Out]:
+        """Return where `ops.check_step` stores the next scale."""
         return onto(scaling=self.array)
 
     def memory(self) -> list[Array]:
-        """What a replay reads."""
+        """Return the memory that a replay reads."""
         return [] if self.array is None else [self.array]
 
     def forget_skips(self) -> None:
-        """Begin a new count of the steps skipped in a row."""
+        """Reset the count of steps skipped in a row."""
         if self.array is not None:
             self.array[IN_A_ROW:] = 0
 
     def read(self) -> tuple[float, int, int] | None:
-        """(scale of the next step, skips in a row, longest such run), without those that found the scale."""
+        """Read (scale of the next step, skips in a row, longest run), without skips that lowered a scale above 1."""
         if self.array is None:
             return None
-        found = self.backend.to_numpy(self.array)
-        return float(found[SCALE]), int(found[IN_A_ROW]), int(found[LONGEST])
+        host = self.backend.to_numpy(self.array)
+        return float(host[SCALE]), int(host[IN_A_ROW]), int(host[LONGEST])

@@ -1,10 +1,10 @@
-"""Trainer: epochs of training steps over a source of data, with validation, callbacks and exact resumption."""
+"""Trainer: epochs of training steps over data, with validation, callbacks and exact resumption."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import ceil
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -20,38 +20,59 @@ from ..runtime.modes import MODES, Mode, current_mode, using
 from ..storage.codec import as_lists, decode, encode
 from ..storage.saving import read, save
 from ..validation import choice, integer
-from .activations import Activations, get_watch
-from .averaging import averaged_weights, refresh
+from .activations import Activations, get_activations
+from .averaging import averaged_weights, recompute_statistics
 from .callbacks import Callback, Record
 from .diagnosis import first_non_finite
 from .evaluation import evaluate
-from .footprint import enough_memory
+from .footprint import explain_oom
 from .interrupts import deferred_interrupt
-from .progress import Progress, progress
+from .progress import Progress, ProgressStyle, progress
 from .replaying import Graph, described
-from .resident import Resident, bring_in
+from .resident import Resident, load_resident
 from .rows import HostRows, Rows
-from .scaling import Given, not_counted, unchanged
+from .scaling import LossScaleOption, not_counted, skip_effect
 from .state import Average, Report
 from .step import Step
 
-SKIPS_ALLOWED = 10
-READ_EVERY = 50  # steps between host reads where a read waits for a device
+MAX_SKIPS_IN_A_ROW = 10
+READ_EVERY = 50  # steps between host reads on a GPU, where a read waits for the device
 
 
 class Trainer:
-    """Trains a network: `fit`, `evaluate`, `save`; the state between two steps is all there is to resume from.
+    """Trains a network: `fit`, `evaluate`, `save`, `resume`.
 
-    `optimizer` and `loss`: objects, names or configurations. `learning_rate`: a number or a schedule. `clip_norm`: the
-    largest global norm of the gradients. `accumulate`: micro-batches to a step. `statistics`, `average`, `loss_scale`:
-    see `Step`. `graph`: whether a step is replayed as one CUDA graph, "auto" where that can be. `resident`: whether all
-    training data are kept in the device's memory, "auto" where they take at most half of what a GPU has free; else
-    batches are brought there while it computes; on NumPy arrays with native kernels "auto" gathers rows where they lie,
-    raw ones of a mapped file too, without a copy of the data. `threads`: how many run native kernels,
-    `bnengine.threads.set`; None leaves it as it is. `kernels`: "auto" runs the fused version of each op where there is
-    one, "fused" makes a fallback an error, "reference" runs `bnengine.ops` as it is written, in training and
-    evaluation. `progress`: "auto", "bar", "plain" or "quiet". `watch`:
-    "activations" records their distributions on a step now and then, see `Activations`.
+        trainer = Trainer(network, "adam", learning_rate=0.005)
+        trainer.fit((x, y), epochs=20, validation=(x_valid, y_valid))
+
+    Args:
+        network: the network; `fit` changes its parameters and running statistics.
+        optimizer: an object such as `bnengine.Adam()`, a name, or a configuration {"name": ..., option: value}.
+        loss: likewise.
+        learning_rate: a number, or a schedule of `bnengine.schedules`.
+        clip_norm: scale gradients so that their global norm is at most this; None for never.
+        accumulate: micro-batches of an optimizer step.
+        statistics: merge those of the micro-batches exactly into one update ("merged"), or commit them one after the
+            other ("per_micro_batch"), as other frameworks do.
+        average: an `Average`, to keep an average of the weights.
+        callbacks: called between steps; see `Callback`.
+        progress: "bar", "plain", "quiet"; "auto" for "bar" on a terminal, else "plain".
+        graph: whether a step is replayed as one CUDA graph; True raises if that is impossible, "auto" reports it.
+        resident: whether all training data are kept in the device's memory. "auto" keeps them on a GPU if they take at
+            most half of its free memory, and else uploads a step's rows while the GPU computes; on NumPy arrays it lets
+            native kernels gather rows from the data, also raw rows from a mapped file, without a copy.
+        threads: of native kernels, see `bnengine.threads.set`; None to keep the number. No result depends on it.
+        kernels: "auto" runs the fused version of each op that has one, "fused" makes a fallback an error, "reference"
+            runs `bnengine.ops` as written, in training and evaluation.
+        loss_scale: a `LossScale`; "auto" for one in precision "float16", a number for a constant scale, None for none.
+        watch: "activations" or an `Activations`, to record distributions of activations on a few steps.
+
+    Attributes:
+        history: the records of all epochs: a dict each, with losses, metrics, learning rate and times.
+        epoch: the epoch that runs, or that comes next.
+
+    Raises:
+        InputError: a wrong argument.
     """
 
     def __init__(
@@ -66,38 +87,39 @@ class Trainer:
         statistics: Literal["merged", "per_micro_batch"] = "merged",
         average: Average | None = None,
         callbacks: Sequence[Callback] = (),
-        progress: Literal["auto", "bar", "plain", "quiet"] = "auto",
+        progress: ProgressStyle = "auto",
         graph: Graph = "auto",
         resident: Literal["auto"] | bool = "auto",
         threads: int | None = None,
         kernels: Mode = "auto",
-        loss_scale: Given = "auto",
+        loss_scale: LossScaleOption = "auto",
         watch: Literal["activations"] | Activations | None = None,
     ) -> None:
         accumulate = integer("Trainer", "accumulate", accumulate, least=1)
-        resident = choice("Trainer", "resident", resident, ("auto", True, False))
-        kernels = choice("Trainer", "kernels", kernels, MODES)
+        choice("Trainer", "resident", resident, ("auto", True, False))
+        choice("Trainer", "progress", progress, get_args(ProgressStyle))
+        choice("Trainer", "kernels", kernels, MODES)
         if threads is not None:
             pool.set(threads)
         self.kernels = current_mode() if kernels == "auto" else kernels
         self.network, self.loss, self.optimizer = network, get_loss(loss), get_optimizer(optimizer)
         self.schedule: Schedule = get_schedule(learning_rate)
-        self.watch = get_watch(watch)
-        watching = [] if self.watch is None else [self.watch]  # first, as others write its part of the record down
-        self.accumulate, self.callbacks, self.mode = accumulate, [*watching, *callbacks], progress
+        self.activations = get_activations(watch)
+        first = [] if self.activations is None else [self.activations]  # other callbacks read what it records
+        self.accumulate, self.callbacks, self.progress = accumulate, [*first, *callbacks], progress
         with using(self.kernels):
             self.step = Step(
                 network, self.optimizer, self.loss,
                 clip_norm=clip_norm, statistics=statistics, average=average, graph=graph, loss_scale=loss_scale,
             )  # fmt: skip
         self.keeps_data = resident
-        self.resident: Resident | None = None  # the training data, where they are kept in memory
-        self.epoch = 0  # the epoch that runs, or that comes next
-        self.group = 0  # steps of it that are done
+        self.resident: Resident | None = None  # the training data, if they are kept in memory
+        self.epoch = 0
+        self.group = 0  # steps of the epoch that are done
         self.history: list[Record] = []
         self.stopping = ""
         self.batch_size = 0
-        self._said = set[str]()
+        self._reported = set[str]()
         self._resolved = self._loaded = False
 
     # -- fit ----------------------------------------------------------------------------------------------------------
@@ -111,20 +133,33 @@ class Trainer:
         validation: Any = None,
         metrics: Sequence[Metric] | None = None,
     ) -> list[Record]:
-        """Train until `epochs` epochs are done, and return the records of all of them.
+        """Train until `epochs` epochs are done.
 
-        `train`, `validation`: a Source, a pair (x, y) or triple (x, y, weights) of arrays, or a callable that returns
-        an iterable of such batches; arrays hold ready features, raw data need a Source with their preprocessing.
-        `batch_size`: rows of a micro-batch. Called again with more epochs, it goes on.
-        The order of the rows is given by the network's seed and the epoch. Ctrl-C ends it cleanly between two
-        steps. A training that had stopped early when its state was loaded stays stopped; a second call goes on. Raises
-        TrainingFailed when ten steps in a row are not finite, naming the first layer at fault; those that only lower a
-        loss scale above 1 are not counted.
+        Called again with more epochs, it continues. Seed and epoch determine the order of the rows. Ctrl-C ends it
+        between two steps. A training that had stopped early when its state was loaded stays stopped; a second call
+        continues it.
+
+        Args:
+            train: a Source; (x, y) or (x, y, weights); an iterable of such batches, or a callable that returns one.
+                Arrays hold ready features; raw data need an `ArraySource` with a preprocessing.
+            epochs: the number of epochs in total, with those of earlier calls.
+            batch_size: rows of a micro-batch.
+            validation: data to evaluate after each epoch, as `train`; None for none.
+            metrics: of the validation; None for accuracy, or the mean absolute error of a regression.
+
+        Returns:
+            The records of all epochs.
+
+        Raises:
+            InputError: a wrong argument.
+            DataError: data that are not usable.
+            TrainingFailed: ten steps in a row were not finite, or memory ran out; the message names the first layer at
+                fault. Steps that only lower a loss scale above 1 do not count.
         """
         source = as_source(train, self.network.dtype, "train")
         valid = as_source(validation, self.network.dtype, "validation")
         if source is None:
-            raise InputError("fit: there is no training data; give a Source, or arrays (x, y)")
+            raise InputError("fit: there is no training data. Pass a Source, or arrays (x, y).")
         epochs = integer("fit", "epochs", epochs, least=0)
         batch_size = integer("fit", "batch_size", batch_size, least=1)
         self._check(batch_size, source, valid)
@@ -134,8 +169,8 @@ class Trainer:
         steps = self.steps_per_epoch(source)
         self._resolve(steps, epochs)
         self.network.refresh()
-        self.resident = bring_in(source, self.step.inputs, self.keeps_data, self.resident)
-        shown = progress(self.mode)
+        self.resident = load_resident(source, self.step.inputs, self.keeps_data, self.resident)
+        shown = progress(self.progress)
         shown.start(epochs, steps)
         try:
             with using(self.kernels), deferred_interrupt() as interrupted:
@@ -151,28 +186,28 @@ class Trainer:
         return self.history
 
     def stop(self, reason: str) -> None:
-        """Ask `fit` to end after this epoch."""
+        """End `fit` after this epoch; `reason` is shown."""
         self.stopping = reason
 
     def _check(self, batch_size: int, source: Source, valid: Source | None) -> None:
         if source.rows is None and not isinstance(source, IterableSource):
-            raise InputError(f"fit: {source!r} does not say how many rows it has; use an IterableSource for batches")
+            raise InputError(f"fit: {source!r} does not know its number of rows. Use an IterableSource for batches.")
         if valid is not None and valid.rows == 0:
-            raise InputError("fit: the validation data has no rows; give some, or validation=None")
+            raise InputError("fit: the validation data has no rows. Pass at least one, or validation=None.")
         if self.group and source.rows is not None and batch_size != self.batch_size:
             raise InputError(
-                f"fit: the training stands within an epoch of batches of {self.batch_size} rows, and batch_size "
-                f"{batch_size} would repeat rows or leave some out; give batch_size={self.batch_size}"
+                f"fit: resuming inside an epoch that used batch_size={self.batch_size}, got {batch_size}. Call "
+                f"fit(batch_size={self.batch_size})."
             )
 
     def steps_per_epoch(self, source: Source) -> int | None:
-        """Optimizer steps of an epoch, None where the source does not say how long it is."""
+        """Return the optimizer steps of an epoch; None if the source does not know its length."""
         if source.rows is None:
             return None
         return ceil(len(groups(source.rows, self.batch_size)) / self.accumulate)
 
     def _resolve(self, steps: int | None, epochs: int) -> None:
-        """Give a schedule that spans the training its length."""
+        """Set the length of a schedule that spans the training."""
         if steps is not None and epochs and not self._resolved:
             self.schedule = self.schedule.resolved(steps * epochs)
             self._resolved = True
@@ -197,15 +232,15 @@ class Trainer:
         self.step.schedule(self.schedule.for_steps(report.steps, left))
         started, seen, skipped, first = perf_counter(), 0, report.skipped, self.group
         rows = self._rows(source)
-        while rows.alike:
+        while rows.steps_alike:
             if steps is None and self.group > first and (self.group - first) % READ_EVERY == 0:
                 self.step.schedule(self.schedule.for_steps(self.step.report().steps, READ_EVERY))
             size = sum(rows.sizes)
             done = self._run(rows)
             self.group += done
             seen += done * size
-            if self._reads():
-                report = self._watch(partial(rows.batches, -1), shown, skipped)
+            if self._reads_now():
+                report = self._read(partial(rows.batches, -1), shown, skipped)
                 skipped = report.skipped
                 seconds = perf_counter() - started
                 shown.advance(self.group, report.loss, self.schedule.rate(report.steps), seen / max(seconds, 1e-9))
@@ -218,8 +253,8 @@ class Trainer:
         self, source: Source, valid: Source | None, shown: Progress, metrics: Any, seconds: float, rows: int,
         skipped: int,
     ) -> None:  # fmt: skip
-        report, totals = self._watch(None, shown, skipped), self.step.totals()
-        refresh(self.step, source, self.batch_size)
+        report, totals = self._read(None, shown, skipped), self.step.totals()
+        recompute_statistics(self.step, source, self.batch_size)
         record: Record = {
             "epoch": self.epoch,
             "steps": report.steps,
@@ -234,24 +269,25 @@ class Trainer:
         record |= {"gradient_norm": report.norm, "skipped_steps": report.skipped}
         record |= {} if report.loss_scale is None else {"loss_scale": report.loss_scale}
         if isinstance(self.schedule, Observer):
-            self.schedule.observe(self._watched(self.schedule, record))
+            self.schedule.observe(self._monitored(self.schedule, record))
         record |= {"seconds": seconds, "samples_per_second": rows / max(seconds, 1e-9)}
         self.history.append(record)
         self.epoch, self.group = self.epoch + 1, 0
         self._each("epoch_ends", record)
         shown.end_epoch(record)
 
-    def _watched(self, schedule: Observer, record: Record) -> float:
-        """The validation figure that a schedule looks at, or that of the training where there is no validation."""
-        found = [record[name] for name in (f"valid_{schedule.watches}", f"train_{schedule.watches}") if name in record]
-        if not found:
+    def _monitored(self, schedule: Observer, record: Record) -> float:
+        """Return the metric that a schedule monitors: of the validation, or of the training if there is none."""
+        metric = schedule.watches
+        values = [record[name] for name in (f"valid_{metric}", f"train_{metric}") if name in record]
+        if not values:
             raise InputError(
-                f"fit: {schedule!r} looks at the {schedule.watches}, which a {self.loss.task} does not have"
+                f"fit: {schedule!r} monitors the {metric}, which a {self.loss.task} lacks. Monitor the loss."
             )
-        return float(found[0])
+        return float(values[0])
 
     def _rows(self, source: Source) -> Rows:
-        """What is still to be done in this epoch."""
+        """Return the remaining rows of this epoch."""
         inputs = self.step.inputs
         if isinstance(source, IterableSource):
             batches = source.epoch(skip=self.group * self.accumulate)
@@ -266,109 +302,132 @@ class Trainer:
         return self.resident
 
     def _run(self, rows: Rows) -> int:
-        """Run a step, or as many as one native call can before a callback is due, and return how many."""
-        with enough_memory(self.network, max(rows.sizes), self.accumulate):
-            if self.watch is not None:
-                self.watch.step_begins(self, rows)
-            ahead = min((callback.steps_ahead(self) for callback in self.callbacks), default=rows.alike)
+        """Run a step, or as many as one native call can before a callback is due; return how many."""
+        with explain_oom(self.network, max(rows.sizes), self.accumulate):
+            if self.activations is not None:
+                self.activations.step_begins(self, rows)
+            ahead = min((callback.steps_ahead(self) for callback in self.callbacks), default=rows.steps_alike)
             done = self.step.next(rows, ahead)
-            if self.watch is not None:
-                self.watch.done += done
+            if self.activations is not None:
+                self.activations.done += done
             return done
 
-    def _reads(self) -> bool:
-        return not self.network.backend.on_gpu or self.group % READ_EVERY == 0
+    def _reads_now(self) -> bool:
+        return self.network.backend.name != "cupy" or self.group % READ_EVERY == 0
 
-    def _watch(self, batches: Callable[[], list[Batch]] | None, shown: Progress, skipped: int) -> Report:
-        """Read the counters; say when steps were skipped, give up after ten in a row."""
+    def _read(self, batches: Callable[[], list[Batch]] | None, shown: Progress, skipped: int) -> Report:
+        """Read the counters; report skipped steps, and raise TrainingFailed after ten in a row."""
         report = self.step.report()
-        self._tell_modes(shown)
+        self._report_modes(shown)
         new, last = report.skipped - skipped, report.steps + report.skipped
         if new == 1 and not report.ok:
-            shown.message(f"step {last} of the training was not finite and was skipped: {unchanged(report.loss_scale)}")
+            shown.message(
+                f"step {last} of the training was not finite and was skipped: {skip_effect(report.loss_scale)}"
+            )
         elif new:
             shown.message(
                 f"{new} of the steps up to step {last} of the training were not finite and were skipped: "
-                f"{unchanged(report.loss_scale)}"
+                f"{skip_effect(report.loss_scale)}"
             )
-        if report.longest_skip >= SKIPS_ALLOWED:
-            self.step.state.forget_skips()  # whoever catches the error and cures its cause can go on
-            where = self._find_fault(batches()) if batches else "it cannot be told which batch it was"
+        if report.longest_skip >= MAX_SKIPS_IN_A_ROW:
+            self.step.state.forget_skips()  # a caller may catch the error, remove its cause and call fit again
+            where = self._find_fault(batches()) if batches else "the batch is unknown"
             raise TrainingFailed(
                 f"fit: {report.longest_skip} steps in a row were not finite{not_counted(report.loss_scale)}; {where}. "
-                "The network is as it was before them: lower the learning rate, clip the gradients (clip_norm), or "
-                "look at the data"
+                "The network is unchanged by them. Lower the learning rate, clip the gradients (clip_norm), or check "
+                "the data."
             )
         return report
 
-    def _tell_modes(self, shown: Progress) -> None:
-        """Report once why steps do not run as one graph or native call, unless they are not meant to."""
+    def _report_modes(self, shown: Progress) -> None:
+        """Report once why steps do not run as one graph or native call, unless the user chose so."""
         if self.step.graph is False or self.kernels == "reference":
             return
         for line in map(described, self.step.modes()):
-            if line and line not in self._said:
-                self._said.add(line)
+            if line and line not in self._reported:
+                self._reported.add(line)
                 shown.message(line)
 
     def _find_fault(self, batches: list[Batch]) -> str:
-        found = [first_non_finite(self.step, batch) for batch in batches]
-        return next(filter(None, found), "nothing that can be seen again: the step was finite this time")
+        faults = [first_non_finite(self.step, batch) for batch in batches]
+        return next(filter(None, faults), "the cause is unknown: the step was finite when repeated")
 
     # -- evaluate -----------------------------------------------------------------------------------------------------
 
     def evaluate(
         self, data: Any, *, batch_size: int = 1024, metrics: Sequence[Metric] | None = None
     ) -> dict[str, float]:
-        """Loss and metrics in evaluation mode, with the averaged weights where an `Average` is kept."""
+        """Compute loss and metrics in evaluation mode, by the averaged weights if an `Average` is kept.
+
+        Args:
+            data: as `train` of `fit`.
+            batch_size: rows that run at once.
+            metrics: None for accuracy, or the mean absolute error of a regression.
+
+        Returns:
+            {"loss": mean loss, name of a metric: its value, ...}
+        """
         source = as_source(data, self.network.dtype, "evaluate")
         if source is None:
-            raise InputError("evaluate: there is no data; give a Source, or arrays (x, y)")
+            raise InputError("evaluate: there is no data. Pass a Source, or arrays (x, y).")
         with using(self.kernels), averaged_weights(self.step):
             return evaluate(self.network, self.loss, source, batch_size=batch_size, metrics=metrics)
 
     # -- state --------------------------------------------------------------------------------------------------------
 
     def save(self, path: Any) -> None:
-        """Write network, optimizer, counters, position, schedule, callbacks' state and preprocessing as one
-        checkpoint.
+        """Write a checkpoint from which `resume` continues: network, optimizer, counters, schedule, callbacks.
+
+        Args:
+            path: the file, or a run folder.
+
+        Raises:
+            CheckpointError: the file cannot be written; the old one is intact.
         """
         save(path, self.network, trainer=self)
 
     def resume(self, path: Any) -> None:
-        """Take over network and training from a checkpoint that `save` wrote; `fit` then goes on where it stood, bit
-        for bit.
+        """Load network and training from a checkpoint of `save`; `fit` then continues bit for bit.
 
-        The trainer must have been made with the same arguments, and `fit` must get the same data. Raises
-        CheckpointError.
+        The trainer must have the same arguments, and `fit` must get the same data.
+
+        Args:
+            path: the file, or a run folder.
+
+        Raises:
+            CheckpointError: the file cannot be read, or holds no training or another network.
+            InputError: the trainer has other arguments.
         """
         saved = read(path)
         if saved.training is None:
-            raise CheckpointError(f"{path}: holds a network without a training; use bnengine.load")
-        mine = as_lists(self.network.config())
-        if differ := [what for what, value in saved.config.items() if value != mine[what]]:
+            raise CheckpointError(f"{path}: holds a network without a training. Load it with bnengine.load.")
+        config = as_lists(self.network.config())
+        if differ := [what for what, value in saved.config.items() if value != config[what]]:
             raise CheckpointError(
-                f"{path}: holds a network of other {', '.join(differ)}: {saved.config[differ[0]]} where the trainer's "
-                f"has {mine[differ[0]]}; make it as it was saved"
+                f"{path}: the saved network has other {', '.join(differ)}: {saved.config[differ[0]]}; the trainer's "
+                f"network has {config[differ[0]]}. Build it as it was saved."
             )
         self.load_state(saved.arrays, saved.training)
         self.network.load_state_dict(saved.state)
         self.network.preprocessing = saved.preprocessing
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """(arrays, JSON values): all that `load_state` needs beside the network's own state. Times are left out, so
-        that equal trainings have equal states."""
+        """Return (arrays, JSON values): what `load_state` needs besides the network's state.
+
+        Times are left out, so equal trainings have equal states.
+        """
         arrays = {f"step.{name}": array for name, array in self.step.state_dict().items()}
         callbacks: dict[str, Any] = {}
         for callback in self.callbacks:
-            own, tensors = callback.state_dict(), callback.tensors()
-            if not (own or tensors):
+            state, tensors = callback.state_dict(), callback.tensors()
+            if not (state or tensors):
                 continue
             if not callback.name or callback.name in callbacks:
                 raise InputError(
-                    f"Trainer: the state of a {type(callback).__name__} called {callback.name!r} cannot be kept; give "
-                    "it a `name` that no other callback has"
+                    f"Trainer: the state of a {type(callback).__name__} called {callback.name!r} cannot be saved. Give "
+                    "it a `name` that no other callback has."
                 )
-            callbacks[callback.name] = own
+            callbacks[callback.name] = state
             arrays |= {f"callback.{callback.name}.{name}": array for name, array in tensors.items()}
         values = {
             "epoch": self.epoch,
@@ -388,22 +447,22 @@ class Trainer:
         return arrays, values
 
     def load_state(self, arrays: dict[str, np.ndarray], values: dict[str, Any]) -> None:
-        """Go on where `state` was taken; the trainer must have been made with the same arguments."""
-        own_values: dict[str, Any] = {"loss": self.loss.config(), "optimizer": self.optimizer.config()}
-        if values["group"]:  # within an epoch the position counts steps of so many micro-batches
-            own_values["accumulate"] = self.accumulate
-        if "decayed" in values:  # which layers do not tell that are built anew from a file
-            own_values["decayed"] = self.network.decayed
-        for what, mine in own_values.items():
-            if values[what] != as_lists(mine):
+        """Load what `state` returned; InputError if the trainer has other arguments."""
+        options: dict[str, Any] = {"loss": self.loss.config(), "optimizer": self.optimizer.config()}
+        if values["group"]:  # inside an epoch the position counts steps of `accumulate` micro-batches
+            options["accumulate"] = self.accumulate
+        if "decayed" in values:  # a file of an earlier version lacks it
+            options["decayed"] = self.network.decayed
+        for what, value in options.items():
+            if values[what] != as_lists(value):
                 raise InputError(
-                    f"Trainer: the state was saved with {what} {values[what]}; this trainer has {as_lists(mine)}"
+                    f"Trainer: the saved training has {what} {values[what]}, got {as_lists(value)}. Use the saved one."
                 )
         self.step.load_state_dict({k.removeprefix("step."): v for k, v in arrays.items() if k.startswith("step.")})
         for callback in self.callbacks:
             prefix = f"callback.{callback.name}."
-            own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-            callback.load(decode(values["callbacks"]).get(callback.name, callback.state_dict()), own)
+            tensors = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+            callback.load(decode(values["callbacks"]).get(callback.name, callback.state_dict()), tensors)
         if isinstance(self.schedule, Observer):
             self.schedule.load_state_dict(values["schedule"])
         self.epoch, self.group, self.batch_size = values["epoch"], values["group"], values["batch_size"]

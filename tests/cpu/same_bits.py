@@ -20,7 +20,8 @@ from bnengine.losses import BinaryCrossEntropy, LossFunction, MeanSquaredError, 
 from bnengine.network.sequential import Sequential
 from bnengine.optim.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from bnengine.optim.schedules import OneCycle
-from bnengine.training.step import Average, Step
+from bnengine.training.state import Average
+from bnengine.training.step import Step
 
 STEPS = 200
 RAGGED = 7  # every so many steps the rows end early, as at the end of an epoch
@@ -125,7 +126,7 @@ def state(step: Step) -> dict[str, bytes]:
         "sums": step.state.sums,
         "counters": step.state.counters,
     }
-    arrays |= {f"verdict {name}": a for name, a in step.state.verdict._asdict().items() if a is not None}
+    arrays |= {f"verdict {name}": a for name, a in step.state.checked._asdict().items() if a is not None}
     arrays |= {f"state {name}": flat.array for name, flat in step.state.slots.items() if flat is not None}
     arrays |= {f"average {i}": flat.array for i, flat in enumerate(step.state.averaged or ())}
     return {name: a.tobytes() for name, a in arrays.items()}

@@ -15,7 +15,8 @@ from bnengine.network.sequential import Sequential
 from bnengine.optim.optimizers import AdamW
 from bnengine.optim.schedules import OneCycle
 from bnengine.training.resident import Resident
-from bnengine.training.step import Average, Step
+from bnengine.training.state import Average
+from bnengine.training.step import Step
 from tests.cpu.heap import asked_by
 
 ROWS, RAGGED, EPOCH, PARTS = (

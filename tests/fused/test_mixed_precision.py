@@ -17,7 +17,6 @@ from bnengine.training.resident import Resident
 from tests.fused.test_step import groups, snapshot
 from tests.fused.training import epochs, source
 from tests.optimizers import FULL
-from tests.support import poison
 
 UNIT = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 
@@ -56,7 +55,7 @@ def test_a_replayed_step_has_the_bytes_of_the_eager_one(device, precision):
     seen = []
     for group in groups(5):
         eager(group)
-        poison(replayed.memory)
+        replayed.memory.poison()
         replayed(group)
         assert snapshot(eager) == snapshot(replayed)
         assert {"copy16", "scaling"} <= snapshot(eager).keys()

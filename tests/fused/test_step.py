@@ -15,7 +15,6 @@ from bnengine.runtime.memory import Arena
 from bnengine.training import step as steps
 from tests.contracts.cases import assert_within
 from tests.optimizers import EVERY
-from tests.support import poison
 
 DIGITS = data.load_digits()
 X, Y = (DIGITS.x.reshape(-1, 64) / 16).astype(np.float32), DIGITS.y
@@ -65,7 +64,7 @@ def snapshot(step: Any) -> dict[str, bytes]:
     arrays |= {"gradients": step.state.gradients.array, "sums": step.state.sums, "counters": step.state.counters}
     arrays |= {
         name: flat.array for name, flat in step.state.slots.items() if flat is not None
-    } | step.state.verdict._asdict()
+    } | step.state.checked._asdict()
     arrays |= {"copy16": network.copy16 and network.copy16.array, "scaling": step.state.scaling.array}
     return {name: array.get().tobytes() for name, array in arrays.items() if array is not None}
 
@@ -76,7 +75,7 @@ def test_a_replayed_step_is_the_eager_one_byte_for_byte(device):
         device.STATE.schedule = "forward"
         eager(group)
         device.STATE.schedule = "shuffled"
-        poison(replayed.memory)
+        replayed.memory.poison()
         replayed(group)
         assert snapshot(eager) == snapshot(replayed)
     assert not eager.plans
@@ -133,7 +132,7 @@ def made(step: Any) -> dict[str, np.ndarray]:
     fetch = step.backend.to_numpy
     found = {
         "loss": fetch(step.state.value),
-        "norm": fetch(step.state.verdict.norm),
+        "norm": fetch(step.state.checked.norm),
         "correct": fetch(step.state.correct),
     }
     return found | step.network.export(step.state.gradients, step.state.pending[0])
@@ -153,8 +152,12 @@ def checked_step(step: Any, group: list[data.Batch], what: str) -> None:
     old = [fetch(a) for a in (network.parameters.array, *(f.array for f in step.state.slots.values() if f is not None))]
     running, counters = fetch(network.statistics.array), fetch(step.state.counters)
     step(group)
-    value, gradients, proposed = fetch(step.state.value), fetch(step.state.gradients.array), fetch(step.state.proposed)
-    u, (ok, norm, factor) = 2.0 ** (-24 if network.dtype == "float32" else -53), map(fetch, step.state.verdict[:3])
+    value, gradients, proposed = (
+        fetch(step.state.value),
+        fetch(step.state.gradients.array),
+        fetch(step.state.pending_array),
+    )
+    u, (ok, norm, factor) = 2.0 ** (-24 if network.dtype == "float32" else -53), map(fetch, step.state.checked[:3])
     wide = [np.float64(a) for a in (value, gradients, proposed)]
     with np.errstate(all="ignore"):
         judged = ops.check_step.reference(*wide, clip=step.state.clip_norm)

@@ -82,5 +82,5 @@ def snapshot(step: Step) -> dict[str, bytes]:
     arrays = {"parameters": net.parameters.array, "statistics": net.statistics.array, "value": step.state.value}
     arrays |= {"gradients": step.state.gradients.array, "sums": step.state.sums, "counters": step.state.counters}
     arrays |= {name: flat.array for name, flat in step.state.slots.items() if flat is not None}
-    arrays |= {name: a for name, a in step.state.verdict._asdict().items() if a is not None}
+    arrays |= {name: a for name, a in step.state.checked._asdict().items() if a is not None}
     return {name: read(array).tobytes() for name, array in arrays.items()}

@@ -35,7 +35,7 @@ def stepped(backend: Backend, mode: Any) -> dict[str, np.ndarray]:
     x, y = rng.standard_normal((ROWS, FEATURES)).astype(np.float32), rng.integers(0, CLASSES, ROWS)
     step([Batch(x, y, None, np.arange(ROWS))])
     fetch = backend.to_numpy
-    found = {"loss": fetch(step.state.value), "norm": fetch(step.state.verdict.norm)}
+    found = {"loss": fetch(step.state.value), "norm": fetch(step.state.checked.norm)}
     return found | network.export(step.state.gradients, step.state.pending[0])
 
 

@@ -34,9 +34,9 @@ def everything():
 
 
 def test_no_layers_and_what_is_no_layer_are_errors():
-    with pytest.raises(InputError, match=r"^Sequential\(\): no layers; give at least one"):
+    with pytest.raises(InputError, match=r"^Sequential\(\): no layers. Pass at least one"):
         network()
-    with pytest.raises(InputError, match=r"^Sequential: 'relu' is not a layer; give objects such as Dense\(64, 100\)"):
+    with pytest.raises(InputError, match=r"^Sequential: 'relu' is not a layer. Pass objects such as Dense\(64, 100\)"):
         network(Dense(3, 4), "relu")
     with pytest.raises(InputError, match=r"^Sequential: .*Dense'> is not a layer"):
         network(Dense)
@@ -44,7 +44,7 @@ def test_no_layers_and_what_is_no_layer_are_errors():
 
 @pytest.mark.parametrize("dtype", ["float16", "int64", "double", None, np.float32])
 def test_another_dtype_than_the_two_is_an_error(dtype):
-    with pytest.raises(InputError, match=r"^Sequential: dtype .* is not 'float32' or 'float64'"):
+    with pytest.raises(InputError, match=r"^Sequential: dtype must be 'float32' or 'float64', got "):
         network(Dense(3, 4), dtype=dtype)
 
 
@@ -63,7 +63,7 @@ def test_a_layer_belongs_to_one_network():
     dense = Dense(3, 4)
     first = network(dense)
     before = first.parameters.array.copy()
-    with pytest.raises(InputError, match=r"^Sequential: 1\.W belongs to another network already; make new layers"):
+    with pytest.raises(InputError, match=r"^Sequential: 1\.W belongs to another network already. Make new layers"):
         network(Dense(5, 3), dense)
     np.testing.assert_array_equal(first.parameters.array, before)
     assert first.predict(np.ones((2, 3))).shape == (2, 4)
@@ -240,8 +240,8 @@ def test_the_summary_shows_every_layer_and_the_totals():
         "4      Dense(100, 10)                                  10       1,010           -",
         "-" * 81,
         "17,910 parameters in float32 on numpy, 76,928 bytes with statistics",
-        "100 biases left out: the BatchNorm behind subtracts them (0.b)",
-        "kept although a BatchNorm behind cancels it: 3.0.b (bias=True)",
+        "100 biases left out: the next BatchNorm subtracts them (0.b)",
+        "kept although the next BatchNorm cancels it: 3.0.b (bias=True)",
     ]
 
 

@@ -133,7 +133,7 @@ def test_predicting_changes_nothing(network):
     ("x", "options", "error", "message"),
     [
         (blobs()[0], {"batch_size": 0}, InputError, "batch_size must be an integer of at least 1, got 0"),
-        (blobs()[0][:0], {}, InputError, "the data has no rows; give at least one"),
+        (blobs()[0][:0], {}, InputError, "the data has no rows. Pass at least one"),
         (blobs(features=5)[0], {}, DataError, r"predict: the samples have shape \(5,\)"),
         (np.full((1100, 6), np.nan), {}, DataError, "predict: x, row 0, feature 0 is nan"),
     ],
@@ -156,12 +156,12 @@ def test_a_row_that_overflows_is_named_and_gets_no_label():
     network.named_parameters()["0.W"][...] = 1e20
     x = x.astype(np.float64)
     x[83] = 1e30
-    with pytest.raises(InputError, match=r"predict: row 83 gives \[(nan|inf|-inf), .*far outside"):
+    with pytest.raises(InputError, match=r"predict: row 83 gives \[(nan|inf|-inf), .*which is not finite"):
         bn.predict(network, x, batch_size=20)
 
 
 def test_a_network_without_preprocessing_takes_ready_features():
-    with pytest.raises(InputError, match=r"carries no preprocessing; give ready features to network\.predict\(x\)"):
+    with pytest.raises(InputError, match=r"has no preprocessing. Pass ready features to network\.predict\(x\)"):
         bn.predict(net(), blobs()[0])
 
 

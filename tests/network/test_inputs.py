@@ -57,10 +57,10 @@ def test_a_number_too_large_for_the_network_is_an_error(net):
 @pytest.mark.parametrize(
     ("shape", "text"),
     [
-        ((5,), r"^Sequential: the input has shape \(5,\); give \(rows, \.\.\., features\)"),
+        ((5,), r"^Sequential: the input has shape \(5,\). Pass \(rows, \.\.\., features\)"),
         ((), r"^Sequential: the input has shape \(\)"),
-        ((0, 5), r"^Sequential: the input has shape \(0, 5\); .*one row or more"),
-        ((3, 4), r"^Dense\(5, 6\), layer 0: the input has 4 features, the layer was made for 5; .*\(rows, 5\)"),
+        ((0, 5), r"^Sequential: the input has shape \(0, 5\)\. .*at least one row"),
+        ((3, 4), r"^Dense\(5, 6\), layer 0: the input has 4 features, and the layer was built for 5\. .*\(rows, 5\)"),
         ((3, 5, 6), r"^Dense\(5, 6\), layer 0: the input has 6 features"),
         ((3, 0), r"^Dense\(5, 6\), layer 0: the input has 0 features"),
     ],
@@ -113,7 +113,7 @@ def test_a_batch_size_is_a_whole_number_from_one_up(net, batch_size):
 
 
 def test_samples_that_are_not_one_a_row_are_an_error(net):
-    with pytest.raises(InputError, match=r"^Sequential: \(4,\) sample indices for 3 rows; give one a row"):
+    with pytest.raises(InputError, match=r"^Sequential: \(4,\) sample indices for 3 rows. Pass one a row"):
         net.forward(np.ones((3, 5)), training=True, samples=np.arange(4))
 
 

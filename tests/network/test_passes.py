@@ -120,7 +120,7 @@ def test_inputs_of_any_layout_and_floating_dtype_are_read_right(shape_like):
 
 @needs_kernels
 def test_plans_and_memory_are_bounded_whatever_sizes_come(monkeypatch):
-    monkeypatch.setattr(passes, "KEPT", 4)
+    monkeypatch.setattr(passes, "MAX_PLANS", 4)
     network = net()
     network.predict(data(passes.ROWS))
     held = network.passes.nbytes

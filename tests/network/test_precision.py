@@ -10,7 +10,7 @@ import pytest
 import bnengine as bn
 from bnengine.arrays.backend import Backend, get_backend
 from bnengine.errors import InputError
-from bnengine.network.precision import settle
+from bnengine.network.precision import resolve_precision
 
 NARROW = ("float16", "bfloat16")
 
@@ -115,7 +115,7 @@ def test_the_summary_names_the_precision_and_counts_the_shadow(precision):
     size = network.parameters.array.size
     held = size * 4 + network.statistics.array.size * 8
     assert f"{held:,} bytes with statistics" in plain.summary()
-    text = f"{held + 2 * size:,} bytes with statistics and a copy16 in {precision}; precision {precision}"
+    text = f"{held + 2 * size:,} bytes with statistics and a copy in {precision}; precision {precision}"
     assert text in network.summary()
 
 
@@ -160,11 +160,11 @@ def test_a_layer_of_one_s_own_that_changes_the_dtype_is_named(name):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "half"}, r"precision 'half': there is none of that name; choose one of 'highest', 'tf32'"),
-        ({"precision": 16}, r"precision 16: there is none of that name"),
-        ({"precision": "tf32"}, r"backend numpy multiplies arrays as they are; take precision 'highest', or backend"),
-        ({"precision": "float16", "dtype": "float64"}, r"does not go with dtype 'float64'; take dtype 'float32'"),
-        ({"precision": "tf32", "dtype": "float64"}, r"does not go with dtype 'float64'; take dtype 'float32'"),
+        ({"precision": "half"}, r"precision must be 'highest', 'tf32', 'bfloat16' or 'float16', got 'half'"),
+        ({"precision": 16}, r"precision must be .*, got 16"),
+        ({"precision": "tf32"}, r"the backend is numpy. Take precision 'highest', or backend"),
+        ({"precision": "float16", "dtype": "float64"}, r"needs dtype 'float32', got 'float64'. Take dtype 'float32'"),
+        ({"precision": "tf32", "dtype": "float64"}, r"needs dtype 'float32', got 'float64'. Take dtype 'float32'"),
     ],
 )
 def test_a_precision_that_cannot_be_is_refused_with_its_cure(options, message):
@@ -175,7 +175,7 @@ def test_a_precision_that_cannot_be_is_refused_with_its_cure(options, message):
 def test_a_library_without_16_bits_refuses_them(require):
     require("array_api_strict")
     with pytest.raises(
-        InputError, match=r"^Sequential: precision 'float16': array_api_strict has no such dtype; or take"
+        InputError, match=r"^Sequential: precision 'float16': array_api_strict has no such dtype. Otherwise take"
     ):
         net(precision="float16", backend="array_api_strict")
 
@@ -191,10 +191,10 @@ def test_bfloat16_without_its_package_names_the_cure(monkeypatch):
 @pytest.mark.parametrize("capability", ["80", "90", "120"])
 def test_tf32_begins_with_compute_capability_8(capability):
     backend = SimpleNamespace(name="cupy", device=SimpleNamespace(compute_capability=capability))
-    assert settle("tf32", "float32", backend) == ("float32", "tf32")
+    assert resolve_precision("tf32", "float32", backend) == ("float32", "tf32")
 
 
 def test_an_older_gpu_has_no_tf32_and_the_error_says_so():
     backend = SimpleNamespace(name="cupy", device=SimpleNamespace(compute_capability="75"))
-    with pytest.raises(InputError, match=r"compute capability 7\.5, and tf32 begins at 8\.0; take precision"):
-        settle("tf32", "float32", backend)
+    with pytest.raises(InputError, match=r"compute capability 7\.5, and tf32 needs 8\.0. Take precision"):
+        resolve_precision("tf32", "float32", backend)

@@ -79,16 +79,16 @@ def test_state_may_be_lists(rng):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda s: s.pop("4.b"), "^load_state_dict: missing 4.b; unknown nothing; the network must have the layers"),
-        (lambda s: s.update({"5.W": s["4.W"]}), "^load_state_dict: missing nothing; unknown 5.W"),
-        (lambda s: s.update({"9.b": s.pop("4.b")}), "missing 4.b; unknown 9.b"),
+        (lambda s: s.pop("4.b"), "^load_state_dict: missing 4.b, unknown nothing. Build the network from the layers"),
+        (lambda s: s.update({"5.W": s["4.W"]}), "^load_state_dict: missing nothing, unknown 5.W"),
+        (lambda s: s.update({"9.b": s.pop("4.b")}), "missing 4.b, unknown 9.b"),
         (lambda s: s.pop("1.running_var"), "missing 1.running_var"),
         (
             lambda s: s.update({"4.W": s["4.W"].T}),
-            r"^load_state_dict: 4.W has shape \(2, 4\); this network needs \(4, 2\)",
+            r"^load_state_dict: 4.W must have shape \(4, 2\), got \(2, 4\)",
         ),
-        (lambda s: s.update({"4.b": 0.0}), r"4.b has shape \(\); this network needs \(2,\)"),
-        (lambda s: s.update({"3.1.running_mean": np.zeros(5)}), r"3.1.running_mean has shape \(5,\)"),
+        (lambda s: s.update({"4.b": 0.0}), r"4.b must have shape \(2,\), got \(\)"),
+        (lambda s: s.update({"3.1.running_mean": np.zeros(5)}), r"3.1.running_mean must have shape \(4,\), got \(5,\)"),
         (lambda s: s.update({"4.b": np.asarray(["a", "b"])}), "asarray"),
         (lambda s: s.update({"4.b": np.asarray([1j, 2j])}), "asarray"),
     ],
@@ -163,14 +163,14 @@ def test_a_thaw_by_name_leaves_the_rest_frozen():
 @pytest.mark.parametrize(
     ("what", "names", "text"),
     [
-        ("weights", (), "^freeze: no kind 'weights'; choose 'statistics', 'affine', 'normalization' or 'parameters'"),
+        ("weights", (), "^freeze: what must be 'statistics', 'affine', 'normalization' or 'parameters', got 'weights'"),
         ("parameters", ("7",), "^freeze: no layer or parameter '7'.*0.W"),
         ("parameters", ("0", "0.b"), "'0.b'"),  # the bias that was cancelled
         ("parameters", ("3.",), "'3.'"),
         (
             "statistics",
             ("0",),
-            "^freeze: no layer or parameter '0' that has statistics; there are 1.statistics, 3.1.statistics",
+            "^freeze: no layer or parameter '0' that has statistics. Choose of 1.statistics, 3.1.statistics",
         ),
         ("affine", ("4",), "'4' that has affine"),
     ],

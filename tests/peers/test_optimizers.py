@@ -18,7 +18,8 @@ from bnengine.layers import Activation, BatchNorm, Dense, Layer, Residual
 from bnengine.losses import SoftmaxCrossEntropy
 from bnengine.network.sequential import Sequential
 from bnengine.optim.optimizers import SGD, Adam, AdamW, Optimizer
-from bnengine.training.step import Average, Step
+from bnengine.training.state import Average
+from bnengine.training.step import Step
 from tests.optimizers import TABLE, VARIANTS, moved
 from tests.peers.twin import Twin, array
 

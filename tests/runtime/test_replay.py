@@ -17,9 +17,9 @@ from bnengine.runtime.flat import Parameter
 from bnengine.runtime.memory import Arena
 from bnengine.runtime.plan import Obstacle
 from bnengine.training.step import Step
-from tests.support import give_versions, poison
+from tests.support import give_versions
 
-from .toy import installed, replay_by_blocks
+from .toy import installed
 
 DIGITS = data.load_digits()
 X, Y = (DIGITS.x.reshape(-1, 64) / 16).astype(np.float32), DIGITS.y
@@ -70,7 +70,7 @@ def snapshot(step: Step) -> list[bytes]:
         step.state.sums,
         step.state.value,
     ]
-    arrays += [a for a in step.state.verdict if a is not None]
+    arrays += [a for a in step.state.checked if a is not None]
     return [a.tobytes() for a in (*arrays, *(flat.array for flat in step.state.slots.values() if flat is not None))]
 
 
@@ -102,7 +102,7 @@ def test_replay_by_blocks_gives_the_same_bytes(monkeypatch: pytest.MonkeyPatch) 
     for step in (whole, blocks):
         step(group)
     (plan,) = blocks.plans.values()
-    monkeypatch.setattr(plan, "replay", lambda: replay_by_blocks(plan, 24))
+    monkeypatch.setattr(plan, "replay", lambda: plan.replay_by_blocks(24))
     for _ in range(5):
         whole(group)
         blocks(group)
@@ -113,7 +113,7 @@ def test_memory_full_of_nan_before_a_step_changes_nothing() -> None:
     clean, poisoned = make(), make()
     for group in groups(30):
         clean(group)
-        poison(poisoned.memory)
+        poisoned.memory.poison()
         poisoned(group)
     assert snapshot(clean) == snapshot(poisoned)
 

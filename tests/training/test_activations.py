@@ -160,5 +160,5 @@ def test_batches_of_an_iterable_are_sampled_too(precision):
 def test_mistakes_are_errors(every):
     with pytest.raises(InputError, match=r"Activations: every must be an integer of at least 1"):
         Activations(every)
-    with pytest.raises(InputError, match="Trainer: watch 'weights' is not None"):
+    with pytest.raises(InputError, match="Trainer: watch must be 'activations', got 'weights'"):
         trainer(watch="weights")

@@ -5,7 +5,7 @@ import pytest
 
 import bnengine as bn
 from bnengine.errors import InputError
-from bnengine.training.averaging import averaged_weights, recomputed_statistics, refresh
+from bnengine.training.averaging import averaged_weights, recompute_statistics, recomputed_statistics
 from bnengine.training.evaluation import evaluate
 from tests.training.support import Rows, blobs, net, network_bits, trainer
 
@@ -133,7 +133,7 @@ def test_refresh_leaves_averaged_statistics_and_no_average_alone():
         t = trainer(average=average)
         t.fit(blobs(), epochs=1)
         before = {name: a.tobytes() for name, a in t.step.state_dict().items()}
-        refresh(t.step, Rows(*blobs()), 10)
+        recompute_statistics(t.step, Rows(*blobs()), 10)
         assert {name: a.tobytes() for name, a in t.step.state_dict().items()} == before
 
 
@@ -146,7 +146,10 @@ def test_a_network_without_statistics_can_be_averaged():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"decay": 1.0}, r"decay 1.0 is not in \[0, 1\)"), ({"statistics": "none"}, "statistics 'none' is not")],
+    [
+        ({"decay": 1.0}, r"decay must be .* below 1, got 1\.0"),
+        ({"statistics": "none"}, "statistics must be 'averaged' or 'recomputed', got 'none'"),
+    ],
 )
 def test_an_average_that_makes_no_sense_is_refused(options, message):
     with pytest.raises(InputError, match=message):

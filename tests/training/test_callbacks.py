@@ -110,7 +110,7 @@ def test_early_stopping_restores_the_best_after_its_patience():
     assert network_bits(t.network) == scores.bits[1]
     different = {name for name in scores.bits[1] if scores.bits[1][name] != scores.bits[4][name]}
     assert {"0.W", "1.gamma", "1.running_mean", "1.running_var"} <= different
-    assert t.stopping == "valid_accuracy has not improved for 3 epochs; best 0.8 at 1"
+    assert t.stopping == "valid_accuracy has not improved for 3 epochs. Best 0.8 at 1"
 
 
 def test_the_best_is_restored_at_the_last_epoch_if_wanted():
@@ -157,7 +157,7 @@ def test_the_best_averaged_weights_are_restored_too():
 
 
 def test_an_unknown_metric_is_named_with_those_that_exist():
-    with pytest.raises(InputError, match=r"no metric 'valid_loss'; there are .*train_loss.*needs validation data"):
+    with pytest.raises(InputError, match=r"no metric 'valid_loss'\. Choose of .*train_loss.* need validation data"):
         trainer(callbacks=[EarlyStopping()]).fit(blobs(), epochs=1)
 
 
@@ -259,7 +259,7 @@ def test_the_state_of_every_callback_is_saved_under_its_name(tmp_path):
 
 @pytest.mark.parametrize("callbacks", [[Memory(""), Notes()], [Memory(), Memory()]])
 def test_states_of_one_name_are_an_error(callbacks, tmp_path):
-    with pytest.raises(InputError, match=r"state of a Memory called '.*' cannot be kept; give it a `name`"):
+    with pytest.raises(InputError, match=r"state of a Memory called '.*' cannot be saved. Give it a `name`"):
         trainer(callbacks=callbacks).save(tmp_path)
 
 

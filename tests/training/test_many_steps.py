@@ -130,9 +130,11 @@ def test_more_steps_than_the_epoch_has_rows_for_are_refused():
     step = Trainer(net(), progress="quiet").step
     held = Resident(ArraySource(x, y), step.inputs)
     held.start(np.arange(20), [[slice(0, 8)], [slice(8, 16)], [slice(16, 20)]])
-    with pytest.raises(InputError, match=r"^Step: 0 steps of an epoch of 3 steps, 0 of them done; ask for one or more"):
+    with pytest.raises(
+        InputError, match=r"^Step: 0 steps of an epoch of 3 steps, 0 of them done cannot run. Pass times=1 or more"
+    ):
         step.next(held, 0)
-    assert held.alike == 2
+    assert held.steps_alike == 2
     assert [step.next(held, 3) for _ in range(3)] == [1, 1, 1]  # the first and the last are recorded
-    with pytest.raises(InputError, match=r"^Step: 3 steps of an epoch of 3 steps, 3 of them done; "):
+    with pytest.raises(InputError, match=r"^Step: 3 steps of an epoch of 3 steps, 3 of them done cannot run\. "):
         step.next(held, 3)

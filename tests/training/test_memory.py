@@ -99,7 +99,7 @@ def test_a_batch_too_large_for_memory_says_its_size_and_the_cure(pair: Path) -> 
     found = under_the_limit(TOO_LARGE, pair)
     assert found.returncode == 0, found.stderr
     assert re.match(
-        r"fit: out of memory in a batch of 32000 rows, which needs about \d+\.\d MiB; take a smaller batch size and "
+        r"fit: out of memory in a batch of 32000 rows, which needs about \d+\.\d MiB. Take a smaller batch size and "
         r"accumulate more micro-batches \(accumulate=2 halves it\)\n$",
         found.stdout,
     ), found.stdout

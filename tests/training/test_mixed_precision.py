@@ -70,7 +70,7 @@ def test_everything_of_a_step_has_the_dtype_that_it_should(precision):
     weights = {str(a.dtype) for (_, name), a in step.inputs._held.items() if name == "weights"}
     assert weights == {"float32"}
     flats = [flat.array for flat in step.state.slots.values() if flat is not None]
-    wide = [network.parameters.array, step.state.gradients.array, step.state.value, step.state.verdict.factor, *flats]
+    wide = [network.parameters.array, step.state.gradients.array, step.state.value, step.state.checked.factor, *flats]
     assert {str(a.dtype) for a in wide} == {"float32"}
     assert str(network.statistics.array.dtype) == "float64"
 
@@ -110,7 +110,7 @@ def test_a_training_resumes_only_in_its_own_precision(precision, tmp_path):
     first = trainer(net(precision=precision))
     first.fit((x, y), epochs=1)
     first.save(tmp_path / "a.safetensors")
-    with pytest.raises(CheckpointError, match=f"of other precision: {precision} where the trainer's has highest"):
+    with pytest.raises(CheckpointError, match=f"other precision: {precision}; the trainer's network has highest"):
         trainer(net()).resume(tmp_path / "a.safetensors")
     assert network_bits(bn.load(tmp_path / "a.safetensors", backend="numpy")) == network_bits(first.network)
 

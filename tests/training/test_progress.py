@@ -216,7 +216,7 @@ def test_a_message_may_come_before_the_start(mode):
 
 
 def test_an_unknown_mode_is_an_error():
-    with pytest.raises(InputError, match="no mode 'loud'; choose 'auto'"):
+    with pytest.raises(InputError, match="progress must be 'auto', 'bar', 'plain' or 'quiet', got 'loud'"):
         progress("loud")
 
 

@@ -119,5 +119,5 @@ def test_a_plateau_whose_best_is_the_highest_sees_the_accuracy(validation):
 def test_a_plateau_on_an_accuracy_that_there_is_not_is_an_error():
     x, _ = blobs()
     t = trainer(net(outputs=1), loss="mean_squared_error", learning_rate=Plateau(0.1, best="highest"))
-    with pytest.raises(InputError, match=r"fit: Plateau\(.* looks at the accuracy, which a regression does not have"):
+    with pytest.raises(InputError, match=r"fit: Plateau\(.* monitors the accuracy, which a regression lacks"):
         t.fit((x, x[:, 0]), epochs=1)

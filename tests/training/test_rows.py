@@ -44,7 +44,7 @@ def test_each_kind_of_rows_gives_the_same_training(kind):
         assert step.next(rows) == 1
         assert_same(rows.batches(-1), [expected])
         by_hand([expected])
-    assert (rows.sizes, rows.alike) == ((), 0)
+    assert (rows.sizes, rows.steps_alike) == ((), 0)
     assert bits(step) == bits(by_hand)
 
 
@@ -57,11 +57,11 @@ def assert_same(found: list[Batch], expected: list[Batch]) -> None:
 def test_alike_counts_the_steps_of_one_size_that_follow():
     step, rows = step_and_rows("resident")
     found = []
-    while rows.alike:
-        found.append(rows.alike)
+    while rows.steps_alike:
+        found.append(rows.steps_alike)
         step.next(rows)
     assert found == [3, 2, 1, 1]
-    assert step_and_rows("arrays")[1].alike == 1
+    assert step_and_rows("arrays")[1].steps_alike == 1
 
 
 def test_each_resident_data_set_keeps_its_rows():

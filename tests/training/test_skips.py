@@ -67,7 +67,7 @@ def test_a_training_whose_last_step_was_skipped_can_be_saved(tmp_path):
 class Rarely(Trainer):
     """Reads the counters at the ends of epochs only, as a device would be."""
 
-    def _reads(self):
+    def _reads_now(self):
         return False
 
 
@@ -78,7 +78,7 @@ def test_skipped_steps_are_reported_if_counters_are_read_late(capsys):
     t = Rarely(net(), progress="plain")
     t.fit(spoilt([3]), epochs=1, batch_size=5)
     assert "1 of the steps up to step 12 of the training were not finite" in capsys.readouterr().err
-    with pytest.raises(TrainingFailed, match="10 steps in a row were not finite; it cannot be told which batch"):
+    with pytest.raises(TrainingFailed, match="10 steps in a row were not finite; the batch is unknown"):
         Rarely(net(), progress="quiet").fit(spoilt(range(1, 11)), epochs=1, batch_size=5)
 
 
@@ -109,7 +109,7 @@ def test_weights_of_nan_fail_with_their_name():
     before = outcome(t)
     with pytest.raises(TrainingFailed, match=r"parameter 3\.W holds nan at \(2, 1\)") as failed:
         t.fit(blobs(), epochs=2, batch_size=5)
-    assert "The network is as it was before them: lower the learning rate" in str(failed.value)
+    assert "The network is unchanged by them. Lower the learning rate" in str(failed.value)
     after = outcome(t)
     assert after["network"] == before["network"]
     changed = {name for name in before["arrays"] if before["arrays"][name] != after["arrays"][name]}

@@ -15,12 +15,12 @@ def test_epoch_sums_are_float64_and_counters_int64(backend, dtype):
     step = step_of(network, Adam())
     step([batch(np.asarray([[1.0, 2.0], [3.0, 5.0]]), np.asarray([[1.0], [2.0]]))])
     read = backend.to_numpy
-    wide = (step.state.sums, step.state.correct, step.state.verdict.norm, network.statistics.array)
+    wide = (step.state.sums, step.state.correct, step.state.checked.norm, network.statistics.array)
     assert {read(a).dtype for a in wide} == {np.dtype("float64")}
     assert read(step.state.counters).dtype == np.int64
     own = [
         step.state.value,
-        step.state.verdict.factor,
+        step.state.checked.factor,
         step.state.table.array,
         step.state.gradients.array,
         network.parameters.array,

@@ -9,7 +9,7 @@ from bnengine.layers import Activation, BatchNorm, Dense, Dropout
 from bnengine.losses import SoftmaxCrossEntropy
 from bnengine.network.sequential import Sequential
 from bnengine.optim.optimizers import Adam
-from bnengine.training.step import Average
+from bnengine.training.state import Average
 from tests.network.support import batch, bits, cut, step_of
 from tests.optimizers import EVERY
 
@@ -119,12 +119,15 @@ def test_a_step_without_slots_saves_only_counters():
         (lambda s: s.pop("optimizer.v.1.beta"), "optimizer.v.1.beta missing or unknown"),
         (lambda s: s.update({"optimizer.largest.0.W": np.zeros((5, 8))}), "optimizer.largest.0.W missing or unknown"),
         (lambda s: s.pop("counters"), "counters missing or unknown"),
-        (lambda s: s.update({"counters": np.zeros(4, np.int64)}), r"counters has shape \(4,\); needed is \(5,\)"),
+        (lambda s: s.update({"counters": np.zeros(4, np.int64)}), r"counters must have shape \(5,\), got \(4,\)"),
         (
             lambda s: s.update({"optimizer.v.0.W": np.zeros((8, 5))}),
-            r"optimizer.v.0.W has shape \(8, 5\); needed is \(5, 8\)",
+            r"optimizer.v.0.W must have shape \(5, 8\), got \(8, 5\)",
         ),
-        (lambda s: s.update({"average.4.b": np.zeros(4)}), r"average.4.b has shape \(4,\)"),
+        (
+            lambda s: s.update({"average.4.b": np.zeros(4)}),
+            r"average.4.b must have shape \(3,\), got \(4,\)",
+        ),
         (lambda s: s.update({"optimizer.v.4.b": np.asarray(["a", "b", "c"])}), "asarray"),
         (lambda s: s.update({"average.1.running_var": np.asarray(["a"] * 8)}), "asarray"),
     ],
@@ -146,7 +149,7 @@ def test_a_state_that_does_not_fit_changes_nothing(change, text):
 
 def test_the_error_names_at_most_four_of_many():
     with pytest.raises(
-        InputError, match=r"^Step\.load_state_dict: .* missing or unknown; the optimizer must be the one"
+        InputError, match=r"^Step\.load_state_dict: .* missing or unknown. Use the optimizer and the"
     ) as e:
         fresh(Adam()).load_state_dict({})
     assert str(e.value).count("average.") == 4

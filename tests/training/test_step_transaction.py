@@ -7,7 +7,7 @@ from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Residual
 from bnengine.losses import MeanSquaredError
 from bnengine.network.sequential import Sequential
 from bnengine.optim.optimizers import Adam
-from bnengine.training.step import Average
+from bnengine.training.state import Average
 from tests.network.support import batch, bits, cut, running, step_of
 from tests.optimizers import FULL
 

@@ -252,7 +252,7 @@ def test_an_exhausted_generator_is_named_with_the_cure():
 
 def test_a_schedule_that_needs_a_length_says_so():
     t = trainer(learning_rate=bn.schedules.Cosine(0.1))
-    with pytest.raises(InputError, match=r"total_steps is not set\. Set it"):
+    with pytest.raises(InputError, match="total_steps is not set"):
         t.fit(listed(), epochs=1)
 
 
@@ -303,14 +303,14 @@ class Bottomless(Rows):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"train": None}, "fit: there is no training data; give a Source, or arrays"),
+        ({"train": None}, "fit: there is no training data. Pass a Source, or arrays"),
         ({"epochs": -1}, "fit: epochs must be an integer of at least 0, got -1"),
         ({"epochs": 1.5}, "fit: epochs must be an integer of at least 0, got 1.5"),
         ({"batch_size": 0}, "fit: batch_size must be an integer of at least 1, got 0"),
         ({"batch_size": True}, "fit: batch_size must be an integer of at least 1, got True"),
         ({"validation": Rows(np.zeros((0, 6), np.float32), np.zeros(0, int))}, "fit: the validation data has no rows"),
         ({"validation": (np.zeros((0, 6)), np.zeros(0, int))}, "validation: x is empty"),
-        ({"train": Bottomless()}, "does not say how many rows it has; use an IterableSource"),
+        ({"train": Bottomless()}, "does not know its number of rows. Use an IterableSource"),
         ({"train": 3}, "3 is neither an iterable nor a callable"),
     ],
 )
@@ -331,9 +331,9 @@ def test_a_fit_that_cannot_be_says_why_before_anything_changes(options, message)
         ({"learning_rate": "fast"}, "learning_rate must be a finite number of at least 0, got 'fast'"),
         ({"learning_rate": -0.1}, "learning_rate must be .* got -0.1"),
         ({"clip_norm": 0.0}, "clip_norm must be a finite number above 0, got 0.0"),
-        ({"loss": "hinge"}, "loss: name must .* got 'hinge'"),
-        ({"optimizer": "newton"}, "optimizer: name must .* got 'newton'"),
-        ({"statistics": "all"}, "statistics must .* got 'all'"),
+        ({"loss": "hinge"}, "no loss 'hinge'"),
+        ({"optimizer": "newton"}, "no optimizer 'newton'"),
+        ({"statistics": "all"}, "statistics must be 'merged' or 'per_micro_batch', got 'all'"),
     ],
 )
 def test_a_trainer_that_cannot_be_made_says_why(options, message):
@@ -342,7 +342,7 @@ def test_a_trainer_that_cannot_be_made_says_why(options, message):
 
 
 def test_an_unknown_progress_is_an_error():
-    with pytest.raises(InputError, match="there is no mode 'loud'"):
+    with pytest.raises(InputError, match=r"Trainer: progress must be .* got 'loud'"):
         trainer(progress="loud").fit(blobs(), epochs=1)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..._typing import Array
 from ...errors import InputError
-from ...runtime.plan import Launch, Plan, name_of, view_of
+from ...runtime.plan import CannotReplay, Launch, Plan, name_of, view_of
 from . import _load
 
 CALL = 20_000_000  # nanoseconds that many steps in one call take, or a little more: so long may Ctrl-C have to wait
@@ -66,16 +66,16 @@ class NativeKernel:
         _load.done(outcome, self.name)
 
 
-def replayer(plan: Plan) -> "NativePlan | str":
-    """A call that runs the whole plan as one native call, or in words why there is none.
+def replayer(plan: Plan) -> "NativePlan":
+    """Return a call that runs the whole plan as one native call; CannotReplay says why there is none.
 
     The call releases the interpreter's lock and allocates nothing. It holds the plan, and with it the arrays.
     """
     if not plan.launches:
-        return "the plan has no launches"
+        raise CannotReplay("the plan has no launches")
     for launch in plan.launches:
         if why := _refusal(launch):
-            return f"{name_of(launch.kernel)} {why}"
+            raise CannotReplay(f"{name_of(launch.kernel)} {why}")
     return NativePlan(plan)
 
 

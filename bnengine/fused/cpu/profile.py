@@ -6,7 +6,7 @@ from statistics import median
 from typing import NamedTuple
 
 from ...errors import BackendError, InputError
-from ...runtime.plan import Launch, Plan, name_of
+from ...runtime.plan import CannotReplay, Launch, Plan, name_of
 from .. import threads
 from .native import replayer
 
@@ -48,9 +48,10 @@ def profile(plan: Plan, replays: int = 100, before: Callable[[], object] | None 
     """
     if replays < 1:
         raise InputError(f"profile: replays {replays!r} is less than 1")
-    native = replayer(plan)
-    if isinstance(native, str):
-        raise BackendError(f"profile: {native}")
+    try:
+        native = replayer(plan)
+    except CannotReplay as reason:
+        raise BackendError(f"profile: {reason}") from reason
     runs, began = list[tuple[list[int], list[int]]](), time.perf_counter()
     for _ in range(replays):
         if before is not None:

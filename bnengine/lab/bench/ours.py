@@ -15,7 +15,7 @@ from ...losses import SoftmaxCrossEntropy
 from ...network.precision import PrecisionName
 from ...optim.optimizers import Adam
 from ...runtime.memory import Arena
-from ...runtime.plan import Plan, name_of
+from ...runtime.plan import CannotReplay, Plan, name_of
 from ...training.replaying import Graph
 from ...training.resident import Resident
 from ...training.step import Step
@@ -212,8 +212,8 @@ def replay_of(machine: Machine, plan: Plan) -> Callable[[], object]:
         return plan.replay
     if plan.reasons:
         raise RuntimeError(f"not recorded: {'; '.join(one.op or one.outside for one in plan.reasons)}")
-    replay = fused.backend_feature("numpy", "replayer")(plan)
-    if isinstance(replay, str):
-        raise RuntimeError(f"not one native call: {replay}")
-    call: Callable[[], object] = replay
-    return call
+    try:
+        replay: Callable[[], object] = fused.backend_feature("numpy", "replayer")(plan)
+    except CannotReplay as reason:
+        raise RuntimeError(f"not one native call: {reason}") from reason
+    return replay

@@ -219,9 +219,9 @@ def _verify_update(
 
     network, optimizer, u, after = step.network, step.state.optimizer, variant.unit, _buffers(step)
     value, gradients = read(step.state.value), read(step.state.gradients.array)
-    used = step.state.proposed.shape[0] if step.state.statistics == "per_micro_batch" else 1
-    proposed = read(step.state.proposed)[:used]
-    verdict = {name: read(array) for name, array in step.state.verdict._asdict().items() if array is not None}
+    used = step.state.pending_array.shape[0] if step.state.statistics == "per_micro_batch" else 1
+    proposed = read(step.state.pending_array)[:used]
+    verdict = {name: read(array) for name, array in step.state.checked._asdict().items() if array is not None}
     options: dict[str, Any] = {"clip": step.state.clip_norm}
     inputs = value, gradients, proposed, *(read(a) for a in step.state.scaling.memory())  # a scale that stays
     checked = check_step.reference(*inputs, **options)

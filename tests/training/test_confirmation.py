@@ -18,8 +18,8 @@ from bnengine.network.sequential import Sequential
 from bnengine.optim.optimizers import Adam
 from bnengine.runtime.flat import Parameter
 from bnengine.runtime.plan import Launch, Plan
+from bnengine.training.confirmation import custom_classes, difference
 from bnengine.training.step import Step
-from bnengine.training.watching import difference, from_outside
 from tests.cpu.same_bits import state
 from tests.runtime.toy import installed
 from tests.support import missing
@@ -118,9 +118,9 @@ def as_eager(layer: Callable[[], Layer], rows: tuple[int, ...] = (20,) * 8) -> S
 @pytest.mark.parametrize(
     ("layer", "why"),
     [
-        (lambda: Drifting(8), "^Drifting, .* with [^(]*, then with "),
-        (Alternating, "^Alternating, .* on other memory"),
-        (Growing, "^Growing, "),
+        (lambda: Drifting(8), "class Drifting .* with [^(]*, then with "),
+        (Alternating, "class Alternating .* on other memory"),
+        (Growing, "class Growing "),
     ],
     ids=["Drifting", "Alternating", "Growing"],
 )
@@ -128,7 +128,7 @@ def test_a_layer_whose_steps_differ_runs_op_by_op_and_is_named(layer, why) -> No
     (mode,) = as_eager(layer).modes()
     assert mode.how == "op by op"
     assert re.search(why, mode.why), mode.why
-    assert "not bnengine's own, did not ask for the same work in every step (" in mode.why
+    assert "ran different operations in two steps (" in mode.why
 
 
 def test_a_layer_of_equal_steps_is_replayed_from_the_third(library) -> None:
@@ -199,7 +199,7 @@ def test_the_log_says_why(capsys) -> None:
     network = Sequential(Dense(6, 8), Drifting(8), Dense(8, 3), backend="numpy")
     bn.Trainer(network, progress="plain").fit((X, Y), epochs=2, batch_size=50)
     written = "".join(capsys.readouterr())
-    assert "steps run op by op: Drifting, not bnengine's own, did not ask for the same" in written
+    assert "steps run op by op: custom class Drifting ran different operations" in written
 
 
 def test_custom_layers_and_losses_are_found() -> None:
@@ -208,12 +208,12 @@ def test_custom_layers_and_losses_are_found() -> None:
 
     def found(layer: Layer, loss: Any) -> list[str]:
         network = Sequential(Dense(6, 8), Residual(Dense(8, 8), layer), Dense(8, 3), backend="numpy")
-        return Step(network, Adam(), loss)._from_outside()
+        return Step(network, Adam(), loss)._custom_classes()
 
     assert found(BatchNorm(8), SoftmaxCrossEntropy()) == []
     assert found(Steady(8), SoftmaxCrossEntropy()) == ["Steady"]
     assert found(BatchNorm(8), Own()) == ["Own"]
-    assert from_outside([1, Dense(2, 2)]) == ["int"]
+    assert custom_classes([1, Dense(2, 2)]) == ["int"]
 
 
 def kernel(*_: Any) -> None:

@@ -1,4 +1,4 @@
-"""Classes from outside bnengine: does a step of theirs launch the same each time? A replay takes that for granted."""
+"""Confirm that a step with custom classes may be replayed: two recordings of it must have the same launches."""
 
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
@@ -6,37 +6,41 @@ from typing import Any
 
 import numpy as np
 
+from ..layers import Residual
+from ..layers.structure import LAYERS
+from ..losses import LOSSES
+from ..optim.optimizers import OPTIMIZERS
 from ..runtime.plan import Launch, Plan, name_of, view_of
 
-OWN = __name__.partition(".")[0]
+# Taken when bnengine is imported, so before a user's program can register a class.
+BUILT_IN = frozenset([Residual, *LAYERS.values(), *LOSSES.values(), *OPTIMIZERS.values()])
 
 
-def from_outside(parts: Iterable[Any]) -> list[str]:
-    """The names of the classes among those of `parts` that bnengine does not define itself."""
-    kinds = dict.fromkeys(map(type, parts))
-    return [kind.__name__ for kind in kinds if kind.__module__.partition(".")[0] != OWN]
+def custom_classes(parts: Iterable[Any]) -> list[str]:
+    """Return the names of the classes of `parts` that bnengine does not define."""
+    return [cls.__name__ for cls in dict.fromkeys(map(type, parts)) if cls not in BUILT_IN]
 
 
 def difference(first: Plan, second: Plan) -> str:
-    """In what the launches of two recordings of one step differ, in a few words; "" if in nothing."""
+    """Describe how the launches of two recordings of one step differ; "" if they are the same."""
     for a, b in zip(first.launches, second.launches, strict=False):
         if not _same(a.kernel, b.kernel):
-            one, other = name_of(a.kernel), name_of(b.kernel)
-            return f"{one} was launched in another way" if one == other else f"{one}, then {other}"
+            before, after = name_of(a.kernel), name_of(b.kernel)
+            return f"{before} with another launch geometry" if before == after else f"{before}, then {after}"
         if not _same(a.scalars, b.scalars):
-            return f"{name_of(a.kernel)} with {_told(a)}, then with {_told(b)}"
+            return f"{name_of(a.kernel)} with {_scalars(a)}, then with {_scalars(b)}"
         if not _same(a, b):
             return f"{name_of(a.kernel)} on other memory"
     counts = len(first.launches), len(second.launches)
     return f"{counts[0]} launches, then {counts[1]}" if counts[0] != counts[1] else ""
 
 
-def _told(launch: Launch) -> str:
+def _scalars(launch: Launch) -> str:
     return ", ".join(map(str, launch.scalars))
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Whether two parts of launches are one: arrays by their memory, whatever numbers are there."""
+    """Whether two parts of launches are equal; arrays are equal if they are the same memory."""
     if a is b:
         return True
     if type(a) is not type(b):
@@ -47,7 +51,7 @@ def _same(a: Any, b: Any) -> bool:
         return all(_same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
     if _is_array(a):
         return bool(a.dtype == b.dtype and view_of(a) == view_of(b))
-    return bool(a == b) or bool(a != a and b != b)  # NaN is the same as NaN here
+    return bool(a == b) or bool(a != a and b != b)  # NaN equals NaN here
 
 
 def _is_array(x: Any) -> bool:
