@@ -18,7 +18,7 @@ class Oracle(NamedTuple):
     torch: PyTorch's module, from (torch.nn, slope).
     of_y: g' from (y, slope); None where that does not do.
     slope: its default.
-    atol: what a value in float64 may be off by beside its last place.
+    atol: by how much a value in float64 may be off, in addition to its last place.
     """
 
     value: Callable[[Any, float], Any]

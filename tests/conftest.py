@@ -25,7 +25,7 @@ def require() -> Any:
 
 @pytest.fixture(params=["numpy", "array_api_strict", "torch", pytest.param("cupy", marks=pytest.mark.gpu)])
 def backend(request: pytest.FixtureRequest) -> Backend:
-    """Each array library that can be used here; CuPy only where the tests marked `gpu` are asked for."""
+    """Each array library that can be used here; CuPy only if the tests marked `gpu` run."""
     if request.param != "numpy":
         _require(request.param)
     try:

@@ -143,7 +143,7 @@ FORMULAS = {OPTIMIZERS[name].op.name: row.move for name, row in TABLE.items()}  
 
 
 def moved(optimizer: Optimizer, p: Any, g: Any, rate: float, t: int, state: dict[str, Any], *, decays: bool) -> Any:
-    """The parameters after step t by the formulas, and `state`, which holds slots by name, as it is then."""
+    """Compute the parameters and `state`, which holds slots by name, after step t by the formulas."""
     row, decay = TABLE[optimizer.name], getattr(optimizer, "weight_decay", 0.0) if decays else 0.0
     names = [one.name for one in signature(row.move).parameters.values() if one.kind is one.KEYWORD_ONLY]
     there = optimizer.slots()

@@ -30,7 +30,7 @@ def require(name: str) -> Any:
     """The module called `name`, or the folder for "mnist"; else the test is skipped, or fails if it was required."""
     if name == "mnist":
         if not MNIST.is_dir():
-            missing(name, "the folder shared/data/mnist-10k is not beside the checkout")
+            missing(name, "the folder shared/data/mnist-10k is not next to the checkout")
         return MNIST
     try:
         return importlib.import_module(name)

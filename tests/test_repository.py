@@ -1,4 +1,4 @@
-"""Rules of the repository that no linter checks: CuPy's home, what lies at the top, what an import loads."""
+"""Rules of the repository that no linter checks: CuPy's home, what the top level holds, what an import loads."""
 
 import ast
 import inspect

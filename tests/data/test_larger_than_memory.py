@@ -74,8 +74,8 @@ def test_an_epoch_takes_less_memory_than_its_file(pair: Path) -> None:
     assert control.stdout == "the file does not fit\n", control.stderr
     epoch = under_the_limit(EPOCH, pair)
     assert epoch.returncode == 0, epoch.stderr
-    rows, scaling, mean, centred = epoch.stdout.split()
-    assert (rows, scaling, centred) == ("38400", "standardize", "True")
+    rows, scaling, mean, is_centered = epoch.stdout.split()
+    assert (rows, scaling, is_centered) == ("38400", "standardize", "True")
     # One row in 64 holds 64; of 750 such rows some 600 are drawn, with a standard deviation of 11.
     assert abs(float(mean) - 1.0) < 0.1
 

@@ -69,7 +69,7 @@ STEPS = ("runtime/test_replay*.py", "training/test_step.py", "training/test_skip
 
 
 class Stage(NamedTuple):
-    """One part of a judgement: kernel files to compile, or test files to run.
+    """One part of a mutant's test: kernel files to compile, or test files to run.
 
     `only`: pytest's -k, which tests of the files. `plugin`: a plugin for pytest; `seconds`: what the tests take of the
     processor, where that is known.

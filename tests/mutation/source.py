@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
-# The contracts' inputs and bounds belong to the tests, not to the maths: mutating them would mutate the judge.
+# The contracts' inputs and bounds belong to the tests, not to the math: mutating them would weaken the tests.
 CONTRACT = ("_examples", "_bound")
 
 

@@ -167,7 +167,7 @@ KINDS = ["bool", "u1", "u2", "u4", "i1", "i2", "i4", "i8", "f2", "f4", "f8"]
 
 
 def raw_source(kind: str, scaling: str, dtype: str, shape: tuple[int, ...] = (3, 2)) -> ArraySource:
-    """Labelled rows of a dtype, half of them for training."""
+    """Labeled rows of a dtype, half of them for training."""
     rng = np.random.default_rng(3)
     x = (rng.standard_normal((N, *shape)) * 60).astype(kind) if kind != "bool" else rng.random((N, *shape)) < 0.5
     labels, chosen = rng.choice(["a", "b", "c", "d"], N), rng.permutation(N)[:50]

@@ -1,4 +1,4 @@
-"""What a step keeps: buffers of the right dtype on every library, and all pending of a step under judgement."""
+"""What a step keeps: buffers of the right dtype on every library, and pending statistics until the check."""
 
 import numpy as np
 import pytest
