@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 import pytest
 
@@ -37,9 +38,20 @@ def kernels() -> Iterator[None]:
     bn.threads.set(threads)
 
 
-@pytest.mark.parametrize(("section", "group"), [(section, group) for section in SECTIONS for group in runs(section)])
-def test_what_was_recorded_comes_out_again(section: str, group: str) -> None:
-    assert list(differences(section, recorded(section), iter(runs(section)[group]))) == []
+def parts(section: str, group: str) -> Iterator[Any]:
+    """The computations of a group: first as a step runs them, nightly also launch by launch and op by op."""
+    for again in (False, True):
+        part = [run for run in runs(section)[group] if (run.mode in ("launches", "ops")) == again]
+        if part:
+            marks = pytest.mark.slow if again else ()
+            yield pytest.param(section, part, id=f"{section}-{group}{' again' * again}", marks=marks)
+
+
+@pytest.mark.parametrize(
+    ("section", "part"), [each for section in SECTIONS for group in runs(section) for each in parts(section, group)]
+)
+def test_what_was_recorded_comes_out_again(section: str, part: list[Run]) -> None:
+    assert list(differences(section, recorded(section), iter(part))) == []
 
 
 @pytest.mark.parametrize("section", SECTIONS)

@@ -166,6 +166,7 @@ def test_a_kill_inside_a_save_changes_no_bit(
     goes_on(call, train, out, folder)
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_changes_no_bit(call: Call, whole: tuple[str, float], folder: Path) -> None:
     train, _ = whole
     moments = random.Random(SEED)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import tree_sitter_cuda
@@ -133,6 +133,12 @@ class KernelSource(Text):
                 for name, other in zip(names, names[1:] + names[:1], strict=True):
                     after.setdefault(name, set()).update({other} - {name})
         return after
+
+
+@lru_cache(maxsize=128)
+def source_of(path: str, text: str) -> KernelSource:
+    """A file that names members of its own alone."""
+    return KernelSource(path, text)
 
 
 def _members(node: Node) -> Iterator[Node]:

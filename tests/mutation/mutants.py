@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .kernel_operators import KERNEL_OPERATORS
-from .kernel_source import KernelSource
+from .kernel_source import KernelSource, source_of
 from .launch_operators import LAUNCH_OPERATORS
 from .operators import OPERATORS, Change
 from .source import Source, Text
@@ -118,7 +118,7 @@ def all_mutants(texts: Mapping[str, str]) -> list[Mutant]:
     members: dict[str, set[str]] = {}
     for path, text in texts.items():
         if not path.endswith(".py"):
-            for name, others in KernelSource(path, text).own_members.items():
+            for name, others in source_of(path, text).own_members.items():
                 members.setdefault(name, set()).update(others)
     return [mutant for path, text in texts.items() for mutant in mutants_of(path, text, members)]
 

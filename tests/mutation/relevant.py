@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from bnengine.ops.update import RULES
 
-from .kernel_source import KernelSource, users
+from .kernel_source import source_of, users
 from .mutants import LAUNCHERS, Mutant
 
 # The walk over contracts: each test is of an op, a dtype and a library, of which a stage takes some.
@@ -119,7 +119,7 @@ def _reached(mutant: Mutant, texts: Mapping[str, str], kernels: list[str]) -> li
     if kernel in kernels:
         return [kernel]
     changed = {p: mutant.source(t) if p == mutant.path else t for p, t in texts.items() if not p.endswith(".py")}
-    sources = {path: KernelSource(path, text) for path, text in changed.items()}
+    sources = {path: source_of(path, text) for path, text in changed.items()}
     reached = {Path(path).name for path in users(mutant.scope.partition(".")[0], sources)}
     return [file for file in kernels if file in reached] or kernels
 

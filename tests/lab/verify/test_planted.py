@@ -157,6 +157,7 @@ def test_a_library_that_raises_is_named(monkeypatch, numpy, strict):
     assert all("raised NotImplementedError: tanh of" in row.what for row in rows)
 
 
+@pytest.mark.slow
 def test_the_command_says_so_and_ends_with_1(monkeypatch, capsys, strict):
     take = strict.sqrt
     monkeypatch.setattr(strict, "sqrt", lambda x: take(x) * (1 + 1e-4))
