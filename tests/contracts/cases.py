@@ -51,7 +51,7 @@ class Case:
             reference = fields(self.op, self.op.reference(*example.args, **options))
             expected = ORACLES[name](*map(long, example.args), **{k: long(v) for k, v in options.items()})
             if special:
-                expected = {f: settled(expected[f], wide(r)) for f, r in reference.items()}
+                expected = {f: where_finite(expected[f], wide(r)) for f, r in reference.items()}
             self.dtypes = {f: None if r is None else r.dtype for f, r in reference.items()}
             self.expected = {f: None if d is None else overflown(expected[f], d) for f, d in self.dtypes.items()}
             self.special = special
@@ -106,7 +106,7 @@ class Case:
             assert bits(got["copy16"]) == bits(new), f"{self.what}, copy16"
 
 
-def settled(exact: Any, reference: Any) -> Any:
+def where_finite(exact: Any, reference: Any) -> Any:
     """The exact result where it is finite, else what the reference gives, which also says what is true."""
     if reference is None or reference.dtype == bool:
         return reference

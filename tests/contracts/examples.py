@@ -272,7 +272,7 @@ def _updates(name: str, dtype: str) -> Iterator[Example]:
     yield flat(draw, name, SIZES_OF_UPDATES[3])
     yield flat(draw, name, 5003, frozen=FROZEN)
     yield flat(draw, name, 5003, ok=False, frozen=FROZEN)
-    for row in (0, 2, 3, 2**40):  # those behind the end of the table take its last row
+    for row in (0, 2, 3, 2**40):  # beyond the end of the table its last row counts
         yield flat(draw, name, 40, row=row)
     for decay_end in (0, 1, 6, 4096):
         yield flat(draw, name, 4100, decay_end=decay_end, decoupled=decay_end == 6)

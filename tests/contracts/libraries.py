@@ -223,7 +223,7 @@ def three_threads() -> Iterator[None]:
 
 @contextmanager
 def blocks_of(count: int) -> Iterator[None]:
-    """Every launch that is cut is cut into so many blocks."""
+    """Every launch that is cut is cut into `count` blocks."""
 
     def recut(kernel: NativeKernel) -> None:
         if kernel.width > 1:

@@ -14,7 +14,7 @@ MASK = 0xFFFFFFFF
 
 
 def long(value: Any) -> Any:
-    """Floating arrays in the longest type; everything else as it is."""
+    """Floating arrays in the longest type; everything else unchanged."""
     if isinstance(value, np.ndarray) and value.dtype.name == "bfloat16":
         value = value.astype(np.float32)
     return value.astype(LONG) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
@@ -66,7 +66,7 @@ def affine_backward(
     return {"dx": dx, "dW": np.einsum("ri,ro->io", rows(x), rows(dz)), "db": db}
 
 
-# -- batch normalisation ----------------------------------------------------------------------------------------------
+# -- batch normalization ----------------------------------------------------------------------------------------------
 
 
 def moments(x):

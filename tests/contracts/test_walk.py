@@ -364,7 +364,7 @@ def test_a_bound_is_not_vacuous(name, dtype):
             got = np.asarray(exact, np.float64)
             unit = UNITS.get(case.dtypes[field].name, 0)
             error = 100 * unit * np.abs(wide(got)) if unit else np.ones(got.shape)
-            # What has no float32 in it is held to float64, except the statistics: those follow the input's rounding.
+            # Outputs without float32 are bounded in float64, except the statistics: those follow the input's rounding.
             if field in STATISTICS:
                 error = 100 * UNIT[dtype] * got
             if np.any((error > case.bound[field]) & np.isfinite(error)):

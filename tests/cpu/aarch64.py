@@ -47,7 +47,7 @@ def run(*command: str | Path, missing: bool = False, **variables: str) -> str:
 
 
 def unpacked(folder: Path, architecture: str, *packages: str) -> None:
-    """Debian packages of an architecture, and what they need, in a folder; apt's own state stays as it is."""
+    """Debian packages of an architecture, and what they need, in a folder; apt's own state does not change."""
     if (folder / ".made").exists():
         return
     shutil.rmtree(folder, ignore_errors=True)

@@ -109,7 +109,7 @@ class Kernels:
 
     @property
     def scratch(self) -> Any:
-        """What the last call left behind, as bytes."""
+        """What the last call left in scratch, as bytes."""
         at = -self._memory.ctypes.data % 64
         return self._memory[at : at + self._bytes]
 
@@ -132,7 +132,7 @@ class Kernels:
         worker = _Worker(self._memory.ctypes.data + at, self._bytes)
         _call(address)(ctypes.byref(given), begin, end, ctypes.byref(worker))
         assert (self._memory[:at] == 255).all()
-        assert (self._memory[at + self._bytes :] == 255).all(), f"{name} wrote behind its scratch"
+        assert (self._memory[at + self._bytes :] == 255).all(), f"{name} wrote past its scratch"
 
 
 @functools.cache

@@ -23,7 +23,7 @@ def native():
 
 @pytest.fixture
 def kernels_for_tests(native, monkeypatch):
-    """Lets the names of kernels_for_tests.cpp be found beside those of the library."""
+    """Adds the kernels of kernels_for_tests.cpp to those of the library."""
     opened = ctypes.CDLL(str(compiled(HERE / "kernels_for_tests.cpp", name="kernels", shared=True)))
     find = native.kernel
 

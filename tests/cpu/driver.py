@@ -1,4 +1,4 @@
-"""Compiles the C++ that tests need beside the library, once a session."""
+"""Compiles the C++ that tests need in addition to the library, once a session."""
 
 import functools
 import os
@@ -56,5 +56,5 @@ def cmake() -> str:
 
 
 def environment() -> dict[str, str]:
-    """Without what an outer run told its own sanitizers."""
+    """The environment without an outer run's options for sanitizers."""
     return {k: v for k, v in os.environ.items() if not k.endswith("SAN_OPTIONS") and k != "LD_PRELOAD"}

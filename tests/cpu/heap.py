@@ -29,9 +29,9 @@ class Asked(NamedTuple):
 
 
 def asked_by(run: Callable[[], object], times: int = 1000) -> Asked:
-    """What so many calls ask for, when as many have run before; the test is skipped where nobody counts."""
+    """What `times` calls allocate after as many warm-up calls; the test is skipped where nothing counts."""
     if sanitized():
-        pytest.skip("a sanitizer has a heap of its own, which mallinfo2 does not count")
+        pytest.skip("a sanitizer has its own heap, which mallinfo2 does not count")
     held = _held()
     gc.collect()
     gc.disable()
@@ -63,7 +63,7 @@ def _held() -> Callable[[], int]:
         found = ask()
         return int(found.uordblks + found.hblkhd)
 
-    held()  # what the first call leaves behind is its own
+    held()  # the first call allocates for itself
     return held
 
 

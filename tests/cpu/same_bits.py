@@ -24,7 +24,7 @@ from bnengine.training.state import Average
 from bnengine.training.step import Step
 
 STEPS = 200
-RAGGED = 7  # every so many steps the rows end early, as at the end of an epoch
+RAGGED = 7  # in every RAGGED-th step the rows end early, as at the end of an epoch
 
 
 class Training(NamedTuple):

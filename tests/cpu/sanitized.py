@@ -1,6 +1,6 @@
 """The library of native kernels under g++'s sanitizers: python -m tests.cpu.sanitized [options of pytest].
 
-It is built twice beside the ordinary one, and tests that load the library run on it: with -fsanitize=address,undefined
+It is built twice more, and tests that load the library run on it: with -fsanitize=address,undefined
 what every kernel does, with -fsanitize=thread what several threads do to a step, cut finely.
 """
 
@@ -20,11 +20,11 @@ NETWORKS = "test_random_networks.py::test_"
 
 
 class Check(NamedTuple):
-    """Sanitizers, the library that they need at the front of a process, what it is told, and the tests."""
+    """Sanitizers, the library that they need at the front of a process, its variables, and the tests."""
 
     sanitizers: str
     runtime: str
-    told: Mapping[str, str]
+    variables: Mapping[str, str]
     tests: tuple[str, ...]
 
     @property
@@ -46,7 +46,7 @@ CHECKS = (
     Check(
         "thread",
         "tsan",
-        {"TSAN_OPTIONS": "halt_on_error=1"},  # behind a race there may be no end
+        {"TSAN_OPTIONS": "halt_on_error=1"},  # after a race a run may never end
         (
             f"{NETWORKS}small_blocks_on_three_threads_change_no_bit",
             "test_replay.py::test_groups_that_need_nothing_of_each_other_run_at_once",
@@ -79,7 +79,7 @@ def run(check: Check, options: list[str]) -> int:
     tests = [str(Path("tests") / "cpu" / name) for name in check.tests]
     variables = (
         environment(library)
-        | check.told
+        | check.variables
         | {"BNENGINE_CPU_LIBRARY": str(check.folder / "_kernels.so"), "BNENGINE_WALK": "native"}
     )
     # The sanitizer writes its report where file descriptor 2 leads: pytest must leave that one open.

@@ -1,4 +1,4 @@
-"""How launches are cut: figures worked by hand. No result depends on them, so nothing else would tell a wrong one."""
+"""How launches are cut: figures worked by hand. No result depends on them, so no other test would catch a wrong one."""
 
 import numpy as np
 import pytest
@@ -97,7 +97,7 @@ def test_flat_arrays_are_cut_into_blocks_of_32_kib(size, itemsize, blocks):
         (1, 512, 784, 4, False, Cut(COLUMNS, 512, 128, 4)),  # a single row has panels of eight vectors
         (256, 512, 784, 4, True, Cut(COLUMNS, 512, 16, 16)),
         (256, 129, 64, 4, True, Cut(COLUMNS, 129, 16, 4)),
-        (256, 128, 64, 4, True, Cut(ROWS, 256, 8, 16)),  # narrow, and nothing behind it asks for columns
+        (256, 128, 64, 4, True, Cut(ROWS, 256, 8, 16)),  # narrow, and no later launch needs columns
         (256, 10, 512, 4, True, Cut(ROWS, 256, 8, 8)),
         (2000, 64, 64, 4, False, Cut(ROWS, 2000, 192, 8)),
         (200_000, 64, 128, 4, False, Cut(ROWS, 200_000, 192, 512)),

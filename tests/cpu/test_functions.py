@@ -66,7 +66,7 @@ def test_subnormal_numbers_are_numbers(isa, dtype):
     for name in ("log_of_one_plus", "hyperbolic_tangent"):
         assert (functions(name, tiny) == tiny).all()
         assert (functions(name, -tiny) == -tiny).all()
-    # erf(x) = 2 / sqrt(pi) x; exp gives back what log was given, as far as a logarithm of such size can tell
+    # erf(x) = 2 / sqrt(pi) x; exp inverts log, within the rounding of a logarithm of this size
     assert (np.abs(functions("error_function", tiny) - tiny * 1.1283791670955126) <= info.smallest_subnormal).all()
     back = functions("exponential", functions("logarithm", tiny))
     assert (np.abs(back - tiny) <= tiny * 1000 * info.eps + info.smallest_subnormal).all()

@@ -47,7 +47,7 @@ class LastBlock(Memory):
         super().__init__()
         self.without, self.ran = without, []
 
-    def empty(self, shape, dtype, like):  # noqa: ARG002 -- as every memory is asked
+    def empty(self, shape, dtype, like):  # noqa: ARG002 -- the signature of every memory
         return empty(shape, dtype)
 
     def launch(self, launch):

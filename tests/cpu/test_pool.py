@@ -37,7 +37,7 @@ def test_the_thread_sanitizer_sees_a_slot_taken_too_early(tmp_path):
     for header in ("pool.h", "trial.h", "sleep.h", "kernel.h", "floating_point.h"):
         (planted.parent / header).write_text((ROOT / "kernels" / "cpu" / header).read_text())
     program = compiled(planted, HERE / "pool_driver.cpp", name="planted", sanitize="thread")
-    variables = environment() | {"TSAN_OPTIONS": "halt_on_error=1"}  # behind a race there may be no end
+    variables = environment() | {"TSAN_OPTIONS": "halt_on_error=1"}  # after a race a run may never end
     done = subprocess.run([program, "counts"], env=variables, capture_output=True, text=True, timeout=180)
     assert done.returncode != 0
     assert "ThreadSanitizer: data race" in done.stderr

@@ -50,7 +50,7 @@ def test_a_profile_has_the_order_of_the_replay(filled, count):
     assert many.busy[0] > few.busy[0]
     assert many.busy[0] > copied.busy[0]
     assert all(stage.seconds > 0 for stage in times)
-    assert many.busy[0] + few.busy[0] <= 1.5 * count * times[0].seconds  # medians, each of its own replay
+    assert many.busy[0] + few.busy[0] <= 1.5 * count * times[0].seconds  # medians of different replays
 
 
 def test_kinds_add_up_what_their_launches_took(filled):

@@ -67,7 +67,7 @@ def test_small_blocks_on_three_threads_change_no_bit(one: Drawn, monkeypatch: py
 
 
 def states(one: Drawn, variant: Variant, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Behind each step of a plan; then behind many runs of what it replays, which threads do not sleep between."""
+    """The state after each step of a plan; then after many replays, between which threads do not sleep."""
     replays = list[NativePlan]()
 
     class Noted(NativePlan):

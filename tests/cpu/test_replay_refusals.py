@@ -49,7 +49,7 @@ REFUSED = {  # (what is other than in a group that can be, what is so in its sec
 
 
 def planned(native, group, second, scratch=0, groups=1):
-    """What the library says, as it is told in C, to a plan of a group of two launches that do nothing."""
+    """The status that the library returns in C for a plan with one group of two launches that do nothing."""
     library, outcome = native.library(), ctypes.c_int(-1)
     counts = COUNTS | {"kernel": native.kernel("nothing")}
     first = {"width": second["width"]} if second.get("width", 0) > 2**32 else {}

@@ -34,9 +34,9 @@ def found():
         for isa, child in children.items():
             out, _ = child.communicate(timeout=600)
             assert child.returncode == 0
-            told = json.loads(out)
-            assert told["isa"] == isa
-            for training, runs in told["found"].items():
+            result = json.loads(out)
+            assert result["isa"] == isa
+            for training, runs in result["found"].items():
                 results.setdefault(training, {}).update({f"{isa}, {run}": each for run, each in runs.items()})
     finally:
         for process in (busy, *children.values()):

@@ -1,4 +1,4 @@
-"""Trainings where threads are hard to have: in a child, beside others, on one core, as the interpreter ends."""
+"""Trainings where threads are hard to have: in a child, next to others, on one core, as the interpreter ends."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("native")
 
 
 def trained(seed, epochs=6):
-    """The bits of a network behind so many epochs of ten steps, the last of them ragged."""
+    """The bits of a network after `epochs` epochs of ten steps, the last of them ragged."""
     network = net(seed=seed, dropout=0.1)
     trainer(network, clip_norm=0.5).fit(blobs(rows=146, seed=seed), epochs=epochs, batch_size=15)
     return network_bits(network)
@@ -36,8 +36,8 @@ def test_a_child_trains_on_while_its_parent_does():
             os.write(write, repr(network_bits(network)).encode())
             os._exit(0)
     os.close(write)
-    with os.fdopen(read, "rb") as told:
-        found = told.read()
+    with os.fdopen(read, "rb") as pipe:
+        found = pipe.read()
     assert os.waitpid(child, 0)[1] == 0
     assert found.decode() == repr(network_bits(network))
 
@@ -76,11 +76,11 @@ def said(before="", then=""):
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not say which cores a process has")
 def test_one_core_means_one_thread_by_default():
     one = min(os.sched_getaffinity(0))
-    told = said(
+    output = said(
         f"os.sched_setaffinity(0, {{{one}}})",
         "print(threads.get())\nfirst = trained(0)\nthreads.set(3)\nprint(trained(0) == first)",
     )
-    assert told == "1\nTrue\n"
+    assert output == "1\nTrue\n"
 
 
 def test_the_interpreter_ends_in_the_midst_of_a_training():

@@ -32,13 +32,13 @@ def sources(file: str) -> str:
 
 def summed_up(found: Kernels) -> dict[str, dict[str, int]]:
     """By kernel: instances, the most registers of one, bytes spilled by all."""
-    told: dict[str, dict[str, int]] = {}
+    figures: dict[str, dict[str, int]] = {}
     for name, compiled in found.items():
-        entry = told.setdefault(kernel_of(name), {"instances": 0, "registers": 0, "spilled": 0})
+        entry = figures.setdefault(kernel_of(name), {"instances": 0, "registers": 0, "spilled": 0})
         entry["instances"] += 1
         entry["registers"] = max(entry["registers"], compiled.registers)
         entry["spilled"] += compiled.spilled
-    return dict(sorted(told.items()))
+    return dict(sorted(figures.items()))
 
 
 def result(before: dict[str, Any], files: Iterable[str], compiled: dict[int, Kernels]) -> dict[str, Any]:
@@ -57,8 +57,8 @@ def complaints(compiled: dict[int, Kernels]) -> Iterable[str]:
     """What is beyond what it may be."""
     for architecture, found in sorted(compiled.items()):
         for name, one in found.items():
-            if told := complaint(name, one):
-                yield f"sm_{architecture}, {name}: {told}"
+            if wrong := complaint(name, one):
+                yield f"sm_{architecture}, {name}: {wrong}"
 
 
 def compiled_one(file: str, architecture: int) -> Kernels:

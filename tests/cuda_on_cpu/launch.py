@@ -14,7 +14,7 @@ from tests.cuda_on_cpu.source import kernel_source
 from tests.support import missing
 
 BLOCK = (32, 8)
-GUARD = 512  # bytes before and behind an array that nothing may touch
+GUARD = 512  # bytes before and after an array that nothing may touch
 PATTERN = 0xA5
 
 
@@ -36,7 +36,7 @@ _coming: dict[tuple[str, tuple[str, ...]], Future[CpuModule]] = {}
 
 
 def compile_ahead(instances: dict[str, tuple[str, ...]], at_once: int) -> None:
-    """Begin to compile these instances of files, so many files at a time, while other tests run."""
+    """Begin to compile these instances of files, `at_once` files at a time, while other tests run."""
     pool = ThreadPoolExecutor(at_once)
     for file, names in instances.items():
         _coming[file, names] = pool.submit(CpuModule, kernel_source(file), names)
@@ -83,5 +83,5 @@ def unwritten(shape: Any, dtype: Any) -> np.ndarray:
 
 
 def arrivals(count: int = 1) -> np.ndarray:
-    """Counters of blocks: zero before a launch, and zero again behind it."""
+    """Counters of blocks: zero before a launch, and zero again after it."""
     return np.zeros(count, np.uint32)

@@ -123,7 +123,7 @@ class CpuKernel:
 
     def _check_layout(self, i: int, array: np.ndarray) -> None:
         if array.size and array.shape[-1:] != (1,) and array.ndim and array.strides[-1] != array.itemsize:
-            raise TypeError(f"{self.name}: argument {i} has gaps between its elements; its address tells too little")
+            raise TypeError(f"{self.name}: argument {i} has gaps between its elements; a kernel gets its address alone")
 
 
 class CpuModule:

@@ -24,9 +24,9 @@ def preload(name: str = "asan") -> Path | str:
         asked = ["g++", f"-print-file-name=lib{name}.so"]
         found = Path(subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip())
     except (OSError, subprocess.CalledProcessError) as error:
-        return f"g++ cannot be asked for lib{name} ({error})"
+        return f"g++ does not say where lib{name} is ({error})"
     if not found.is_absolute():
-        return f"g++ comes without lib{name}: its package is called lib{name}, with a number behind it or without"
+        return f"g++ comes without lib{name}: its package is called lib{name}, with a version number or without"
     return found.resolve()
 
 

@@ -122,7 +122,7 @@ def test_threads_that_wait_in_vain_are_reported_with_their_line(device, x, name,
 
 
 @pytest.mark.skipif(sanitized(), reason="the sanitizer ends the process, which test_sanitized.py sees")
-@pytest.mark.parametrize(("place", "where"), [(8, "behind"), (-1, "before")])
+@pytest.mark.parametrize(("place", "where"), [(8, "after"), (-1, "before")])
 def test_a_write_outside_of_an_array_is_found(device, x, place, where):
     given = on_device(x), fresh((8,), "f4"), np.int64(place)
     with pytest.raises(AssertionError, match=f"past_the_end: wrote {where} an array of 32 bytes"):

@@ -25,7 +25,7 @@ def simulated(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.fixture(params=["simulated", pytest.param("gpu", marks=pytest.mark.gpu)])
 def device(request: pytest.FixtureRequest) -> Any:
-    """The simulated device, and the GPU where the tests marked `gpu` are asked for."""
+    """The simulated device, and the GPU where tests marked `gpu` run."""
     if request.param == "simulated":
         return request.getfixturevalue("simulated")
     try:
@@ -39,6 +39,6 @@ def device(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 def many(device: Any) -> Callable[[int, int], int]:  # noqa: ARG001 -- it puts CuPy, or what stands in for it, in place
-    """many(1000, 8): so many on a GPU, so few on the simulated device."""
+    """many(1000, 8): 1000 on a GPU, 8 on the simulated device."""
     on_gpu = hasattr(sys.modules["cupy"], "ElementwiseKernel")  # which the simulated device has no use for
     return lambda there, here: there if on_gpu else here

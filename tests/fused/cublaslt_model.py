@@ -65,7 +65,7 @@ def encode(values: np.ndarray, type_: int) -> np.ndarray:
 
 
 def matrix(layout: dict[str, int], address: int) -> np.ndarray:
-    """The memory of a matrix: column j begins `LD` elements behind column j - 1."""
+    """The memory of a matrix: column j begins `LD` elements after column j - 1."""
     assert layout["ORDER"] == 0, "column-major"
     return elements(address, layout["TYPE"], (layout["ROWS"], layout["COLS"]), (1, layout["LD"]))
 

@@ -1,4 +1,4 @@
-"""NumPy's arrays behind the names of the simulated device, so that one test is for both."""
+"""NumPy's arrays under the names of the simulated device, so that one test is for both."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A GPU behind the names of the simulated device, so that one test is for both."""
+"""A GPU under the names of the simulated device, so that one test is for both."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ def on_device(x: np.ndarray) -> Any:
 
 @contextmanager
 def counted_mallocs() -> Iterator[Any]:
-    """Inside, the given object's `count` says how often memory was asked for, of the pool too."""
+    """Inside, the given object's `count` counts allocations, those of the pool too."""
     counted = SimpleNamespace(count=0)
 
     class Hook(require("cupy").cuda.MemoryHook):  # type: ignore[misc]

@@ -13,7 +13,7 @@ GUARD, PATTERN, ALIGNMENT = 512, 0xA5, 256  # with 1 KiB of guards, NumPy gives 
 
 
 class Zone:
-    """Memory of one array, with what lies before and behind it."""
+    """Memory of one array, with guard zones before and after it."""
 
     def __init__(self, size: int) -> None:
         self._all = np.full(size + 2 * GUARD + ALIGNMENT, PATTERN, np.uint8)
@@ -29,9 +29,9 @@ class Zone:
         streams.POOL.give(self._stop - self._start)
 
     def check(self, what: str) -> None:
-        before, behind = self._all[: self._start], self._all[self._stop :]
+        before, after = self._all[: self._start], self._all[self._stop :]
         assert np.all(before == PATTERN), f"{what}: wrote before an array of {self.bytes.size} bytes"
-        assert np.all(behind == PATTERN), f"{what}: wrote behind an array of {self.bytes.size} bytes"
+        assert np.all(after == PATTERN), f"{what}: wrote after an array of {self.bytes.size} bytes"
 
 
 class ndarray:
@@ -86,7 +86,7 @@ class ndarray:
 
     def __getitem__(self, key: Any) -> "ndarray":
         if not is_basic(key):
-            streams.settle("indexing by an array")
+            streams.finish("indexing by an array")
         return given_back(self.held[unwrapped(key)], [self])
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -117,7 +117,7 @@ class ndarray:
     def reshape(self, *args: Any, **kwargs: Any) -> "ndarray":
         bound("ndarray.reshape", args, kwargs)
         if not self.held.flags.c_contiguous:
-            streams.settle("reshape that copies")
+            streams.finish("reshape that copies")
         return given_back(self.held.reshape(*args, **kwargs), [self])
 
     def view(self, *args: Any, **kwargs: Any) -> "ndarray":
@@ -146,7 +146,7 @@ def is_basic(key: Any) -> bool:
 
 
 def elementwise(function: Any, *operands: Any) -> Any:
-    streams.settle(function.__name__)
+    streams.finish(function.__name__)
     if any(isinstance(a, np.ndarray) for a in operands):
         raise TypeError("Unsupported type <class 'numpy.ndarray'>")
     with np.errstate(all="ignore"):
@@ -167,7 +167,7 @@ def unwrapped(value: Any) -> Any:
 
 
 def given_back(result: Any, operands: Any) -> Any:
-    """A result of NumPy's as an array of the device: a view of an operand, or memory of its own."""
+    """A result of NumPy's as an array of the device: a view of an operand, or new memory."""
     if isinstance(result, tuple | list):
         made = [given_back(r, operands) for r in result]
         return type(result)(*made) if hasattr(result, "_fields") else type(result)(made)

@@ -113,7 +113,7 @@ class Namespace(ModuleType):
             operands = [a for a in itertools.chain(args, kwargs.values()) if isinstance(a, ndarray)]
             for a in args:
                 operands += [b for b in a if isinstance(b, ndarray)] if isinstance(a, tuple | list) else []
-            streams.settle(name)
+            streams.finish(name)
             if name != "asarray" and any(isinstance(a, np.ndarray) for a in args):
                 raise TypeError(f"{name}: Unsupported type <class 'numpy.ndarray'>")
             kwargs = {k: unwrapped(v) for k, v in kwargs.items()}
@@ -133,7 +133,7 @@ def backend() -> Backend:
 
 @contextmanager
 def counted_mallocs() -> Iterator[Any]:
-    """Inside, the given object's `count` says how often memory was asked for."""
+    """Inside, the given object's `count` counts allocations."""
     before = streams.POOL.mallocs
     yield (counted := SimpleNamespace(count=0))
     counted.count = streams.POOL.mallocs - before

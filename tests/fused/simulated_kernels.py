@@ -37,7 +37,7 @@ class RawKernel:
         self._check_alignment(arguments)
         STATE.launches.append(self.cpu.name)
         shared = given.get("shared_mem", 0)
-        assert shared <= self.max_dynamic_shared_size_bytes, f"{self.cpu.name}: {shared} bytes that were not asked for"
+        assert shared <= self.max_dynamic_shared_size_bytes, f"{self.cpu.name}: {shared} bytes without a request"
 
         def run() -> None:
             how = {"schedule": STATE.schedule, "seed": STATE.seed, "flush": STATE.flush}

@@ -109,15 +109,15 @@ def refuse_capture(what: str, stream: Stream | None = None) -> None:
         raise RuntimeError(f"{what}: the current stream is capturing, so this is disallowed")
 
 
-def settle(what: str) -> None:
-    """Before the host looks at memory, or NumPy computes on it: what the current stream was given is done."""
+def finish(what: str) -> None:
+    """Does the work of the current stream before the host reads memory or NumPy computes on it."""
     refuse_capture(what)
     current().wait()
 
 
 def read(what: str) -> None:
     """The host reads the device, and waits for it."""
-    settle(what)
+    finish(what)
     STATE.reads += 1
 
 

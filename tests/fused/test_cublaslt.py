@@ -42,7 +42,7 @@ def planned(*arguments: Any, **options: Any) -> Gemm:
 
 
 class Memory:
-    """A row-major array of the plan's dtype with padding of NaN behind each row."""
+    """A row-major array of the plan's dtype with padding of NaN after each row."""
 
     def __init__(self, rng: np.random.Generator, shape: tuple[int, int], dtype: str, padding: int) -> None:
         self.type, self.ld = cublaslt._TYPES[dtype], shape[1] + padding

@@ -13,7 +13,7 @@ from tests.fused.cublaslt_model import decode, encode
 from tests.support import missing, require
 
 pytestmark = pytest.mark.gpu
-# The unit of rounding of what is multiplied: tf32 keeps 10 bits behind the leading one, as float16 does.
+# The unit of rounding of what is multiplied: tf32 keeps 10 bits after the leading one, as float16 does.
 UNITS = {"float64": 2**-53, "float32": 2**-24, "tf32": 2**-11, "float16": 2**-11, "bfloat16": 2**-8}
 MULTIPLIED = {"tf32": "tf32", "bf16": "bfloat16", "fp16": "float16"}
 

@@ -48,7 +48,7 @@ def library() -> Library:
 
 @pytest.fixture(scope="module")
 def header(library: Library) -> str:
-    """The text of the headers that lie beside the library."""
+    """The text of the headers that come with the library."""
     folder = Path(library.path).parent.parent / "include"
     texts = [(folder / name).read_text("utf-8") for name in HEADERS if (folder / name).is_file()]
     if not texts:
@@ -181,7 +181,7 @@ def test_without_a_driver_the_reason_is_reported(library):
 
 @proof
 def test_an_algorithm_is_described_by_the_real_library(library):
-    # An algorithm of zeros is none that could run, but its settings can be asked for.
+    # An algorithm of zeros cannot run, but its settings can be read.
     assert cublaslt._described(library, api.HeuristicResult()) == (0, 0, 0, 0, 0, 0.0)
 
 

@@ -1,4 +1,4 @@
-"""Whole trainings on the simulated device: an epoch of digits beside NumPy, and `fit` from beginning to end."""
+"""Whole trainings on the simulated device: an epoch of digits compared with NumPy, and `fit` from beginning to end."""
 
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def test_an_epoch_of_digits_agrees_with_numpy_step_by_step(dtype, device):
 
 
 class Saving(Callback):
-    """Saves at the places that are asked for, as (epoch, steps of it that are done)."""
+    """Saves at given places: (epoch, steps of it that are done)."""
 
     saves = True
 
@@ -113,7 +113,7 @@ def fitted(made: Trainer, train: Any = None) -> Trainer:
 
 
 def everything(made: Trainer) -> dict[str, bytes]:
-    """All that a training leaves behind, without its times."""
+    """All state of a training, without its times."""
     arrays = made.network.state_dict() | made.state()[0]
     return {name: np.asarray(array).tobytes() for name, array in arrays.items()}
 

@@ -1,4 +1,4 @@
-"""A step as one graph: the same bytes as op by op, nothing changed by capture, and told why where it cannot be."""
+"""A step as one graph: the bytes of op by op, nothing changed by capture, and the reason where there is no graph."""
 
 from typing import Any
 
@@ -74,7 +74,7 @@ def test_capture_changes_nothing_and_runs_nothing(simulated):
         assert callable(graph)
     assert snapshot(step) == before
     captured = sum(len(plan.launches) for plan in step.plans.values()) - products(step)
-    assert len(simulated.STATE.launches) == launched + captured  # asked for, and not run
+    assert len(simulated.STATE.launches) == launched + captured  # captured, and not run
     assert simulated.streams.STATE.launched == 0
 
 

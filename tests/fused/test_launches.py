@@ -75,7 +75,7 @@ APART, BACK_APART = ["moments", "normalize"], ["batch_norm_sums", "batch_norm_ba
         ("batch_norm", (665, 64), "float32", APART),
         ("normalize_backward", (332, 64), "float32", BACK),
         ("normalize_backward", (333, 64), "float32", BACK_APART),
-        # One slice, of which every row is a read of its own and 64 are a round of them: three rounds, or more.
+        # One slice, of which every row is a separate read and 64 are a round of them: three rounds, or more.
         ("batch_norm", (192, 9), "float32", THERE),
         ("batch_norm", (193, 9), "float32", APART),
         ("normalize_backward", (192, 9), "float32", BACK),

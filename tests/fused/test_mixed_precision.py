@@ -1,4 +1,4 @@
-"""Training steps in 16 bits on the simulated device: recorded, replayed, beside NumPy, and with a loss scale."""
+"""Training steps in 16 bits on the simulated device: recorded, replayed, compared with NumPy, and with a loss scale."""
 
 from typing import Any
 
@@ -187,6 +187,6 @@ def test_a_reference_in_tf32_multiplies_in_float32_and_says_so(simulated):
     assert fused["affine"].why == fused["affine_backward"].why == ""
     with using("reference"):
         plain = {choice.op: choice.why for choice in network.explain_dispatch()}
-    told = "reference mode requested"
-    assert plain["affine"] == plain["affine_backward"] == f"{told}; its products are float32, not tf32"
-    assert plain["batch_norm"] == told
+    why = "reference mode requested"
+    assert plain["affine"] == plain["affine_backward"] == f"{why}; its products are float32, not tf32"
+    assert plain["batch_norm"] == why

@@ -1,4 +1,4 @@
-"""Whole training steps on the simulated device: recorded and replayed, and beside NumPy step by step."""
+"""Whole training steps on the simulated device: recorded and replayed, and compared with NumPy step by step."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ DIGITS = data.load_digits()
 X, Y = (DIGITS.x.reshape(-1, 64) / 16).astype(np.float32), DIGITS.y
 PLANTED = 4  # the step whose input holds a NaN
 # What the order of sums may be worth in a small network, as a share of a tensor's largest element. That each op keeps
-# its own bound is tested beside; here a wrong address, a lost term or a stale buffer is to show.
+# its own bound is tested in tests/contracts; here a wrong address, a lost term or a stale buffer is to show.
 TOLERANCE = {"float32": 2.0**-24 * 2**10, "float64": 2.0**-53 * 2**10}
 
 
@@ -58,7 +58,7 @@ def groups(count: int, rows: int = 24) -> list[list[data.Batch]]:
 
 
 def snapshot(step: Any) -> dict[str, bytes]:
-    """Every bit that a step leaves behind."""
+    """Every bit of a step's state."""
     network = step.network
     arrays = {"parameters": network.parameters.array, "statistics": network.statistics.array, "value": step.state.value}
     arrays |= {"gradients": step.state.gradients.array, "sums": step.state.sums, "counters": step.state.counters}

@@ -54,7 +54,7 @@ def make(backend: Any, steps: int, **options: Any) -> Step:
 
 
 def epochs(step: Step, rows: data.ArraySource | Resident, steps: int, micro: int = 13) -> Any:
-    """Train so many steps, two micro-batches each, in the order of each epoch; a value after each step."""
+    """Train `steps` steps of two micro-batches each, in the order of each epoch; a value after each step."""
     held = rows if isinstance(rows, Resident) else None
     rows = rows.source if isinstance(rows, Resident) else rows
     parts = data.groups(rows.rows, micro)
@@ -77,7 +77,7 @@ def epochs(step: Step, rows: data.ArraySource | Resident, steps: int, micro: int
 
 
 def snapshot(step: Step) -> dict[str, bytes]:
-    """Every bit that a step leaves behind."""
+    """Every bit of a step's state."""
     net, read = step.network, step.backend.to_numpy
     arrays = {"parameters": net.parameters.array, "statistics": net.statistics.array, "value": step.state.value}
     arrays |= {"gradients": step.state.gradients.array, "sums": step.state.sums, "counters": step.state.counters}

@@ -73,7 +73,7 @@ def run(what: str, options: argparse.Namespace, examined: tuple[Part, Outcome, f
     stop_on_signals(runner)
     print(f"gpu-{what}: {len(planned)} parts, {jobs} side by side, {runner.seconds:.0f} s at most", flush=True)
     runner.run(planned)
-    tell(report, what)
+    summarize(report, what)
     return report
 
 
@@ -88,7 +88,7 @@ def stop_on_signals(runner: Runner) -> None:
         signal.signal(number, stop)
 
 
-def tell(report: Report, what: str) -> None:
+def summarize(report: Report, what: str) -> None:
     """What failed and what was not run, each reason in full and once, and where it is written down."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for part in report.parts:

@@ -43,7 +43,7 @@ class Draw:
 
 
 def of_layers(draw: Draw) -> Iterator[Call]:
-    """Batch normalisation, products, activations, dropout."""
+    """Batch normalization, products, activations, dropout."""
     for rows, width in SIZES:
         odd = width % 2 == 1
         x, dy, y, add = (draw.stored(rows, width) for _ in range(4))

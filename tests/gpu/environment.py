@@ -36,7 +36,7 @@ def examine() -> dict[str, Any]:
     except Exception as error:  # CuPy has many classes for a missing driver, compiler or library, some of them private
         lines = str(error).strip().splitlines() or [""]
         found["missing"]["cupy"] = f"{type(error).__name__}: {lines[0]}"
-    found["told"] = told(found)
+    found["summary"] = summary(found)
     return found
 
 
@@ -64,7 +64,7 @@ def _device() -> dict[str, Any]:
     }
 
 
-def told(found: dict[str, Any]) -> str:
+def summary(found: dict[str, Any]) -> str:
     """The machine in a line; or what is missing, and the cure."""
     missing, lines = found["missing"], []
     if "cupy" in missing:
@@ -111,7 +111,7 @@ def commit() -> str:
 
 
 def sources() -> str:
-    """A digest of the package and the kernels: tells two copies apart where there is no commit."""
+    """A digest of the package and the kernels: distinguishes two copies where there is no commit."""
     digest = hashlib.sha256()
     for path in sorted(p for folder in ("bnengine", "kernels") for p in (ROOT / folder).rglob("*.*")):
         if path.suffix in (".py", ".cu", ".cuh", ".h", ".cpp"):

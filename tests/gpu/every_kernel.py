@@ -1,7 +1,7 @@
-"""Launches every instance of every kernel, by the engine's own launchers: what compute-sanitizer looks at.
+"""Launches every instance of every kernel, by the engine's own launchers: what compute-sanitizer examines.
 
 `python -m tests.gpu.every_kernel [--jobs N]` needs CuPy and NumPy, no PyTorch and no pytest. Arrays are taken
-from the driver one by one, so that an access behind the end of one is not hidden by a pool. Products of matrices, which
+from the driver one by one, so that a pool does not hide an access past the end of one. Products of matrices, which
 are not ours, are left out. Exit status 1 if an instance of tests/cuda_on_cpu/instances.py was not launched, or one
 that is not in it was.
 """
@@ -56,7 +56,7 @@ class Device:
         _load.function = noted  # type: ignore[assignment]
 
     def upload(self, value: Any, odd: bool) -> Any:
-        """An array of NumPy's on the device, where `odd` one element behind the address that memory begins at."""
+        """An array of NumPy's on the device, where `odd` one element after the address that memory begins at."""
         if not isinstance(value, np.ndarray):
             return value
         if not odd or value.size < 2:
@@ -95,7 +95,7 @@ def _cast(device: Device, parameters: list[str], held: list[Any]) -> None:
 
 
 def _bias(device: Device, parameters: list[str], held: list[Any]) -> None:
-    """Behind a product that could have added the bias itself."""
+    """After a product that could have added the bias itself."""
     draw, odd = Draw(held[0]), parameters[1] == "1"
     rows, width = SIZES[1 if odd else 3]
     b, z = device.upload(draw.wide(width), odd), device.upload(draw.stored(rows, width), odd)
@@ -149,8 +149,8 @@ def launch_all(device: Device) -> list[str]:
                     device.run(call)
                     device.finish()  # so that an error has the name of what it belongs to
                 except Exception as error:  # CuPy's own, or a launcher's
-                    told = str(error).strip().partition("\n")[0]
-                    wrong.append(f"{call.op} of {dtype}{' (odd)' * call.odd} raised {type(error).__name__}: {told}")
+                    line = str(error).strip().partition("\n")[0]
+                    wrong.append(f"{call.op} of {dtype}{' (odd)' * call.odd} raised {type(error).__name__}: {line}")
     wanted = listed()
     for _, name in sorted(wanted - device.launched):
         device.directly(name)

@@ -1,4 +1,4 @@
-"""What a part's process left behind, told as an outcome: of pytest, of a certificate, of compute-sanitizer."""
+"""The outcome of a part's process: of pytest, of a certificate, of compute-sanitizer."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from typing import Any
 from tests.gpu.runner import FAILED, LATE, PASSED, REFUSED, Ended, Outcome, by_exit_status
 
 NO_TESTS = 5  # pytest's exit status where nothing was selected
-FOUND = 86  # what compute-sanitizer is told to exit with where it found something
+FOUND = 86  # compute-sanitizer's exit status where it found something
 REFUSALS = ("device not supported", "not supported on this", "insufficient permission", "permission denied",
             "operation not permitted", "failed to initialize", "unable to find injection", "no cuda-capable device",
             "unable to launch", "target application terminated before first instrumented api call")  # fmt: skip
@@ -25,16 +25,16 @@ def of_tests(ended: Ended) -> Outcome:
     failed = {note["test"]: note["why"] for note in notes if note["outcome"] == "failed"}
     skipped = sorted({note["why"] for note in notes if note["outcome"] == "skipped"})
     result = {"counts": dict(counts), "failed": failed, "skipped": skipped}
-    told = ", ".join(f"{n} {what}" for what, n in sorted(counts.items())) or "no test ran"
+    summary = ", ".join(f"{n} {what}" for what, n in sorted(counts.items())) or "no test ran"
     if ended.status is None:
-        return Outcome(LATE, f"ended at its deadline in {running[-1] if running else 'no test'}; {told}", result)
+        return Outcome(LATE, f"ended at its deadline in {running[-1] if running else 'no test'}; {summary}", result)
     if ended.status == NO_TESTS or (ended.status == 0 and not counts["passed"]):
         return Outcome(FAILED, f"no test ran: {'; '.join(skipped) or 'none was selected'}", result)
     if ended.status != 0:
         first = next(iter(failed), None)
         why = f"{first}: {failed[first]}" if first else by_exit_status(ended).why
-        return Outcome(FAILED, f"{told}; {why}", result)
-    return Outcome(PASSED, told, result)
+        return Outcome(FAILED, f"{summary}; {why}", result)
+    return Outcome(PASSED, summary, result)
 
 
 def _lines(ended: Ended) -> list[dict[str, Any]]:
@@ -64,8 +64,8 @@ def of_certificate(ended: Ended) -> Outcome:
 
     def summed_up(found: dict[str, Any]) -> str:
         wrong = [row["what"] for row in found["rows"] if not row["ok"]]
-        told = f"{len(found['rows'])} comparisons"
-        return f"{told}, {len(wrong)} disagree: {wrong[0]}" if wrong else f"{told} agree"
+        summary = f"{len(found['rows'])} comparisons"
+        return f"{summary}, {len(wrong)} disagree: {wrong[0]}" if wrong else f"{summary} agree"
 
     outcome = of_json(ended, summed_up)
     if outcome.result is None:
@@ -88,7 +88,7 @@ def _share(row: dict[str, Any]) -> float:
 
 def of_environment(ended: Ended) -> Outcome:
     """What the machine is; failed where CuPy cannot be used on it."""
-    return of_json(ended, lambda found: found["told"])
+    return of_json(ended, lambda found: found["summary"])
 
 
 def of_benchmark(ended: Ended) -> Outcome:
@@ -98,8 +98,8 @@ def of_benchmark(ended: Ended) -> Outcome:
         rows, targets = found["rows"], found["targets"]
         void = sum(bool(row["void"]) for row in rows)
         measured = [target["reached"] for target in targets if target["reached"] is not None]
-        told = f"{len(rows)} rows, {void} of them void; {sum(measured)} of {len(targets)} targets reached"
-        return f"{told}, {len(targets) - len(measured)} not measured"
+        summary = f"{len(rows)} rows, {void} of them void; {sum(measured)} of {len(targets)} targets reached"
+        return f"{summary}, {len(targets) - len(measured)} not measured"
 
     outcome = of_json(ended, summed_up)
     if outcome.status == PASSED and all(row["void"] for row in outcome.result["rows"]):
@@ -110,17 +110,17 @@ def of_benchmark(ended: Ended) -> Outcome:
 def of_sanitizer(ended: Ended) -> Outcome:
     """A pass needs the sanitizer's own summary without an error and the program's last line."""
     summaries = SUMMARY.findall(ended.output)
-    told = "; ".join(summaries)
+    summary = "; ".join(summaries)
     clean = bool(summaries) and all(re.match(r"0 (errors|hazards)", s) for s in summaries)
     ran = re.search(r"^\d+ of \d+ kernels were launched", ended.output, re.MULTILINE)
-    result = {"summary": told, "launched": ran[0] if ran else None}
+    result = {"summary": summary, "launched": ran[0] if ran else None}
     if ended.status is None:
-        return Outcome(LATE, f"ended at its deadline; {told or 'no summary'}", result)
+        return Outcome(LATE, f"ended at its deadline; {summary or 'no summary'}", result)
     own = [line.strip("= ").strip() for line in ended.output.splitlines() if line.startswith("=====")]
     if not ran and (refused := [line for line in own if any(r in line.lower() for r in REFUSALS)]):
         return Outcome(REFUSED, refused[0], result)
     if summaries and not clean:
-        return Outcome(FAILED, told, result)
+        return Outcome(FAILED, summary, result)
     if ended.status != 0 or not ran or not clean:
         return Outcome(FAILED, by_exit_status(ended).why if ended.status else "there is no summary of it", result)
-    return Outcome(PASSED, f"{told}; {ran[0]}", result)
+    return Outcome(PASSED, f"{summary}; {ran[0]}", result)

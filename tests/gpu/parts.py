@@ -37,7 +37,7 @@ SANITIZERS = ("memcheck", "racecheck", "synccheck", "initcheck")
 # It is to look at kernels, and to wait until Python has loaded the driver.
 SANITIZING = ("--report-api-errors", "no", "--launch-timeout", "0", "--print-limit", "20")
 BENCH_SECONDS = 500
-MARGIN = 20  # seconds that a command with a deadline of its own has beyond it
+MARGIN = 20  # seconds that a command with its own deadline has beyond it
 DRY = 10  # times as long a dry run may take: kernels run on a CPU, and have to be compiled by g++ if they never were
 
 

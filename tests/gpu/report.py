@@ -18,7 +18,7 @@ def pytest_runtest_logstart(nodeid: str, location: Any) -> None:  # noqa: ARG001
 
 
 def pytest_runtest_logreport(report: Any) -> None:
-    """The call, and whatever went wrong or was skipped before and behind it."""
+    """The call, and whatever went wrong or was skipped before and after it."""
     if report.when == "call" or report.outcome != "passed":
         note(report.nodeid, report.outcome, _why(report))
 

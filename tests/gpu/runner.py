@@ -1,4 +1,4 @@
-"""Parts of a run: each a process of its own that ends at its deadline, written down as soon as it has ended.
+"""Parts of a run: each a process that ends at its deadline, written down as soon as it has ended.
 
 Nothing but the standard library is imported here: what is missing on a machine is a part's outcome, not a crash.
 """
@@ -38,7 +38,7 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Ended:
-    """What a process left behind; `status` is None if it was ended at its deadline."""
+    """The result of a process; `status` is None if it was ended at its deadline."""
 
     status: int | None
     output: str
@@ -69,8 +69,8 @@ def by_exit_status(ended: Ended) -> Outcome:
 class Part:
     """A command and what becomes of it.
 
-    `needs`: modules without which it is not run. `alone`: nothing else runs beside it. `refusal`: why this machine
-    cannot run it at all, if that is known beforehand. `notes`: where it writes what {notes} stands for in its command,
+    `needs`: modules without which it is not run. `alone`: nothing else runs at the same time. `refusal`: why this
+    machine cannot run it at all, if that is known beforehand. `notes`: where it writes what {notes} stands for in its command,
     so that something is left if the whole run is ended; it is removed once it is part of the report.
     """
 
@@ -87,7 +87,7 @@ class Part:
 def run_process(
     command: Sequence[str], seconds: float, environment: dict[str, str], groups: set[int]
 ) -> tuple[int | None, str]:
-    """Exit status and output; None if it was ended, with every process of its group, after so many seconds.
+    """Exit status and output; None if it was ended, with every process of its group, after `seconds`.
 
     The group is in `groups` as long as it runs.
     """
@@ -105,7 +105,7 @@ def run_process(
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE)
         finally:
-            _signal(process.pid, signal.SIGKILL)  # also what a part left running behind it
+            _signal(process.pid, signal.SIGKILL)  # also what a part left running
             process.wait()
             groups.discard(process.pid)
         output.seek(0)
@@ -140,9 +140,9 @@ class Report:
         with self._lock:
             found = {**self.head, "failed": self.failed, "parts": list(self._parts.values())}
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-            beside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-            beside.replace(self.path)
+            partial = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+            partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            partial.replace(self.path)
 
     @property
     def parts(self) -> list[dict[str, Any]]:
@@ -154,7 +154,7 @@ class Report:
         return [name for name, part in self._parts.items() if part["status"] in (FAILED, LATE)]
 
 
-def tell_at_once(line: str) -> None:
+def print_at_once(line: str) -> None:
     print(line, flush=True)
 
 
@@ -166,7 +166,7 @@ class Runner:
 
     def __init__(
         self, report: Report, seconds: float, jobs: int = 1, missing: Sequence[str] = (),
-        say: Callable[[str], None] = tell_at_once,
+        say: Callable[[str], None] = print_at_once,
     ) -> None:  # fmt: skip
         self.report, self.jobs, self.missing, self.say = report, jobs, set(missing), say
         self._running, self._stopped = set[int](), False
@@ -198,8 +198,8 @@ class Runner:
         self.report.record(part, outcome, seconds, output)
         if part.notes is not None and outcome.result is not None:
             part.notes.unlink()
-        told = outcome.why if outcome.status == PASSED else outcome.why[:160]  # the others' are told again at the end
-        self.say(f"{seconds:7.1f} s  {part.name:28}  {outcome.status:11}  {told}".rstrip())
+        why = outcome.why if outcome.status == PASSED else outcome.why[:160]  # in full at the end
+        self.say(f"{seconds:7.1f} s  {part.name:28}  {outcome.status:11}  {why}".rstrip())
 
     def _held_back(self, part: Part, left: float) -> Outcome | None:
         if self._stopped:

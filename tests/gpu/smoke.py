@@ -1,4 +1,4 @@
-"""One training step on the device, with its own kernels, beside NumPy's: the first thing to know.
+"""One training step on the device, with its own kernels, compared with NumPy's: the first thing to know.
 
 `python -m tests.gpu.smoke`: exit status 1 if they disagree, or the step cannot be done; then every op is tried alone,
 and those that are wrong are named.

@@ -60,12 +60,12 @@ def measured(targets: list[Target], judged: list[dict[str, Any]] | None) -> str:
     """The figures in the order of the targets, in bold where they fall short; and why there is none."""
     if judged is None:
         return NOT_YET
-    told = []
+    figures = []
     for target in targets:
         row = next(j for j in judged if all(j[name] == value for name, value in target._asdict().items()))
         figure = None if row["measured"] is None else shown(target.figure, row["measured"])
-        told.append(f"none ({row['why']})" if figure is None else figure if row["reached"] else f"**{figure}**")
-    return ", ".join(told)
+        figures.append(f"none ({row['why']})" if figure is None else figure if row["reached"] else f"**{figure}**")
+    return ", ".join(figures)
 
 
 def table(judged: list[dict[str, Any]] | None) -> str:

@@ -72,7 +72,7 @@ def test_without_cupy_nothing_runs_and_the_cure_is_given(tmp_path):
     assert first["why"][:100] in done.stdout
 
 
-def test_a_missing_package_is_told_with_its_cure(tmp_path):
+def test_a_missing_package_is_reported_with_its_cure(tmp_path):
     for name in ("tomli_w", "array_api_compat"):
         (tmp_path / f"{name}.py").write_text(f"raise ModuleNotFoundError('No module named {name}')\n")
     done, _ = gpu("verify", "--out", str(tmp_path), PYTHONPATH=str(tmp_path))

@@ -45,9 +45,9 @@ def test_a_kernel_is_listed_for_each_of_its_storage_types():
 
 def test_missing_launches_and_unlisted_instances_are_reported():
     wanted, launched = {("a.cu", "a"), ("b.cu", "b<__nv_bfloat16>")}, {("a.cu", "a"), ("c.cu", "c")}
-    told = list(every_kernel.complaints(wanted, launched))
-    assert told[0].startswith("not launched: b<__nv_bfloat16>")
-    assert told[1:] == ["not in the list: c"]
+    lines = list(every_kernel.complaints(wanted, launched))
+    assert lines[0].startswith("not launched: b<__nv_bfloat16>")
+    assert lines[1:] == ["not in the list: c"]
 
 
 @pytest.mark.parametrize("odd", [False, True])
@@ -61,7 +61,7 @@ def test_an_odd_array_lies_one_element_off_16_bytes(odd, simulated):  # noqa: AR
         assert got.data.ptr % 16 == (x.itemsize if odd else 0)
 
 
-def test_a_call_that_fails_is_told_and_the_others_are_made(simulated, monkeypatch):  # noqa: ARG001
+def test_a_call_that_fails_is_reported_and_others_are_made(simulated, monkeypatch):  # noqa: ARG001
     calls = [every_kernel.Call("correct", (np.ones((4, 3), np.float32), np.zeros(4, np.int64)), {}, False)] * 2
     monkeypatch.setattr(every_kernel, "every_call", lambda dtype: calls if dtype == np.float32 else [])
     monkeypatch.setattr(every_kernel.Device, "directly", lambda _device, _name: False)

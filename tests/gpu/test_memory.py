@@ -20,7 +20,7 @@ WITH_MODEL = 1 << 20  # where the device itself is Python and NumPy
 
 
 def growth(step: Callable[[int], Any], count: int) -> tuple[int, int, int]:
-    """What `count` steps behind the first ones add to the pool's used and total bytes; the peak of Python's own."""
+    """What `count` steps after the first ones add to the pool's used and total bytes; the peak of Python's own."""
     pool = sys.modules["cupy"].get_default_memory_pool()
     for t in range(WARM):
         step(t)

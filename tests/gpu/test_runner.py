@@ -43,7 +43,7 @@ def test_a_part_that_fails_and_one_that_hangs_leave_the_others(tmp_path):
     assert "output" not in found[2]
 
 
-def test_a_part_that_hangs_tells_where_it_stood(tmp_path):
+def test_a_part_that_hangs_prints_its_stack(tmp_path):
     found, _ = run(tmp_path, [part("hangs", "def waiting():\n  import time\n  time.sleep(600)\nwaiting()", 1.0)])
     assert "in waiting" in found[0]["output"]
 
@@ -220,7 +220,7 @@ def test_a_sanitizer_is_found_in_a_toolkit_off_the_path(tmp_path, monkeypatch):
     assert parts.sanitizer() == str(program)
 
 
-# -- what pytest, the certificate and the benchmark leave behind -----------------------------------------------------
+# -- what pytest, the certificate and the benchmark return ----------------------------------------------------------
 
 
 def pytest_part(tmp_path: Path, text: str, seconds: float = LONG) -> Part:
@@ -266,8 +266,8 @@ def test_a_benchmark_that_is_late_keeps_what_it_wrote(tmp_path):
     rows = [{"kind": "kernel", "void": None}, {"kind": "kernel", "void": None}, {"kind": "step", "void": "no memory"}]
     notes.write_text(json.dumps({"rows": rows, "targets": [{"reached": True}, {"reached": None}]}))
     outcome = outcomes.of_benchmark(Ended(None, "running\n", notes))
-    told = "3 rows, 1 of them void; 1 of 2 targets reached, 1 not measured"
-    assert (outcome.status, outcome.why, outcome.result["rows"]) == (LATE, told, rows)
+    why = "3 rows, 1 of them void; 1 of 2 targets reached, 1 not measured"
+    assert (outcome.status, outcome.why, outcome.result["rows"]) == (LATE, why, rows)
 
 
 def test_a_benchmark_that_measured_nothing_is_no_pass(tmp_path):

@@ -46,7 +46,7 @@ def test_a_network_drops_the_same_of_the_same_samples(device, rng):
         forward = network.forward(given[0], training=True, memory=Arena(mode), samples=given[1], step=given[2])
         dropped.append(network.backend.to_numpy(forward.output))
     here, there = dropped
-    # Behind relu and dropout a value is 0 for either reason; where one is above 0 by more than rounding, both kept it.
+    # After relu and dropout a value is 0 for either reason; where one is above 0 by more than rounding, both kept it.
     sure = (here > 1e-4) | (there > 1e-4)
     assert sure.sum() > 100
     assert np.all((here > 0)[sure] == (there > 0)[sure])

@@ -18,7 +18,7 @@ def test_the_guide_has_the_targets_and_what_was_measured():
 
 
 def judged(factor: float) -> list[dict[str, Any]]:
-    """Every target, with a figure of so many times its own."""
+    """Every target, with a figure that is a multiple of it."""
     found = []
     for target in TARGETS:
         value = target.value * factor
@@ -59,9 +59,9 @@ def test_figures_that_fall_short_are_bold():
 def test_what_has_no_figure_says_why():
     rows = judged(1.0)
     rows[0] |= {"measured": None, "reached": None, "why": "out of memory"}
-    told = [cells[-1] for cells in table.lines(rows)]
-    assert told[0].startswith("none (out of memory), 85 %")
-    assert table.NOT_YET not in told
+    last = [cells[-1] for cells in table.lines(rows)]
+    assert last[0].startswith("none (out of memory), 85 %")
+    assert table.NOT_YET not in last
 
 
 def test_every_target_is_in_one_line():

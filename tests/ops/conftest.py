@@ -1,4 +1,4 @@
-"""Ops are tested by their references here; native kernels are held to the same contracts in tests/cpu."""
+"""Ops are tested by their references here; tests/contracts walks over all libraries."""
 
 from collections.abc import Iterator
 

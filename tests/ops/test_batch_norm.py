@@ -1,4 +1,4 @@
-"""Batch normalisation against values worked by hand, and on inputs that cancel, vanish, overflow or are missing."""
+"""Batch normalization on inputs that cancel, vanish, overflow or are missing, and two batches worked by hand."""
 
 import math
 from itertools import pairwise

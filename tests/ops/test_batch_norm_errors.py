@@ -1,4 +1,4 @@
-"""What the ops of batch normalisation refuse, and in which words."""
+"""What the ops of batch normalization refuse, and in which words."""
 
 import math
 

@@ -1,6 +1,6 @@
 """The bounds themselves, worked by hand for single numbers: none may grow without being noticed.
 
-With u = 1 a bound is the number of units of rounding that it allows; what is held to float64 is in units of 2**-53.
+With u = 1 a bound is the number of units of rounding that it allows; bounds in float64 are in units of 2**-53.
 """
 
 from typing import Any
@@ -131,7 +131,7 @@ def test_dropout_scales_and_its_mask_is_exact():
     assert_bound("dropout_backward", (a([-3.0]), a([True])), {"rate": 0.75}, [a([120.0])])
 
 
-# -- batch normalisation ----------------------------------------------------------------------------------------------
+# -- batch normalization ----------------------------------------------------------------------------------------------
 
 
 def test_statistics():

@@ -1,4 +1,4 @@
-"""Which version of an op runs, who is told, and where a fused version's results go, shown with a toy library."""
+"""Which version of an op runs, what is reported, and where results go, shown with a toy library."""
 
 from typing import Any, NamedTuple
 
@@ -168,8 +168,8 @@ def test_the_choice_is_settled_once_per_op_library_and_dtype(scaled, parted, lib
         parted(X, memory=memory)
     assert first.asked == ["float64", "float32", "float64"]
     assert second.asked == ["float32"]
-    told = [(c.op, c.library, c.dtype, c.why) for c in memory.explain()]
-    assert told == [
+    choices = [(c.op, c.library, c.dtype, c.why) for c in memory.explain()]
+    assert choices == [
         ("toy_scaled", "numpy", "float64", ""),
         ("toy_scaled", "numpy", "float32", "float64 only"),
         ("toy_parted", "numpy", "float64", ""),

@@ -1,4 +1,4 @@
-"""The examples that every version of an op is tried on hold what they promise: the nasty inputs, and every option."""
+"""The examples of the contracts have adversarial inputs and every option."""
 
 from typing import Any
 
@@ -71,7 +71,7 @@ def test_in_16_bits_only_stored_arrays_have_them(name, dtype, require):
 
 
 def check_batches(found: dict[str, Any], dtype: str) -> None:
-    """The batches of `moments`, which `normalize` and its way back meet too."""
+    """The batches of `moments`, which `normalize` and its gradient meet too."""
     tiny = np.finfo(dtype).tiny
     x = {label: e.args[0].astype(np.float64) for label, e in found.items()}
     assert np.all(np.abs(x["ordinary"].mean(0)) > 5 * x["ordinary"].std(0))

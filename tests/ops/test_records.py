@@ -14,7 +14,7 @@ class Alone(NamedTuple):
 
 @pytest.fixture
 def alone():
-    """An op with one output that has a name of its own."""
+    """An op with one output whose name is not `out`."""
 
     @op(accumulates={"top": np.add})
     def toy_alone(x: Any) -> Alone:

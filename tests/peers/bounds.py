@@ -53,8 +53,8 @@ def affine(u: float, x: np.ndarray, W: np.ndarray, b: np.ndarray, dy: np.ndarray
     return Affine(ey, dx.reshape(x.shape), ax.T @ (K * u * adz + edz), np.sum(K * u * adz + edz, axis=0))
 
 
-class Normalised(NamedTuple):
-    """Bounds of batch normalisation: output, gradients, statistics of the batch."""
+class Normalized(NamedTuple):
+    """Bounds of batch normalization: output, gradients, statistics of the batch."""
 
     y: np.ndarray
     dx: np.ndarray
@@ -64,10 +64,10 @@ class Normalised(NamedTuple):
     var: np.ndarray
 
 
-def normalised(
+def normalized(
     u: float, x: np.ndarray, mean: np.ndarray, var: np.ndarray, gamma: np.ndarray, beta: np.ndarray, dy: np.ndarray,
     *, eps: float, batch: bool,
-) -> Normalised:  # fmt: skip
+) -> Normalized:  # fmt: skip
     """y = g(gamma (x - mean) inv_std + beta), x (..., C), dz = dy g'.
 
     The mean is known to 2^-53 |mean| at best, which is 2^-53 |mean| inv_std of x_norm; it enters the variance once
@@ -84,4 +84,4 @@ def normalised(
     dx = np.abs(gamma) * inv * share * (edz + (dbeta / m + h * dgamma / m if batch else 0))
     spread = np.abs(x - mean).mean(axis=rows)
     emean = K * DOUBLE * np.abs(mean) + K * u * spread
-    return Normalised(ey, dx, dgamma, dbeta, emean, K * u * var + 2 * emean * spread + emean**2)
+    return Normalized(ey, dx, dgamma, dbeta, emean, K * u * var + 2 * emean * spread + emean**2)

@@ -10,7 +10,7 @@ from tests.support import require
 
 @pytest.fixture(scope="session")
 def torch() -> Iterator[Any]:
-    """PyTorch on one thread: its pool and the BLAS's beside each other would only wait for one another."""
+    """PyTorch on one thread: its pool and the BLAS's would only wait for one another."""
     module = require("torch")
     threads = module.get_num_threads()
     module.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""On 10,000 MNIST images the network learns as well as PyTorch's does, with and without batch normalisation.
+"""On 10,000 MNIST images the network learns as well as PyTorch's does, with and without batch normalization.
 
 8,000 rows train and 2,000 validate, by `numpy.random.default_rng(0).permutation`; pixels / 255; 784-512-512-10, relu,
 Adam at 1e-3, batches of 256, 10 epochs. BNENGINE_FULL=1 runs five seeds of both engines, else two of ours and one of
@@ -96,18 +96,18 @@ def test_accuracy_is_within_the_spread_of_pytorch_s_seeds(torch: Any, data: Data
     single run is more than 3 of the mean's for n >= 2. More than PyTorch reaches is no failure."""
     full = os.environ.get("BNENGINE_FULL") == "1"
     found = [ours(data, norm=norm, seed=seed) for seed in range(5 if full else 2)]
-    beside = [theirs(torch, data, norm=norm, seed=seed) for seed in range(5 if full else 1)]
-    centre, sd = PUBLISHED[norm]
+    peers = [theirs(torch, data, norm=norm, seed=seed) for seed in range(5 if full else 1)]
+    center, sd = PUBLISHED[norm]
     with capsys.disabled():
         print(f"\nMNIST, {'batch norm' if norm else 'no batch norm'}: bnengine {described(found)}")
-        print(f"PyTorch here {described(beside)}, published {centre:.4f} +- {sd:.4f}")
-    assert mean(found) >= centre - 3 * sd
+        print(f"PyTorch here {described(peers)}, published {center:.4f} +- {sd:.4f}")
+    assert mean(found) >= center - 3 * sd
     if full:
-        apart = mean(found) - mean(beside)
-        assert apart >= -stdev(beside), f"our mean is {-apart:.4f} below PyTorch's"
+        apart = mean(found) - mean(peers)
+        assert apart >= -stdev(peers), f"our mean is {-apart:.4f} below PyTorch's"
     else:
         # Another split than the published one may move both: one run of PyTorch on this one says whether it did.
-        assert abs(beside[0] - centre) <= 3 * sd, "the published figures do not hold for this split"
+        assert abs(peers[0] - center) <= 3 * sd, "the published figures do not hold for this split"
 
 
 def described(accuracies: list[float]) -> str:

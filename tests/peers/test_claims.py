@@ -89,7 +89,7 @@ def verdict(name: str, figures: Callable[[int], dict[str, float]]) -> str:
 
 
 def fixed(network: Any, x: Any) -> Any:
-    """Each BatchNorm normalises by its mean and biased variance on x for good; gamma and beta are trained."""
+    """Each BatchNorm normalizes by its mean and biased variance on x for good; gamma and beta are trained."""
     import torch
     from torch import nn
 
@@ -145,9 +145,9 @@ def normalise_only(seed: int) -> dict[str, float]:
         for kind in ("relu", "sigmoid")
     )
     deep = {norm: after(perceptron(5, norm, "sigmoid", seed), 0.1, draw, 600)[0] for norm in ("none", "normalise")}
-    told = draw._replace(y=(draw.y == 0).astype(np.int64), y_valid=(draw.y_valid == 0).astype(np.int64))
+    binary = draw._replace(y=(draw.y == 0).astype(np.int64), y_valid=(draw.y_valid == 0).astype(np.int64))
     outputs = [
-        after(nn.Sequential(nn.Linear(setting.features, 2), nn.BatchNorm1d(2, affine=affine)), 0.5, told, 600)[1]
+        after(nn.Sequential(nn.Linear(setting.features, 2), nn.BatchNorm1d(2, affine=affine)), 0.5, binary, 600)[1]
         for affine in (False, True)
     ]
     return {
@@ -181,9 +181,9 @@ def recipe(seed: int) -> dict[str, float]:
     slowest = 0.0
     for method, (_, *rates) in METHODS.items():
         for (activation, found), rate in zip(ratios.items(), rates, strict=True):
-            plain, normalised = (steps(method, activation, norm, rate) for norm in ("none", "batch"))
-            found.append(plain / normalised)
-            slowest = max(slowest, normalised) if activation == "sigmoid" else slowest
+            plain, normalized = (steps(method, activation, norm, rate) for norm in ("none", "batch"))
+            found.append(plain / normalized)
+            slowest = max(slowest, normalized) if activation == "sigmoid" else slowest
     return {"slowest": slowest, "least_ratio": min(ratios["sigmoid"]), "least_relu": min(ratios["relu"])}
 
 
@@ -191,7 +191,7 @@ def test_gamma_and_beta_are_not_redundant_in_pytorch_either():
     assert verdict("gamma-beta-redundant", redundant) == "does not hold"
 
 
-def test_normalising_alone_is_enough_in_pytorch_too():
+def test_normalizing_alone_is_enough_in_pytorch_too():
     assert verdict("normalise-only", normalise_only) == "does not hold"
 
 

@@ -27,7 +27,7 @@ def by_kernels(name: str) -> ClaimResult:
 
 @pytest.fixture(params=["reference", "array_api_strict", "torch"])
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Beside them: NumPy by the references, and the witnesses; torch on one thread, as these arrays are small."""
+    """NumPy by the references, and the witnesses; torch on one thread, as these arrays are small."""
     if reason := _load.available():
         missing("kernels", reason)
     if request.param == "reference":
@@ -40,7 +40,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     yield request.param
 
 
-def told(finding: ClaimResult) -> dict[str, Any]:
+def judged(finding: ClaimResult) -> dict[str, Any]:
     """The state of each part, and on which side of its threshold each seed lies."""
     found = {}
     for part, figure, state in finding.judged:
@@ -53,5 +53,5 @@ def told(finding: ClaimResult) -> dict[str, Any]:
 def test_every_library_comes_to_the_same_verdict(name: str, backend: str) -> None:
     here, there = by_kernels(name), examine(claim_of(name), short(name, backend))
     values = {part.figure: (figure.values, there.figures[part.figure].values) for part, figure, _ in here.judged}
-    assert told(there) == told(here), values
+    assert judged(there) == judged(here), values
     assert there.verdict == here.verdict == SHORT[name].verdict

@@ -1,4 +1,4 @@
-"""Digits end to end beside PyTorch: the same weights, the same batches, the same losses for fifty steps in float64."""
+"""Digits end to end compared with PyTorch: the same weights, batches and losses for fifty steps in float64."""
 
 from typing import Any
 

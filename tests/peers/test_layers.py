@@ -115,7 +115,7 @@ def test_a_dense_layer_with_or_without_a_bias(bias: bool) -> None:
     ran.check(bound.y, bound.dx, **({"0.W": bound.dW, "0.b": bound.db} if bias else {"0.W": bound.dW}))
 
 
-def normalised_bound(network: Sequential, x: np.ndarray, dy: np.ndarray, *, batch: bool) -> bounds.Normalised:
+def normalized_bound(network: Sequential, x: np.ndarray, dy: np.ndarray, *, batch: bool) -> bounds.Normalized:
     layer = network.layers[0]
     assert isinstance(layer, bn.BatchNorm)
     wide = x.astype(np.float64)
@@ -123,10 +123,10 @@ def normalised_bound(network: Sequential, x: np.ndarray, dy: np.ndarray, *, batc
     mean, var = (wide.mean(axis=rows), wide.var(axis=rows)) if batch else network.named_statistics()["0.statistics"][1:]
     gamma, beta = (d if h is None else h.value for h, d in ((layer.gamma, np.ones(1)), (layer.beta, np.zeros(1))))
     wide_affine = (np.asarray(a, np.float64) for a in (gamma, beta))
-    return bounds.normalised(U[network.dtype], wide, mean, var, *wide_affine, dy, eps=layer.eps, batch=batch)
+    return bounds.normalized(U[network.dtype], wide, mean, var, *wide_affine, dy, eps=layer.eps, batch=batch)
 
 
-def affine_bounds(network: Sequential, bound: bounds.Normalised) -> dict[str, np.ndarray]:
+def affine_bounds(network: Sequential, bound: bounds.Normalized) -> dict[str, np.ndarray]:
     named = {"0.gamma": bound.dgamma, "0.beta": bound.dbeta}
     return {name: named[name] for name in network.named_parameters()}
 
@@ -148,7 +148,7 @@ def test_batch_norm_in_training(
     z = (wide - wide.mean(axis=rows)) / np.sqrt(wide.var(axis=rows) + layer.eps) * own_gamma + own_beta
     assume(off_the_kink(z, dtype, kind))
     ran = Ran(network, x, seed, training=True)
-    bound = normalised_bound(network, x, ran.dy, batch=True)
+    bound = normalized_bound(network, x, ran.dy, batch=True)
     ran.check(bound.y, bound.dx, **affine_bounds(network, bound))
     count, mean, var = ran.pending[layer.statistics]
     m = x.size // channels
@@ -173,7 +173,7 @@ def test_batch_norm_in_evaluation(
     statistics[...] = np.abs(normal(seed + 2, statistics.shape, "float64")) + 0.1
     x = normal(seed + 1, (*lead, channels), dtype, scale=2)
     ran = Ran(network, x, seed, training=False)
-    bound = normalised_bound(network, x, ran.dy, batch=False)
+    bound = normalized_bound(network, x, ran.dy, batch=False)
     ran.check(bound.y, bound.dx, **affine_bounds(network, bound))
     assert np.array_equal(ran.twin.values()["0.running_mean"], statistics[1]), "evaluation changes nothing"
 
@@ -184,7 +184,7 @@ def test_channels_last_images_match_batch_norm_2d(torch: Any, dtype: str) -> Non
     scatter(network, 0)
     x = normal(1, (4, 5, 7, 6), dtype, scale=3, shift=-2)
     ran = Ran(network, x, 2, training=True)
-    bound = normalised_bound(network, x, ran.dy, batch=True)
+    bound = normalized_bound(network, x, ran.dy, batch=True)
     ran.check(bound.y, bound.dx, **affine_bounds(network, bound))
     module = torch.nn.BatchNorm2d(6, dtype=torch.float64)
     with torch.no_grad():
@@ -215,7 +215,7 @@ def test_running_statistics_after_several_steps(torch: Any, shape: tuple[int, ..
         step([as_batch(x)])
         module(torch.tensor(x.astype(np.float64)).movedim(-1, 1))
         _, mean, var = step.network.named_statistics()["0.statistics"]
-        bound = normalised_bound(step.network, x, np.zeros_like(x), batch=True)
+        bound = normalized_bound(step.network, x, np.zeros_like(x), batch=True)
         mean_bound, var_bound = (max(a, b.max()) for a, b in ((mean_bound, bound.mean), (var_bound, bound.var)))
         assert_within(mean, array(module.running_mean), mean_bound, "running mean")
         assert_within(var, array(module.running_var), 20 * bounds.DOUBLE * var + var_bound * m / (m - 1), "running var")
@@ -260,7 +260,7 @@ def test_dropout_with_our_mask(dtype: str) -> None:
 
 
 def composed(dtype: str) -> dict[str, Sequential]:
-    """Networks whose layers settle with their neighbours in every way there is."""
+    """Networks whose layers fuse with their neighbors in every way."""
     twice = bn.Dense(6, 6)
     layers: dict[str, list[bn.Layer]] = {
         "dense, norm, relu": [bn.Dense(6, 9), bn.BatchNorm(9), bn.Activation("relu"), bn.Dense(9, 4)],

@@ -1,4 +1,4 @@
-"""Mixed precision beside PyTorch's: the rule of its GradScaler, and how far its autocast is from float64."""
+"""Mixed precision compared with PyTorch's: the rule of its GradScaler, and how far its autocast is from float64."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Batch normalisation at mean 1e6 and std 1 in float32: how far we, PyTorch and plain NumPy are from the truth."""
+"""Batch normalization at mean 1e6 and std 1 in float32: how far we, PyTorch and plain NumPy are from the truth."""
 
 from typing import Any
 

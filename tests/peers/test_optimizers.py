@@ -237,7 +237,7 @@ def test_clipping_by_the_global_norm(name: str) -> None:
 @pytest.mark.parametrize("name", ["SGD, momentum", "Adam, L2", "AdamW"])
 @pytest.mark.parametrize("sizes", [(10, 10), (9, 1, 7, 3)])
 def test_gradients_of_micro_batches_add_up(sizes: tuple[int, ...], name: str) -> None:
-    """Without batch normalisation the micro-batches are one large batch: PyTorch's losses are scaled by their share."""
+    """Without batch normalization the micro-batches are one large batch: PyTorch's losses are scaled by their share."""
     optimizer, learning_rate = VARIANTS[name]
     race, whole = Race(optimizer, learning_rate, norm=False), Race(optimizer, learning_rate, norm=False)
     for i, batch in enumerate(batches()):
@@ -260,7 +260,7 @@ def test_statistics_per_micro_batch_match_pytorch() -> None:
 
 
 def test_merged_statistics_are_one_update_by_all_rows() -> None:
-    """A normalisation that sees the data itself: PyTorch's update by the whole batch is ours by its parts, merged."""
+    """A normalization that sees the data itself: PyTorch's update by the whole batch is ours by its parts, merged."""
     given = Sequential(BatchNorm(8), Dense(8, 5), dtype="float64")
     step = Step(given, SGD(), SoftmaxCrossEntropy())
     twin = Twin(given)
@@ -287,4 +287,4 @@ def test_the_average_of_the_weights_is_pytorch_s(torch: Any) -> None:
     for name, tensor in zip(names, average.module.parameters(), strict=True):
         theirs = array(tensor).T if name.endswith(".W") else array(tensor)
         assert_close({name: state[f"average.{name}"]}, {name: theirs}, "average")
-        assert np.abs(theirs - race.network.state_dict()[name]).max() > 1e-6, "it lags behind the weights"
+        assert np.abs(theirs - race.network.state_dict()[name]).max() > 1e-6, "it lags the weights"

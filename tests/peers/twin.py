@@ -20,7 +20,7 @@ def array(tensor: Any) -> np.ndarray:
 
 
 class Twin:
-    """`torch.nn` modules for the layers of a network, in float64 unless told, holding that network's numbers.
+    """`torch.nn` modules for the layers of a network, in float64 by default, holding that network's numbers.
 
     axes: of the input, which decides between BatchNorm1d, 2d and 3d; features are our last axis and PyTorch's second.
     masks: what dropouts keep, in the order of the layers.
