@@ -70,8 +70,8 @@ class Part:
     """A command and what becomes of it.
 
     `needs`: modules without which it is not run. `alone`: nothing else runs at the same time. `refusal`: why this
-    machine cannot run it at all, if that is known beforehand. `notes`: where it writes what {notes} stands for in its command,
-    so that something is left if the whole run is ended; it is removed once it is part of the report.
+    machine cannot run it at all, if that is known beforehand. `notes`: where it writes what {notes} stands for in its
+    command, so that something is left if the whole run is ended; it is removed once it is part of the report.
     """
 
     name: str
