@@ -43,18 +43,18 @@ DRY = 10  # times as long a dry run may take: kernels run on a CPU, and have to 
 
 def _part(
     name: str, module: str, *arguments: str, seconds: float, dry: bool,
-    check_step: Callable[[Ended], Outcome] = by_exit_status, needs: tuple[str, ...] = ENGINE, alone: bool = False,
+    outcome_of: Callable[[Ended], Outcome] = by_exit_status, needs: tuple[str, ...] = ENGINE, alone: bool = False,
 ) -> Part:  # fmt: skip
     before = ("-m", "tests.gpu.simulate") if dry else ("-m",)
     seconds *= DRY if dry else 1
-    return Part(name, ("python", *before, module, *arguments), seconds, check_step, needs, alone)
+    return Part(name, ("python", *before, module, *arguments), seconds, outcome_of, needs, alone)
 
 
 def environment(dry: bool) -> Part:
     """What the machine is."""
-    check_step = outcomes.of_environment
+    outcome_of = outcomes.of_environment
     return _part(
-        "environment", "tests.gpu.environment", seconds=60, dry=dry, check_step=check_step, needs=(), alone=True
+        "environment", "tests.gpu.environment", seconds=60, dry=dry, outcome_of=outcome_of, needs=(), alone=True
     )
 
 
@@ -67,7 +67,7 @@ def verify(dry: bool, _out: Path) -> list[Part]:
         *(_tests(name, dry) for name in GROUPS),
         _part(
             "verify", "bnengine", "verify", "--backend", "cupy", "--json", *(("--quick",) if dry else ()),
-            seconds=150, dry=dry, check_step=outcomes.of_certificate, needs=COMMANDS,
+            seconds=150, dry=dry, outcome_of=outcomes.of_certificate, needs=COMMANDS,
         ),
         *(_sanitizer(tool, dry) for tool in SANITIZERS),
     ]  # fmt: skip
@@ -81,7 +81,7 @@ def _tests(name: str, dry: bool) -> Part:
     if name == list(GROUPS)[-1]:
         taken = [path for group in GROUPS.values() if group[0] != where for path in group[0]]
         selected = (*selected, *(f"--ignore={path}" for path in taken))
-    return _part(name, *PYTEST, *selected, *where, seconds=seconds, dry=dry, check_step=outcomes.of_tests, needs=TESTS)
+    return _part(name, *PYTEST, *selected, *where, seconds=seconds, dry=dry, outcome_of=outcomes.of_tests, needs=TESTS)
 
 
 def _sanitizer(tool: str, dry: bool) -> Part:

@@ -77,7 +77,7 @@ class Part:
     name: str
     command: tuple[str, ...]
     deadline: float
-    check_step: Callable[[Ended], Outcome] = by_exit_status
+    outcome_of: Callable[[Ended], Outcome] = by_exit_status
     needs: tuple[str, ...] = ()
     alone: bool = False
     refusal: str = ""
@@ -224,4 +224,4 @@ class Runner:
                 status, output = run_process(command, seconds, environment, self._running)
             except OSError as error:
                 return Outcome(FAILED, f"it cannot be started: {error}"), ""
-            return part.check_step(Ended(status, output, notes)), output
+            return part.outcome_of(Ended(status, output, notes)), output
