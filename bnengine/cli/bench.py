@@ -1,4 +1,4 @@
-"""`bnengine bench`: how fast this machine trains, beside PyTorch and JAX."""
+"""`bnengine bench`: how fast this machine trains, compared with PyTorch and JAX."""
 
 import sys
 from typing import Literal
@@ -63,7 +63,7 @@ def command(
     """Time single ops and training steps on this machine, in turns with PyTorch and JAX where they are installed.
 
     On a GPU each op has its share of the copy bandwidth measured in the same run. Steps run op by op, replayed, and
-    replayed as one graph, beside PyTorch. Ratios are theirs over ours: above 1, ours is faster.
+    replayed as one graph, in turns with PyTorch. Ratios are theirs over ours: above 1, ours is faster.
 
     On a CPU every contender is a process with the same number of threads. Predictions are timed too, and rounds that
     other programs disturb are repeated. Ratios are ours over theirs, or over the floor (the lower bound of the time):

@@ -14,17 +14,17 @@ from pathlib import Path
 from bnengine.lab.environment import processor
 from tests.benchmarks.table import GUIDE, RESULTS, ROOT, write
 
-SECONDS = 470.0  # of the eight minutes that are promised
+SECONDS = 470.0  # of the eight minutes that the documentation promises
 
 
 def stem(name: str | None, date: str) -> str:
-    """Such as amd-epyc-2026-11-21-cpu."""
+    """Return the name of the files, such as amd-epyc-2026-11-21-cpu."""
     label = re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((r|tm)\)", "", (name or "cpu").lower())).strip("-")
     return f"{label}-{date}-cpu"
 
 
 def command(out: Path | None, deadline: float, quick: bool) -> list[str]:
-    """The call of `bnengine bench`."""
+    """Return the call of `bnengine bench`."""
     place = (out or RESULTS) / stem(processor(), time.strftime("%Y-%m-%d", time.gmtime()))
     picture = f"{place}.png" if out else str(GUIDE.with_suffix(".png"))
     files = ["--json", f"{place}.json", "--plot", picture]

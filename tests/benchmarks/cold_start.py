@@ -1,9 +1,9 @@
-"""A training from the start of its process to its end, beside the same one in PyTorch, in turns.
+"""Times a whole training process, in turns with the same training in PyTorch.
 
     python -m tests.benchmarks.cold_start --rounds 10
 
-Wall time says what a user waits, the processor's time what is left of it where other programs run. Both processes are
-what a shell would start: nothing is imported or compiled beforehand but the bytecode of modules.
+Wall time is what a user waits; processor time is less sensitive to other programs. Both processes start as from a
+shell: nothing but the bytecode of modules is prepared.
 """
 
 import argparse
@@ -24,7 +24,7 @@ TARGET = 0.35
 
 
 def commands(epochs: int, folder: str) -> dict[str, list[str]]:
-    """Both trainings, each into a new folder."""
+    """Return the commands of both trainings, each into a new folder."""
     peer = [str(Path(__file__).with_name("torch_digits.py")), str(DIGITS), f"{folder}/torch"]
     ours = ["-m", "bnengine", "train", "digits", "--no-plot", "--out", f"{folder}/ours"]
     return {
@@ -33,7 +33,7 @@ def commands(epochs: int, folder: str) -> dict[str, list[str]]:
 
 
 def measured(command: list[str]) -> tuple[float, float]:
-    """(wall seconds, the processor's seconds) of a process."""
+    """Run a process and return (wall seconds, processor seconds)."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -44,22 +44,26 @@ def measured(command: list[str]) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Print a line of JSON: least and median times, and their ratios."""
+    """Print least and median times and their ratios as a line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=20)
     options = parser.parse_args()
-    found: dict[str, list[tuple[float, float]]] = {"ours": [], "torch": []}
+    times: dict[str, list[tuple[float, float]]] = {"ours": [], "torch": []}
     for _ in range(options.rounds + 1):
         with tempfile.TemporaryDirectory() as folder:
             for name, command in commands(options.epochs, folder).items():
-                found[name].append(measured(command))
-    told: dict[str, float] = {}
+                times[name].append(measured(command))
+    figures: dict[str, float] = {}
     for i, what in enumerate(("wall", "processor")):
         for kind, of in (("least", min), ("median", statistics.median)):
-            ours, peer = (of([times[i] for times in found[name][1:]]) for name in ("ours", "torch"))
-            told |= {f"{what}_{kind}_ours_s": ours, f"{what}_{kind}_torch_s": peer, f"{what}_{kind}_ratio": ours / peer}
-    print(json.dumps({**{name: round(value, 4) for name, value in told.items()}, "target_ratio": TARGET}))
+            ours, peer = (of([each[i] for each in times[name][1:]]) for name in ("ours", "torch"))
+            figures |= {
+                f"{what}_{kind}_ours_s": ours,
+                f"{what}_{kind}_torch_s": peer,
+                f"{what}_{kind}_ratio": ours / peer,
+            }
+    print(json.dumps({**{name: round(value, 4) for name, value in figures.items()}, "target_ratio": TARGET}))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""Rates of our products beside the OpenBLAS of NumPy's wheel, one thread, at the shapes of the step workloads.
+"""Compares our products with the OpenBLAS of NumPy's wheel, one thread, at the shapes of the step workloads.
 
 python -m tests.benchmarks.gemm_rates [--isa v4] [--dtype float32] [--workload W2] [--columns N] [--json FILE]
 
-Each row: the two in turn, in rounds of some milliseconds, by the time that the thread had a processor; the ratio is the
-median over the rounds of OpenBLAS's time to ours. Both are called from the same loop in C. With --isa v3 OpenBLAS is
-held to AVX2 too. Needs g++.
+Each row times both in turns, in rounds of some milliseconds of the thread's processor time. The ratio is the median of
+OpenBLAS's time over ours. One loop in C calls both. --isa v3 limits OpenBLAS to AVX2 too. Needs g++.
 """
 
 import argparse
@@ -149,12 +148,12 @@ def main() -> None:
     parser.add_argument("--isa", choices=list(SETS), default="v4")
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
     parser.add_argument("--workload", choices=list(WORKLOADS))
-    parser.add_argument("--columns", type=int, default=0, help="in blocks of so many columns; all at once without it")
+    parser.add_argument("--columns", type=int, default=0, help="columns of a block; all columns at once without it")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     loops, blas = ctypes.CDLL(str(compiled(LOOPS, given.isa, "-shared", "-fPIC"))), openblas()
     blas.scipy_openblas_get_config64_.restype = ctypes.c_char_p
-    print(f"{given.isa} beside {blas.scipy_openblas_get_config64_().decode().strip()}; GFLOP/s, one thread")
+    print(f"{given.isa} and {blas.scipy_openblas_get_config64_().decode().strip()}; GFLOP/s, one thread")
     results = []
     for row in rows():
         if given.workload in (None, row.workload):

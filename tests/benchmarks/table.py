@@ -1,8 +1,8 @@
-"""What is aimed at on a CPU and what was measured there, as the guide on speed has it.
+"""The targets on a CPU and what was measured, as the guide on speed shows them.
 
 python -m tests.benchmarks.table [--write]
 
-Prints the section, or puts it in the guide's place, from the newest tests/benchmarks/results/*-cpu.json.
+Prints the section from the newest tests/benchmarks/results/*-cpu.json, or writes it into the guide.
 """
 
 import argparse
@@ -23,33 +23,35 @@ Row = dict[str, Any]
 
 
 def newest(folder: Path = RESULTS) -> tuple[Path, list[Row]] | None:
-    """The file and the rows of the newest run; None if there was none."""
-    found = [(path, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob("*-cpu.json"))]
-    return max(found, key=lambda one: one[1][0]["environment"]["date"]) if found else None
+    """Return the file and the rows of the newest run; None without any."""
+    runs = [(path, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob("*-cpu.json"))]
+    return max(runs, key=lambda run: run[1][0]["environment"]["date"]) if runs else None
 
 
-def section(found: tuple[Path, list[Row]] | None) -> str:
-    """The table in Markdown, and what it was measured on."""
-    if found is None:
-        return "Not yet measured: `make bench` does it."
-    _, rows = found
+def section(run: tuple[Path, list[Row]] | None) -> str:
+    """Return the table in Markdown, and what it was measured on."""
+    if run is None:
+        return "Not measured yet: run `make bench`."
+    _, rows = run
     has = rows[0]["environment"]
     versions = ", ".join(f"{name} {version}" for name, version in has["peers"].items() if version)
     cpu = f"{has['processor'] or has['machine']}, {has['threads']} threads"
     lines = [tuple(cell.format(cpu) for cell in HEADER), ("---",) * len(HEADER), *table(rows)]
-    told = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    text = f"{told}\n\nMeasured on {has['date'][:10]} by `make bench` at {has['commit'][:12] if has['commit'] else '?'}"
+    cells = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    text = (
+        f"{cells}\n\nMeasured on {has['date'][:10]} by `make bench` at {has['commit'][:12] if has['commit'] else '?'}"
+    )
     return text + f" ({versions}; instruction set {has['isa']}). {resting(rows)}. Bold: target missed."
 
 
 def resting(rows: Iterable[Row]) -> str:
-    """How far the machine was at rest."""
+    """Return how idle the machine was."""
     again, kept = (sum(row[name] for row in rows) for name in ("disturbed", "disturbed_kept"))
     return f"{again} timings were repeated because of other load" + (f"; {kept} stayed noisy" if kept else "")
 
 
 def table(rows: Iterable[Row]) -> list[tuple[str, ...]]:
-    """A line a row, products of one network in one; those of the plot alone are left out."""
+    """Return a line per row. The products of a network share a line; rows that only the plot needs have none."""
     lines, products = list[tuple[str, ...]](), dict[str, list[Row]]()
     for row in rows:
         if row["kind"] == "product":
@@ -69,36 +71,36 @@ def line(row: Row) -> tuple[str, ...]:
 
 
 def figure(row: Row, name: str) -> tuple[str, str]:
-    """A ratio, bold where it is beyond what is aimed at, and this."""
+    """Return a ratio, bold where it misses its target, and the target."""
     value, aim = row[name], row["target"].get(name)
-    told = "" if value is None else f"{value:.2f}"
-    return (f"**{told}**" if row["reached"].get(name) is False else told), "" if aim is None else f"{aim:.2f}"
+    ratio = "" if value is None else f"{value:.2f}"
+    return (f"**{ratio}**" if row["reached"].get(name) is False else ratio), "" if aim is None else f"{aim:.2f}"
 
 
 def of_products(name: str, rows: list[Row]) -> tuple[str, ...]:
-    """The least and the most of all products of a network, and how many are within what is aimed at."""
+    """Return the range of the ratios of a network's products, and how many reach the target."""
     known = [row for row in rows if row["ratio_to_best_peer"] is not None]
     what = f"products of {name}, one thread, relative to {rows[0]['best_peer'] or 'OpenBLAS'}"
     if not known:
         return f"products of {name}, one thread", "none", "", "", "", "", ""
     ratios = [row["ratio_to_best_peer"] for row in known]
     within = sum(row["reached"]["ratio_to_best_peer"] for row in known)
-    told = f"{min(ratios):.2f} to {max(ratios):.2f}"
-    told = told if within == len(rows) else f"**{told}**"
+    span = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    span = span if within == len(rows) else f"**{span}**"
     aim = rows[0]["target"]["ratio_to_best_peer"]
-    return what, f"{within} of {len(rows)} within the aim", "", told, f"{aim:.2f}", "", ""
+    return what, f"{within} of {len(rows)} within the aim", "", span, f"{aim:.2f}", "", ""
 
 
 def placed(text: str, part: str) -> str:
-    """The guide with the section in its place."""
+    """Return the guide with the new section."""
     pattern = re.compile(f"{re.escape(BEGIN)}\n.*?{re.escape(END)}", re.DOTALL)
     if not pattern.search(text):
         raise SystemExit(f"table: {GUIDE.name} has no lines {BEGIN} and {END}")
-    return pattern.sub(lambda _found: f"{BEGIN}\n\n{part}\n\n{END}", text)
+    return pattern.sub(lambda _match: f"{BEGIN}\n\n{part}\n\n{END}", text)
 
 
 def write() -> None:
-    """Put the section into the guide."""
+    """Write the section into the guide."""
     GUIDE.write_text(placed(GUIDE.read_text(encoding="utf-8"), section(newest())), encoding="utf-8")
 
 

@@ -1,6 +1,6 @@
-"""What `bnengine train digits --no-plot` does, as a user of PyTorch would write it: the peer of `cold_start`.
+"""`bnengine train digits --no-plot` as a user of PyTorch would write it; `cold_start` times both.
 
-The same data and split, 64-100-100-10 with batch norm and ReLU, Adam under a one-cycle rate up to 0.005, batches of 64,
+The same data and split, 64-100-100-10 with batch norm and ReLU, Adam with a one-cycle rate up to 0.005, batches of 64,
 validation and a checkpoint after each epoch, a line of JSON each.
 """
 
@@ -22,7 +22,7 @@ def network() -> nn.Sequential:
 
 
 def data(path: Path) -> tuple[torch.Tensor, ...]:
-    """Training and validation rows, 80 to 20, centred by the training rows."""
+    """Training and validation rows, 80 to 20, centered by the training rows."""
     with np.load(path) as archive:
         x, y = archive["x"].reshape(-1, 64).astype(np.float32), archive["y"].astype(np.int64)
     rows = np.random.default_rng(0).permutation(len(x))
@@ -32,14 +32,14 @@ def data(path: Path) -> tuple[torch.Tensor, ...]:
 
 
 def main() -> None:
-    """Train, and leave model.pt and metrics.jsonl in a folder."""
+    """Train, and write model.pt and metrics.jsonl into a folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("digits", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--epochs", type=int, default=20)
     options = parser.parse_args()
     options.out.mkdir(parents=True)
-    torch.set_num_threads(1)  # so small a network is quicker on one, and by far where other programs run
+    torch.set_num_threads(1)  # a network this small is faster on one thread, especially on a busy machine
     torch.manual_seed(0)
     x, y, x_valid, y_valid = data(options.digits)
     model, loss_of, batch = network(), nn.CrossEntropyLoss(), 64
@@ -61,12 +61,12 @@ def main() -> None:
             with torch.inference_mode():
                 logits = model(x_valid)
                 accuracy = float((logits.argmax(dim=1) == y_valid).float().mean())
-                found = {
+                figures = {
                     "epoch": epoch,
                     "train_loss": float(total) / len(x),
                     "valid_loss": float(loss_of(logits, y_valid)),
                 }
-            log.write(json.dumps({**found, "valid_accuracy": accuracy}) + "\n")
+            log.write(json.dumps({**figures, "valid_accuracy": accuracy}) + "\n")
             torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, options.out / "model.pt")
     print(f"valid_accuracy {accuracy:.4f}")
 

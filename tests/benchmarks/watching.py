@@ -1,8 +1,8 @@
-"""What `Trainer(watch="activations")` costs: a sample beside a step, and their ratio at the default interval.
+"""Times `Trainer(watch="activations")`: a sample, a step, and their ratio at the default interval.
 
     python -m tests.benchmarks.watching --rounds 300
 
-Samples and steps alternate in one process, so that a busy machine slows both; medians and least times are told.
+Samples and steps alternate in one process, so that a busy machine slows both. Prints medians and least times.
 """
 
 import argparse
@@ -25,7 +25,7 @@ TARGET = 0.01
 
 
 def measured(widths: tuple[int, ...], batch: int, rounds: int) -> tuple[list[float], list[float]]:
-    """Seconds of steps and of samples."""
+    """Return the seconds of steps and of samples."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((8 * batch, widths[0])).astype(np.float32)
     y = rng.integers(0, widths[-1], len(x))
@@ -35,15 +35,15 @@ def measured(widths: tuple[int, ...], batch: int, rounds: int) -> tuple[list[flo
     network = bn.Sequential(*layers, bn.Dense(*widths[-2:]), backend="numpy")
     trainer, watch = Trainer(network, "adam", loss=SoftmaxCrossEntropy(), progress="quiet"), Activations(every=1)
     source = ArraySource(x, y)
-    held = Resident(source, trainer.step.inputs)
+    resident = Resident(source, trainer.step.inputs)
     trainer.step.schedule([1e-3] * 8)
     rows = [[slice(a, a + batch)] for a in range(0, len(x), batch)]
     steps, samples = list[float](), list[float]()
     for i in range(rounds):
         positions = order(len(x), seed=0, epoch=i)
-        held.start(positions, rows)
-        samples.append(_seconds(lambda: watch.step_begins(trainer, held)))
-        steps.append(_seconds(lambda: [trainer.step.next(held) for _ in rows]) / len(rows))
+        resident.start(positions, rows)
+        samples.append(_seconds(lambda: watch.step_begins(trainer, resident)))
+        steps.append(_seconds(lambda: [trainer.step.next(resident) for _ in rows]) / len(rows))
     return steps[rounds // 10 :], samples[rounds // 10 :]
 
 
@@ -60,12 +60,12 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     for name, (widths, batch) in CASES.items():
         steps, samples = measured(widths, batch, rounds)
-        told: dict[str, object] = {"network": name, "widths": widths, "batch": batch, "every": EVERY}
+        figures: dict[str, object] = {"network": name, "widths": widths, "batch": batch, "every": EVERY}
         for kind, of in (("median", statistics.median), ("least", min)):
             step, sample = of(steps), of(samples)
-            told |= {f"step_{kind}_us": round(step * 1e6, 1), f"sample_{kind}_us": round(sample * 1e6, 1)}
-            told[f"overhead_{kind}"] = round(sample / step / EVERY, 5)
-        print(json.dumps(told | {"target": TARGET}))
+            figures |= {f"step_{kind}_us": round(step * 1e6, 1), f"sample_{kind}_us": round(sample * 1e6, 1)}
+            figures[f"overhead_{kind}"] = round(sample / step / EVERY, 5)
+        print(json.dumps(figures | {"target": TARGET}))
 
 
 if __name__ == "__main__":

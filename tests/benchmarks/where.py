@@ -1,8 +1,8 @@
-"""`python -m tests.benchmarks.where`: where a training step's time goes on this CPU, kernel by kernel.
+"""`python -m tests.benchmarks.where`: the time of a training step on this CPU by kernel.
 
-ReplayCache each workload's recorded step with a look at the clock at every block of every launch, a batch further each
-time. Prints Markdown: microseconds of each kernel on all threads together, its share of what the threads had, and what
-they spent otherwise, waiting for each other or taking blocks. --threads, --replays.
+Replays each workload's recorded step and reads the clock at every block of every launch, with the next batch each time.
+Prints Markdown: microseconds of each kernel, summed over threads, its share of the threads' time, and the time between
+blocks, in which threads wait for each other or take blocks. Options: --threads, --replays.
 """
 
 import argparse
@@ -18,20 +18,20 @@ from bnengine.lab.bench.ours import Ours
 from bnengine.lab.bench.workloads import WORKLOADS, Workload
 from bnengine.lab.environment import processor
 
-FEW = 0.005  # kernels of a lesser share are told together
+FEW = 0.005  # kernels with a smaller share make one line
 
 
 def times(workload: Workload, replays: int) -> list[StageTime]:
-    """The stages of a step's replay."""
+    """Profile the stages of a step's replay."""
     ours = Ours(Machine(get_backend("numpy")), workload, workload.data(), mode="replayed")
     ours.prepare()
-    ours.run(1)  # the epoch's order is there
+    ours.run(1)  # uploads the epoch's order
     (plan,) = ours.step.plans.values()
     return profile(plan, replays, batch_by_batch(ours, workload))
 
 
 def batch_by_batch(ours: Ours, workload: Workload) -> Callable[[], None]:
-    """Sets the cursor to the next batch each time, at the end to the first."""
+    """Return a call that moves the cursor to the next batch, after the last one to the first."""
     assert ours.resident is not None
     cursor, at = ours.resident.cursor, iter(range(10**9))
 
@@ -43,18 +43,18 @@ def batch_by_batch(ours: Ours, workload: Workload) -> Callable[[], None]:
 
 
 def lines(name: str, stages: list[StageTime]) -> list[str]:
-    """A table in Markdown."""
+    """Return a table in Markdown."""
     all_ = threads.get() * sum(stage.seconds for stage in stages)
     kinds = by_kind(stages)
-    told = [kind for kind in kinds if kind.share >= FEW]
+    shown = [kind for kind in kinds if kind.share >= FEW]
     rest = [kind for kind in kinds if kind.share < FEW]
     if rest:
         launches, seconds = sum(kind.launches for kind in rest), sum(kind.seconds for kind in rest)
-        told.append(KindTime(f"{len(rest)} others", launches, seconds, seconds / all_))
+        shown.append(KindTime(f"{len(rest)} others", launches, seconds, seconds / all_))
     between = all_ - sum(kind.seconds for kind in kinds)
-    told.append(KindTime("between blocks", len(stages), between, between / all_))
+    shown.append(KindTime("between blocks", len(stages), between, between / all_))
     header = [f"| {name}: {all_ / threads.get() * 1e6:,.0f} µs a replay | launches | µs | share |", "|---|---|---|---|"]
-    return [*header, *(f"| {k.kernel} | {k.launches} | {k.seconds * 1e6:,.1f} | {k.share:.1%} |" for k in told)]
+    return [*header, *(f"| {k.kernel} | {k.launches} | {k.seconds * 1e6:,.1f} | {k.share:.1%} |" for k in shown)]
 
 
 def main() -> None:

@@ -104,7 +104,7 @@ def test_a_compiled_step_agrees(machine: Machine) -> None:
     worker.close()
 
 
-@pytest.mark.parametrize("case", device_kernels(4096), ids=lambda case: case.name)
+@pytest.mark.parametrize("case", list(device_kernels(4096)), ids=lambda case: case.name)
 def test_single_ops_have_the_same_results(torch: Any, machine: Machine, case: Case) -> None:
     if case.given["dtype"] == "bfloat16":
         require("ml_dtypes")

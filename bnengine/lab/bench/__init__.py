@@ -1,4 +1,4 @@
-"""The benchmarks: single ops and training steps beside other frameworks, with the floor of the machine."""
+"""The benchmarks: single ops and training steps, compared with other frameworks and the machine's floor."""
 
 from .report import CpuReport, NotRun, Report
 from .run import bench

@@ -1,4 +1,4 @@
-"""Whether a contender computes the same training: its losses beside ours, within a measured bound.
+"""Whether a contender computes the same training: its losses equal ours within a measured bound.
 
 Two correct programs round differently, and training amplifies the difference: Adam's first steps are lr sign(g)
 whatever the size of g, and batch norm in a deep network enlarges what it passes on. The bound is therefore our own

@@ -1,8 +1,8 @@
 """Single ops, a row each: inputs, and how every framework computes them.
 
-An op's result is compared between frameworks, so all of them have the same inputs: a shape stands for standard normal
-numbers drawn with the input's place as seed, an array for itself. Vectors are float32; matrices have the dtype that is
-measured.
+An op's result is compared between frameworks, so all of them have the same inputs. A shape asks for standard normal
+numbers, drawn with the input's place as seed; an array is used itself. Vectors are float32, matrices have the dtype that
+is measured.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from ...ops import onto
 Shape = tuple[int, ...]
 Call = Callable[[], Any]
 
-BLOCK = 1 << 22  # random numbers drawn for an array; larger arrays repeat them, which memory cannot tell
+BLOCK = 1 << 22  # random numbers drawn for an array; larger arrays repeat them, which costs memory the same
 SEED, LAYER, RATE = 1, 2, 0.5
 LR, BETA1, BETA2, ADAM_EPS, EPS = 1e-3, 0.9, 0.999, 1e-8, 1e-5
 

@@ -50,13 +50,13 @@ def bench(
     clock: Clock = perf_counter,
     command: Sequence[str] = WORKER,
 ) -> Report:
-    """Time single ops, training steps and predictions beside other frameworks, where they are installed.
+    """Time single ops, training steps and predictions, in turns with other frameworks where they are installed.
 
     Args:
         backend: as for `get_backend`. On NumPy every contender is a process; on a GPU all are in this one.
         only: "kernels" (single ops), "steps", or on a CPU "predictions".
         workloads: the networks.
-        precisions: of products on a GPU; none stands for all.
+        precisions: of products on a GPU; an empty sequence selects all.
         peers: whether PyTorch, and on a CPU JAX, take part.
         quick: fewer and shorter rounds.
         deadline: seconds in all; what is left then is not run, and the report says so.
@@ -79,7 +79,7 @@ def bench(
         cases = device_cases(machine.best, torch is not None, only, workloads, precisions, scale)
         report = Report(environment(machine, torch), path, pending=cases)
         if torch is None:
-            report.not_run.append(NotRun("PyTorch beside ours", why))
+            report.not_run.append(NotRun("comparison with PyTorch", why))
         _on_device(report, machine, until, quick, say)
         return report
     if any(name != "highest" for name in precisions):

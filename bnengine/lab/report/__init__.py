@@ -1,4 +1,4 @@
-"""Reports for reading: one HTML page that holds its pictures, and its numbers as CSV beside it."""
+"""Reports: an HTML page that holds its pictures, and its numbers as CSV files."""
 
 from .claims import claims_report
 from .folder import check_folder, write

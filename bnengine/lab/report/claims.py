@@ -1,4 +1,4 @@
-"""The report of `bnengine explain`: the verdicts at a glance, then each claim with its picture and its numbers."""
+"""The report of `bnengine explain`: a table of verdicts, then each claim with its picture and its numbers."""
 
 from collections.abc import Iterator, Sequence
 
@@ -19,7 +19,7 @@ STATES = {"holds": Mark("yes", "yes"), "fails": Mark("no", "no"), "undecided": M
 
 
 def claims_report(findings: Sequence[ClaimResult], setting: Setting) -> dict[str, str]:
-    """The files of the report by name. Raises InputError without matplotlib."""
+    """Return the files of the report by name. InputError where matplotlib or jinja2 is missing."""
     return {
         PAGE: page(findings, setting).html(),
         FIGURES: as_csv(("claim", "figure", "seed", "value"), _figures(findings)),
@@ -28,20 +28,20 @@ def claims_report(findings: Sequence[ClaimResult], setting: Setting) -> dict[str
 
 
 def page(findings: Sequence[ClaimResult], setting: Setting) -> Page:
-    """The page of the findings."""
+    """Return the page of the findings."""
     seeds, data = setting.seeds, setting.dataset
     whole = Page(
-        "What is true of batch normalisation" if len(findings) > 1 else findings[0].claim.title,
+        "What is true of batch normalization" if len(findings) > 1 else findings[0].claim.title,
         f"Experiments on {len(data):,} rows of {data.name}, each with {len(seeds)} seeds, on {setting.backend.name}. "
-        "Every verdict is computed from the figures below: a claim needs its figures on one side of a threshold, and "
-        "where the 95 % confidence interval over the seeds crosses it, nothing is decided. Beside each mean stands "
-        "the standard deviation over the seeds.",
+        "Every verdict is computed from the figures below: a claim holds if its figures are on one side of a "
+        "threshold. If the 95 % confidence interval over the seeds includes the threshold, the claim is undecided. "
+        "Means are followed by the standard deviation over the seeds.",
     )
     if len(findings) > 1:
         rows = [(Link(f.claim.title, f"#{f.claim.name}"), _mark(f.verdict), printed(reasons(f))) for f in findings]
         whole.table("the verdicts", ("claim", "verdict", "why"), rows, wide=(0, 2), cards=True)
     for finding in findings:
-        _told(whole, finding)
+        _add_claim(whole, finding)
     whole.section("The numbers")
     files = [
         (Link(FIGURES, FIGURES), "every figure of every seed"),
@@ -51,7 +51,7 @@ def page(findings: Sequence[ClaimResult], setting: Setting) -> Page:
     return whole
 
 
-def _told(page: Page, finding: ClaimResult) -> None:
+def _add_claim(page: Page, finding: ClaimResult) -> None:
     claim = finding.claim
     page.section(claim.title, claim.name, _mark(finding.verdict))
     page.paragraph(printed(reasons(finding)), "Why.")
@@ -64,8 +64,8 @@ def _told(page: Page, finding: ClaimResult) -> None:
     )
     figures = finding.figures
     if claim.labels:
-        told = [(words, printed(mean_and_deviation(figures[name]))) for name, words in claim.labels.items()]
-        page.table("other figures", ("also measured", "figure"), told, numbers=(1,))
+        rows = [(words, printed(mean_and_deviation(figures[name]))) for name, words in claim.labels.items()]
+        page.table("other figures", ("also measured", "figure"), rows, numbers=(1,))
 
 
 def _row(each: Judged) -> tuple[str, str, str, Mark]:
@@ -91,7 +91,7 @@ def _figures(findings: Sequence[ClaimResult]) -> Iterator[tuple[object, ...]]:
 
 
 def _series(findings: Sequence[ClaimResult]) -> Iterator[tuple[object, ...]]:
-    """A line a number; its place counts from 0, one count an axis."""
+    """A line per number; its place has one index per axis, from 0."""
     for finding in findings:
         for seed, outcome in zip(finding.seeds, finding.outcomes, strict=True):
             for name, values in outcome.series.items():

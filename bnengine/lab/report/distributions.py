@@ -1,4 +1,4 @@
-"""What the layers gave while a run trained, where its activations were watched: percentiles over the steps."""
+"""The activations of a run's layers over its steps, if the run recorded them: percentiles and moments."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,21 +15,21 @@ Layers = dict[str, dict[str, Array]]
 
 
 def distributions(page: Page, records: Sequence[Mapping[str, Any]]) -> None:
-    """A section with the percentiles and a table of first and last sample, where there are two samples or more."""
+    """Add a section with the percentiles, and a table of the first and the last sample, if there are two or more."""
     steps, layers = collected(records)
     if len(steps) < 2:
         return
-    page.section("What the layers gave over time", "distributions")
+    page.section("Activations over time", "distributions")
     places = list(layers)
     shown = [places[round(i * (len(places) - 1) / (PICTURED - 1))] for i in range(PICTURED)]
     shown = list(dict.fromkeys(shown))
     page.picture(
-        _picture(steps, layers, shown), "The 15th, 50th and 85th percentile of what layers gave, over the steps",
+        _picture(steps, layers, shown), "The 15th, 50th and 85th percentile of the layers' outputs, over the steps",
         _picture(steps, layers, shown, stacked=True),
     )  # fmt: skip
     page.paragraph(
-        f"Taken on {len(steps)} steps, {steps[0]:,} to {steps[-1]:,}, of all units of a layer together; a unit is dead "
-        "that gave one value in every row. From the first sample to the last:"
+        f"Taken on {len(steps)} steps, {steps[0]:,} to {steps[-1]:,}, over all units of a layer together; a dead unit "
+        "has the same value in every row. From the first sample to the last:"
     )
     names = ("mean", "std", "skewness", "kurtosis", "dead")
     rows = [
@@ -40,7 +40,7 @@ def distributions(page: Page, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def collected(records: Sequence[Mapping[str, Any]]) -> tuple[list[int], Layers]:
-    """The steps of all samples of a run, and what each layer gave at them, the layers in the network's order."""
+    """Return the steps of all samples of a run, and the figures of each layer, in the network's order."""
     steps: list[int] = []
     found: dict[str, dict[str, list[float]]] = {}
     for record in records:
@@ -63,8 +63,8 @@ def collected(records: Sequence[Mapping[str, Any]]) -> tuple[list[int], Layers]:
 def _picture(steps: Sequence[int], layers: Layers, shown: Sequence[str], *, stacked: bool = False) -> bytes:
     figure = new_figure(stacked)
     for panel, place in zip(panels(figure, [f"Layer {place}" for place in shown]), shown, strict=True):
-        for name, colour in BANDS:
-            named_curve(panel, np.asarray(steps) + 1, layers[place][name], f"{name[1:]}%", colour)
+        for name, color in BANDS:
+            named_curve(panel, np.asarray(steps) + 1, layers[place][name], f"{name[1:]}%", color)
         panel.set_xscale("log")
         panel.set_xlabel("step", fontsize=9)
     return png(figure)

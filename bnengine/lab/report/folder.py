@@ -1,4 +1,4 @@
-"""The folder of a report: a page and tables beside it; never anybody else's folder."""
+"""Writes the folder of a report, a page and its tables, and refuses folders that hold anything else."""
 
 import csv
 import os
@@ -15,17 +15,20 @@ PAGE, FIGURES, SERIES, STATISTICS = FILES = "index.html", "figures.csv", "series
 
 
 def check_folder(owner: str, folder: Path) -> None:
-    """InputError unless `folder` is new, empty, or holds a report and nothing else, which the new one replaces.
+    """Check that `folder` is new, empty, or holds only a report, which the new one replaces.
 
-    Commands call this before they work: the nearest existing folder must be writable, and jinja2 installed.
+    Commands call this before they work: the nearest existing folder must be writable too, and jinja2 installed.
+
+    Raises:
+        InputError: one of these does not hold.
     """
     templates(owner)
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if there.is_dir() and not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"{owner} {folder}: {there} is not writable; name another folder")
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if nearest.is_dir() and not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"{owner} {folder}: {nearest} is not writable; name another folder")
     if not folder.exists():
-        if not there.is_dir():
-            raise InputError(f"{owner} {folder}: {there} is a file; name another folder")
+        if not nearest.is_dir():
+            raise InputError(f"{owner} {folder}: {nearest} is a file; name another folder")
         return
     if not folder.is_dir():
         raise InputError(f"{owner} {folder}: this is a file; name a folder, which is made")
@@ -36,20 +39,21 @@ def check_folder(owner: str, folder: Path) -> None:
         ours = PAGE in names and f'"{GENERATOR}'.encode() in (folder / PAGE).read_bytes()[:1000]
     except OSError as error:
         raise InputError(f"{owner} {folder}: it cannot be read ({error.strerror}); name another folder") from error
-    others = sorted(names - set(FILES)) if ours else sorted(names)
-    if others:
+    foreign = sorted(names - set(FILES)) if ours else sorted(names)
+    if foreign:
         raise InputError(
-            f"{owner} {folder}: the folder is not empty and holds no report alone (there is {', '.join(others[:3])}); "
+            f"{owner} {folder}: the folder holds other files than a report ({', '.join(foreign[:3])}); "
             "name a new folder"
         )
 
 
 def write(owner: str, folder: Path, files: Mapping[str, str]) -> None:
-    """Make `files` the report in `folder`: each in one step, the page last, and of an older report what is no more.
+    """Write `files` into `folder`, each atomically and the page last, and remove what an older report has on top.
 
-    Where that cannot be done or is interrupted, no new file stays. Raises InputError.
+    Raises:
+        InputError: a file cannot be written. Then, and after an interruption, no new file stays.
     """
-    made, new = not folder.exists(), [name for name in files if not (folder / name).exists()]
+    created, new = not folder.exists(), [name for name in files if not (folder / name).exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in sorted(files, key=lambda name: name == PAGE):
@@ -57,10 +61,10 @@ def write(owner: str, folder: Path, files: Mapping[str, str]) -> None:
         for name in set(FILES) - set(files):
             (folder / name).unlink(missing_ok=True)
     except BaseException as error:
-        with suppress(OSError):  # the error under way says more
+        with suppress(OSError):  # the error that is being handled says more
             for name in new:
                 (folder / name).unlink(missing_ok=True)
-            if made:
+            if created:
                 folder.rmdir()
         if not isinstance(error, OSError):
             raise
@@ -70,7 +74,7 @@ def write(owner: str, folder: Path, files: Mapping[str, str]) -> None:
 
 
 def as_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table as CSV: numbers with every digit, so that they read back as they were."""
+    """Return a table as CSV, numbers with every digit, so that they read back exactly."""
     text = StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(header)

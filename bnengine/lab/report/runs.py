@@ -1,4 +1,4 @@
-"""The report of `bnengine report`: how a run went, the network it made, and how its batch normalisation stands."""
+"""The report of `bnengine report`: the metrics of a run, its network, and the state of its batch normalization."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
@@ -18,7 +18,7 @@ from .distributions import distributions
 from .folder import FIGURES, PAGE, STATISTICS, as_csv
 from .page import Link, Mark, Page, Tone
 
-NEAR = 10  # variance over eps: below, what is normalised has less than sqrt(10/11) = 95 % of the deviation it should
+NEAR = 10  # variance over eps: below it, normalized values have less than sqrt(10/11) = 95 % of unit deviation
 NOT_FIGURES = ("epoch", "steps", "seconds", "samples_per_second")
 Record = Mapping[str, Any]
 Tables = Mapping[str, Mapping[str, Any]]
@@ -26,7 +26,7 @@ TONES: dict[str, Tone] = {"error": "no", "warning": "part", "note": "open"}
 
 
 class Inspected(NamedTuple):
-    """What `bnengine.inspect` says of the run: the doctor's findings, the gap on `data`, and what was left out, why."""
+    """What `bnengine.inspect` finds: the doctor's findings, the gap on `data`, and why the run's data were not used."""
 
     findings: Sequence[Finding]
     gap: Gap | None
@@ -47,16 +47,24 @@ class Layer(NamedTuple):
 
     @property
     def near_eps(self) -> int:
-        """The channels whose variance is below 10 eps: eps takes more than 5 % off their normalised deviation."""
+        """Channels whose variance is below 10 eps: eps takes more than 5 % off their normalized deviation."""
         return int(np.sum(self.var < NEAR * self.eps))
 
 
 def run_report(
     folder: Path, network: Sequential, tables: Tables, records: Sequence[Record], inspected: Inspected
 ) -> dict[str, str]:
-    """The files of a run's report by name: the page, its metrics and the statistics of every BatchNorm as CSV.
+    """Return the files of a run's report by name: the page, the metrics and the statistics of every BatchNorm as CSV.
 
-    `tables`: those of config.toml; `records`: the lines of metrics.jsonl. Raises InputError without matplotlib.
+    Args:
+        folder: of the run.
+        network: the trained network.
+        tables: of config.toml, by name.
+        records: the lines of metrics.jsonl.
+        inspected: the findings of `bnengine.inspect`.
+
+    Raises:
+        InputError: matplotlib or jinja2 is missing.
     """
     layers = batch_norms(network)
     return {
@@ -67,7 +75,7 @@ def run_report(
 
 
 def batch_norms(network: Sequential) -> list[Layer]:
-    """Every BatchNorm of the network with its numbers, in order."""
+    """Return every BatchNorm of the network with its numbers, in order."""
     state, found = network.state_dict(), []
     for place, layer in walk(network.layers):
         if not isinstance(layer, BatchNorm):
@@ -87,7 +95,7 @@ def page(
     folder: Path, network: Sequential, tables: Tables, records: Sequence[Record], layers: Sequence[Layer],
     inspected: Inspected,
 ) -> Page:  # fmt: skip
-    """The page of a run."""
+    """Return the page of a run."""
     data = tables.get("data", {}).get("path", "")
     whole = Page(f"The run {folder.resolve().name}", f"{len(records)} epochs on {data}; {totals(network)[0]}.")
     _curves(whole, records)
@@ -110,13 +118,13 @@ def page(
 
 
 def _curves(page: Page, records: Sequence[Record]) -> None:
-    page.section("How it went", "curves")
+    page.section("Curves", "curves")
     drawable = any(_finite(r.get(f"{part}_loss")) for r in records for part in ("train", "valid"))
     if not drawable:
-        page.paragraph("No epoch has ended with a finite loss: there is nothing to draw.")
+        page.paragraph("No epoch ended with a finite loss: there is nothing to draw.")
         return
-    told = "Loss, and accuracy or another metric, of training and validation in each epoch"
-    page.picture(curves.picture(records), told, curves.picture(records, stacked=True))
+    description = "Loss, and accuracy or another metric, of training and validation in each epoch"
+    page.picture(curves.picture(records), description, curves.picture(records, stacked=True))
     names = [name for name in records[-1] if name not in NOT_FIGURES and _finite(records[-1][name])]
     rows = [(name.replace("_", " "), f"{records[-1][name]:.5g}", *_best(records, name)) for name in names]
     page.table("figures", ("figure", "last epoch", "smallest", "largest"), rows, numbers=(1, 2, 3))
@@ -128,11 +136,11 @@ def _best(records: Sequence[Record], name: str) -> tuple[str, str]:
 
 
 def _findings(page: Page, inspected: Inspected) -> None:
-    page.section("What the doctor says", "doctor")
+    page.section("Findings of the doctor", "doctor")
     if inspected.left_out:
-        page.paragraph(f"The run's data were not looked at ({inspected.left_out}).")
+        page.paragraph(f"The run's data were not used ({inspected.left_out}).")
     if not inspected.findings:
-        page.paragraph("Nothing is wrong with the batch normalisation, as far as the checks look.")
+        page.paragraph("Nothing is wrong with the batch normalization, according to the checks.")
         return
     rows = [
         (Mark(one.severity, TONES[one.severity]), one.id, one.layer or "-", one.says, one.cure)
@@ -149,16 +157,16 @@ def _gap(page: Page, inspected: Inspected) -> None:
         return
     healthy = found.cause == "none"
     mark = Mark("no gap" if healthy else found.cause, "yes" if healthy else "part")
-    page.section("Training against evaluation", "gap", mark)
+    page.section("Training and evaluation", "gap", mark)
     page.paragraph(f"{found.why[0].upper()}{found.why[1:]}.")
     page.paragraph(f"{found.cure[0].upper()}{found.cure[1:]}.", "Cure.")
     rows = [(kind, part, f"{one.loss:.4g}", "-" if one.accuracy is None else f"{one.accuracy:.2%}")
             for (part, kind), one in found.scores.items()]  # fmt: skip
-    page.paragraph(f"The training rows, and {inspected.data} as data, evaluated by statistics of each kind:")
+    page.paragraph(f"The training rows, and the data {inspected.data}, evaluated with each kind of statistics:")
     page.table("scores", ("statistics", "rows", "loss", "accuracy"), rows, numbers=(2, 3))
     page.paragraph(
-        "How far the running statistics are off the exact ones of the training rows, the means in sigma and sigma "
-        "itself in per cent; how many batches they remember, and the weight still on their initial value:"
+        "Errors of the running statistics, compared with the exact ones of the training rows: means in sigma, sigma in "
+        "percent. Also how many batches they remember, and the weight of their initial value:"
     )
     header = ("layer", "steps", "remembered", "on initial", "means off", "sigma off")
     layers = [
@@ -170,14 +178,14 @@ def _gap(page: Page, inspected: Inspected) -> None:
 
 
 def _statistics(page: Page, layers: Sequence[Layer]) -> None:
-    page.section("Batch normalisation, layer by layer", "statistics")
+    page.section("Batch normalization by layer", "statistics")
     if not layers:
         page.paragraph("The network has no BatchNorm.")
         return
     page.paragraph(
-        "The running mean and deviation of each layer's inputs, smallest to largest channel. A channel is near eps "
-        f"where its variance is below {NEAR} eps: it hardly varies, and eps takes more than 5 % off its normalised "
-        "deviation."
+        "The running mean and deviation of each layer's inputs, from the smallest to the largest channel. A channel is "
+        f"near eps if its variance is below {NEAR} eps: it hardly varies, and eps takes more than 5 % off its "
+        "normalized deviation."
     )
     header = ("layer", "channels", "mean", "deviation", "near eps", "|gamma|", "beta")
     rows = [
@@ -188,13 +196,13 @@ def _statistics(page: Page, layers: Sequence[Layer]) -> None:
     page.table("statistics of each BatchNorm", header, rows, numbers=(1, 2, 3, 4, 5, 6), wide=())
     unseen = [each.name for each in layers if each.seen == 0]
     if unseen:
-        page.paragraph(f"Nothing was ever collected in {', '.join(unseen)}: evaluation is an error there.")
+        page.paragraph(f"{', '.join(unseen)} has collected no statistics: evaluation raises an error there.")
 
 
 def _settings(page: Page, tables: Tables) -> None:
-    page.section("How it was set up", "settings")
+    page.section("Settings", "settings")
     if not tables:
-        page.paragraph("There is no config.toml beside the model.")
+        page.paragraph("The model's folder has no config.toml.")
         return
     rows = [
         (section, name, ", ".join(map(str, value)) if isinstance(value, list) else str(value))

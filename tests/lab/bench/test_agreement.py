@@ -69,7 +69,7 @@ def test_the_same_training_again_agrees_bit_for_bit(ours, known):
     base, allowed = known
     found = compare(base, losses(ours), allowed)
     assert (found.void, found.difference) == (None, 0.0)
-    assert base[-1] < base[0]  # it learns: a training that stands still would agree with too much
+    assert base[-1] < base[0]  # it learns: a training without progress would agree with too much
 
 
 def test_a_rounding_of_the_weights_agrees(ours, known):
@@ -88,8 +88,8 @@ def test_another_learning_rate_does_not_agree(ours, known):
 def test_results_are_compared_as_shares_of_the_largest_element():
     a = np.asarray([1.0, -2.0, 4.0])
     assert disagreement(a, np.asarray([1.0, -1.7, 4.0]), 0.1) is None
-    told = disagreement(a, np.asarray([1.0, -1.5, 4.0]), 0.1)
-    assert told == "the results differ by 0.12 of the largest, 0.1 is allowed"
+    message = disagreement(a, np.asarray([1.0, -1.5, 4.0]), 0.1)
+    assert message == "the results differ by 0.12 of the largest, 0.1 is allowed"
     assert "nan" in (disagreement(a, a * np.nan, 0.1) or "")
     assert disagreement(a, a[:2], 0.1) == "the results are of shape (3,) and (2,)"
     assert disagreement(a, -a, None) is None

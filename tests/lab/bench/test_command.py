@@ -161,7 +161,7 @@ def test_options_reach_the_benchmark(call):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("--workload", "64-100"), "bench: Invalid value for '--workload': '64-100' is not one of '64-100-100-10', "),
         (("--precision", "fp8"), "bench: Invalid value for '--precision': 'fp8' is not one of 'highest', 'tf32', "),
@@ -172,10 +172,10 @@ def test_options_reach_the_benchmark(call):
         (("more",), "bench: Got unexpected extra argument"),
     ],
 )
-def test_a_mistake_in_the_options_ends_with_2(call, arguments, told):
+def test_a_mistake_in_the_options_ends_with_2(call, arguments, message):
     code, out, err, given = call(*arguments)
     assert (code, out, given) == (2, "", [])
-    assert err.startswith(told)
+    assert err.startswith(message)
 
 
 def ended(capsys, *arguments):
@@ -187,15 +187,15 @@ def ended(capsys, *arguments):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ("--precision tf32", "bench: less precision than float32 is for a GPU"),
         ("--threads 100000", "bench: --threads 100000, but this process may use "),
         ("--json missing/figures.json", "bench: missing/figures.json cannot be written (No such file or directory)"),
     ],
 )
-def test_what_a_cpu_cannot_do_ends_with_2_before_anything_is_measured(capsys, arguments, told):
-    assert ended(capsys, "--backend", "numpy", *arguments.split()).startswith(told)
+def test_what_a_cpu_cannot_do_ends_with_2_before_anything_is_measured(capsys, arguments, message):
+    assert ended(capsys, "--backend", "numpy", *arguments.split()).startswith(message)
 
 
 def test_a_backend_that_cannot_be_used_ends_with_2(capsys):
@@ -218,9 +218,9 @@ def test_a_plot_is_of_steps(capsys):
 NUMBERS = {4.21e12: "4.21 TB", 1234.0: "1.23 kB", 31e-6: "31 µB", 1.0: "1 B", 0.0: "0 B", 2e-11: "0.02 nB"}
 
 
-@pytest.mark.parametrize(("value", "told"), NUMBERS.items())
-def test_numbers_are_told_with_their_prefix(value, told):
-    assert scaled(value, "B") == told
+@pytest.mark.parametrize(("value", "message"), NUMBERS.items())
+def test_numbers_are_told_with_their_prefix(value, message):
+    assert scaled(value, "B") == message
 
 
 # -- on a CPU -------------------------------------------------------------------------------------------------------

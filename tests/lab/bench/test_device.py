@@ -186,7 +186,7 @@ def test_a_whole_run_has_ops_and_steps_and_what_was_not_run(device, monkeypatch,
     assert [row["void"] for row in found.rows] == [None] * 4
     assert json.loads(path.read_text()) == found.to_json()
     assert all(target["reached"] is None for target in found.to_json()["targets"])  # smaller than the targets
-    assert found.not_run == [("PyTorch beside ours", "it was left out")]
+    assert found.not_run == [("comparison with PyTorch", "it was left out")]
 
 
 def test_a_copy_counts_what_is_read_and_what_is_written(device):

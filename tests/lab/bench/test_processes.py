@@ -22,7 +22,7 @@ RUN = {"do": "run", "seconds": 0.1}
 
 @pytest.fixture
 def processes(tmp_path):
-    """Makes processes of actors that do as they are told."""
+    """Makes processes of actors, which behave as `parts` say."""
     made = []
 
     def start(**parts):

@@ -25,8 +25,8 @@ def found(**seconds):
     given = {OURS: [1.0, 2.0, 3.0], V3: [2.0, 2.0, 2.0], REFERENCE: [9.0, 9.0, 9.0], PRODUCTS: [1.0, 1.0, 2.0]}
     given |= {EAGER: [8.0, 5.0, 5.0], JAX: [4.0, 10.0, 4.0], **seconds}
     given = {name: times for name, times in given.items() if times}
-    told = {OURS: {"isa": "v4", "threads": 2, "losses": [3.0, 2.5]}, V3: {"isa": "v3", "threads": 2}}
-    return Measured(given, {name: "it is void" for name in ROLES if name not in given}, told, 5, 1)
+    answers = {OURS: {"isa": "v4", "threads": 2, "losses": [3.0, 2.5]}, V3: {"isa": "v3", "threads": 2}}
+    return Measured(given, {name: "it is void" for name in ROLES if name not in given}, answers, 5, 1)
 
 
 def test_a_row_has_medians_and_ratios_round_by_round():

@@ -35,8 +35,8 @@ SECONDS = {OURS: 1e-3, REFERENCE: 5e-3, PRODUCTS: 5e-4, EAGER: 4e-3, COMPILE: 2e
 
 def call(parts=None, **options):
     """A run of actors on an idle machine."""
-    told = {role: {"seconds": SECONDS.get(role, 1e-3), **(parts or {}).get(role, {})} for role in (*SECONDS, V3)}
-    command = (sys.executable, actor.__file__, json.dumps(told))
+    parts_of = {role: {"seconds": SECONDS.get(role, 1e-3), **(parts or {}).get(role, {})} for role in (*SECONDS, V3)}
+    command = (sys.executable, actor.__file__, json.dumps(parts_of))
     options = {"only": "steps", "workloads": [TINY], "quick": True, "threads": 1, "command": command, **options}
     return bench("numpy", **options).to_json()
 

@@ -26,8 +26,8 @@ def of(found, what, figure, by=""):
 
 
 def test_the_targets_are_those_of_the_table():
-    told = {(t.figure, t.sense, t.value) for t in TARGETS}
-    assert told == {
+    figures = {(t.figure, t.sense, t.value) for t in TARGETS}
+    assert figures == {
         ("share", "at least", 0.85), ("share", "at least", 0.9), ("ratio", "at least", 1.3), ("ratio", "at least", 5.0),
         ("ratio", "at least", 1.5), ("ratio", "at least", 1.1), ("host_seconds", "at most", 10e-6),
     }  # fmt: skip

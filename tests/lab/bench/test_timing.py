@@ -19,7 +19,7 @@ from bnengine.lab.bench.timing import (
 
 
 class Clock:
-    """Stands still until it is told otherwise."""
+    """Advances when a test moves it."""
 
     def __init__(self) -> None:
         self.now = 100.0

@@ -85,7 +85,7 @@ def opened(page: Path, *widths: int, dark: bool, folder: Path) -> Looks:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     (found,) = findall(r'<pre id="found">(.*?)</pre>', done.stdout, DOTALL)
-    looks = {told["width"]: told for told in map(json.loads, unescape(found).splitlines())}
+    looks = {figures["width"]: figures for figures in map(json.loads, unescape(found).splitlines())}
     assert sorted(looks) == sorted(widths), done.stdout
     return Looks(looks, [line for line in done.stderr.splitlines() if "CONSOLE" in line])
 

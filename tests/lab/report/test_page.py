@@ -1,4 +1,4 @@
-"""The page's markup, the folder that it goes into, and the tables beside it."""
+"""The page's markup, the folder it is written to, and its tables."""
 
 import csv
 import sys
@@ -14,7 +14,7 @@ from bnengine.lab.report.folder import FIGURES, PAGE, SERIES, as_csv
 from bnengine.lab.report.page import printed
 from bnengine.storage.atomic import replace_file
 
-NASTY = "<script>alert('&amp;')</script>\" onload=\"x"
+ADVERSARIAL = "<script>alert('&amp;')</script>\" onload=\"x"
 
 
 class Markup(HTMLParser):
@@ -40,17 +40,22 @@ class Markup(HTMLParser):
 
 
 def test_no_text_becomes_markup() -> None:
-    page = Page(NASTY, NASTY)
-    page.section(NASTY, NASTY, Mark(NASTY, "no"))
-    page.paragraph(NASTY, NASTY)
-    page.table(NASTY, [NASTY], [[NASTY], [Mark(NASTY, "yes")], [Link(NASTY, NASTY)]], numbers=(0,))
-    page.picture(b"\x89PNG\r\n\x1a\n" + bytes(16), NASTY)
+    page = Page(ADVERSARIAL, ADVERSARIAL)
+    page.section(ADVERSARIAL, ADVERSARIAL, Mark(ADVERSARIAL, "no"))
+    page.paragraph(ADVERSARIAL, ADVERSARIAL)
+    page.table(
+        ADVERSARIAL,
+        [ADVERSARIAL],
+        [[ADVERSARIAL], [Mark(ADVERSARIAL, "yes")], [Link(ADVERSARIAL, ADVERSARIAL)]],
+        numbers=(0,),
+    )
+    page.picture(b"\x89PNG\r\n\x1a\n" + bytes(16), ADVERSARIAL)
     markup = Markup(page.html())
     assert "script" not in [tag for tag, _ in markup.tags]
     assert not any("onload" in attributes for _, attributes in markup.tags)
-    assert markup.said.count(NASTY) == 11
+    assert markup.said.count(ADVERSARIAL) == 11
     (image,) = [attributes for tag, attributes in markup.tags if tag == "img"]
-    assert image["alt"] == NASTY
+    assert image["alt"] == ADVERSARIAL
 
 
 def test_without_jinja2_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,12 +113,12 @@ def test_a_report_that_is_stopped_leaves_nothing_half_written(
 @pytest.mark.parametrize("name", ["thesis.tex", "index.html", "figures.csv", ".hidden"])
 def test_a_folder_of_somebody_elses_is_refused_and_left(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
-    with pytest.raises(InputError, match=rf"^test .*holds no report alone \(there is {name}\); name a new folder"):
+    with pytest.raises(InputError, match=rf"^test .*holds other files than a report \({name}\); name a new folder"):
         check_folder("test", tmp_path)
     assert (tmp_path / name).read_text() == "mine"
 
 
-def test_a_report_with_a_strangers_file_beside_it_is_refused(tmp_path: Path) -> None:
+def test_a_report_with_a_strangers_file_and_it_is_refused(tmp_path: Path) -> None:
     write("test", tmp_path, {PAGE: Page("ours").html()})
     check_folder("test", tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
@@ -140,6 +145,6 @@ def test_a_folder_that_cannot_be_made_is_refused_beforehand(tmp_path: Path, monk
 
 
 def test_csv_holds_any_name_and_every_digit() -> None:
-    rows = [(NASTY, 0.1 + 0.2), ('a,"b"\nc', float("nan"))]
+    rows = [(ADVERSARIAL, 0.1 + 0.2), ('a,"b"\nc', float("nan"))]
     read = list(csv.reader(StringIO(as_csv(("name", "value"), rows))))
-    assert read == [["name", "value"], [NASTY, "0.30000000000000004"], ['a,"b"\nc', "nan"]]
+    assert read == [["name", "value"], [ADVERSARIAL, "0.30000000000000004"], ['a,"b"\nc', "nan"]]

@@ -25,7 +25,7 @@ def test_a_healthy_run_is_called_healthy(done: Command) -> None:
     done("train", "digits", "--hidden", "32", "--epochs", "8", "--no-plot", "--quiet", "--out", "r")
     done("report", "r")
     assert "no gap" in page()
-    assert "Nothing is wrong with the batch normalisation" in page()
+    assert "Nothing is wrong with the batch normalization" in page()
 
 
 def test_the_findings_of_the_doctor_and_the_gap_are_told_as_these_commands_do(done: Command, bnengine: Command) -> None:
@@ -47,10 +47,10 @@ def test_a_run_whose_data_are_gone_says_so(done: Command, npz: str) -> None:
     done("train", npz, *SMALL, "--out", "r")
     Path(npz).unlink()
     done("report", "r")
-    assert "The run&#39;s data were not looked at" in page()
+    assert "The run&#39;s data were not used" in page()
     assert npz in page()
     done("report", "r", "--no-data")
-    assert "were not looked at (--no-data)" in page()
+    assert "were not used (--no-data)" in page()
 
 
 def test_a_run_without_batch_norm_has_a_page_too(done: Command, npz: str) -> None:
@@ -97,7 +97,7 @@ def test_a_watched_run_shows_what_its_layers_gave_over_time(done: Command) -> No
     assert list(layers) == ["0", "1", "2", "3"]
     first = next(line["activations"] for line in lines if "activations" in line)
     assert f"{first['layers']['1']['std'][0]:.3g} to {layers['1']['std'][-1]:.3g}" in page()
-    assert "What the layers gave over time" in page()
+    assert "Activations over time" in page()
     assert page().count("<img") == 2  # the curves, and this
 
 
