@@ -1,8 +1,8 @@
 """Single ops, a row each: inputs, and how every framework computes them.
 
 An op's result is compared between frameworks, so all of them have the same inputs. A shape asks for standard normal
-numbers, drawn with the input's place as seed; an array is used itself. Vectors are float32, matrices have the dtype that
-is measured.
+numbers, drawn with the input's place as seed; an array is used itself. Vectors are float32; matrices have the dtype of
+the measurement.
 """
 
 from collections.abc import Callable
