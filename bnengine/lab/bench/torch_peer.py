@@ -192,7 +192,7 @@ def make(role: str, kind: str, given: dict[str, Any], machine: Machine) -> Subje
     """Make what this role runs of a case."""
     if not machine.on_gpu:
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    if "compile" in role:
+    if role == COMPILE and not machine.on_gpu:  # on a GPU, a reset would discard what another contender compiled
         torch._dynamo.reset()
     torch.set_float32_matmul_precision("high" if given.get("precision") == "tf32" else "highest")
     with quiet():

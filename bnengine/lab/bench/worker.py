@@ -26,6 +26,7 @@ from .timing import first_line, repetitions
 
 PIECES = 10  # of a run on a CPU; the median piece counts
 LEAST, MOST = 3, 100_000  # pieces of a run at least, calls of a piece at most
+DEVICE_MOST = 2000  # calls of a run on a GPU: all rounds stay within `ours.SCHEDULED` steps
 QUEUED = 8  # steps handed to an idle device: fewer than fill its queue
 
 
@@ -104,7 +105,7 @@ class Worker:
     def _run(self, run: Callable[[int], None], seconds: float) -> dict[str, Any]:
         before, own = switches(), time.process_time()
         if self.machine.on_gpu:
-            calls = repetitions(self.once, seconds, MOST)
+            calls = repetitions(self.once, seconds, DEVICE_MOST)
             found = self.clock(lambda: run(calls)) / calls
         else:
             found = timed(run, self.once, seconds)
