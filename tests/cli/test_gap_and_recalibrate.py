@@ -14,7 +14,7 @@ SLOW = ("digits", "--hidden", "32,32", "--epochs", "4", "--bn-decay", "0.995", "
 HEALTHY = ("digits", "--hidden", "32,32", "--epochs", "6", "--no-plot", "--quiet")
 
 
-def test_gap_finds_the_runs_own_data_and_names_statistics_that_are_not_converged(done: Command) -> None:
+def test_gap_names_statistics_that_are_not_converged(done: Command) -> None:
     done("train", *SLOW, "--out", "r")
     found = done("gap", "r", "validation", "--json").json
     assert found["cause"] == "not converged"
@@ -30,7 +30,7 @@ def test_gap_finds_the_runs_own_data_and_names_statistics_that_are_not_converged
     assert "cure:  recalibrate" in text
 
 
-def test_gap_calls_a_healthy_run_healthy_and_shifted_data_shifted(done: Command, tmp_path: Path) -> None:
+def test_gap_tells_healthy_runs_from_shifted_data(done: Command, tmp_path: Path) -> None:
     done("train", *HEALTHY, "--out", "r")
     assert done("gap", "r", "validation", "--json").json["cause"] == "none"
     assert done("gap", "r", "train", "--json").json["cause"] == "none"
@@ -43,7 +43,7 @@ def test_gap_calls_a_healthy_run_healthy_and_shifted_data_shifted(done: Command,
     assert {row["rows"] for row in found["scores"]} == {"training"}
 
 
-def test_recalibrate_writes_a_new_checkpoint_and_leaves_the_old_one(done: Command) -> None:
+def test_recalibrate_writes_a_new_checkpoint(done: Command) -> None:
     done("train", *SLOW, "--out", "r")
     before = tensors(Path("r"))
     found = done("recalibrate", "r", "train", "--json").json
@@ -64,7 +64,7 @@ def test_recalibrate_writes_a_new_checkpoint_and_leaves_the_old_one(done: Comman
     assert all(np.array_equal(old.arrays[name], given.arrays[name]) for name in old.arrays)
 
 
-def test_recalibrate_of_averaged_weights_changes_the_statistics_that_belong_to_them(done: Command) -> None:
+def test_recalibrate_changes_the_statistics_of_averaged_weights(done: Command) -> None:
     done("train", *SLOW, "--average", "0.9", "--out", "r")
     found = done("recalibrate", "r", "train", "-o", "new.safetensors", "--json").json
     assert done("evaluate", "new.safetensors", "digits", "--json").json["loss"] < 2
@@ -101,7 +101,7 @@ def test_a_training_resumes_from_recalibrated_statistics(done: Command, blobs) -
     assert network.state_dict()["1.running_count"][0] == 3 * 90
 
 
-def test_recalibrate_takes_data_without_targets_and_says_what_it_wrote(done: Command, npz: str, tmp_path: Path) -> None:
+def test_recalibrate_takes_data_without_targets(done: Command, npz: str, tmp_path: Path) -> None:
     done("train", npz, *SMALL, "--quiet", "--out", "r")
     with np.load(npz) as arrays:
         np.savez(tmp_path / "new.npz", x=arrays["x"])

@@ -54,7 +54,7 @@ def restored_threads() -> Any:
 
 @pytest.mark.usefixtures("restored_threads")
 @pytest.mark.skipif(fused.native().available() is not None, reason="without native kernels there is one thread")
-def test_a_run_has_the_threads_of_its_option_and_none_changes_a_bit(done: Command, npz: str) -> None:
+def test_threads_change_no_bit(done: Command, npz: str) -> None:
     for n in (1, 3):
         done("train", npz, *SMALL, "--threads", str(n), "--out", f"on-{n}")
         assert threads.get() == config_of(f"on-{n}")["run"]["threads"] == n
@@ -107,7 +107,7 @@ def test_every_instruction_set_has_words() -> None:
     assert set(_load.SETS) == set(fused._WORDS)
 
 
-def test_a_run_begun_with_one_instruction_set_and_ended_with_the_other_has_the_bits_of_either(tmp_path: Path) -> None:
+def test_a_run_may_change_its_instruction_set(tmp_path: Path) -> None:
     if reason := _load.available():
         missing("kernels", reason)
     for isa in ("v3", "v4"):

@@ -221,7 +221,7 @@ def test_kernels_that_are_missing_end_the_command(
     assert not Path("r").exists()
 
 
-def test_a_failed_run_exits_with_1_and_names_the_cure_and_the_folder(bnengine: Command, npz: str) -> None:
+def test_a_failed_run_exits_with_1_and_names_the_cure(bnengine: Command, npz: str) -> None:
     options = ("--epochs", "20", "--learning-rate", "1e30", "--norm", "none", "--optimizer", "sgd", "--no-plot")
     result = bnengine("train", npz, *options, "--out", "r", "--json")
     assert (result.code, result.out) == (1, "")

@@ -92,7 +92,7 @@ def test_a_run_resumes_on_another_backend(
     assert found["valid_loss"] == pytest.approx(whole["valid_loss"], rel=1e-9)
 
 
-def test_changed_data_or_another_network_are_found_before_training(bnengine: Command, npz: str, blobs) -> None:
+def test_changed_data_or_networks_are_found_before_training(bnengine: Command, npz: str, blobs) -> None:
     x, y = blobs
     bnengine("train", npz, *SMALL, "--out", "r")
     config = Path("r/config.toml")
@@ -110,7 +110,7 @@ def test_changed_data_or_another_network_are_found_before_training(bnengine: Com
         assert "Restore the old data, or begin a new run." in result.err
 
 
-def test_every_flipped_byte_of_a_checkpoint_is_an_error_with_the_cure(bnengine: Command, npz: str) -> None:
+def test_a_flipped_byte_of_a_checkpoint_is_an_error(bnengine: Command, npz: str) -> None:
     bnengine("train", npz, *SMALL, "--out", "r")
     model = Path("r/model.safetensors")
     whole = model.read_bytes()

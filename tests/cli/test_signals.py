@@ -66,7 +66,7 @@ def interrupt_twice(process: "subprocess.Popen[str]") -> None:
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_after_the_step_and_the_run_resumes_to_the_same_bits(
+def test_a_signal_saves_and_the_run_resumes_to_the_same_bits(
     done: Command, npz: str, tmp_path: Path, sent: signal.Signals, code: int
 ) -> None:
     done("train", npz, *SMALL, "--out", "whole")
@@ -100,7 +100,7 @@ def test_ctrl_c_before_the_first_checkpoint_says_so(npz: str, tmp_path: Path, do
     assert done("train", "--resume", "cut", "--no-plot").code == 0
 
 
-def test_where_ctrl_c_is_ignored_a_terminating_signal_still_ends_the_run(npz: str, tmp_path: Path) -> None:
+def test_sigterm_ends_a_run_that_ignores_ctrl_c(npz: str, tmp_path: Path) -> None:
     def ignore() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 

@@ -60,7 +60,7 @@ def test_a_run_too_short_for_its_average_is_named_and_cured(done: Command, bneng
     assert done("doctor", cured["written"], "train", "--json").json["findings"] == []
 
 
-def test_darkened_images_are_a_shift_and_a_claim_is_examined_on_mnist(done: Command, mnist: str) -> None:
+def test_darkened_images_are_a_shift_and_a_claim_runs_on_mnist(done: Command, mnist: str) -> None:
     done("train", mnist, *TRAIN, "--epochs", "1")
     images = load(mnist)
     np.savez("dark.npz", x=np.asarray(images.x)[:1000] // 3, y=np.asarray(images.y)[:1000])

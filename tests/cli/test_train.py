@@ -18,7 +18,7 @@ from tests.cli.conftest import SMALL, Command, metrics, tensors
 from tests.support import ROOT
 
 
-def test_a_run_leaves_a_folder_with_config_metrics_model_and_curves(done: Command, npz: str, require) -> None:
+def test_a_run_has_config_metrics_model_and_curves(done: Command, npz: str, require) -> None:
     require("matplotlib")
     result = done("train", npz, *SMALL[:-1])
     run = Path("runs/blobs-1")
@@ -36,7 +36,7 @@ def test_a_run_leaves_a_folder_with_config_metrics_model_and_curves(done: Comman
     assert tensors("runs/blobs-2") == tensors(run)
 
 
-def test_json_is_one_object_on_standard_output_and_all_else_on_standard_error(done: Command, npz: str) -> None:
+def test_json_is_one_object_on_standard_output(done: Command, npz: str) -> None:
     result = done("train", npz, *SMALL, "--json", "--out", "r")
     last = metrics("r")[-1]
     expected = {
@@ -106,7 +106,7 @@ def test_every_option_that_should_make_a_difference_makes_one(done: Command, npz
 
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
-def test_a_run_in_16_bits_repeats_from_its_settings_and_shows_its_precision(
+def test_a_run_in_16_bits_repeats_from_its_settings(
     done: Command, npz: str, require, precision: str
 ) -> None:
     if precision == "bfloat16":
@@ -146,7 +146,7 @@ def test_other_array_libraries_train_too(
     assert here["valid_loss"] == pytest.approx(found["valid_loss"], rel=1e-9)
 
 
-def test_targets_with_fractions_are_a_regression_and_accuracy_is_null(done: Command, prices: str) -> None:
+def test_targets_with_fractions_are_a_regression(done: Command, prices: str) -> None:
     options = ("--hidden", "none", "--learning-rate", "0.1", "--epochs", "60", "--no-plot", "--json", "--out", "r")
     found = done("train", prices, "--target", "price", *options).json
     assert (found["valid_accuracy"], found["best_valid_accuracy"]) == (None, None)
@@ -170,7 +170,7 @@ def test_data_decide_the_task_and_the_parts(done: Command, npz: str, tmp_path: P
     assert "bnengine evaluate all train" in result.err
 
 
-def test_early_stopping_ends_the_run_and_reports_the_weights_it_keeps(done: Command, npz: str) -> None:
+def test_early_stopping_reports_the_weights_it_keeps(done: Command, npz: str) -> None:
     options = ("--schedule", "constant", "--learning-rate", "0.5", "--epochs", "50", "--early-stopping", "2")
     result = done("train", npz, "--hidden", "8", *options, "--no-plot", "--json", "--out", "r")
     records = metrics("r")

@@ -54,7 +54,7 @@ def test_evaluate_gives_a_top_5_accuracy_for_more_than_5_classes(done: Command) 
     assert "top-5 accuracy" in done("evaluate", "r", "validation").out
 
 
-def test_a_regression_has_figures_and_values_in_the_units_of_the_data(done: Command, prices: str) -> None:
+def test_a_regression_has_the_units_of_the_data(done: Command, prices: str) -> None:
     options = ("--hidden", "none", "--learning-rate", "0.1", "--epochs", "40", "--no-plot", "--quiet")
     done("train", prices, "--target", "price", *options, "--out", "r")
     found = done("evaluate", "r", prices, "--json").json

@@ -31,7 +31,7 @@ def blended(stored: np.ndarray, new: np.ndarray, prior: float) -> np.ndarray:
     return np.stack([n, total, squares - total**2])
 
 
-def test_the_stored_statistics_count_as_that_many_samples_in_every_layer(x: np.ndarray) -> None:
+def test_the_stored_statistics_count_as_prior_samples(x: np.ndarray) -> None:
     network = network_of_two()
     p, old = network.named_parameters(), statistics_of(network)
     done = adapt(network, x, prior=200)
@@ -47,7 +47,7 @@ def test_the_stored_statistics_count_as_that_many_samples_in_every_layer(x: np.n
     assert "layer 1: means moved by" in str(done)
 
 
-def test_a_prior_of_nothing_recalibrates_and_a_huge_one_changes_next_to_nothing(x: np.ndarray) -> None:
+def test_a_prior_of_0_recalibrates_and_a_huge_one_does_nothing(x: np.ndarray) -> None:
     network, other, third = network_of_two(), network_of_two(), network_of_two()
     adapt(network, x, prior=0)
     recalibrate(other, x)
@@ -58,7 +58,7 @@ def test_a_prior_of_nothing_recalibrates_and_a_huge_one_changes_next_to_nothing(
         np.testing.assert_allclose(found[1:], before[name][1:], rtol=1e-8, atol=1e-8)
 
 
-def test_a_sample_of_an_image_has_as_many_values_a_channel_as_positions() -> None:
+def test_every_position_of_an_image_counts() -> None:
     network = filled(BatchNorm(2), Dense(2, 2))
     old = statistics_of(network)["0.statistics"]
     x = np.random.default_rng(0).normal(size=(5, 3, 4, 2))
@@ -81,7 +81,7 @@ def test_undo_restores_the_bytes_of_statistics_and_answers(x: np.ndarray) -> Non
     assert network.predict(x).tobytes() == answers
 
 
-def test_adapted_statistics_carry_a_network_over_to_brighter_images() -> None:
+def test_adapted_statistics_suit_brighter_images() -> None:
     draw = Setting().centered(0)
     network = perceptron((64, 32, 32, 10), seed=0)
     Training(network, SGD(), draw.x, draw.y, rate=0.1).run(200)

@@ -115,7 +115,7 @@ PLACES = [{"precision": "float16"}, {"dtype": "float64"}, {"backend": "torch"}, 
 
 
 @pytest.mark.parametrize("options", PLACES, ids=str)
-def test_what_is_measured_is_the_same_in_other_precisions_and_libraries(options: dict[str, str]) -> None:
+def test_findings_agree_in_other_precisions_and_libraries(options: dict[str, str]) -> None:
     if "backend" in options:
         require(options["backend"])
     patient = Patient(bias=True, decayed=5.0, network_options=options)
@@ -175,7 +175,7 @@ def test_statistics_without_a_start_are_not_called_slow() -> None:
         assert [f.layer for f in patient.findings() if f.id == "decay-slow"] == named
 
 
-def test_a_last_row_that_joins_the_batch_before_is_no_small_batch() -> None:
+def test_a_joined_last_row_is_no_small_batch() -> None:
     assert Patient(rest=1).findings() == []
 
 

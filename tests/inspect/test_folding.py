@@ -92,7 +92,7 @@ def test_a_layer_used_twice_keeps_its_batch_norm() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_measured_difference_stays_within_the_bound_for_adversarial_numbers(seed: int) -> None:
+def test_the_bound_holds_for_adversarial_numbers(seed: int) -> None:
     rng = np.random.default_rng(seed)
     widths = [4, *rng.integers(3, 40, size=3), 2]
     layers = []
@@ -126,7 +126,7 @@ def test_a_loose_bound_is_refused_unless_allowed(kind: str, factor: float) -> No
     assert loose.measured <= loose.bound
 
 
-def test_a_folded_network_saves_loads_and_predicts_like_any_other(tmp_path) -> None:
+def test_a_folded_network_saves_loads_and_predicts(tmp_path) -> None:
     raw = Setting().dataset
     network = perceptron((64, 32, 32, 10), seed=0)
     network.preprocessing = Preprocessing.fit(Dataset(x=np.asarray(raw.x), y=raw.y))
@@ -143,7 +143,7 @@ def test_a_folded_network_saves_loads_and_predicts_like_any_other(tmp_path) -> N
     assert "folded 1, 4" in str(certificate)
 
 
-def test_the_bound_of_one_layer_and_of_one_behind_it_is_that_of_the_formula() -> None:
+def test_the_bound_of_two_layers_is_that_of_the_formula() -> None:
     network = filled(Dense(4, 5, bias=True), BatchNorm(5), Dense(5, 3), dtype="float32")
     x, u = probe(network).astype(float), 2.0**-24
     p = {name: array.astype(float) for name, array in network.named_parameters().items()}
@@ -194,7 +194,7 @@ def test_mistakes_have_a_cure() -> None:
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_in_16_bits_the_cure_is_to_fold_in_full_precision_and_to_round_the_folded_network(tmp_path, precision) -> None:
+def test_in_16_bits_the_cure_is_to_fold_before_rounding(tmp_path, precision) -> None:
     draw = Setting().centered(0)
     network = perceptron((64, 32, 32, 10), seed=0)
     Training(network, SGD(), draw.x, draw.y, rate=0.1).run(100)
@@ -214,7 +214,7 @@ def test_in_16_bits_the_cure_is_to_fold_in_full_precision_and_to_round_the_folde
     assert np.mean(np.argmax(rounded, axis=1) == draw.y_valid) >= accuracy(network, x, draw.y_valid) - 0.01
 
 
-def test_in_16_bits_a_bound_that_is_loose_in_full_precision_too_is_not_blamed_on_them() -> None:
+def test_a_bound_that_is_loose_in_any_precision_has_its_cause() -> None:
     network = filled(Dense(4, 5), BatchNorm(5), Activation("relu"), Dense(5, 3), dtype="float32")
     state = network.state_dict()
     state["1.running_var"] = state["1.running_var"] * 1e-12

@@ -23,7 +23,7 @@ def x() -> np.ndarray:
     return np.random.default_rng(1).normal(size=(2100, 3)) * [1, 5, 0.1] + [0, 100, -3]
 
 
-def test_each_layer_sees_the_layers_before_it_by_their_exact_statistics(x: np.ndarray) -> None:
+def test_each_layer_sees_exact_statistics_before_it(x: np.ndarray) -> None:
     network = two_layers()
     p = network.named_parameters()
     first = moments(x @ p["0.W"])
@@ -34,7 +34,7 @@ def test_each_layer_sees_the_layers_before_it_by_their_exact_statistics(x: np.nd
     np.testing.assert_allclose(found["5.statistics"], second, rtol=1e-10, atol=1e-12)
 
 
-def test_order_and_batches_do_not_matter_not_even_one_of_a_single_row(x: np.ndarray) -> None:
+def test_order_and_sizes_of_batches_do_not_matter(x: np.ndarray) -> None:
     network = two_layers()
     expected = population(network, x)
     shuffled = np.random.default_rng(2).permutation(x)
@@ -45,7 +45,7 @@ def test_order_and_batches_do_not_matter_not_even_one_of_a_single_row(x: np.ndar
             np.testing.assert_allclose(found, expected[name], rtol=1e-10, atol=1e-12)
 
 
-def test_inside_a_residual_the_body_sees_the_exact_statistics_before_it(x: np.ndarray) -> None:
+def test_a_residual_body_sees_exact_statistics_before_it(x: np.ndarray) -> None:
     network = filled(
         Dense(3, 4), BatchNorm(4), Residual(Activation("relu"), Dense(4, 4), BatchNorm(4)), Activation("relu"),
         Dense(4, 4), BatchNorm(4),
@@ -59,7 +59,7 @@ def test_inside_a_residual_the_body_sees_the_exact_statistics_before_it(x: np.nd
     np.testing.assert_allclose(found["5.statistics"], moments(output), rtol=1e-10, atol=1e-12)
 
 
-def test_raw_data_go_through_the_preprocessing_that_the_network_carries(x: np.ndarray) -> None:
+def test_raw_data_go_through_the_preprocessing(x: np.ndarray) -> None:
     network = two_layers()
     raw = Dataset(x=x, y=np.arange(len(x)) % 2)
     with pytest.raises(InputError, match=r"population: the network has no preprocessing"):
@@ -81,7 +81,7 @@ def test_the_network_does_not_change_frozen_or_not(x: np.ndarray) -> None:
     assert found["1.statistics"][0, 0] == len(x)
 
 
-def test_recalibrate_makes_every_batch_norms_output_beta_and_gamma_on_the_data(x: np.ndarray) -> None:
+def test_recalibrated_outputs_have_mean_beta_and_std_gamma(x: np.ndarray) -> None:
     network = two_layers()
     old = recalibrate(network, x)
     p = network.named_parameters()
@@ -92,7 +92,7 @@ def test_recalibrate_makes_every_batch_norms_output_beta_and_gamma_on_the_data(x
     assert all(np.array_equal(found, old[name]) for name, found in statistics_of(network).items())
 
 
-def test_recalibrate_evaluates_as_training_does_on_one_batch_of_everything(x: np.ndarray) -> None:
+def test_recalibrated_evaluation_is_training_on_one_batch(x: np.ndarray) -> None:
     network = two_layers()
     together = network.forward(x, training=True, dropout=False).output
     assert np.max(np.abs(network.predict(x) - together)) > 0.1

@@ -64,7 +64,7 @@ def test_a_stacked_picture_is_narrow_and_high() -> None:
     assert high == 2 * height
 
 
-def test_values_are_points_above_their_place_with_a_bar_at_their_mean() -> None:
+def test_values_are_points_with_a_bar_at_their_mean() -> None:
     (panel,) = panels(new_figure(), ["two kinds"])
     points_and_mean(panel, 1.25, [1.0, 2.0, 6.0], "#0072B2", 0.5, "a kind")
     points_and_mean(panel, 2.0, [0.0], "#0072B2", 0.5)

@@ -26,7 +26,7 @@ def test_one_class_or_too_few_rows_are_refused(tmp_path: Path) -> None:
     assert len(Setting(saved(tmp_path, 321, 3), backend="numpy").raw(0).x) >= 256
 
 
-def test_data_of_fewer_than_nine_classes_lose_all_but_the_last_two(
+def test_few_classes_lose_all_but_the_last_two(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shift, "STEPS", 10)

@@ -60,7 +60,7 @@ def test_five_seeds_give_the_verdict_that_the_evidence_bears(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_short_setting_gives_its_verdict_with_kernels_and_without(name: str) -> None:
+def test_a_short_setting_gives_its_verdict(name: str) -> None:
     result = examine(claim_of(name), short(name, "numpy"))
     assert result.verdict == SHORT[name].verdict, result.judged
     assert f"Every training took {SHORT[name].length:.0%} of these steps" in " ".join(story(result).split())

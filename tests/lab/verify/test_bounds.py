@@ -21,7 +21,7 @@ def exact():
     return Variant(get_backend("numpy"), "float64")
 
 
-def test_a_perturbed_op_errs_by_its_bound_and_flipped_signs_by_the_opposite(rng):
+def test_a_perturbed_op_errs_by_its_bound_in_both_directions(rng):
     x, W = rng.standard_normal((5, 4)), rng.standard_normal((4, 3))
     up, down = (ops.affine(x, W, memory=Perturbed(U, signs(0, 0), sign)) for sign in (1, -1))
     true = x @ W
@@ -31,7 +31,7 @@ def test_a_perturbed_op_errs_by_its_bound_and_flipped_signs_by_the_opposite(rng)
     assert (up < true).any()
 
 
-def test_a_unit_whose_sign_is_uncertain_is_flipped_by_one_run_of_a_pair():
+def test_a_unit_of_uncertain_sign_flips_in_one_run_of_a_pair():
     x, W = np.asarray([[1.0, 1.0]]), np.asarray([[1.0], [-1.0 + 1e-9]])
     ys = [ops.affine(x, W, activation="relu", memory=Perturbed(U, signs(0, 0), sign)) for sign in (1, -1)]
     assert sorted(float(y[0, 0]) > 0 for y in ys) == [False, True]
@@ -87,7 +87,7 @@ def layers():
     return Dense(8, 6), BatchNorm(6), Activation("relu"), Dense(6, 5), Activation("tanh")
 
 
-def test_float32_stays_within_the_bounds_of_a_pass_and_a_mistake_of_1e_4_does_not(exact):
+def test_bounds_of_a_pass_allow_float32_and_no_mistake(exact):
     draws = Draws(0, "test")
     x, dy = representable(draws.standard_normal((40, 8))), representable(draws.standard_normal((40, 5)))
     network = Sequential(*layers(), backend="numpy", dtype="float64")

@@ -82,7 +82,7 @@ def test_an_infinite_error_is_not_printed(call):
     assert "  op affine (plain: raised OSError: gone): cupy float32 and numpy float32" in out.splitlines()
 
 
-def test_on_a_terminal_the_table_is_drawn_and_the_parts_are_named(call, monkeypatch):
+def test_a_terminal_gets_a_drawn_table_and_progress(call, monkeypatch):
     screen = Terminal()
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr("sys.stdout", screen)

@@ -75,7 +75,7 @@ def test_a_wrong_fused_version_is_found_and_named(monkeypatch, numpy, op, versio
     assert all(words in what for what in named)
 
 
-def test_a_mistake_that_only_large_batches_show_is_found_in_the_layers(monkeypatch, numpy):
+def test_a_mistake_of_large_batches_is_found_in_layers(monkeypatch, numpy):
     plant(monkeypatch, "batch_norm", "large_batches_only")
     variants, _ = fused_variants(numpy.backend)
     few = [row for row in wrong(rows_of_ops(numpy, variants)) if "mean 1e6, std 1" not in row.what]
@@ -95,7 +95,7 @@ def layers():
     return Dense(64, 8), BatchNorm(8), Activation("relu"), Dense(8, 10)
 
 
-def test_a_replayed_step_agrees_and_one_that_reads_an_older_batch_is_found(monkeypatch, numpy):
+def test_a_replay_that_reads_an_older_batch_is_found(monkeypatch, numpy):
     toy.installed(monkeypatch)
     fused = Variant(numpy.backend, "float64", "auto")
     training = TrainingCase("training small", layers, Adam(), 3, (20,))
@@ -112,7 +112,7 @@ def test_a_replayed_step_agrees_and_one_that_reads_an_older_batch_is_found(monke
     assert not any("update" in row.what for row in rows)  # the update from these gradients was right
 
 
-def test_an_independent_training_in_float64_ends_in_the_same_network(monkeypatch, numpy):
+def test_independent_trainings_end_in_the_same_network(monkeypatch, numpy):
     toy.installed(monkeypatch)
     training = TrainingCase("training small", layers, Adam(), 12, (20,))
     ledger = Ledger()
