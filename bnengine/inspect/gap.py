@@ -32,7 +32,7 @@ SAME = 1e-4  # in sigma: closer statistics were recalibrated and are no running 
 REPEATS, MOST_STEPS = 3, 1000  # of running averages at fixed weights
 
 LAYER_COLUMNS = (
-    "layer", "channels", "steps", "remembered", "on initial", "running off by", "the data's own by",
+    "layer", "channels", "steps", "remembered", "initial", "running off by", "data off by",
 )  # fmt: skip
 CURES = {
     "none": "nothing",
