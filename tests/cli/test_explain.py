@@ -56,9 +56,7 @@ def test_a_report_has_the_page_and_every_number(done: Command) -> None:
     assert series[-1]["place"] == "7 2"
 
 
-def test_without_matplotlib_a_report_is_refused(
-    bnengine: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_matplotlib_a_report_is_refused(bnengine: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     load = builtins.__import__
 
     def without(name: str, *args: Any, **options: Any) -> Any:

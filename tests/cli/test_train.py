@@ -106,9 +106,7 @@ def test_every_option_that_should_make_a_difference_makes_one(done: Command, npz
 
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
-def test_a_run_in_16_bits_repeats_from_its_settings(
-    done: Command, npz: str, require, precision: str
-) -> None:
+def test_a_run_in_16_bits_repeats_from_its_settings(done: Command, npz: str, require, precision: str) -> None:
     if precision == "bfloat16":
         require("ml_dtypes")
     whole = done("train", npz, *SMALL, "--precision", precision, "--out", "whole")

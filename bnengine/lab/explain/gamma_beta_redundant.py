@@ -27,7 +27,7 @@ def experiment(setting: Setting, seed: int) -> Outcome:
     """The figures of one seed, with raw inputs unless their names say otherwise."""
     raw, centered = setting.raw(seed), setting.centered(seed)
     figures = _same_function(setting, seed, raw)
-    for name, draw in (("raw", raw), ("centred", centered)):
+    for name, draw in (("raw", raw), ("centred", centered)):  # codespell:ignore centred
         figures[f"cosine_{name}"], figures[f"norms_{name}"] = _gradients(setting, seed, draw)
     makers = {
         "batch norm": lambda: _network(setting, seed, "batch"),

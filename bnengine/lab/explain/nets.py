@@ -20,7 +20,7 @@ from ...runtime.memory import Memory
 from ...training.resident import Resident
 from ...training.step import Step
 
-Norm = Literal["batch", "normalise", "none"]
+Norm = Literal["batch", "normalize-only", "none"]
 
 
 def perceptron(
@@ -38,7 +38,7 @@ def perceptron(
 ) -> Sequential:
     """Dense, BatchNorm and an activation for each hidden width, then Dense: (64, 64, 64, 10) has two hidden layers.
 
-    `norm`: "batch"; "normalise" without gamma and beta; "none".
+    `norm`: "batch"; "normalize-only" without gamma and beta; "none".
     """
     layers: list[Layer] = []
     for inputs, width in pairwise(widths[:-1]):

@@ -14,7 +14,11 @@ from .nets import Norm, Training, accuracy, loss, perceptron
 from .setting import Setting
 
 WIDTH, STEPS, RATE, GENTLE = 64, 600, 0.5, 0.1
-NORMS: dict[Norm, str] = {"none": "plain", "normalise": "normalized only", "batch": "batch norm"}
+NORMS: dict[Norm, tuple[str, str]] = {  # the end of a figure's name, and a label
+    "none": ("none", "plain"),
+    "normalize-only": ("normalise", "normalized only"),  # codespell:ignore normalise
+    "batch": ("batch", "batch norm"),
+}
 DEPTHS = (1, 2, 5)
 
 
@@ -26,11 +30,11 @@ def experiment(setting: Setting, seed: int) -> Outcome:
             rate = GENTLE if (activation, depth) == ("sigmoid", 5) else RATE
             results = [_trained(setting, seed, activation, depth, norm, rate) for norm in NORMS]
             series[f"{activation} {depth}"] = np.asarray([accuracy for accuracy, _ in results])
-            for (right, value), norm in zip(results, NORMS, strict=True):
-                figures[f"{activation}_{depth}_{norm}"] = right
-                figures[f"{activation}_{depth}_{norm}_loss"] = value
+            for (right, value), (name, _) in zip(results, NORMS.values(), strict=True):
+                figures[f"{activation}_{depth}_{name}"] = right
+                figures[f"{activation}_{depth}_{name}_loss"] = value
     figures["relu_gain"] = figures["relu_2_batch"] - figures["relu_2_normalise"]
-    figures["sigmoid_loss"] = figures["sigmoid_2_batch_loss"] - figures["sigmoid_2_normalize_loss"]
+    figures["sigmoid_loss"] = figures["sigmoid_2_batch_loss"] - figures["sigmoid_2_normalise_loss"]
     figures["output_normalise"], figures["output_batch"] = (_output(setting, seed, affine) for affine in (False, True))
     figures["output_gain"] = figures["output_normalise"] - figures["output_batch"]
     return Outcome(figures, series)
@@ -59,10 +63,10 @@ def draw(figure: Any, outcomes: Sequence[Outcome]) -> None:
     """The accuracy of each network by depth: a point for each seed, a bar at the mean."""
     axes = panels(figure, ["Accuracy, ReLU", "Accuracy, sigmoid"])
     for panel, activation in zip(axes, ("relu", "sigmoid"), strict=True):
-        for i, (name, color) in enumerate(zip(NORMS.values(), (GREEN, ORANGE, BLUE), strict=True)):
+        for i, ((_, label), color) in enumerate(zip(NORMS.values(), (GREEN, ORANGE, BLUE), strict=True)):
             for at, depth in enumerate(DEPTHS):
                 values = [outcome.series[f"{activation} {depth}"][i] for outcome in outcomes]
-                points_and_mean(panel, at + (i - 1) * 0.22, values, color, 0.09, name if at == 0 else None)
+                points_and_mean(panel, at + (i - 1) * 0.22, values, color, 0.09, label if at == 0 else None)
         panel.set_xticks(range(len(DEPTHS)), [f"{depth} hidden" for depth in DEPTHS])
     legend_below(figure, axes[0])
 

@@ -135,7 +135,7 @@ CLAIM = Claim(
     name="same-distribution",
     title="Hidden units keep one distribution",
     statement="Batch norm gives hidden units the same distribution, governed by beta and gamma, though the weights "
-    "before them change; gamma and beta settle after the first epoch while the weights go on.",
+    "before them change; gamma and beta hardly change after the first epoch while the weights do.",
     source="the course that goes with the derivation; Ioffe and Szegedy (2015) on internal covariate shift",
     method=f"Networks of two hidden layers are trained {STEPS} steps by SGD at {RATE:g}, and the distribution of every "
     f"unit over the training rows is recorded; then the change of gamma, beta and W in each of {EPOCHS} epochs.",

@@ -3,7 +3,7 @@
 Each case is a small network with random parameters and running statistics, since initial ones (gamma 1, beta 0) hide
 mistakes. All variants start from numbers that float32 represents. They are compared with NumPy's references in float64,
 within the bounds that `bounds` derives from those of the ops; in float32 also with NumPy's, and a fused version with
-the reference of its own library.
+the reference of the same library.
 """
 
 from collections.abc import Callable, Iterator, Sequence

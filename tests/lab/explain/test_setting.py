@@ -26,9 +26,7 @@ def test_one_class_or_too_few_rows_are_refused(tmp_path: Path) -> None:
     assert len(Setting(saved(tmp_path, 321, 3), backend="numpy").raw(0).x) >= 256
 
 
-def test_few_classes_lose_all_but_the_last_two(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_few_classes_lose_all_but_the_last_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shift, "STEPS", 10)
     found = explain("shift", Setting(saved(tmp_path, 330, 3), backend="numpy", seeds=2))[0]
     assert 0 <= found.figures["two, adapted"].mean <= 1
