@@ -134,7 +134,7 @@ class EarlyStopping(Callback):
             return
         self.waited += 1
         if self.waited >= self.patience:
-            best = "it was never finite" if self.best is None else f"best {self.best:.4g} at {self.best_epoch}"
+            best = "it never was a number" if self.best is None else f"best {self.best:.4g} at {self.best_epoch}"
             trainer.stop(f"{self.metric} has not improved for {self.waited} epochs; {best}")
 
     def _improves(self, value: float) -> bool:

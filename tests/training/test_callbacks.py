@@ -110,7 +110,7 @@ def test_early_stopping_restores_the_best_after_its_patience():
     assert network_bits(t.network) == scores.bits[1]
     different = {name for name in scores.bits[1] if scores.bits[1][name] != scores.bits[4][name]}
     assert {"0.W", "1.gamma", "1.running_mean", "1.running_var"} <= different
-    assert t.stopping == "valid_accuracy has not improved for 3 epochs. Best 0.8 at 1"
+    assert t.stopping == "valid_accuracy has not improved for 3 epochs; best 0.8 at 1"
 
 
 def test_the_best_is_restored_at_the_last_epoch_if_wanted():

@@ -113,7 +113,7 @@ def test_a_gradient_on_its_way_back_is_named():
     parameters = step.network.named_parameters()
     parameters["0.W"][...], parameters["1.W"][...], parameters["2.W"][...] = 0.0, 1e20, 1e20
     found = first_non_finite(step, batch(np.ones((2, 2)), np.ones((2, 2))))
-    assert found == "the gradient behind Dense(2, 2), layer 1 holds -inf at (0, 0)"
+    assert found == "the gradient of the input of Dense(2, 2), layer 1 holds -inf at (0, 0)"
 
 
 def test_gradients_whose_norm_alone_overflows_are_named():

@@ -100,7 +100,7 @@ def test_a_batch_too_large_for_memory_says_its_size_and_the_cure(pair: Path) -> 
     assert found.returncode == 0, found.stderr
     assert re.match(
         r"fit: out of memory in a batch of 32000 rows, which needs about \d+\.\d MiB. Take a smaller batch size and "
-        r"accumulate more micro-batches \(accumulate=2 halves it\)\n$",
+        r"accumulate more micro-batches \(accumulate=2 halves it\)\.\n$",
         found.stdout,
     ), found.stdout
 

@@ -65,9 +65,9 @@ def test_everything_of_a_step_has_the_dtype_that_it_should(precision):
     x, y = blobs()
     step = Step(network, bn.Adam(), bn.SoftmaxCrossEntropy())
     step([Batch(x, y, np.ones(len(x)), np.arange(len(x)))])
-    held = {str(a.dtype) for (_, name), a in step.inputs._held.items() if name == "x"}
+    held = {str(a.dtype) for (_, name), a in step.inputs._buffers.items() if name == "x"}
     assert held == {precision}
-    weights = {str(a.dtype) for (_, name), a in step.inputs._held.items() if name == "weights"}
+    weights = {str(a.dtype) for (_, name), a in step.inputs._buffers.items() if name == "weights"}
     assert weights == {"float32"}
     flats = [flat.array for flat in step.state.slots.values() if flat is not None]
     wide = [network.parameters.array, step.state.gradients.array, step.state.value, step.state.checked.factor, *flats]
