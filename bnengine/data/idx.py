@@ -107,7 +107,7 @@ def load_idx(path: Path, *, need_targets: bool = True) -> Dataset:
             raise DataError(f"{path}: this is a file of labels. Name the images file, or the folder of both.")
         labels = {k: v for k, v in _parts(path.parent, name["prefix"])[name["part"]].items() if k == "labels"}
         parts = {name["part"]: {"images": path, **labels}}
-    loaded = {part: _load_part(path, part, found, need_targets) for part, found in parts.items()}
+    loaded = {part: _load_part(path, part, files, need_targets) for part, files in parts.items()}
     train, tests = loaded.get("train"), [data for part, data in loaded.items() if part != "train"]
     if len(tests) > 1:
         raise DataError(f"{path}: there are both t10k-* and test-* files. Keep one of them.")
@@ -118,21 +118,23 @@ def load_idx(path: Path, *, need_targets: bool = True) -> Dataset:
 
 def _parts(folder: Path, prefix: str | None = None) -> dict[str, dict[str, Path]]:
     """Return {"train" | "t10k" | "test": {"images" | "labels": file}} of one prefix."""
-    found: dict[str, dict[str, dict[str, Path]]] = {}
+    by_prefix: dict[str, dict[str, dict[str, Path]]] = {}
     for path in sorted(folder.iterdir()):
         # Sorted, a plain file comes before its .gz, and the first is kept.
         if name := _NAME.fullmatch(path.name):
-            found.setdefault(name["prefix"], {}).setdefault(name["part"], {}).setdefault(name["kind"], path)
+            by_prefix.setdefault(name["prefix"], {}).setdefault(name["part"], {}).setdefault(name["kind"], path)
     if prefix is not None:
-        return found[prefix]
-    if not found:
+        return by_prefix[prefix]
+    if not by_prefix:
         raise DataError(
             f"{folder}: no IDX files here. They are called train-images-idx3-ubyte and train-labels-idx1-ubyte, "
             f"or t10k-..., plain or .gz."
         )
-    if len(found) > 1:
-        raise DataError(f"{folder}: files of several data sets ({', '.join(sorted(found))}). Give each its own folder.")
-    return next(iter(found.values()))
+    if len(by_prefix) > 1:
+        raise DataError(
+            f"{folder}: files of several data sets ({', '.join(sorted(by_prefix))}). Give each its own folder."
+        )
+    return next(iter(by_prefix.values()))
 
 
 def _load_part(path: Path, part: str, files: dict[str, Path], need_targets: bool) -> Dataset:

@@ -233,5 +233,5 @@ def _locked(folder: Path) -> int:
             f"train: another process trains in {folder} now. Wait for it, or name another folder."
         ) from None
     except OSError:
-        pass  # a file system without locks: the check of the folder's content has to do
+        pass  # a file system without locks: only the check of the folder's content remains
     return descriptor
