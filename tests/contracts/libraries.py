@@ -202,10 +202,9 @@ class Native(Kernels):
             result = REGISTRY[name](*example.args, memory=arena, **example.options)
         got = fields(REGISTRY[name], result)
         assert_same_bits(got, expected, what)
+        if any(a is not None and a.dtype.itemsize == 2 for a in got.values()):
+            return  # NumPy rounds to 16 bits, so that the plan is not native
         replay = replayer(plan)
-        if not callable(replay):
-            assert any(a is not None and a.dtype.itemsize == 2 for a in got.values()), replay
-            return
         for way in (nullcontext, three_threads):
             with way():
                 _load.library().bnengine_fill_scratch(255)

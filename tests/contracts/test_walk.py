@@ -21,12 +21,8 @@ from tests.contracts.oracles import ORACLES
 NAMES = sorted(REGISTRY)
 STATISTICS = {"batch", "pending"}  # the outputs that are (count, mean, biased variance)
 OTHER = {"float32": "float64", "int64": "int32", "int32": "int16", "bool": "uint8"}
-LEADING = {
-    "affine_backward": 1,
-    "check_step": 1,
-    "normalize_backward": 1,
-    "gather_raw": 4,
-}  # whose dtype the others take
+# The argument whose dtype the others take, where it is not the first.
+LEADING = {"affine_backward": 1, "check_step": 1, "normalize_backward": 1, "gather_raw": 4}
 REFERENCES = {"numpy": ALL, "array_api_strict": FULL, "torch": ALL, "cupy": ALL}
 KERNELS = {"native": FULL, "simulated": ALL, "gpu": ALL}
 ONLY = os.environ.get("BNENGINE_WALK", "").split(",")  # the libraries of this run; all of them if it is empty
@@ -50,9 +46,7 @@ def walk(libraries: dict[str, tuple[str, ...]], only: tuple[str, ...] = ALL, nam
         for name in names
         for dtype in only
         for library, dtypes in libraries.items()
-        if dtype in dtypes
-        and (dtype in FULL or name not in WIDE)
-        and not (name == "gather_raw" and library in ("simulated", "gpu"))
+        if _has(library, dtypes, name, dtype)
     ]
     return pytest.mark.parametrize(("name", "dtype", "library"), found, indirect=["library"])
 
