@@ -29,7 +29,6 @@ def test_copies_are_native_launches_so_that_they_replay(rng):
     with arena.recording([given, gamma]) as plan:
         got = run("batch_norm", given, gamma, None, memory=arena)
     replay = replayer(plan)
-    assert not isinstance(replay, str), replay
     x[:] = rng.standard_normal(x.shape)
     replay()
     expected = run("batch_norm", np.ascontiguousarray(x.T), gamma.astype(np.float32), None)
