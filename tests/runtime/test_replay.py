@@ -74,9 +74,10 @@ def snapshot(step: Step) -> list[bytes]:
     return [a.tobytes() for a in (*arrays, *(flat.array for flat in step.state.slots.values() if flat is not None))]
 
 
-def test_replayed_training_is_eager_training_byte_for_byte() -> None:
+@pytest.mark.parametrize("steps", [150, pytest.param(1000, marks=pytest.mark.slow)])
+def test_replayed_training_is_eager_training_byte_for_byte(steps: int) -> None:
     eager, replayed = make(replay=False, clip_norm=1.0), make(clip_norm=1.0)
-    for group in groups(1000):
+    for group in groups(steps):
         eager(group)
         replayed(group)
         assert snapshot(eager) == snapshot(replayed)
