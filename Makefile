@@ -118,7 +118,7 @@ demo: demo-gpu
 # Tests that need no more than the environment of make test.
 HERE := not gpu and not peers and not cuda_proof
 # One process per core, so our kernels use one thread in each. ARGS='-n 0 tests/layers' runs a few tests faster, in one.
-PARALLEL := BNENGINE_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+PARALLEL := PYTHONDONTWRITEBYTECODE= BNENGINE_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 test: $(VENV)/.test kernels
 	@$(PARALLEL) -m "$(HERE) and not slow" $(ARGS)
