@@ -14,6 +14,7 @@ from tests.support import ROOT
 
 GUIDES = ROOT / "examples" / "guides"
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)(#[^)]*)?\)")
+STYLE = "<style>img { max-width: 100%; }</style>"
 START = """<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url=./guides.html">"""
 
 
@@ -29,7 +30,8 @@ def build(folder: Path) -> None:
     for name, module in pages.items():
         file = folder / f"{name.replace('.', '/')}.html"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(pdoc.render.html_module(module, pages), encoding="utf-8")
+        text = pdoc.render.html_module(module, pages).replace("</head>", f"{STYLE}</head>", 1)
+        file.write_text(text, encoding="utf-8")
     for picture in GUIDES.glob("*.png"):
         shutil.copy(picture, folder / "guides")
     (folder / "index.html").write_text(START, encoding="utf-8")
