@@ -54,6 +54,7 @@ def test_recalibrate_writes_a_new_checkpoint(done: Command) -> None:
         for when, model in (("before", "r"), ("after", str(new))):
             assert found[when][part]["accuracy"] == done("evaluate", model, part, "--json").json["accuracy"]
     assert found["after"]["train"]["accuracy"] > found["before"]["train"]["accuracy"] + 0.02
+    assert done("doctor", str(new), "train", "--json").json["findings"] == []
     after = done("gap", str(new), "validation", "--json").json
     assert after["cause"] == "none"
     assert after["layers"][0]["steps"] == pytest.approx(1438 / 64)  # the count is that of the rows, not of 92 steps
