@@ -13,7 +13,6 @@ from .app import FAILED
 from .options import json_option
 
 HEADER = ("what", "a", "b", "worst error", "bound", "ok", "nearest to its bound")
-PLURAL = {"op": "ops", "layer": "layers", "optimizer": "optimizers", "training": "trainings"}
 
 
 @click.command("verify", short_help="Check that all array libraries agree on this machine.")
@@ -75,15 +74,15 @@ def _machine(environment: dict[str, Any]) -> str:
 
 
 def _summary(rows: tuple[Row, ...]) -> list[tuple[str, ...]]:
-    """A line for each kind and pair: the number of comparisons, and the one nearest to its bound."""
+    """A line for each part and pair: the number of comparisons, and the one nearest to its bound."""
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row.what.split(" ", 1)[0], row.a, row.b), []).append(row)
+        groups.setdefault((row.part, row.a, row.b), []).append(row)
     lines = []
-    for (kind, _, _), group in groups.items():
+    for (part, _, _), group in groups.items():
         row = max(group, key=lambda r: (not r.ok, r.share))
         agree = row._replace(ok=all(r.ok for r in group))
-        lines.append((*_line(f"{PLURAL[kind]} ({len(group)})", agree), row.what.split(" ", 1)[1].split(" (")[0]))
+        lines.append((*_line(f"{part} ({len(group)})", agree), row.subject))
     return lines
 
 

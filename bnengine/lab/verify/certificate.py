@@ -13,6 +13,8 @@ from ..._typing import Array
 from ..._version import __version__
 from ...arrays.backend import Backend, BackendReport
 
+JSON_KEYS = "what", "a", "b", "error", "bound", "ok"  # the fields of a row in JSON
+
 
 class Row(NamedTuple):
     """One comparison of `a` with `b`: the error at the element nearest to its bound, or furthest beyond it.
@@ -26,6 +28,8 @@ class Row(NamedTuple):
     error: float
     bound: float
     ok: bool
+    part: str  # of the certificate: "ops", "layers", "optimizers", "trainings"
+    subject: str  # `what` without the case and the reason of a disagreement
 
     @property
     def share(self) -> float:
@@ -53,7 +57,7 @@ class Certificate:
 
     def to_json(self) -> dict[str, Any]:
         """The certificate as JSON values; an error or bound that is not finite is None."""
-        rows = [row._asdict() for row in self.rows]
+        rows: list[dict[str, Any]] = [dict(zip(JSON_KEYS, row, strict=False)) for row in self.rows]
         for row in rows:
             row.update({key: row[key] if isfinite(row[key]) else None for key in ("error", "bound")})
         not_run = [left._asdict() for left in self.not_run]
@@ -64,17 +68,18 @@ class Ledger:
     """Collects comparisons; those of one (what, a, b) become one row, the worst of them."""
 
     def __init__(self) -> None:
+        self.part = ""  # of the certificate, which the next comparisons belong to
         self._rows: dict[tuple[str, str, str], Row] = {}
 
     def compare(self, what: str, case: str, a: str, b: str, got: Array, expected: Array, bound: Array) -> None:
         """Record whether two NumPy arrays agree within `bound`, which broadcasts; a disagreement names `case`."""
         error, limit, reason = worst(got, expected, bound)
         shown = f"{what} ({case}{reason})" if reason else what
-        self._note((what, a, b), Row(shown, a, b, error, limit, not reason))
+        self._note(Row(shown, a, b, error, limit, not reason, self.part, what))
 
     def fail(self, what: str, case: str, a: str, b: str, reason: str) -> None:
         """Record a disagreement without numbers, with its reason."""
-        self._note((what, a, b), Row(f"{what} ({case}: {reason})", a, b, inf, 0.0, False))
+        self._note(Row(f"{what} ({case}: {reason})", a, b, inf, 0.0, False, self.part, what))
 
     @contextmanager
     def guard(self, what: str, case: str, a: str, b: str) -> Iterator[None]:
@@ -85,7 +90,8 @@ class Ledger:
             lines = str(error).strip().splitlines() or [""]
             self.fail(what, case, a, b, f"raised {type(error).__name__}: {lines[0]}")
 
-    def _note(self, key: tuple[str, str, str], row: Row) -> None:
+    def _note(self, row: Row) -> None:
+        key = (row.subject, row.a, row.b)
         worst_row = self._rows.get(key)
         if worst_row is None or (worst_row.ok, -worst_row.share) > (row.ok, -row.share):
             self._rows[key] = row

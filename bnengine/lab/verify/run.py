@@ -73,21 +73,26 @@ def _compare(
 ) -> tuple[Row, ...]:
     """All comparisons, part by part."""
     ledger, base = Ledger(), Variant(numpy, "float64")
-    say("ops")
+
+    def begin(part: str, shown: str = "") -> None:
+        ledger.part = part
+        say(shown or part)
+
+    begin("ops")
     verify_ops(ledger, base, [*variants, *narrow], seed)
-    say("layers")
+    begin("layers")
     verify_layers(ledger, base, variants, seed, quick=quick)
-    say("optimizers")
+    begin("optimizers")
     for training in optimizer_trainings(quick):
         verify_steps(ledger, numpy, variants, training, seed, passes=False)
     for training in trainings(quick):
-        say(training.label)
+        begin("trainings", training.label)
         verify_steps(ledger, numpy, variants, training, seed)
         if not quick:
             verify_free(ledger, numpy, [v for v in variants if v.dtype == "float64"], training, seed)
     for dtype in narrow_dtypes(numpy)[0]:
         training = narrow_training(dtype, quick)
-        say(training.label)
+        begin("trainings", training.label)
         verify_steps(ledger, numpy, [v for v in narrow if v.dtype == dtype], training, seed)
     return ledger.rows()
 

@@ -35,7 +35,7 @@ def test_every_op_is_compared_in_every_dtype_on_every_library(certificate):
 
 @pytest.mark.parametrize("kind", ["layer", "optimizer", "training"])
 def test_layers_and_trainings_are_compared_on_every_library(certificate, kind):
-    seen = {row.a for row in certificate.rows if row.what.startswith(f"{kind} ")}
+    seen = {row.a for row in certificate.rows if row.part == f"{kind}s"}
     labels = {"numpy float32"} | {f"{n} {d}" for n in USABLE if n != "numpy" for d in ("float32", "float64")}
     fused = {v.label for v in NATIVE if kind == "training" or v.dtype in DTYPES}
     assert seen == labels | fused | (narrow_labels(USABLE) if kind == "training" else set())
@@ -91,9 +91,9 @@ def test_json_has_the_documented_keys_and_finite_numbers(certificate):
 
 
 def test_an_infinite_error_is_null_in_json():
-    row = Row("op x: out (raised OSError: gone)", "a", "b", inf, 0.0, False)
+    row = Row("op x: out (raised OSError: gone)", "a", "b", inf, 0.0, False, "ops", "op x: out")
     found = Certificate(False, {}, (row,), (NotRun("y", "z"),)).to_json()
-    assert found["rows"][0] | {} == {**row._asdict(), "error": None}
+    assert list(found["rows"][0].values()) == [row.what, "a", "b", None, 0.0, False]
     assert found["not_run"] == [{"what": "y", "why": "z"}]
 
 
@@ -160,8 +160,8 @@ def test_a_row_is_the_worst_of_its_comparisons():
     ledger.compare("x", "third", "a", "b", one, two, 1.5)
     ledger.compare("x", "third", "a", "c", one, two, 1.5)
     worst_row, other = ledger.rows()
-    assert worst_row == ("x (second, element 0: 1 instead of 2)", "a", "b", 1.0, 0.5, False)
-    assert other == ("x", "a", "c", 1.0, 1.5, True)
+    assert worst_row[:6] == ("x (second, element 0: 1 instead of 2)", "a", "b", 1.0, 0.5, False)
+    assert other[:6] == ("x", "a", "c", 1.0, 1.5, True)
 
 
 def test_an_exception_is_a_disagreement_with_its_message():

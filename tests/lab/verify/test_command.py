@@ -49,9 +49,12 @@ ENVIRONMENT = {
     ],
     "driver": None,
 }
-GOOD = Row("op affine: out", "torch float32", "numpy float32", 1e-7, 1e-6, True)
-NEAR = Row("op total: out", "torch float32", "numpy float32", 9e-7, 1e-6, True)
-BAD = Row("op total: out (plain, element 3: 1 instead of 2)", "torch float32", "numpy float64", 1.0, 1e-6, False)
+GOOD = Row("op affine: out", "torch float32", "numpy float32", 1e-7, 1e-6, True, "ops", "op affine: out")
+NEAR = Row("op total: out", "torch float32", "numpy float32", 9e-7, 1e-6, True, "ops", "op total: out")
+BAD = Row(
+    "op total: out (plain, element 3: 1 instead of 2)", "torch float32", "numpy float64", 1.0, 1e-6, False, "ops",
+    "op total: out",
+)  # fmt: skip
 NOT_RUN = (NotRun("cupy: references and fused versions on a GPU", "cupy is not installed"),)
 
 
@@ -61,7 +64,7 @@ def test_agreement_is_one_line(call):
     lines = out.splitlines()
     assert lines[0] == "bnengine 1.2.3, Python 3.12.1, numpy 2.4.6 on cpu"
     assert lines[2].split() == [word for name in module.HEADER for word in name.split()]
-    assert " ".join(lines[3].split()) == "ops (2) torch float32 numpy float32 9e-07 1e-06 yes total: out"
+    assert " ".join(lines[3].split()) == "ops (2) torch float32 numpy float32 9e-07 1e-06 yes op total: out"
     assert "  cupy: references and fused versions on a GPU: cupy is not installed" in lines
     assert lines[-1] == "2 comparisons agree"
 
@@ -69,7 +72,7 @@ def test_agreement_is_one_line(call):
 def test_disagreements_are_shown_in_full(call):
     code, out, _, _ = call(Certificate(False, ENVIRONMENT, (GOOD, BAD), ()))
     assert code == 1
-    assert "NO   total: out" in out
+    assert "NO   op total: out" in out
     line = "op total: out (plain, element 3: 1 instead of 2): torch float32 and numpy float64 differ by 1, bound 1e-06"
     assert f"  {line}" in out.splitlines()
     assert out.splitlines()[-1] == f"1 of 2 comparisons disagree: {BAD.what}"
@@ -77,7 +80,9 @@ def test_disagreements_are_shown_in_full(call):
 
 
 def test_an_infinite_error_is_not_printed(call):
-    row = Row("op affine (plain: raised OSError: gone)", "cupy float32", "numpy float32", inf, 0.0, False)
+    row = Row(
+        "op affine (plain: raised OSError: gone)", "cupy float32", "numpy float32", inf, 0.0, False, "ops", "op affine"
+    )
     _, out, _, _ = call(Certificate(False, ENVIRONMENT, (row,), ()))
     assert "  op affine (plain: raised OSError: gone): cupy float32 and numpy float32" in out.splitlines()
 
@@ -92,7 +97,7 @@ def test_a_terminal_gets_a_drawn_table_and_progress(call, monkeypatch):
     options["say"]("layers")
     lines = screen.getvalue().splitlines()
     (drawn,) = [line for line in lines if "ops (2)" in line]
-    assert [cell.strip() for cell in drawn.split("│")[1:-1]][3:] == ["9e-07", "1e-06", "yes", "total: out"]
+    assert [cell.strip() for cell in drawn.split("│")[1:-1]][3:] == ["9e-07", "1e-06", "yes", "op total: out"]
     assert lines[-1] == "verify: layers"
 
 
