@@ -18,7 +18,7 @@ import numpy as np
 from .workloads import AGREED, UNIT
 
 MOVED = {"highest": 16 * UNIT["highest"], "tf32": 2 * UNIT["tf32"], "bfloat16": 2 * UNIT["bfloat16"]}
-MOVES = 3  # repetitions, each with other signs
+MOVES = 3  # repetitions, each with different signs
 FACTOR = 3.0
 
 
@@ -47,11 +47,11 @@ def losses(training: Trainable) -> list[float]:
 
 def losses_from_here(training: Trainable) -> list[float]:
     """Return the losses of the next steps."""
-    found = []
+    values = []
     for _ in range(AGREED):
         training.run(1)
-        found.append(training.loss())
-    return found
+        values.append(training.loss())
+    return values
 
 
 def moved(weights: Mapping[str, np.ndarray], share: float, seed: int) -> dict[str, np.ndarray]:
@@ -69,11 +69,11 @@ def bounds(base: Sequence[float], repeated: Sequence[Sequence[float]]) -> list[f
 
     Losses are computed and summed in float32 in every precision.
     """
-    largest, found = 0.0, []
+    largest, allowed = 0.0, []
     for t, loss in enumerate(base):
         largest = max([largest, *(abs(losses[t] / loss - 1) for losses in repeated)])
-        found.append(FACTOR * largest + 10 * UNIT["highest"])
-    return found
+        allowed.append(FACTOR * largest + 10 * UNIT["highest"])
+    return allowed
 
 
 def compare(base: Sequence[float], theirs: Sequence[float], allowed: Sequence[float]) -> Agreement:

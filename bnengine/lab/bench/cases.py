@@ -152,14 +152,14 @@ def kernels(scale: int = 1) -> Iterator[Case]:
 
 def products(workload: Workload) -> Iterator[Case]:
     """Each product of a step once, on one thread: forward x W, the weights' gradient x^T dy, the input's dy W^T."""
-    found = dict[tuple[str, int, int, int], None]()
+    shapes = dict[tuple[str, int, int, int], None]()
     for i, (inputs, outputs) in enumerate(workload.pairs):
-        found["NN", workload.batch, outputs, inputs] = None
-        found["TN", inputs, outputs, workload.batch] = None
+        shapes["NN", workload.batch, outputs, inputs] = None
+        shapes["TN", inputs, outputs, workload.batch] = None
         if i:
-            found["NT", workload.batch, inputs, outputs] = None
+            shapes["NT", workload.batch, inputs, outputs] = None
     aim = 1 / RATES.get(workload.name, RATE)
-    for kind, m, n, k in found:
+    for kind, m, n, k in shapes:
         given = {"product": kind, "m": m, "n": n, "k": k, "workload": workload.name}
         name = f"product {kind} ({m}, {k}) x ({k}, {n}) of {workload.name}"
         yield Case(name, "product", (ONE_THREAD, BLAS), given, best_peer=aim, weight=0.5)

@@ -10,22 +10,22 @@ from .timing import ratios, spread
 Row = dict[str, Any]
 
 
-def cpu_rows(case: Case, found: Measured, environment: dict[str, Any]) -> list[Row]:
+def cpu_rows(case: Case, measured: Measured, environment: dict[str, Any]) -> list[Row]:
     """Return the rows of a case. Ratios are ours over theirs, round by round: below 1, ours is faster."""
-    rows = [_row(case, found, case.roles[0], environment, case.best_peer, case.by_floor)]
+    rows = [_row(case, measured, case.roles[0], environment, case.best_peer, case.by_floor)]
     if V3 in case.roles:
-        lesser = _row(case, found, V3, environment, case.v3, None)
+        lesser = _row(case, measured, V3, environment, case.v3, None)
         changes: Row = {"name": f"{case.name}, x86-64-v3", "floor_ms": None, "ratio_to_floor": None, "places": {}}
         rows.append(lesser | changes)
     return rows
 
 
 def _row(
-    case: Case, found: Measured, role: str, environment: dict[str, Any],
+    case: Case, measured: Measured, role: str, environment: dict[str, Any],
     best_peer: float | None, by_floor: float | None,
 ) -> Row:  # fmt: skip
     """One row: the median of each contender in milliseconds, None where `void` says why."""
-    seconds, answer = found.seconds, found.answers.get(role, {})
+    seconds, answer = measured.seconds, measured.answers.get(role, {})
     ms = {name: 1e3 * statistics.median(times) for name, times in seconds.items()}
     ours, floor = seconds.get(role), [case.passes * time for time in seconds.get(case.floor or "", ())]
     best = min((peer for peer in case.peers if peer in ms), key=ms.__getitem__, default=None)
@@ -45,12 +45,14 @@ def _row(
         "threads": answer.get("threads", environment["threads"]),
         "isa": answer.get("isa"),
         "rounds": len(ours or ()),
-        "disturbed": found.disturbed,
-        "disturbed_kept": found.kept,
+        "disturbed": measured.disturbed,
+        "disturbed_kept": measured.kept,
         "best_peer": best,
         "target": target,
         "reached": {name: reached(figures[name], aim) for name, aim in target.items()},
-        "void": {name: found.void[name] for name in (role, REFERENCE, case.floor, *case.peers) if name in found.void},
+        "void": {
+            name: measured.void[name] for name in (role, REFERENCE, case.floor, *case.peers) if name in measured.void
+        },
         "quartiles_ms": {name: [1e3 * q for q in spread(times)[1:3]] for name, times in seconds.items()},
         "loss_at_step_20": answer["losses"][-1] if "losses" in answer else None,
         "kind": case.kind,

@@ -36,16 +36,16 @@ def measure_on_device(
         return max(SHORTEST_S, max(left - TIMING_S, left / 2) * PREPARING)
 
     try:
-        found = prepare(case, workers.__getitem__, limit)
+        measured = prepare(case, workers.__getitem__, limit)
         seconds = OP_ROUND_S if case.kind == "kernel" else QUICK_ROUND_S if quick else ROUND_S
-        ready = [role for role in case.roles if role not in found.void]
+        ready = [role for role in case.roles if role not in measured.void]
         turns = {role: partial(_seconds, workers[role], seconds) for role in ready}
         rounds = in_turns(turns, QUICK_ROUNDS if quick else ROUNDS, deadline)
-        found.seconds, found.void = rounds.seconds, found.void | rounds.failed
+        measured.seconds, measured.void = rounds.seconds, measured.void | rounds.failed
         if case.kind == "kernel":
-            return [op_row(case, found, machine, rates)]
-        host = {role: _host(workers[role], found, role, quick) for role in found.seconds}
-        return step_rows(case, found, host, machine, rates)
+            return [op_row(case, measured, machine, rates)]
+        host = {role: _host(workers[role], measured, role, quick) for role in measured.seconds}
+        return step_rows(case, measured, host, machine, rates)
     finally:
         for worker in workers.values():
             worker.close()
@@ -55,26 +55,26 @@ def _seconds(worker: Local, seconds: float) -> float:
     return float(worker.ask({"do": "run", "seconds": seconds}, float("inf"))["seconds"])
 
 
-def _host(worker: Local, found: Measured, role: str, quick: bool) -> dict[str, Any] | None:
+def _host(worker: Local, measured: Measured, role: str, quick: bool) -> dict[str, Any] | None:
     try:
         answer = worker.ask({"do": "host", "rounds": QUICK_ROUNDS if quick else ROUNDS}, float("inf"))
     except Refused as error:
-        found.void[role] = str(error)
+        measured.void[role] = str(error)
         return None
     return spread(answer["seconds"])._asdict()
 
 
-def op_row(case: Case, found: Measured, machine: Machine, rates: Rates) -> Row:
+def op_row(case: Case, measured: Measured, machine: Machine, rates: Rates) -> Row:
     """The row of a single op with its peer's figures; `void` says why figures are missing."""
-    given, answer = case.given, found.answers.get(OURS, {})
+    given, answer = case.given, measured.answers.get(OURS, {})
     row: Row = {"kind": "kernel", "what": given["what"], "variant": given["variant"], "name": OURS}
     row |= {"shape": given["shape"], given["unit"]: given["amount"], "model": given["model"], "unit": given["unit"]}
-    row |= {"how": HOW, "seconds": None, "share": None, "ratio": None, "peer": None, "void": found.void.get(OURS)}
-    ours = found.seconds.get(OURS)
+    row |= {"how": HOW, "seconds": None, "share": None, "ratio": None, "peer": None, "void": measured.void.get(OURS)}
+    ours = measured.seconds.get(OURS)
     for role in case.peers:
-        theirs, version = found.seconds.get(role), found.answers.get(role, {}).get("version", "")
+        theirs, version = measured.seconds.get(role), measured.answers.get(role, {}).get("version", "")
         timed = None if theirs is None or ours is None else spread(theirs)._asdict()
-        row["peer"] = {"name": f"PyTorch {version}".strip(), "seconds": timed, "void": found.void.get(role)}
+        row["peer"] = {"name": f"PyTorch {version}".strip(), "seconds": timed, "void": measured.void.get(role)}
         if timed and ours and all(ours):
             row["ratio"] = ratios(ours, theirs or ())._asdict()
     if ours is None:
@@ -92,19 +92,19 @@ def rated(case: Case, seconds: dict[str, Any], rates: Rates) -> Row:
     return {"seconds": seconds, "rate": rate, "share": rate / whole if whole else None}
 
 
-def step_rows(case: Case, found: Measured, host: dict[str, Any], machine: Machine, rates: Rates) -> list[Row]:
+def step_rows(case: Case, measured: Measured, host: dict[str, Any], machine: Machine, rates: Rates) -> list[Row]:
     """A row per contender; ratios are its time over that of the first of ours that works."""
     what, precision, rows = case.given["what"], case.given["precision"], []
-    first = next((role for role in case.roles if role in found.answers), None)
-    known = found.answers[first] if first else {}
-    ours = found.seconds.get(first or "")
+    first = next((role for role in case.roles if role in measured.answers), None)
+    known = measured.answers[first] if first else {}
+    ours = measured.seconds.get(first or "")
     for role in case.roles:
-        answer, seconds = found.answers.get(role, {}), found.seconds.get(role)
+        answer, seconds = measured.answers.get(role, {}), measured.seconds.get(role)
         launches = answer.get("launches_by")
         row: Row = {"kind": "step", "what": what, "variant": precision, "name": role}
         row |= {"seconds": spread(seconds)._asdict() if seconds else None, "host_seconds": host.get(role)}
         row |= {"launches": sum(launches.values()) if launches else None, "launches_by": launches}
-        row |= {"peak_bytes": answer.get("peak_bytes"), "ratio": None, "loss": None, "void": found.void.get(role)}
+        row |= {"peak_bytes": answer.get("peak_bytes"), "ratio": None, "loss": None, "void": measured.void.get(role)}
         if seconds and ours and role != first:
             row["ratio"] = ratios(ours, seconds)._asdict()
         if "losses" in answer:

@@ -149,11 +149,11 @@ def _rate(
             work()
 
     machine.seconds(several)
-    found: list[float] = []
-    while len(found) < 11 and not (found and deadline is not None and deadline.over):
-        found.append(machine.seconds(several) / repeated)
-    median = spread(found).median
-    return (amount / median if median > 0 else float("inf")), len(found)
+    rounds: list[float] = []
+    while len(rounds) < 11 and not (rounds and deadline is not None and deadline.over):
+        rounds.append(machine.seconds(several) / repeated)
+    median = spread(rounds).median
+    return (amount / median if median > 0 else float("inf")), len(rounds)
 
 
 def environment(machine: Machine, torch: str | None) -> dict[str, Any]:

@@ -98,23 +98,23 @@ def prepare(case: Case, worker: Callable[[str], Asked], limit: Callable[[str], f
 
     The first of ours that is ready is what others are compared with. Without it no peer is prepared.
     """
-    found, first = Measured(), ""
+    measured, first = Measured(), ""
     for role in case.roles:
         if role in case.peers and not first and not role.startswith(OURS):
-            found.void[role] = "there is nothing of ours to compare it with"
+            measured.void[role] = "there is nothing of ours to compare it with"
             continue
         message = {"do": "prepare", "kind": case.kind, "given": case.given, "bounded": not first}
         try:
-            found.answers[role] = answer = worker(role).ask(message, limit(role))
+            measured.answers[role] = answer = worker(role).ask(message, limit(role))
         except (Lost, Refused, OSError) as error:
-            found.void[role] = str(error)
+            measured.void[role] = str(error)
             continue
         if role in (PRODUCTS, COPY):
             continue
         first = first or role
-        if (why := difference(case, found.answers[first], answer)) is not None:
-            found.void[role] = why
-    return found
+        if (why := difference(case, measured.answers[first], answer)) is not None:
+            measured.void[role] = why
+    return measured
 
 
 def difference(case: Case, ours: dict[str, Any], theirs: dict[str, Any]) -> str | None:
@@ -130,18 +130,20 @@ def measure(case: Case, processes: Processes, share: float, until: Deadline, pac
     def limit(_role: str) -> float:
         return min(PREPARING_S, max(SHORTEST_S, until.left() * SHARE), max(1.0, until.left()))
 
-    found = prepare(case, processes.__getitem__, limit)
+    measured = prepare(case, processes.__getitem__, limit)
     deadline = until.part(share)
     turns = {
         role: Turns(_turn(case, role, processes, pace.seconds, until), deadline, pace.tries)
         for role in case.roles
-        if role not in found.void
+        if role not in measured.void
     }
     rounds = in_turns(turns, pace.rounds, deadline)
-    found.seconds = rounds.seconds
-    found.void |= rounds.failed
-    found.disturbed, found.kept = (sum(getattr(one, name) for one in turns.values()) for name in ("disturbed", "kept"))
-    return found
+    measured.seconds = rounds.seconds
+    measured.void |= rounds.failed
+    measured.disturbed, measured.kept = (
+        sum(getattr(turn, name) for turn in turns.values()) for name in ("disturbed", "kept")
+    )
+    return measured
 
 
 def _turn(case: Case, role: str, processes: Processes, seconds: float, until: Deadline) -> Callable[[], Turn]:

@@ -173,7 +173,7 @@ def _op(role: str, given: dict[str, Any], machine: Machine) -> Subject:
     plan, result = recorded(arrays, lambda run: op.ours(run, *arrays))
     sample = sampled(machine.backend.to_numpy(result[: sampled_rows(result.shape), ...], copy=True))
     if op.only_result:
-        plan.launches = [one for one in plan.launches if any(np.shares_memory(out, result) for out in one.outputs)]
+        plan.launches = [each for each in plan.launches if any(np.shares_memory(out, result) for out in each.outputs)]
     touched = {id(a): int(a.nbytes) for launch in plan.launches for a in (*launch.inputs, *launch.outputs)}
     facts = {"launches": len(plan.launches), "working_set": sum(touched.values())}
     return Subject(repeated(replay_of(machine, plan)), {"sample": sample, **facts})
@@ -211,7 +211,7 @@ def replay_of(machine: Machine, plan: Plan) -> Callable[[], object]:
     if machine.on_gpu:
         return plan.replay
     if plan.reasons:
-        raise RuntimeError(f"not recorded: {'; '.join(one.op or one.outside for one in plan.reasons)}")
+        raise RuntimeError(f"not recorded: {'; '.join(each.op or each.outside for each in plan.reasons)}")
     try:
         replay: Callable[[], object] = fused.backend_feature("numpy", "replayer")(plan)
     except CannotReplay as reason:

@@ -27,13 +27,13 @@ Curve = list[tuple[int, float]]
 
 def curves(rows: Sequence[dict[str, Any]], axis: str) -> dict[str, Curve]:
     """Return (place on the axis, milliseconds) of each contender that has any, in the order of the places."""
-    found: dict[str, Curve] = {name: [] for name in STYLES}
+    lines: dict[str, Curve] = {name: [] for name in STYLES}
     for row in rows:
         times = {OURS: row["ours_ms"], REFERENCE: row["reference_ms"], **row["peers_ms"]}
-        for name, curve in found.items():
+        for name, curve in lines.items():
             if axis in row["places"] and times.get(name):
                 curve.append((row["places"][axis], times[name]))
-    return {name: sorted(curve) for name, curve in found.items() if curve}
+    return {name: sorted(curve) for name, curve in lines.items() if curve}
 
 
 def check() -> None:
@@ -52,12 +52,12 @@ def draw(rows: Sequence[dict[str, Any]], path: str) -> None:
     Raises:
         InputError: matplotlib is missing, no row has a time, or the file cannot be written.
     """
-    figure, found = new_figure(), {axis: curves(rows, axis) for axis in AXES}
-    if not any(found.values()):
+    figure, axes = new_figure(), {axis: curves(rows, axis) for axis in AXES}
+    if not any(axes.values()):
         raise InputError("bench: no training step was timed, so there is nothing to draw; give it more time")
     drawn = panels(figure, list(AXES.values()))
     figure.set_size_inches(13.2, 4.6)
-    for panel, lines in zip(drawn, found.values(), strict=True):
+    for panel, lines in zip(drawn, axes.values(), strict=True):
         for name, curve in lines.items():
             color, mark, dashes = STYLES[name]
             x, y = zip(*curve, strict=True)

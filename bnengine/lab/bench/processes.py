@@ -35,15 +35,15 @@ class Refused(Exception):
 
 def environment(role: str, threads: int, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the environment of a contender's process: its best settings, on `threads` threads."""
-    found = {name: value for name, value in inherited.items() if name not in UNSET}
-    found |= dict.fromkeys(THREADS, str(1 if role in (ONE_THREAD, BLAS) else threads))
+    variables = {name: value for name, value in inherited.items() if name not in UNSET}
+    variables |= dict.fromkeys(THREADS, str(1 if role in (ONE_THREAD, BLAS) else threads))
     root = str(Path(__file__).resolve().parents[3])
-    found["PYTHONPATH"] = os.pathsep.join(filter(None, (root, found.get("PYTHONPATH"))))
+    variables["PYTHONPATH"] = os.pathsep.join(filter(None, (root, variables.get("PYTHONPATH"))))
     if role == V3:
-        found["BNENGINE_ISA"] = "v3"
+        variables["BNENGINE_ISA"] = "v3"
     if role == JAX or role.startswith("PyTorch"):
-        found |= KEEP_PAGES | {"JAX_PLATFORMS": "cpu"}
-    return found
+        variables |= KEEP_PAGES | {"JAX_PLATFORMS": "cpu"}
+    return variables
 
 
 class Process:

@@ -106,10 +106,10 @@ class Worker:
         before, own = switches(), time.process_time()
         if self.machine.on_gpu:
             calls = repetitions(self.once, seconds, DEVICE_MOST)
-            found = self.clock(lambda: run(calls)) / calls
+            each = self.clock(lambda: run(calls)) / calls
         else:
-            found = timed(run, self.once, seconds)
-        return {"seconds": found, "own": time.process_time() - own, "switches": switches() - before}
+            each = timed(run, self.once, seconds)
+        return {"seconds": each, "own": time.process_time() - own, "switches": switches() - before}
 
     def _host(self, run: Callable[[int], None]) -> float:
         return self.machine.handed_over(lambda: run(QUEUED)) / QUEUED

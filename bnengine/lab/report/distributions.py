@@ -42,7 +42,7 @@ def distributions(page: Page, records: Sequence[Mapping[str, Any]]) -> None:
 def collected(records: Sequence[Mapping[str, Any]]) -> tuple[list[int], Layers]:
     """Return the steps of all samples of a run, and the figures of each layer, in the network's order."""
     steps: list[int] = []
-    found: dict[str, dict[str, list[float]]] = {}
+    figures_of: dict[str, dict[str, list[float]]] = {}
     for record in records:
         sampled = record.get("activations")
         if not sampled:
@@ -50,8 +50,8 @@ def collected(records: Sequence[Mapping[str, Any]]) -> tuple[list[int], Layers]:
         steps += sampled["steps"]
         for place, figures in sampled["layers"].items():
             for name, values in figures.items():
-                found.setdefault(place, {}).setdefault(name, []).extend(values)
-    whole = {place: each for place, each in found.items() if all(len(v) == len(steps) for v in each.values())}
+                figures_of.setdefault(place, {}).setdefault(name, []).extend(values)
+    whole = {place: each for place, each in figures_of.items() if all(len(v) == len(steps) for v in each.values())}
     order = sorted(whole, key=lambda place: [int(part) if part.isdigit() else -1 for part in place.split(".")])
     return steps, {
         place: {name: np.asarray([np.nan if v is None else v for v in values], float)

@@ -76,7 +76,7 @@ def run_report(
 
 def batch_norms(network: Sequential) -> list[Layer]:
     """Return every BatchNorm of the network with its numbers, in order."""
-    state, found = network.state_dict(), []
+    state, layers = network.state_dict(), []
     for place, layer in walk(network.layers):
         if not isinstance(layer, BatchNorm):
             continue
@@ -84,8 +84,8 @@ def batch_norms(network: Sequential) -> list[Layer]:
         gamma, beta = (state.get(f"{place}.{name}", np.full(mean.shape, usual)) for name, usual in _USUAL)
         var, count = (np.asarray(state[f"{place}.running_{name}"], np.float64) for name in ("var", "count"))
         numbers = np.asarray(gamma, np.float64), np.asarray(beta, np.float64)
-        found.append(Layer(place, layer.eps, float(count.max()), mean, var, *numbers))
-    return found
+        layers.append(Layer(place, layer.eps, float(count.max()), mean, var, *numbers))
+    return layers
 
 
 _USUAL = (("gamma", 1.0), ("beta", 0.0))
@@ -143,8 +143,8 @@ def _findings(page: Page, inspected: Inspected) -> None:
         page.paragraph("Nothing is wrong with the batch normalization, according to the checks.")
         return
     rows = [
-        (Mark(one.severity, TONES[one.severity]), one.id, one.layer or "-", one.says, one.cure)
-        for one in inspected.findings
+        (Mark(finding.severity, TONES[finding.severity]), finding.id, finding.layer or "-", finding.says, finding.cure)
+        for finding in inspected.findings
     ]
     page.table(
         "findings", ("", "finding", "layer", "what is wrong", "cure"), rows, wide=(3, 4), cards=True, named=(2, 4)
@@ -152,16 +152,16 @@ def _findings(page: Page, inspected: Inspected) -> None:
 
 
 def _gap(page: Page, inspected: Inspected) -> None:
-    found = inspected.gap
-    if found is None:
+    gap = inspected.gap
+    if gap is None:
         return
-    healthy = found.cause == "none"
-    mark = Mark("no gap" if healthy else found.cause, "yes" if healthy else "part")
+    healthy = gap.cause == "none"
+    mark = Mark("no gap" if healthy else gap.cause, "yes" if healthy else "part")
     page.section("Training and evaluation", "gap", mark)
-    page.paragraph(f"{found.why[0].upper()}{found.why[1:]}.")
-    page.paragraph(f"{found.cure[0].upper()}{found.cure[1:]}.", "Cure.")
-    rows = [(kind, part, f"{one.loss:.4g}", "-" if one.accuracy is None else f"{one.accuracy:.2%}")
-            for (part, kind), one in found.scores.items()]  # fmt: skip
+    page.paragraph(f"{gap.why[0].upper()}{gap.why[1:]}.")
+    page.paragraph(f"{gap.cure[0].upper()}{gap.cure[1:]}.", "Cure.")
+    rows = [(kind, part, f"{score.loss:.4g}", "-" if score.accuracy is None else f"{score.accuracy:.2%}")
+            for (part, kind), score in gap.scores.items()]  # fmt: skip
     page.paragraph(f"The training rows, and the data {inspected.data}, evaluated with each kind of statistics:")
     page.table("scores", ("statistics", "rows", "loss", "accuracy"), rows, numbers=(2, 3))
     page.paragraph(
@@ -170,9 +170,9 @@ def _gap(page: Page, inspected: Inspected) -> None:
     )
     header = ("layer", "steps", "remembered", "on initial", "means off", "sigma off")
     layers = [
-        (one.name, f"{one.steps:,.0f}", f"{one.remembered:.1f}", f"{one.initial:.2g}", f"{one.running.mean:.3f}",
-         f"{one.running.std:.1%}")
-        for one in found.layers
+        (layer.name, f"{layer.steps:,.0f}", f"{layer.remembered:.1f}", f"{layer.initial:.2g}",
+         f"{layer.running.mean:.3f}", f"{layer.running.std:.1%}")
+        for layer in gap.layers
     ]  # fmt: skip
     page.table("running statistics", header, layers, numbers=(1, 2, 3, 4, 5), wide=())
 
