@@ -53,7 +53,7 @@ def report():
 
 
 class Terminal(io.StringIO):
-    """Somebody looks at it."""
+    """A stream that is a terminal."""
 
     def isatty(self) -> bool:
         return True

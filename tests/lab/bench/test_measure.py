@@ -55,7 +55,7 @@ OFF = {"losses": [*LOSSES[:19], 1.01 * LOSSES[19]]}
 
 
 class Worker:
-    """Answers with what the test gives it, and notes who was asked for bounds."""
+    """Answers with what the test gives it, and records whose bounds were requested."""
 
     def __init__(self, answers):
         self.answers, self.bounded = answers, []

@@ -20,16 +20,16 @@ addEventListener("load", () => {
     const [r, g, b] = rgb.map((v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
-  const colour = (text) => text.match(/[\\d.]+/g).map(Number);
+  const color = (text) => text.match(/[\\d.]+/g).map(Number);
   const ground = (node) => {
     for (; node; node = node.parentElement) {
-      const found = colour(getComputedStyle(node).backgroundColor);
+      const found = color(getComputedStyle(node).backgroundColor);
       if (found.length === 3) return found;
     }
     return [255, 255, 255];
   };
   const contrast = (node) => {
-    const both = [light(colour(getComputedStyle(node).color).slice(0, 3)), light(ground(node))].sort((a, b) => b - a);
+    const both = [light(color(getComputedStyle(node).color).slice(0, 3)), light(ground(node))].sort((a, b) => b - a);
     return (both[0] + 0.05) / (both[1] + 0.05);
   };
   const images = [...document.images];
@@ -70,7 +70,7 @@ def browser() -> str:
 
 
 def opened(page: Path, *widths: int, dark: bool, folder: Path) -> Looks:
-    """Open a copy of the page, so many pixels wide each time, and let the script look at it."""
+    """Open a copy of the page, in frames of these widths, and return what the script finds."""
     copy = folder / f"copy-{dark}.html"
     copy.write_text(page.read_text(encoding="utf-8").replace("</head>", SCRIPT + "</head>"), encoding="utf-8")
     frames = [f'<iframe src="{copy.name}" width="{width}" height="900" style="border: 0"></iframe>' for width in widths]
