@@ -75,7 +75,7 @@ def test_statistics_are_double_whatever_the_network_computes_in(rng):
     assert np.all(off <= moments.contract.bound(2.0**-24, x).batch)  # a mean in float32 would be off by 0.03
 
 
-# -- a layer that stands twice -----------------------------------------------------------------------------------------
+# -- a layer that is in the network twice ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("decay", [0.5, None])

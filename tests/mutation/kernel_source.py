@@ -137,7 +137,7 @@ class KernelSource(Text):
 
 @lru_cache(maxsize=128)
 def source_of(path: str, text: str) -> KernelSource:
-    """A file that names members of its own alone."""
+    """A file that names only its members."""
     return KernelSource(path, text)
 
 
