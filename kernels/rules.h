@@ -212,13 +212,13 @@ RULE A input_gradient(A dz, A x_norm, A through_mean, A through_var, A scale, bo
 
 // -- optimizers: the move of one parameter, in units of the learning rate, and its new state
 
-// X(op, rule, slots of the state, how many of the last a variant may lack, settings, flags), in the order of the op's row in
-// bnengine/ops/update.py, which names them: settings are its options that are numbers, flags those that are true or false.
-#define BNENGINE_OPTIMIZERS(X)    \
-  X(sgd, Sgd, 1, 1, 1, 1)         \
-  X(rmsprop, Rmsprop, 3, 2, 3, 1) \
-  X(adam, Adam, 3, 1, 3, 0)       \
-  X(lion, Lion, 1, 0, 2, 0)
+// X(op, rule, how many of the last slots a variant may lack). The op's row in bnengine/ops/update.py names slots, settings (its
+// options that are numbers) and flags (those that are true or false).
+#define BNENGINE_OPTIMIZERS(X) \
+  X(sgd, Sgd, 1)               \
+  X(rmsprop, Rmsprop, 2)       \
+  X(adam, Adam, 1)             \
+  X(lion, Lion, 0)
 
 // What a rule is made of: the scalars of the step after the learning rate, settings, flags, and which slots there are. A slot
 // that a variant lacks is 0 before each step.

@@ -1,10 +1,7 @@
 """What launchers share whatever runs their kernels: arrays as rows of channels, and where an output goes."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from functools import cached_property
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -14,48 +11,6 @@ from ..ops.gather import Gathered
 from ..runtime.memory import Outputs
 
 DOUBLE = 8  # bytes
-
-
-@dataclass(frozen=True)
-class Declaration:
-    """A kernel and what its launches pass, by name, in the order of the sections.
-
-    Each text is a list of words. An array has elements of the kernel's type T, or those of its ending: "ok:bool". A
-    launch gives each name a value, None for an array that is absent, and for scratch a shape and a dtype.
-
-    `whole`: arrays that every block reads whole. `channels`: arrays of one number per channel, of which a block of
-    columns reads its own and a block of rows all. `reads` and `writes`: arrays that are cut as the launch is.
-    """
-
-    name: str
-    whole: str = ""
-    channels: str = ""
-    reads: str = ""
-    writes: str = ""
-    scratch: str = ""
-    integers: str = ""
-    reals: str = ""
-    flags: str = ""
-
-    @cached_property
-    def sections(self) -> dict[str, tuple[str, ...]]:
-        """The names of each section."""
-        texts = {section: str(getattr(self, section)) for section in SECTIONS}
-        return {section: tuple(w.partition(":")[0] for w in text.split()) for section, text in texts.items()}
-
-    @cached_property
-    def names(self) -> frozenset[str]:
-        """All names."""
-        return frozenset(name for names in self.sections.values() for name in names)
-
-    def sorted(self, given: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
-        """The values of a launch by sections."""
-        if given.keys() != self.names:
-            raise TypeError(f"{self.name}: a launch passes {sorted(self.names)}, got {sorted(given)}")
-        return {section: tuple(given[name] for name in names) for section, names in self.sections.items()}
-
-
-SECTIONS = tuple(field.name for field in fields(Declaration))[1:]
 
 
 def extent(x: Array) -> tuple[int, int]:

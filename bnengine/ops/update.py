@@ -116,6 +116,10 @@ class Rule:
         """How many of the last slots a variant may lack."""
         return sum(slot.on is not None for slot in self.slots.values())
 
+    def names(self, kind: type) -> list[str]:
+        """The names of the settings that are numbers (`float`) or true or false (`bool`), in their order."""
+        return [name for name, value in self.settings.items() if (type(value) is bool) == (kind is bool)]
+
     def numbers(self, settings: Mapping[str, Any]) -> list[float]:
         """The settings that are numbers, given or by default, in their order."""
         return [float(settings.get(k, v)) for k, v in self.settings.items() if type(v) is not bool]

@@ -1,4 +1,4 @@
-// What a launch of each kernel passes, by name. bnengine/fused/cpu declares it, and `python -m tests.cpu.layout` writes
+// What a launch of each kernel passes, by name. bnengine/fused/cpu declares it, and `python -m tests.layouts` writes
 // this file from there; a test compares the two.
 #pragma once
 #include "kernel.h"
@@ -14,6 +14,12 @@ struct Address {
   }
 };
 
+// Sorted ranges [begin, end): ends[0] is the first begin, ends[1] the first end.
+struct Ranges {
+  const index* ends;
+  index count;
+};
+
 // The arguments of a launch by their places.
 class Given {
  public:
@@ -24,6 +30,7 @@ class Given {
   index integer(int i) const { return given_.integers[i]; }
   bool flag(int i) const { return given_.integers[i] != 0; }
   double real(int i) const { return given_.reals[i]; }
+  Ranges ranges(int i) const { return {given_.integers + i + 1, given_.integers[i]}; }
 
  private:
   const Arguments& given_;
@@ -465,6 +472,82 @@ struct AddEpochSums : Given {
   const double* sums = array(4);
   double* out = array(5);
   index rows = integer(0);
+};
+
+template <class T>
+struct Sgd : Given {
+  using Given::Given;
+  static constexpr int kSlots = 1, kNewSlots = 1, kSettings = 1, kFlags = 1;
+  const T* table = array(0);
+  const index* counters = array(1);
+  const bool* ok = array(2);
+  const T* factor = array(3);
+  const T* parameters = array(4);
+  const T* gradients = array(5);
+  const T* slots[1] = {array(6)};
+  T* new_parameters = array(7);
+  T* new_slots[1] = {array(8)};
+  index rows = integer(0), columns = integer(1), decay_end = integer(2);
+  bool decoupled = flag(3), flags[1] = {flag(4)};
+  Ranges frozen = ranges(5);
+  double weight_decay = real(0), settings[1] = {real(1)};
+};
+
+template <class T>
+struct Rmsprop : Given {
+  using Given::Given;
+  static constexpr int kSlots = 3, kNewSlots = 3, kSettings = 3, kFlags = 1;
+  const T* table = array(0);
+  const index* counters = array(1);
+  const bool* ok = array(2);
+  const T* factor = array(3);
+  const T* parameters = array(4);
+  const T* gradients = array(5);
+  const T* slots[3] = {array(6), array(7), array(8)};
+  T* new_parameters = array(9);
+  T* new_slots[3] = {array(10), array(11), array(12)};
+  index rows = integer(0), columns = integer(1), decay_end = integer(2);
+  bool decoupled = flag(3), flags[1] = {flag(4)};
+  Ranges frozen = ranges(5);
+  double weight_decay = real(0), settings[3] = {real(1), real(2), real(3)};
+};
+
+template <class T>
+struct Adam : Given {
+  using Given::Given;
+  static constexpr int kSlots = 3, kNewSlots = 3, kSettings = 3, kFlags = 0;
+  const T* table = array(0);
+  const index* counters = array(1);
+  const bool* ok = array(2);
+  const T* factor = array(3);
+  const T* parameters = array(4);
+  const T* gradients = array(5);
+  const T* slots[3] = {array(6), array(7), array(8)};
+  T* new_parameters = array(9);
+  T* new_slots[3] = {array(10), array(11), array(12)};
+  index rows = integer(0), columns = integer(1), decay_end = integer(2);
+  bool decoupled = flag(3), flags[1] = {};
+  Ranges frozen = ranges(4);
+  double weight_decay = real(0), settings[3] = {real(1), real(2), real(3)};
+};
+
+template <class T>
+struct Lion : Given {
+  using Given::Given;
+  static constexpr int kSlots = 1, kNewSlots = 1, kSettings = 2, kFlags = 0;
+  const T* table = array(0);
+  const index* counters = array(1);
+  const bool* ok = array(2);
+  const T* factor = array(3);
+  const T* parameters = array(4);
+  const T* gradients = array(5);
+  const T* slots[1] = {array(6)};
+  T* new_parameters = array(7);
+  T* new_slots[1] = {array(8)};
+  index rows = integer(0), columns = integer(1), decay_end = integer(2);
+  bool decoupled = flag(3), flags[1] = {};
+  Ranges frozen = ranges(4);
+  double weight_decay = real(0), settings[2] = {real(1), real(2)};
 };
 
 }  // namespace layout

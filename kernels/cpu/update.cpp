@@ -74,46 +74,31 @@ void choose(unsigned set, F f) {
     choose<kCount - 1, kSet>(set, f);
 }
 
-// The arguments of an optimizer. Arrays: table, counters, ok, factor; parameters, gradients and slots of the state; new
-// parameters and slots; a slot that a variant lacks is null. Integers: rows and columns of the table, decay_end, whether decay is
-// decoupled, flags, how many ranges are frozen, and their begins and ends, sorted. Reals: weight decay, settings.
-template <class A, int kSlots, int kFlags>
+// A step of an optimizer; `Given` is its struct in layout.h. A slot that a variant lacks is null.
+template <class A, class Given>
 struct Step {
-  const Arguments& given;
+  const Given given;
   const A* row;
   A factor, decay;
-  bool ok;
 
   explicit Step(const Arguments& a)
-      : given(a),
-        row(next_row(static_cast<const A*>(a.arrays[0]), static_cast<const index*>(a.arrays[1]), a.integers[0],
-                     int(a.integers[1]))),
-        factor(*static_cast<const A*>(a.arrays[3])),
-        decay(A(a.reals[0])),
-        ok(*static_cast<const bool*>(a.arrays[2])) {}
-
-  const double* settings() const { return given.reals + 1; }
-  bool flag(int f) const { return given.integers[4 + f] != 0; }
-  const A* parameters() const { return static_cast<const A*>(given.arrays[4]); }
-  const A* gradients() const { return static_cast<const A*>(given.arrays[5]); }
-  const A* slot(int s) const { return static_cast<const A*>(given.arrays[6 + s]); }
-  A* new_parameters() const { return static_cast<A*>(given.arrays[6 + kSlots]); }
-  A* new_slot(int s) const { return static_cast<A*>(given.arrays[7 + kSlots + s]); }
+      : given(a), row(next_row(given.table, given.counters, given.rows, int(given.columns))), factor(*given.factor),
+        decay(A(given.weight_decay)) {}
 
   // Elements [begin, end) stay what they are.
   void keep(index begin, index end) const {
     const auto moved = [&](const A* from, A* to) {
       if (begin < end && from && from != to) memcpy(to + begin, from + begin, size_t(end - begin) * sizeof(A));
     };
-    moved(parameters(), new_parameters());
-    for (int s = 0; s < kSlots; ++s) moved(slot(s), new_slot(s));
+    moved(given.parameters, given.new_parameters);
+    for (int s = 0; s < Given::kSlots; ++s) moved(given.slots[s], given.new_slots[s]);
   }
 
   // Calls update(begin, end, Decayed<what>) for the pieces of a block that change.
   template <class F>
   void each_piece(index begin, index end, F update) const {
-    if (!ok) return keep(begin, end);
-    const index *frozen = given.integers + 4 + kFlags, *range = frozen + 1, *const last = range + 2 * *frozen;
+    if (!*given.ok) return keep(begin, end);
+    const index *range = given.frozen.ends, *const last = range + 2 * given.frozen.count;
     for (; range != last && begin < end; range += 2) {
       if (range[1] <= begin) continue;
       const index from = range[0] < begin ? begin : range[0] < end ? range[0] : end;
@@ -128,9 +113,9 @@ struct Step {
  private:
   template <class F>
   void each_side(index begin, index end, F update) const {
-    const index decay_end = decay != 0 ? given.integers[2] : 0, middle = decay_end < begin ? begin : decay_end < end ? decay_end : end;
+    const index decayed = decay != 0 ? given.decay_end : 0, middle = decayed < begin ? begin : decayed < end ? decayed : end;
     if (begin < middle) {
-      if (given.integers[3])
+      if (given.decoupled)
         update(begin, middle, Decayed<Decay::move>());
       else
         update(begin, middle, Decayed<Decay::gradient>());
@@ -140,16 +125,17 @@ struct Step {
 };
 
 // Elements [begin, end). `Set` has the flags, then the slots that a variant may lack, which follow the kAlways others.
-template <class Rule, class Set, Decay kDecay, int kAlways, class A, int kSlots, int kFlags, int... kSlot, int... kFlag>
-void update_piece(const Step<A, kSlots, kFlags>& step, index begin, index end, std::integer_sequence<int, kSlot...>,
+template <class Rule, class Set, Decay kDecay, int kAlways, class A, class Given, int... kSlot, int... kFlag>
+void update_piece(const Step<A, Given>& step, index begin, index end, std::integer_sequence<int, kSlot...>,
                   std::integer_sequence<int, kFlag...>) {
-  constexpr bool kHas[] = {(kSlot < kAlways || Set::has(kFlags + kSlot - kAlways))...};
+  const Given& given = step.given;
+  constexpr bool kHas[] = {(kSlot < kAlways || Set::has(Given::kFlags + kSlot - kAlways))...};
   constexpr bool kFlagged[] = {Set::has(kFlag)..., false};
-  const Rule rule(Setup<A>{step.row + 1, step.settings(), kFlagged, kHas});
+  const Rule rule(Setup<A>{step.row + 1, given.settings, kFlagged, kHas});
   const A rate = *step.row, factor = step.factor;
   const A decay = kDecay == Decay::gradient ? step.decay : A(0), shrinking = kDecay == Decay::move ? step.decay : A(0);
-  const A *p = step.parameters(), *g = step.gradients(), *const old[] = {step.slot(kSlot)...};
-  A *new_p = step.new_parameters(), *const now[] = {step.new_slot(kSlot)...};
+  const A *p = given.parameters, *g = given.gradients, *const old[] = {given.slots[kSlot]...};
+  A *new_p = given.new_parameters, *const now[] = {given.new_slots[kSlot]...};
 #pragma GCC ivdep
   for (index i = begin; i < end; ++i) {
     A parameter = p[i], slot[] = {kHas[kSlot] ? old[kSlot][i] : A(0)...};
@@ -159,13 +145,13 @@ void update_piece(const Step<A, kSlots, kFlags>& step, index begin, index end, s
   }
 }
 
-template <class Rule, class A, int kSlots, int kOptional, int kFlags>
+template <class Rule, class A, class Given, int kOptional>
 void update(const Arguments& a, index begin, index end, Worker&) {
-  constexpr int kAlways = kSlots - kOptional;
-  const Step<A, kSlots, kFlags> step(a);
+  constexpr int kSlots = Given::kSlots, kFlags = Given::kFlags, kAlways = kSlots - kOptional;
+  const Step<A, Given> step(a);
   unsigned set = 0;
-  for (int f = 0; f < kFlags; ++f) set |= unsigned(step.flag(f)) << f;
-  for (int s = kAlways; s < kSlots; ++s) set |= unsigned(step.slot(s) != nullptr) << (kFlags + s - kAlways);
+  for (int f = 0; f < kFlags; ++f) set |= unsigned(step.given.flags[f]) << f;
+  for (int s = kAlways; s < kSlots; ++s) set |= unsigned(step.given.slots[s] != nullptr) << (kFlags + s - kAlways);
   step.each_piece(begin, end, [&](index from, index to, auto decayed) {
     choose<kFlags + kOptional>(set, [&](auto bits) {
       update_piece<Rule, decltype(bits), decltype(decayed)::value, kAlways>(
@@ -208,9 +194,9 @@ void add_epoch_sums(const Arguments& arguments, index, index, Worker&) {
 
 }  // namespace
 
-#define BNENGINE_ENTRIES(OP, RULE_OF, SLOTS, OPTIONAL, SETTINGS, FLAGS)          \
-  {#OP "<float>", update<RULE_OF<float>, float, SLOTS, OPTIONAL, FLAGS>},       \
-      {#OP "<double>", update<RULE_OF<double>, double, SLOTS, OPTIONAL, FLAGS>},
+#define BNENGINE_ENTRIES(OP, RULE_OF, OPTIONAL)                                         \
+  {#OP "<float>", update<RULE_OF<float>, float, layout::RULE_OF<float>, OPTIONAL>},    \
+      {#OP "<double>", update<RULE_OF<double>, double, layout::RULE_OF<double>, OPTIONAL>},
 
 const Entry* entries() {
   static const Entry table[] = {

@@ -227,9 +227,7 @@ __device__ __forceinline__ void write_moment(const Moment& mine, index channel, 
 }
 
 template <class T, int VEC>
-__global__ void __launch_bounds__(kThreads, 2)
-    moments(const T* x, double* batch, double* pending, double* partial, unsigned* arrivals, index rows,
-            index channels, index stride, bool adds) {
+__global__ void __launch_bounds__(kThreads, 2) moments(PARAMETERS_moments) {
   const Slice<VEC> at(channels);
   const auto seen = gather_rows(x, rows, channels, at, [](index, const Pack<T, VEC>&) {});
   Moment mine = merge_block(seen, at);
@@ -257,9 +255,7 @@ __device__ __forceinline__ void normalize_row(const Pack<T, VEC>& x, const Pack<
 
 // From the last row to the first: what moments, or a product, has left of x in the cache are the last ones.
 template <class T, int VEC, Activation G>
-__global__ void __launch_bounds__(kThreads, 2)
-    normalize(const double* statistics, const Arithmetic<T>* gamma, const Arithmetic<T>* beta, const T* x,
-              const T* add, T* y, index rows, index channels, index stride, double eps, double slope) {
+__global__ void __launch_bounds__(kThreads, 2) normalize(PARAMETERS_normalize) {
   using A = Arithmetic<T>;
   constexpr int kAhead = VEC == 8 ? 3 : 2;  // rows on their way from memory
   __shared__ Affine<A> shared[Slice<VEC>::kChannels];
@@ -287,9 +283,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 // moments and normalize in one launch, one block a slice of channels, whose rows stay in (dynamic) shared memory:
 // rows * kChannels * sizeof(T) bytes.
 template <class T, int VEC, Activation G>
-__global__ void __launch_bounds__(kThreads, 1)
-    batch_norm(const Arithmetic<T>* gamma, const Arithmetic<T>* beta, const T* x, const T* add, double* batch,
-               double* pending, T* y, index rows, index channels, index stride, double eps, double slope, bool adds) {
+__global__ void __launch_bounds__(kThreads, 1) batch_norm(PARAMETERS_batch_norm) {
   using A = Arithmetic<T>;
   using S = Slice<VEC>;
   __shared__ Affine<A> shared[S::kChannels];
@@ -321,9 +315,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 // ---- running statistics
 
 // (3, channels) buffers, one thread a channel; where ok is false the old values, bit for bit. running may be out.
-__global__ void __launch_bounds__(kThreads, 2)
-    commit(const bool* ok, const double* running, const double* pending, const double* decay, const bool* unbiased,
-           double* out, index channels) {
+__global__ void __launch_bounds__(kThreads, 2) commit(PARAMETERS_commit) {
   for_each<1>(channels, [&](auto, index c) {
     const Statistic old = read_statistic(running + c, channels), seen = read_statistic(pending + c, channels);
     write_statistic(out + c, channels, *ok ? committed(old, seen, decay[c], unbiased[c]) : old);
@@ -331,8 +323,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 }
 
 // Statistics of the union of two samples; a may be out.
-__global__ void __launch_bounds__(kThreads, 2)
-    merge_statistics(const double* a, const double* b, double* out, index channels) {
+__global__ void __launch_bounds__(kThreads, 2) merge_statistics(PARAMETERS_merge_statistics) {
   for_each<1>(channels, [&](auto, index c) {
     write_statistic(out + c, channels, merged(read_statistic(a + c, channels), read_statistic(b + c, channels)));
   });

@@ -110,11 +110,7 @@ __device__ __forceinline__ void write_row(const Arithmetic<T> (&dz)[VEC], const 
 
 // dbeta = sum dz, dgamma = sum dz x_norm. sums (2, channels) holds both in double for batch_norm_backward.
 template <class T, int VEC, Activation G>
-__global__ void __launch_bounds__(kThreads, kResident<G>)
-    batch_norm_sums(const double* statistics, const Arithmetic<T>* gamma, const Arithmetic<T>* beta, const T* dy,
-                    const T* x, const T* y, const T* add, Arithmetic<T>* dgamma, Arithmetic<T>* dbeta, double* sums,
-                    double* partial, unsigned* arrivals, index rows, index channels, index stride, double eps,
-                    double slope, bool adds_dgamma, bool adds_dbeta) {
+__global__ void __launch_bounds__(kThreads, kResident<G>) batch_norm_sums(PARAMETERS_batch_norm_sums) {
   using A = Arithmetic<T>;
   __shared__ Affine<A> shared[Slice<VEC>::kChannels];
   read_affine<A, VEC>(shared, statistics, stride, eps, gamma, beta, channels);
@@ -133,10 +129,7 @@ __global__ void __launch_bounds__(kThreads, kResident<G>)
 // dx, and dadd = dz; from the last row to the first, since those are what batch_norm_sums has left in the cache.
 template <class T, int VEC, Activation G>
 __global__ void __launch_bounds__(kThreads, kResident<G>)
-    batch_norm_backward(const double* statistics, const Arithmetic<T>* gamma, const Arithmetic<T>* beta,
-                        const double* sums, const T* dy, const T* x, const T* y, const T* add, T* dx, T* dadd,
-                        index rows, index channels, index stride, double eps, double slope, bool batch_statistics,
-                        bool adds_dx) {
+    batch_norm_backward(PARAMETERS_batch_norm_backward) {
   using A = Arithmetic<T>;
   using S = Slice<VEC>;
   __shared__ Affine<A> shared[S::kChannels];
@@ -167,11 +160,7 @@ __global__ void __launch_bounds__(kThreads, kResident<G>)
 // Both in one launch, one block a slice of channels, whose x and dz stay in (dynamic) shared memory: rows * kChannels *
 // (sizeof(T) + sizeof(A)) bytes.
 template <class T, int VEC, Activation G>
-__global__ void __launch_bounds__(kThreads, 1)
-    batch_norm_gradients(const double* statistics, const Arithmetic<T>* gamma, const Arithmetic<T>* beta, const T* dy,
-                         const T* x, const T* y, const T* add, T* dx, T* dadd, Arithmetic<T>* dgamma,
-                         Arithmetic<T>* dbeta, index rows, index channels, index stride, double eps, double slope,
-                         bool batch_statistics, bool adds_dx, bool adds_dgamma, bool adds_dbeta) {
+__global__ void __launch_bounds__(kThreads, 1) batch_norm_gradients(PARAMETERS_batch_norm_gradients) {
   using A = Arithmetic<T>;
   using S = Slice<VEC>;
   struct alignas(sizeof(A) * VEC < 16 ? sizeof(A) * VEC : 16) Gradients {

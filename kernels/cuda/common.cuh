@@ -4,6 +4,7 @@
 #include <cuda_fp16.h>
 
 #include "../rules.h"
+#include "layout.cuh"
 
 extern __shared__ __align__(16) unsigned char dynamic_shared[];
 

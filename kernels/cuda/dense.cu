@@ -5,8 +5,7 @@ namespace bnengine {
 
 // y = g(z + b); b (outputs,) may be null, y may be z.
 template <class T, int VEC, Activation G>
-__global__ void __launch_bounds__(kThreads, 2)
-    bias_activation(const Arithmetic<T>* b, const T* z, T* y, index rows, index outputs, double slope) {
+__global__ void __launch_bounds__(kThreads, 2) bias_activation(PARAMETERS_bias_activation) {
   using A = Arithmetic<T>;
   const Slice<VEC> at(outputs);
   if (!at.inside) return;
@@ -25,9 +24,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 // dz = dy g'(z) from y, and db = sum dz over the rows; either may be null, dz may be dy. Not for a derivative that reads z,
 // which a dense layer does not keep.
 template <class T, int VEC, Activation G>
-__global__ void __launch_bounds__(kThreads, 2)
-    bias_activation_backward(const T* dy, const T* y, T* dz, Arithmetic<T>* db, double* partial, unsigned* arrivals,
-                             index rows, index outputs, double slope, bool adds_db) {
+__global__ void __launch_bounds__(kThreads, 2) bias_activation_backward(PARAMETERS_bias_activation_backward) {
   static_assert(!kNeedsZ<G>, "a dense layer keeps no z");
   using A = Arithmetic<T>;
   const Slice<VEC> at(outputs);

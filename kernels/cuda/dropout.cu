@@ -6,9 +6,7 @@ namespace bnengine {
 // One thread a block of four features of a sample, which are the four words of one counter. VEC is 4, or 1 where the
 // features are no multiple of 4 or rows are not aligned. Both arrays are (rows, features).
 template <class T, int VEC>
-__global__ void __launch_bounds__(kThreads, 2)
-    dropout(const index* step, const T* x, const index* samples, T* y, bool* keep, index rows, index features,
-            index seed_low, index seed_high, index layer, index threshold, double rate) {
+__global__ void __launch_bounds__(kThreads, 2) dropout(PARAMETERS_dropout) {
   constexpr int kFeatures = 4;
   const index blocks = (features + kFeatures - 1) / kFeatures;
   const Arithmetic<T> kept_share = Arithmetic<T>(1 - rate);
@@ -33,8 +31,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 }
 
 template <class T, int VEC>
-__global__ void __launch_bounds__(kThreads, 2)
-    dropout_backward(const T* dy, const bool* keep, T* dx, index size, double rate, bool adds) {
+__global__ void __launch_bounds__(kThreads, 2) dropout_backward(PARAMETERS_dropout_backward) {
   const Arithmetic<T> kept_share = Arithmetic<T>(1 - rate);
   for_each<VEC>(size, [&](auto width, index i) {
     constexpr int N = decltype(width)::value;

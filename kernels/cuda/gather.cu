@@ -6,11 +6,7 @@ namespace bnengine {
 // Row i of each output is row order[cursor[0] + offset + i] of its input; the divisor is divisors[cursor[1]].
 // weights may be null, and then weights_out is. A row has `features` of x, `targets` of target, `weighed` of weights.
 template <class T, int VEC, class Y>
-__global__ void __launch_bounds__(kThreads, 2)
-    gather(const T* x, const Y* target, const Arithmetic<T>* weights, const index* samples,
-           const Arithmetic<T>* divisors, const index* order, const index* cursor, T* x_out, Y* target_out,
-           Arithmetic<T>* weights_out, index* samples_out, Arithmetic<T>* divisor_out, index rows, index features,
-           index targets, index weighed, index offset) {
+__global__ void __launch_bounds__(kThreads, 2) gather(PARAMETERS_gather) {
   const index* chosen = order + cursor[0] + offset;
   const index packs = features / VEC;
   for_each<1>(rows * packs, [&](auto, index i) {

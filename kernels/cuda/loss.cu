@@ -60,10 +60,7 @@ inline constexpr int kHeldPacks = 4;  // a thread keeps so much of its row in re
 
 template <class T, int VEC, int GROUP, class Y>
 __global__ void __launch_bounds__(kThreads, VEC == 8 || sizeof(T) == 8 ? 1 : 2)
-    softmax_cross_entropy(const Arithmetic<T>* class_weights, const Arithmetic<T>* divisor,
-                          const Arithmetic<T>* scale, const T* logits, const Y* target,
-                          const Arithmetic<T>* sample_weights, Arithmetic<T>* value, T* dlogits, double* partial,
-                          unsigned* arrivals, index rows, index classes, double label_smoothing, bool adds) {
+    softmax_cross_entropy(PARAMETERS_softmax_cross_entropy) {
   using A = Arithmetic<T>;
   using G = Group<GROUP>;
   constexpr bool kNumbers = kSame<Y, index>;  // targets are class numbers
@@ -134,10 +131,7 @@ __global__ void __launch_bounds__(kThreads, VEC == 8 || sizeof(T) == 8 ? 1 : 2)
 
 // Rule is BinaryCrossEntropy or SquaredError. A sample's weight counts for all its outputs.
 template <class T, int VEC, template <class> class Rule>
-__global__ void __launch_bounds__(kThreads, 2)
-    elementwise_loss(const Arithmetic<T>* divisor, const Arithmetic<T>* scale, const T* prediction,
-                     const Arithmetic<T>* target, const Arithmetic<T>* sample_weights, Arithmetic<T>* value,
-                     T* gradient, double* partial, unsigned* arrivals, index rows, index outputs, bool adds) {
+__global__ void __launch_bounds__(kThreads, 2) elementwise_loss(PARAMETERS_elementwise_loss) {
   using A = Arithmetic<T>;
   const Rule<A> rule;
   const A count = *divisor, factor = scale ? *scale : A(1);
@@ -186,9 +180,7 @@ __device__ __forceinline__ Place<Arithmetic<T>> largest_of(const T* row, index c
 
 // A warp a row. With one output and targets that are no class numbers, above 0 says 1 and is right above 1/2.
 template <class T, class Y>
-__global__ void __launch_bounds__(kThreads, 2)
-    correct(const T* output, const Y* target, double* out, double* partial, unsigned* arrivals, index rows,
-         index classes, bool adds) {
+__global__ void __launch_bounds__(kThreads, 2) correct(PARAMETERS_correct) {
   using A = Arithmetic<T>;
   constexpr bool kNumbers = kSame<Y, index>;
   double right[1] = {0};

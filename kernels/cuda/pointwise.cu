@@ -4,7 +4,7 @@
 namespace bnengine {
 
 template <class T, int VEC, Activation G>
-__global__ void __launch_bounds__(kThreads, 2) activation(const T* x, T* y, index size, double slope) {
+__global__ void __launch_bounds__(kThreads, 2) activation(PARAMETERS_activation) {
   for_each<VEC>(size, [&](auto width, index i) {
     constexpr int N = decltype(width)::value;
     Pack<T, N> values = load<N>(x + i);
@@ -16,8 +16,7 @@ __global__ void __launch_bounds__(kThreads, 2) activation(const T* x, T* y, inde
 
 // Of x and y, the one that the derivative reads.
 template <class T, int VEC, Activation G>
-__global__ void __launch_bounds__(kThreads, 2)
-    activation_backward(const T* dy, const T* x, const T* y, T* dx, index size, double slope, bool adds) {
+__global__ void __launch_bounds__(kThreads, 2) activation_backward(PARAMETERS_activation_backward) {
   for_each<VEC>(size, [&](auto width, index i) {
     constexpr int N = decltype(width)::value;
     Pack<T, N> values = load<N>(dy + i), in = {}, out = {};
@@ -30,7 +29,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 }
 
 template <class T, int VEC>
-__global__ void __launch_bounds__(kThreads, 2) total(const T* a, const T* b, T* out, index size, bool adds) {
+__global__ void __launch_bounds__(kThreads, 2) total(PARAMETERS_total) {
   for_each<VEC>(size, [&](auto width, index i) {
     constexpr int N = decltype(width)::value;
     Pack<T, N> sum = load<N>(a + i);
@@ -43,7 +42,7 @@ __global__ void __launch_bounds__(kThreads, 2) total(const T* a, const T* b, T* 
 
 // VEC is that of the narrower type.
 template <class S, class T, int VEC>
-__global__ void __launch_bounds__(kThreads, 2) cast(const S* x, T* y, index size) {
+__global__ void __launch_bounds__(kThreads, 2) cast(PARAMETERS_cast) {
   for_each<VEC>(size, [&](auto width, index i) {
     constexpr int N = decltype(width)::value;
     const Pack<S, N> values = load<N>(x + i);

@@ -12,9 +12,7 @@ namespace bnengine {
 // norm = |gradients|_2 / scale; factor = min(1, clip / norm) / scale. Without `scaling` the scale is 1.
 template <class A, int VEC>
 __global__ void __launch_bounds__(kThreads, 2)
-    check_step(const A* loss, const A* gradients, const double* pending, const A* scaling, bool* ok, double* norm,
-          A* factor, A* new_scaling, double* partial, unsigned* arrivals, index size, index proposed, double clip,
-          double growth, double backoff, index every) {
+    check_step(PARAMETERS_check_step) {
   double found[2] = {0, 0};  // sum of squares, and how many pending statistics are not finite
   for_each<VEC>(size, [&](auto width, index i) {
     constexpr int N = decltype(width)::value;
@@ -22,7 +20,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 #pragma unroll
     for (int k = 0; k < N; ++k) found[0] += double(g[k]) * double(g[k]);
   });
-  for_each<1>(proposed, [&](auto, index i) { found[1] += !finite(pending[i]); });
+  for_each<1>(pending_size, [&](auto, index i) { found[1] += !finite(pending[i]); });
   if (!grid_sum(found, partial, arrivals) || thread_number() != 0) return;
   const bool sound = finite(double(*loss)) && found[1] == 0;
   const StepCheck<A> verdict = verdict_of<A>(found[0], sound, scaling ? double(scaling[0]) : 1, clip);
@@ -109,33 +107,22 @@ __device__ __forceinline__ void update(const Rule& rule, A rate, A factor, bool 
   });
 }
 
-// Each optimizer is a kernel under the name of its op, with as many slots, settings and flags as its rule has. Table rows
-// begin with the learning rate. With `decoupled`, weight decay shrinks p instead of entering the gradient.
-#define BNENGINE_0(x)
-#define BNENGINE_1(x) x##0,
-#define BNENGINE_2(x) BNENGINE_1(x) x##1,
-#define BNENGINE_3(x) BNENGINE_2(x) x##2,
-#define BNENGINE_4(x) BNENGINE_3(x) x##3,
-#define BNENGINE_5(x) BNENGINE_4(x) x##4,
-#define BNENGINE_6(x) BNENGINE_5(x) x##5,
-#define BNENGINE_OPTIMIZER(OP, RULE_OF, SLOTS, OPTIONAL, SETTINGS, FLAGS)                                               \
+// Each optimizer is a kernel under the name of its op, with the slots, settings and flags of its rule. Table rows begin with
+// the learning rate. With `decoupled`, weight decay shrinks p instead of entering the gradient.
+#define BNENGINE_OPTIMIZER(OP, RULE_OF, OPTIONAL)                                                                      \
   template <class A, int VEC, class H = A>                                                                             \
-  __global__ void __launch_bounds__(kThreads, 3)                                                                       \
-      OP(const A* table, const index* counters, const bool* ok, const A* factor, const index* frozen_ranges,           \
-         const A* parameters, const A* gradients, BNENGINE_##SLOTS(const A* slot) A* new_parameters,                   \
-         BNENGINE_##SLOTS(A* new_slot) H* copy16, index size, index table_rows, index table_columns,                   \
-         index frozen_count, index decay_end, double weight_decay, BNENGINE_##SETTINGS(double setting)                    \
-         BNENGINE_##FLAGS(bool flag) bool decoupled) {                                                                 \
-    const A* const slots[] = {BNENGINE_##SLOTS(slot)};                                                                 \
-    A* const new_slots[] = {BNENGINE_##SLOTS(new_slot)};                                                               \
-    const double settings[] = {BNENGINE_##SETTINGS(setting) 0};                                                        \
-    const bool flags[] = {BNENGINE_##FLAGS(flag) false};                                                               \
-    bool has[SLOTS];                                                                                                   \
-    for (int s = 0; s < SLOTS; ++s) has[s] = slots[s] != nullptr;                                                      \
+  __global__ void __launch_bounds__(kThreads, 3) OP(PARAMETERS_##OP) {                                                 \
+    const A* const slots[] = {SLOTS_##OP};                                                                             \
+    A* const new_slots[] = {NEW_SLOTS_##OP};                                                                           \
+    const double settings[] = {SETTINGS_##OP 0};                                                                       \
+    const bool flags[] = {FLAGS_##OP false};                                                                           \
+    constexpr int kSlots = sizeof slots / sizeof *slots;                                                               \
+    bool has[kSlots];                                                                                                  \
+    for (int s = 0; s < kSlots; ++s) has[s] = slots[s] != nullptr;                                                     \
     const A* row = next_row(table, counters, table_rows, int(table_columns));                                          \
     const RULE_OF<A> rule(Setup<A>{row + 1, settings, flags, has});                                                    \
-    update<VEC, OPTIONAL>(rule, row[0], *factor, *ok, Frozen{frozen_ranges, frozen_count}, parameters, gradients,      \
-                          slots, new_parameters, new_slots, copy16, size, decay_end, A(weight_decay), decoupled);         \
+    update<VEC, OPTIONAL>(rule, row[0], *factor, *ok, Frozen{frozen, frozen_count}, parameters, gradients, slots,      \
+                          new_parameters, new_slots, copy16, size, decay_end, A(weight_decay), decoupled);             \
   }
 BNENGINE_OPTIMIZERS(BNENGINE_OPTIMIZER)
 
@@ -144,7 +131,7 @@ BNENGINE_OPTIMIZERS(BNENGINE_OPTIMIZER)
 // averaged <- decay averaged + (1 - decay) values.
 template <class A, int VEC>
 __global__ void __launch_bounds__(kThreads, 2)
-    average(const bool* ok, const A* averaged, const A* values, A* out, index size, double decay) {
+    average(PARAMETERS_average) {
   const bool good = *ok;
   for_each<VEC>(size, [&](auto width, index i) {
     constexpr int N = decltype(width)::value;
@@ -159,8 +146,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 
 // counters = (steps, row of the table, skipped, skipped in a row, longest such run); cursor = (position in the data,
 // steps of the epoch), null where the data are not on the device. One thread.
-__global__ void count_step(const bool* ok, const index* counters, const index* cursor, index* out, index* new_cursor,
-                        index rows) {
+__global__ void count_step(PARAMETERS_count_step) {
   if (thread_number() != 0) return;
   advance_counters(counters, *ok, out);
   if (cursor) {
@@ -171,8 +157,7 @@ __global__ void count_step(const bool* ok, const index* counters, const index* c
 
 // sums = (loss times its divisor, divisor, rows right, rows) of an epoch so far. One thread.
 template <class A>
-__global__ void add_epoch_sums(const A* value, const A* divisor, const double* correct, const bool* ok, const double* sums,
-                      double* out, index rows) {
+__global__ void add_epoch_sums(PARAMETERS_add_epoch_sums) {
   if (thread_number() != 0) return;
   add_step_sums(sums, double(*value), double(*divisor), *correct, double(rows), *ok, out);
 }

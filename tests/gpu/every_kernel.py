@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from bnengine.arrays.backend import get_backend
-from bnengine.fused.cuda import _launch, _load
+from bnengine.fused.cuda import _launch, _load, dense
 from bnengine.fused.cuda.gemm import Multiplied, Product
 from bnengine.ops import REGISTRY
 from bnengine.runtime.memory import Memory
@@ -100,8 +100,8 @@ def _bias(device: Device, parameters: list[str], held: list[Any]) -> None:
     rows, width = SIZES[1 if odd else 3]
     b, z = device.upload(draw.wide(width), odd), device.upload(draw.stored(rows, width), odd)
     grid = _launch.sliced_grid(z, rows, width, int(parameters[1]), sums=False)
-    run = _launch.kernel(z, "dense.cu", "bias_activation", *parameters, grid=grid)
-    run(b, z, z, *_launch.indices(rows, width), *_launch.reals(0.01))
+    to = Memory("fused").outputs({})
+    dense.BIAS_ACTIVATION(to, z, *parameters, grid=grid, b=b, z=z, y=z, rows=rows, outputs=width, slope=0.01)
 
 
 def _bias_backward(device: Device, parameters: list[str], held: list[Any]) -> None:
@@ -109,11 +109,11 @@ def _bias_backward(device: Device, parameters: list[str], held: list[Any]) -> No
     rows, width = SIZES[1 if odd else 3]
     dy, y, dz = (device.upload(draw.stored(rows, width), odd) for _ in range(3))
     grid = _launch.sliced_grid(dy, rows, width, int(parameters[1]), sums=True)
-    db, partial = device.upload(draw.wide(width), odd), device.upload(np.zeros((grid[1], 1, width)), False)
-    bound = ((5, _launch.arrivals(dy, grid[0])),)
-    run = _launch.kernel(dy, "dense.cu", "bias_activation_backward", *parameters, grid=grid, bound=bound)
-    scalars = (*_launch.indices(rows, width), *_launch.reals(0.01), *_launch.flags(True))
-    run(dy, y, dz, db, partial, *scalars)
+    db, partial = device.upload(draw.wide(width), odd), ((grid[1], 1, width), np.float64)
+    dense.BIAS_ACTIVATION_BACKWARD(
+        Memory("fused").outputs({}), dy, *parameters, grid=grid, groups=grid[0], dy=dy, y=y, dz=dz, db=db,
+        partial=partial, rows=rows, outputs=width, slope=0.01, adds_db=True,
+    )  # fmt: skip
 
 
 DIRECT = {"cast": _cast, "bias_activation": _bias, "bias_activation_backward": _bias_backward}

@@ -11,7 +11,8 @@ from ...runtime.memory import Outputs
 from ...runtime.op import Launcher, Op
 from ...runtime.plan import COLUMNS, ROWS
 from ...runtime.reasons import Kind, Reason
-from .._launch import Declaration, copied, destination, extent, has_rows, row_stride
+from .._declaration import Declaration
+from .._launch import copied, destination, extent, has_rows, row_stride
 from . import _load
 from .native import NativeKernel
 
@@ -125,9 +126,9 @@ def kernel(name: str, *parameters: Any, cut: Cut = WHOLE, scratch: int = 0) -> N
 
 
 class Kernel(Declaration):
-    """A kernel and what its launches pass; `kernels/cpu/layout.h` gives C++ the names.
+    """A kernel of kernels/cpu. `layout.h` gives C++ the arguments by name.
 
-    After a change run `python -m tests.cpu.layout`, and count `INTERFACE` up.
+    After a change run `python -m tests.layouts` and increment `INTERFACE`.
     """
 
     def __call__(self, to: Outputs, *parameters: Any, along: Cut = WHOLE, scratch: int = 0, **given: Any) -> None:
@@ -138,9 +139,19 @@ class Kernel(Declaration):
             whole=of["whole"] if along.by_columns else (*of["whole"], *of["channels"]),
             reads=(*of["channels"], *of["reads"]) if along.by_columns else of["reads"],
             writes=of["writes"],
-            scalars=(*map(int, of["integers"]), *map(bool, of["flags"]), *map(float, of["reals"])),
+            scalars=(
+                *map(int, of["integers"]),
+                *map(bool, of["flags"]),
+                *_listed(of["ranges"]),
+                *map(float, of["reals"]),
+            ),
             split=along.split,
         )
+
+
+def _listed(lists: tuple[Any, ...]) -> list[int]:
+    """Each list of ranges [begin, end), sorted: how many there are, then their ends."""
+    return [n for ranges in lists for n in (len(ranges), *(int(end) for pair in sorted(ranges) for end in pair))]
 
 
 REARRANGED = Kernel(
@@ -172,8 +183,8 @@ def ready(to: Outputs, x: Array, dtype: DType | None = None) -> Array:
     missing = _AXES - x.ndim
     shape, strides = (*x.shape[:1], *(1,) * missing, *x.shape[1:]), (*x.strides[:1], *(0,) * missing, *x.strides[1:])
     along = cut_rows(x.shape[0], x.size // max(1, x.shape[0]), dtype.itemsize) if x.ndim else WHOLE
-    sizes = dict(zip(REARRANGED.sections["integers"], (*shape, *strides), strict=True))
-    REARRANGED(to, *types, along=along, x=x, out=out, **sizes)
+    names = (argument.name for argument in REARRANGED.arguments["integers"])
+    REARRANGED(to, *types, along=along, x=x, out=out, **dict(zip(names, (*shape, *strides), strict=True)))
     return out
 
 

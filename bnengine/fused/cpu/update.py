@@ -8,13 +8,13 @@ import numpy as np
 from ... import ops
 from ..._typing import Array
 from ...ops.check_step import StepCheck
-from ...ops.update import Advanced, Ranges, Rule
+from ...ops.update import RULES, Advanced, Ranges, Rule
 from ...runtime.memory import Outputs
 from ...runtime.op import Launcher, Op
 from ...runtime.plan import ROWS
 from .._launch import absent
 from .._update import of_rules
-from ._launch import Cut, Kernel, cut_flat, kernel, output, ready, version
+from ._launch import Cut, Kernel, cut_flat, output, ready, version
 
 CHUNK = 4096  # gradients that have one sum of squares
 
@@ -33,6 +33,16 @@ COUNT_STEP = Kernel(
 ADD_EPOCH_SUMS = Kernel(
     "add_epoch_sums", reads="value divisor correct:double ok:bool sums:double", writes="out:double", integers="rows"
 )  # fmt: skip
+OPTIMIZERS = {
+    rule.name: Kernel(
+        rule.name, whole="table counters:index ok:bool factor",
+        reads=f"parameters gradients slots={'+'.join(rule.slots)}",
+        writes=f"new_parameters new_slots={'+'.join(rule.slots)}", integers="rows columns decay_end",
+        flags=f"decoupled flags={'+'.join(rule.names(bool))}", ranges="frozen",
+        reals=f"weight_decay settings={'+'.join(rule.names(float))}",
+    )
+    for rule in RULES.values()
+}  # fmt: skip
 
 
 def _version(op: Op[Any]) -> Callable[[Launcher], Launcher]:
@@ -76,20 +86,20 @@ def _update(
     rule.check(call, settings)
     dtype, table = call.parameters.dtype, call.table
     old = {"parameters": call.parameters, **dict(zip(rule.slots, call.slots, strict=True))}
-    control = (
-        ready(to, table, dtype), ready(to, call.counters, np.int64), ready(to, call.ok, np.bool_),
-        ready(to, call.factor, dtype),
-    )  # fmt: skip
-    reads = [ready(to, a, dtype) for a in (call.parameters, call.gradients, *call.slots)]
+    table, counters, ok, factor = (
+        ready(to, a, kind)
+        for a, kind in ((table, dtype), (call.counters, np.int64), (call.ok, np.bool_), (call.factor, dtype))
+    )
+    parameters, gradients, *slots = (ready(to, a, dtype) for a in (call.parameters, call.gradients, *call.slots))
     writes = [None if a is None else output(to, name, a.shape, dtype, call.parameters) for name, a in old.items()]
     absent(to, *(name for name, a in old.items() if a is None))
     along = cut_flat(call.parameters.size, call.parameters.itemsize)
-    ranges = sorted((int(begin), int(end)) for begin, end in frozen)
-    numbers = (*table.shape, int(decay_end), int(decoupled), *map(int, rule.flags(settings)))
-    pairs = (len(ranges), *(end for pair in ranges for end in pair))
-    scalars = (*numbers, *pairs, float(weight_decay), *rule.numbers(settings))
-    run = kernel(rule.name, call.parameters, cut=along)
-    to.launch(run, whole=control, reads=reads, writes=writes, scalars=scalars, split=along.split)
+    OPTIMIZERS[rule.name](
+        to, parameters, along=along, table=table, counters=counters, ok=ok, factor=factor, parameters=parameters,
+        gradients=gradients, slots=slots, new_parameters=writes[0], new_slots=writes[1:], rows=table.shape[0],
+        columns=table.shape[1], decay_end=decay_end, decoupled=decoupled, flags=rule.flags(settings), frozen=frozen,
+        weight_decay=weight_decay, settings=rule.numbers(settings),
+    )  # fmt: skip
     return rule.state(*writes, _shadowed(to, call.copy16, call.ok, writes[0]))
 
 

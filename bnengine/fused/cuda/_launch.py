@@ -11,7 +11,8 @@ from ..._typing import Array, DType
 from ...runtime.memory import Outputs
 from ...runtime.op import Launcher, Op
 from ...runtime.reasons import Kind, Reason
-from .._launch import Declaration, copied, destination, has_rows, row_stride
+from .._declaration import ARRAYS, Declaration
+from .._launch import copied, destination, has_rows, row_stride
 from . import _load
 
 BLOCK = (32, 8)  # kLanes and kWarps of kernels/cuda/common.cuh
@@ -117,26 +118,26 @@ def kernel(
 
 @dataclass(frozen=True)
 class Kernel(Declaration):
-    """A kernel of kernels/cuda/<file> and what its launches pass: the parameters of the source, in its order.
+    """A kernel of kernels/cuda/<file>. `layout.cuh` gives the source its parameters.
 
-    That is whole, channels, reads, writes, scratch, counters of blocks if it has them (`counts`), integers, reals and
-    flags; a test compares the names.
+    Those are the sections in the order of the fields. `element`: the source's name for the kernel's own type. The type
+    "wide" is the one that it computes in. After a change run `python -m tests.layouts`.
     """
 
     file: str = ""
-    counts: bool = False
+    element: str = "T"
 
     def __call__(
         self, to: Outputs, like: Array, *parameters: Any, grid: tuple[int, ...] = (1,), shared: int = 0,
         groups: int = 1, **given: Any,
     ) -> None:  # fmt: skip
-        """Launch the instance name<parameters> on the device of `like`; `groups` of its blocks are counted each."""
+        """Launch the instance name<parameters> on the device of `like`; counters count `groups` of its blocks each."""
         of = self.sorted(given)
-        arrays = ("whole", "channels", "reads", "writes", "scratch")
-        place = sum(len(of[section]) for section in arrays)
-        bound = ((place, arrivals(like, groups)),) if self.counts else ()
+        bound = [(len(of["whole"]) + len(of["channels"]) + i, array) for i, array in enumerate(of["constants"])]
+        if self.counters:
+            bound.append((sum(len(of[section]) for section in ARRAYS), arrivals(like, groups)))
         to.launch(
-            kernel(like, self.file, self.name, *parameters, grid=grid, shared=shared, bound=bound),
+            kernel(like, self.file, self.name, *parameters, grid=grid, shared=shared, bound=tuple(bound)),
             whole=(*of["whole"], *of["channels"]),
             reads=of["reads"],
             writes=of["writes"],
@@ -215,7 +216,7 @@ def ready(to: Outputs, x: Array, dtype: DType | None = None) -> Array:
     return out
 
 
-CAST = Kernel("cast", file="pointwise.cu", reads="x", writes="y", integers="size")
+CAST = Kernel("cast", file="pointwise.cu", reads="x:S", writes="y", integers="size")
 
 
 def _cast(to: Outputs, x: Array, out: Array) -> None:

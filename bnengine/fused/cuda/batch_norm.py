@@ -33,33 +33,39 @@ ROUNDS = 3  # of loads that a block may wait for one after the other, to save a 
 
 _FORWARD: dict[str, Any] = {"file": FORWARD, "integers": "rows channels stride"}
 _BACKWARD: dict[str, Any] = {"file": BACKWARD, "integers": "rows channels stride", "reals": "eps slope"}
-_OF_CHANNELS, _OF_ROWS = "statistics gamma beta", "dy x y add"
+_OF_CHANNELS, _OF_ROWS = "statistics:double gamma:wide beta:wide", "dy x y add"
 
 MOMENTS = Kernel(
-    "moments", reads="x", writes="batch pending", scratch="partial", counts=True, flags="adds",
-    **_FORWARD,
+    "moments", reads="x", writes="batch:double pending:double", scratch="partial:double",
+    counters="arrivals", flags="adds", **_FORWARD,
 )  # fmt: skip
 NORMALIZE = Kernel("normalize", channels=_OF_CHANNELS, reads="x add", writes="y", reals="eps slope", **_FORWARD)
 BATCH_NORM = Kernel(
-    "batch_norm", channels="gamma beta", reads="x add", writes="batch pending y", flags="adds", reals="eps slope",
-    **_FORWARD,
+    "batch_norm", channels="gamma:wide beta:wide", reads="x add",
+    writes="batch:double pending:double y", flags="adds", reals="eps slope", **_FORWARD,
 )  # fmt: skip
 SUMS = Kernel(
-    "batch_norm_sums", channels=_OF_CHANNELS, reads=_OF_ROWS, writes="dgamma dbeta sums", scratch="partial",
-    counts=True, flags="adds_dgamma adds_dbeta", **_BACKWARD,
+    "batch_norm_sums", channels=_OF_CHANNELS, reads=_OF_ROWS,
+    writes="dgamma:wide dbeta:wide sums:double", scratch="partial:double", counters="arrivals",
+    flags="adds_dgamma adds_dbeta", **_BACKWARD,
 )  # fmt: skip
 BATCH_NORM_BACKWARD = Kernel(
-    "batch_norm_backward", channels=f"{_OF_CHANNELS} sums", reads=_OF_ROWS, writes="dx dadd",
+    "batch_norm_backward", channels=f"{_OF_CHANNELS} sums:double", reads=_OF_ROWS, writes="dx dadd",
     flags="batch_statistics adds_dx", **_BACKWARD,
 )  # fmt: skip
 GRADIENTS = Kernel(
-    "batch_norm_gradients", channels=_OF_CHANNELS, reads=_OF_ROWS, writes="dx dadd dgamma dbeta",
+    "batch_norm_gradients", channels=_OF_CHANNELS, reads=_OF_ROWS, writes="dx dadd dgamma:wide dbeta:wide",
     flags="batch_statistics adds_dx adds_dgamma adds_dbeta", **_BACKWARD,
 )  # fmt: skip
 COMMIT = Kernel(
-    "commit", whole="ok", reads="running pending decay unbiased", writes="out", integers="channels", file=FORWARD
+    "commit",
+    whole="ok:bool",
+    reads="running:double pending:double decay:double unbiased:bool",
+    writes="out:double",
+    integers="channels",
+    file=FORWARD,
 )
-MERGE = Kernel("merge_statistics", reads="a b", writes="out", integers="channels", file=FORWARD)
+MERGE = Kernel("merge_statistics", reads="a:double b:double", writes="out:double", integers="channels", file=FORWARD)
 
 
 def on_chip(x: Array, vector: int, kept: int) -> bool:

@@ -23,11 +23,11 @@ from .gemm import gemm
 
 FILE = "dense.cu"
 BIAS_ACTIVATION = Kernel(
-    "bias_activation", file=FILE, whole="b", reads="z", writes="y", integers="rows outputs", reals="slope"
+    "bias_activation", file=FILE, whole="b:wide", reads="z", writes="y", integers="rows outputs", reals="slope"
 )
 BIAS_ACTIVATION_BACKWARD = Kernel(
-    "bias_activation_backward", file=FILE, reads="dy y", writes="dz db", scratch="partial", counts=True,
-    integers="rows outputs", reals="slope", flags="adds_db",
+    "bias_activation_backward", file=FILE, reads="dy y", writes="dz db:wide", scratch="partial:double",
+    counters="arrivals", integers="rows outputs", reals="slope", flags="adds_db",
 )  # fmt: skip
 
 

@@ -12,11 +12,11 @@ from ._launch import storage as storage_of
 
 FILE, FEATURES = "dropout.cu", 4  # a thread has the four features of one counter
 DROPOUT = Kernel(
-    "dropout", file=FILE, whole="step", reads="x samples", writes="y keep",
+    "dropout", file=FILE, whole="step:index", reads="x samples:index", writes="y keep:bool",
     integers="rows features seed_low seed_high layer threshold", reals="rate",
 )  # fmt: skip
 DROPOUT_BACKWARD = Kernel(
-    "dropout_backward", file=FILE, reads="dy keep", writes="dx", integers="size", reals="rate", flags="adds"
+    "dropout_backward", file=FILE, reads="dy keep:bool", writes="dx", integers="size", reals="rate", flags="adds"
 )
 
 

@@ -13,8 +13,9 @@ from ._launch import INDEX, Kernel, arithmetic, flat_grid, output, ready, vector
 from ._launch import storage as storage_of
 
 GATHER = Kernel(
-    "gather", file="gather.cu", whole="x target weights samples divisors order cursor",
-    writes="x_out target_out weights_out samples_out divisor_out", integers="rows features targets weighed offset",
+    "gather", file="gather.cu", whole="x target:Y weights:wide samples:index divisors:wide order:index cursor:index",
+    writes="x_out target_out:Y weights_out:wide samples_out:index divisor_out:wide",
+    integers="rows features targets weighed offset",
 )  # fmt: skip
 
 

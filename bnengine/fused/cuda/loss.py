@@ -25,16 +25,18 @@ from ._launch import (
 from ._launch import storage as storage_of
 
 FILE, HELD_PACKS = "loss.cu", 4
-_SUMMED: dict[str, Any] = {"file": FILE, "scratch": "partial", "counts": True, "flags": "adds"}
+_SUMMED: dict[str, Any] = {"file": FILE, "scratch": "partial:double", "counters": "arrivals", "flags": "adds"}
 SOFTMAX = Kernel(
-    "softmax_cross_entropy", whole="class_weights divisor scale", reads="logits target sample_weights",
-    writes="value dlogits", integers="rows classes", reals="label_smoothing", **_SUMMED,
+    "softmax_cross_entropy", whole="class_weights:wide divisor:wide scale:wide",
+    reads="logits target:Y sample_weights:wide", writes="value:wide dlogits",
+    integers="rows classes", reals="label_smoothing", **_SUMMED,
 )  # fmt: skip
 ELEMENTWISE = Kernel(
-    "elementwise_loss", whole="divisor scale", reads="prediction target sample_weights", writes="value gradient",
+    "elementwise_loss", whole="divisor:wide scale:wide", reads="prediction target:wide sample_weights:wide",
+    writes="value:wide gradient",
     integers="rows outputs", **_SUMMED,
 )  # fmt: skip
-HITS = Kernel("correct", reads="output target", writes="out", integers="rows classes", **_SUMMED)
+HITS = Kernel("correct", reads="output target:Y", writes="out:double", integers="rows classes", **_SUMMED)
 
 
 @version(ops.softmax_cross_entropy)

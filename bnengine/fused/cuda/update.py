@@ -8,23 +8,43 @@ import numpy as np
 from ... import ops
 from ..._typing import Array
 from ...ops.check_step import StepCheck
-from ...ops.update import Advanced, Ranges, Rule
+from ...ops.update import RULES, Advanced, Ranges, Rule
 from ...runtime.memory import Outputs
 from ...runtime.op import Launcher, Op
 from .._launch import absent, copied
 from .._update import of_rules
 from . import _load
-from ._launch import FULL, Kernel, arrivals, flags, flat_grid, indices, kernel, output, ready, reals, vector_of, version
+from ._launch import FULL, Kernel, flat_grid, output, ready, vector_of, version
 from ._launch import storage as storage_of
 
-FILE = "update.cu"
+_HERE = {"file": "update.cu", "element": "A"}
+CHECK_STEP = Kernel(
+    "check_step", reads="loss gradients pending:double scaling", writes="ok:bool norm:double factor new_scaling",
+    scratch="partial:double", counters="arrivals", integers="size pending_size every", reals="clip growth backoff",
+    **_HERE,
+)  # fmt: skip
 AVERAGE = Kernel(
-    "average", file=FILE, whole="ok", reads="averaged values", writes="out", integers="size", reals="decay"
+    "average", whole="ok:bool", reads="averaged values", writes="out", integers="size", reals="decay", **_HERE
 )
-COUNT_STEP = Kernel("count_step", file=FILE, reads="ok counters cursor", writes="out new_cursor", integers="rows")
+COUNT_STEP = Kernel(
+    "count_step", reads="ok:bool counters:index cursor:index", writes="out:index new_cursor:index", integers="rows",
+    **_HERE,
+)  # fmt: skip
 ADD_EPOCH_SUMS = Kernel(
-    "add_epoch_sums", file=FILE, reads="value divisor correct ok sums", writes="out", integers="rows"
-)
+    "add_epoch_sums", reads="value divisor correct:double ok:bool sums:double", writes="out:double", integers="rows",
+    **_HERE,
+)  # fmt: skip
+OPTIMIZERS = {
+    rule.name: Kernel(
+        rule.name, whole="table counters:index ok:bool factor", constants="frozen:index",
+        reads=f"parameters gradients slots={'+'.join(rule.slots)}",
+        writes=f"new_parameters new_slots={'+'.join(f'new_{slot}' for slot in rule.slots)} copy16:H",
+        integers="size table_rows table_columns frozen_count decay_end",
+        reals=f"weight_decay settings={'+'.join(rule.names(float))}",
+        flags=f"flags={'+'.join(rule.names(bool))} decoupled", **_HERE,
+    )
+    for rule in RULES.values()
+}  # fmt: skip
 
 
 def _version(op: Op[Any]) -> Callable[[Launcher], Launcher]:
@@ -44,17 +64,12 @@ def check_step(
     new = output(to, "scaling", (4,), gradients.dtype, gradients, there=scaling is not None)
     vector = vector_of(gradients, None, gradients)
     grid = flat_grid(gradients, max(gradients.size // vector, pending.size), waves=4)
-    reads, writes = (loss, gradients, pending, scaling), (*out, new)
-    counted = ((len(reads) + len(writes) + 1, arrivals(gradients)),)  # after the partial results
-    run = kernel(gradients, FILE, "check_step", storage_of(gradients), vector, grid=grid, bound=counted)
-    rules = (*reals(float("inf") if clip is None else clip, growth, backoff), *indices(every))
-    to.launch(
-        run,
-        reads=reads,
-        writes=writes,
-        scratch=(((grid[0], 2), np.float64),),
-        scalars=(*indices(gradients.size, pending.size), *rules),
-    )
+    CHECK_STEP(
+        to, gradients, storage_of(gradients), vector, grid=grid, loss=loss, gradients=gradients, pending=pending,
+        scaling=scaling, ok=out[0], norm=out[1], factor=out[2], new_scaling=new, partial=((grid[0], 2), np.float64),
+        size=gradients.size, pending_size=pending.size, every=every, clip=float("inf") if clip is None else clip,
+        growth=growth, backoff=backoff,
+    )  # fmt: skip
     return StepCheck(*out)._replace(scaling=new)
 
 
@@ -70,23 +85,23 @@ def _update(
     rule.check(call, settings)
     p, dtype = call.parameters, call.parameters.dtype
     old = {"parameters": p, **dict(zip(rule.slots, call.slots, strict=True))}
-    control = (
-        ready(to, call.table, dtype), ready(to, call.counters, np.int64), ready(to, call.ok, np.bool_),
-        ready(to, call.factor, dtype),
-    )  # fmt: skip
-    reads = [ready(to, a, dtype) for a in (p, call.gradients, *call.slots)]
+    table, counters, ok, factor = (
+        ready(to, a, kind)
+        for a, kind in ((call.table, dtype), (call.counters, np.int64), (call.ok, np.bool_), (call.factor, dtype))
+    )
+    parameters, gradients, *slots = (ready(to, a, dtype) for a in (p, call.gradients, *call.slots))
     writes = [None if a is None else output(to, name, a.shape, dtype, p) for name, a in old.items()]
     absent(to, *(name for name, a in old.items() if a is None))
     writes.append(_shadow(to, call.copy16))
-    vector = vector_of(p, None, *reads, *writes)
+    vector = vector_of(p, None, parameters, gradients, *slots, *writes)
     narrow = () if call.copy16 is None else (storage_of(call.copy16),)
-    run = kernel(
-        p, FILE, rule.name, storage_of(p), vector, *narrow,
-        grid=flat_grid(p, p.size, vector), bound=((len(control), _ranges(frozen, p)),),
+    OPTIMIZERS[rule.name](
+        to, p, storage_of(p), vector, *narrow, grid=flat_grid(p, p.size, vector), table=table, counters=counters, ok=ok,
+        factor=factor, frozen=_ranges(frozen, p), parameters=parameters, gradients=gradients, slots=slots,
+        new_parameters=writes[0], new_slots=writes[1:-1], copy16=writes[-1], size=p.size, table_rows=table.shape[0],
+        table_columns=table.shape[1], frozen_count=len(frozen), decay_end=decay_end, weight_decay=weight_decay,
+        settings=rule.numbers(settings), flags=rule.flags(settings), decoupled=decoupled,
     )  # fmt: skip
-    sizes = indices(p.size, *call.table.shape, len(frozen), decay_end)
-    options = (*reals(weight_decay, *rule.numbers(settings)), *flags(*rule.flags(settings), decoupled))
-    to.launch(run, whole=control, reads=reads, writes=writes, scalars=(*sizes, *options))
     return rule.state(*writes)
 
 
