@@ -42,7 +42,7 @@ def backend_feature(backend: str, what: str) -> Any:
 
 
 def native() -> Any:
-    """The library of native kernels: `available()`, `isa()`, its functions; imported when it is asked for."""
+    """The library of native kernels: `available()`, `isa()`, its functions; imported on the first call."""
     from .cpu import _load
 
     return _load
@@ -53,5 +53,5 @@ def instruction_set() -> str | None:
 
     Raises InputError where BNENGINE_ISA names one that does not run here.
     """
-    found = native()
-    return None if found.available() else _WORDS[found.isa()]
+    library = native()
+    return None if library.available() else _WORDS[library.isa()]

@@ -1,6 +1,6 @@
 """Declares the arguments of kernels: launches pass them by name, and C++ and CUDA read headers written from here."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -75,22 +75,31 @@ class Declaration:
         """Whether the kernel is a template over the element type T."""
         return any(not a.type for section in ARRAYS for a in self.arguments[section])
 
-    def sorted(self, given: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
-        """The values of a launch by section, lists expanded."""
-        if given.keys() != self.names:
+    @cached_property
+    def _passed(self) -> tuple[tuple[str, tuple[tuple[str, bool], ...]], ...]:
+        """The sections that a launch passes, with the names in them and whether each is a list."""
+        sections = ((section, self.arguments[section]) for section in SECTIONS if section != "counters")
+        return tuple((section, tuple((a.name, a.members is not None) for a in given)) for section, given in sections)
+
+    def sorted(self, given: Mapping[str, Any], call: object = None) -> dict[str, Sequence[Any]]:
+        """The values of a launch by section, lists expanded; those that are not given are attributes of the call."""
+        attributes = {} if call is None else vars(call)
+        values = dict[str, Sequence[Any]]()
+        unused = len(given)
+        try:
+            for section, names in self._passed:
+                values[section] = row = list[Any]()
+                for name, is_list in names:
+                    if name in given:
+                        value, unused = given[name], unused - 1
+                    else:
+                        value = attributes[name] if name in attributes else getattr(call, name)
+                    row += value if is_list else (value,)
+        except AttributeError:
+            unused = 1
+        if unused:
             raise TypeError(f"{self.name}: a launch passes {sorted(self.names)}, got {sorted(given)}")
-        return {
-            section: tuple(_values(self.arguments[section], given)) for section in SECTIONS if section != "counters"
-        }
-
-
-def _values(arguments: tuple[Argument, ...], given: Mapping[str, Any]) -> Iterator[Any]:
-    for argument in arguments:
-        value = given[argument.name]
-        if argument.members is None:
-            yield value
-        else:
-            yield from value
+        return values
 
 
 SECTIONS = tuple(field.name for field in fields(Declaration))[1:]

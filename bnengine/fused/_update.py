@@ -1,24 +1,57 @@
-"""One launcher for each rule of `ops.update`, made of the one that each kind of kernels has."""
+"""One launcher for each rule of `ops.update`: the arguments of all rules are prepared in the same way."""
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from ..ops import REGISTRY
 from ..ops.update import RULES, Rule
 from ..runtime.memory import Outputs
-from ..runtime.op import Launcher, Op
+from ._arguments import Call, Device, absent
 
 
-def of_rules(version: Callable[[Op[Any]], Callable[[Launcher], Launcher]], update: Launcher) -> None:
-    """Register `update(to, rule, ...)` with the op of each rule."""
+def register_rules(device: Device, update: Callable[[Outputs, Call], None]) -> None:
+    """Register `update(to, call)` with the op of each rule."""
     for rule in RULES.values():
-        version(REGISTRY[rule.name])(_launcher(rule, update))
+        _register(device, rule, update)
 
 
-def _launcher(rule: Rule, update: Launcher) -> Launcher:
-    def launch(to: Outputs, *args: Any, **options: Any) -> Any:
-        return update(to, rule, *args, **options)
+def _register(device: Device, rule: Rule, update: Callable[[Outputs, Call], None]) -> None:
+    op = REGISTRY[rule.name]
 
-    launch.__module__, launch.__name__, launch.__qualname__ = update.__module__, rule.name, rule.name
-    launch.__doc__ = f"One launch of {rule.name} over the flat buffers."
-    return launch
+    def launcher(to: Outputs, *args: Any, **options: Any) -> Any:
+        call = _prepared(device, to, rule, args, options)
+        update(to, call)
+        return rule.state(call.new_parameters, *call.new_slots, call.new_copy16)
+
+    launcher.__module__, launcher.__name__, launcher.__qualname__ = update.__module__, rule.name, rule.name
+    launcher.__doc__ = f"One launch of {rule.name} over the flat buffers."
+    device.register(op, "int64")(launcher)
+
+
+def _prepared(device: Device, to: Outputs, rule: Rule, args: tuple[Any, ...], options: dict[str, Any]) -> Call:
+    """The arrays of an update, None for a slot or a 16-bit copy that is not there, and its options."""
+    defaults = {"weight_decay": 0.0, "decoupled": False, "frozen": ()}
+    settings = {name: value for name, value in options.items() if name not in ("decay_end", *defaults)}
+    given, names = rule.call(*args), ("parameters", *rule.slots)
+    rule.check(given, settings)
+    call = Call(to, REGISTRY[rule.name], {**defaults, **options})
+    p = call.lead = given.parameters
+
+    def output(name: str, x: Any) -> Any:
+        if x is None:
+            absent(to, name)
+            return None
+        return device.output(to, name, x.shape, x.dtype if name == "copy16" else p.dtype, p)
+
+    call.table, call.factor = (device.ready(to, x, p.dtype) for x in (given.table, given.factor))
+    call.counters, call.ok = device.ready(to, given.counters, np.int64), device.ready(to, given.ok, np.bool_)
+    call.rows, call.columns = call.table.shape
+    old = [device.ready(to, x, p.dtype) for x in (given.parameters, *given.slots)]
+    new = [output(name, x) for name, x in zip(names, old, strict=True)]
+    (call.parameters, *call.slots), (call.new_parameters, *call.new_slots) = old, new
+    call.gradients = device.ready(to, given.gradients, p.dtype)
+    call.copy16, call.new_copy16 = given.copy16, output("copy16", given.copy16)
+    call.settings, call.flags = rule.numbers(settings), rule.flags(settings)
+    return call

@@ -10,7 +10,7 @@ from ..runtime.cores import checked
 
 
 def get() -> int:
-    """The number of threads that kernels run on, the caller's own among them; 1 where there are no native kernels."""
+    """The number of threads that kernels run on, the caller's thread included; 1 where there are no native kernels."""
     native = fused.native()
     return 1 if native.available() else int(native.library().bnengine_threads())
 

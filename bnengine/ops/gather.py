@@ -37,7 +37,7 @@ def gather(
     return Gathered(x, target, weights, samples, xp.take(divisors, cursor[GROUP : GROUP + 1], axis=0))
 
 
-@op(family="gather_raw")
+@op(family="gather")
 def gather_raw(
     x: Array, target: Array, weights: Array | None, samples: Array, divisors: Array, order: Array, cursor: Array,
     mean: Array | None = None, inv_scale: Array | None = None, *, rows: int, offset: int = 0,

@@ -12,11 +12,11 @@ import numpy as np
 
 from bnengine import threads
 from bnengine.arrays.backend import get_backend
-from bnengine.fused.cpu.profile import KindTime, StageTime, by_kind, profile
 from bnengine.lab.bench.machine import Machine
 from bnengine.lab.bench.ours import Ours
 from bnengine.lab.bench.workloads import WORKLOADS, Workload
 from bnengine.lab.environment import processor
+from tests.benchmarks.profile import KindTime, StageTime, by_kind, profile
 
 FEW = 0.005  # kernels with a smaller share make one line
 

@@ -61,11 +61,11 @@ def test_a_product_and_what_follows_it_share_their_columns(rng):
 
 
 def test_other_arrays_are_refused_in_words():
-    assert _launch.refusal(np.zeros(3, np.float32)) is None
+    assert _launch.DEVICE.refusal(np.zeros(3, np.float32)) is None
     for wrong in ([1.0], np.ma.zeros(3), np.float32(1)):
-        assert _launch.refusal(wrong) == (Kind.ARRAY, f"{type(wrong).__name__} is not a plain NumPy array")
+        assert _launch.DEVICE.refusal(wrong) == (Kind.ARRAY, f"{type(wrong).__name__} is not a plain NumPy array")
     for dtype in ("f2", "i8", ">f4"):
-        assert "is not one of float32, float64" in _launch.refusal(np.zeros(3, dtype)).text
+        assert "is not one of float32, float64" in _launch.DEVICE.refusal(np.zeros(3, dtype)).text
 
 
 def test_rows_of_a_data_set_that_lie_apart_are_not_copied():

@@ -21,7 +21,7 @@ def test_a_kernel_has_the_cut_and_scratch_of_its_launch():
     assert kernel("commit") == NativeKernel("commit", width=1, unit=1, blocks=1, scratch=0)
     along = Cut(ROWS, 9, 3, 2)
     expected = NativeKernel("normalize<float, relu>", width=9, unit=3, blocks=2, scratch=64)
-    assert kernel("normalize", array(2), "relu", cut=along, scratch=64) == expected
+    assert kernel("normalize", "float", "relu", cut=along, scratch=64) == expected
 
 
 @pytest.mark.parametrize(("blocks", "even"), [(0, 1), (1, 1), (2, 2), (3, 2), (5, 4), (64, 64), (127, 64)])

@@ -8,10 +8,10 @@ import pytest
 from bnengine import threads
 from bnengine.errors import BackendError, InputError
 from bnengine.fused.cpu.native import NativeKernel
-from bnengine.fused.cpu.profile import GroupTime, StageTime, by_kind, profile, table
 from bnengine.lab.bench.workloads import Workload
 from bnengine.runtime.plan import COLUMNS, Launch, Plan
 from tests.benchmarks import where
+from tests.benchmarks.profile import GroupTime, StageTime, by_kind, profile, table
 
 pytestmark = pytest.mark.usefixtures("native")
 
@@ -116,9 +116,9 @@ class Replayed:
 
 def test_ticks_are_told_as_seconds_of_stages_and_launches(monkeypatch):
     clock = iter([10.0, 16.0])
-    monkeypatch.setattr("bnengine.fused.cpu.profile.replayer", lambda _: Replayed())
-    monkeypatch.setattr("bnengine.fused.cpu.profile.time.perf_counter", lambda: next(clock))
-    monkeypatch.setattr("bnengine.fused.cpu.profile._name", lambda launch: launch)
+    monkeypatch.setattr("tests.benchmarks.profile.replayer", lambda _: Replayed())
+    monkeypatch.setattr("tests.benchmarks.profile.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("tests.benchmarks.profile._name", lambda launch: launch)
     both, last = profile(Plan(), 2)
     assert both == StageTime((GroupTime(("one",), 1, (0.2,)), GroupTime(("two",), 1, (0.1,))), 1.5)
     assert last == StageTime((GroupTime(("three", "four"), 2, (0.3, 0.4)),), 1.25)  # 200 and 300 ticks

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from bnengine.fused.cuda import cublaslt_api as api
-from bnengine.fused.cuda.cublaslt import Descriptors
+from bnengine.fused.cuda.cublaslt import Descriptors, Gemm, Product, plan_of
 
 KINDS = (api.MatmulDesc, api.MatrixLayout, api.MatmulPreference)
 STORAGE = {0: np.dtype("f4"), 1: np.dtype("f8"), 2: np.dtype("f2"), 14: np.dtype("u2")}  # by cudaDataType_t
@@ -33,11 +33,40 @@ def read(descriptors: Descriptors) -> Attributes:
     """Everything the library knows of the product, asked back from it."""
 
     def all_of(descriptor: api.Descriptor, kind: type[api.Attribute]) -> dict[str, int]:
-        return {attribute.name: descriptor.get(attribute) for attribute in kind}
+        return {attribute.name: value_of(descriptor, attribute) for attribute in kind}
 
     d = descriptors
     layouts = (all_of(layout, api.MatrixLayout) for layout in (d.first, d.second, d.out))
     return Attributes(all_of(d.matmul, api.MatmulDesc), *layouts, all_of(d.preference, api.MatmulPreference))
+
+
+def value_of(descriptor: api.Descriptor, attribute: api.Attribute) -> int:
+    """The value of an attribute as the library has it."""
+    value, written = attribute.type(), ctypes.c_size_t()
+    descriptor._library.call(
+        f"{descriptor._kind}GetAttribute",
+        *(descriptor.pointer, attribute.code, ctypes.byref(value), ctypes.sizeof(value), ctypes.byref(written)),
+        what=attribute.name,
+    )
+    return int(value.value or 0)
+
+
+def product(m: int, n: int, k: int, dtype: str = "float32", **options: Any) -> Product:
+    """A product of contiguous arrays of one dtype, unless the options say otherwise."""
+    stored = {
+        "lda": m if options.get("transpose_a") else k, "ldb": k if options.get("transpose_b") else n, "ldc": n,
+        "out_dtype": dtype, "alignment": 16, "precision": "highest",
+    }  # fmt: skip
+    plain = dict.fromkeys(("transpose_a", "transpose_b", "accumulate", "bias"), False)
+    given = {name: value for name, value in options.items() if value is not None}
+    return Product(m, n, k, dtype, **{**plain, **stored, **given})
+
+
+def planned(*arguments: Any, device: int = 0, **options: Any) -> Gemm:
+    """The plan of such a product."""
+    plan = plan_of(product(*arguments, **options), device)
+    assert isinstance(plan, Gemm), plan
+    return plan
 
 
 def elements(address: int, type_: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray:
@@ -86,23 +115,15 @@ def multiply(at: Attributes, alpha: float, first: int, second: int, beta: float,
         if beta:
             values += beta * decode(matrix(at.out, c), at.out["TYPE"])
     rows, epilogue = out.shape[0], at.matmul["EPILOGUE"]
-    if epilogue in (api.Epilogue.BIAS, api.Epilogue.RELU_BIAS):
+    if epilogue == api.Epilogue.BIAS:
         vector = elements(at.matmul["BIAS_POINTER"], at.out["TYPE"], (rows,), (1,))
         values += decode(vector, at.out["TYPE"])[:, None]
-    if epilogue in (api.Epilogue.RELU, api.Epilogue.RELU_BIAS):
-        values = np.maximum(values, 0)
-    if epilogue == api.Epilogue.BGRADA:
-        vector = elements(at.matmul["BIAS_POINTER"], at.out["TYPE"], (rows,), (1,))
-        vector[...] = encode(a.sum(1), at.out["TYPE"])
     out[...] = encode(values, at.out["TYPE"])
 
 
 class Choice(NamedTuple):
     """An algorithm that the model's heuristic offers."""
 
-    id: int = 1
-    tile: int = 20
-    split_k: int = 1
     reduction: int = 0
     workspace: int = 0
     state: int = 0
@@ -178,7 +199,8 @@ class Model:
             results[i].workspaceSize, results[i].state = choice.workspace, choice.state
 
     def _MatmulAlgoConfigGetAttribute(self, algo: Any, attribute: int, value: Any, *_: Any) -> None:
-        value._obj.value = self.choices[algo._obj.data[0] - 1][attribute]
+        assert attribute == api.AlgoConfig.REDUCTION_SCHEME.code
+        value._obj.value = self.choices[algo._obj.data[0] - 1].reduction
 
     def _Matmul(self, handle: Any, matmul: Any, *arguments: Any) -> None:
         alpha, first, first_layout, second, second_layout, beta, c, c_layout, d, d_layout, algo, *where = arguments

@@ -156,6 +156,6 @@ def installed(monkeypatch: Any) -> None:
 def forget() -> None:
     """No kernel and no plan is left over, neither from here nor for whoever comes next."""
     asked = _load.refusal, _load.function, _load.multiprocessors, _load.shared_memory
-    for cached in (*asked, cublaslt._planned, cublaslt._handle):
+    for cached in (*asked, cublaslt.plan_of, cublaslt._handle):
         cached.cache_clear()
     streams.forget()

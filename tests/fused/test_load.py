@@ -30,7 +30,7 @@ def test_every_op_has_a_launcher_for_each_library(library, folder):
     """But for rows out of raw data on the host, which a GPU does not read."""
     missing = [op for op in REGISTRY.values() if op.family and not op.versions(library)]
     files = {f"bnengine/fused/{folder}/{op.family}.py: @version(ops.{op.name})" for op in missing}
-    files.discard("bnengine/fused/cuda/gather_raw.py: @version(ops.gather_raw)")
+    files.discard("bnengine/fused/cuda/gather.py: @version(ops.gather_raw)")
     assert not files, f"launchers that are not written: {', '.join(files)}"
 
 
@@ -81,7 +81,7 @@ def test_an_older_cupy_is_refused(simulated, monkeypatch):
     for version, refused in (("14.1.3", True), ("13.6.0", True), ("14.2.0", False), ("15.0.0a1", False)):
         monkeypatch.setattr(simulated.CUPY, "__version__", version)
         _load.refusal.cache_clear()
-        reason = _launch.refusal(x)
+        reason = _launch.DEVICE.refusal(x)
         text = f"CuPy {version} is older than 14.2; pip install --upgrade cupy-cuda13x"
         assert (reason == Reason(Kind.MISSING, text)) == refused
         assert refused or reason is None

@@ -52,7 +52,6 @@ NATIVE_OWN = {
     "functions": ("cpu/test_functions*.py",),
     "rules": ("cpu/test_rules*.py",),
     "gather": ("cpu/test_gather_raw*.py",),
-    "profile": ("cpu/test_profile*.py",),
     "vector": ("cpu/test_gemm*.py", "cpu/test_functions*.py"),
     "fill": ("cpu/test_replay*.py",),
     "pool": ("cpu/test_replay*.py", "cpu/test_pool*.py"),

@@ -1,6 +1,6 @@
 """Launches of the kernels in kernels/cpu on NumPy arrays, and recorded steps as one native call."""
 
-from . import batch_norm, dense, dropout, gather, gather_raw, loss, pointwise, update  # noqa: F401 -- they register
+from . import batch_norm, dense, dropout, gather, loss, pointwise, update  # noqa: F401 -- they register
 from ._load import available
 from .native import replayer
 

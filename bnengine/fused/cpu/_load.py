@@ -1,4 +1,4 @@
-"""The library of native kernels: found, its functions with their types, and why there is none where there is none."""
+"""Loads the library of native kernels and declares its functions, or says why there is none."""
 
 import ctypes
 import functools
@@ -13,7 +13,7 @@ INTERFACE = 6  # kInterface of kernels/cpu/tables.cpp
 SETS = ("v4", "v3", "aarch64")
 ISA, LIBRARY = "BNENGINE_ISA", "BNENGINE_CPU_LIBRARY"
 FOLDER = Path(__file__).resolve().parent
-WHY_NOT = FOLDER / "_unbuilt.txt"  # kernels/CMakeLists.txt writes it, and removes it behind a build that succeeds
+WHY_NOT = FOLDER / "_unbuilt.txt"  # kernels/CMakeLists.txt writes it, and removes it after a build that succeeds
 
 _OUTCOMES = {
     1: "it was called from inside a kernel",
@@ -67,8 +67,8 @@ def available() -> str | None:
 
     Raises InputError where BNENGINE_ISA or BNENGINE_NUM_THREADS has a value that is not possible here.
     """
-    found = _opened()
-    return found if isinstance(found, str) else None
+    opened = _opened()
+    return opened if isinstance(opened, str) else None
 
 
 @functools.cache
@@ -81,18 +81,20 @@ def library() -> Any:
 
 @functools.cache
 def _opened() -> Any:
-    """The library with its instruction set and number of threads as the environment asks for, or why there is none."""
+    """The library with the instruction set and threads that the environment names, or why there is none."""
     place = path()
     if not place.is_file():
         why = WHY_NOT.read_text(encoding="utf-8").strip() if WHY_NOT.is_file() else ""
         return f"no native kernels were built: {why or f'there is no {place.name} in {place.parent}; make kernels'}"
     try:
         opened = ctypes.CDLL(str(place))
-        found = opened.bnengine_interface()
+        interface = opened.bnengine_interface()
     except (OSError, AttributeError) as error:
         return f"{place} cannot be loaded: {error}; install bnengine again"
-    if found != INTERFACE:
-        return f"{place} has interface {found}, not {INTERFACE}; install bnengine again, or make kernels in a checkout"
+    if interface != INTERFACE:
+        return (
+            f"{place} has interface {interface}, not {INTERFACE}; install bnengine again, or make kernels in a checkout"
+        )
     for name, (result, arguments) in _SIGNATURES.items():
         function = getattr(opened, name)
         function.restype, function.argtypes = result, arguments
@@ -131,19 +133,19 @@ def kernels() -> list[str]:
 
 
 def _names(at: Any) -> list[str]:
-    found = list[str]()
-    while (name := at(len(found))) is not None:
-        found.append(name.decode())
-    return found
+    names = list[str]()
+    while (name := at(len(names))) is not None:
+        names.append(name.decode())
+    return names
 
 
 @functools.cache
 def kernel(name: str) -> int:
     """The address of a kernel, such as "fill<float>"."""
-    found = library().bnengine_kernel(name.encode())
-    if not found:
+    address = library().bnengine_kernel(name.encode())
+    if not address:
         raise BackendError(f"fused.cpu: there is no kernel {name!r} in {path()}; install bnengine again")
-    return int(found)
+    return int(address)
 
 
 def done(outcome: int, what: str) -> None:

@@ -1,6 +1,6 @@
-"""Batch normalisation: moments, normalize and its way back, and what becomes of running statistics.
+"""Batch normalization: moments, normalize and its derivative, running statistics.
 
-By columns, one launch has them all, and shares its columns with the product before it. Where rows are so many that
+By columns, one launch does everything and shares its columns with the product before it. Where rows are too many and
 columns would not stay in the cache, they are cut: partial results of fixed blocks of rows, a launch that merges them,
 and one that goes over the rows again, from those that were seen last.
 """
@@ -11,15 +11,12 @@ import numpy as np
 
 from ... import ops
 from ..._typing import Array
-from ...ops.activations import ACTIVATIONS, slope_of
-from ...ops.batch_norm import BatchNormalized, NormalizeGradients
-from ...ops.statistics import Moments
 from ...runtime.memory import Outputs
 from ...runtime.plan import ROWS
-from .._launch import extent
-from ._launch import MOST_BLOCKS, Cut, Kernel, cut, cut_columns, evenly, flat, output, ready, statistics_of, version
+from .._arguments import Call
+from ._launch import MOST_BLOCKS, Cut, Kernel, cut, cut_columns, evenly, version
 
-HELD = 16  # rows that have a mean of their own: kHeld of kernels/cpu/batch_norm.h
+HELD = 16  # rows that share a mean: kHeld of kernels/cpu/batch_norm.h
 PARTIAL_BYTES = (16 << 10, 256 << 10)  # of x that have a partial result, at least and at most
 PARTIAL = 64  # blocks, where that lets them
 MOST_PARTIAL = 1024
@@ -100,165 +97,84 @@ def _blocks(x: Array) -> Blocks:
 
 
 @version(ops.moments)
-def moments(to: Outputs, x: Array) -> Moments:
-    """(count, mean, var) of the batch; the pending statistics is the same array unless it has a destination."""
-    x = flat(ready(to, x))
-    batch, pending, stride = _statistics(to, x)
-    _moments(to, x, batch, pending, stride)
-    return Moments(batch, batch if pending is None else pending)
+def moments(to: Outputs, call: Call) -> None:
+    """(count, mean, var) of the batch."""
+    _moments(to, call)
 
 
-def _statistics(to: Outputs, x: Array) -> tuple[Array, Array | None, int]:
-    """The batch's own, the pending statistics if it has a destination, and the elements from row to row there."""
-    channels = int(x.shape[-1])
-    batch = output(to, "batch", (3, channels), np.float64, x)
-    if not to.given("pending"):
-        return batch, None, channels
-    pending = output(to, "pending", (3, channels), np.float64, x, rows_apart=True)
-    return batch, pending, int(pending.strides[0]) // 8
-
-
-def _moments(to: Outputs, x: Array, batch: Array, pending: Array | None, stride: int) -> None:
-    rows, channels = x.shape
-    along = _along(rows, channels, x.itemsize)
+def _moments(to: Outputs, call: Call) -> None:
+    x, channels = call.x, call.channels
+    along = _along(call.rows, channels, x.itemsize)
     scratch = _scratch(channels, along)
-    merged = {"batch": batch, "pending": pending, "stride": stride, "adds": to.adds("pending")}
     if along.by_columns:
-        MOMENTS(to, x, along=along, scratch=scratch, x=x, rows=rows, channels=channels, **merged)
+        MOMENTS(to, call, along=along, scratch=scratch)
         return
     blocks = _blocks(x)
-    sizes = {"rows": rows, "channels": channels, "block": blocks.rows}
     partial = to.array("partial moments", (blocks.number, 3, channels), np.float64, x)
-    MOMENTS_OF_BLOCKS(to, x, along=blocks.cut, scratch=scratch, x=x, partial=partial, **sizes)
-    MOMENTS_OF_ALL(to, along=cut_columns(3 * blocks.number, channels, 8), partial=partial, **sizes, **merged)
+    MOMENTS_OF_BLOCKS(to, call, along=blocks.cut, scratch=scratch, partial=partial, block=blocks.rows)
+    along = cut_columns(3 * blocks.number, channels, 8)
+    MOMENTS_OF_ALL(to, call, along=along, partial=partial, block=blocks.rows)
 
 
 @version(ops.normalize)
-def normalize(
-    to: Outputs, x: Array, statistics: Array, gamma: Array | None, beta: Array | None, add: Array | None,
-    eps: float, activation: str, slope: float | None
-) -> Array:  # fmt: skip
+def normalize(to: Outputs, call: Call) -> None:
     """y = g(((x - hi) - lo) inv_std gamma + beta + add)."""
-    x, gamma, beta, add = _given(to, x, gamma, beta, add)
-    y = output(to, "out", x.shape, x.dtype, x)
-    _normalize(to, flat(y), flat(x), statistics_of(to, statistics), gamma, beta, flat(add), eps, activation, slope)
-    return y
+    _normalize(to, call)
 
 
-def _given(to: Outputs, x: Array, gamma: Array | None, beta: Array | None, add: Array | None) -> tuple[Any, ...]:
-    x = ready(to, x)
-    return (x, *(ready(to, a, x.dtype) for a in (gamma, beta, add)))
-
-
-def _normalize(
-    to: Outputs, y: Array, x: Array, statistics: tuple[Array, int], gamma: Array | None, beta: Array | None,
-    add: Array | None, eps: float, activation: str, slope: float | None,
-) -> None:  # fmt: skip
-    (rows, channels), (held, stride) = x.shape, statistics
-    along = _along(rows, channels, x.itemsize)
+def _normalize(to: Outputs, call: Call, **given: Any) -> None:
+    along = _along(call.rows, call.channels, call.x.itemsize)
     NORMALIZE(
-        to, x, activation, along=along, scratch=_scratch(channels, along), statistics=held, gamma=gamma, beta=beta, x=x,
-        add=add, y=y, rows=rows, channels=channels, stride=stride, by_columns=along.by_columns,
-        past=not along.by_columns and y.nbytes >= PAST, eps=eps, slope=slope_of(activation, slope),
+        to, call, call.activation, along=along, scratch=_scratch(call.channels, along), by_columns=along.by_columns,
+        past=not along.by_columns and call.y.nbytes >= PAST, **given,
     )  # fmt: skip
 
 
 @version(ops.batch_norm)
-def batch_norm(
-    to: Outputs, x: Array, gamma: Array | None, beta: Array | None, add: Array | None, eps: float, activation: str,
-    slope: float | None
-) -> BatchNormalized:  # fmt: skip
+def batch_norm(to: Outputs, call: Call) -> None:
     """Moments and y in one launch by columns, or in three by rows."""
-    x, gamma, beta, add = _given(to, x, gamma, beta, add)
-    y = output(to, "y", x.shape, x.dtype, x)
-    rows_x, rows_y, rows_add = flat(x), flat(y), flat(add)
-    rows, channels = extent(x)
-    batch, pending, stride = _statistics(to, x)
-    along = _along(rows, channels, x.itemsize)
+    along = _along(call.rows, call.channels, call.x.itemsize)
     if along.by_columns:
-        BATCH_NORM(
-            to, x, activation, along=along, scratch=_scratch(channels, along), gamma=gamma, beta=beta, x=rows_x,
-            add=rows_add, y=rows_y, batch=batch, pending=pending, rows=rows, channels=channels, stride=stride,
-            adds=to.adds("pending"), eps=eps, slope=slope_of(activation, slope),
-        )  # fmt: skip
+        BATCH_NORM(to, call, call.activation, along=along, scratch=_scratch(call.channels, along))
     else:
-        _moments(to, rows_x, batch, pending, stride)
-        _normalize(to, rows_y, rows_x, (batch, channels), gamma, beta, rows_add, eps, activation, slope)
-    return BatchNormalized(y, batch, batch if pending is None else pending)
+        _moments(to, call)
+        _normalize(to, call, statistics=call.batch, stride=call.channels)
 
 
 @version(ops.normalize_backward)
-def normalize_backward(
-    to: Outputs, dy: Array, x: Array, y: Array, statistics: Array, gamma: Array | None, beta: Array | None,
-    add: Array | None, eps: float, activation: str, slope: float | None, batch_statistics: bool
-) -> NormalizeGradients:  # fmt: skip
+def normalize_backward(to: Outputs, call: Call) -> None:
     """All gradients in one launch by columns, or in three by rows."""
-    x = ready(to, x)
-    dy = ready(to, dy, x.dtype)
-    has_add, reads = add is not None, ACTIVATIONS[activation].reads
-    y = ready(to, y, x.dtype) if reads == "y" else None
-    add = ready(to, add, x.dtype) if reads == "z" else None
-    gamma, beta = ready(to, gamma, x.dtype), ready(to, beta, x.dtype)
-    held, stride = statistics_of(to, statistics)
-    rows, channels = extent(x)
-    dgamma, dbeta = (
-        output(to, n, (channels,), x.dtype, x, there=a is not None) for n, a in (("dgamma", gamma), ("dbeta", beta))
-    )
-    dx = output(to, "dx", x.shape, x.dtype, x)
-    dadd = output(to, "dadd", x.shape, x.dtype, x, there=has_add)
-
-    along = _along(rows, channels, x.itemsize)
-    how: dict[str, Any] = {"along": along, "scratch": _scratch(channels, along)}
-    given = {
-        "statistics": held, "gamma": gamma, "beta": beta, "dy": flat(dy), "x": flat(x), "y": flat(y), "add": flat(add),
-        "rows": rows, "channels": channels, "stride": stride, "eps": eps, "slope": slope_of(activation, slope),
-    }  # fmt: skip
-    to_rows: dict[str, Any] = {"dx": flat(dx), "dadd": flat(dadd), "adds_dx": to.adds("dx")}
-    to_channels: dict[str, Any] = {
-        "dgamma": dgamma, "dbeta": dbeta, "adds_dgamma": to.adds("dgamma"), "adds_dbeta": to.adds("dbeta")
-    }  # fmt: skip
+    along = _along(call.rows, call.channels, call.x.itemsize)
+    how: dict[str, Any] = {"along": along, "scratch": _scratch(call.channels, along)}
     if along.by_columns:
-        own = {**to_rows, **to_channels, "batch_statistics": batch_statistics}
-        BATCH_NORM_BACKWARD(to, x, activation, **how, **given, **own)
-        return NormalizeGradients(dx, dadd, dgamma, dbeta)
+        BATCH_NORM_BACKWARD(to, call, call.activation, **how)
+        return
     sums = None
-    if batch_statistics or dgamma is not None or dbeta is not None:
-        sums = _sums(to, activation, given, to_channels)
-    sums = sums if batch_statistics else None
-    INPUT_OF_ROWS(to, x, activation, **how, **given, **to_rows, sums=sums, past=dx.nbytes >= PAST)
-    return NormalizeGradients(dx, dadd, dgamma, dbeta)
+    if call.batch_statistics or call.dgamma is not None or call.dbeta is not None:
+        sums = _sums(to, call)
+    sums = sums if call.batch_statistics else None
+    INPUT_OF_ROWS(to, call, call.activation, **how, sums=sums, past=call.dx.nbytes >= PAST)
 
 
-def _sums(to: Outputs, activation: str, given: dict[str, Any], to_channels: dict[str, Any]) -> Array:
+def _sums(to: Outputs, call: Call) -> Array:
     """The sums over all rows of dz and of dz x_norm, as (2, channels) doubles; dgamma and dbeta."""
-    x, channels = given["x"], given["channels"]
-    blocks = _blocks(x)
-    partial = to.array("partial sums", (blocks.number, 2, channels), np.float64, x)
+    blocks, channels = _blocks(call.x), call.channels
+    partial = to.array("partial sums", (blocks.number, 2, channels), np.float64, call.x)
     how: dict[str, Any] = {"along": blocks.cut, "scratch": _scratch(channels, blocks.cut)}
-    SUMS_OF_BLOCKS(to, x, activation, **how, **given, partial=partial, block=blocks.rows)
-    sums = to.array("sums", (2, channels), np.float64, x)
-    along, sizes = cut_columns(2 * blocks.number, channels, 8), {"blocks": blocks.number, "channels": channels}
-    SUMS_OF_ALL(to, x, along=along, partial=partial, sums=sums, **sizes, **to_channels)
+    SUMS_OF_BLOCKS(to, call, call.activation, **how, partial=partial, block=blocks.rows)
+    sums = to.array("sums", (2, channels), np.float64, call.x)
+    along = cut_columns(2 * blocks.number, channels, 8)
+    SUMS_OF_ALL(to, call, along=along, partial=partial, sums=sums, blocks=blocks.number)
     return sums
 
 
 @version(ops.commit)
-def commit(to: Outputs, running: Array, pending: Array, ok: Array, decay: Array, unbiased: Array) -> Array:
+def commit(to: Outputs, call: Call) -> None:
     """Running statistics after a step; where ok is false the old ones, bit for bit."""
-    ok, unbiased = ready(to, ok, np.bool_), ready(to, unbiased, np.bool_)
-    running, pending, decay = (ready(to, a, np.float64) for a in (running, pending, decay))
-    out = output(to, "out", running.shape, np.float64, running)
-    channels = int(running.shape[1])
-    arrays = {"running": running, "pending": pending, "decay": decay, "unbiased": unbiased, "out": out}
-    COMMIT(to, along=cut_columns(3, channels, 8), ok=ok, **arrays, channels=channels)
-    return out
+    COMMIT(to, call, along=cut_columns(3, call.channels, 8))
 
 
 @version(ops.merge)
-def merge(to: Outputs, a: Array, b: Array) -> Array:
+def merge(to: Outputs, call: Call) -> None:
     """Statistics of the union of two samples."""
-    a, b = ready(to, a, np.float64), ready(to, b, np.float64)
-    out = output(to, "out", a.shape, np.float64, a)
-    channels = int(a.shape[1])
-    MERGE(to, along=cut_columns(3, channels, 8), a=a, b=b, out=out, channels=channels)
-    return out
+    MERGE(to, call, along=cut_columns(3, call.channels, 8))

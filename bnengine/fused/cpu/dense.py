@@ -1,39 +1,27 @@
-"""affine and affine_backward: products of our own, the bias in them, the activation behind on the same columns.
+"""affine and affine_backward: products with the bias in them, then the activation on the same columns.
 
-A precision lets a product be rounded, and asks for nothing: here products are those of the arrays, whatever it says.
+A precision only permits rounding: these products multiply the arrays as they are, whatever it says.
 """
+
+from typing import Any
 
 from ... import ops
 from ..._typing import Array
-from ...ops.dense import AffineGradients
 from ...runtime.memory import Outputs
 from ...runtime.plan import COLUMNS, ROWS
-from .._launch import absent, extent
-from ._launch import (
-    LINE,
-    MANY_BLOCKS,
-    MOST_BLOCKS,
-    Cut,
-    Kernel,
-    blocks_of_columns,
-    cut,
-    evenly,
-    flat,
-    output,
-    ready,
-    version,
-)
+from .._arguments import Call
+from ._launch import LINE, MANY_BLOCKS, MOST_BLOCKS, Cut, Kernel, blocks_of_columns, cut, evenly, version
 from .pointwise import activated, derived
 
 SCRATCH = 3 << 20  # bytes: kScratch of kernels/cpu/gemm.cpp
 ROW_PANEL = 512  # bytes of a row that is the only one, in a block: eight vectors, kRowVectors of kernels/cpu/tile.h
-LEAST_ROWS = 8  # that a product counts as: to bring W in takes as long as to multiply it by so many
-BLOCK_ROWS = 192  # of a block, at least: so many share what is packed of W
+LEAST_ROWS = 8  # that a product counts as: reading W takes as long as multiplying it by 8 rows
+BLOCK_ROWS = 192  # of a block, at least: they share a packed part of W
 FEW_BLOCK_ROWS = 8  # of a narrow result, whose W is packed soon: kTileRows of kernels/cpu/tile.h
 NARROW = 512  # bytes of a row of the result
 BLOCK_WORK = 1 << 17  # multiplications, at least, of a block
 
-_PACKED = {"scratch": SCRATCH}
+_PACKED: dict[str, Any] = {"scratch": SCRATCH}
 _SIZES = "m n k lda ldb ldc"
 _OF_COLUMNS = {"writes": "c sums", "integers": _SIZES, "flags": "adds adds_sums"}
 _OF_ROWS = {"whole": "b bias", "reads": "a", "writes": "c", "integers": _SIZES, "flags": "adds"}
@@ -59,48 +47,32 @@ def _along(m: int, n: int, k: int, itemsize: int, *, ends: bool = False) -> Cut:
 
 
 @version(ops.affine)
-def affine(to: Outputs, x: Array, W: Array, b: Array | None, activation: str, slope: float | None) -> Array:
-    """y = x W + b, then g where it lies."""
-    x = ready(to, x)
-    W, b = ready(to, W, x.dtype), ready(to, b, x.dtype)
-    y = output(to, "out", (*x.shape[:-1], W.shape[1]), x.dtype, x)
-    rows_x, rows_y = flat(x), flat(y)
-    (m, k), n = extent(x), W.shape[1]
-    along = _along(m, n, k, x.itemsize, ends=b is not None)
-    sizes = _sizes(m, n, k, lda=k, ldb=n, ldc=n)
+def affine(to: Outputs, call: Call) -> None:
+    """y = x W + b, then g in place."""
+    (m, k), n = call.x.shape, call.W.shape[1]
+    along = _along(m, n, k, call.x.itemsize, ends=call.b is not None)
+    given = {"a": call.x, "b": call.W, "bias": call.b, "c": call.y, **_sizes(m, n, k, lda=k, ldb=n, ldc=n)}
     if along.by_columns:
-        GEMM_NN(to, x, along=along, **_PACKED, a=rows_x, b=W, bias=b, c=rows_y, sums=None, **sizes, adds_sums=False)
+        GEMM_NN(to, call, along=along, **_PACKED, **given, sums=None, adds_sums=False)
     else:
-        GEMM_NN_ROWS(to, x, along=along, **_PACKED, a=rows_x, b=W, bias=b, c=rows_y, **sizes)
-    if activation != "identity":
-        activated(to, rows_y, rows_y, activation, slope)
-    return y
+        GEMM_NN_ROWS(to, call, along=along, **_PACKED, **given)
+    if call.activation != "identity":
+        activated(to, call.y, call.y, call.activation, call.slope)
 
 
 @version(ops.affine_backward)
-def affine_backward(
-    to: Outputs, dy: Array, x: Array, W: Array, y: Array, activation: str, slope: float | None,
-    input_gradient: bool, bias_gradient: bool
-) -> AffineGradients:  # fmt: skip
+def affine_backward(to: Outputs, call: Call) -> None:
     """dz; dW = x^T dz with db = sum dz on the same columns; dx = dz W^T."""
-    x = ready(to, x)
-    dy, W = ready(to, dy, x.dtype), ready(to, W, x.dtype)
-    rows_x, dz = flat(x), flat(dy)
-    if activation != "identity":
-        rows_y, rows_dy, dz = flat(ready(to, y, x.dtype)), dz, to.array("dz", extent(dy), x.dtype, x)
-        derived(to, rows_dy, None, rows_y, dz, activation, slope)
-    dW = output(to, "dW", W.shape, x.dtype, x)
-    db = output(to, "db", W.shape[1:], x.dtype, x, there=bias_gradient)
-    if bias_gradient and W.shape[1] * W.itemsize <= NARROW:
-        _few_weight_gradients(to, rows_x, dz, dW, db)
+    dz = call.dy
+    if call.activation != "identity":
+        dz = to.array("dz", dz.shape, call.x.dtype, call.x)
+        derived(to, call.dy, call.y, dz, call.activation, call.slope)
+    if call.db is not None and call.W.shape[1] * call.W.itemsize <= NARROW:
+        _few_weight_gradients(to, call.x, dz, call.dW, call.db)
     else:
-        _weight_gradients(to, rows_x, dz, dW, db)
-    if not input_gradient:
-        absent(to, "dx")
-        return AffineGradients(None, dW, db)
-    dx = output(to, "dx", x.shape, x.dtype, x)
-    _input_gradient(to, dz, W, flat(dx))
-    return AffineGradients(dx, dW, db)
+        _weight_gradients(to, call.x, dz, call.dW, call.db)
+    if call.dx is not None:
+        _input_gradient(to, dz, call.W, call.dx)
 
 
 def _weight_gradients(to: Outputs, x: Array, dz: Array, dW: Array, db: Array | None) -> None:
@@ -138,6 +110,6 @@ def _input_gradient(to: Outputs, dz: Array, W: Array, dx: Array) -> None:
         GEMM_NT_ROWS(to, dz, along=along, **_PACKED, **arrays, **sizes)
 
 
-def _sizes(m: int, n: int, k: int, *, lda: int, ldb: int, ldc: int, adds: bool = False) -> dict[str, int]:
+def _sizes(m: int, n: int, k: int, *, lda: int, ldb: int, ldc: int, adds: bool = False) -> dict[str, Any]:
     """Of a product (m, k) (k, n): sizes, strides of the rows of its arrays, and whether the old result is added."""
     return {"m": m, "n": n, "k": k, "lda": lda, "ldb": ldb, "ldc": ldc, "adds": adds}

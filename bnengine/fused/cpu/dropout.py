@@ -1,13 +1,10 @@
-"""dropout and dropout_backward, with the random bits of every other library."""
-
-import numpy as np
+"""dropout and dropout_backward, with the same random bits as every other library."""
 
 from ... import ops
-from ..._typing import Array
 from ...arrays.random import split_seed
-from ...ops.dropout import Dropped
 from ...runtime.memory import Outputs
-from ._launch import Kernel, cut, output, ready, version
+from .._arguments import Call
+from ._launch import Kernel, cut, version
 
 DROPOUT = Kernel(
     "dropout", whole="step:index samples:index", reads="x", writes="y keep:bool",
@@ -19,36 +16,19 @@ DROPOUT_BACKWARD = Kernel(
 )  # fmt: skip
 
 
-def _by_samples(x: Array) -> Array:
-    """x as (samples, features)."""
-    return x.reshape(x.shape[0], -1)
-
-
 @version(ops.dropout)
-def dropout(to: Outputs, x: Array, step: Array, samples: Array, seed: int, layer: int, rate: float) -> Dropped:
+def dropout(to: Outputs, call: Call) -> None:
     """y = x / (1 - rate) where kept, else 0; and where it was kept."""
-    x, step, samples = ready(to, x), ready(to, step, np.int64), ready(to, samples, np.int64)
-    y, keep = output(to, "out", x.shape, x.dtype, x), output(to, "keep", x.shape, np.bool_, x)
-    rows_x = _by_samples(x)
-    along = cut(rows_x.shape, x.itemsize)  # units of it are multiples of the four features of a counter
-    (rows, features), (low, high) = rows_x.shape, split_seed(seed)
+    along = cut(call.x.shape, call.x.itemsize)  # its units are multiples of the four features of a counter
+    (rows, features), (low, high) = call.x.shape, split_seed(call.seed)
     DROPOUT(
-        to, x, along=along, step=step, samples=samples, x=rows_x, y=_by_samples(y), keep=_by_samples(keep), rows=rows,
-        features=features, by_columns=along.by_columns, seed_low=low, seed_high=high, layer=layer,
-        threshold=round(rate * 2**32), rate=rate,
+        to, call, along=along, rows=rows, features=features, by_columns=along.by_columns, seed_low=low, seed_high=high,
+        threshold=round(call.rate * 2**32),
     )  # fmt: skip
-    return Dropped(y, keep)
 
 
 @version(ops.dropout_backward)
-def dropout_backward(to: Outputs, dy: Array, keep: Array, rate: float) -> Array:
+def dropout_backward(to: Outputs, call: Call) -> None:
     """dx = dy / (1 - rate) where kept, else 0."""
-    dy, keep = ready(to, dy), ready(to, keep, np.bool_)
-    dx = output(to, "out", dy.shape, dy.dtype, dy)
-    rows_dy = _by_samples(dy)
-    (rows, features), along = rows_dy.shape, cut(rows_dy.shape, dy.itemsize)
-    DROPOUT_BACKWARD(
-        to, dy, along=along, dy=rows_dy, keep=_by_samples(keep), dx=_by_samples(dx), rows=rows, features=features,
-        by_columns=along.by_columns, adds=to.adds("out"), rate=rate,
-    )  # fmt: skip
-    return dx
+    (rows, features), along = call.dy.shape, cut(call.dy.shape, call.dy.itemsize)
+    DROPOUT_BACKWARD(to, call, along=along, rows=rows, features=features, by_columns=along.by_columns)

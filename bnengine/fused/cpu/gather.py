@@ -1,57 +1,53 @@
-"""gather: a micro-batch out of the data in memory, all its arrays in one launch."""
+"""gather and gather_raw: a micro-batch from the data in memory, all its arrays in one launch."""
 
 from math import prod
-from typing import Any
 
 import numpy as np
 
 from ... import ops
-from ..._typing import Array
-from ...ops.gather import Gathered
 from ...runtime.memory import Outputs
-from .._launch import gathered
-from ._launch import APART, Kernel, cut_rows, output, ready, version
+from .._arguments import Call
+from ._launch import GATHER_COST, TYPES, Kernel, cut_rows, version
 
-BYTES = ("bytes_x", "bytes_target", "bytes_weights", "bytes_divisor", "bytes_between")
-GATHERED: dict[str, str] = {
+RAW = (
+    "bool",
+    "uint8",
+    "uint16",
+    "uint32",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "float16",
+)  # data besides the usual dtypes
+
+_DATA = "x:char target:char weights:char samples:index divisors:char order:index cursor:index"
+_ROWS = {
     "writes": "to_x:char to_target:char to_weights:char to_samples:index to_divisor:char",
-    "integers": f"{' '.join(BYTES)} offset",
+    "integers": "bytes_x bytes_target bytes_weights bytes_divisor bytes_between offset",
 }
-DATA = "x:char target:char weights:char samples:index divisors:char order:index cursor:index"
-GATHER = Kernel("gather", whole=DATA, **GATHERED)
-
-
-def into(out: Gathered) -> dict[str, Any]:
-    """The outputs as the kernels name them."""
-    return {f"to_{field}": array for field, array in out._asdict().items()}
+GATHER = Kernel("gather", whole=_DATA, **_ROWS)
+GATHER_RAW = Kernel("gather_raw", whole=f"{_DATA} mean:double inv_scale:double", **_ROWS)
 
 
 @version(ops.gather)
-def gather(
-    to: Outputs, x: Array, target: Array, weights: Array | None, samples: Array, divisors: Array, order: Array,
-    cursor: Array, rows: int, offset: int
-) -> Gathered:  # fmt: skip
-    """Rows of bytes. Those of x may lie apart, as rows of a larger array do: a data set is not copied for that."""
-    classes = target.dtype.kind in "iu"
-    x = x if _in_rows(x) else ready(to, x)
-    samples, order, cursor = (ready(to, a, np.int64) for a in (samples, order, cursor))
-    target = ready(to, target, np.int64 if classes else x.dtype)
-    weights, divisors = ready(to, weights, x.dtype), ready(to, divisors, x.dtype)
-    given = {"x": x, "target": target, "weights": weights, "samples": samples}
-    out = gathered(to, output, given, divisors, rows, x, x.dtype)
-    rows_of = [0 if a is None else prod(a.shape[1:]) * a.itemsize for a in (x, target, weights)]
-    along = cut_rows(rows, max(1, sum(rows_of)), APART)
-    of_data = {"divisors": divisors, "order": order, "cursor": cursor}
-    sizes = dict(zip(BYTES, (*rows_of, divisors.itemsize, x.strides[0]), strict=True))
-    GATHER(to, along=along, **given, **of_data, **into(out), **sizes, offset=offset)
-    return out
+def gather(to: Outputs, call: Call) -> None:
+    """Rows of bytes. Those of x may lie apart, like rows of a larger array: a data set is not copied for that."""
+    sizes = _bytes(call)
+    along = cut_rows(call.rows, max(1, sizes["bytes_x"] + sizes["bytes_target"] + sizes["bytes_weights"]), GATHER_COST)
+    GATHER(to, call, along=along, **sizes, bytes_between=call.x.strides[0])
 
 
-def _in_rows(x: Array) -> bool:
-    """Whether each row is contiguous, and lies behind the one before."""
-    size, strides = x.itemsize, x.strides
-    for n, stride in zip(reversed(x.shape[1:]), reversed(strides[1:]), strict=True):
-        if n > 1 and stride != size:
-            return False
-        size *= n
-    return bool(x.flags.aligned and strides[0] >= size)
+@version(ops.gather_raw, *RAW)
+def gather_raw(to: Outputs, call: Call) -> None:
+    """Rows of x, cast and scaled. x must be in C order: otherwise every step would copy the data set."""
+    sizes = _bytes(call)
+    raw = "u1" if call.x.dtype == np.bool_ else call.x.dtype.str[1:]
+    along = cut_rows(call.rows, max(1, call.to_x[0].nbytes), GATHER_COST)
+    GATHER_RAW(to, call, raw, TYPES[call.lead.dtype.name], along=along, **sizes, bytes_between=sizes["bytes_x"])
+
+
+def _bytes(call: Call) -> dict[str, int]:
+    """The bytes of a row of each array."""
+    arrays = {"x": call.x, "target": call.target, "weights": call.weights, "divisor": call.divisors[:1]}
+    return {f"bytes_{name}": 0 if a is None else prod(a.shape[1:]) * a.itemsize for name, a in arrays.items()}

@@ -15,7 +15,7 @@ from ...errors import InputError
 from ...runtime.plan import CannotReplay, Launch, Plan, name_of, view_of
 from . import _load
 
-CALL = 20_000_000  # nanoseconds that many steps in one call take, or a little more: so long may Ctrl-C have to wait
+CALL = 20_000_000  # nanoseconds that many steps in one call take, or a little more: the longest wait for Ctrl-C
 
 
 class Packed(NamedTuple):
@@ -33,7 +33,7 @@ class NativeKernel:
     `width`: the columns, rows or elements that blocks divide; it is that of the launch, or where that has no split what
     the kernel counts, such as chunks of a sum: the launch is then alone in its group.
     `unit`: a block begins at a multiple of it. `blocks`: how many there are at most, by the shape and never by the
-    number of threads. `scratch`: bytes that each thread needs beside its arguments. No result depends on unit or
+    number of threads. `scratch`: bytes of working memory that each thread needs. No result depends on unit or
     blocks.
     """
 
@@ -84,7 +84,7 @@ def _refusal(launch: Launch) -> str:
     if not isinstance(launch.kernel, NativeKernel):
         return "is not a native kernel"
     if launch.scratch:
-        return "has scratch arrays; a native kernel asks for scratch in bytes"
+        return "has scratch arrays; a native kernel gets scratch in bytes"
     if launch.split is not None and launch.width != launch.kernel.width:
         return f"is cut by {launch.kernel.width}, its launch by {launch.width}"
     if any(not x.flags.writeable for x in launch.outputs):
@@ -128,8 +128,9 @@ class NativePlan:
             _load.done(outcome, "a native plan")
 
     def many(self, times: int, until: Array) -> int:
-        """Run it so many times in one call, and say how many there were: at least one, and no more behind a run that
-        changed the first number of `until`, of int64, or once `CALL` nanoseconds have passed.
+        """Run it up to `times` times in one call, and return how often it ran.
+
+        The call ends early after a run that changed the first number of `until`, of int64, or after `CALL` nanoseconds.
         """
         ran = ctypes.c_int64()
         outcome = _load.library().bnengine_run_on(self._handle, times, _address(until), CALL, ctypes.byref(ran))
@@ -139,25 +140,25 @@ class NativePlan:
     def bound(self, *arrays: Array) -> Callable[..., None]:
         """The plan on other memory: called with an array for each of these, it runs there instead, one call at a time.
 
-        They must lie apart, and those given for them be contiguous, aligned, and of the same shapes and dtypes.
+        They must not overlap, and those given for them must be contiguous, aligned, and of the same shapes and dtypes.
         """
-        views, found = [view_of(x) for x in arrays], list[tuple[int, int, int]]()
+        views, places = [view_of(x) for x in arrays], list[tuple[int, int, int]]()
         for slot, address in enumerate(self._addresses):
             for i, view in enumerate(views):
                 if address is not None and view.start <= address < view.stop:
-                    found.append((slot, i, address - view.start))
+                    places.append((slot, i, address - view.start))
         slots = self._addresses
 
         def run(*given: Array) -> None:
             addresses = [_address(x) for x in given]
-            for slot, i, offset in found:
+            for slot, i, offset in places:
                 slots[slot] = addresses[i] + offset
             self()
 
         return run
 
     def timed(self) -> tuple[list[int], list[int]]:
-        """Run it with a clock: the ticks of each launch on all threads, and at the beginning and behind each group."""
+        """Run it with a clock: the ticks of each launch on all threads, and at the beginning and after each group."""
         busy, ended = (ctypes.c_uint64 * self._launches)(), (ctypes.c_uint64 * (len(self.blocks) + 1))()
         _load.done(_load.library().bnengine_run_timed(self._handle, busy, ended), "a native plan")
         return list(busy), list(ended)
@@ -169,9 +170,9 @@ def _native(launch: Launch) -> NativeKernel:
 
 
 def _stages(plan: Plan) -> list[list[list[Launch]]]:
-    """Those of the plan, the groups of many blocks first, for the others fit in behind them.
+    """The stages of the plan, the groups with many blocks first, so that the others fill the gaps.
 
-    Stages that one thread is soon through with, one behind the other, are one group: it waits for nobody.
+    Successive stages of one block each become one group, which waits for no other thread.
     """
     stages, alone = list[list[list[Launch]]](), False
     for groups in plan.stages():
@@ -187,7 +188,7 @@ def _stages(plan: Plan) -> list[list[list[Launch]]]:
 
 
 def _group(kernels: Sequence[NativeKernel], *, waits: bool = True) -> _load.Group:
-    """How the blocks of a group lie: units that suit every kernel of it, and the most blocks that one asks for."""
+    """How a group is cut: in units that suit each of its kernels, into as many blocks as one of them has at most."""
     unit = math.lcm(*(kernel.unit for kernel in kernels))
     most = max(1, -(-min(kernel.width for kernel in kernels) // unit))
     return _load.Group(unit, min(max(kernel.blocks for kernel in kernels), most), len(kernels), waits)

@@ -1,50 +1,24 @@
-"""What all launchers share: arrays in a kernel's layout, vector widths, grids, arguments as they are packed."""
+"""Launches of CUDA kernels: vector widths, grids, arguments as they are packed, how kernels take CuPy arrays."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ..._typing import Array, DType
 from ...runtime.memory import Outputs
-from ...runtime.op import Launcher, Op
 from ...runtime.reasons import Kind, Reason
+from .._arguments import Call, Device, copied
 from .._declaration import ARRAYS, Declaration
-from .._launch import copied, destination, has_rows, row_stride
 from . import _load
 
 BLOCK = (32, 8)  # kLanes and kWarps of kernels/cuda/common.cuh
 LANES, WARPS, THREADS = 32, 8, 256
 HELD = 8  # kHeld of kernels/cuda/slices.cuh
 STORAGES = {"float32": "float", "float64": "double", "float16": "__half", "bfloat16": "__nv_bfloat16"}
-FULL = ("float32", "float64")  # the types that parameters and optimizers have
+FULL = ("float32", "float64")  # the dtypes of parameters and optimizers
 INDEX = "long long"
-UNASKED = 32 << 10  # bytes of shared memory that a launch may have beside 16 KiB of the kernel's own, unasked
-
-
-def refusal(x: Any, dtypes: Sequence[str] = tuple(STORAGES)) -> Reason | None:
-    """Why the kernels cannot take arrays like x; None if they can."""
-    if x.dtype.name not in dtypes:
-        return Reason(Kind.ARRAY, f"{x.dtype.name} is not one of {', '.join(dtypes)}")
-    older = _load.refusal()
-    return None if older is None else Reason(Kind.MISSING, older)
-
-
-def version(op: Op[Any], dtypes: Sequence[str] = tuple(STORAGES)) -> Callable[[Launcher], Launcher]:
-    """Register a launcher as the op's version for CuPy arrays of these dtypes."""
-    return op.version("cupy", partial(refusal, dtypes=dtypes))
-
-
-def arithmetic(x: Array) -> DType:
-    """The dtype that kernels compute in for arrays stored like x."""
-    return np.float64 if x.dtype == np.float64 else np.float32
-
-
-def storage(x: Array) -> str:
-    """CUDA's name for the dtype of x."""
-    return STORAGES[x.dtype.name]
+ANY_SHARED = 32 << 10  # bytes of shared memory that any launch may have, in addition to 16 KiB of the kernel
 
 
 def activation_name(kind: str) -> str:
@@ -107,11 +81,11 @@ def kernel(
     shared: int = 0,
     bound: tuple[tuple[int, Array], ...] = (),
 ) -> Instance:
-    """The instance name<parameters> of kernels/cuda/<file>, on the device of `like`; `shared`: bytes of its own."""
+    """The instance name<parameters> of kernels/cuda/<file>, on the device of `like`, with `shared` dynamic bytes."""
     given = f"<{', '.join(map(str, parameters))}>" if parameters else ""
     expression = f"bnengine::{name}{given}"
     function = _load.function(file, expression, like.device.id)
-    if shared > UNASKED:
+    if shared > ANY_SHARED:
         function.max_dynamic_shared_size_bytes = max(shared, function.max_dynamic_shared_size_bytes)
     return Instance(expression, function, grid, shared, bound)
 
@@ -128,11 +102,17 @@ class Kernel(Declaration):
     element: str = "T"
 
     def __call__(
-        self, to: Outputs, like: Array, *parameters: Any, grid: tuple[int, ...] = (1,), shared: int = 0,
+        self, to: Outputs, call: Call | Array, *parameters: Any, grid: tuple[int, ...] = (1,), shared: int = 0,
         groups: int = 1, **given: Any,
     ) -> None:  # fmt: skip
-        """Launch the instance name<parameters> on the device of `like`; counters count `groups` of its blocks each."""
-        of = self.sorted(given)
+        """Launch the instance for the dtype and on the device of `call`, or of its leading argument.
+
+        What is not given is an attribute of the call. Counters count `groups` of blocks each.
+        """
+        of = self.sorted(given, call if isinstance(call, Call) else None)
+        like = call.lead if isinstance(call, Call) else call
+        if self.typed:
+            parameters = (STORAGES[like.dtype.name], *parameters)
         bound = [(len(of["whole"]) + len(of["channels"]) + i, array) for i, array in enumerate(of["constants"])]
         if self.counters:
             bound.append((sum(len(of[section]) for section in ARRAYS), arrivals(like, groups)))
@@ -172,7 +152,7 @@ def slice_width(vector: int) -> int:
 def sliced_grid(like: Array, rows: int, channels: int, vector: int, *, sums: bool) -> tuple[int, int]:
     """(slices of the channels, splits of the rows), as `Slice` of kernels/cuda/slices.cuh has them.
 
-    Where the splits are summed up (`sums`), a thread is to have a block of rows of its own (kHeld), and fewer blocks
+    Where the splits are summed up (`sums`), each thread gets a block of rows (kHeld), and fewer blocks
     are waited for. No more of them than run side by side: the few of a second wave would take as long as all of the
     first.
     """
@@ -183,7 +163,7 @@ def sliced_grid(like: Array, rows: int, channels: int, vector: int, *, sums: boo
 
 
 def vector_of(like: Array, columns: int | None, *arrays: Array | None) -> int:
-    """Elements of 16 bytes, if rows of so many columns (None: flat arrays) and all arrays begin on such; else 1."""
+    """The elements in 16 bytes, if all arrays and their rows (`columns` wide; None: flat) begin on 16 bytes; else 1."""
     vector = 16 // int(like.dtype.itemsize)
     if columns is not None and columns % vector:
         return 1
@@ -193,64 +173,43 @@ def vector_of(like: Array, columns: int | None, *arrays: Array | None) -> int:
 # -- arrays
 
 
-def filled(out: Array, value: float) -> None:
-    """A launch of CuPy's own: every element is `value`."""
-    out.fill(value)
-
-
-def ready(to: Outputs, x: Array, dtype: DType | None = None) -> Array:
-    """x itself if it is contiguous and of this dtype (None: whichever it has), else a copy that is.
-
-    The copy is a launch, so that it is made again in every replay.
-    """
-    if x is None:
-        return None
-    dtype = np.dtype(x.dtype if dtype is None else dtype)
-    if x.dtype == dtype and x.flags.c_contiguous:
-        return x
-    out = to.array("a contiguous copy", x.shape, dtype, x)
-    if x.flags.c_contiguous and {x.dtype.name, dtype.name} <= STORAGES.keys():
-        _cast(to, x, out)
-    else:
-        to.launch(copied, reads=(x,), writes=(out,))
-    return out
-
-
 CAST = Kernel("cast", file="pointwise.cu", reads="x:S", writes="y", integers="size")
 
 
-def _cast(to: Outputs, x: Array, out: Array) -> None:
-    """Launch out = x, both of them contiguous and of types that kernels store."""
-    vector = vector_of(min(x, out, key=lambda a: a.itemsize), None, x, out)
-    grid = flat_grid(x, x.size, vector)
-    CAST(to, x, storage(x), storage(out), vector, grid=grid, x=x, y=out, size=x.size)
+class _Cuda(Device):
+    """CUDA kernels on CuPy arrays."""
+
+    library: ClassVar[str] = "cupy"
+    writes_to: ClassVar[str] = "CUDA kernels write to contiguous"
+
+    def refusal(self, x: Any, *more: str) -> Reason | None:
+        dtypes = (*FULL, *more) if more else tuple(STORAGES)
+        if x.dtype.name not in dtypes:
+            return Reason(Kind.ARRAY, f"{x.dtype.name} is not one of {', '.join(dtypes)}")
+        older = _load.refusal()
+        return None if older is None else Reason(Kind.MISSING, older)
+
+    def aligned(self, x: Array, *, written: bool = False) -> bool:  # noqa: ARG002
+        return True
+
+    def wide(self, x: Array) -> DType:
+        return np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
+
+    def copy(self, to: Outputs, x: Array, out: Array) -> None:
+        if not x.flags.c_contiguous or not {x.dtype.name, out.dtype.name} <= STORAGES.keys():
+            to.launch(copied, reads=(x,), writes=(out,))
+            return
+        vector = vector_of(min(x, out, key=lambda a: a.itemsize), None, x, out)
+        CAST(to, x, STORAGES[out.dtype.name], vector, grid=flat_grid(x, x.size, vector), x=x, y=out, size=x.size)
+
+    def fill(self, to: Outputs, out: Array, value: float) -> None:
+        to.launch(filled, writes=(out,), scalars=(value,))
 
 
-def scalar(to: Outputs, value: Any, dtype: DType, like: Array) -> Array:
-    """A number as an array of shape (1,), which kernels read it from; such an array as it is."""
-    if hasattr(value, "shape"):
-        return ready(to, value, dtype)
-    out = to.array("a number", (1,), dtype, like)
-    to.launch(filled, writes=(out,), scalars=(float(value),))
-    return out
+def filled(out: Array, value: float) -> None:
+    """A launch of CuPy: every element is `value`."""
+    out.fill(value)
 
 
-def statistics_of(to: Outputs, x: Array) -> tuple[Array, int]:
-    """(count, mean, var) and the elements from row to row: columns of a larger buffer are read where they are."""
-    x = x if has_rows(x) else ready(to, x, np.float64)
-    return x, row_stride(x)
-
-
-def output(
-    to: Outputs, field: str, shape: Sequence[int], dtype: DType, like: Array, *, there: bool = True,
-    rows_apart: bool = False,
-) -> Array:  # fmt: skip
-    """The array that an output is written to, as `destination` has it.
-
-    `rows_apart`: it may be columns of a larger buffer.
-    """
-
-    def takes(array: Array) -> bool:
-        return bool(array.flags.c_contiguous or (rows_apart and has_rows(array)))
-
-    return destination(to, field, shape, dtype, like, takes, "CUDA kernels write to contiguous", there=there)
+DEVICE = _Cuda()
+ready, version = DEVICE.ready, DEVICE.version

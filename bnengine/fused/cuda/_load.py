@@ -1,4 +1,4 @@
-"""The CUDA kernels: found, made one text, compiled when a launch first needs them, and kept for each device."""
+"""Finds the CUDA kernels, joins a file and its headers, and compiles an instance when a launch first needs it."""
 
 import functools
 import importlib
@@ -14,23 +14,23 @@ _OWN_INCLUDE = re.compile(r'^#include "(.+)"$')
 
 
 def cupy() -> Any:
-    """CuPy, for which there is an array already."""
+    """CuPy, which the caller's array has imported already."""
     return importlib.import_module("cupy")
 
 
 @functools.cache
 def refusal() -> str | None:
     """Why the CuPy that is installed cannot take these kernels; None if it can."""
-    found = str(getattr(cupy(), "__version__", "0"))
-    parts = re.findall(r"\d+", found)[:2]
+    installed = str(getattr(cupy(), "__version__", "0"))
+    parts = re.findall(r"\d+", installed)[:2]
     if tuple(map(int, parts)) < OLDEST:
-        return f"CuPy {found} is older than {'.'.join(map(str, OLDEST))}; pip install --upgrade cupy-cuda13x"
+        return f"CuPy {installed} is older than {'.'.join(map(str, OLDEST))}; pip install --upgrade cupy-cuda13x"
     return None
 
 
 @functools.cache
 def folder() -> Path:
-    """Where the kernels are: inside an installed package, or beside it in a checkout."""
+    """The folder of the kernels: inside an installed package, or next to it in a checkout."""
     package = Path(__file__).resolve().parents[2]
     places = (package / "kernels", package.parent / "kernels")
     for place in places:
@@ -44,7 +44,7 @@ def folder() -> Path:
 
 @functools.cache
 def source(file: str) -> str:
-    """kernels/cuda/<file> with our own headers pasted in: CuPy's compile cache sees only this text."""
+    """kernels/cuda/<file> with our headers pasted in, because CuPy's compile cache keys on this text alone."""
     return _pasted(folder() / "cuda" / file, set())
 
 
@@ -65,8 +65,8 @@ def _pasted(path: Path, seen: set[Path]) -> str:
 def function(file: str, expression: str, device: int) -> Any:
     """The instance `expression` of a kernel in kernels/cuda/<file>, compiled for a device.
 
-    A module an instance: a network meets a dozen of them, a tenth of a second each the first time and milliseconds
-    out of CuPy's cache ever after; all that a file could make are a hundred.
+    One module per instance: a network needs a dozen of them, each of which takes a tenth of a second to compile, later
+    milliseconds from CuPy's cache. A whole file has up to a hundred.
     """
     with cupy().cuda.Device(device):
         module = cupy().RawModule(code=source(file), options=OPTIONS, name_expressions=(expression,))
@@ -75,17 +75,17 @@ def function(file: str, expression: str, device: int) -> Any:
 
 @functools.cache
 def multiprocessors(device: int) -> int:
-    """How many blocks of work a device can run side by side, but for a factor."""
+    """The multiprocessors of a device: it runs a multiple of this number of blocks at once."""
     return int(cupy().cuda.Device(device).attributes["MultiProcessorCount"])
 
 
 @functools.cache
 def shared_memory(device: int) -> int:
-    """The bytes of shared memory that a block can ask for: from 64 KiB (sm_75) to 227 KiB (sm_90)."""
+    """The bytes of shared memory that a block can have: from 64 KiB (sm_75) to 227 KiB (sm_90)."""
     return int(cupy().cuda.Device(device).attributes["MaxSharedMemoryPerBlockOptin"])
 
 
-# Launches of one stream share what follows, since they run one after the other. So a captured graph is to be launched
+# Launches of one stream run one after the other and share these arrays. So launch a captured graph
 # on the stream that it was recorded on, or in order with it.
 _arrivals: dict[tuple[int, int], Any] = {}
 _workspaces: dict[tuple[int, int], Any] = {}
@@ -108,8 +108,8 @@ def workspace(size: int, device: int) -> Any:
 
 def _held(those: dict[tuple[int, int], Any], device: int, size: int, dtype: str) -> Any:
     key = device, stream()
-    held = those.get(key)
-    if held is None or held.size < size:
+    array = those.get(key)
+    if array is None or array.size < size:
         with cupy().cuda.Device(device):
-            held = those[key] = cupy().zeros(size, dtype=dtype)
-    return held
+            array = those[key] = cupy().zeros(size, dtype=dtype)
+    return array

@@ -1,25 +1,22 @@
-"""Matrix products by cublasLt with everything fixed beforehand: precision, epilogue, algorithm, workspace.
+"""Matrix products by cublasLt, with precision, bias, algorithm and workspace fixed before the first call.
 
-A plan takes addresses and a stream and allocates nothing, so that the stream may be capturing when it is called. It
-must be *built* before: the choice of an algorithm may fail under capture. Eager runs and captured ones call the same
-plan.
+A plan takes addresses and a stream and allocates nothing, so a stream may be capturing when it is called. It must be
+*built* before, because the choice of an algorithm may fail under capture. Eager and captured runs call the same plan.
 
-**Rows and columns.** cublasLt's matrices are column-major. A row-major array with `ld` elements from row to row is,
-read column by column, its transpose with leading dimension `ld`. So instead of C = op(A) op(B) we ask for
+**Rows and columns.** cublasLt's matrices are column-major. A row-major array with `ld` elements from row to row, read
+column by column, is its transpose with leading dimension `ld`. So instead of C = op(A) op(B) the plan computes
 
     C^T (n, m) = op(B)^T op(A)^T
 
-and nothing is moved: cublasLt's first operand is the memory of B, its second that of A, its output that of C with
-`ldc`. B stored (k, n) reads as B^T (n, k), which is op(B)^T as it stands; B stored (n, k), to be used transposed, reads
-as (k, n), and cublasLt transposes it. A likewise. A row of the output in cublasLt's words is a column of C: its bias
-has n elements and is added to every row of C, and the bias gradient of its first operand (BGRADA) sums op(B) over k to
-n elements.
+and moves nothing: cublasLt's first operand is the memory of B, its second that of A, its output that of C with `ldc`.
+B stored (k, n) reads as B^T (n, k), which is op(B)^T; B stored (n, k), to be used transposed, reads as (k, n), and
+cublasLt transposes it. A likewise. A row of cublasLt's output is a column of C: its bias has n elements and is added to
+every row of C.
 
-**The same bits every time.** How a sum that is split over k is put together is limited by the preference
-CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK to COMPUTE_TYPE: the parts go to the workspace in the accumulator's type and
-are summed in a separate step. INPLACE (the parts take turns at the output) and OUTPUT_TYPE (the parts rounded to 16
-bits) are out; an algorithm that says otherwise all the same is passed over. The workspace is the caller's: two streams
-that run at once need one each.
+**The same bits every time.** The preference CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK limits how a sum that is split
+over k is put together to COMPUTE_TYPE: the parts go to the workspace in the accumulator's type, and a separate step
+sums them. INPLACE (the parts take turns at the output) and OUTPUT_TYPE (the parts rounded to 16 bits) are out; the plan
+skips an algorithm that uses them nevertheless. Two streams that run at once need a workspace each.
 """
 
 import ctypes
@@ -28,9 +25,6 @@ from functools import cache
 from threading import Lock
 from typing import NamedTuple
 
-import numpy as np
-
-from ..._typing import DType
 from ...errors import BackendError, InputError
 from . import cublaslt_api as api
 from .cublaslt_api import (
@@ -51,36 +45,24 @@ from .cublaslt_api import (
     Status,
 )
 
-ALIGNMENT = 16  # bytes; the widest access of any kernel, and what TMA asks for
+ALIGNMENT = 16  # bytes: the widest access of any kernel, and what TMA needs
 WORKSPACE_ALIGNMENT = 256  # bytes
-_WORKSPACE = 32 << 20  # bytes; what NVIDIA recommends for Hopper and Blackwell, more than it does for others
-_CHOICES = 8  # how many algorithms the heuristic is asked for
+WORKSPACE = 32 << 20  # bytes: what NVIDIA recommends for Hopper and Blackwell, more than it does for others
+CHOICES = 8  # algorithms that the heuristic returns
 
-_TYPES = {
+TYPES = {
     "float32": DataType.R_32F,
     "float64": DataType.R_64F,
     "float16": DataType.R_16F,
     "bfloat16": DataType.R_16BF,
 }
-_COMPUTE = {
+COMPUTE = {
     ("float64", "highest"): Compute.F64,
     ("float32", "highest"): Compute.F32,
     ("float32", "tf32"): Compute.F32_FAST_TF32,
-    ("float32", "bf16"): Compute.F32_FAST_16BF,
-    ("float32", "fp16"): Compute.F32_FAST_16F,
     ("float16", "highest"): Compute.F32,
-    ("float16", "fp16"): Compute.F32,
     ("bfloat16", "highest"): Compute.F32,
-    ("bfloat16", "bf16"): Compute.F32,
 }
-_EPILOGUES = {
-    None: Epilogue.DEFAULT,
-    "relu": Epilogue.RELU,
-    "bias": Epilogue.BIAS,
-    "relu_bias": Epilogue.RELU_BIAS,
-    "bias_gradient": Epilogue.BGRADA,
-}
-_WITH_VECTOR = ("bias", "relu_bias", "bias_gradient")
 
 
 class Matrix(NamedTuple):
@@ -94,7 +76,17 @@ class Matrix(NamedTuple):
 
 
 class Product(NamedTuple):
-    """C (m, n) = epilogue(op(A) op(B) [+ C]), row-major: all that a plan depends on, but for the device."""
+    """C (m, n) = op(A) op(B) [+ C] [+ bias], row-major: all that a plan depends on, apart from the device.
+
+    Attributes:
+        dtype: Of A and B. Sums are float32, for float64 float64.
+        out_dtype: Of C and the bias: dtype, or float32 for 16-bit arrays.
+        transpose_a: A is stored (k, m), not (m, k); `transpose_b` likewise.
+        accumulate: Whether the old C is added.
+        precision: "highest" multiplies the arrays as they are, "tf32" float32 arrays rounded to that.
+        lda: Elements from row to row of the stored A; `ldb` and `ldc` likewise.
+        alignment: A power of two, in bytes, that divides every address of the calls.
+    """
 
     m: int
     n: int
@@ -104,8 +96,8 @@ class Product(NamedTuple):
     transpose_a: bool
     transpose_b: bool
     accumulate: bool
+    bias: bool
     precision: str
-    epilogue: str | None
     lda: int
     ldb: int
     ldc: int
@@ -114,82 +106,81 @@ class Product(NamedTuple):
     def __str__(self) -> str:
         a = f"A ({self.k}, {self.m})^T" if self.transpose_a else f"A ({self.m}, {self.k})"
         b = f"B ({self.n}, {self.k})^T" if self.transpose_b else f"B ({self.k}, {self.n})"
-        plus, then = " + C" if self.accumulate else "", f", then {self.epilogue}" if self.epilogue else ""
+        plus = f"{' + C' if self.accumulate else ''}{' + bias' if self.bias else ''}"
         types = self.dtype if self.dtype == self.out_dtype else f"{self.dtype} to {self.out_dtype}"
         strides = f"strides {self.lda}, {self.ldb}, {self.ldc}"
-        return f"C ({self.m}, {self.n}) = {a} {b}{plus}{then}, {types}, precision {self.precision}, {strides}"
+        return f"C ({self.m}, {self.n}) = {a} {b}{plus}, {types}, precision {self.precision}, {strides}"
 
     def column_major(self) -> tuple[Matrix, Matrix, Matrix]:
         """cublasLt's first operand (the memory of B), its second (that of A) and its output (that of C)."""
-        type_ = _TYPES[self.dtype]
+        type_ = TYPES[self.dtype]
         shape_b = (self.k, self.n) if self.transpose_b else (self.n, self.k)
         shape_a = (self.m, self.k) if self.transpose_a else (self.k, self.m)
         return (
             Matrix(*shape_b, self.ldb, type_, Operation(self.transpose_b)),
             Matrix(*shape_a, self.lda, type_, Operation(self.transpose_a)),
-            Matrix(self.n, self.m, self.ldc, _TYPES[self.out_dtype]),
+            Matrix(self.n, self.m, self.ldc, TYPES[self.out_dtype]),
         )
 
 
 class Descriptors:
-    """A product in cublasLt's objects; they need the library, but no GPU."""
+    """A product as cublasLt's objects; they need the library, but no GPU."""
 
     def __init__(self, library: Library, product: Product) -> None:
         first, second, out = product.column_major()
-        compute = _COMPUTE[product.dtype, product.precision]
+        compute = COMPUTE[product.dtype, product.precision]
         scale = DataType.R_64F if compute is Compute.F64 else DataType.R_32F
         self.matmul = Descriptor(library, MatmulDesc, compute, scale)
         self.matmul.set(MatmulDesc.TRANSA, first.operation)
         self.matmul.set(MatmulDesc.TRANSB, second.operation)
-        self.matmul.set(MatmulDesc.EPILOGUE, _EPILOGUES[product.epilogue])
-        if product.epilogue in _WITH_VECTOR:
-            # The heuristic looks at no more of this address than how it is aligned.
-            self.matmul.set(MatmulDesc.BIAS_POINTER, product.alignment)
+        self.matmul.set(MatmulDesc.EPILOGUE, Epilogue.BIAS if product.bias else Epilogue.DEFAULT)
+        if product.bias:
+            self.matmul.set(MatmulDesc.BIAS_POINTER, product.alignment)  # the heuristic reads only its alignment
         self.first, self.second, self.out = (
             Descriptor(library, MatrixLayout, x.type, x.rows, x.cols, x.ld) for x in (first, second, out)
         )
         self.preference = Descriptor(library, MatmulPreference)
-        self.preference.set(MatmulPreference.MAX_WORKSPACE_BYTES, _WORKSPACE)
+        self.preference.set(MatmulPreference.MAX_WORKSPACE_BYTES, WORKSPACE)
         self.preference.set(MatmulPreference.REDUCTION_SCHEME_MASK, ReductionScheme.COMPUTE_TYPE)
         for operand in "ABCD":
             self.preference.set(MatmulPreference[f"MIN_ALIGNMENT_{operand}_BYTES"], product.alignment)
 
 
-class Algorithm(NamedTuple):
-    """What the heuristic chose, in the library's own numbers; `workspace` in bytes."""
-
-    id: int
-    tile: int
-    split_k: int
-    reduction: int
-    workspace: int
-    waves: float
-
-
 class Gemm:
-    """A product with its algorithm: `plan(a, b, c, bias, workspace, stream)` enqueues it. Built by `gemm_plan`."""
+    """A product with its algorithm: `plan(a, b, c, bias, workspace, stream)` enqueues it. Built by `build`."""
 
     def __init__(
         self, library: Library, handle: Handle, product: Product, descriptors: Descriptors, chosen: HeuristicResult
     ) -> None:
-        self.product, self.descriptors, self.algorithm = product, descriptors, _described(library, chosen)
+        self.product, self.descriptors = product, descriptors
         self._library, self._handle, self._algo, self._lock = library, handle, chosen.algo, Lock()
         scalar = c_double if product.dtype == "float64" else c_float
         self._alpha, self._beta = scalar(1), scalar(product.accumulate)
-        self._vector = product.epilogue in _WITH_VECTOR
         # Addresses that never change, so that a call builds none of them again.
         self._fixed = byref(self._alpha), byref(self._beta), byref(self._algo)
         self._mask = product.alignment - 1
 
     def __call__(self, a: int, b: int, c: int, bias: int | None, workspace: int, stream: int) -> None:
-        """Enqueue the product on `stream`; all arguments are addresses on the device, `stream` a cudaStream_t.
+        """Enqueue the product on a stream.
 
-        bias: (n,) of the output's dtype, read by "bias" and "relu_bias", written by "bias_gradient", else None.
-        workspace: workspace_bytes(device) bytes, aligned to 256 bytes. InputError if an address does not fit the plan,
-        BackendError with cublasLt's status if it refuses.
+        Args:
+            a: The address of A on the device; `b` and `c` likewise.
+            bias: The address of (n,) numbers in the dtype of C, None for a product without a bias.
+            workspace: The address of WORKSPACE bytes, a multiple of 256.
+            stream: A cudaStream_t.
+
+        Raises:
+            InputError: An address does not fit the plan.
+            BackendError: cublasLt refuses; the text names its status.
         """
-        if (a | b | c | (bias or 0)) & self._mask or workspace % WORKSPACE_ALIGNMENT or (bias is None) == self._vector:
-            raise InputError(_misfit(self.product, (a, b, c), bias, workspace))
+        given = bias is not None
+        if (a | b | c | (bias or 0)) & self._mask or workspace % WORKSPACE_ALIGNMENT or given != self.product.bias:
+            places = ", ".join(f"{x:#x}" for x in (a, b, c, bias, workspace) if x is not None)
+            needs = f"{self.product.alignment} bytes, the workspace to {WORKSPACE_ALIGNMENT}, and"
+            raise InputError(
+                f"gemm: {self.product}: the addresses {places} must be aligned to {needs} a bias must be given just "
+                "where the product has one"
+            )
         if bias is None:
             self._enqueue(a, b, c, workspace, stream)
             return
@@ -205,18 +196,13 @@ class Gemm:
             *(self._handle.pointer, built.matmul.pointer),
             *(alpha, b, built.first.pointer, a, built.second.pointer),
             *(beta, c, out, c, out),
-            *(algo, workspace, _WORKSPACE, stream),
+            *(algo, workspace, WORKSPACE, stream),
             what=self.product,
         )
 
 
-def workspace_bytes(_device: int = 0, /) -> int:
-    """The bytes of workspace that every plan may use: 32 MiB on any device; one block serves all plans of a stream."""
-    return _WORKSPACE
-
-
 def alignment_of(*addresses: int | None) -> int:
-    """The largest power of two up to 16 that divides all addresses: what to build a plan for."""
+    """The largest power of two up to 16 that divides all addresses."""
     together = ALIGNMENT
     for address in addresses:
         together |= address or 0
@@ -238,73 +224,57 @@ def layout_of(shape: tuple[int, int], strides: tuple[int, int], itemsize: int) -
     return None
 
 
-def gemm_plan(
-    m: int,
-    n: int,
-    k: int,
-    dtype: DType,
-    *,
-    transpose_a: bool = False,
-    transpose_b: bool = False,
-    accumulate: bool = False,
-    precision: str = "highest",
-    epilogue: str | None = None,
-    lda: int | None = None,
-    ldb: int | None = None,
-    ldc: int | None = None,
-    device: int = 0,
-    out_dtype: DType | None = None,
-    alignment: int = ALIGNMENT,
-) -> Gemm | Refusal:
-    """C (m, n) = epilogue(op(A) op(B) + C or nothing), row-major, on the *current* device, whose number is `device`.
+@cache
+def plan_of(product: Product, device: int) -> Gemm | Refusal:
+    """The plan of a product on the *current* device, whose number is `device`; a Refusal says why there is none.
 
-    op(A) (m, k) is A, or A stored (k, m) with transpose_a; op(B) (k, n) likewise. lda, ldb, ldc: elements from row to
-    row of the stored arrays, by default their widths. dtype: of A and B; out_dtype: of C and the bias, dtype if left
-    out, or "float32" for 16-bit arrays. Sums are float32, for float64 float64; precision says what is multiplied:
-    "highest" the arrays as they are, "tf32", "bf16" and "fp16" float32 arrays rounded to that on the way (16-bit
-    arrays take their own name, too). alignment: a power of two, in bytes, that divides every address of the calls.
-
-    epilogue: None; "bias" adds b (n,); "relu"; "relu_bias" is relu(. + b); "bias_gradient", for dW = x^T dz, also
-    writes the sum of op(B) over k, (n,): db without a pass over dz. With `accumulate`, an epilogue works on the sum;
-    "bias_gradient" does not go with it, since db would be overwritten. NVIDIA calls its relu max(x, 0) and does not
-    say what becomes of NaN: a step that counts on NaN being seen applies its own.
-
-    The same arguments give the same plan. A Refusal says why there is none: no library, no driver, or no algorithm for
-    this product. InputError for arguments that make no sense, BackendError if the library fails.
+    Raises:
+        InputError: A size is 0, or the precision is not one of the dtype.
+        BackendError: The library fails.
     """
-    name = _name(dtype)
-    product = Product(
-        *(int(m), int(n), int(k), name, name if out_dtype is None else _name(out_dtype)),
-        *(bool(transpose_a), bool(transpose_b), bool(accumulate), precision, epilogue),
-        lda=int((m if transpose_a else k) if lda is None else lda),
-        ldb=int((k if transpose_b else n) if ldb is None else ldb),
-        ldc=int(n if ldc is None else ldc),
-        alignment=int(alignment),
-    )
-    _check(product)
-    return _planned(product, int(device))
+    known = [precision for dtype, precision in COMPUTE if dtype == product.dtype]
+    if product.precision not in known:
+        raise InputError(
+            f"gemm: precision {product.precision!r} does not go with {product.dtype}; take {' or '.join(known)}"
+        )
+    if min(product[:3]) < 1:
+        raise InputError(f"gemm: {product}: sizes must be positive")
+    opened = _handle(device)
+    return opened if isinstance(opened, Refusal) else build(*opened, product)
 
 
 def build(library: Library, handle: Handle, product: Product) -> Gemm | Refusal:
-    """The plan with the first algorithm of the heuristic that keeps the rules, or why there is none."""
+    """The plan with the heuristic's first algorithm whose results repeat, or why there is none."""
     descriptors = Descriptors(library, product)
-    results, count = (HeuristicResult * _CHOICES)(), c_int()
+    results, count = (HeuristicResult * CHOICES)(), c_int()
     layouts = descriptors.first, descriptors.second, descriptors.out, descriptors.out
     function = "cublasLtMatmulAlgoGetHeuristic"
     status = library.status(
         function,
         *(handle.pointer, descriptors.matmul.pointer, *(layout.pointer for layout in layouts)),
-        *(descriptors.preference.pointer, _CHOICES, results, byref(count)),
+        *(descriptors.preference.pointer, CHOICES, results, byref(count)),
     )
     if status in (Status.NOT_SUPPORTED, Status.INVALID_VALUE, Status.ARCH_MISMATCH):
         return Refusal(library.explain(function, status, product))
     if status != Status.SUCCESS:
         raise BackendError(library.explain(function, status, product))
     for chosen in results[: count.value]:
-        fits = chosen.state == Status.SUCCESS and chosen.workspaceSize <= _WORKSPACE
-        if fits and _repeats(_described(library, chosen)):
+        fits = chosen.state == Status.SUCCESS and chosen.workspaceSize <= WORKSPACE
+        if fits and reduction_of(library, chosen) in (ReductionScheme.NONE, ReductionScheme.COMPUTE_TYPE):
             return Gemm(library, handle, product, descriptors, chosen)
     return Refusal(f"cublasLt {library.version} has no algorithm whose results repeat for {product}")
+
+
+def reduction_of(library: Library, chosen: HeuristicResult) -> int:
+    """How an algorithm puts the parts of a split sum together."""
+    attribute, written = AlgoConfig.REDUCTION_SCHEME, c_size_t()
+    value = attribute.type()
+    library.call(
+        "cublasLtMatmulAlgoConfigGetAttribute",
+        *(byref(chosen.algo), attribute.code, byref(value), ctypes.sizeof(value), byref(written)),
+        what=attribute.name,
+    )
+    return int(value.value)
 
 
 @cache
@@ -316,64 +286,3 @@ def _handle(_device: int) -> tuple[Library, Handle] | Refusal:
         return library, Handle(library)
     except BackendError as error:
         return Refusal(str(error))
-
-
-@cache
-def _planned(product: Product, device: int) -> Gemm | Refusal:
-    found = _handle(device)
-    return found if isinstance(found, Refusal) else build(*found, product)
-
-
-def _described(library: Library, chosen: HeuristicResult) -> Algorithm:
-    def get(attribute: AlgoConfig) -> int:
-        held, written = attribute.type(), c_size_t()
-        library.call(
-            "cublasLtMatmulAlgoConfigGetAttribute",
-            *(byref(chosen.algo), attribute.code, byref(held), ctypes.sizeof(held), byref(written)),
-            what=attribute.name,
-        )
-        return int(held.value)
-
-    numbers = (get(AlgoConfig.ID), get(AlgoConfig.TILE_ID), get(AlgoConfig.SPLITK_NUM))
-    return Algorithm(*numbers, get(AlgoConfig.REDUCTION_SCHEME), chosen.workspaceSize, chosen.wavesCount)
-
-
-def _repeats(algorithm: Algorithm) -> bool:
-    return algorithm.reduction in (ReductionScheme.NONE, ReductionScheme.COMPUTE_TYPE)
-
-
-def _name(dtype: DType) -> str:
-    return dtype if isinstance(dtype, str) else str(np.dtype(dtype).name)
-
-
-def _check(p: Product) -> None:
-    known = [precision for dtype, precision in _COMPUTE if dtype == p.dtype]
-    if not known:
-        raise InputError(f"gemm: dtype {p.dtype!r} cannot be multiplied; take one of {', '.join(_TYPES)}")
-    if p.precision not in known:
-        raise InputError(f"gemm: precision {p.precision!r} does not go with {p.dtype}; take {' or '.join(known)}")
-    if p.out_dtype != p.dtype and (p.out_dtype != "float32" or p.dtype == "float64"):
-        raise InputError(f"gemm: {p.dtype} arrays do not give {p.out_dtype}; leave out_dtype out, or take 'float32'")
-    if p.epilogue not in _EPILOGUES:
-        raise InputError(f"gemm: there is no epilogue {p.epilogue!r}; take None, {', '.join(map(repr, _names()))}")
-    if p.epilogue == "bias_gradient" and p.accumulate:
-        raise InputError("gemm: 'bias_gradient' writes db and cannot add to it; sum dz over its rows by a kernel")
-    widths = (p.m if p.transpose_a else p.k, p.k if p.transpose_b else p.n, p.n)
-    if min(p.m, p.n, p.k) < 1 or any(ld < w for ld, w in zip((p.lda, p.ldb, p.ldc), widths, strict=True)):
-        raise InputError(f"gemm: {p}: sizes must be positive, and strides no less than the widths {widths}")
-    if not 1 <= p.alignment <= WORKSPACE_ALIGNMENT or p.alignment & (p.alignment - 1):
-        raise InputError(f"gemm: alignment {p.alignment} is not a power of two up to 256; see alignment_of")
-
-
-def _names() -> list[str]:
-    return [name for name in _EPILOGUES if name is not None]
-
-
-def _misfit(product: Product, addresses: tuple[int, ...], bias: int | None, workspace: int) -> str:
-    if workspace % WORKSPACE_ALIGNMENT:
-        return f"gemm: the workspace at {workspace:#x} is not aligned to {WORKSPACE_ALIGNMENT} bytes, as cublasLt asks"
-    if (bias is None) == (product.epilogue in _WITH_VECTOR):
-        needed = "needs the address of a bias" if bias is None else "takes no bias: give None"
-        return f"gemm: the plan of {product} {needed}"
-    places = ", ".join(f"{x:#x}" for x in (*addresses, *([] if bias is None else [bias])))
-    return f"gemm: {product}: the addresses {places} are not aligned to {product.alignment} bytes; see alignment_of"

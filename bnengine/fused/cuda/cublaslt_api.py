@@ -1,6 +1,6 @@
 """cublasLt through ctypes: where the library is, its functions, its descriptors and what its status codes mean.
 
-Every number here stands in cublasLt.h, cublas_api.h or library_types.h, and agrees in nvidia-cublas-cu12 12.9.3.13 and
+Every number here is in cublasLt.h, cublas_api.h or library_types.h, and agrees in nvidia-cublas-cu12 12.9.3.13 and
 nvidia-cublas 13.10.0.20; a test compares them with the headers that are installed. Nothing here needs CuPy or a GPU.
 """
 
@@ -72,8 +72,6 @@ class Compute(IntEnum):
 
     F32 = 68
     F64 = 70
-    F32_FAST_16F = 74
-    F32_FAST_16BF = 75
     F32_FAST_TF32 = 77
 
 
@@ -88,10 +86,7 @@ class Epilogue(IntEnum):
     """cublasLtEpilogue_t: what is done to the product before it is stored."""
 
     DEFAULT = 1
-    RELU = 2
     BIAS = 4
-    RELU_BIAS = 6
-    BGRADA = 256
 
 
 class ReductionScheme(IntEnum):
@@ -147,9 +142,6 @@ class MatmulPreference(Attribute):
 class AlgoConfig(Attribute):
     """cublasLtMatmulAlgoConfigAttributes_t."""
 
-    ID = 0, c_int32
-    TILE_ID = 1, c_uint32
-    SPLITK_NUM = 2, c_int32
     REDUCTION_SCHEME = 3, c_uint32
 
 
@@ -231,29 +223,15 @@ class Descriptor:
 
     def set(self, attribute: Attribute, value: int) -> None:
         """Set an attribute."""
-        held = attribute.type(value)
+        typed = attribute.type(value)
         self._library.call(
             f"{self._kind}SetAttribute",
             self.pointer,
             attribute.code,
-            ctypes.byref(held),
-            ctypes.sizeof(held),
+            ctypes.byref(typed),
+            ctypes.sizeof(typed),
             what=f"{attribute.name} = {value}",
         )
-
-    def get(self, attribute: Attribute) -> int:
-        """The value of an attribute as the library holds it."""
-        held, written = attribute.type(), c_size_t()
-        self._library.call(
-            f"{self._kind}GetAttribute",
-            self.pointer,
-            attribute.code,
-            ctypes.byref(held),
-            ctypes.sizeof(held),
-            ctypes.byref(written),
-            what=attribute.name,
-        )
-        return int(held.value or 0)
 
 
 class Handle:
@@ -292,7 +270,7 @@ def candidates(wheels: Sequence[str], majors: Sequence[int], environment: Mappin
 
 @cache
 def load() -> Library | Refusal:
-    """libcublasLt, of CuPy's CUDA version if that can be told; or what was tried, why it failed, and the cure."""
+    """libcublasLt, preferably of CuPy's CUDA version; or what was tried, why it failed, and the cure."""
     if sys.platform != "linux":
         return Refusal(f"cublasLt is looked for on Linux only, and this is {sys.platform}")
     failures = []

@@ -1,24 +1,12 @@
-"""affine and affine_backward: the product apart; bias, activation and their gradients by our own kernels."""
+"""affine and affine_backward: products by `gemm`; bias, activation and their gradients by our kernels."""
 
 import numpy as np
 
 from ... import ops
 from ..._typing import Array
-from ...ops.activations import slope_of
-from ...ops.dense import AffineGradients
 from ...runtime.memory import Outputs
-from .._launch import absent, extent
-from ._launch import (
-    Kernel,
-    activation_name,
-    arithmetic,
-    output,
-    ready,
-    sliced_grid,
-    vector_of,
-    version,
-)
-from ._launch import storage as storage_of
+from .._arguments import Call, extent
+from ._launch import Kernel, activation_name, sliced_grid, vector_of, version
 from .gemm import gemm
 
 FILE = "dense.cu"
@@ -32,67 +20,44 @@ BIAS_ACTIVATION_BACKWARD = Kernel(
 
 
 @version(ops.affine)
-def affine(
-    to: Outputs, x: Array, W: Array, b: Array | None, activation: str, slope: float | None, precision: str
-) -> Array:
-    """y = x W, with the bias if nothing comes behind it; else bias and activation where it lies.
+def affine(to: Outputs, call: Call) -> None:
+    """y = x W, with the bias if no activation follows; else bias and activation in place.
 
-    A bias that is wider than y is left to our own kernel: cublasLt adds one of y's dtype.
+    A bias that is wider than y is added by our kernel: cublasLt adds one of y's dtype.
     """
-    x = ready(to, x)
-    W, b = ready(to, W, x.dtype), ready(to, b, arithmetic(x))
-    y = output(to, "out", (*x.shape[:-1], W.shape[1]), x.dtype, x)
-    flat, plain = y.reshape(-1, y.shape[-1]), activation == "identity"
+    b, y, plain = call.b, call.y, call.activation == "identity"
     along = b if plain and b is not None and b.dtype == y.dtype else None
-    whole = gemm(to, x.reshape(-1, x.shape[-1]), W, flat, bias=along, precision=precision)
+    whole = gemm(to, call.x, call.W, y, bias=along, precision=call.precision)
     if plain and whole and along is b:
-        return y
+        return
     rows, outputs = extent(y)
     vector = vector_of(y, outputs, y)
-    name = storage_of(y), vector, activation_name(activation)
-    grid, slope = sliced_grid(y, rows, outputs, vector, sums=False), slope_of(activation, slope)
-    BIAS_ACTIVATION(to, y, *name, grid=grid, b=b, z=flat, y=flat, rows=rows, outputs=outputs, slope=slope)
-    return y
+    grid = sliced_grid(y, rows, outputs, vector, sums=False)
+    name = vector, activation_name(call.activation)
+    BIAS_ACTIVATION(to, call, *name, grid=grid, z=y, rows=rows, outputs=outputs)
 
 
 @version(ops.affine_backward)
-def affine_backward(
-    to: Outputs, dy: Array, x: Array, W: Array, y: Array, activation: str, slope: float | None,
-    input_gradient: bool, bias_gradient: bool, precision: str
-) -> AffineGradients:  # fmt: skip
+def affine_backward(to: Outputs, call: Call) -> None:
     """dz and db in one pass, where there is either; then dW = x^T dz and dx = dz W^T.
 
-    cublasLt could give db beside dW, but adds it to nothing, and promises no order of its sum.
+    cublasLt could give db with dW, but adds it to nothing, and promises no order of its sum.
     """
-    x = ready(to, x)
-    dy, W = ready(to, dy, x.dtype), ready(to, W, x.dtype)
-    outputs = int(dy.shape[-1])
-    dW = output(to, "dW", W.shape, arithmetic(x), x)
-    db = output(to, "db", (outputs,), arithmetic(x), x, there=bias_gradient)
-    dz = dy
-    if activation != "identity":
-        y, dz = ready(to, y, x.dtype), to.array("dz", dy.shape, dy.dtype, dy)
-    if dz is not dy or db is not None:
-        _through_bias(to, dy, None if dz is dy else y, None if dz is dy else dz, db, activation, slope)
-    rows_dz = dz.reshape(-1, outputs)
-    gemm(to, x.reshape(-1, x.shape[-1]).T, rows_dz, dW, adds=to.adds("dW"), precision=precision)
-    if not input_gradient:
-        absent(to, "dx")
-        return AffineGradients(None, dW, db)
-    dx = output(to, "dx", x.shape, x.dtype, x)
-    gemm(to, rows_dz, W.T, dx.reshape(-1, x.shape[-1]), adds=to.adds("dx"), precision=precision)
-    return AffineGradients(dx, dW, db)
+    dy = call.dy
+    dz = dy if call.activation == "identity" else to.array("dz", dy.shape, dy.dtype, dy)
+    if dz is not dy or call.db is not None:
+        _through_bias(to, call, None if dz is dy else dz)
+    gemm(to, call.x.T, dz, call.dW, adds=call.adds_dW, precision=call.precision)
+    if call.dx is not None:
+        gemm(to, dz, call.W.T, call.dx, adds=call.adds_dx, precision=call.precision)
 
 
-def _through_bias(
-    to: Outputs, dy: Array, y: Array | None, dz: Array | None, db: Array | None, activation: str, slope: float | None
-) -> None:
+def _through_bias(to: Outputs, call: Call, dz: Array | None) -> None:
     """Launch dz = dy g'(z) and db = sum dz, either of which may be None."""
-    rows, outputs = extent(dy)
-    vector = vector_of(dy, outputs, dy, y, dz)
-    grid = sliced_grid(dy, rows, outputs, vector, sums=db is not None)
+    rows, outputs = extent(call.dy)
+    vector = vector_of(call.dy, outputs, call.dy, call.y, dz)
+    grid = sliced_grid(call.dy, rows, outputs, vector, sums=call.db is not None)
     BIAS_ACTIVATION_BACKWARD(
-        to, dy, storage_of(dy), vector, activation_name(activation), grid=grid, groups=grid[0], dy=dy, y=y, dz=dz,
-        db=db, partial=((1 if db is None else grid[1], 1, outputs), np.float64), rows=rows, outputs=outputs,
-        slope=slope_of(activation, slope), adds_db=to.adds("db"),
+        to, call, vector, activation_name(call.activation), grid=grid, groups=grid[0], dz=dz,
+        partial=((1 if call.db is None else grid[1], 1, outputs), np.float64), rows=rows, outputs=outputs,
     )  # fmt: skip

@@ -1,14 +1,10 @@
 """dropout and dropout_backward, with the random bits of every other library."""
 
-import numpy as np
-
 from ... import ops
-from ..._typing import Array
 from ...arrays.random import split_seed
-from ...ops.dropout import Dropped
 from ...runtime.memory import Outputs
-from ._launch import Kernel, flat_grid, output, ready, vector_of, version
-from ._launch import storage as storage_of
+from .._arguments import Call
+from ._launch import Kernel, flat_grid, vector_of, version
 
 FILE, FEATURES = "dropout.cu", 4  # a thread has the four features of one counter
 DROPOUT = Kernel(
@@ -21,29 +17,18 @@ DROPOUT_BACKWARD = Kernel(
 
 
 @version(ops.dropout)
-def dropout(to: Outputs, x: Array, step: Array, samples: Array, seed: int, layer: int, rate: float) -> Dropped:
+def dropout(to: Outputs, call: Call) -> None:
     """y = x / (1 - rate) where kept, else 0; and where it was kept."""
-    x, step, samples = ready(to, x), ready(to, step, np.int64), ready(to, samples, np.int64)
-    y, keep = output(to, "out", x.shape, x.dtype, x), output(to, "keep", x.shape, np.bool_, x)
-    rows, features = int(x.shape[0]), x.size // int(x.shape[0])
-    aligned = vector_of(x, None, x, y, keep) > 1 and features % FEATURES == 0
-    threads = rows * -(-features // FEATURES)
-    name = storage_of(x), FEATURES if aligned else 1
-    low, high = split_seed(seed)
+    (rows, features), (low, high) = call.x.shape, split_seed(call.seed)
+    aligned = vector_of(call.x, None, call.x, call.y, call.keep) > 1 and features % FEATURES == 0
     DROPOUT(
-        to, x, *name, grid=flat_grid(x, threads), step=step, x=x, samples=samples, y=y, keep=keep, rows=rows,
-        features=features, seed_low=low, seed_high=high, layer=layer, threshold=round(rate * 2**32), rate=rate,
+        to, call, FEATURES if aligned else 1, grid=flat_grid(call.x, rows * -(-features // FEATURES)), rows=rows,
+        features=features, seed_low=low, seed_high=high, threshold=round(call.rate * 2**32),
     )  # fmt: skip
-    return Dropped(y, keep)
 
 
 @version(ops.dropout_backward)
-def dropout_backward(to: Outputs, dy: Array, keep: Array, rate: float) -> Array:
+def dropout_backward(to: Outputs, call: Call) -> None:
     """dx = dy / (1 - rate) where kept, else 0."""
-    dy, keep = ready(to, dy), ready(to, keep, np.bool_)
-    dx = output(to, "out", dy.shape, dy.dtype, dy)
-    vector = vector_of(dy, None, dy, keep, dx)
-    name, grid = (storage_of(dy), vector), flat_grid(dy, dy.size, vector)
-    arrays, scalars = {"dy": dy, "keep": keep, "dx": dx}, {"size": dy.size, "rate": rate, "adds": to.adds("out")}
-    DROPOUT_BACKWARD(to, dy, *name, grid=grid, **arrays, **scalars)
-    return dx
+    vector = vector_of(call.dy, None, call.dy, call.keep, call.dx)
+    DROPOUT_BACKWARD(to, call, vector, grid=flat_grid(call.dy, call.size, vector))

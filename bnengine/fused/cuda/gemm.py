@@ -1,7 +1,7 @@
 """Matrix products: the one place that says what computes them.
 
-That is a plan of cublasLt's, with algorithm, workspace and stream settled beforehand; or, where cublasLt cannot be
-loaded or refuses, `cupy.matmul(out=)`, which picks its algorithm itself and cannot be captured into a graph.
+A plan of cublasLt, with algorithm and workspace fixed beforehand; or, where cublasLt cannot be loaded or refuses,
+`cupy.matmul(out=)`, which picks its algorithm itself and cannot be captured into a graph.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ from ...errors import BackendError
 from ...runtime.memory import Outputs
 from . import _load
 from ._launch import ready
-from .cublaslt import Gemm, alignment_of, gemm_plan, layout_of, workspace_bytes
+from .cublaslt import WORKSPACE, Gemm, alignment_of, layout_of, plan_of
+from .cublaslt import Product as Described
 from .cublaslt_api import Refusal
 from .pointwise import summed
 
@@ -36,7 +37,7 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class Multiplied:
-    """A launch of CuPy's own product; `why` there is no plan."""
+    """A launch of CuPy's product; `why` there is no plan."""
 
     library: ClassVar[str] = "CuPy"
     why: str
@@ -61,12 +62,12 @@ def gemm(
     """Launch out = a b, or with `adds` out = out + a b; two-dimensional, a and b of one dtype, perhaps transposed.
 
     out has that dtype too, or is float32 where a and b have 16 bits. `bias` is added to every row if a plan does it:
-    then, and if there is none, the answer is True. `precision`: "highest", the arrays as they are, or "tf32", see
-    `gemm_plan`. Without a plan CuPy multiplies the arrays as they are, so "tf32" is a BackendError then.
+    then, and if there is none, the answer is True. `precision`: "highest", the arrays as they are, or "tf32".
+    Without a plan CuPy multiplies the arrays as they are, so "tf32" is a BackendError then.
     """
     plan = _plan(a, b, out, bias, adds, precision)
     if not isinstance(plan, Refusal):
-        workspace = _load.workspace(workspace_bytes(out.device.id), out.device.id)
+        workspace = _load.workspace(WORKSPACE, out.device.id)
         to.launch(Product(plan, workspace), whole=(a, b, bias), writes=(out,))
         return True
     if precision != "highest":
@@ -88,8 +89,9 @@ def _plan(a: Array, b: Array, out: Array, bias: Array | None, adds: bool, precis
     if None in layouts:
         return Refusal(f"strides {a.strides}, {b.strides} and {out.strides} are none that cublasLt has")
     (turned_a, lda), (turned_b, ldb), (_, ldc) = (layout for layout in layouts if layout is not None)
-    return gemm_plan(
-        out.shape[0], out.shape[1], a.shape[1], a.dtype, out_dtype=out.dtype, transpose_a=turned_a,
-        transpose_b=turned_b, lda=lda, ldb=ldb, ldc=ldc, accumulate=adds, precision=precision,
-        epilogue=None if bias is None else "bias", device=out.device.id, alignment=alignment_of(*addresses),
+    product = Described(
+        m=int(out.shape[0]), n=int(out.shape[1]), k=int(a.shape[1]), dtype=a.dtype.name, out_dtype=out.dtype.name,
+        transpose_a=turned_a, transpose_b=turned_b, accumulate=adds, bias=bias is not None, precision=precision,
+        lda=lda, ldb=ldb, ldc=ldc, alignment=alignment_of(*addresses),
     )  # fmt: skip
+    return plan_of(product, out.device.id)

@@ -1,4 +1,4 @@
-"""A recorded step as one CUDA graph: captured once, launched ever after."""
+"""A recorded step as one CUDA graph: captured once, then launched."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ def replayer(plan: Plan) -> Callable[[], None]:
 
     Capture runs nothing, so it changes nothing. All launches ran when the plan was recorded: kernels are compiled and
     loaded, products have their algorithms, every address is an arena's or the network's. What cannot be captured is
-    CuPy's own product, since cuBLAS refuses while a stream captures.
+    CuPy's product, since cuBLAS refuses while a stream captures.
     """
     for launch in plan.launches:
         if not getattr(launch.kernel, "capturable", True):
@@ -25,8 +25,8 @@ def replayer(plan: Plan) -> Callable[[], None]:
                 plan.replay()
             finally:
                 graph = stream.end_capture()
-    except (RuntimeError, BackendError) as error:  # CuPy's own errors are RuntimeErrors
-        first = error.__context__ or error  # behind a launch that failed, the end of the capture fails too
+    except (RuntimeError, BackendError) as error:  # CuPy's errors are RuntimeErrors
+        first = error.__context__ or error  # after a launch that failed, the end of the capture fails too
         line = str(first).strip().partition("\n")[0]
         raise CannotReplay(f"capture failed: {line or type(first).__name__}") from error
     launch_graph: Callable[[], None] = graph.launch

@@ -6,23 +6,9 @@ import numpy as np
 
 from ... import ops
 from ..._typing import Array
-from ...ops.loss import Loss
 from ...runtime.memory import Outputs
-from .._launch import extent
-from ._launch import (
-    INDEX,
-    LANES,
-    THREADS,
-    Kernel,
-    arithmetic,
-    flat_grid,
-    output,
-    ready,
-    scalar,
-    vector_of,
-    version,
-)
-from ._launch import storage as storage_of
+from .._arguments import Call
+from ._launch import INDEX, LANES, STORAGES, THREADS, Kernel, flat_grid, vector_of, version
 
 FILE, HELD_PACKS = "loss.cu", 4
 _SUMMED: dict[str, Any] = {"file": FILE, "scratch": "partial:double", "counters": "arrivals", "flags": "adds"}
@@ -36,96 +22,49 @@ ELEMENTWISE = Kernel(
     writes="value:wide gradient",
     integers="rows outputs", **_SUMMED,
 )  # fmt: skip
-HITS = Kernel("correct", reads="output target:Y", writes="out:double", integers="rows classes", **_SUMMED)
+CORRECT = Kernel("correct", reads="output target:Y", writes="out:double", integers="rows classes", **_SUMMED)
 
 
 @version(ops.softmax_cross_entropy)
-def softmax_cross_entropy(
-    to: Outputs, logits: Array, target: Array, class_weights: Array | None, sample_weights: Array | None,
-    divisor: Any, label_smoothing: float, scale: Array | None
-) -> Loss:  # fmt: skip
+def softmax_cross_entropy(to: Outputs, call: Call) -> None:
     """A warp a row, or a block where a row has more classes than a warp keeps in registers."""
-    logits = ready(to, logits)
-    wide = arithmetic(logits)
-    target, kind = _target(to, target, logits)
-    class_weights, sample_weights = ready(to, class_weights, wide), ready(to, sample_weights, wide)
-    divisor, scale = scalar(to, divisor, wide, logits), ready(to, scale, wide)
-    rows, classes = extent(logits)
-    value, dlogits = _outputs(to, logits)
-    vector = vector_of(logits, classes, logits, dlogits, None if kind == INDEX else target)
+    logits, kind, classes = call.logits, _kind(call.target), call.channels
+    vector = vector_of(logits, classes, logits, call.gradient, None if kind == INDEX else call.target)
     group = LANES if classes <= LANES * HELD_PACKS * vector else THREADS
-    grid = flat_grid(logits, rows * group)
+    grid = flat_grid(logits, call.rows * group)
     SOFTMAX(
-        to, logits, storage_of(logits), vector, group, kind, grid=grid, class_weights=class_weights,
-        divisor=divisor, scale=scale, logits=logits, target=target, sample_weights=sample_weights, value=value,
-        dlogits=dlogits, partial=(grid, np.float64), rows=rows, classes=classes, label_smoothing=label_smoothing,
-        adds=to.adds("value"),
-    )  # fmt: skip
-    return Loss(value, dlogits)
+        to, call, vector, group, kind, grid=grid, dlogits=call.gradient, partial=(grid, np.float64), classes=classes
+    )
 
 
 @version(ops.binary_cross_entropy)
-def binary_cross_entropy(
-    to: Outputs, logits: Array, target: Array, sample_weights: Array | None, divisor: Any, scale: Array | None
-) -> Loss:
-    """A question an output."""
-    return _elementwise(to, "BinaryCrossEntropy", logits, target, sample_weights, divisor, scale)
+def binary_cross_entropy(to: Outputs, call: Call) -> None:
+    """One independent logit per output."""
+    _elementwise(to, call, "BinaryCrossEntropy", call.logits)
 
 
 @version(ops.mean_squared_error)
-def mean_squared_error(
-    to: Outputs, prediction: Array, target: Array, sample_weights: Array | None, divisor: Any,
-    scale: Array | None
-) -> Loss:  # fmt: skip
-    """A difference an output."""
-    return _elementwise(to, "SquaredError", prediction, target, sample_weights, divisor, scale)
+def mean_squared_error(to: Outputs, call: Call) -> None:
+    """Squared error per output."""
+    _elementwise(to, call, "SquaredError", call.prediction)
 
 
-def _elementwise(
-    to: Outputs, rule: str, prediction: Array, target: Array, sample_weights: Array | None, divisor: Any,
-    scale: Array | None,
-) -> Loss:  # fmt: skip
-    prediction = ready(to, prediction)
-    wide = arithmetic(prediction)
-    target, sample_weights = ready(to, target, wide), ready(to, sample_weights, wide)
-    divisor, scale = scalar(to, divisor, wide, prediction), ready(to, scale, wide)
-    rows, outputs = extent(prediction)
-    value, gradient = _outputs(to, prediction)
-    vector = vector_of(prediction, None, prediction, target, gradient)
+def _elementwise(to: Outputs, call: Call, rule: str, prediction: Array) -> None:
+    vector = vector_of(prediction, None, prediction, call.target, call.gradient)
     grid = flat_grid(prediction, prediction.size, vector)
     ELEMENTWISE(
-        to, prediction, storage_of(prediction), vector, f"bnengine::{rule}", grid=grid, divisor=divisor,
-        scale=scale, prediction=prediction, target=target, sample_weights=sample_weights, value=value,
-        gradient=gradient, partial=(grid, np.float64), rows=rows, outputs=outputs, adds=to.adds("value"),
+        to, call, vector, f"bnengine::{rule}", grid=grid, prediction=prediction, partial=(grid, np.float64),
+        outputs=call.channels,
     )  # fmt: skip
-    return Loss(value, gradient)
 
 
 @version(ops.correct)
-def correct(to: Outputs, output: Array, target: Array) -> Array:
+def correct(to: Outputs, call: Call) -> None:
     """A warp a row."""
-    output = ready(to, output)
-    target, kind = _target(to, target, output)
-    rows, classes = extent(output)
-    out = destination(to, "out", (1,), np.float64, output)
-    grid = flat_grid(output, rows * LANES)
-    arrays = {"output": output, "target": target, "out": out, "partial": (grid, np.float64)}
-    scalars = {"rows": rows, "classes": classes, "adds": to.adds("out")}
-    HITS(to, output, storage_of(output), kind, grid=grid, **arrays, **scalars)
-    return out
+    grid = flat_grid(call.output, call.rows * LANES)
+    CORRECT(to, call, _kind(call.target), grid=grid, partial=(grid, np.float64), classes=call.channels)
 
 
-destination = output  # `correct` has an argument of that name
-
-
-def _target(to: Outputs, target: Array, like: Array) -> tuple[Array, str]:
-    """Targets and their name in CUDA: class numbers of any integer type, or one number for each class, wide."""
-    if target.dtype.kind in "iu":
-        return ready(to, target, np.int64), INDEX
-    target = ready(to, target, arithmetic(like))
-    return target, storage_of(target)
-
-
-def _outputs(to: Outputs, like: Array) -> tuple[Array, Array]:
-    value = output(to, "value", (1,), arithmetic(like), like)
-    return value, output(to, "dlogits", like.shape, like.dtype, like)
+def _kind(target: Array) -> str:
+    """CUDA's name for targets: class numbers, or one number for each class."""
+    return STORAGES.get(target.dtype.name, INDEX)

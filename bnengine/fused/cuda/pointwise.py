@@ -2,18 +2,9 @@
 
 from ... import ops
 from ..._typing import Array
-from ...ops.activations import ACTIVATIONS, slope_of
 from ...runtime.memory import Outputs
-from ._launch import (
-    Kernel,
-    activation_name,
-    flat_grid,
-    output,
-    ready,
-    vector_of,
-    version,
-)
-from ._launch import storage as storage_of
+from .._arguments import Call
+from ._launch import Kernel, activation_name, flat_grid, vector_of, version
 
 FILE = "pointwise.cu"
 ACTIVATION = Kernel("activation", file=FILE, reads="x", writes="y", integers="size", reals="slope")
@@ -24,42 +15,26 @@ TOTAL = Kernel("total", file=FILE, reads="a b", writes="out", integers="size", f
 
 
 @version(ops.activation)
-def activation(to: Outputs, x: Array, kind: str, slope: float | None) -> Array:
+def activation(to: Outputs, call: Call) -> None:
     """y = g(x)."""
-    x = ready(to, x)
-    y = output(to, "out", x.shape, x.dtype, x)
-    vector = vector_of(x, None, x, y)
-    name, grid = (storage_of(x), vector, activation_name(kind)), flat_grid(x, x.size, vector)
-    ACTIVATION(to, x, *name, grid=grid, x=x, y=y, size=x.size, slope=slope_of(kind, slope))
-    return y
+    vector = vector_of(call.x, None, call.x, call.y)
+    ACTIVATION(to, call, vector, activation_name(call.kind), grid=flat_grid(call.x, call.size, vector))
 
 
 @version(ops.activation_backward)
-def activation_backward(to: Outputs, dy: Array, x: Array, y: Array, kind: str, slope: float | None) -> Array:
+def activation_backward(to: Outputs, call: Call) -> None:
     """dx = dy g'(x), from x or y, whichever the derivative reads."""
-    dy = ready(to, dy)
-    reads = ACTIVATIONS[kind].reads
-    x = ready(to, x, dy.dtype) if reads == "z" else None
-    y = ready(to, y, dy.dtype) if reads == "y" else None
-    dx = output(to, "out", dy.shape, dy.dtype, dy)
-    vector = vector_of(dy, None, dy, x, y, dx)
-    name, arrays = (storage_of(dy), vector, activation_name(kind)), {"dy": dy, "x": x, "y": y, "dx": dx}
-    scalars = {"size": dy.size, "slope": slope_of(kind, slope), "adds": to.adds("out")}
-    ACTIVATION_BACKWARD(to, dy, *name, grid=flat_grid(dy, dy.size, vector), **arrays, **scalars)
-    return dx
+    vector = vector_of(call.dy, None, call.dy, call.x, call.y, call.dx)
+    ACTIVATION_BACKWARD(to, call, vector, activation_name(call.kind), grid=flat_grid(call.dy, call.size, vector))
 
 
 @version(ops.total)
-def total(to: Outputs, a: Array, b: Array) -> Array:
+def total(to: Outputs, call: Call) -> None:
     """a + b."""
-    a, b = ready(to, a), ready(to, b, a.dtype)
-    out = output(to, "out", a.shape, a.dtype, a)
-    summed(to, a, b, out, adds=to.adds("out"))
-    return out
+    summed(to, call.a, call.b, call.out, adds=call.adds)
 
 
 def summed(to: Outputs, a: Array, b: Array, out: Array, *, adds: bool = False) -> None:
-    """Launch out = a + b, which may be one of them; `adds`: out = out + a + b."""
+    """Launch out = a + b, where out may be one of them; `adds`: out = out + a + b."""
     vector = vector_of(a, None, a, b, out)
-    grid = flat_grid(a, a.size, vector)
-    TOTAL(to, a, storage_of(a), vector, grid=grid, a=a, b=b, out=out, size=a.size, adds=adds)
+    TOTAL(to, a, vector, grid=flat_grid(a, a.size, vector), a=a, b=b, out=out, size=a.size, adds=adds)

@@ -1,4 +1,4 @@
-"""What a measurement asks of CuPy: how long work took on the device, how much memory is held, what the device is."""
+"""Measurements on the device: time between events, memory in use, cache size."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +23,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def copy(source: Array, target: Array) -> None:
-    """The device's own copy of all bytes of one contiguous array to another, on CuPy's current stream."""
+    """Copy all bytes of one contiguous array to another, on CuPy's current stream."""
     target.data.copy_from_device_async(source.data, source.nbytes, _load.cupy().cuda.get_current_stream())
 
 
@@ -33,6 +33,6 @@ def held_bytes() -> int:
 
 
 def cache_bytes(device: Any) -> int | None:
-    """Bytes of a device's L2 cache; None if it is not told."""
-    found = device.attributes.get("L2CacheSize")
-    return None if found is None else int(found)
+    """Bytes of a device's L2 cache; None if CuPy does not say."""
+    size = device.attributes.get("L2CacheSize")
+    return None if size is None else int(size)

@@ -1,21 +1,15 @@
 """What ends an optimizer step: check_step, the optimizers' rules, averages and counts."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
 from ... import ops
 from ..._typing import Array
-from ...ops.check_step import StepCheck
-from ...ops.update import RULES, Advanced, Ranges, Rule
+from ...ops.update import RULES, Ranges
 from ...runtime.memory import Outputs
-from ...runtime.op import Launcher, Op
-from .._launch import absent, copied
-from .._update import of_rules
+from .._arguments import Call, copied
+from .._update import register_rules
 from . import _load
-from ._launch import FULL, Kernel, flat_grid, output, ready, vector_of, version
-from ._launch import storage as storage_of
+from ._launch import DEVICE, STORAGES, Kernel, flat_grid, vector_of, version
 
 _HERE = {"file": "update.cu", "element": "A"}
 CHECK_STEP = Kernel(
@@ -47,80 +41,42 @@ OPTIMIZERS = {
 }  # fmt: skip
 
 
-def _version(op: Op[Any]) -> Callable[[Launcher], Launcher]:
-    return version(op, (*FULL, "int64"))  # counters are whole numbers
-
-
-@_version(ops.check_step)
-def check_step(
-    to: Outputs, loss: Array, gradients: Array, pending: Array, scaling: Array | None,
-    clip: float | None, growth: float, backoff: float, every: int,
-) -> StepCheck:  # fmt: skip
+@version(ops.check_step, "int64")
+def check_step(to: Outputs, call: Call) -> None:
     """ok, norm, factor and the next loss scale: one pass over gradients and pending statistics."""
-    gradients, pending = ready(to, gradients), ready(to, pending, np.float64)
-    loss, scaling = ready(to, loss, gradients.dtype), ready(to, scaling, gradients.dtype)
-    kinds = (("ok", np.bool_), ("norm", np.float64), ("factor", gradients.dtype))
-    out = [output(to, name, (1,), dtype, gradients) for name, dtype in kinds]
-    new = output(to, "scaling", (4,), gradients.dtype, gradients, there=scaling is not None)
-    vector = vector_of(gradients, None, gradients)
-    grid = flat_grid(gradients, max(gradients.size // vector, pending.size), waves=4)
+    size, pending_size = call.gradients.size, call.pending.size
+    vector = vector_of(call.gradients, None, call.gradients)
+    grid = flat_grid(call.gradients, max(size // vector, pending_size), waves=4)
     CHECK_STEP(
-        to, gradients, storage_of(gradients), vector, grid=grid, loss=loss, gradients=gradients, pending=pending,
-        scaling=scaling, ok=out[0], norm=out[1], factor=out[2], new_scaling=new, partial=((grid[0], 2), np.float64),
-        size=gradients.size, pending_size=pending.size, every=every, clip=float("inf") if clip is None else clip,
-        growth=growth, backoff=backoff,
+        to, call, vector, grid=grid, partial=((grid[0], 2), np.float64), size=size, pending_size=pending_size,
+        clip=float("inf") if call.clip is None else call.clip,
     )  # fmt: skip
-    return StepCheck(*out)._replace(scaling=new)
 
 
-def _update(
-    to: Outputs, rule: Rule, *args: Any, decay_end: int, weight_decay: float = 0.0, decoupled: bool = False,
-    frozen: Ranges = (), **settings: Any,
-) -> Any:  # fmt: skip
-    """One launch over the flat buffers: the new parameters, slots and 16-bit copy, None for one that is not there.
+def _update(to: Outputs, call: Call) -> None:
+    """One launch over the flat buffers.
 
-    Where the step is not ok the copy16 is not written: it is the one that stands in the destination, or a copy.
+    Where the step is not ok the 16-bit copy is not written: its destination must hold the old one.
     """
-    call = rule.call(*args)
-    rule.check(call, settings)
-    p, dtype = call.parameters, call.parameters.dtype
-    old = {"parameters": p, **dict(zip(rule.slots, call.slots, strict=True))}
-    table, counters, ok, factor = (
-        ready(to, a, kind)
-        for a, kind in ((call.table, dtype), (call.counters, np.int64), (call.ok, np.bool_), (call.factor, dtype))
-    )
-    parameters, gradients, *slots = (ready(to, a, dtype) for a in (p, call.gradients, *call.slots))
-    writes = [None if a is None else output(to, name, a.shape, dtype, p) for name, a in old.items()]
-    absent(to, *(name for name, a in old.items() if a is None))
-    writes.append(_shadow(to, call.copy16))
-    vector = vector_of(p, None, parameters, gradients, *slots, *writes)
-    narrow = () if call.copy16 is None else (storage_of(call.copy16),)
-    OPTIMIZERS[rule.name](
-        to, p, storage_of(p), vector, *narrow, grid=flat_grid(p, p.size, vector), table=table, counters=counters, ok=ok,
-        factor=factor, frozen=_ranges(frozen, p), parameters=parameters, gradients=gradients, slots=slots,
-        new_parameters=writes[0], new_slots=writes[1:-1], copy16=writes[-1], size=p.size, table_rows=table.shape[0],
-        table_columns=table.shape[1], frozen_count=len(frozen), decay_end=decay_end, weight_decay=weight_decay,
-        settings=rule.numbers(settings), flags=rule.flags(settings), decoupled=decoupled,
+    p, narrow = call.parameters, list[str]()
+    if call.copy16 is not None:
+        narrow.append(STORAGES[call.copy16.dtype.name])
+        if call.new_copy16.data.ptr != call.copy16.data.ptr:
+            to.launch(copied, reads=(call.copy16,), writes=(call.new_copy16,))
+    arrays = (p, call.gradients, *call.slots, call.new_parameters, *call.new_slots, call.new_copy16)
+    vector = vector_of(p, None, *arrays)
+    OPTIMIZERS[call.op.name](
+        to, call, vector, *narrow, grid=flat_grid(p, p.size, vector), frozen=_ranges(call.frozen, p),
+        copy16=call.new_copy16, size=p.size, table_rows=call.rows, table_columns=call.columns,
+        frozen_count=len(call.frozen),
     )  # fmt: skip
-    return rule.state(*writes)
 
 
-of_rules(_version, _update)
-
-
-def _shadow(to: Outputs, copy16: Array | None) -> Array | None:
-    """Where the 16-bit copy goes, holding what it is where the step is not ok."""
-    if copy16 is None:
-        absent(to, "copy16")
-        return None
-    out = output(to, "copy16", copy16.shape, copy16.dtype, copy16)
-    if out.data.ptr != copy16.data.ptr:
-        to.launch(copied, reads=(copy16,), writes=(out,))
-    return out
+register_rules(DEVICE, _update)
 
 
 def _ranges(frozen: Ranges, like: Array) -> Array:
-    """What is frozen, as the kernel searches it. It belongs to the kernel: a change of it is another plan."""
+    """What is frozen, as the kernel searches it. It belongs to the plan: other ranges are another plan."""
     key = frozen, like.device.id
     if key not in _uploaded:
         pairs = np.asarray(frozen, dtype=np.int64).reshape(-1, 2) if frozen else np.zeros((1, 2), np.int64)
@@ -132,40 +88,20 @@ def _ranges(frozen: Ranges, like: Array) -> Array:
 _uploaded: dict[tuple[Ranges, int], Array] = {}
 
 
-@_version(ops.average)
-def average(to: Outputs, averaged: Array, values: Array, ok: Array, decay: float) -> Array:
+@version(ops.average, "int64")
+def average(to: Outputs, call: Call) -> None:
     """a <- decay a + (1 - decay) values, where ok."""
-    averaged, ok = ready(to, averaged), ready(to, ok, np.bool_)
-    values = ready(to, values, averaged.dtype)
-    out = output(to, "out", averaged.shape, averaged.dtype, averaged)
-    vector = vector_of(averaged, None, averaged, values, out)
-    grid, arrays = flat_grid(averaged, averaged.size, vector), {"averaged": averaged, "values": values, "out": out}
-    AVERAGE(to, averaged, storage_of(averaged), vector, grid=grid, ok=ok, **arrays, size=averaged.size, decay=decay)
-    return out
+    vector = vector_of(call.averaged, None, call.averaged, call.values, call.out)
+    AVERAGE(to, call, vector, grid=flat_grid(call.averaged, call.size, vector))
 
 
-@_version(ops.count_step)
-def count_step(to: Outputs, counters: Array, ok: Array, cursor: Array | None, rows: int) -> Advanced:
+@version(ops.count_step, "int64")
+def count_step(to: Outputs, call: Call) -> None:
     """The counters and the cursor after one more step."""
-    ok, counters, cursor = ready(to, ok, np.bool_), ready(to, counters, np.int64), ready(to, cursor, np.int64)
-    if cursor is None:
-        absent(to, "cursor")
-    given = {"counters": counters, "cursor": cursor}
-    out = Advanced(**{f: None if a is None else output(to, f, a.shape, np.int64, a) for f, a in given.items()})
-    new = {"out": out.counters, "new_cursor": out.cursor}
-    COUNT_STEP(to, counters, ok=ok, counters=counters, cursor=cursor, **new, rows=rows)
-    return out
+    COUNT_STEP(to, call, out=call.new_counters)
 
 
-@_version(ops.add_epoch_sums)
-def add_epoch_sums(
-    to: Outputs, sums: Array, value: Array, divisor: Array, correct: Array, ok: Array, rows: int
-) -> Array:
+@version(ops.add_epoch_sums, "int64")
+def add_epoch_sums(to: Outputs, call: Call) -> None:
     """The sums of an epoch so far."""
-    value, ok = ready(to, value), ready(to, ok, np.bool_)
-    divisor = ready(to, divisor, value.dtype)
-    correct, sums = ready(to, correct, np.float64), ready(to, sums, np.float64)
-    out = output(to, "out", sums.shape, np.float64, sums)
-    given = {"value": value, "divisor": divisor, "correct": correct, "ok": ok, "sums": sums, "out": out, "rows": rows}
-    ADD_EPOCH_SUMS(to, sums, storage_of(value), **given)
-    return out
+    ADD_EPOCH_SUMS(to, call)

@@ -1,4 +1,4 @@
-"""Data to the device while it computes: page-locked memory on the host, a stream of its own, two sets of buffers."""
+"""Copies data to the device while it computes: page-locked host memory, a separate stream, two sets of buffers."""
 
 import ctypes
 from collections.abc import Iterator, Sequence
@@ -67,7 +67,7 @@ class Uploads:
 
 
 def _places(arrays: Sequence[np.ndarray]) -> tuple[list[tuple[int, int]], int]:
-    """Where each array lies in a block, and the block's bytes."""
+    """The place of each array in a block, and the bytes of the block."""
     places, at = [], 0
     for array in arrays:
         places.append((at, at + array.nbytes))

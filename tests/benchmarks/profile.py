@@ -5,10 +5,10 @@ from collections.abc import Callable
 from statistics import median
 from typing import NamedTuple
 
-from ...errors import BackendError, InputError
-from ...runtime.plan import CannotReplay, Launch, Plan, name_of
-from .. import threads
-from .native import replayer
+from bnengine.errors import BackendError, InputError
+from bnengine.fused import threads
+from bnengine.fused.cpu.native import replayer
+from bnengine.runtime.plan import CannotReplay, Launch, Plan, name_of
 
 
 class GroupTime(NamedTuple):
