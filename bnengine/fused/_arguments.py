@@ -29,7 +29,7 @@ class Output(NamedTuple):
             name of the argument whose dtype it has.
         name: What launches call it; "" for the name of the op's field.
         only_with: The argument or option without which a call does not have this output.
-        instead: The output that stands in for this one unless a call gives it a destination.
+        instead: The output that replaces this one unless a call gives it a destination.
     """
 
     shape: str | Callable[["Call"], Shape]

@@ -40,7 +40,7 @@ class KindTime(NamedTuple):
 
 
 def profile(plan: Plan, replays: int = 100, before: Callable[[], object] | None = None) -> list[StageTime]:
-    """Replay a plan so many times with a look at the clock at every block of every launch: medians, stage by stage.
+    """Replay a plan `replays` times, and read the clock at every block of every launch: medians, stage by stage.
 
     Each replay is a real step with all that it changes. `before` is called ahead of each: a step that gathers its rows
     must be set back there to where it was, or it would run out of data. A look takes some 20 ns. Raises InputError for
@@ -74,7 +74,7 @@ def _name(launch: Launch) -> str:
 
 
 def _last(ended: list[int], begins: int, ends: int) -> int:
-    """Ticks of a stage: from the last end before its first group to the last of its own."""
+    """Ticks of a stage: from the last end before its first group to the last end in it."""
     return max(ended[begins + 1 : ends + 1]) - max(ended[: begins + 1])
 
 

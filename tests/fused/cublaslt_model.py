@@ -1,6 +1,6 @@
 """What cublasLt's documentation says of its objects and of cublasLtMatmul, in NumPy, on column-major memory.
 
-`Model` stands where ctypes' library stands and takes the same calls; `multiply` works on attributes, from a Model or
+`Model` replaces the library that ctypes loads, and takes the same calls; `multiply` works on attributes, from a Model or
 read back from the real library.
 """
 

@@ -36,7 +36,7 @@ COLUMN_SUMS = Kernel("column_sums", reads="x", writes="out", integers="rows stri
 
 
 def _along(m: int, n: int, k: int, itemsize: int, *, ends: bool = False) -> Cut:
-    """How a product (m, k) (k, n) is cut: as what follows on its result; `ends` if that is no batch normalisation."""
+    """How a product (m, k) (k, n) is cut: as what follows on its result; `ends` if that is no batch normalization."""
     work = max(1, max(m, LEAST_ROWS) * n * k // BLOCK_WORK)
     following = cut((m, n), itemsize)
     if following.by_columns and not (ends and n * itemsize <= NARROW):
