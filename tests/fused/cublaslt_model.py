@@ -1,7 +1,7 @@
 """What cublasLt's documentation says of its objects and of cublasLtMatmul, in NumPy, on column-major memory.
 
-`Model` replaces the library that ctypes loads, and takes the same calls; `multiply` works on attributes, from a Model or
-read back from the real library.
+`Model` replaces the library that ctypes loads, and takes the same calls; `multiply` works on attributes, from a Model
+or read back from the real library.
 """
 
 import ctypes
