@@ -1,7 +1,7 @@
-"""bnengine: train batch-normalised networks on the arrays you have.
+"""bnengine: train batch-normalized networks on the arrays you have.
 
-One body of layer, network and optimizer code over the array API standard: NumPy arrays on a CPU, CuPy arrays on a GPU,
-any other array-API library as a witness.
+Layers, networks and optimizers are written once, over the array API standard: NumPy arrays run on a CPU, CuPy arrays on
+a GPU, and any other array-API library cross-checks results.
 
     import bnengine as bn
 

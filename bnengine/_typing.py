@@ -1,4 +1,4 @@
-"""Names for types that no library shares: an array or dtype of whichever array library the user brought."""
+"""Names for types that array libraries do not share: an array or dtype of any of them."""
 
 from typing import Any
 

@@ -1,29 +1,34 @@
-"""What can go wrong by a user's hand, and what a run can fail of."""
+"""The errors that bnengine raises."""
 
 from typing import Any
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used: the message starts with the layer, op or command and names the cure."""
+    """An argument cannot be used. The message is `where: what is wrong, got VALUE. What to do.`"""
 
 
 class BackendError(InputError):
-    """The backend that was named cannot be used here."""
+    """A backend cannot be used on this machine."""
 
 
 class DataError(InputError):
-    """Data are truncated, mislabelled, empty or of the wrong kind: the message names the file and the place."""
+    """Data are truncated, mislabeled, empty or of the wrong kind; the message names the file and the place."""
 
 
 class TargetMissing(DataError):
-    """A table needs a target column, and none is named: its path, and its columns for a reader."""
+    """A table needs a target column, and none is named.
+
+    Args:
+        path: of the table.
+        columns: its columns, for a reader.
+    """
 
     def __init__(self, path: Any, columns: str) -> None:
         self.path, self.columns = path, columns
         super().__init__(self.message("target='...'"))
 
     def message(self, option: str) -> str:
-        """The error for a reader who names the column by `option`."""
+        """Return the error for a reader who names the column by `option`."""
         return f"{self.path}: name the target column ({option}); the columns are {self.columns}"
 
     def __reduce__(self) -> Any:
@@ -35,4 +40,4 @@ class CheckpointError(InputError):
 
 
 class TrainingFailed(RuntimeError):
-    """Training cannot go on: too many steps in a row were not finite, or a batch does not fit into memory."""
+    """Training cannot continue: too many steps in a row were not finite, or a batch does not fit into memory."""

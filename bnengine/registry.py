@@ -1,6 +1,6 @@
 """Registries: classes by name. Choices, configurations and error texts follow from what is registered.
 
-A class registers itself once, with a decorator:
+A class registers itself with a decorator:
 
     @LOSSES.register
     @dataclass(frozen=True)
@@ -8,11 +8,13 @@ A class registers itself once, with a decorator:
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, fields
+from dataclasses import fields, is_dataclass
+from inspect import Parameter, signature
 from typing import Any, TypeVar
 
 from .errors import InputError
 from .renamed import new_word
+from .validation import choice
 
 T = TypeVar("T")
 Kind = TypeVar("Kind", bound=type[Any])
@@ -31,7 +33,7 @@ class Registry(Mapping[str, type[T]]):
         self._classes: dict[str, type[T]] = {}
 
     def register(self, cls: Kind) -> Kind:
-        """Add a class under its `name`, or under that of the class itself; usable as a decorator."""
+        """Add a class by its `name`, or by its class name; usable as a decorator."""
         self._classes[getattr(cls, "name", cls.__name__) if self.key == "name" else cls.__name__] = cls
         return cls
 
@@ -45,39 +47,37 @@ class Registry(Mapping[str, type[T]]):
         return len(self._classes)
 
     def find(self, name: Any) -> type[T]:
-        """The class of a name; InputError for another one."""
-        if not isinstance(name, str) or name not in self._classes:
-            raise InputError(f"{self.what}: no {self.what} {name!r}; choose one of {', '.join(self)}")
-        return self._classes[name]
+        """Return the class of a name; InputError for another one."""
+        return self._classes[choice(self.what, self.key, name, self)]
 
-    def make(self, given: str | Mapping[str, Any]) -> T:
-        """An object from a name or a configuration, {"name": ..., option: value}.
+    def make(self, config: str | Mapping[str, Any]) -> T:
+        """Return an object for a name or a configuration, {"name": ..., option: value}.
 
         Raises:
-            InputError: an unknown name or option, or an option that is missing.
+            InputError: an unknown name or option, or a missing option.
         """
-        config = {self.key: given} if isinstance(given, str) else given
+        config = {self.key: config} if isinstance(config, str) else config
         options: dict[str, Any] = {new_word(self.what, self.what, option): value for option, value in config.items()}
         name = options.pop(self.key, None)
-        known = options_of(self.find(name))
-        if unknown := sorted(options.keys() - known.keys()):
-            takes = ", ".join(known) or "none"
-            raise InputError(f"{self.what}: {name} has no option {unknown[0]!r}; it takes {takes}")
+        accepted = options_of(self.find(name))
+        if unknown := sorted(options.keys() - accepted.keys()):
+            takes = ", ".join(accepted) or "none"
+            raise InputError(f"{self.what}: {name} has no option {unknown[0]!r}. It takes {takes}.")
         if missing := [option for option in needed(self.find(name)) if option not in options]:
-            raise InputError(f"{self.what}: {name} needs {', '.join(missing)}; give a value")
+            raise InputError(f"{self.what}: {name} needs {', '.join(missing)}. Give a value.")
         return self.find(name)(**options)
 
     def takers(self, option: str) -> list[str]:
-        """The names of the classes that have an option."""
+        """Return the names of the classes that have an option."""
         return [name for name, cls in self.items() if option in options_of(cls)]
 
 
-def options_of(cls: type[Any]) -> "dict[str, Field[Any]]":
-    """The options that a dataclass takes."""
-    return {one.name: one for one in fields(cls) if one.init}
+def options_of(cls: type[Any]) -> Mapping[str, Parameter]:
+    """Return the arguments of a class by name, without the old names of a dataclass's fields."""
+    every = signature(cls).parameters
+    return {f.name: every[f.name] for f in fields(cls) if f.init} if is_dataclass(cls) else every
 
 
 def needed(cls: type[Any]) -> list[str]:
-    """The options of a dataclass without a default."""
-    known = options_of(cls).values()
-    return [one.name for one in known if one.default is MISSING and one.default_factory is MISSING]
+    """Return the arguments of a class that have no default."""
+    return [name for name, option in options_of(cls).items() if option.default is Parameter.empty]

@@ -1,39 +1,43 @@
-"""Checks of single arguments: integers, numbers and choices, in one wording.
+"""Checks of single arguments: integers, numbers, flags and choices.
 
-Each check takes `where`, with which its error begins, the argument's `name` and its value, and returns a plain Python
-value. NumPy's scalars are accepted; bools and text are not numbers.
+Each check returns the value as a plain Python value. NumPy's scalars are accepted; bools and text are not numbers. An
+error reads `where: NAME must be ..., got VALUE.`, and ends with what to do if the caller says it (`cure`).
 """
 
 from collections.abc import Iterable
 from math import inf, isfinite
 from operator import index
-from typing import Any
+from typing import Any, TypeVar
 
 from .errors import InputError
 
+T = TypeVar("T")
 
-def integer(where: str, name: str, value: Any, *, least: int, most: int | None = None, cure: str = "") -> int:
-    """The value as an int.
+
+def integer(
+    where: str, name: str, value: Any, *, least: int | None = None, most: int | None = None, cure: str = ""
+) -> int:
+    """Return the value as an int.
 
     Args:
         where: the layer, function or command that errors begin with.
         name: the argument.
         value: what `operator.index` takes, but no bool.
-        least: the smallest value allowed.
+        least: the smallest value allowed; None for no limit.
         most: the largest value allowed; None for no limit.
         cure: a sentence that errors end with.
 
     Raises:
         InputError: no integer, or one out of range.
     """
-    bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
     try:
-        number = None if _is_bool(value) else index(value)
+        whole = None if _is_bool(value) else index(value)
     except TypeError:
-        number = None
-    if number is None or number < least or (most is not None and number > most):
-        raise _error(where, name, f"an integer {bounds}", value, cure)
-    return number
+        whole = None
+    if whole is None or (least is not None and whole < least) or (most is not None and whole > most):
+        limits = "" if least is None else f" of at least {least}" if most is None else f" from {least} to {most}"
+        raise _error(where, name, f"an integer{limits}", value, cure)
+    return whole
 
 
 def number(
@@ -47,7 +51,7 @@ def number(
     below: float = inf,
     cure: str = "",
 ) -> float:
-    """The value as a finite float.
+    """Return the value as a finite float.
 
     Args:
         where: the layer, function or command that errors begin with.
@@ -62,24 +66,31 @@ def number(
     Raises:
         InputError: no finite number, or one out of range.
     """
-    found = _as_float(value)
-    if found is None or not (least <= found <= most and above < found < below):
+    real = _as_float(value)
+    if real is None or not (least <= real <= most and above < real < below):
         limits = [
             f"{word} {limit:g}"
             for word, limit in (("of at least", least), ("above", above), ("of at most", most), ("below", below))
             if isfinite(limit)
         ]
         raise _error(where, name, " ".join(["a finite number", " and ".join(limits)]).rstrip(), value, cure)
-    return found
+    return real
 
 
-def choice(where: str, name: str, value: Any, choices: Iterable[Any], *, cure: str = "") -> Any:
-    """The value, one of some choices; InputError for another one."""
+def flag(where: str, name: str, value: Any, *, cure: str = "") -> bool:
+    """Return the value as a bool; InputError unless it is one."""
+    if not _is_bool(value) or getattr(value, "shape", ()) != ():
+        raise _error(where, name, "True or False", value, cure)
+    return bool(value)
+
+
+def choice(where: str, name: str, value: Any, choices: Iterable[T], *, cure: str = "") -> T:
+    """Return the choice that equals the value; InputError if there is none. True is not 1."""
     known = tuple(choices)
-    for one in known:
-        if type(value) is type(one) and value == one:
-            return one
-    words = [repr(one) for one in known]
+    for candidate in known:
+        if isinstance(value, type(candidate)) and _is_bool(value) == _is_bool(candidate) and value == candidate:
+            return candidate
+    words = [repr(candidate) for candidate in known]
     listed = " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
     raise _error(where, name, listed, value, cure)
 
@@ -88,10 +99,10 @@ def _as_float(value: Any) -> float | None:
     if _is_bool(value) or isinstance(value, (str, bytes, bytearray)) or not hasattr(value, "__float__"):
         return None
     try:
-        found = float(value)
+        real = float(value)
     except (TypeError, ValueError, OverflowError):
         return None
-    return found if isfinite(found) else None
+    return real if isfinite(real) else None
 
 
 def _is_bool(value: Any) -> bool:

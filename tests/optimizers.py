@@ -11,6 +11,11 @@ from bnengine.ops.update import RULES, Rule
 from bnengine.optim.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Lion, Optimizer, RMSprop
 
 
+def optional(rule: Rule) -> int:
+    """How many of the last slots a variant may lack."""
+    return sum(slot.on is not None for slot in rule.slots.values())
+
+
 def sgd(g, velocity, *, momentum=0.0, nesterov=False):
     v = g if velocity is None else momentum * velocity + g
     return g + momentum * v if nesterov else v, v

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import pytest
 
 from bnengine.ops import REGISTRY
+from bnengine.runtime.memory import Arena
 from bnengine.runtime.op import Launcher
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,6 +37,12 @@ def require(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         missing(name, f"{name} is not installed ({error})")
+
+
+def poison(arena: Arena) -> None:
+    """Fill all memory of an arena with NaN: nothing may depend on what an earlier step left."""
+    for buffer in (*arena.outputs_held._bytes, *arena.worker._bytes):
+        buffer[...] = 255
 
 
 def give_versions(

@@ -1,1 +1,1 @@
-"""Array libraries: backends, namespaces, dtypes and random numbers with the same bits everywhere."""
+"""Array libraries and dtypes, and random numbers with the same bits on every backend."""

@@ -1,4 +1,4 @@
-"""Array libraries: which can be used here, which one to use, and how arrays come in and go out."""
+"""Array libraries: which can be used on this machine, which one to use, and how arrays are converted."""
 
 import importlib
 import os
@@ -16,8 +16,9 @@ from .namespaces import dtype_name, namespace
 __all__ = ["Backend", "BackendReport", "available_backends", "get_backend", "namespace"]
 
 VARIABLE = "BNENGINE_BACKEND"
-NAMES = ("numpy", "cupy", "torch", "array_api_strict")
-_CHOICES = "auto, numpy, cupy, cupy:1 (or another device number), torch, array_api_strict"
+GPU = "cupy"
+NAMES = ("numpy", GPU, "torch", "array_api_strict")
+CHOICES = ", ".join(["auto", *(f"{name}, {name}:1" if name == GPU else name for name in NAMES)])
 _CUPY_EXTRAS = (
     "pip install 'bnengine[cuda13]' where nvidia-smi shows CUDA 13, 'bnengine[cuda12]' where it shows CUDA 12; "
     "or use the backend numpy"
@@ -26,7 +27,16 @@ _CUPY_EXTRAS = (
 
 @dataclass(frozen=True)
 class BackendReport:
-    """What one array library can do here: `reason` says why it is usable or not, `cure` what to do if it is not."""
+    """The state of one array library on this machine.
+
+    Attributes:
+        name: of the library.
+        version: of the library; None if it is not installed.
+        device: the device it computes on; None if it is not usable.
+        usable: whether a small computation gave the right answer.
+        reason: why it is usable or not.
+        cure: what to do if it is not.
+    """
 
     name: str
     version: str | None
@@ -38,7 +48,7 @@ class BackendReport:
 
 @dataclass(frozen=True)
 class Backend:
-    """An array library and the device that it computes on; `why` says how it came to be chosen."""
+    """An array library and the device that it computes on; `why` says how it was chosen."""
 
     name: str
     xp: Any = field(repr=False)
@@ -50,32 +60,38 @@ class Backend:
         """The version of the array library."""
         return _version(importlib.import_module(self.name))
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it computes on a GPU, asynchronously."""
+        return self.name == GPU
+
     def dtype(self, dtype: DType) -> DType:
-        """The library's own dtype for a name such as "float32", a NumPy dtype or one of its own."""
+        """Return the library's dtype for a name such as "float32", a NumPy dtype or one of this library."""
         name = dtype_name(dtype)
         if name == "bfloat16" and self.name in ("numpy", "cupy"):  # which have none of their own
             return bfloat16(self.name)
-        found = getattr(self.xp, name, None)
-        if found is None or dtype_name(found) != name:
-            raise InputError(f"{self.name}: there is no dtype {name!r}; take float32 or float64 (int64 for indices)")
-        return found
+        dtype_here = getattr(self.xp, name, None)
+        if dtype_here is None or dtype_name(dtype_here) != name:
+            raise InputError(f"{self.name}: there is no dtype {name!r}. Take float32 or float64 (int64 for indices).")
+        return dtype_here
 
     def asarray(self, x: Any, dtype: DType | None = None, *, copy: bool = False) -> Array:
-        """`x` as an array of this library on this device.
+        """Return `x` as an array of this library on this device.
 
-        `x` is a NumPy array, a (nested) list of numbers, an array of any library that offers DLPack, or anything
-        that NumPy can read. `dtype` is a name such as "float32"; None keeps the dtype of `x`. A PyTorch tensor comes
-        in without its gradient history.
+        Args:
+            x: a NumPy array, a (nested) list of numbers, an array of any library with DLPack, or anything that NumPy
+                can read. A PyTorch tensor loses its gradient history.
+            dtype: a name such as "float32"; None keeps the dtype of `x`.
+            copy: True always returns new, writable memory. Without it the result may share memory with `x` and be
+                read-only: bnengine itself only reads it.
 
-        Without `copy` the result may share memory with `x` and be read-only: bnengine itself only reads it. What will
-        be written into is made with `copy=True`: new, writable memory, always.
-
-        Raises `InputError` for what is not an array of booleans, integers or real numbers, and for numbers in the
-        host's memory that do not fit `dtype`.
+        Raises:
+            InputError: `x` is not an array of booleans, integers or real numbers, or numbers in the host's memory do
+                not fit `dtype`.
         """
         if _is_own(x, self.xp):
             return self._own(x, dtype, copy)
-        if self.name == "cupy" and _dlpack_device(x) in _CUDA_MEMORY:
+        if self.on_gpu and _dlpack_device(x) in _CUDA_MEMORY:
             with self.device:
                 return self._own(self.xp.from_dlpack(_detached(x)), dtype, copy)
         host = _host(x)
@@ -84,15 +100,15 @@ class Backend:
         if self.name == "numpy":
             return np.array(host) if copy else host
         self.dtype(host.dtype)  # A dtype that the library does not have is named here, before it tries.
-        if self.name == "cupy":
+        if self.on_gpu:
             with self.device:
                 return self.xp.asarray(host)
-        bits, own = np.array(host, order="C"), host.dtype.name == "bfloat16"  # which travels as its bits
-        array = self.xp.asarray(bits.view(np.int16) if own else bits, device=self.device)
-        return array.view(self.dtype("bfloat16")) if own else array
+        bits, as_bits = np.array(host, order="C"), host.dtype.name == "bfloat16"  # which travels as its bits
+        array = self.xp.asarray(bits.view(np.int16) if as_bits else bits, device=self.device)
+        return array.view(self.dtype("bfloat16")) if as_bits else array
 
     def _own(self, x: Array, dtype: DType | None, copy: bool) -> Array:
-        """An array of this library, moved, cast and copied where asked for."""
+        """Return an array of this library, moved, cast and copied as needed."""
         y = array_api_compat.to_device(_detached(x), self.device)
         if self.name == "numpy":
             y = _plain(y) if dtype is None else _cast(_plain(y), dtype_name(dtype))
@@ -101,37 +117,41 @@ class Backend:
         return self.xp.asarray(y, copy=True) if copy else y
 
     def to_numpy(self, x: Array, *, copy: bool = False) -> "np.ndarray[Any, Any]":
-        """`x` as a NumPy array; waits for the device where there is one.
+        """Return `x` as a NumPy array, after waiting for the device if there is one.
 
-        Without `copy` the result may share memory with `x`: it then changes with it.
+        Without `copy` the result may share memory with `x`.
         """
         host = _host(x)
         return np.array(host) if copy else host
 
     def host(self, x: Any, dtype: DType) -> "np.ndarray[Any, Any]":
-        """`x` in NumPy's memory and in this dtype; InputError for numbers that do not fit it."""
+        """Return `x` in NumPy's memory and in this dtype; InputError for numbers that do not fit it."""
         return _cast(_host(x), dtype_name(dtype))
 
     def free_bytes(self) -> int | None:
-        """The bytes that are free on a GPU, None for a CPU."""
-        return int(self.device.mem_info[0]) if self.name == "cupy" else None
+        """Return the bytes that are free on a GPU, None for a CPU."""
+        return int(self.device.mem_info[0]) if self.on_gpu else None
 
     def synchronize(self) -> None:
-        """Wait until the device has done all that it was asked to do; on a CPU there is nothing to wait for."""
-        if self.name == "cupy":
+        """Wait until the device has finished; does nothing on a CPU."""
+        if self.on_gpu:
             self.device.synchronize()
 
 
 def get_backend(name: "str | Backend | None" = None, *, where: str = "get_backend") -> Backend:
-    """The backend called `name`: "auto", "numpy", "cupy", "cupy:1", "torch" or "array_api_strict".
+    """Return a backend.
 
-    None takes the name from the environment variable BNENGINE_BACKEND, or "auto" where that is not set. "auto" is
-    CuPy if a small computation on the GPU gave the right answer, else NumPy; `Backend.why` says which and why.
-    "cupy:1" is the second GPU; CuPy's current device is set to it for the calling thread, since CuPy computes there.
-    PyTorch and array-api-strict are witnesses on the CPU: they show that the code is the same for every library.
+    "auto" is CuPy if a small computation on the GPU gives the right answer, else NumPy; `Backend.why` says which and
+    why. "cupy:1" is the second GPU; it becomes CuPy's current device of the calling thread. PyTorch and
+    array-api-strict run on the CPU, to cross-check results.
 
-    `where` begins the errors. Raises `BackendError` for an unknown name and for a backend that cannot be used here,
-    with the reason and the cure.
+    Args:
+        name: "auto", "numpy", "cupy", "cupy:1", "torch" or "array_api_strict"; None takes the environment variable
+            BNENGINE_BACKEND, or "auto" if that is not set.
+        where: what errors begin with.
+
+    Raises:
+        BackendError: an unknown name, or a backend that cannot be used on this machine, with the reason and what to do.
     """
     if isinstance(name, Backend):
         return name
@@ -147,15 +167,15 @@ def get_backend(name: "str | Backend | None" = None, *, where: str = "get_backen
     report, backend = _PROBES[library](index)
     if backend is None:
         raise BackendError(f"{where}: the backend {name!r} cannot be used: {report.reason}; cure: {report.cure}")
-    if library == "cupy":
+    if library == GPU:
         backend.device.use()
     return Backend(backend.name, backend.xp, backend.device, f"{name} was chosen{by}")
 
 
 def available_backends() -> list[BackendReport]:
-    """Every backend with its version and device and, where it cannot be used, the reason and the cure.
+    """Return every backend with its version and device, or why it cannot be used and what to do.
 
-    Tries each one with a small computation, so it imports every array library that is installed.
+    Tries each one with a small computation, so it imports every installed array library.
     """
     return [probe(0)[0] for probe in _PROBES.values()]
 
@@ -171,8 +191,8 @@ def _auto() -> Backend:
 
 def _parse(name: Any, where: str) -> tuple[str, int]:
     library, colon, index = name.partition(":") if isinstance(name, str) else ("", "", "")
-    if library not in NAMES or (colon and not (library == "cupy" and index.isascii() and index.isdigit())):
-        raise BackendError(f"{where}: there is no backend {name!r}; take one of {_CHOICES}")
+    if library not in NAMES or (colon and not (library == GPU and index.isascii() and index.isdigit())):
+        raise BackendError(f"{where}: there is no backend {name!r}. Take one of {CHOICES}.")
     return library, int(index or 0)
 
 
@@ -192,7 +212,7 @@ def _probe_numpy(_index: int) -> Probe:
 
 
 def _probe_cupy(index: int) -> Probe:
-    """CuPy imports on machines where nothing of it runs, so a launch with a known answer decides."""
+    """Run a launch with a known answer: CuPy imports also on machines where none of its kernels run."""
     try:
         cupy = importlib.import_module("cupy")
     except ImportError as error:
@@ -251,12 +271,9 @@ def _probe_witness(name: str, load: Callable[[], tuple[Any, Any]], cure: str) ->
     return report, Backend(name, xp, device, report.reason)
 
 
-_PROBES: dict[str, Callable[[int], Probe]] = {
-    "numpy": _probe_numpy,
-    "cupy": _probe_cupy,
-    "torch": _probe_torch,
-    "array_api_strict": _probe_strict,
-}
+_PROBES: dict[str, Callable[[int], Probe]] = dict(
+    zip(NAMES, (_probe_numpy, _probe_cupy, _probe_torch, _probe_strict), strict=True)
+)
 
 
 def _unusable(name: str, version: str | None, reason: str, cure: str) -> Probe:
@@ -302,18 +319,18 @@ def _dlpack_device(x: Any) -> int | None:
 
 
 def bfloat16(owner: str) -> DType:
-    """NumPy's dtype for bfloat16, which the package ml_dtypes adds; CuPy has the same one. `owner` begins the error."""
+    """Return NumPy's dtype for bfloat16 from the package ml_dtypes; CuPy has the same one. `owner` begins the error."""
     try:
         return np.dtype(importlib.import_module("ml_dtypes").bfloat16)
     except ImportError as error:
         raise InputError(
-            f"{owner}: bfloat16 needs the package ml_dtypes, which is not installed; pip install ml_dtypes, or take "
-            "float16"
+            f"{owner}: bfloat16 needs the package ml_dtypes, which is not installed. Run `pip install "
+            "ml_dtypes`, or take float16."
         ) from error
 
 
 def _host(x: Any) -> "np.ndarray[Any, Any]":
-    """`x` in NumPy's memory, without a copy where the CPU can read it as it is."""
+    """Return `x` in NumPy's memory, without a copy if the CPU can read it."""
     if isinstance(x, np.ndarray):
         return _plain(x)
     try:
@@ -323,8 +340,8 @@ def _host(x: Any) -> "np.ndarray[Any, Any]":
     except Exception as error:  # Each library has its own words for memory or a dtype that it cannot hand on.
         kind = f"{type(x).__module__}.{type(x).__name__}"
         raise InputError(
-            f"asarray: {kind} cannot be read as an array ({_brief(error)}); give a NumPy array, a rectangular list of "
-            "numbers, or an array with DLPack in float32 or float64"
+            f"asarray: {kind} cannot be read as an array ({_brief(error)}). Give a NumPy array, a rectangular list of "
+            "numbers, or an array with DLPack in float32 or float64."
         ) from error
 
 
@@ -344,11 +361,11 @@ def _fetched(x: Any) -> Any:
 
 def _plain(x: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
     if isinstance(x, np.ma.MaskedArray):
-        raise InputError("asarray: a masked array would lose its mask; fill it first: x.filled(value)")
+        raise InputError("asarray: a masked array would lose its mask. Fill it first: x.filled(value).")
     if x.dtype.kind not in "biuf" and x.dtype.name != "bfloat16":
         raise InputError(
-            f"asarray: dtype {x.dtype} is not supported; give booleans, integers or real numbers "
-            "(labels may be of any kind where data is loaded: see bnengine.data)"
+            f"asarray: dtype {x.dtype} is not supported. Give booleans, integers or real numbers "
+            "(labels may be of any kind where data is loaded: see bnengine.data)."
         )
     native = x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))
     return np.asarray(native)
@@ -358,11 +375,13 @@ def _cast(x: "np.ndarray[Any, Any]", name: str) -> "np.ndarray[Any, Any]":
     try:
         target = bfloat16("asarray") if name == "bfloat16" else np.dtype(name)
     except TypeError as error:
-        raise InputError(f"asarray: there is no dtype {name!r}; take float32 or float64 (int64 for indices)") from error
+        raise InputError(
+            f"asarray: there is no dtype {name!r}. Take float32 or float64 (int64 for indices)."
+        ) from error
     try:
         with np.errstate(over="raise", invalid="raise"):
             return x.astype(target, copy=False)
     except FloatingPointError as error:
         raise InputError(
-            f"asarray: a number in the {x.dtype} array does not fit {name}; scale it or take float64"
+            f"asarray: a number in the {x.dtype} array does not fit {name}. Scale it, or take float64."
         ) from error

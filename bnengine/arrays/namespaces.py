@@ -1,4 +1,4 @@
-"""The look-ups that know every array library: from arrays to their namespace, from dtypes to their names."""
+"""Lookups for every array library: the namespace of an array, the name of a dtype."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from ..errors import InputError
 
 
 def namespace(*arrays: Array) -> Any:
-    """The array-API namespace of `arrays`; arrays of two libraries, or of none, are an error that names them."""
+    """Return the array-API namespace of `arrays`; InputError for arrays of two libraries, or of none."""
     try:
         return array_namespace(*(a for a in arrays if a is not None))
     except TypeError as error:
         kinds = ", ".join(sorted({f"{type(a).__module__}.{type(a).__name__}" for a in arrays}))
         raise InputError(
-            f"namespace: no single array library for {kinds}; bring all arrays to one with Backend.asarray"
+            f"namespace: no single array library for {kinds}. Convert all arrays to one with Backend.asarray."
         ) from error
 
 

@@ -1,7 +1,7 @@
 """The quantile function of the normal distribution and the logarithm it needs: the same bits on every machine.
 
-A library's log may differ in its last bit between machines and versions. Here everything is built from + - * / sqrt,
-which IEEE 754 rounds in one way only, and from frexp, which is exact.
+A library's log may differ in its last bit between machines and versions. Here everything is computed by + - * / sqrt,
+which IEEE 754 rounds in one way only, and by frexp, which is exact.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ _SQRT_HALF = float.fromhex("0x1.6a09e667f3bcdp-1")
 _ATANH = tuple(2.0 / k for k in range(3, 24, 2))  # 2 atanh(s) = 2 s + s (2/3 s^2 + 2/5 s^4 + ...)
 
 # Wichura's coefficients of numerator and denominator, constant term first.
-_CENTRE = (
+_CENTER = (
     (
         3.3871328727963666080,
         1.3314166789178437745e2,
@@ -102,14 +102,14 @@ def log(x: Float64) -> Float64:
 
 
 def normal_quantile(p: Float64) -> Float64:
-    """The z with P(Z <= z) = p for a standard normal Z and 0 < p < 1, float64, to about 1 part in 10**16.
+    """Return the z with P(Z <= z) = p for a standard normal Z and 0 < p < 1, float64, to about 1 part in 10**16.
 
     Algorithm AS 241, PPND16 (Wichura, "The percentage points of the normal distribution", Applied Statistics 37,
     1988, 477-484): with q = p - 1/2 a rational function of 0.425**2 - q^2 where |q| <= 0.425, else of
     sqrt(-log(min(p, 1 - p))).
     """
     q = p - 0.5
-    z = q * _rational(_CENTRE, 0.180625 - q * q)
+    z = q * _rational(_CENTER, 0.180625 - q * q)
     outside = np.abs(q) > 0.425
     below = q[outside] < 0.0
     tail = p[outside]

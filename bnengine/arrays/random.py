@@ -1,19 +1,13 @@
-"""Random numbers with nothing hidden: every bit is a function of a seed, a purpose and a position.
+"""Random numbers without hidden state: every bit is a function of a seed, a purpose and a position.
 
 The generator is Philox 4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011):
-ten rounds of a keyed bijection of a counter of four 32-bit words. It has no state to save, and it gives the same bits
-with every array library and on every device.
+ten rounds of a keyed bijection of a counter of four 32-bit words. It gives the same bits with every array library and
+on every device. The key is the seed, low word first. No two uses share a counter:
 
-The counters are shared out so that no two uses ever meet:
-
-=============== ======================= ======================= ======================= ============================
-use             word 0                  word 1                  word 2                  word 3
-=============== ======================= ======================= ======================= ============================
-``keep_mask``   feature // 4            sample                  step                    layer, below 2**31
-``Stream``      position, low word      position, high word     purpose, low word       purpose, high word + 2**31
-=============== ======================= ======================= ======================= ============================
-
-The key is the seed, low word first.
+| use         | word 0             | word 1              | word 2            | word 3                    |
+|-------------|--------------------|---------------------|-------------------|---------------------------|
+| `keep_mask` | feature // 4       | sample              | step              | layer, below 2**31        |
+| `Stream`    | position, low word | position, high word | purpose, low word | purpose, high word + 2**31 |
 """
 
 import hashlib
@@ -27,6 +21,7 @@ from array_api_compat import device as device_of
 
 from .._typing import Array
 from ..errors import InputError
+from ..validation import integer, number
 from .quantile import normal_quantile
 
 _MASK = 0xFFFFFFFF
@@ -47,12 +42,16 @@ def philox(
     """Philox 4x32-10: four random 32-bit words for each counter.
 
     One round maps (c0, c1, c2, c3) to (hi(M1 c2) ^ c1 ^ k0, lo(M1 c2), hi(M0 c0) ^ c3 ^ k1, lo(M0 c0)) with
-    M0 = 0xD2511F53, M1 = 0xCD9E8D57; between rounds k0 grows by 0x9E3779B9 and k1 by 0xBB67AE85 modulo 2**32.
+    M0 = 0xD2511F53, M1 = 0xCD9E8D57; between rounds k0 grows by 0x9E3779B9 and k1 by 0xBB67AE85 modulo 2**32. Nothing
+    overflows int64.
 
-    ``counter``: four words in [0, 2**32), each an int64 array of any library or an int; shapes broadcast, and words
-    of a smaller shape make the first rounds cheaper. ``key``: two ints in [0, 2**32). Returns four words in [0,
-    2**32) of the broadcast shape, int64 (ints when all counters are ints). Nothing overflows int64. The words are not
-    checked here.
+    Args:
+        counter: four words in [0, 2**32), each an int64 array of any library or an int, not checked here. Shapes
+            broadcast; words of a smaller shape make the first rounds cheaper.
+        key: two ints in [0, 2**32).
+
+    Returns:
+        Four words in [0, 2**32) of the broadcast shape, int64 (ints if all counters are ints).
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key
@@ -67,76 +66,88 @@ def philox(
 
 
 def split_seed(seed: SupportsIndex) -> tuple[int, int]:
-    """Philox's key (low word, high word) of a seed in [0, 2**64); InputError for any other seed."""
-    number = _whole("random: the seed", seed, 2**64)
-    return number & _MASK, number >> 32
+    """Return Philox's key (low word, high word) of a seed in [0, 2**64); InputError for any other seed."""
+    bits = integer("random", "the seed", seed, least=0, most=2**64 - 1)
+    return bits & _MASK, bits >> 32
 
 
 def keep_mask(
     xp: Any, *, seed: int, layer: int, step: Array | int, samples: Array, features: int, rate: float, device: Any = None
 ) -> Array:
-    """Which activations dropout keeps: True with probability 1 - rate, at a resolution of 2**-32.
+    """Return which activations dropout keeps: True with probability 1 - rate, at a resolution of 2**-32.
 
     Feature j of sample s is kept where word j % 4 of philox((j // 4, s, step, layer), seed) >= round(rate * 2**32):
     it depends on the sample's index in the data set and never on its place in the batch, so batch size, order and
     device change nothing.
 
-    ``samples``: int64 (m,) on ``device`` (None: wherever samples are), in [0, 2**32); ``step``: int or int64 (1,) on
-    ``device``, in [0, 2**32); ``layer`` in [0, 2**31); ``seed`` in [0, 2**64); ``rate`` in [0, 1). Returns bool (m,
-    features). InputError for anything else; the range of samples and of a step in an array is checked where the array
-    lies in the host's memory, since to read a device's array would make the host wait (there the low 32 bits count).
+    Args:
+        xp: the array namespace.
+        seed: in [0, 2**64).
+        layer: in [0, 2**31).
+        step: an int or int64 (1,) on `device`, in [0, 2**32).
+        samples: int64 (m,) on `device`, in [0, 2**32).
+        features: how many per sample.
+        rate: the share set to zero, in [0, 1).
+        device: None for that of samples.
+
+    Returns:
+        bool (m, features).
+
+    Raises:
+        InputError: an argument out of range. The values of `samples`, and of a step in an array, are checked only in
+            the host's memory, since reading a device's array would make the host wait; there the low 32 bits count.
     """
     key = split_seed(seed)
-    layer = _whole("dropout: the layer's number", layer, 2**31)
-    if not 0.0 <= rate < 1.0:
-        raise InputError(f"dropout: rate is {rate}; it is the share dropped, so give 0 <= rate < 1")
-    if features < 1:
-        raise InputError(f"dropout: features is {features}; give at least 1")
+    layer = integer("dropout", "the layer's number", layer, least=0, most=2**31 - 1)
+    rate = number("dropout", "rate", rate, least=0, below=1, cure="It is the share of values set to zero.")
+    features = integer("dropout", "features", features, least=1)
     if samples.ndim != 1 or samples.dtype != xp.int64:
         raise InputError(
-            f"dropout: samples is {samples.dtype} of shape {tuple(samples.shape)}; give int64 indices of shape (m,)"
+            f"dropout: samples is {samples.dtype} of shape {tuple(samples.shape)}. Give int64 indices of shape (m,)."
         )
     threshold = round(rate * 2**32)
     blocks = xp.arange((features + 3) // 4, dtype=xp.int64, device=device_of(samples) if device is None else device)
     rows = _words(xp, "samples", samples)
     words = philox((blocks[None, :], rows[:, None], _step_word(xp, step), layer), key)
-    kept = xp.stack([word >= threshold for word in words], axis=-1)
-    return xp.reshape(kept, (samples.shape[0], 4 * blocks.shape[0]))[:, :features]
+    keep = xp.stack([word >= threshold for word in words], axis=-1)
+    return xp.reshape(keep, (samples.shape[0], 4 * blocks.shape[0]))[:, :features]
 
 
 def _step_word(xp: Any, step: Array) -> Array:
     if not hasattr(step, "shape") or step.shape == ():
-        return _whole("dropout: the step", step, 2**32)
+        return integer("dropout", "the step", step, least=0, most=_MASK)
     if tuple(step.shape) != (1,) or step.dtype != xp.int64:
         raise InputError(
-            f"dropout: step is {step.dtype} of shape {tuple(step.shape)}; give an int or an int64 array (1,)"
+            f"dropout: step is {step.dtype} of shape {tuple(step.shape)}. Give an int or an int64 array (1,)."
         )
     return _words(xp, "step", step)[:, None]
 
 
 def _words(xp: Any, name: str, values: Array) -> Array:
-    """Values as 32-bit words; their range is checked where reading it costs no wait."""
+    """Return values as 32-bit words; check their range where reading it costs no wait."""
     if values.__dlpack_device__()[0] == _CPU and bool(xp.any((values < 0) | (values > _MASK))):
         raise InputError(
-            f"dropout: {name} holds values from {int(xp.min(values))} to {int(xp.max(values))}; "
-            "they are words of a counter, so keep them in [0, 2**32)"
+            f"dropout: {name} holds values from {int(xp.min(values))} to {int(xp.max(values))}. "
+            "They are words of a counter, so keep them in [0, 2**32)."
         )
     return values & _MASK
 
 
 class Stream:
-    """A sequence of random numbers, given by (seed, purpose) and read from ``position`` on, on the host.
+    """A sequence of random numbers on the host, for a seed and a purpose, read from `position` on.
 
-    ``seed``: int in [0, 2**64). ``purpose``: strings and ints that say what the numbers are for, such as ``Stream(7,
-    "weights", 3)``. Other purposes give other, independent sequences. Block b of the sequence is philox((b low, b
-    high, purpose low, purpose high), seed), four words; ``position`` is the number of the next block and all there is
-    to save and restore. Every draw starts at a new block, so a draw of 3 and one of 3 is not a draw of 6.
+    Block b of the sequence is philox((b low, b high, purpose low, purpose high), seed), four words; `position` is the
+    number of the next block and all there is to save and restore. Every draw starts at a new block, so a draw of 3 and
+    one of 3 is not a draw of 6. The purpose's 63 bits are the first 8 bytes, little-endian and with the top bit set, of
+    BLAKE2b (digest_size 8) over its parts in order, each as b"s" or b"i", the number of bytes that follow as 8 bytes
+    little-endian, and the string's UTF-8 or the int's decimal digits. All values come from integer bits by + - * / sqrt
+    and exact scaling: the same on every machine with IEEE arithmetic.
 
-    The purpose's 63 bits are the first 8 bytes, little-endian and with the top bit set, of BLAKE2b (digest_size 8)
-    over its parts in order, each as b"s" or b"i", the number of bytes that follow as 8 bytes little-endian, and the
-    string's UTF-8 or the int's decimal digits.
-
-    All values come from integer bits by + - * / sqrt and exact scaling: the same on every machine with IEEE arithmetic.
+    Args:
+        seed: in [0, 2**64).
+        purpose: strings and ints that say what the numbers are for, such as `Stream(7, "weights", 3)`. Other purposes
+            give other, independent sequences.
+        position: the block that the first draw starts with.
     """
 
     def __init__(self, seed: SupportsIndex, *purpose: str | SupportsIndex, position: int = 0) -> None:
@@ -156,26 +167,25 @@ class Stream:
 
     @position.setter
     def position(self, block: SupportsIndex) -> None:
-        self._position = _whole("Stream: position", block, 2**64)
+        self._position = integer("Stream", "position", block, least=0, most=2**64 - 1)
 
     def uniform(self, shape: int | tuple[int, ...] = ()) -> npt.NDArray[np.float64]:
-        """Uniform float64 in the open interval (0, 1): (k + 1/2) / 2**52 with k of 52 random bits."""
+        """Return uniform float64 in the open interval (0, 1): (k + 1/2) / 2**52 with k of 52 random bits."""
         return self._fill(shape, np.float64, _uniform)
 
     def normal(self, shape: int | tuple[int, ...] = ()) -> npt.NDArray[np.float64]:
-        """Standard normal float64: the quantile function of a uniform draw, so one draw each and |value| < 8.3."""
+        """Return standard normal float64: the quantile of a uniform draw, so one draw each and |value| < 8.3."""
         return self._fill(shape, np.float64, lambda words: normal_quantile(_uniform(words)))
 
     def integers(self, low: int, high: int, shape: int | tuple[int, ...] = ()) -> npt.NDArray[np.int64]:
-        """Integers in [low, high), all equally likely, int64; InputError unless low < high and high - low <= 2**63.
+        """Return integers in [low, high), all equally likely, int64; InputError unless 0 < high - low <= 2**63.
 
-        Random bits cut to the fewest that hold high - low - 1; what lies above is drawn again from the following
+        Random bits are cut to the fewest that hold high - low - 1; values above it are drawn again from the following
         blocks.
         """
-        low, high = operator.index(low), operator.index(high)
+        low = integer("Stream.integers", "low", low, least=-(2**63), most=2**63 - 1)
+        high = integer("Stream.integers", "high", high, least=low + 1, most=min(2**63, low + 2**63))
         span = high - low
-        if not (0 < span <= 2**63 and low >= -(2**63) and high <= 2**63):
-            raise InputError(f"Stream.integers({low}, {high}): give low < high, both int64 and at most 2**63 apart")
         mask = (1 << (span - 1).bit_length()) - 1
         values = self._fill(shape, np.int64, _int63)
         flat = values.reshape(-1)
@@ -188,19 +198,18 @@ class Stream:
         return values
 
     def permutation(self, n: int) -> npt.NDArray[np.int64]:
-        """The numbers 0 ... n - 1 in random order, int64; InputError unless 0 <= n <= 2**32.
+        """Return the numbers 0 ... n - 1 in random order, int64; InputError unless 0 <= n <= 2**32.
 
-        They are sorted by random keys of 63 bits. Two equal keys (chance below n**2 / 2**64) keep their order, which
-        does no harm because the sort is stable: the result is the same everywhere.
+        They are sorted by random keys of 63 bits. Two equal keys (chance below n**2 / 2**64) keep their order, since
+        the sort is stable: the result is the same everywhere.
         """
-        if not 0 <= n <= 2**32:
-            raise InputError(f"Stream.permutation({n}): give 0 <= n <= 2**32")
+        n = integer("Stream.permutation", "n", n, least=0, most=2**32)
         return np.argsort(self._fill(n, np.int64, _int63), kind="stable").astype(np.int64, copy=False)
 
     def _fill(
         self, shape: int | tuple[int, ...], dtype: Any, convert: Callable[[npt.NDArray[np.int64]], npt.NDArray[Any]]
     ) -> npt.NDArray[Any]:
-        """An array of ``shape``, each value made by ``convert`` from two consecutive words."""
+        """Return an array of `shape`, each value made by `convert` from two consecutive words."""
         values = np.empty(_shape(shape), dtype)
         flat = values.reshape(-1)
         start = 0
@@ -211,7 +220,7 @@ class Stream:
         return values
 
     def _draw(self, blocks: int) -> Iterator[npt.NDArray[np.int64]]:
-        """The next ``blocks`` blocks in chunks, as pairs of words (2, 2 * chunk); position moves past all at once."""
+        """Yield the next `blocks` blocks in chunks, as pairs of words (2, 2 * chunk); position skips all at once."""
         first = self.position
         self.position = first + blocks
         for start in range(first, first + blocks, _CHUNK):
@@ -234,31 +243,18 @@ def _int63(words: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def _encode(purpose: tuple[str | SupportsIndex, ...]) -> bytes:
-    """The purpose as bytes, such that different purposes never give the same bytes."""
+    """Return the purpose as bytes, such that different purposes never give the same bytes."""
     parts = []
     for part in purpose:
         if isinstance(part, str):
             kind, text = b"s", part.encode()
-        elif hasattr(part, "__index__") and not isinstance(part, bool):
-            kind, text = b"i", str(operator.index(part)).encode()
         else:
-            raise InputError(f"Stream: the purpose holds {part!r}; give strings and ints")
+            cure = "Give strings and integers."
+            kind, text = b"i", str(integer("Stream", "each part of the purpose", part, cure=cure)).encode()
         parts.append(kind + len(text).to_bytes(8, "little") + text)
     return b"".join(parts)
 
 
 def _shape(shape: int | tuple[int, ...]) -> tuple[int, ...]:
-    sizes = tuple(operator.index(size) for size in (shape if isinstance(shape, tuple) else (shape,)))
-    if any(size < 0 for size in sizes):
-        raise InputError(f"Stream: the shape {shape} has a negative size; give sizes of 0 and more")
-    return sizes
-
-
-def _whole(name: str, value: Any, end: int) -> int:
-    """``value`` as an int in [0, end), or InputError."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise InputError(f"{name} is {value!r}; give an int in [0, 2**{end.bit_length() - 1})")
-    number = operator.index(value)
-    if not 0 <= number < end:
-        raise InputError(f"{name} is {number}; give an int in [0, 2**{end.bit_length() - 1})")
-    return number
+    sizes = shape if isinstance(shape, tuple) else (shape,)
+    return tuple(integer("Stream", "each size of the shape", size, least=0) for size in sizes)

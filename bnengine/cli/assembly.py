@@ -11,8 +11,9 @@ from .._typing import Array
 from ..arrays.backend import Backend, get_backend
 from ..data import ArraySource, Dataset, Preprocessing, groups, load, split_dataset
 from ..errors import DataError, InputError, TargetMissing
-from ..layers import Activation, BatchNorm, Dense, Dropout, Layer
-from ..losses import LOSSES, LossFunction, get_loss
+from ..layers import Activation, Dense, Dropout, Layer
+from ..layers.norm.choices import NORMS
+from ..losses import LOSSES, LossFunction, get_loss, usual_loss
 from ..network.precision import resolve_precision
 from ..network.sequential import Sequential
 from ..ops.activations import ACTIVATIONS
@@ -111,30 +112,21 @@ def resolve_settings(settings: Settings, dataset: Dataset, backend: Backend) -> 
 def loss_of(dataset: Dataset) -> str:
     """A regression loss for targets with fractions or several columns, else a classification loss."""
     y = dataset.y
-    if y is None or y.dtype.kind != "f":
-        return "softmax_cross_entropy"
-    several = y.ndim == 2 and y.shape[1] > 1
-    return "mean_squared_error" if several or bool(np.any(np.floor(y) != y)) else "softmax_cross_entropy"
+    real = y is not None and y.dtype.kind == "f" and (y.shape[1:] > (1,) or bool(np.any(np.floor(y) != y)))
+    return usual_loss("regression" if real else "classification").name
 
 
 def layers_of(settings: Settings, preprocessing: Preprocessing) -> list[Layer]:
-    """[Dense, BatchNorm, Activation, Dropout] for each hidden width, and the last Dense."""
-    width, outputs = preprocessing.features, preprocessing.outputs
-    if settings.loss == "binary_cross_entropy":
-        if outputs != 2:
-            raise InputError(
-                f"train: --loss binary_cross_entropy takes 2 classes, the data have {outputs}. "
-                "Take softmax_cross_entropy."
-            )
-        outputs = 1
+    """[Dense, normalizer, Activation, Dropout] for each hidden width, and the last Dense."""
+    width, outputs = preprocessing.features, get_loss(settings.loss).outputs(preprocessing.outputs)
     layers: list[Layer] = []
     weights = "glorot" if ACTIVATIONS[settings.activation].saturates else "he"
-    affine = settings.norm == "batch"
+    norm = NORMS[settings.norm].make
     decay = None if isinstance(settings.bn_decay, str) else settings.bn_decay
     for hidden in settings.hidden:
         layers.append(Dense(width, hidden, weights=weights))
-        if settings.norm != "none":
-            layers.append(BatchNorm(hidden, decay=decay, gamma=affine, beta=affine))
+        if norm is not None:
+            layers.append(norm(hidden, decay))
         layers.append(Activation(settings.activation))
         if settings.dropout:
             layers.append(Dropout(settings.dropout))

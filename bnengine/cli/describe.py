@@ -6,11 +6,10 @@ from typing import Any
 
 from .. import fused
 from ..data import Preprocessing
+from ..layers.norm.choices import NORMS
 from ..network.sequential import Sequential
 from .assembly import TrainingSetup, steps_per_epoch
 from .settings import Settings
-
-_NORMS = {"batch": ", batch norm", "normalize-only": ", batch norm without gamma and beta", "none": ""}
 
 
 def header_lines(training: TrainingSetup, folder: Path) -> list[str]:
@@ -62,7 +61,8 @@ def network_line(network: Sequential, settings: Settings) -> str:
     """Such as "64-100-100-10, batch norm, relu: 17,510 parameters in float32; 200 biases left out ..."."""
     widths = "-".join(map(str, (network.inputs, *settings.hidden, network.outputs)))
     dropout = f", dropout {settings.dropout:g}" if settings.dropout else ""
-    hidden = f"{_NORMS[settings.norm]}, {settings.activation}{dropout}" if settings.hidden else ""
+    norm = NORMS[settings.norm].label
+    hidden = f"{norm and f', {norm}'}, {settings.activation}{dropout}" if settings.hidden else ""
     precision = "" if network.precision == "highest" else f", precision {network.precision}"
     count = network.cancelled_biases
     cancelled = f"; {count:,} biases left out, since batch norm cancels them" if count else ""

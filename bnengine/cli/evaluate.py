@@ -8,8 +8,8 @@ import numpy as np
 
 from .._typing import Array
 from ..data import Dataset, groups
-from ..losses import LossFunction, get_loss
-from ..metrics import R2, Accuracy, ConfusionMatrix, MeanAbsoluteError, Metric, TopK
+from ..losses import LossFunction, get_loss, usual_loss
+from ..metrics import R2, Accuracy, ConfusionMatrix, MeanAbsoluteError, Metric, TopK, facts_of
 from ..network.inference import predict
 from ..runtime.modes import Mode, using
 from ..storage import saving
@@ -62,9 +62,7 @@ def loss_of(model: Model) -> LossFunction:
     training = saving.read(model.file).training
     if training is not None:
         return get_loss(training["loss"])
-    if model.preprocessing.classes is None:
-        return get_loss("mean_squared_error")
-    return get_loss("binary_cross_entropy" if model.network.outputs == 1 else "softmax_cross_entropy")
+    return usual_loss("regression" if model.preprocessing.classes is None else "classification", model.network.outputs)
 
 
 def _head(model: Model, dataset: Dataset, rows: Array | None) -> dict[str, Any]:
@@ -108,18 +106,15 @@ def _regression(model: Model, dataset: Dataset, rows: Array | None) -> dict[str,
     return {**_head(model, dataset, rows), **figures, **scores}
 
 
-_WORDS = {
-    "loss": "loss", "accuracy": "accuracy", f"top_{TOP}_accuracy": f"top-{TOP} accuracy",
-    "mean_squared_error": "mean squared error", "mean_absolute_error": "mean absolute error", "r2": "R2",
-}  # fmt: skip
+FIGURES = ("loss", "accuracy", f"top_{TOP}_accuracy", "mean_squared_error", "mean_absolute_error", "r2")
 
 
 def _show(model: Model, result: dict[str, Any], matrix: ConfusionMatrix | None) -> None:
     click.echo(f"{result['model']} on {result['rows']:,} rows of {result['data']}, on {result['backend']}")
-    for key, word in _WORDS.items():
+    for key in FIGURES:
         if key in result:
             unit = " (of standardized targets)" if key == "loss" and matrix is None else ""
-            click.echo(f"{word:<20} {result[key]:.6g}{unit}")
+            click.echo(f"{facts_of(key).label:<20} {result[key]:.6g}{unit}")
     if matrix is None or model.preprocessing.classes is None:
         return
     labels = model.preprocessing.classes.values.tolist()

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ..arrays.backend import CHOICES
 from ..data.loading import with_target_column
 from ..runtime.modes import MODES
 from .settings import flag, table
@@ -13,9 +14,7 @@ from .settings import flag, table
 target_option = click.option(
     "--target", metavar="COLUMN", help=f"The target column of a {with_target_column()} file.  [as in training]"
 )
-backend_option = click.option(
-    "--backend", metavar="NAME", help="auto, numpy, cupy, cupy:1, torch ...  [BNENGINE_BACKEND or auto]"
-)
+backend_option = click.option("--backend", metavar="NAME", help=f"{CHOICES}  [BNENGINE_BACKEND or auto]")
 kernels_option = click.option(
     "--kernels", type=click.Choice(MODES), default="auto", help="As in train: auto, fused or reference.  [auto]"
 )

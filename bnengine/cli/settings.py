@@ -10,10 +10,12 @@ from typing import Any, NamedTuple, Self
 import click
 
 from .. import validation
+from ..arrays.backend import CHOICES
 from ..data import preprocessing
 from ..data.loading import with_target_column
 from ..errors import InputError
-from ..losses import LOSSES
+from ..layers.norm.choices import NORMS
+from ..losses import LOSSES, usual_loss
 from ..network.precision import PRECISIONS
 from ..ops.activations import NONLINEAR
 from ..optim.optimizers import OPTIMIZERS
@@ -150,12 +152,15 @@ def by_optimizer(option: str) -> str:
 
 
 SCALINGS = choice(*preprocessing.SCALINGS)._replace(type=OldWords("scaling", preprocessing.SCALINGS))
-NORMS = choice("batch", "normalize-only", "none")
+NORM = choice(*NORMS)
 ACTIVATIONS = choice(*NONLINEAR)
 
 _TARGET = f"the column of a {with_target_column()} file to predict"
 _SCHEDULES = [name.replace("_", "-") for name in SCHEDULES]
-_LOSS = "auto: mean_squared_error for targets with fractions or several columns, else softmax_cross_entropy"
+_LOSS = (
+    f"auto: {usual_loss('regression').name} for targets with fractions or several columns, "
+    f"else {usual_loss('classification').name}"
+)
 _SMOOTHING = f"of {' and '.join(LOSSES.takers('label_smoothing'))}"
 _MOMENTUM = f"of {' and '.join(OPTIMIZERS.takers('momentum'))}"
 _NORM = "batch normalization of each hidden layer; normalize-only leaves out gamma and beta"
@@ -172,7 +177,6 @@ _RESIDENT = "hold all training data in the GPU's memory; auto: if they take at m
 _THREADS = "that run native kernels; results do not depend on it"
 _WATCH = "activations: sample their distributions into metrics.jsonl"
 _KERNELS = "auto: native or CUDA kernels where they exist; fused: fail without; reference: bnengine/ops as written"
-_BACKENDS = "auto, numpy, cupy, cupy:1, torch or array_api_strict"
 SHARE = number(least=0, below=1)
 
 
@@ -185,7 +189,7 @@ class Settings:
     validation: float = setting(0.2, "data", SHARE, _VALIDATION)
     scaling: str = setting("auto", "data", SCALINGS, "of features; auto: center for images, standardize for tables")
     hidden: tuple[int, ...] = setting((100, 100), "network", widths(), "widths of the hidden layers, or none")
-    norm: str = setting("batch", "network", NORMS, _NORM)
+    norm: str = setting("batch", "network", NORM, _NORM)
     bn_decay: float | str = setting(0.9, "network", share_or("exact"), _DECAY)
     activation: str = setting("relu", "network", ACTIVATIONS, "of the hidden layers")
     dropout: float = setting(0.0, "network", SHARE, "share of the hidden values that training sets to zero")
@@ -208,7 +212,7 @@ class Settings:
     early_stopping: int = setting(0, "training", integer(0), _STOPPING)
     average: float = setting(0.0, "training", SHARE, _AVERAGE)
     seed: int = setting(0, "run", integer(0), "of the split, the weights, the order of the rows and dropout")
-    backend: str | None = setting(None, "run", text("NAME"), _BACKENDS, shown="BNENGINE_BACKEND or auto")
+    backend: str | None = setting(None, "run", text("NAME"), CHOICES, shown="BNENGINE_BACKEND or auto")
     threads: int | None = setting(None, "run", integer(1, MOST), _THREADS, shown="BNENGINE_NUM_THREADS or the cores")
     kernels: str = setting("auto", "run", choice(*MODES), _KERNELS)
     graph: str = setting("auto", "run", choice("auto", "yes", "no"), _GRAPH)

@@ -1,4 +1,4 @@
-"""What every version of an op is held to: examples, error bounds and checks of arguments, under the names of `ops`.
+"""What every version of an op must satisfy: examples, error bounds and checks of arguments, under the names of `ops`.
 
 Importing this package gives each op of the engine its contract.
 """

@@ -1,4 +1,4 @@
-"""How errors pass an activation: what every bound needs to know of it, under the names of `ops/activations.py`."""
+"""How errors propagate through an activation, under the names of `ops/activations.py`; bounds of other ops use it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -8,6 +8,7 @@ import numpy as np
 
 from .._typing import Array
 from ..ops.activations import slope_of
+from ._contract import row_of
 
 
 def _of_output(y: Array, _: Array) -> Array:
@@ -16,13 +17,13 @@ def _of_output(y: Array, _: Array) -> Array:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """How errors pass y = g(z).
+    """The propagation of errors through y = g(z).
 
     Attributes:
         curvature: the largest |g''| between kinks.
         kinks: where g' jumps, and by how much.
-        steepest: what |g'| does not exceed.
-        rounding: from (y, z), the size that the rounding of g itself is relative to.
+        steepest: an upper bound of |g'|.
+        rounding: from (y, z), the size that the rounding error of g itself is relative to.
     """
 
     curvature: float = 0.0
@@ -31,7 +32,7 @@ class Sensitivity:
     rounding: Callable[[Array, Array], Array] = _of_output
 
 
-# Each from the slope. gelu for negative z is the difference of two numbers near z / 2.
+# From the slope. gelu of a negative z is the difference of two numbers near z / 2, which cancel.
 SENSITIVITIES: dict[str, Callable[[float], Sensitivity]] = {
     "identity": lambda _: Sensitivity(),
     "relu": lambda _: Sensitivity(kinks={0.0: 1.0}),
@@ -44,13 +45,14 @@ SENSITIVITIES: dict[str, Callable[[float], Sensitivity]] = {
 
 
 def sensitivity_of(kind: str, slope: float | None = None) -> Sensitivity:
-    """How errors pass an activation with a slope, or with its default."""
+    """Return how errors propagate through an activation with a slope, None for its default."""
     slope = slope_of(kind, slope)
-    found = SENSITIVITIES[kind](slope)
-    return replace(found, steepest=max(found.steepest, slope))
+    row = row_of(SENSITIVITIES, kind, what="activation", write="SENSITIVITIES of bnengine/contracts/activations.py")
+    sensitivity = row(slope)
+    return replace(sensitivity, steepest=max(sensitivity.steepest, slope))
 
 
 def activation_bound(u: float, error: Array, y: Array, kind: str, slope: float | None, z: Array) -> Array:
-    """What an error of z becomes after g, and the rounding of g itself."""
-    found = sensitivity_of(kind, slope)
-    return found.steepest * error + 10 * u * found.rounding(y, z)
+    """Return the error of y = g(z) for an error of z, with the rounding of g itself."""
+    sensitivity = sensitivity_of(kind, slope)
+    return sensitivity.steepest * error + 10 * u * sensitivity.rounding(y, z)

@@ -9,24 +9,27 @@ from ..errors import InputError
 
 
 def check_floating(owner: str, *, wide: Mapping[str, Array | None] | None = None, **arrays: Array | None) -> None:
-    """Refuse integers, whose mean or gradient would be rounded to an integer without a word, and mixed dtypes.
+    """Raise InputError for integers, whose mean would be rounded silently, and for mixed dtypes.
 
-    `wide`: parameters and weights, which are in the dtype that the others are computed in: float32 beside 16 bits.
+    Args:
+        owner: the op that errors begin with.
+        wide: parameters and weights, in the dtype of the arithmetic: float32 where the others have 16 bits.
+        arrays: the others, of one dtype; None for an absent one.
     """
-    given = {name: a for name, a in arrays.items() if a is not None}
-    first, like = next(iter(given.items()))
-    for name, a in (given | {n: a for n, a in (wide or {}).items() if a is not None}).items():
+    present = {name: a for name, a in arrays.items() if a is not None}
+    first, like = next(iter(present.items()))
+    for name, a in (present | {n: a for n, a in (wide or {}).items() if a is not None}).items():
         if not dtype_name(a.dtype).startswith(("float", "bfloat")):
-            raise InputError(f"{owner}: {name} is {a.dtype}; give float32 or float64")
-        needed = dtype_name(like.dtype) if name in given else arithmetic_name(like.dtype)
+            raise InputError(f"{owner}: {name} is {a.dtype}. Give float32 or float64.")
+        needed = dtype_name(like.dtype) if name in present else arithmetic_name(like.dtype)
         if dtype_name(a.dtype) != needed:
-            cure = "bring both to one dtype" if needed == dtype_name(like.dtype) else f"{name} must be {needed}"
-            raise InputError(f"{owner}: {name} is {a.dtype} and {first} is {like.dtype}; {cure}")
+            cure = "Bring both to one dtype" if needed == dtype_name(like.dtype) else f"{name} must be {needed}"
+            raise InputError(f"{owner}: {name} is {a.dtype} and {first} is {like.dtype}. {cure}.")
 
 
 def check_alike(owner: str, **arrays: Array | None) -> None:
-    """Refuse arrays that are not all of one shape: broadcasting would hide a mistake."""
-    given = {name: tuple(a.shape) for name, a in arrays.items() if a is not None}
-    if len(set(given.values())) > 1:
-        shapes = ", ".join(f"{name} {shape}" for name, shape in given.items())
-        raise InputError(f"{owner}: {shapes} must be of one shape")
+    """Raise InputError unless all arrays have one shape: broadcasting would hide a mistake."""
+    shapes_of = {name: tuple(a.shape) for name, a in arrays.items() if a is not None}
+    if len(set(shapes_of.values())) > 1:
+        shapes = ", ".join(f"{name} {shape}" for name, shape in shapes_of.items())
+        raise InputError(f"{owner}: {shapes} must be of one shape.")

@@ -1,4 +1,4 @@
-"""The contracts of normalize and batch_norm, and the gradients of both: examples, error bounds, checks of arguments."""
+"""The contracts of normalize and batch_norm, and of their gradients: examples, error bounds, checks of arguments."""
 
 from collections.abc import Iterator
 from math import prod
@@ -22,6 +22,7 @@ from ..ops.batch_norm import (
     scaled_and_shifted,
 )
 from ..ops.statistics import moments, rows_of
+from ..validation import number
 from ._contract import contract
 from .activations import activation_bound, sensitivity_of
 from .arguments import check_alike, check_floating
@@ -51,7 +52,7 @@ def _examples_normalize(rng: Any, dtype: str) -> Iterator[Example]:
 
 
 def _bound_z(u: float, x: Array, statistics: Array, gamma: Array, beta: Array, add: Array, eps: float) -> Array:
-    """10 u (|gamma x_norm| + |beta| + |add| + |gamma|), and in float64 what one rounding of the mean is worth."""
+    """10 u (|gamma x_norm| + |beta| + |add| + |gamma|), plus, in float64, one rounding of the mean."""
     x_norm = np.abs(x.astype(np.float64) - statistics[1]) / np.sqrt(statistics[2] + eps)
     gamma = np.ones_like(statistics[1]) if gamma is None else np.abs(gamma)
     mean = 2.0**-53 / u * np.abs(statistics[1]) / np.sqrt(statistics[2] + eps)
@@ -71,7 +72,7 @@ def _bound_normalize(
 
 def _check_arguments(owner: str, x: Array, gamma: Array, beta: Array, add: Array, options: dict[str, Any]) -> None:
     check_activation(owner, options.get("activation", "identity"), options.get("slope"))
-    _check_eps(owner, options.get("eps", 1e-5))
+    number(owner, "eps", options.get("eps", 1e-5), least=0, cure="1e-5 is usual.")
     check_floating(owner, x=x, add=add, wide={"gamma": gamma, "beta": beta})
     channels = (x.shape[-1],) if x.ndim else ()
     for name, array, shape in (("gamma", gamma, channels), ("beta", beta, channels), ("add", add, tuple(x.shape))):
@@ -80,7 +81,7 @@ def _check_arguments(owner: str, x: Array, gamma: Array, beta: Array, add: Array
 
 def _check_shape(owner: str, x: Array, name: str, array: Array | None, shape: tuple[int, ...]) -> None:
     if array is not None and tuple(array.shape) != shape:
-        raise InputError(f"{owner}: {name} has shape {tuple(array.shape)}; x {tuple(x.shape)} needs {shape}")
+        raise InputError(f"{owner}: {name} must have shape {shape} for x {tuple(x.shape)}, got {tuple(array.shape)}.")
 
 
 def _check_normalize(
@@ -96,12 +97,7 @@ def _check_normalize(
     _check_arguments(owner, x, gamma, beta, add, options)
     _check_shape(owner, x, "statistics", statistics, (3, *x.shape[-1:]))
     if statistics.dtype != namespace(statistics).float64:
-        raise InputError(f"{owner}: statistics are {statistics.dtype}; they are float64 for every dtype of x")
-
-
-def _check_eps(owner: str, eps: float) -> None:
-    if not 0 <= eps < float("inf"):
-        raise InputError(f"{owner}: eps {eps!r} is not a finite number from 0 up; 1e-5 is usual")
+        raise InputError(f"{owner}: statistics must be float64 for every dtype of x, got {statistics.dtype}.")
 
 
 contract(normalize, examples=_examples_normalize, bound=_bound_normalize, check=_check_normalize)
@@ -115,7 +111,7 @@ def _examples_batch_norm(rng: Any, dtype: str) -> Iterator[Example]:
 def _bound_batch_norm(
     u: float, x: Array, gamma: Array, beta: Array, add: Array = None, **options: Any
 ) -> BatchNormalized:
-    """For y that of `normalize`: what rounding the moments costs is of its size, 10 u |gamma| (1 + |x_norm|)."""
+    """For y the bound of `normalize`, which covers the rounding of the moments: 10 u |gamma| (1 + |x_norm|)."""
     batch = moments.reference(x.astype(np.float64)).batch
     return BatchNormalized(_bound_normalize(u, x, batch, gamma, beta, add, **options), *bound_moments(u, x))
 
@@ -134,8 +130,8 @@ def _examples_backward(rng: Any, dtype: str) -> Iterator[Example]:
         y = normalize.reference(*args, **options)
         dy = rng.standard_normal(x.shape).astype(dtype)
         for batch in (True, False):
-            given = (dy, x, y, statistics, gamma, beta, *add)
-            yield Example(f"{label}, batch statistics {batch}", given, {**options, "batch_statistics": batch})
+            inputs = (dy, x, y, statistics, gamma, beta, *add)
+            yield Example(f"{label}, batch statistics {batch}", inputs, {**options, "batch_statistics": batch})
 
 
 def _bound_backward(

@@ -11,6 +11,7 @@ from ..errors import InputError
 from ..ops import Example
 from ..ops.activations import ACTIVATIONS, activate, check_activation
 from ..ops.dense import PRODUCTS, AffineGradients, affine, affine_backward
+from ..validation import choice
 from ._contract import contract
 from .activations import activation_bound, sensitivity_of
 from .arguments import check_alike, check_floating
@@ -35,7 +36,7 @@ def _bound(
     u: float, x: Array, W: Array, b: Array = None, *,
     activation: str = "identity", slope: float | None = None, precision: str = "highest", between: float = 0.0,
 ) -> Array:  # fmt: skip
-    """`between`: the unit that x W is rounded to on its way to bias and activation, where it is stored in 16 bits."""
+    """`between`: the unit of rounding of x W, where it is stored in 16 bits before bias and activation."""
     product = x.astype(np.float64) @ W
     z = product + (0 if b is None else b)
     size = np.abs(x) @ np.abs(W) + (0 if b is None else np.abs(b))
@@ -43,25 +44,20 @@ def _bound(
     return activation_bound(u, error, activate(z, activation, slope), activation, slope, z)
 
 
-def check_precision(owner: str, precision: str) -> None:
-    """Refuse what no product can be rounded to."""
-    if precision not in PRODUCTS:
-        raise InputError(f"{owner}: no precision {precision!r} of products; choose one of {', '.join(PRODUCTS)}")
-
-
 def _check(
     x: Array, W: Array, b: Array = None, *,
     activation: str = "identity", slope: float | None = None, precision: str = "highest",
 ) -> None:  # fmt: skip
-    check_precision("affine", precision)
+    choice("affine", "precision", precision, PRODUCTS)
     check_activation("affine", activation, slope)
     check_floating("affine", x=x, W=W, wide={"b": b})
     if W.ndim != 2 or x.ndim < 2 or x.shape[-1] != W.shape[0]:
         raise InputError(
-            f"affine: x {tuple(x.shape)} and W {tuple(W.shape)} do not fit; x (..., inputs), W (inputs, outputs)"
+            f"affine: x {tuple(x.shape)} and W {tuple(W.shape)} do not fit. Give x (..., inputs) and W (inputs, "
+            "outputs)."
         )
     if b is not None and tuple(b.shape) != (W.shape[1],):
-        raise InputError(f"affine: b has shape {tuple(b.shape)}; W {tuple(W.shape)} needs ({W.shape[1]},)")
+        raise InputError(f"affine: b must have shape ({W.shape[1]},) for W {tuple(W.shape)}, got {tuple(b.shape)}.")
 
 
 contract(affine, examples=_examples, bound=_bound, check=_check)
@@ -85,7 +81,7 @@ def _bound_backward(
     activation: str = "identity", slope: float | None = None, input_gradient: bool = True, bias_gradient: bool = True,
     precision: str = "highest", between: float = 0.0,
 ) -> AffineGradients:  # fmt: skip
-    """`between`: the unit that dz is rounded to on its way to the products, where it is stored in 16 bits."""
+    """`between`: the unit of rounding of dz, where it is stored in 16 bits before the products."""
     dz = np.abs(dy) * sensitivity_of(activation, slope).steepest
     flat_x, flat_dz = np.abs(x).reshape(-1, x.shape[-1]), dz.reshape(-1, dz.shape[-1])
     unit = 10 * u + 2 * PRODUCTS[precision] + (0.0 if activation == "identity" else between)
@@ -95,14 +91,14 @@ def _bound_backward(
 
 def _check_backward(dy: Array, x: Array, W: Array, y: Array, **options: Any) -> None:
     kind = options.get("activation", "identity")
-    check_precision("affine_backward", options.get("precision", "highest"))
+    choice("affine_backward", "precision", options.get("precision", "highest"), PRODUCTS)
     check_activation("affine_backward", kind, options.get("slope"))
     check_floating("affine_backward", dy=dy, x=x, W=W, y=y)
     check_alike("affine_backward", dy=dy, y=y)
     if W.ndim != 2 or tuple(dy.shape) != (*x.shape[:-1], W.shape[1]) or x.shape[-1] != W.shape[0]:
         shapes = f"dy {tuple(dy.shape)}, x {tuple(x.shape)} and W {tuple(W.shape)}"
         raise InputError(
-            f"affine_backward: {shapes} do not fit; dy (..., outputs), x (..., inputs), W (inputs, outputs)"
+            f"affine_backward: {shapes} do not fit. Give dy (..., outputs), x (..., inputs) and W (inputs, outputs)."
         )
     if ACTIVATIONS[kind].reads == "z":
         raise InputError(

@@ -9,6 +9,7 @@ from .._typing import Array
 from ..errors import InputError
 from ..ops import Example
 from ..ops.dropout import Dropped, dropout, dropout_backward
+from ..validation import number
 from ._contract import contract
 from .arguments import check_alike, check_floating
 
@@ -25,9 +26,8 @@ def _bound(u: float, x: Array, step: Array, samples: Array, **options: Any) -> D
     return Dropped(10 * u * np.abs(x) / (1 - options["rate"]), np.zeros(x.shape))
 
 
-def _check_rate(owner: str, rate: float) -> None:
-    if not 0 <= rate < 1:
-        raise InputError(f"{owner}: rate {rate!r} is not in [0, 1); it is the share of values set to zero")
+def _check_rate(where: str, rate: float) -> None:
+    number(where, "rate", rate, least=0, below=1, cure="It is the share of values set to zero.")
 
 
 def _check(x: Array, step: Array, samples: Array, *, seed: int, layer: int, rate: float) -> None:
@@ -35,7 +35,7 @@ def _check(x: Array, step: Array, samples: Array, *, seed: int, layer: int, rate
     check_floating("dropout", x=x)
     if tuple(samples.shape) != tuple(x.shape[:1]):
         raise InputError(
-            f"dropout: {tuple(samples.shape)} sample indices for an input {tuple(x.shape)}; give one a row"
+            f"dropout: {tuple(samples.shape)} sample indices for an input {tuple(x.shape)}. Give one per row."
         )
 
 

@@ -1,4 +1,4 @@
-"""The contracts of gather and gather_raw: examples, error bounds."""
+"""The contracts of gather and gather_raw: examples and error bounds."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""The contracts of losses and correct: examples, error bounds, checks of arguments."""
+"""The contracts of the losses and of `correct`: examples, error bounds, checks of arguments."""
 
 from collections.abc import Iterator
 from math import prod
@@ -12,6 +12,7 @@ from ..arrays.namespaces import namespace
 from ..errors import InputError
 from ..ops import Example
 from ..ops.loss import Loss, binary_cross_entropy, correct, mean_squared_error, softmax_cross_entropy
+from ..validation import number
 from ._contract import contract
 from .arguments import check_floating
 
@@ -32,16 +33,9 @@ def _examples_softmax(rng: Any, dtype: str) -> Iterator[Example]:
 
 
 def _bound_softmax(
-    u: float,
-    logits: Array,
-    target: Array,
-    class_weights: Array = None,
-    sample_weights: Array = None,
-    *,
-    divisor: Any,
-    label_smoothing: float = 0.0,
-    scale: Array | None = None,
-) -> Loss:
+    u: float, logits: Array, target: Array, class_weights: Array = None, sample_weights: Array = None, *, divisor: Any,
+    label_smoothing: float = 0.0, scale: Array | None = None,
+) -> Loss:  # fmt: skip
     weight = (1 if class_weights is None else class_weights.max()) * np.ones(logits.shape[:-1])
     weight = weight * (1 if sample_weights is None else sample_weights.reshape(weight.shape))
     spread = (1 + np.abs(logits).max(-1)) * weight
@@ -50,41 +44,32 @@ def _bound_softmax(
 
 
 def _check_softmax(
-    logits: Array,
-    target: Array,
-    class_weights: Array = None,
-    sample_weights: Array = None,
-    *,
-    divisor: Any,
-    label_smoothing: float = 0.0,
-    scale: Array | None = None,
-) -> None:
+    logits: Array, target: Array, class_weights: Array = None, sample_weights: Array = None, *,
+    label_smoothing: float = 0.0, **_options: Any,
+) -> None:  # fmt: skip
     xp = namespace(logits)
     name, rows = "softmax_cross_entropy", tuple(logits.shape[:-1])
     if logits.ndim < 2 or prod(logits.shape) == 0:
         raise InputError(
-            f"{name}: logits {tuple(logits.shape)} have no rows of classes; give (..., classes), all at least 1"
+            f"{name}: logits {tuple(logits.shape)} have no rows of classes. Give (..., classes), all at least 1."
         )
     classes = logits.shape[-1]
     check_floating(name, logits=logits, wide={"class_weights": class_weights, "sample_weights": sample_weights})
-    if not 0 <= label_smoothing < 1:
-        raise InputError(f"{name}: label_smoothing {label_smoothing!r} is not in [0, 1)")
+    number(name, "label_smoothing", label_smoothing, least=0, below=1)
     if xp.isdtype(target.dtype, "integral"):
         if tuple(target.shape) != rows:
-            raise InputError(f"{name}: integer targets {tuple(target.shape)} do not fit logits {tuple(logits.shape)}")
+            raise InputError(f"{name}: integer targets must have shape {rows}, got {tuple(target.shape)}.")
         low, high = int(xp.min(target)), int(xp.max(target))
         if low < 0 or high >= classes:
-            raise InputError(
-                f"{name}: targets from {low} to {high} for {classes} classes; they must be 0 to {classes - 1}"
-            )
+            raise InputError(f"{name}: targets must be 0 to {classes - 1}, got {low} to {high}.")
     else:
         check_floating(name, logits=logits, wide={"target": target})
         if tuple(target.shape) != tuple(logits.shape):
-            raise InputError(f"{name}: probabilities {tuple(target.shape)} do not fit logits {tuple(logits.shape)}")
+            raise InputError(f"{name}: probabilities must have shape {tuple(logits.shape)}, got {tuple(target.shape)}.")
     if class_weights is not None and tuple(class_weights.shape) != (classes,):
-        raise InputError(f"{name}: class_weights {tuple(class_weights.shape)}; {classes} classes need ({classes},)")
+        raise InputError(f"{name}: class_weights must have shape ({classes},), got {tuple(class_weights.shape)}.")
     if sample_weights is not None and tuple(sample_weights.shape) != rows:
-        raise InputError(f"{name}: sample_weights {tuple(sample_weights.shape)}; the rows need {rows}")
+        raise InputError(f"{name}: sample_weights must have shape {rows}, got {tuple(sample_weights.shape)}.")
 
 
 contract(softmax_cross_entropy, examples=_examples_softmax, bound=_bound_softmax, check=_check_softmax)
@@ -113,15 +98,15 @@ def _check_rows(name: str, prediction: Array, target: Array, sample_weights: Arr
     check_floating(name, prediction=prediction, wide={"target": target, "sample_weights": sample_weights})
     if prediction.ndim < 2 or prod(prediction.shape) == 0:
         raise InputError(
-            f"{name}: prediction {tuple(prediction.shape)} has no rows; give (..., outputs), all at least 1"
+            f"{name}: prediction {tuple(prediction.shape)} has no rows. Give (..., outputs), all at least 1."
         )
     if tuple(prediction.shape) != tuple(target.shape):
         raise InputError(
-            f"{name}: prediction {tuple(prediction.shape)} and target {tuple(target.shape)} must be of one shape"
+            f"{name}: prediction {tuple(prediction.shape)} and target {tuple(target.shape)} must be of one shape."
         )
     if sample_weights is not None and tuple(sample_weights.shape) != tuple(prediction.shape[:-1]):
         shape = tuple(prediction.shape[:-1])
-        raise InputError(f"{name}: sample_weights {tuple(sample_weights.shape)}; the rows need {shape}")
+        raise InputError(f"{name}: sample_weights must have shape {shape}, got {tuple(sample_weights.shape)}.")
 
 
 def _check_binary(logits: Array, target: Array, sample_weights: Array = None, **_options: Any) -> None:

@@ -1,4 +1,4 @@
-"""The contracts of activation, its derivative, and total: examples, error bounds, checks of arguments."""
+"""The contracts of activation, its gradient, and total: examples, error bounds, checks of arguments."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -31,7 +31,7 @@ def _bound(u: float, x: Array, *, kind: str, slope: float | None = None) -> Arra
 
 
 def _check(x: Array, *, kind: str, slope: float | None = None) -> None:
-    check_activation("activation", kind, slope)
+    check_activation("activation", kind, slope, name="kind")
     check_floating("activation", x=x)
 
 
@@ -51,7 +51,7 @@ def _bound_backward(u: float, dy: Array, x: Array, y: Array, *, kind: str, slope
 
 
 def _check_backward(dy: Array, x: Array, y: Array, *, kind: str, slope: float | None = None) -> None:
-    check_activation("activation_backward", kind, slope)
+    check_activation("activation_backward", kind, slope, name="kind")
     check_floating("activation_backward", dy=dy, x=x, y=y)
     check_alike("activation_backward", dy=dy, x=x, y=y)
 

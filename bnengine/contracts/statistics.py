@@ -32,9 +32,9 @@ def _check_statistics(owner: str, **statistics: Array) -> None:
     check_alike(owner, **statistics)
     for name, a in statistics.items():
         if a.ndim != 2 or a.shape[0] != 3 or a.dtype != namespace(a).float64:
-            given = f"{a.dtype} of shape {tuple(a.shape)}"
+            kind = f"{a.dtype} of shape {tuple(a.shape)}"
             raise InputError(
-                f"{owner}: {name} is {given}; statistics are float64 (3, channels): count, mean, biased variance"
+                f"{owner}: {name} must be float64 (3, channels), got {kind}. The rows are count, mean, biased variance."
             )
 
 
@@ -46,9 +46,10 @@ contract(merge, examples=_examples_merge, bound=_bound_merge, check=_check_merge
 
 
 def examples_moments(rng: Any, dtype: str) -> Iterator[Example]:
+    """Yield batches, ordinary and adversarial."""
     yield Example("ordinary", ((rng.standard_normal((9, 4)) * 2 + 30).astype(dtype),))
     yield Example("image", (rng.standard_normal((3, 4, 5, 2)).astype(dtype),))
-    far = {"float16": 1e3, "bfloat16": 1e2}.get(dtype, 1e6)  # as far as std 1 is told from a constant
+    far = {"float16": 1e3, "bfloat16": 1e2}.get(dtype, 1e6)  # beyond it, std 1 rounds to a constant
     yield Example(f"mean {far:.0e}, std 1".replace("e+0", "e"), ((far + rng.standard_normal((512, 3))).astype(dtype),))
     outlier = rng.standard_normal((64, 3)).astype(dtype)
     outlier[0] = 1e4 if dtype == "float16" else 1e6
@@ -59,6 +60,7 @@ def examples_moments(rng: Any, dtype: str) -> Iterator[Example]:
 
 
 def bound_moments(u: float, x: Array) -> Moments:
+    """Return the bound: relative to the spread of each channel, and to its mean in float64."""
     x = x.astype(np.float64).reshape(-1, x.shape[-1])
     std, spread = x.std(0), np.abs(x - x.mean(0)).mean(0)
     double, tiny = 2.0**-53, np.finfo(np.float64).tiny
@@ -68,9 +70,10 @@ def bound_moments(u: float, x: Array) -> Moments:
 
 
 def check_moments(x: Array, *, owner: str = "moments") -> None:
+    """Raise InputError unless x has rows and channels."""
     if x.ndim < 2 or prod(x.shape) == 0:
         raise InputError(
-            f"{owner}: shape {tuple(x.shape)} has no rows of channels; give (rows, channels), both at least 1"
+            f"{owner}: shape {tuple(x.shape)} has no rows of channels. Give (rows, channels), both at least 1."
         )
 
 
@@ -99,7 +102,7 @@ def _check_commit(running: Array, pending: Array, ok: Array, decay: Array, unbia
         ("unbiased", unbiased, running.shape[1:]),
     ):
         if tuple(array.shape) != tuple(shape):
-            raise InputError(f"commit: {name} has shape {tuple(array.shape)}; it must be {tuple(shape)}")
+            raise InputError(f"commit: {name} must have shape {tuple(shape)}, got {tuple(array.shape)}.")
 
 
 contract(commit, examples=_examples_commit, bound=_bound_commit, check=_check_commit)

@@ -1,4 +1,4 @@
-"""The contracts of the optimizers' rules and of a step's counters: examples, error bounds."""
+"""The contracts of the optimizers' rules and of a step's counters: examples and error bounds."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from .._typing import Array
 from ..arrays.dtypes import arithmetic_name, is_narrow
 from ..ops import REGISTRY, Example, Op
 from ..ops.update import RULES, Advanced, Call, Rule, add_epoch_sums, average, count_step
-from ._contract import contract
+from ._contract import contract, row_of
 
 LEAST_DIVISOR = 2.0**-1022  # where nothing ever moved, 0 / LEAST_DIVISOR is 0
 
@@ -53,14 +53,20 @@ contract(add_epoch_sums, examples=_examples_tally, bound=_bound_tally)
 
 
 class Size(NamedTuple):
-    """How large what a rule adds up is at most: gradients with their decay, that decay alone, the step's scalars.
+    """Upper bounds of what a rule adds up.
 
-    For a rule that jumps: the unit of rounding, the gradient with its sign, and the settings.
+    Attributes:
+        g: the gradient with its decay.
+        decay: that decay alone.
+        scalars: the smallest and largest value of each scalar of a step.
+        u: the unit of rounding.
+        slope: the gradient with its sign, for a rule that jumps.
+        settings: those of the rule.
     """
 
     g: Array
     decay: Array
-    scalars: tuple[tuple[float, float], ...]  # least and most of each
+    scalars: tuple[tuple[float, float], ...]  # (least, most) of each
     u: float
     slope: Array
     settings: Mapping[str, Any]
@@ -68,12 +74,14 @@ class Size(NamedTuple):
 
 @dataclass(frozen=True)
 class RuleContract:
-    """What every version of a rule is held to.
+    """Examples and bounds for every version of a rule.
 
-    `variants`: options by label, after "absent", the slots that a variant lacks. `sizes(size, *slots)`: how large the
-    move is at most, and what is added up in each new slot. `divides(new)`: the slots that `sizes` divides by, as the
-    new state has them: in the first step the old ones are 0. `typical`: what makes a typical slot of a random one.
-    `factor`: units of rounding of a move.
+    Attributes:
+        variants: options by label; "absent" names the slots that the variant lacks.
+        sizes: from (size, *slots) to the largest move, and what is added up in each new slot.
+        divides: from the new state to the slots that `sizes` divides by; in the first step the old ones are 0.
+        typical: for a slot, makes a typical state of a random positive one.
+        factor: the bound of a move in units of rounding.
     """
 
     variants: Mapping[str, Mapping[str, Any]]
@@ -155,8 +163,12 @@ RULE_CONTRACTS = {
 }
 
 
+def _contract_of(rule: Rule) -> RuleContract:
+    return row_of(RULE_CONTRACTS, rule.name, what="rule", write="RULE_CONTRACTS of bnengine/contracts/update.py")
+
+
 def _flat(rng: Any, dtype: str, rule: Rule) -> Call:
-    """A training in 16 bits keeps float32 parameters, and their 16-bit copy."""
+    """With 16-bit activations, parameters are float32 and have a 16-bit copy."""
     wide = arithmetic_name(dtype)
     p, g = (rng.standard_normal(50).astype(wide) for _ in range(2))
     states = {name: np.abs(rng.standard_normal(50)).astype(wide) + 1 for name in rule.slots}
@@ -167,20 +179,20 @@ def _flat(rng: Any, dtype: str, rule: Rule) -> Call:
 
 
 def typical(rule: Rule, slots: Mapping[str, Array | None]) -> tuple[Array | None, ...]:
-    """A state as trainings have it, of positive random slots."""
-    made = RULE_CONTRACTS[rule.name].typical
-    return tuple(a if a is None or name not in made else made[name](a) for name, a in slots.items())
+    """Return a state like that of a training, from random positive slots."""
+    typical_of = _contract_of(rule).typical
+    return tuple(a if a is None or name not in typical_of else typical_of[name](a) for name, a in slots.items())
 
 
 def _examples_of(rule: Rule) -> Callable[[Any, str], Iterator[Example]]:
-    """Every variant, and a skipped step with NaN."""
+    """Return the examples of a rule: every variant, and a skipped step with NaN."""
 
     def examples(rng: Any, dtype: str) -> Iterator[Example]:
-        for label, options in RULE_CONTRACTS[rule.name].variants.items():
-            absent, given = options.get("absent", ()), {k: v for k, v in options.items() if k != "absent"}
+        for label, options in _contract_of(rule).variants.items():
+            absent, settings = options.get("absent", ()), {k: v for k, v in options.items() if k != "absent"}
             call = _flat(rng, dtype, rule)
             there = tuple(None if n in absent else a for n, a in zip(rule.slots, call.slots, strict=True))
-            yield Example(label, call._replace(slots=there).args(), {"decay_end": 30, **given})
+            yield Example(label, call._replace(slots=there).args(), {"decay_end": 30, **settings})
         skipped = _flat(rng, dtype, rule)._replace(ok=np.asarray([False]))
         skipped.gradients[3] = np.nan
         yield Example("skipped", skipped.args(), {"decay_end": 30})
@@ -189,8 +201,8 @@ def _examples_of(rule: Rule) -> Callable[[Any, str], Iterator[Example]]:
 
 
 def _bound_of(rule: Rule) -> Callable[..., Any]:
-    """The bound of a rule's op, from the sizes of what it adds up."""
-    made = RULE_CONTRACTS[rule.name]
+    """Return the bound of a rule's op, from the sizes of what it adds up."""
+    row = _contract_of(rule)
 
     def bound(
         u: float, *args: Any, weight_decay: float = 0.0, decoupled: bool = False, **options: Any,
@@ -201,8 +213,8 @@ def _bound_of(rule: Rule) -> Callable[..., Any]:
         scalars = tuple((column.min(), column.max()) for column in table.T[1:])
         decays = (np.arange(p.size) < options.get("decay_end", 0)) & (not decoupled)
         slope = call.gradients * call.factor + call.parameters * weight_decay * decays
-        move, sums = made.sizes(Size(g + l2, l2, scalars, u, slope, {**rule.settings, **options}), *call.slots)
-        moved = made.factor * u * (p + table.T[0].max() * (move + shrinking))
+        move, sums = row.sizes(Size(g + l2, l2, scalars, u, slope, {**rule.settings, **options}), *call.slots)
+        moved = row.factor * u * (p + table.T[0].max() * (move + shrinking))
         states = [None if old is None else 10 * u * new for old, new in zip(call.slots, sums, strict=True)]
         return rule.state(moved, *states, None if call.copy16 is None else moved)
 
@@ -210,7 +222,7 @@ def _bound_of(rule: Rule) -> Callable[..., Any]:
 
 
 def by_new_state(op: Op[Any], args: tuple[Any, ...], new: Any) -> tuple[Any, ...]:
-    """The arguments of an op's bound; where a rule divides by its state, by the new one: the first old one is 0."""
+    """Return the arguments for an op's bound, with new slots that a rule divides by, since the first old ones are 0."""
     if op.name not in RULE_CONTRACTS:
         return args
     call, divisors = RULES[op.name].call(*args), RULE_CONTRACTS[op.name].divides(new)

@@ -20,7 +20,7 @@ def set(n: int) -> None:
 
     Raises InputError for another number, and BackendError where there are no native kernels, unless n is 1.
     """
-    checked(n, "threads.set")
+    n = checked(n, "threads.set")
     native = fused.native()
     if reason := native.available():
         if n != 1:

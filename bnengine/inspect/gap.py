@@ -24,7 +24,7 @@ from ..ops.statistics import merge, moments
 from ..runtime.flat import Statistics
 from .population import batches_with_variance, population, source_of
 from .recalibration import statistics_of
-from .scores import Score, Scores, training_batches, usual_loss
+from .scores import Score, Scores, loss_for, training_batches
 
 SHIFT = 0.25  # in sigma, root mean square over channels
 NOISE = 10.0  # a cost of batch statistics in training, in units of `Score.cost`, that makes batches small
@@ -182,7 +182,7 @@ def gap(
     """
     judged = source_of("gap", network, data)
     train = judged if training is None else source_of("gap", network, training)
-    scores = Scores(network, usual_loss("gap", network, train) if loss is None else get_loss(loss))
+    scores = Scores(network, loss_for("gap", network, train) if loss is None else get_loss(loss))
     exact = population(network, train, what="gap")
     of_data = exact if training is None else population(network, judged, what="gap")
     running = statistics_of(network)

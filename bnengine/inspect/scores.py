@@ -10,7 +10,7 @@ from .._typing import Array
 from ..arrays.dtypes import widened
 from ..data import Batch, IterableSource, Source, groups, order
 from ..errors import InputError
-from ..losses import LossFunction, get_loss
+from ..losses import LossFunction, usual_loss
 from ..metrics import Accuracy
 from ..network.sequential import Sequential
 from ..training.evaluation import evaluate
@@ -37,14 +37,12 @@ class Score(NamedTuple):
         return (self.loss - best.loss) / LOSS + fewer / ACCURACY
 
 
-def usual_loss(what: str, network: Sequential, source: Source) -> LossFunction:
+def loss_for(what: str, network: Sequential, source: Source) -> LossFunction:
     """The usual loss for the targets of the first batch: cross-entropy for integers, else the mean squared error."""
     batch = next(training_batches(source, 2, seed=0))
     if batch.y is None:
         raise InputError(f"{what}: the training data have no targets, so there is no loss to compare. Give (x, y).")
-    if batch.y.dtype.kind != "i":
-        return get_loss("mean_squared_error")
-    return get_loss("binary_cross_entropy" if network.outputs == 1 else "softmax_cross_entropy")
+    return usual_loss("classification" if batch.y.dtype.kind == "i" else "regression", network.outputs)
 
 
 def training_batches(source: Source, size: int, *, seed: int) -> Iterator[Batch]:

@@ -7,14 +7,15 @@ from .._typing import Array
 from ..ops import Out
 from ..ops.activations import check_activation, slope_of
 from ..runtime.flat import Flat
-from .base import Context, Dx, Layer, Placed, Pullback
+from .base import Context, Dx, Layer, Placed, Pullback, register
 
 
+@register
 class Activation(Layer):
     """y = g(x), with g one of `bnengine.ops.activations.ACTIVATIONS`, such as "relu".
 
-    Directly after a Dense or BatchNorm it becomes part of that layer's op, which gives the same numbers in fewer
-    passes.
+    Directly after a Dense or BatchNorm it becomes part of that layer's op, which gives the same numbers in fewer passes
+    over memory.
 
     Args:
         kind: the name of g.
@@ -24,17 +25,18 @@ class Activation(Layer):
     settable = frozenset({"kind", "slope"})
 
     def __init__(self, kind: str, *, slope: float | None = None) -> None:
-        check_activation("Activation", kind, slope)
-        self.kind, self._slope = kind, slope
+        check_activation("Activation", kind, slope, name="kind")
+        self.kind, self._slope = str(kind), None if slope is None else float(slope)
 
     @property
     def slope(self) -> float:
-        """The parameter of g, its default if none was given."""
+        """The parameter of g; its default if None was given."""
         return slope_of(self.kind, self._slope)
 
     @slope.setter
     def slope(self, slope: float | None) -> None:
-        self._slope = slope
+        check_activation(self.name, self.kind, slope, name="kind")
+        self._slope = None if slope is None else float(slope)
 
     def __repr__(self) -> str:
         return f"Activation({self.kind!r})"
@@ -59,7 +61,7 @@ _NONE: dict[str, Any] = {"activation": "identity", "slope": slope_of("identity")
 
 
 def applied(here: Placed) -> dict[str, Any]:
-    """The activation that a layer's op applies at this place: the arguments that say so."""
+    """Return the activation that a layer's op applies at this place, as the op's arguments."""
     after = None if here.after is None else here.after.layer
     if isinstance(after, Activation):
         return {"activation": after.kind, "slope": after.slope}
@@ -67,5 +69,5 @@ def applied(here: Placed) -> dict[str, Any]:
 
 
 def applies_none(here: Placed) -> bool:
-    """Whether a layer's op applies no activation at this place, or the identity."""
+    """Return whether a layer's op applies no activation at this place, or the identity."""
     return bool(applied(here)["activation"] == "identity")

@@ -1,4 +1,4 @@
-"""What every layer is: parameters, the ops it calls, a forward that returns the way back."""
+"""Base class of layers: parameters, the ops they call, and a forward that returns its pullback."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -10,18 +10,24 @@ from .. import ops
 from .._typing import Array
 from ..errors import InputError
 from ..ops import Out
+from ..registry import Registry
 from ..runtime.flat import Changes, Flat, Handle
 from ..runtime.memory import Memory
 
 Dx = bool | Out
 R = TypeVar("R")
+L = TypeVar("L", bound="Layer")
 
 
 class Pullback(Protocol):
-    """From the gradient of the output to that of the input; gradients of parameters go into `grads`.
+    """Maps the gradient of the output to that of the input; gradients of parameters go into `grads`.
 
-    dx True: returned as a new array; False: not computed; Out: stored there, or added to what is there. Neither dy nor
-    the layer's input is overwritten.
+    Neither dy nor the layer's input is overwritten.
+
+    Args:
+        dy: the gradient at the output.
+        grads: the buffer of the parameters' gradients.
+        dx: True returns the gradient of the input as a new array; False does not compute it; an Out stores it there.
     """
 
     def __call__(self, dy: Array, grads: Flat, *, dx: Dx = True) -> Array: ...
@@ -29,7 +35,17 @@ class Pullback(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """One forward pass: its mode, where outputs live, where pending statistics go, what dropout is keyed by."""
+    """One forward pass: its mode, its memory, and what its layers share.
+
+    Attributes:
+        training: whether BatchNorm normalizes by the batch and dropout drops.
+        memory: where outputs are allocated.
+        pending: the buffer of pending statistics.
+        seed, step, samples: the key of dropout's masks.
+        drops: whether dropout drops in training.
+        products: the precision of matrix products.
+        here: the place of the layer that runs now.
+    """
 
     training: bool
     memory: Memory
@@ -38,45 +54,50 @@ class Context:
     step: Array
     samples: Array
     drops: bool = True
-    products: str = "highest"  # the precision that products are asked for
-    here: "Placed | None" = None  # where the layer stands that runs now
+    products: str = "highest"
+    here: "Placed | None" = None
 
     def __call__(self, op: Callable[..., R], *args: Any, **options: Any) -> R:
         """Run an op in the memory of this pass: `y = run(ops.affine, x, W, b)`."""
         return op(*args, memory=self.memory, **options)
 
     def moved(self, here: "Placed") -> "Context":
-        """The same pass at a layer's place; `dataclasses.replace` would take longer than a small op."""
+        """Return the same pass at a layer's place; `dataclasses.replace` would take longer than a small op."""
         run = object.__new__(Context)
         vars(run).update(vars(self), here=here)
         return run
 
     def at(self, layer: "Layer") -> "Placed":
-        """The place of a layer that runs now; one that another layer calls itself has none."""
+        """Return the place of a layer that runs now; a layer that another one calls itself has none."""
         here = self.here
         return here if here is not None and here.layer is layer else Placed(layer)
 
 
 class Layer:
-    """Parameters and the ops that they enter. A layer holds handles, its network the numbers; forward changes none.
+    """Parameters and the ops that they enter.
 
-    An attribute that is set takes effect at the next step, also where steps are recorded.
+    A layer holds handles, its network the numbers; forward changes none. A write to an attribute takes effect at the
+    next step, also where steps are recorded, or raises InputError if it can no longer count.
     """
 
     settable: ClassVar[frozenset[str]] = frozenset()  # arguments that may change: the constructor checks a new value
+    used_up: ClassVar[frozenset[str]] = frozenset()  # arguments that only the constructor reads
     fixed: ClassVar[frozenset[str]] = frozenset()  # attributes that a network is built from
     label = ""  # "BatchNorm(100), layer 1": what error messages start with; the network sets it
     changes: "WeakSet[Changes] | None" = None  # one for each network with this layer
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if not self.changes:
+        made = name in vars(self)
+        if made and name in self.used_up:
+            raise InputError(f"{self.name}: {name} is fixed in a layer, got {value!r}. Make a new layer with it.")
+        if name in self.settable and (made or self.changes):
+            self._set(name, value)
+        elif not self.changes:
             super().__setattr__(name, value)
         elif name in self.fixed:
             raise InputError(
                 f"{self.name}: {name} is fixed in a network, got {value!r}. Make a new layer and a new network with it."
             )
-        elif name in self.settable:
-            self._set(name, value)
         elif not hasattr(self, name) and vars(type(self)).keys() & {"settable", "fixed"}:
             known = f"What can be set: {', '.join(sorted(self.settable)) or 'nothing'}"
             raise InputError(f"{self.name}: there is no attribute {name}, got {value!r}. {known}.")
@@ -85,16 +106,16 @@ class Layer:
             self._count()
 
     def _set(self, name: str, value: Any) -> None:
-        """Set an argument if the constructor takes it, and if the networks keep the parameters that they have."""
-        own: Any = next(cls for cls in type(self).__mro__ if "settable" in vars(cls))
-        before, checked = getattr(self, name), getattr(own(**(own.config(self) | {name: value})), name)
+        """Set an argument if the constructor accepts it, and if the networks keep the parameters that they have."""
+        declaring: Any = next(cls for cls in type(self).__mro__ if "settable" in vars(cls))
+        before, checked = getattr(self, name), getattr(declaring(**(declaring.config(self) | {name: value})), name)
         super().__setattr__(name, checked)
         self._count()
         for changes in self.changes or ():
             if conflict := changes.conflict():
                 super().__setattr__(name, before)
                 self._count()
-                raise InputError(f"{self.name}: {name} {value!r} {conflict}. Build a new network with it.")
+                raise InputError(f"{self.name}: {name} {conflict}, got {value!r}. Build a new network with it.")
 
     def _count(self) -> None:
         for changes in self.changes or ():
@@ -104,19 +125,19 @@ class Layer:
         return {k: v for k, v in vars(self).items() if k not in ("changes", "label")}  # a copy is in no network
 
     def handles(self) -> dict[str, Handle]:
-        """The layer's parameters and statistics by their names."""
+        """Return the layer's parameters and statistics by name."""
         return {}
 
     def parts(self) -> "Iterable[Layer]":
-        """The layers inside this one, for names and configuration."""
+        """Return the layers inside this one, for names and configuration."""
         return ()
 
     def features(self, inputs: int | None) -> int | None:
-        """The width of the output for an input of that width, None for unknown; an error where they do not fit."""
+        """Return the width of the output for an input width, None for unknown; InputError if they do not fit."""
         return inputs
 
     def takes(self) -> int | None:
-        """The width that the input must have, None for any."""
+        """Return the width that the input must have, None for any."""
         return None
 
     @property
@@ -125,42 +146,50 @@ class Layer:
         return type(self).features is Layer.features
 
     def placed(self, place: str, dropouts: "Iterator[int]") -> "Placed":  # noqa: ARG002
-        """The layer at a place of a network. `dropouts` numbers the network's dropouts."""
+        """Return the layer at a place of a network; `dropouts` numbers the network's dropouts."""
         return Placed(self, place)
 
     def fuse_with(self, here: "Placed", after: "Placed") -> "tuple[Placed, Placed | None]":
-        """(this layer at its place, the next one or None), once they are neighbors; most layers fuse with none."""
+        """Return (this layer at its place, the next one or None if this layer's op computes it too)."""
         return here, after
 
     def config(self) -> dict[str, Any]:
-        """The arguments that build this layer again, as JSON values."""
+        """Return the arguments that build this layer again, as JSON values."""
         raise InputError(
-            f"{type(self).__name__}: the layer has no config(), so a network with it cannot be saved; give it one, "
-            "and register the class with bnengine.layers.register"
+            f"{type(self).__name__}: the layer has no config(), so a network with it cannot be saved. Give it one, "
+            "and register the class with bnengine.layers.register."
         )
 
     def forward(self, x: Array, run: Context) -> tuple[Array, Pullback]:
-        """(output, pullback)."""
+        """Return (output, pullback)."""
         raise NotImplementedError
 
     @property
     def name(self) -> str:
-        """How error messages call the layer."""
+        """The layer's name in error messages."""
         return self.label or repr(self)
+
+
+LAYERS = Registry[Layer]("layer", key="type")
+
+
+def register(cls: type[L]) -> type[L]:
+    """Register a layer's class by its name, so that networks with it can be loaded; usable as a decorator."""
+    return LAYERS.register(cls)
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A layer where it stands in a network, and what it computes along with its neighbors.
+    """A layer at a place of a network, and what it computes together with its neighbors.
 
     Args:
         layer: the user's layer.
         place: "0", or "1.0" inside layer 1.
-        after: the layer that follows, where its op computes both.
+        after: the next layer, if this one's op computes both.
         cancelled: the names of parameters that are left out here, since the next layer subtracts them.
         dropout: its number among the network's dropouts, which keys its mask.
         body: the layers inside, of a Residual.
-        sums: whether the last of them adds the input in its own op.
+        sums: whether the last of them adds the input in its op.
     """
 
     layer: Layer
@@ -173,15 +202,15 @@ class Placed:
 
     @property
     def name(self) -> str:
-        """How error messages call the layer here."""
+        """The layer's name in error messages about this place."""
         return f"{self.layer!r}, layer {self.place}" if self.place else self.layer.name
 
     def handles(self) -> dict[str, Handle]:
-        """The parameters and statistics that count here, by their names."""
+        """Return the parameters and statistics that count here, by name."""
         return {name: h for name, h in self.layer.handles().items() if name not in self.cancelled}
 
     def forward(self, x: Array, run: Context) -> tuple[Array, Pullback]:
-        """(output, pullback) of the layer, and of what it computes along with it."""
+        """Return (output, pullback) of the layer, and of what it computes together with its neighbors."""
         return self.layer.forward(x, run.moved(self))
 
     def forward_added(
@@ -191,31 +220,35 @@ class Placed:
         return cast(Any, self.layer).forward_added(x, add, run.moved(self))  # type: ignore[no-any-return]
 
 
-def fits(owner: str, expected: int, given: int | None) -> None:
-    """Refuse an input of another width than the layer was made for."""
-    if given is not None and given != expected:
+def fits(owner: str, expected: int, width: int | None) -> None:
+    """Raise InputError for an input of another width than the layer was made for."""
+    if width is not None and width != expected:
         raise InputError(
-            f"{owner}: the input has {given} features, the layer was made for {expected}; change one of the two"
+            f"{owner}: the input has {width} features, the layer was made for {expected}. Change one of the two."
         )
 
 
-def labelled(layer: Layer, place: str) -> None:
+def labeled(layer: Layer, place: str) -> None:
     """Give a layer, and those inside it, the label of a place."""
     vars(layer)["label"] = f"{layer!r}, layer {place}"
     for i, part in enumerate(layer.parts()):
-        labelled(part, f"{place}.{i}")
+        labeled(part, f"{place}.{i}")
 
 
 def widths(layers: Iterable[Layer], inputs: int | None, *, label: bool = False) -> tuple[int | None, int | None]:
-    """(features of the input, of the output), each layer checked against the one before; None for unknown.
+    """Return (features of the input, of the output), each layer checked against the one before; None for unknown.
 
     An unknown width is inferred from the first layer that requires one, if all layers before it preserve width.
-    `label`: name each layer by its place first, for the messages.
+
+    Args:
+        layers: in their order.
+        inputs: features of the input.
+        label: whether to label each layer by its place first, for the messages.
     """
     width, known = inputs, inputs is not None
     for i, layer in enumerate(layers):
         if label:
-            labelled(layer, f"{i}")
+            labeled(layer, f"{i}")
         if not known:
             inputs = width = layer.takes()
             known = inputs is not None or not layer.keeps_width
@@ -224,15 +257,15 @@ def widths(layers: Iterable[Layer], inputs: int | None, *, label: bool = False) 
 
 
 def chain(layers: Iterable[Layer | Placed], x: Array, run: Context) -> tuple[Array, Pullback]:
-    """Loop forward; the pullback is the loop reversed."""
+    """Run layers in their order; the pullback is the loop reversed."""
     pulls: list[Pullback] = []
     for layer in layers:
         here = layer if isinstance(layer, Placed) else Placed(layer)
         y, pull = here.forward(x, run)
         if y.dtype != x.dtype:
             raise InputError(
-                f"{here.name}: the output is {y.dtype} for an input of {x.dtype}, and activations have one dtype; "
-                "return it in the dtype of the input"
+                f"{here.name}: the output is {y.dtype} for an input of {x.dtype}, and activations have one dtype. "
+                "Return it in the dtype of the input."
             )
         pulls.append(pull)
         x = y
@@ -248,7 +281,7 @@ def chain(layers: Iterable[Layer | Placed], x: Array, run: Context) -> tuple[Arr
 
 
 def deliver(gradient: Array, dx: Dx, memory: Memory) -> Array:
-    """A gradient that is ready, where it was asked for: the array itself, nothing, or stored in a destination."""
+    """Return a finished gradient as `dx` of a pullback asks: the array itself, nothing, or stored in a destination."""
     if not isinstance(dx, Out):
         return gradient if dx else None
     into = {"out": dx}
@@ -256,7 +289,7 @@ def deliver(gradient: Array, dx: Dx, memory: Memory) -> Array:
 
 
 def fuse(layers: Iterable[Layer], prefix: str = "", dropouts: Iterator[int] | None = None) -> tuple[Placed, ...]:
-    """The layers at their places, each fused with the neighbors that its op computes."""
+    """Return the layers at their places, each fused with the neighbors that its op computes."""
     dropouts = count() if dropouts is None else dropouts
     fused: list[Placed] = []
     for i, layer in enumerate(layers):

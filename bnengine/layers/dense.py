@@ -5,29 +5,31 @@ from typing import Any, Literal
 
 from .. import ops
 from .._typing import Array
-from ..errors import InputError
 from ..ops import Out
 from ..ops.activations import ACTIVATIONS
 from ..runtime.flat import Flat, Handle, Parameter
-from ..validation import integer
+from ..validation import choice, integer
 from .activation import Activation, applied, applies_none
-from .base import Context, Dx, Layer, Placed, Pullback, fits
+from .base import Context, Dx, Layer, Placed, Pullback, fits, register
 from .initializers import Initializer, config_of, get_initializer
 from .norm.batch_norm import BatchNorm
 
 
+@register
 class Dense(Layer):
     """y = x W + b; x (..., inputs), W (inputs, outputs), b (outputs,), y (..., outputs).
 
-    - `bias`: "auto" has one unless a BatchNorm follows directly, which would subtract it again: mean(x W + b) =
-      mean(x W) + b, so x W + b - mean is free of b. An activation other than the identity in between keeps it, and so
-      does a dropout. True keeps it in any case, and the network's summary reports it; False has none.
-    - `weights`: an initializer or its name ("he", "glorot", "orthogonal").
+    An activation directly after it becomes part of the same op.
 
-    An activation that follows becomes part of the same op.
+    Args:
+        inputs, outputs: the widths.
+        bias: True or False; "auto" leaves it out if a BatchNorm follows directly. That subtracts the mean, and
+            mean(x W + b) = mean(x W) + b, so b would cancel. With an activation or a dropout in between it is kept.
+        weights: an initializer or its name ("he", "glorot", "orthogonal").
     """
 
-    fixed = frozenset({"inputs", "outputs", "bias", "weights", "W", "b"})
+    used_up = frozenset({"inputs", "outputs", "bias", "weights"})
+    fixed = frozenset({"W", "b"})
 
     def __init__(
         self,
@@ -39,8 +41,7 @@ class Dense(Layer):
     ) -> None:
         inputs = integer("Dense", "inputs", inputs, least=1)
         outputs = integer("Dense", "outputs", outputs, least=1)
-        if bias not in (True, False, "auto"):
-            raise InputError(f"Dense({inputs}, {outputs}): bias {bias!r} is not 'auto', True or False")
+        bias = choice(f"Dense({inputs}, {outputs})", "bias", bias, ("auto", True, False))
         self.inputs, self.outputs, self.bias = inputs, outputs, bias
         self.weights = get_initializer(weights)
         self.W = Parameter((inputs, outputs), self.weights)
@@ -81,7 +82,7 @@ class Dense(Layer):
 
         def pullback(dy: Array, grads: Flat, *, dx: Dx = True) -> Array:
             into = grads.into(dW=W, db=b) | ({"dx": dx} if isinstance(dx, Out) else {})
-            wanted = {"input_gradient": bool(dx), "bias_gradient": "db" in into} | options
-            return run(ops.affine_backward, dy, x, W.operand, y, into=into, **wanted).dx
+            settings = {"input_gradient": bool(dx), "bias_gradient": "db" in into} | options
+            return run(ops.affine_backward, dy, x, W.operand, y, into=into, **settings).dx
 
         return y, pullback

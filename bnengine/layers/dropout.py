@@ -8,15 +8,19 @@ from .._typing import Array
 from ..ops import Out
 from ..runtime.flat import Flat
 from ..validation import number
-from .base import Context, Dx, Layer, Placed, Pullback, chain
+from .base import Context, Dx, Layer, Placed, Pullback, chain, register
 
 
+@register
 class Dropout(Layer):
-    """In training y = x / (1 - rate) with probability 1 - rate, else 0; otherwise y = x. `rate` in [0, 1).
+    """In training y = x / (1 - rate) with probability 1 - rate, else 0; in evaluation y = x.
 
     The mask depends on the network's seed, the step, this layer's place, the sample's index in the data set and the
-    feature, so it is the same on every backend, however a batch is split or ordered. Directly before a BatchNorm it
-    makes the training statistics differ from the evaluation's: put it behind.
+    feature. So it is the same on every backend, for every order of the batch and for micro-batches. Put it after a
+    BatchNorm: directly before one, it makes the training statistics differ from those of the evaluation.
+
+    Args:
+        rate: the share of values set to zero, in [0, 1).
     """
 
     settable = frozenset({"rate"})

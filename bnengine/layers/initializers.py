@@ -1,13 +1,13 @@
-"""What a parameter holds before training: an initializer maps (stream, shape) to float64 values on the host.
+"""Initial values of parameters: an initializer maps (stream, shape) to float64 values on the host.
 
-The inputs of a weight come before its outputs: W is (inputs, outputs), so that z = a W. For a weight with more axes in
-front, such as a kernel (height, width, inputs, outputs), fan_in is the product of all axes but the last, and fan_out is
-outputs times the axes before the last two. Weights are drawn in float64 and rounded to the network's dtype later: the
-same seed gives the same values on every backend.
+W is (inputs, outputs), so that z = a W. For a weight with more axes in front, such as a kernel (height, width, inputs,
+outputs), fan_in is the product of all axes but the last, and fan_out is outputs times the axes before the last two.
+Weights are drawn in float64 and rounded to the network's dtype later: the same seed gives the same values on every
+backend.
 """
 
 from dataclasses import dataclass
-from math import isfinite, prod, sqrt
+from math import prod, sqrt
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,13 +16,14 @@ import numpy.typing as npt
 from ..arrays.random import Stream
 from ..errors import InputError
 from ..registry import Registry, needed
+from ..validation import number
 
 Float64 = npt.NDArray[np.float64]
 
 
 @runtime_checkable
 class Initializer(Protocol):
-    """Anything that maps a stream and a shape to float64 values of that shape."""
+    """Maps a stream and a shape to float64 values of that shape."""
 
     def __call__(self, stream: Stream, shape: tuple[int, ...], /) -> Float64: ...
 
@@ -60,19 +61,19 @@ class Glorot:
 @INITIALIZERS.register
 @dataclass(frozen=True)
 class Orthogonal:
-    """gain * Q with orthonormal columns (rows where outputs exceed inputs), uniform among all such matrices.
+    """gain * Q with orthonormal columns (rows if outputs exceed inputs), uniform among all such matrices.
 
     Q of the QR decomposition of a normal matrix, each column with the sign of R's diagonal (Mezzadri, "How to
-    generate random matrices from the classical compact groups", Notices of the AMS 54, 2007); all axes but the last
-    count as inputs. QR is LAPACK's, so the same bits are promised on one machine only. Source: Saxe, McClelland,
+    generate random matrices from the classical compact groups", Notices of the AMS 54, 2007). All axes but the last
+    count as inputs. LAPACK computes QR, so the same bits are promised on one machine only. Source: Saxe, McClelland,
     Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep linear neural networks", ICLR 2014.
-    InputError for fewer than 2 axes or a gain that is not finite.
+    InputError for fewer than 2 axes.
     """
 
     gain: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_finite("Orthogonal", "gain", self.gain)
+        object.__setattr__(self, "gain", number("Orthogonal", "gain", self.gain))
 
     def __call__(self, stream: Stream, shape: tuple[int, ...]) -> Float64:
         rows, columns = _fans("Orthogonal", shape)[0], shape[-1]
@@ -84,14 +85,16 @@ class Orthogonal:
 @INITIALIZERS.register
 @dataclass(frozen=True)
 class Normal:
-    """Normal with mean 0 and the given std, for any shape; InputError unless std is finite and at least 0."""
+    """Normal with mean 0, for any shape.
+
+    Args:
+        std: the standard deviation, at least 0.
+    """
 
     std: float
 
     def __post_init__(self) -> None:
-        _check_finite("Normal", "std", self.std)
-        if self.std < 0:
-            raise InputError(f"Normal: std is {self.std!r}; give a number of 0 and more")
+        object.__setattr__(self, "std", number("Normal", "std", self.std, least=0))
 
     def __call__(self, stream: Stream, shape: tuple[int, ...]) -> Float64:
         return stream.normal(shape) * self.std
@@ -100,12 +103,12 @@ class Normal:
 @INITIALIZERS.register
 @dataclass(frozen=True)
 class Constant:
-    """The same value everywhere, for any shape, drawing nothing; InputError unless it is finite."""
+    """The same finite value everywhere, for any shape; draws nothing."""
 
     value: float
 
     def __post_init__(self) -> None:
-        _check_finite("Constant", "value", self.value)
+        object.__setattr__(self, "value", number("Constant", "value", self.value))
 
     def __call__(self, _stream: Stream, shape: tuple[int, ...]) -> Float64:
         return np.full(shape, self.value, np.float64)
@@ -114,7 +117,7 @@ class Constant:
 @INITIALIZERS.register
 @dataclass(frozen=True)
 class Zeros:
-    """0 everywhere, for any shape: where beta and a bias begin."""
+    """0 everywhere, for any shape: the initial beta and bias."""
 
     def __call__(self, _stream: Stream, shape: tuple[int, ...]) -> Float64:
         return np.zeros(shape)
@@ -123,58 +126,64 @@ class Zeros:
 @INITIALIZERS.register
 @dataclass(frozen=True)
 class Ones:
-    """1 everywhere, for any shape: where gamma begins."""
+    """1 everywhere, for any shape: the initial gamma."""
 
     def __call__(self, _stream: Stream, shape: tuple[int, ...]) -> Float64:
         return np.ones(shape)
 
 
-def get_initializer(name_or_object: str | dict[str, Any] | Initializer) -> Initializer:
-    """The initializer of a name ("he", "glorot", "orthogonal", "zeros", "ones") or configuration, or the object itself.
+def get_initializer(initializer: str | dict[str, Any] | Initializer) -> Initializer:
+    """Return an initializer.
 
-    A configuration is what `config_of` returns. InputError for another name, for a class in place of an object, and for
-    anything that cannot be called.
+    Args:
+        initializer: a name ("he", "glorot", "orthogonal", "zeros", "ones"), a configuration from `config_of`, or an
+            initializer, which is returned unchanged.
+
+    Raises:
+        InputError: another name, a class, or an object that cannot be called.
     """
-    given = name_or_object
-    if isinstance(given, dict):
-        return from_config(given)
+    if isinstance(initializer, dict):
+        return from_config(initializer)
     names = {name.lower(): name for name, cls in INITIALIZERS.items() if not needed(cls)}
-    if isinstance(given, str):
-        if given in names:
-            return INITIALIZERS.make(names[given])
-        if given.title() in INITIALIZERS:
-            options = ", ".join(needed(INITIALIZERS[given.title()]))
-            raise InputError(f"initializer: {given!r} needs {options}; give an object, {given.title()}({options}=...)")
-        raise InputError(f"initializer: no initializer {given!r}; choose one of {', '.join(names)}, or give an object")
-    if isinstance(given, type):
-        raise InputError(f"initializer: {given.__name__} is a class; give an object of it, {given.__name__}(...)")
-    if not isinstance(given, Initializer):
-        raise InputError(f"initializer: {given!r} cannot be called; give a name ({', '.join(names)}) or an object")
-    return given
+    if isinstance(initializer, str):
+        if initializer in names:
+            return INITIALIZERS.make(names[initializer])
+        if initializer.title() in INITIALIZERS:
+            options = ", ".join(needed(INITIALIZERS[initializer.title()]))
+            raise InputError(
+                f"initializer: {initializer!r} needs {options}. Give an object, {initializer.title()}({options}=...)."
+            )
+        raise InputError(
+            f"initializer: no initializer {initializer!r}. Choose one of {', '.join(names)}, or give an object."
+        )
+    if isinstance(initializer, type):
+        raise InputError(
+            f"initializer: {initializer.__name__} is a class. Give an object of it, {initializer.__name__}(...)."
+        )
+    if not isinstance(initializer, Initializer):
+        raise InputError(
+            f"initializer: {initializer!r} cannot be called. Give a name ({', '.join(names)}) or an object."
+        )
+    return initializer
 
 
 def config_of(initializer: Initializer) -> dict[str, Any]:
-    """JSON values that `from_config` makes the same initializer of; InputError for one that is not of this module."""
+    """Return JSON values for `from_config`; InputError for an initializer that is not of this module."""
     if type(initializer) not in INITIALIZERS.values():
         raise InputError(
             f"initializer: {initializer!r} is not one of {', '.join(INITIALIZERS)}, so a network with it "
-            "cannot be saved by its configuration; save its state_dict() instead"
+            "cannot be saved by its configuration. Save its state_dict() instead."
         )
     return {"type": type(initializer).__name__, **vars(initializer)}
 
 
 def from_config(config: dict[str, Any]) -> Initializer:
-    """The initializer that `config_of` described; InputError for another type and for options it does not have."""
+    """Return the initializer of a configuration; InputError for another type or an unknown option."""
     return INITIALIZERS.make(config)
 
 
 def _fans(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
-    """fan_in and fan_out of a weight whose last axis holds the outputs."""
+    """Return fan_in and fan_out of a weight whose last axis holds the outputs."""
     if len(shape) < 2 or min(shape) < 1:
-        raise InputError(f"{name}: the shape is {shape}; give (inputs, outputs), both at least 1")
+        raise InputError(f"{name}: the shape is {shape}. Give (inputs, outputs), both at least 1.")
     return prod(shape[:-1]), shape[-1] * prod(shape[:-2])
-
-
-def _check_finite(name: str, what: str, value: float) -> None:
-    if not isinstance(value, (int, float)) or not isfinite(value):
-        raise InputError(f"{name}: {what} is {value!r}; give a finite number")

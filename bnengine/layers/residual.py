@@ -15,9 +15,9 @@ from .norm.batch_norm import BatchNorm
 
 
 class Residual(Layer):
-    """y = x + body(x), the body any layers that keep the width (He et al. 2016).
+    """y = x + body(x); the body is any layers that preserve the width (He et al. 2016).
 
-    Where the body ends in a BatchNorm, its op also computes the sum, and an activation after it.
+    If the body ends in a BatchNorm, its op also computes the sum, and an activation after it.
     """
 
     keeps_width = True
@@ -25,10 +25,10 @@ class Residual(Layer):
 
     def __init__(self, *body: Layer) -> None:
         if not body:
-            raise InputError("Residual(): the body is empty; give it at least one layer")
+            raise InputError("Residual(): the body is empty. Give it at least one layer.")
         for layer in body:
             if not isinstance(layer, Layer):
-                raise InputError(f"Residual: {layer!r} is not a layer; give objects such as Dense(64, 64)")
+                raise InputError(f"Residual: {layer!r} is not a layer. Give objects such as Dense(64, 64).")
         self.body = body
 
     def __repr__(self) -> str:
@@ -43,11 +43,11 @@ class Residual(Layer):
     def features(self, inputs: int | None) -> int | None:
         inputs, width = widths(self.body, inputs)
         if inputs is not None and width is not None and width != inputs:
-            raise InputError(f"{self.name}: the body makes {width} features of {inputs}; both ways must have one width")
+            raise InputError(f"{self.name}: the body makes {width} features of {inputs}. Both must have one width.")
         return width
 
     def placed(self, place: str, dropouts: Iterator[int]) -> Placed:
-        """A BatchNorm at the end of the body, with no activation inside it, adds the input in its own op."""
+        """Place the body; a BatchNorm at its end, without an activation, adds the input in its op."""
         body = fuse(self.body, f"{place}." if place else "", dropouts)
         sums = isinstance(body[-1].layer, BatchNorm) and applies_none(body[-1])
         return Placed(self, place, body=body, sums=sums)

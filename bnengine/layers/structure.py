@@ -1,40 +1,24 @@
-"""Between a user's list of layers and a network: places, names, configurations, and which handles are still used."""
+"""From a user's list of layers to a network: places, names, configurations, and the handles in use."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
 from weakref import WeakSet
 
 from ..errors import InputError
-from ..registry import Registry
 from ..runtime.flat import Changes, Handle
-from .activation import Activation
-from .base import Layer, Placed, fuse
-from .dense import Dense
-from .dropout import Dropout
-from .norm.batch_norm import BatchNorm
+from .base import LAYERS, Layer, Placed, fuse
 from .residual import Residual
-
-LAYERS = Registry[Layer]("layer", key="type")
-
-
-def register(cls: type[Layer]) -> type[Layer]:
-    """Make a layer's class known by its name, so that networks with it can be loaded; usable as a decorator."""
-    return LAYERS.register(cls)
-
-
-for _cls in (Dense, BatchNorm, Activation, Dropout):
-    register(_cls)
 
 
 def walk(layers: Iterable[Layer], prefix: str = "") -> Iterator[tuple[str, Layer]]:
-    """(place, layer) of every layer, those inside others too: "0", "1", "1.0", ..."""
+    """Yield (place, layer) of every layer, including those inside others: "0", "1", "1.0", ..."""
     for i, layer in enumerate(layers):
         yield f"{prefix}{i}", layer
         yield from walk(layer.parts(), f"{prefix}{i}.")
 
 
 def config_of(layers: Iterable[Layer]) -> list[dict[str, Any]]:
-    """JSON values that build the layers again; a layer that stands twice is written once and referred to."""
+    """Return JSON values for `build`; a layer used twice is written once and referred to."""
     return _config_of(layers, "", {})
 
 
@@ -53,33 +37,33 @@ def _config_of(layers: Iterable[Layer], prefix: str, seen: dict[int, str]) -> li
 
 
 def build(configs: list[dict[str, Any]]) -> list[Layer]:
-    """The layers that `config_of` described."""
+    """Return the layers that `config_of` described."""
     return _build(configs, "", {})
 
 
-def _build(configs: list[dict[str, Any]], prefix: str, made: dict[str, Layer]) -> list[Layer]:
+def _build(configs: list[dict[str, Any]], prefix: str, built: dict[str, Layer]) -> list[Layer]:
     layers = []
     for i, config in enumerate(configs):
         options, place = dict(config), f"{prefix}{i}"
         if "same_as" in options:
-            layer = made[options["same_as"]]
+            layer = built[options["same_as"]]
         else:
             kind = options.pop("type", None)
             if kind == "Residual":
-                layer = Residual(*_build(options["body"], f"{place}.", made))
+                layer = Residual(*_build(options["body"], f"{place}.", built))
             elif kind in LAYERS:
                 layer = LAYERS[kind](**options)
             else:
                 raise InputError(
-                    f"layers: no layer called {kind!r}; import the module that registers it before loading"
+                    f"layers: no layer called {kind!r}. Import the module that registers it before loading."
                 )
-        made[place] = layer
+        built[place] = layer
         layers.append(layer)
     return layers
 
 
 def named_handles(layers: Iterable[Layer]) -> dict[str, Handle]:
-    """Handles by name; one used twice has its first name."""
+    """Return handles by name; one used twice has its first name."""
     names: dict[Handle, str] = {}
     for place, layer in walk(layers):
         for attribute, handle in layer.handles().items():
@@ -88,7 +72,7 @@ def named_handles(layers: Iterable[Layer]) -> dict[str, Handle]:
 
 
 def used_handles(placed: Iterable[Placed]) -> set[Handle]:
-    """The handles that count at any of these places."""
+    """Return the handles that count at any of these places."""
     used: set[Handle] = set()
     for here in placed:
         used.update(here.handles().values())
@@ -97,7 +81,7 @@ def used_handles(placed: Iterable[Placed]) -> set[Handle]:
 
 
 class Fusion(Changes):
-    """A network's layers as a step runs them: derived from the user's layers, anew after each change of one."""
+    """A network's layers as a step runs them: derived from the user's layers, and again after each change of one."""
 
     def __init__(self, layers: tuple[Layer, ...]) -> None:
         self.layers, self._placed = layers, fuse(layers)
@@ -114,7 +98,7 @@ class Fusion(Changes):
 
     @property
     def cancelled(self) -> list[str]:
-        """The names of the biases that the network has not, since a BatchNorm subtracts them."""
+        """The names of the biases that the network leaves out, since a BatchNorm subtracts them."""
         return [name for name, h in self.handles.items() if h not in self._used]
 
     def conflict(self) -> str:
@@ -123,6 +107,6 @@ class Fusion(Changes):
         return names and f"decides whether the network has {names}, which is fixed once it is built"
 
     def attach(self) -> None:
-        """Count from now on what is set on the layers and their handles."""
-        for one in (*(layer for _, layer in walk(self.layers)), *self.handles.values()):
-            vars(one).setdefault("changes", WeakSet()).add(self)
+        """Count writes to attributes of the layers and their handles from now on."""
+        for owner in (*(layer for _, layer in walk(self.layers)), *self.handles.values()):
+            vars(owner).setdefault("changes", WeakSet()).add(self)

@@ -1,4 +1,4 @@
-"""Tap: instrumented layers of a network. A callback sees every output and its gradient; activations are split off."""
+"""Instrumented layers of a network: a callback gets every output and its gradient; activations are split off."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
@@ -13,14 +13,14 @@ See = Callable[[Placed, Array], Callable[[Array], None] | None]
 
 
 def tap(placed: Iterable[Placed], see: See) -> list[Placed]:
-    """The fused layers of a network, instrumented, to be chained in a pass.
+    """Return the fused layers of a network, instrumented, for `chain`.
 
-    A Residual itself is not seen: a BatchNorm at the end of its body outputs the sum.
+    A Residual itself is not instrumented: a BatchNorm at the end of its body outputs the sum.
 
     Args:
         placed: `network.fused`.
-        see: called with each layer and its output, those inside a Residual too; what it returns is called with the
-            gradient of that output in the backward pass.
+        see: called with each layer and its output, also inside a Residual. If it returns a function, that is called
+            with the gradient of the output in the backward pass.
     """
     tapped: list[Placed] = []
     for here in placed:

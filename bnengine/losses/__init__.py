@@ -1,6 +1,6 @@
 """Losses: what a network is trained for, and what its outputs then mean.
 
-A loss checks targets and weighs a step on the host, where the data come from, and calls its op on the backend.
+A loss checks targets and weights on the host, where the data come from, and calls its op on the backend.
 """
 
 from collections.abc import Mapping
@@ -16,54 +16,81 @@ from ..ops import Out
 from ..ops.loss import Loss
 from ..registry import Registry
 from ..runtime.memory import Memory
+from ..validation import number
 
 
 def scaled(scale: Array | None) -> dict[str, Array]:
-    """The option of a loss op, where there is a scale."""
+    """Return the scale as an option of a loss op; nothing for None."""
     return {} if scale is None else {"scale": scale}
 
 
 @dataclass(frozen=True)
 class LossFunction:
-    """A mean over rows of a loss of each; `weights` (m,) of the samples weigh the rows of that mean."""
+    """A mean over rows of a loss per row; sample weights (m,) weigh the rows of that mean.
+
+    Attributes:
+        name: the key in `LOSSES` and in configurations.
+        task: "classification" or "regression".
+        metric: the usual metric next to the loss, a key of `METRICS`.
+    """
 
     name: ClassVar[str] = ""
     task: ClassVar[str] = ""
+    metric: ClassVar[str] = ""
+
+    @classmethod
+    def is_usual(cls, outputs: int | None) -> bool:
+        """Return whether this is its task's usual loss for a network with `outputs` (None: unknown)."""
+        return False
+
+    def outputs(self, classes: int) -> int:
+        """Return how many outputs a network needs for that many classes, or targets of a regression."""
+        return classes
 
     def targets(self, y: Any, outputs: int) -> Array:
-        """Targets of one batch as a NumPy array, checked against the width of the network's output."""
+        """Return the targets of one batch as a NumPy array, checked against the width of the network's output."""
         raise NotImplementedError
 
     def weights(self, weights: np.ndarray | None, targets: np.ndarray) -> np.ndarray | None:
-        """The samples' weights (m,) as one for each row of the targets (m, ...), checked; None for none."""
+        """Return the samples' weights (m,) broadcast to the rows of the targets (m, ...); None for none."""
         if weights is None:
             return None
         weights = np.asarray(weights)
         rows = targets.shape if targets.dtype.kind == "i" else targets.shape[:-1]
         if weights.shape != rows[:1]:
             raise InputError(
-                f"{type(self).__name__}: weights have shape {weights.shape}, the targets {targets.shape}; give one "
-                f"weight a sample, ({rows[0]},)"
+                f"{type(self).__name__}: weights have shape {weights.shape}, the targets {targets.shape}. Give one "
+                f"weight per sample, ({rows[0]},)."
             )
         return np.broadcast_to(weights.reshape(-1, *[1] * (len(rows) - 1)), rows)
 
     def total(self, targets: Array, weights: Array | None, outputs: int) -> float:
-        """What a batch adds to the divisor of the mean: its rows, or their total weight, times the terms of a row."""
+        """Return what a batch adds to the mean's divisor: its rows, or their total weight, times the terms per row."""
         raise NotImplementedError
 
     def constants(self, outputs: int) -> np.ndarray | None:
-        """An array that every call needs, uploaded once: class weights, or None."""
+        """Return an array that every call needs, which is uploaded once: class weights, or None."""
         return None
 
     def __call__(
         self, output: Array, target: Array, weights: Array | None, constants: Array | None, divisor: Array, *,
         scale: Array | None = None, memory: Memory | None = None, into: Mapping[str, Out] | None = None,
     ) -> Loss:  # fmt: skip
-        """Value, shape (1,), and gradient of a batch's part of the mean, the gradient times `scale` (1,)."""
+        """Return a batch's part of the mean, (1,), and its gradient, which is multiplied by `scale`.
+
+        Args:
+            output: the network's, (m, ..., outputs).
+            target: as `targets` returns it, on the backend.
+            weights: as `weights` returns them, on the backend.
+            constants: as `constants` returns them, on the backend.
+            divisor: (1,), the total over the whole step.
+            scale: (1,), the loss scale; None for 1.
+            memory, into: see `Op`.
+        """
         raise NotImplementedError
 
     def config(self) -> dict[str, Any]:
-        """JSON values that `get_loss` makes the same loss of."""
+        """Return JSON values from which `get_loss` makes the same loss."""
         return {"name": self.name, **asdict(self)}
 
 
@@ -75,23 +102,34 @@ LOSSES = Registry[LossFunction]("loss")
 class SoftmaxCrossEntropy(LossFunction):
     """-log softmax(logits)[target], averaged; targets are integers (m, ...) or probabilities (m, ..., classes).
 
-    `label_smoothing` s replaces the target t by (1 - s) t + s/classes. `class_weights` weigh each class; with integer
-    targets the mean is over the weights of the rows' classes, with probabilities over the rows.
+    Args:
+        label_smoothing: s in [0, 1), replaces the target t by (1 - s) t + s/classes.
+        class_weights: a weight per class. With integer targets the mean is over the weights of the rows' classes, with
+            probabilities over the rows.
     """
 
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] | None = None
     name: ClassVar[str] = "softmax_cross_entropy"
     task: ClassVar[str] = "classification"
+    metric: ClassVar[str] = "accuracy"
+
+    @classmethod
+    def is_usual(cls, outputs: int | None) -> bool:
+        return outputs != 1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 1:
-            raise InputError(f"SoftmaxCrossEntropy: label_smoothing {self.label_smoothing!r} is not in [0, 1)")
+        smoothing = number("SoftmaxCrossEntropy", "label_smoothing", self.label_smoothing, least=0, below=1)
+        object.__setattr__(self, "label_smoothing", smoothing)
         if self.class_weights is not None:
-            weights = tuple(float(w) for w in self.class_weights)
-            if not weights or not all(0 <= w < float("inf") for w in weights) or sum(weights) == 0:
+            weights = tuple(
+                number("SoftmaxCrossEntropy", f"class_weights[{k}]", weight, least=0)
+                for k, weight in enumerate(self.class_weights)
+            )
+            if not any(weights):
                 raise InputError(
-                    f"SoftmaxCrossEntropy: class_weights {weights!r} must be finite, 0 or more, one above 0"
+                    f"SoftmaxCrossEntropy: at least one of class_weights must be above 0, got {weights!r}. Give each "
+                    "class a weight."
                 )
             object.__setattr__(self, "class_weights", weights)
 
@@ -100,14 +138,14 @@ class SoftmaxCrossEntropy(LossFunction):
         if y.dtype.kind in "iu":
             if y.size and (y.min() < 0 or y.max() >= outputs):
                 raise InputError(
-                    f"SoftmaxCrossEntropy: targets from {y.min()} to {y.max()} for {outputs} outputs; they must be 0 "
-                    f"to {outputs - 1}: give the last layer more outputs, or encode the labels"
+                    f"SoftmaxCrossEntropy: targets for {outputs} outputs must be 0 to {outputs - 1}, got {y.min()} to "
+                    f"{y.max()}. Give the last layer more outputs, or encode the labels."
                 )
             return y.astype(np.int64, copy=False)
         if y.dtype.kind != "f" or y.ndim < 2 or y.shape[-1] != outputs:
             raise InputError(
-                f"SoftmaxCrossEntropy: targets are {y.dtype} of shape {y.shape} for {outputs} outputs; give integer "
-                "classes, or probabilities of all classes"
+                f"SoftmaxCrossEntropy: targets are {y.dtype} of shape {y.shape} for {outputs} outputs. Give integer "
+                "classes, or probabilities of all classes."
             )
         return y
 
@@ -124,7 +162,7 @@ class SoftmaxCrossEntropy(LossFunction):
             return None
         if len(self.class_weights) != outputs:
             raise InputError(
-                f"SoftmaxCrossEntropy: {len(self.class_weights)} class_weights for {outputs} outputs; give one each"
+                f"SoftmaxCrossEntropy: {len(self.class_weights)} class_weights for {outputs} outputs. Give one each."
             )
         return np.asarray(self.class_weights)
 
@@ -138,7 +176,7 @@ class SoftmaxCrossEntropy(LossFunction):
 
 @dataclass(frozen=True)
 class _ElementWise(LossFunction):
-    """Losses whose targets are numbers, one for each output; the mean is over rows and outputs."""
+    """Losses whose targets are numbers, one per output; the mean is over rows and outputs."""
 
     def targets(self, y: Any, outputs: int) -> Array:
         y = np.asarray(y)
@@ -146,8 +184,8 @@ class _ElementWise(LossFunction):
             y = y[:, None]
         if y.dtype.kind not in "fiub" or y.ndim < 2 or y.shape[-1] != outputs:
             raise InputError(
-                f"{type(self).__name__}: targets are {y.dtype} of shape {y.shape} for {outputs} outputs; give numbers "
-                f"of shape (rows, {outputs})"
+                f"{type(self).__name__}: targets are {y.dtype} of shape {y.shape} for {outputs} outputs. Give numbers "
+                f"of shape (rows, {outputs})."
             )
         return y.astype(np.float64, copy=False) if y.dtype.kind != "f" else y
 
@@ -163,11 +201,25 @@ class BinaryCrossEntropy(_ElementWise):
 
     name: ClassVar[str] = "binary_cross_entropy"
     task: ClassVar[str] = "classification"
+    metric: ClassVar[str] = "accuracy"
+
+    @classmethod
+    def is_usual(cls, outputs: int | None) -> bool:
+        return outputs == 1
+
+    def outputs(self, classes: int) -> int:
+        if classes != 2:
+            raise InputError(
+                f"BinaryCrossEntropy: the data must have 2 classes, got {classes}. Take softmax_cross_entropy."
+            )
+        return 1
 
     def targets(self, y: Any, outputs: int) -> Array:
         y = super().targets(y, outputs)
         if y.size and not (y.min() >= 0 and y.max() <= 1):
-            raise InputError(f"BinaryCrossEntropy: targets from {y.min()} to {y.max()}; they must be in [0, 1]")
+            raise InputError(
+                f"BinaryCrossEntropy: targets must be in [0, 1], got {y.min()} to {y.max()}. Encode the labels."
+            )
         return y
 
     def __call__(
@@ -185,6 +237,11 @@ class MeanSquaredError(_ElementWise):
 
     name: ClassVar[str] = "mean_squared_error"
     task: ClassVar[str] = "regression"
+    metric: ClassVar[str] = "mean_absolute_error"
+
+    @classmethod
+    def is_usual(cls, outputs: int | None) -> bool:
+        return True
 
     def __call__(
         self, output: Array, target: Array, weights: Array | None, constants: Array | None, divisor: Array, *,
@@ -194,6 +251,16 @@ class MeanSquaredError(_ElementWise):
         return ops.mean_squared_error(output, target, weights, memory=memory, into=into, **options)
 
 
-def get_loss(given: str | dict[str, Any] | LossFunction) -> LossFunction:
-    """The loss of a name (a key of `LOSSES`) or of a configuration, or the given object itself."""
-    return given if isinstance(given, LossFunction) else LOSSES.make(given)
+def usual_loss(task: str, outputs: int | None = None) -> LossFunction:
+    """Return the usual loss of a task, "classification" or "regression".
+
+    Args:
+        task: what the network is trained for.
+        outputs: the network's outputs; None for as many as there are classes.
+    """
+    return next(loss() for loss in LOSSES.values() if loss.task == task and loss.is_usual(outputs))
+
+
+def get_loss(loss: str | dict[str, Any] | LossFunction) -> LossFunction:
+    """Return the loss of a name in `LOSSES` or of a configuration; a loss is returned unchanged."""
+    return loss if isinstance(loss, LossFunction) else LOSSES.make(loss)

@@ -1,26 +1,24 @@
-"""Which class is taken for which, and what that means for each class."""
+"""The confusion matrix, and figures of each class."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from .._typing import Array
 from ..errors import InputError
 from ..validation import integer
-from .base import read_classes
+from . import tables
+from .base import METRICS, read_classes
 from .exact import ExactSum, rounded
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 _WIDEST = 20  # classes whose counts a table shows; above that it shows the figures of each class only
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class's figures: precision tp/(tp + fp), recall tp/(tp + fn), F1 2 tp/(2 tp + fp + fn), support tp + fn."""
+    """Figures of one class: precision tp/(tp + fp), recall tp/(tp + fn), F1 2 tp/(2 tp + fp + fn), support tp + fn."""
 
     label: str
     precision: float
@@ -39,20 +37,26 @@ class ClassReport:
     accuracy: float
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON values."""
+        """Return the report as JSON values."""
         return asdict(self)
 
 
+@METRICS.register
 class ConfusionMatrix:
-    """Counts of rows by true class (down) and predicted class (across), by weight where weights are given.
+    """Counts of rows by true class (down) and predicted class (across), by weight if weights are given.
 
-    A row's prediction is its largest output, the first of equal ones; one logit, (m, 1) or (m,), says class 1 where
-    it is above 0, and needs classes=2. A row with an output that is not finite has no predicted class: it is counted
-    in `not_finite`, (classes,), and is wrong. InputError for shapes or targets that do not fit.
+    The prediction is the largest output, the first of equal ones; one logit, (m, 1) or (m,), means class 1 above 0, and
+    needs classes=2. A row with an output that is not finite has no predicted class: it is counted in `not_finite`,
+    (classes,), and is wrong. `update` raises InputError for shapes or targets that do not fit.
+
+    Args:
+        classes: how many, at least 2.
     """
 
     name: ClassVar[str] = "confusion"
+    label: ClassVar[str] = "accuracy (confusion matrix)"
     higher_is_better: ClassVar[bool] = True
+    percent: ClassVar[bool] = True
 
     def __init__(self, classes: int) -> None:
         self.classes = integer("ConfusionMatrix", "classes", classes, least=2)
@@ -64,11 +68,11 @@ class ConfusionMatrix:
         self._weights: dict[int, ExactSum] = {}  # by place in the flattened counts
 
     def update(self, outputs: Array, targets: Array, weights: Array | None = None) -> None:
-        """Take in a batch."""
+        """Add a batch."""
         scores, codes, v = read_classes("ConfusionMatrix", outputs, targets, weights)
         if scores.shape[1] != self.classes:
             found = scores.shape[1]
-            raise InputError(f"ConfusionMatrix({self.classes}): the outputs have {found} classes; give as many")
+            raise InputError(f"ConfusionMatrix({self.classes}): the outputs have {found} classes. Make it for as many.")
         predicted = np.where(np.isnan(scores[:, 0]), self.classes, np.argmax(scores, axis=-1))
         places = codes * (self.classes + 1) + predicted
         if v is None:
@@ -78,9 +82,12 @@ class ConfusionMatrix:
             self._weights.setdefault(place, ExactSum()).add(v[places == place])
 
     def merge(self, other: Self) -> None:
-        """Take in all that another matrix of as many classes has gathered."""
+        """Add all rows of another matrix of as many classes."""
         if other.classes != self.classes:
-            raise InputError(f"ConfusionMatrix({self.classes}): cannot merge with one of {other.classes} classes")
+            raise InputError(
+                f"ConfusionMatrix({self.classes}): cannot merge with a matrix of {other.classes} classes. Merge those "
+                "of the same classes."
+            )
         self._counts += other._counts
         for place, total in other._weights.items():
             self._weights.setdefault(place, ExactSum()).merge(total)
@@ -95,7 +102,7 @@ class ConfusionMatrix:
 
     @property
     def matrix(self) -> Array:
-        """Counts (classes, classes), true class down, predicted across: int64, or float64 once weights were given."""
+        """Counts (classes, classes), true class down, predicted across: int64, or float64 if weights were given."""
         return self._cells()[:, :-1].copy()
 
     @property
@@ -104,59 +111,46 @@ class ConfusionMatrix:
         return self._cells()[:, -1].copy()
 
     def value(self) -> float:
-        """The accuracy; InputError before any row of a weight above 0."""
+        """Return the accuracy; InputError before any row of a weight above 0."""
         cells = self._cells()
         total = float(cells.sum())
         if total == 0:
-            raise InputError("ConfusionMatrix: no rows with a weight above 0 were given; update it with a batch first")
+            raise InputError("ConfusionMatrix: no rows with a weight above 0 yet. Update it with a batch first.")
         return float(np.trace(cells)) / total
 
     def report(self, labels: Sequence[Any] | None = None) -> ClassReport:
-        """Precision, recall, F1 and support of every class; 0/0 counts as 0, as in scikit-learn.
+        """Return precision, recall, F1 and support of every class; 0/0 counts as 0, as in scikit-learn.
 
-        `labels` are the classes' names in the order of their codes. InputError for another number of them, or before
-        any row.
+        Args:
+            labels: the classes' names in the order of their codes; None for the codes.
+
+        Raises:
+            InputError: another number of labels, or no rows yet.
         """
         accuracy, names, cells = self.value(), self._names(labels), self._cells()
         correct, support = np.diagonal(cells), cells.sum(axis=1)
         called = cells[:, :-1].sum(axis=0)
         figures = np.stack([_ratio(correct, called), _ratio(correct, support), _ratio(2 * correct, called + support)])
         total = support.sum()
-        rows = tuple(_row(*given) for given in zip(names, figures.T, support, strict=True))
+        rows = tuple(_row(*figures_of) for figures_of in zip(names, figures.T, support, strict=True))
         macro = _row("macro", figures.mean(axis=1), total)
         return ClassReport(rows, macro, _row("weighted", figures @ support / total, total), accuracy)
 
-    def confusions(self, limit: int = 10, labels: Sequence[Any] | None = None) -> list[tuple[str, str, float]]:
-        """The most frequent mistakes, (true label, predicted label, count), the most frequent first."""
-        names, matrix = self._names(labels), self.matrix
-        np.fill_diagonal(matrix, 0)
-        order = np.argsort(-matrix, axis=None, kind="stable")[: max(limit, 0)]
-        pairs = [divmod(int(place), self.classes) for place in order]
-        return [(names[i], names[j], matrix[i, j].item()) for i, j in pairs if matrix[i, j] > 0]
-
-    def table(self, labels: Sequence[Any] | None = None) -> "Table":
-        """The counts (up to 20 classes) with each class's figures, as a table of rich."""
-        from rich.table import Table
+    def table(self, labels: Sequence[Any] | None = None) -> Any:
+        """Return the counts (up to 20 classes) with each class's figures, as a table of rich in colors."""
         from rich.text import Text
 
         heads, rows = self._cells_of_text(labels)
-        table = Table(box=None, padding=(0, 1), header_style="bold")
-        for head in heads:
-            table.add_column(Text(head), justify="left" if head == heads[0] else "right", no_wrap=True)
-        for number, row in enumerate(rows):
-            cells = [Text(cell, style=self._style(number, place, cell)) for place, cell in enumerate(row)]
-            table.add_row(*cells, end_section=number == self.classes - 1)
-        return table
+        styled = [
+            [Text(cell, style=self._style(number, place, cell)) for place, cell in enumerate(row)]
+            for number, row in enumerate(rows)
+        ]
+        return tables.table(heads, styled, numbers=range(1, len(heads)), lines=False)
 
     def text(self, labels: Sequence[Any] | None = None) -> str:
-        """The same table as plain text, one line a class."""
+        """Return the same table as plain text, one line per class."""
         heads, rows = self._cells_of_text(labels)
-        first, *widths = (max(map(len, column)) for column in zip(heads, *rows, strict=True))
-        lines = []
-        for row in [heads, *rows]:
-            cells = (cell.rjust(width) for cell, width in zip(row[1:], widths, strict=True))
-            lines.append("  ".join([row[0].ljust(first), *cells]))
-        return "\n".join(lines)
+        return tables.table_text(heads, rows, numbers=range(1, len(heads)))
 
     def _style(self, row: int, place: int, cell: str) -> str:
         if not self._shows_counts() or row >= self.classes or not 1 <= place <= self._columns():
@@ -189,7 +183,7 @@ class ConfusionMatrix:
     def _names(self, labels: Sequence[Any] | None) -> list[str]:
         names = [str(label) for label in (range(self.classes) if labels is None else labels)]
         if len(names) != self.classes:
-            raise InputError(f"ConfusionMatrix({self.classes}): {len(names)} labels; give one for each class")
+            raise InputError(f"ConfusionMatrix({self.classes}): {len(names)} labels. Give one per class.")
         return names
 
 

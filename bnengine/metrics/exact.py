@@ -1,4 +1,4 @@
-"""Sums of float64 numbers without rounding: whole numbers of 2**-1126, the same in any order and any grouping."""
+"""Sums of float64 numbers without rounding, as integer multiples of 2**-1126: the same in any order and grouping."""
 
 from fractions import Fraction
 from typing import Any
@@ -33,12 +33,12 @@ class ExactSum:
         self._units += other._units
 
     def fraction(self) -> Fraction:
-        """The sum itself, unrounded."""
+        """Return the sum, unrounded."""
         return Fraction(self._units, 1 << _LOWEST)
 
 
 def rounded(value: Fraction) -> float:
-    """The float64 nearest to a fraction; infinity where it is beyond the largest."""
+    """Return the float64 nearest to a fraction; infinity beyond the largest."""
     try:
         return float(value)
     except OverflowError:
@@ -46,7 +46,7 @@ def rounded(value: Fraction) -> float:
 
 
 def product(a: Any, b: Any) -> tuple[Any, Any]:
-    """high + low = a * b exactly, elementwise in float64, as long as nothing leaves 1e-140 ... 1e140.
+    """Return (high, low) with high + low = a * b exactly, elementwise in float64, if nothing leaves 1e-140 ... 1e140.
 
     Source: Dekker, "A floating-point technique for extending the available precision", Numer. Math. 18, 1971.
     """
@@ -56,7 +56,7 @@ def product(a: Any, b: Any) -> tuple[Any, Any]:
 
 
 def _split(a: Any) -> tuple[Any, Any]:
-    """A number as two of at most 26 bits each (Veltkamp)."""
+    """Split a number into two of at most 26 bits each (Veltkamp)."""
     scaled = a * float(2**27 + 1)
     high = scaled - (scaled - a)
     return high, a - high

@@ -7,20 +7,26 @@ import numpy as np
 from .._typing import Array
 from ..errors import InputError
 from ..losses import LossFunction
-from .base import read_outputs, read_weights
+from ..validation import number
+from .base import METRICS, read_outputs, read_weights
 from .exact import ExactSum, rounded
 
 
+@METRICS.register
 class Loss:
     """The mean of a loss over all rows, weighted as the loss itself weighs them.
 
-    `update` computes the loss of a batch in float64, whatever the dtype of the outputs; `add` takes a batch's mean
-    that is known already, with the total weight it was divided by. If any output was not finite the value is
-    infinite. InputError from `update` if no loss function was given.
+    `update` computes the loss of a batch in float64, whatever the dtype of the outputs; `add` takes a batch's mean and
+    the total weight it was divided by. If any output was not finite the value is infinite.
+
+    Args:
+        function: the loss; None if only `add` is used.
     """
 
     name: ClassVar[str] = "loss"
+    label: ClassVar[str] = "loss"
     higher_is_better: ClassVar[bool] = False
+    percent: ClassVar[bool] = False
 
     def __init__(self, function: LossFunction | None = None) -> None:
         self.function = function
@@ -31,9 +37,11 @@ class Loss:
         self._sum, self._weight, self._finite = ExactSum(), ExactSum(), True
 
     def update(self, outputs: Array, targets: Array, weights: Array | None = None) -> None:
-        """Take in a batch: outputs, targets and weights as the loss function takes them."""
+        """Add a batch: outputs, targets and weights as the loss function takes them. InputError without a function."""
         if self.function is None:
-            raise InputError("loss: no loss function was given; use Loss(function), or add(mean, total weight)")
+            raise InputError(
+                "loss: there is no loss function. Make it with Loss(function), or call add(mean, total weight)."
+            )
         outputs = read_outputs(self.name, outputs)
         width = outputs.shape[-1]
         targets = self.function.targets(targets, width)
@@ -54,9 +62,8 @@ class Loss:
         self._take(float(value[0]), self.function.total(targets, v, width))
 
     def add(self, mean: float, weight: float) -> None:
-        """Take in a batch whose mean loss is known, with its total weight (rows, where no weights are used)."""
-        if not 0 <= weight < float("inf"):
-            raise InputError(f"loss: the total weight of a batch is {weight!r}; it must be finite, 0 or more")
+        """Add a batch by its mean loss and total weight (rows, if there are no weights)."""
+        weight = number("loss", "the total weight of a batch", weight, least=0)
         self._take(float(mean) * weight if weight else 0.0, weight)
 
     def _take(self, total: float, weight: float) -> None:
@@ -67,21 +74,21 @@ class Loss:
         self._weight.add(weight)
 
     def merge(self, other: Self) -> None:
-        """Take in all that another Loss has gathered."""
+        """Add all rows of another Loss."""
         self._sum.merge(other._sum)
         self._weight.merge(other._weight)
         self._finite &= other._finite
 
     def value(self) -> float:
-        """The mean; InputError before any row of a weight above 0."""
+        """Return the mean; InputError before any row of a weight above 0."""
         if not self._finite:
             return float("inf")
         weight = self._weight.fraction()
         if weight == 0:
-            raise InputError("loss: no rows with a weight above 0 were given; update it with a batch first")
+            raise InputError("loss: no rows with a weight above 0 yet. Update it with a batch first.")
         return rounded(self._sum.fraction() / weight)
 
 
 def _aligned(weights: Array, outputs: Array) -> Array:
-    """Weights of samples, (m,), with an axis for each further one of the rows."""
+    """Return weights of samples, (m,), with an axis for each further one of the rows."""
     return weights.reshape((-1,) + (1,) * (outputs.ndim - 2))

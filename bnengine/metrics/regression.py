@@ -1,4 +1,4 @@
-"""Metrics of answers that are numbers."""
+"""Metrics of regressions."""
 
 from fractions import Fraction
 from typing import ClassVar, Self
@@ -7,20 +7,20 @@ import numpy as np
 
 from .._typing import Array
 from ..errors import InputError
-from .base import read_outputs, read_weights
+from .base import METRICS, read_outputs, read_weights
 from .exact import ExactSum, product, rounded
 
 _LARGEST = 1e100
 
 
 def _read(name: str, outputs: Array, targets: Array, weights: Array | None) -> tuple[Array, Array, Array]:
-    """Outputs and targets (m, k), weights (m,), in float64, without the rows of weight 0."""
+    """Return outputs and targets (m, k), weights (m,), in float64, without the rows of weight 0."""
     outputs, targets = read_outputs(name, outputs), np.asarray(targets)
     targets = targets[:, None] if targets.ndim == 1 and outputs.shape[-1] == 1 else targets
     if targets.shape != outputs.shape or targets.dtype.kind not in "fiub":
         raise InputError(
-            f"{name}: targets are {targets.dtype} of shape {targets.shape}; outputs of shape {outputs.shape} need "
-            "numbers of the same shape"
+            f"{name}: targets are {targets.dtype} of shape {targets.shape}. Outputs of shape {outputs.shape} need "
+            "numbers of the same shape."
         )
     v = read_weights(name, weights, outputs.shape[:-1])
     v = np.ones(outputs[..., 0].size) if v is None else v
@@ -28,19 +28,24 @@ def _read(name: str, outputs: Array, targets: Array, weights: Array | None) -> t
     if targets.size and not np.abs(targets).max() <= _LARGEST:  # NaN is not, either
         row = int(np.argmin((np.abs(targets) <= _LARGEST).all(axis=-1)))
         found = targets[row].tolist()
-        raise InputError(f"{name}: the target of row {row} is {found}; targets must lie within +-{_LARGEST}")
+        raise InputError(
+            f"{name}: the target of row {row} must be within +-{_LARGEST}, got {found}. Rescale the targets."
+        )
     return outputs, targets, v[v > 0]
 
 
+@METRICS.register
 class MeanAbsoluteError:
     """Mean of |output - target| over rows, by weight, and outputs, in the targets' unit.
 
-    outputs and targets (..., k), or (m,) for k = 1. An output that is not finite makes the value infinite. InputError
-    for shapes that do not fit or targets that are not finite.
+    Outputs and targets are (..., k), or (m,) for k = 1. An output that is not finite makes the value infinite. `update`
+    raises InputError for shapes that do not fit or targets that are not finite.
     """
 
     name: ClassVar[str] = "mean_absolute_error"
+    label: ClassVar[str] = "mean absolute error"
     higher_is_better: ClassVar[bool] = False
+    percent: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.reset()
@@ -50,7 +55,7 @@ class MeanAbsoluteError:
         self._sum, self._weight, self._finite = ExactSum(), ExactSum(), True
 
     def update(self, outputs: Array, targets: Array, weights: Array | None = None) -> None:
-        """Take in a batch."""
+        """Add a batch."""
         p, y, v = _read(self.name, outputs, targets, weights)
         self._weight.add(np.repeat(v, p.shape[1]))
         with np.errstate(over="ignore", invalid="ignore"):
@@ -61,16 +66,16 @@ class MeanAbsoluteError:
             self._finite = False
 
     def merge(self, other: Self) -> None:
-        """Take in all that another has gathered."""
+        """Add all rows of another MeanAbsoluteError."""
         self._sum.merge(other._sum)
         self._weight.merge(other._weight)
         self._finite &= other._finite
 
     def value(self) -> float:
-        """The mean; InputError before any row of a weight above 0."""
+        """Return the mean; InputError before any row of a weight above 0."""
         weight = self._weight.fraction()
         if weight == 0:
-            raise InputError(f"{self.name}: no rows with a weight above 0 were given; update it with a batch first")
+            raise InputError(f"{self.name}: no rows with a weight above 0 yet. Update it with a batch first.")
         return rounded(self._sum.fraction() / weight) if self._finite else float("inf")
 
 
@@ -100,17 +105,20 @@ class _Column:
         return 1 - residual / spread
 
 
+@METRICS.register
 class R2:
     """Share of the targets' variance that is explained: 1 - sum v (y - p)^2 / sum v (y - mean)^2, mean over outputs.
 
-    outputs and targets (..., k), or (m,) for k = 1. 1 is perfect, 0 as good as the mean, negative worse. The sum
-    about the mean is formed without rounding, so targets with a mean far above their spread lose nothing. Where the
-    targets do not vary the value is 1 if they are met and 0 if not. An output that is not finite makes the value
-    minus infinity. InputError for shapes that do not fit or targets that are not finite.
+    1 is perfect, 0 as good as the mean, negative worse. The sum around the mean is computed without rounding, so a mean
+    far above the spread costs no digits. If the targets do not vary, the value is 1 if the outputs equal them, else 0.
+    An output that is not finite makes the value minus infinity. Outputs and targets are (..., k), or (m,) for k = 1.
+    `update` raises InputError for shapes that do not fit or targets that are not finite.
     """
 
     name: ClassVar[str] = "r2"
+    label: ClassVar[str] = "R2"
     higher_is_better: ClassVar[bool] = True
+    percent: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.reset()
@@ -121,7 +129,7 @@ class R2:
         self._finite = True
 
     def update(self, outputs: Array, targets: Array, weights: Array | None = None) -> None:
-        """Take in a batch."""
+        """Add a batch."""
         p, y, v = _read(self.name, outputs, targets, weights)
         if not len(p):
             return
@@ -135,10 +143,10 @@ class R2:
     def _fit(self, outputs: int) -> None:
         self._columns = self._columns or [_Column() for _ in range(outputs)]
         if len(self._columns) != outputs:
-            raise InputError(f"r2: {outputs} outputs after batches of {len(self._columns)}; reset it between networks")
+            raise InputError(f"r2: {outputs} outputs after batches of {len(self._columns)}. Reset it between networks.")
 
     def merge(self, other: Self) -> None:
-        """Take in all that another has gathered."""
+        """Add all rows of another R2."""
         self._finite &= other._finite
         if other._columns:
             self._fit(len(other._columns))
@@ -146,9 +154,9 @@ class R2:
             mine.merge(theirs)
 
     def value(self) -> float:
-        """The mean over the outputs; InputError before any row of a weight above 0."""
+        """Return the mean over the outputs; InputError before any row of a weight above 0."""
         if not self._columns:
-            raise InputError("r2: no rows with a weight above 0 were given; update it with a batch first")
+            raise InputError("r2: no rows with a weight above 0 yet. Update it with a batch first.")
         if not self._finite:
             return float("-inf")
         return rounded(sum((column.value() for column in self._columns), Fraction(0)) / len(self._columns))

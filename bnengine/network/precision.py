@@ -65,7 +65,7 @@ def resolve_precision(
             reason = str(error) if known else f"{backend.name} has no such dtype"
             raise InputError(f"{owner}: {reason}. Otherwise take {highest}.") from error
         return Precision(precision, "highest")
-    if backend.name != "cupy":
+    if not backend.on_gpu:
         raise InputError(
             f"{owner} needs the tensor cores of a GPU, and the backend is {backend.name}. Take {highest}, or "
             f"{spelled('backend')} 'cupy'."

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..layers import Context, Fusion, Layer, Placed, Pullback, build, chain, config_of
 from ..layers.base import Dx, widths
 from ..runtime.flat import Flat, Parameter, Statistics, size
-from ..runtime.memory import Choice, Memory
+from ..runtime.memory import Dispatch, Memory
 from ..validation import choice, integer
 from .passes import ROWS, Arrays, InferenceCache
 from .precision import PrecisionName, resolve_precision
@@ -436,7 +436,7 @@ class Sequential(Named):
         """The number of bias values that are left out because the next BatchNorm would subtract them."""
         return sum(size(self.changes.handles[name]) for name in self.cancelled)
 
-    def explain_dispatch(self, rows: int = 2) -> list[Choice]:
+    def explain_dispatch(self, rows: int = 2) -> list[Dispatch]:
         """Report which version of each op runs in a training pass, and why not a fused one.
 
         It runs a pass on zeros. In precision "tf32" the report also names the products that are float32: those of
@@ -451,13 +451,13 @@ class Sequential(Named):
         )
         forward = memory.run(self.forward, x, training=True)
         forward.pullback(self.backend.xp.zeros_like(forward.output), self.gradients(), dx=False)
-        return [self._with_products(choice) for choice in memory.explain()]
+        return [self._with_products(dispatch) for dispatch in memory.explain()]
 
-    def _with_products(self, choice: Choice) -> Choice:
-        if self.products == "highest" or choice.reason is None or choice.op not in PRODUCTS:
-            return choice
-        text = f"{choice.why}; its products are {choice.dtype}, not {self.products}"
-        return choice._replace(reason=choice.reason._replace(text=text))
+    def _with_products(self, dispatch: Dispatch) -> Dispatch:
+        if self.products == "highest" or dispatch.reason is None or dispatch.op not in PRODUCTS:
+            return dispatch
+        text = f"{dispatch.why}; its products are {dispatch.dtype}, not {self.products}"
+        return dispatch._replace(reason=dispatch.reason._replace(text=text))
 
     def summary(self) -> str:
         """Return a table of the layers (output width, parameters, statistics), and totals below."""

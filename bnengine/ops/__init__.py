@@ -1,4 +1,10 @@
-"""The math: each op's reference, its derivative right below it. Its contract is in `bnengine.contracts`."""
+"""The math: the reference of each op, and its derivative right below it.
+
+Every op is a pure function of arrays. `u` is the unit of rounding of the arithmetic's dtype: 2**-24 for float32, which
+is also what arrays of 16 bits are computed in. Examples, error bounds and checks of arguments are in
+`bnengine.contracts`: a user's call raises InputError for shapes, dtypes and options that do not fit; calls inside a
+training step are not checked again.
+"""
 
 from ..runtime.modes import Out, onto, using
 from ..runtime.op import REGISTRY, Contract, Example, Op, op

@@ -1,8 +1,8 @@
 """Activations, one row each: y = g(z), and the derivative right below it.
 
-Most derivatives read the *output* y, so nothing else is kept and a rounding of z cannot flip a mask; the others read z.
-A new activation is a row here, its bound in `contracts/activations.py`, a line of `ACTIVATIONS` in `kernels/rules.h`,
-and an oracle in `tests/activations.py`.
+Most derivatives read the *output* y, so nothing else is stored and a rounding of z cannot flip a mask; the others read
+z. A new activation is a row here, its bound in `contracts/activations.py`, a line of `ACTIVATIONS` in
+`kernels/rules.h`, and an oracle in `tests/activations.py`.
 """
 
 from collections.abc import Callable
@@ -11,23 +11,23 @@ from typing import Any, Literal
 
 from .._typing import Array
 from ..arrays.namespaces import namespace
-from ..errors import InputError
+from ..validation import choice, number
 from .special import erf, erf_derivative
 
-NO_SLOPE = 0.01  # what files hold as the slope of an activation that has none
+NO_SLOPE = 0.01  # the slope in files, for an activation that has none
 
 
 @dataclass(frozen=True)
 class ActivationRule:
-    """One activation. `value` and `derivative` take the namespace of their arrays first.
+    """One activation.
 
     Attributes:
         formula: g in words or symbols.
-        value: g(z), from (xp, z, slope); NaN stays NaN.
-        derivative: dy g'(z), from (xp, dy, y, slope), or from (xp, dy, z, slope) where it `reads` "z".
-        reads: what the derivative needs to know: "nothing", the output "y" or the input "z".
+        value: from (xp, z, slope) to g(z), xp the namespace of z; NaN stays NaN.
+        derivative: from (xp, dy, y, slope) to dy g'(z), or from (xp, dy, z, slope) if it `reads` "z".
+        reads: what the derivative needs: "nothing", the output "y" or the input "z".
         slope: the default of its parameter `slope`; None if it has none.
-        saturates: whether g is bounded, so that weights start by Glorot and Bengio's rule instead of He's.
+        saturates: whether g is bounded, so that weights are drawn by Glorot and Bengio's rule instead of He's.
     """
 
     formula: str
@@ -102,25 +102,24 @@ NONLINEAR = tuple(kind for kind in ACTIVATIONS if kind != "identity")
 
 
 def slope_of(kind: str, slope: float | None = None) -> float:
-    """The slope given, or the activation's default."""
+    """Return the slope, or the activation's default for None."""
     default = ACTIVATIONS[kind].slope
     return slope if slope is not None else NO_SLOPE if default is None else default
 
 
-def check_activation(owner: str, kind: str, slope: float | None = None) -> None:
-    """Refuse an unknown activation, and a slope that would hide the sign of z."""
-    if kind not in ACTIVATIONS:
-        raise InputError(f"{owner}: no activation {kind!r}; choose one of {', '.join(ACTIVATIONS)}")
-    if not 0 <= slope_of(kind, slope) < float("inf"):
-        raise InputError(f"{owner}: slope must be finite and at least 0, got {slope!r}. Leave it out for the default.")
+def check_activation(where: str, kind: str, slope: float | None = None, *, name: str = "activation") -> None:
+    """Raise InputError for an unknown activation, and for a slope below 0, which would hide the sign of z."""
+    choice(where, name, kind, ACTIVATIONS)
+    if slope is not None:
+        number(where, "slope", slope, least=0, cure="None takes the default.")
 
 
 def activate(z: Array, kind: str, slope: float | None = None) -> Array:
-    """g(z)."""
+    """g(z), of the shape and dtype of z."""
     return ACTIVATIONS[kind].value(namespace(z), z, slope_of(kind, slope))
 
 
 def derivative(dy: Array, y: Array, kind: str, slope: float | None = None, z: Array = None) -> Array:
-    """dz = dy g'(z), from the output y = g(z), or from z where the derivative reads it; dy itself for identity."""
+    """dz = dy g'(z), from y = g(z), or from z if the derivative reads it; dy itself for identity."""
     rule = ACTIVATIONS[kind]
     return rule.derivative(namespace(dy), dy, z if rule.reads == "z" else y, slope_of(kind, slope))

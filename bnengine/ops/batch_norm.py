@@ -1,18 +1,18 @@
 """Batch normalization (Ioffe and Szegedy, 2015), forward and backward.
 
-For the m rows x of a mini-batch, in each channel:
+For the m rows x of a mini-batch, in each channel (Algorithm 1 of the paper):
 
     mean   = 1/m sum x                          var = 1/m sum (x - mean)^2
     x_norm = (x - mean) / sqrt(var + eps)       y   = gamma x_norm + beta
 
-and, with dy the gradient of the loss at y, since mean and var depend on x as well (section 3 of the paper):
+With dy the gradient of the loss at y, and since mean and var depend on x as well (section 3 of the paper):
 
     dbeta = sum dy                              dgamma = sum dy x_norm
     dx    = gamma / sqrt(var + eps) (dy - dbeta/m - x_norm dgamma/m)
 
-The last axis holds the channels; all other axes are rows. Training normalizes by the statistics of the batch
-(`batch_norm`), inference by running ones (`normalize`); `statistics.py` computes, merges and keeps them. Both can add a
-residual and apply an activation g in the same pass: y = g(z), z = gamma x_norm + beta + add.
+The last axis holds the C channels; all other axes are rows. Training normalizes by the statistics of the batch
+(`batch_norm`), inference by running statistics (`normalize`); `statistics.py` computes and merges them. Both ops can
+also add a residual and apply an activation g: y = g(z), z = gamma x_norm + beta + add.
 """
 
 from math import prod
@@ -28,7 +28,7 @@ from .statistics import merge, moments, sum_rows
 
 
 class BatchNormalized(NamedTuple):
-    """y, and the batch's (count, mean, biased variance), twice as in `Moments`."""
+    """The output y, and the batch's (count, mean, biased variance) twice, as in `Moments`."""
 
     y: Array
     batch: Array
@@ -40,9 +40,10 @@ def batch_norm(
     x: Array, gamma: Array | None, beta: Array | None, add: Array | None = None, *,
     eps: float = 1e-5, activation: str = "identity", slope: float | None = None,
 ) -> BatchNormalized:  # fmt: skip
-    """`normalize` x by its own `moments`, as training does; `normalize_backward` by `batch` is the derivative.
+    """Normalize x by its own `moments`: the forward pass of training.
 
-    A destination of `pending` is merged into; `batch` and y depend on this batch alone.
+    Its derivative is `normalize_backward` with statistics = `batch`. Arguments and y are those of `normalize`. A
+    destination of `pending` is merged into; `batch` depends on this batch alone.
     """
     batch, pending = moments.reference(x)
     y = normalize.reference(x, batch, gamma, beta, add, eps=eps, activation=activation, slope=slope)
@@ -54,10 +55,19 @@ def normalize(
     x: Array, statistics: Array, gamma: Array | None, beta: Array | None, add: Array | None = None, *,
     eps: float = 1e-5, activation: str = "identity", slope: float | None = None,
 ) -> Array:  # fmt: skip
-    """y = g(gamma (x - mean) / sqrt(var + eps) + beta + add).
+    """Normalize by given statistics: y = g(gamma (x - mean) / sqrt(var + eps) + beta + add).
 
-    x, add and y are (..., C); statistics (3, C) float64: count, mean, var; gamma and beta (C,), None for 1 and 0. In
-    float32 the error of y is at most 10 u |y| + 10 u |gamma| up to |mean|/std = 1e6; a constant channel gives g(beta).
+    In float32 the error of y is at most 10 u |y| + 10 u |gamma| up to |mean|/std = 1e6. A constant channel gives
+    g(beta).
+
+    Args:
+        x, add: (..., C), of one floating dtype; add may be None.
+        statistics: (3, C) float64: count, mean, biased variance.
+        gamma, beta: (C,), float32 where x has 16 bits, else as x; None for 1 and 0.
+        slope: the activation's parameter; None for its default.
+
+    Returns:
+        y, of the shape and dtype of x.
     """
     x_norm, _ = normalized(x, statistics, eps)
     z = scaled_and_shifted(x_norm, gamma, beta, add)
@@ -79,10 +89,14 @@ def normalize_backward(
     gamma: Array | None, beta: Array | None, add: Array | None = None, *,
     eps: float = 1e-5, activation: str = "identity", slope: float | None = None, batch_statistics: bool = True,
 ) -> NormalizeGradients:  # fmt: skip
-    """The formulas above with dz = dy g'(z) in place of dy, and dadd = dz.
+    """Gradients of `normalize`: the formulas at the top with dz = dy g'(z) in place of dy, and dadd = dz.
 
-    Without `batch_statistics` mean and var are constants, and dx = gamma / sqrt(var + eps) dz. y is the output of
-    `normalize`, dy like it; the other arguments are those of `normalize`. dadd is a new array.
+    Args:
+        dy, y: (..., C), the gradient at y and the output of `normalize`, whose arguments the others are.
+        batch_statistics: if False, mean and var are constants, and dx = gamma / sqrt(var + eps) dz.
+
+    Returns:
+        dx and dadd like x, dgamma and dbeta like gamma. dadd is a new array.
     """
     m = prod(x.shape[:-1])
     x_norm, inv_std = normalized(x, statistics, eps)
@@ -96,7 +110,7 @@ def normalize_backward(
 
 
 def normalized(x: Array, statistics: Array, eps: float) -> tuple[Array, Array]:
-    """(x_norm, 1 / sqrt(var + eps)). x - mean is (x - hi) - lo with mean = hi + lo, so a large mean costs no digits."""
+    """x_norm and 1 / sqrt(var + eps). x - mean = (x - hi) - lo with mean = hi + lo keeps all digits of a large mean."""
     xp, x = namespace(x), widened(x)
     mean, var = statistics[1, :], statistics[2, :]
     hi = xp.astype(mean, x.dtype)

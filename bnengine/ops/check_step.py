@@ -1,10 +1,10 @@
-"""check_step: checks that a step is finite, and computes the clipping factor and the next loss scale.
+"""Checks that a step is finite, and computes the clipping factor and the next loss scale.
 
-In float16 the gradients of activations vanish below 6e-8 and overflow above 65504. So the loss op multiplies its
-gradient by a scale, which reaches every gradient of the backward pass, and the clipping factor divides by it again.
-Training adapts the scale: where gradients overflow though loss and statistics are finite, the step is skipped and the
-scale falls; after `every` good steps it grows. `scaling` holds the scale and its counters on the device, so the host
-reads nothing. Micikevicius et al. (2018), section 3.2.
+In float16, gradients vanish below 6e-8 and overflow above 65504. So the loss op multiplies its gradient by a scale,
+which reaches every gradient of the backward pass, and the clipping factor divides by it again. Training adapts the
+scale: if gradients overflow though loss and statistics are finite, the step is skipped and the scale falls; after
+`every` good steps it grows. The scale and its counters stay on the device, so the host reads nothing. Micikevicius et
+al. (2018), section 3.2.
 """
 
 from math import sqrt
@@ -15,13 +15,17 @@ from ..arrays.namespaces import namespace
 from ..runtime.op import op
 
 SCALE, GOOD, IN_A_ROW, LONGEST = range(4)
-SMALLEST, LARGEST = 2.0**-24, 2.0**64  # of a scale: its inverse is a normal number, and nothing ever sticks at 0 or inf
+SMALLEST, LARGEST = 2.0**-24, 2.0**64  # of a scale: its inverse is a normal number
 
 
 class StepCheck(NamedTuple):
-    """ok (1,) bool: loss, gradients and pending statistics are finite; norm (1,) float64; factor (1,) clips.
+    """Whether the step may change anything, and by how much to clip it.
 
-    scaling (4,): the loss scale of the next step, see `check_step`; None where the loss is not scaled.
+    Attributes:
+        ok: (1,) bool: loss, gradients and pending statistics are finite.
+        norm: (1,) float64, of the gradients, before clipping.
+        factor: (1,), which multiplies the gradients.
+        scaling: (4,), the next loss scale and its counters, see `check_step`; None without a loss scale.
     """
 
     ok: Array
@@ -35,16 +39,22 @@ def check_step(
     loss: Array, gradients: Array, pending: Array, scaling: Array | None = None, *,
     clip: float | None = None, growth: float = 2.0, backoff: float = 0.5, every: int = 2000,
 ) -> StepCheck:  # fmt: skip
-    """ok = all finite, and the clipped norm's square too;  norm = |gradients|_2 / scale;
+    """ok = everything is finite;  norm = |gradients|_2 / scale;  factor = min(1, clip / norm) / scale.
 
-    factor = min(1, clip / norm) / scale. loss (1,); gradients flat; pending (..., 3, C). The norm is taken in
-    float64, where float32 gradients cannot overflow it; but Adam and RMSprop keep squares in the gradients' dtype, and
-    an infinite one never goes away.
+    The norm is computed in float64, where float32 gradients cannot overflow. Without a clip at or below the square root
+    of the dtype's largest number, a norm above that root is not ok either: Adam and RMSprop store squares of gradients
+    in the gradients' dtype, and an infinite one would stay.
 
-    scaling (4,) = (scale, good steps since it changed, skipped in a row, longest such run); without it the scale is 1.
-    Gradients that are not finite where loss and pending statistics are: scale <- backoff scale. `every` good steps:
-    scale <- growth scale. A skip that lowered a scale above 1 does not count as skipped in a row: the
-    search for the scale causes it.
+    Args:
+        loss: (1,).
+        gradients: (n,), flat.
+        pending: (..., 3, C) float64, statistics.
+        scaling: (4,): scale, good steps since it changed, steps skipped in a row, longest such run; None for scale 1.
+        clip: the largest norm; None does not clip.
+        growth: after `every` good steps, scale <- growth scale.
+        backoff: if gradients overflow though loss and statistics are finite, scale <- backoff scale. A skip that
+            lowers a scale above 1 does not count as skipped in a row: finding the scale causes it.
+        every: how many good steps.
     """
     xp = namespace(gradients)
     wide = xp.astype(gradients, xp.float64)

@@ -10,7 +10,7 @@ from ..runtime.op import op
 from .activations import activate, derivative
 from .statistics import sum_rows
 
-PRODUCTS = {"highest": 0.0, "tf32": 2.0**-11}  # the unit that factors may be rounded to before they are multiplied
+PRODUCTS = {"highest": 0.0, "tf32": 2.0**-11}  # the unit of rounding of factors before they are multiplied
 
 
 @op(family="dense", between=True)
@@ -18,10 +18,18 @@ def affine(
     x: Array, W: Array, b: Array | None = None, *,
     activation: str = "identity", slope: float | None = None, precision: str = "highest",
 ) -> Array:  # fmt: skip
-    """y = g(x W + b); x (..., inputs), W (inputs, outputs), b (outputs,) or None, y (..., outputs), of one dtype.
+    """Apply a dense layer: y = g(x W + b).
 
-    With x, W and y in 16 bits, b is float32. `precision` "tf32" lets a fused version round float32 factors to the 11
-    bits that tensor cores multiply; the reference multiplies arrays as they are.
+    Args:
+        x: (..., inputs), floating.
+        W: (inputs, outputs), of the dtype of x.
+        b: (outputs,), float32 where x has 16 bits, else as x; None for 0.
+        slope: the activation's parameter; None for its default.
+        precision: "tf32" lets a fused version round float32 factors to the 11 bits that tensor cores multiply. The
+            reference multiplies arrays as they are.
+
+    Returns:
+        y, (..., outputs), of the dtype of x.
     """
     z = widened(x) @ widened(W)
     return stored(activate(z if b is None else z + b, activation, slope), x)
@@ -41,10 +49,16 @@ def affine_backward(
     activation: str = "identity", slope: float | None = None, input_gradient: bool = True, bias_gradient: bool = True,
     precision: str = "highest",
 ) -> AffineGradients:  # fmt: skip
-    """With dz = dy g'(z):  dx = dz W^T,  dW = x^T dz,  db = sum dz over the rows.
+    """Gradients of `affine`. With dz = dy g'(z):  dx = dz W^T,  dW = x^T dz,  db = sum of dz over the rows.
 
-    Shapes as in `affine`, dy like y; dW and db are float32 where the arrays are stored in 16 bits. g'(z) is computed
-    from y = g(z), so this is not for an activation whose derivative reads z.
+    Not for an activation whose derivative reads z, since g'(z) is computed from y = g(z).
+
+    Args:
+        dy, y: (..., outputs), the gradient at y and the output of `affine`, whose arguments the others are.
+        input_gradient, bias_gradient: whether to compute dx and db.
+
+    Returns:
+        dx like x, dW (inputs, outputs), db (outputs,); dW and db are float32 where x has 16 bits.
     """
     xp = namespace(dy)
     dz = derivative(widened(dy), widened(y), activation, slope)

@@ -20,10 +20,21 @@ class Dropped(NamedTuple):
 
 @op(family="dropout")
 def dropout(x: Array, step: Array, samples: Array, *, seed: int, layer: int, rate: float) -> Dropped:
-    """y = x / (1 - rate) where kept, else 0; each value is kept with probability 1 - rate (Srivastava et al. 2014).
+    """out = x / (1 - rate) where kept, else 0; each value is kept with probability 1 - rate (Srivastava et al. 2014).
 
-    The mask is Philox of (seed, layer, step, sample's index in the data set, feature): the same on every library, for
-    every order and size of the batch. x (m, ...); step (1,) int64; samples (m,) int64; keep bool like x.
+    The mask is Philox of (seed, layer, step, sample, feature): the same on every library, for every order and size of
+    the batch.
+
+    Args:
+        x: (m, ...), floating.
+        step: (1,) int64, the number of the step.
+        samples: (m,) int64, each row's index in the data set.
+        seed: from 0 to 2**64 - 1.
+        layer: the dropout's number in its network.
+        rate: the share of values set to 0, in [0, 1).
+
+    Returns:
+        out like x, keep bool of the same shape.
     """
     xp = namespace(x)
     features = prod(x.shape[1:])
@@ -34,7 +45,12 @@ def dropout(x: Array, step: Array, samples: Array, *, seed: int, layer: int, rat
 
 @op(family="dropout", accumulates={"out": add})
 def dropout_backward(dy: Array, keep: Array, *, rate: float) -> Array:
-    """dx = dy / (1 - rate) where kept, else 0; dx may be added into a destination."""
+    """Gradient of `dropout`: dx = dy / (1 - rate) where kept, else 0.
+
+    Args:
+        dy, keep: of one shape, keep bool; dx is like dy.
+        rate: that of `dropout`.
+    """
     return _scaled(dy, keep, rate)
 
 

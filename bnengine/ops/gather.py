@@ -1,4 +1,4 @@
-"""A micro-batch gathered from the data set, where all data are in the memory of the device."""
+"""Gathering the rows of a micro-batch from a data set in the device's memory."""
 
 from typing import NamedTuple
 
@@ -6,11 +6,11 @@ from .._typing import Array
 from ..arrays.namespaces import namespace
 from ..runtime.op import op
 
-POSITION, GROUP = 0, 1  # a cursor's places
+POSITION, GROUP = 0, 1  # positions in a cursor
 
 
 class Gathered(NamedTuple):
-    """The rows of a micro-batch and the divisor of its step."""
+    """The rows of a micro-batch, and the divisor of its step."""
 
     x: Array
     target: Array
@@ -24,10 +24,17 @@ def gather(
     x: Array, target: Array, weights: Array | None, samples: Array, divisors: Array, order: Array, cursor: Array, *,
     rows: int, offset: int = 0,
 ) -> Gathered:  # fmt: skip
-    """Rows order[p], ..., order[p + rows - 1] of each array, with p = cursor[0] + offset, and divisors[cursor[1]].
+    """Take a micro-batch: rows order[p], ..., order[p + rows - 1] of each array, p = cursor[0] + offset, bit for bit.
 
-    x (n, ...) floating; target (n, ...) int64 or floating; weights (n, ...) or None; samples, order (n,) int64;
-    divisors (groups,); cursor (2,) int64 = (position in the order, steps of the epoch). Bit for bit.
+    Args:
+        x: (n, ...), floating.
+        target: (n, ...), int64 or floating.
+        weights: (n, ...) or None.
+        samples, order: (n,) int64: each row's index in the data set, and the order of this epoch.
+        divisors: (steps,), that of the loss for each step of the epoch; the result has that of step cursor[1].
+        cursor: (2,) int64: position in the order, step of the epoch.
+        rows: how many rows.
+        offset: where the micro-batch begins in its step.
     """
     xp = namespace(x)
     places = cursor[POSITION : POSITION + 1] + xp.arange(offset, offset + rows, dtype=xp.int64)
@@ -42,10 +49,14 @@ def gather_raw(
     x: Array, target: Array, weights: Array | None, samples: Array, divisors: Array, order: Array, cursor: Array,
     mean: Array | None = None, inv_scale: Array | None = None, *, rows: int, offset: int = 0,
 ) -> Gathered:  # fmt: skip
-    """`gather` from raw data that stay where they are: x_out = (x - mean) inv_scale in float64, rounded once.
+    """Take a micro-batch from raw data that are not copied: x_out = (x - mean) inv_scale in float64, rounded once.
 
-    x (N, ...) of any real dtype, a mapped file perhaps, of which a batch takes rows samples[order[p]], ...; the rest as
-    in `gather`. mean, inv_scale (features,) float64, or None for a cast alone. x_out has the dtype of the divisors.
+    Args:
+        x: (N, ...) of any real dtype, perhaps a mapped file; the batch takes its rows samples[order[p]], ...
+        mean, inv_scale: (features,) float64; None for a cast alone. The other arguments are those of `gather`.
+
+    Returns:
+        As `gather`; x has the dtype of the divisors.
     """
     xp = namespace(samples)
     places = cursor[POSITION : POSITION + 1] + xp.arange(offset, offset + rows, dtype=xp.int64)

@@ -1,9 +1,9 @@
-"""Losses: the value and the gradient at the network's output, in one pass.
+"""Losses: the value, and the gradient at the network's output, in one op.
 
-`divisor` divides both: the number of rows, or their total weight, of the *whole* optimizer step, so that the
-gradients of micro-batches add up to the large batch's. It is a number or an array of shape (1,). `scale` (1,)
-multiplies the gradient and not the value, so that small gradients do not vanish in 16 bits; `check_step` takes it out.
-For outputs in 16 bits the arithmetic, targets, weights and the value are float32.
+All of them divide by `divisor`: the rows, or their total weight, of the *whole* optimizer step, so that the gradients
+of micro-batches add up to those of the large batch. It is a number or an array (1,). `scale` (1,) multiplies the
+gradient only, so that small gradients do not vanish in 16 bits; `check_step` divides by it. Where outputs have 16 bits,
+targets, weights, the value and the arithmetic are float32.
 """
 
 from operator import add
@@ -17,7 +17,7 @@ from .activations import activate
 
 
 class Loss(NamedTuple):
-    """value, shape (1,), and the gradient of the prediction; the value may be added into a destination."""
+    """The value (1,), which may be added into a destination, and the gradient at the network's output."""
 
     value: Array
     dlogits: Array
@@ -36,9 +36,16 @@ def softmax_cross_entropy(
 ) -> Loss:
     """value = -sum_i v_i sum_k c_k t_ik log q_ik / divisor, with q = softmax(logits) and t the (smoothed) targets.
 
-    dlogits = scale v (q sum_k c_k t_k - c t) / divisor. logits (..., K); target (...) integers from 0 to K - 1 or
-    (..., K) probabilities; class_weights c (K,), sample_weights v (...) or None for ones. The largest logit is
-    subtracted first, so nothing overflows. Smoothing as in Szegedy et al. (2016), section 7.
+        dlogits = scale v (q sum_k c_k t_k - c t) / divisor
+
+    The largest logit is subtracted first, so nothing overflows.
+
+    Args:
+        logits: (..., K), floating.
+        target: (...) integers from 0 to K - 1, or probabilities (..., K).
+        class_weights: c, (K,); None for 1.
+        sample_weights: v, (...); None for 1.
+        label_smoothing: s in t <- (1 - s) t + s/K (Szegedy et al. 2016, section 7).
     """
     xp, wide = namespace(logits), widened(logits)
     s = wide - xp.max(wide, axis=-1, keepdims=True)
@@ -56,9 +63,13 @@ def softmax_cross_entropy(
 def binary_cross_entropy(
     logits: Array, target: Array, sample_weights: Array | None = None, *, divisor: Any, scale: Array | None = None
 ) -> Loss:
-    """value = sum v (max(l, 0) - l t + log(1 + e^-|l|)) / divisor;  dlogits = scale v (sigmoid(l) - t) / divisor.
+    """value = sum v (max(l, 0) - l t + log(1 + e^-|l|)) / divisor: K independent yes-or-no outputs.
 
-    logits and target (..., K), target in [0, 1]; sample_weights v (...) or None. The K outputs are independent.
+        dlogits = scale v (sigmoid(l) - t) / divisor
+
+    Args:
+        logits, target: l and t, (..., K), floating; t in [0, 1].
+        sample_weights: v, (...); None for 1.
     """
     xp, like, logits = namespace(logits), logits, widened(logits)
     v = 1 if sample_weights is None else xp.expand_dims(sample_weights, axis=-1)
@@ -73,7 +84,14 @@ def mean_squared_error(
     prediction: Array, target: Array, sample_weights: Array | None = None, *, divisor: Any,
     scale: Array | None = None,
 ) -> Loss:  # fmt: skip
-    """value = sum v (p - t)^2 / divisor;  gradient = 2 scale v (p - t) / divisor; p, t (..., K)."""
+    """value = sum v (p - t)^2 / divisor.
+
+        gradient = 2 scale v (p - t) / divisor
+
+    Args:
+        prediction, target: p and t, (..., K), floating.
+        sample_weights: v, (...); None for 1.
+    """
     xp = namespace(prediction)
     v = 1 if sample_weights is None else xp.expand_dims(sample_weights, axis=-1)
     error = widened(prediction) - target
@@ -82,10 +100,14 @@ def mean_squared_error(
 
 @op(family="loss", accumulates={"out": add})
 def correct(output: Array, target: Array) -> Array:
-    """How many rows are classified right, (1,) float64: the largest logit is the target's, or its most probable class.
+    """Count the rows that are classified correctly, (1,) float64.
 
-    output (..., K), target (...) integers or (..., K) probabilities; with K = 1 a logit above 0 says 1 and is right
-    where the target is above 1/2. A row with a NaN is wrong.
+    A row is correct if its largest output is that of the target's class, or of the most probable class. With K = 1 a
+    logit above 0 means 1, which is correct if the target is above 1/2. A row with a NaN is not correct.
+
+    Args:
+        output: (..., K), floating.
+        target: (...) integers, or probabilities (..., K).
     """
     xp, output = namespace(output), widened(output)
     if output.shape[-1] == 1 and not xp.isdtype(target.dtype, "integral"):
@@ -99,7 +121,7 @@ def correct(output: Array, target: Array) -> Array:
 
 
 def _total(rows: Array) -> Array:
-    """The sum of all elements in float64, shape (1,), in the dtype of `rows`."""
+    """The sum of all elements, added in float64, (1,), in the dtype of `rows`."""
     xp = namespace(rows)
     return xp.astype(xp.reshape(xp.sum(rows, dtype=xp.float64), (1,)), rows.dtype)
 

@@ -11,13 +11,29 @@ from .activations import activate, derivative
 
 @op(family="pointwise")
 def activation(x: Array, *, kind: str, slope: float | None = None) -> Array:
-    """y = g(x), element by element; x of any shape, floating; y like x."""
+    """Apply an activation element by element: y = g(x).
+
+    Args:
+        x: any shape, floating.
+        kind: a key of `ACTIVATIONS`.
+        slope: the activation's parameter; None for its default.
+
+    Returns:
+        y, of the shape and dtype of x.
+    """
     return stored(activate(widened(x), kind, slope), x)
 
 
 @op(family="pointwise", accumulates={"out": add})
 def activation_backward(dy: Array, x: Array, y: Array, *, kind: str, slope: float | None = None) -> Array:
-    """dx = dy g'(x), with y = g(x); all of one shape; dx may be added into a destination, and is never dy itself."""
+    """Gradient of `activation`: dx = dy g'(x), with y = g(x).
+
+    Args:
+        dy, x, y: of one shape and dtype; kind and slope are those of `activation`.
+
+    Returns:
+        dx like dy, always a new array.
+    """
     if kind == "identity":
         return namespace(dy).asarray(dy, copy=True)
     return stored(derivative(widened(dy), widened(y), kind, slope, widened(x)), dy)
@@ -25,5 +41,9 @@ def activation_backward(dy: Array, x: Array, y: Array, *, kind: str, slope: floa
 
 @op(family="pointwise", accumulates={"out": add})
 def total(a: Array, b: Array) -> Array:
-    """y = a + b, both of one shape: a residual's sum where no other op takes it over, and its gradient's."""
+    """y = a + b: the sum of a residual, and of its gradients, where no other op computes it.
+
+    Args:
+        a, b: of one shape and dtype, as is y.
+    """
     return stored(widened(a) + widened(b), a)

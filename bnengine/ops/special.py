@@ -7,12 +7,11 @@ from .._typing import Array
 from ..arrays.namespaces import namespace
 from ..errors import InputError
 
-# The two fits below were made by interpolating, at the Chebyshev nodes of the interval, values of 60 digits; as float64
-# they are written constant term first.
+# Coefficients, constant term first, of polynomials that interpolate values of 60 digits at the Chebyshev nodes.
 #
 # erf(x) / x - 1 in powers of x^2, 0 <= x <= 1. Largest error 2**-55.7.
 # fmt: off
-_CENTRE = (
+_CENTER = (
     0.1283791670955126, -0.3761263890318375, 0.11283791670954879, -0.026866170645076792,
     0.0052239776248180145, -0.000854832698083379, 0.0001205533111164271, -1.4925595266831182e-05,
     1.6461000484121368e-06, -1.6350312701054695e-07, 1.4659775274047436e-08, -1.1372848856791674e-09,
@@ -26,34 +25,42 @@ _TAIL = (
     -8.00978093907608e-06, 2.0135111426447427e-06, 1.2755818949624478e-06, 3.381355142042904e-09,
 )
 # fmt: on
-_TAIL_CENTRE = 3.0
+_TAIL_CENTER = 3.0
 _ERF_IS_ONE = 6.0  # erfc(6) = 2e-17 is less than a quarter of the spacing of float64 below 1
 _EXP_IS_ZERO = 40.0  # exp(-40^2) is 0 in float64
 
 
 def erf(x: Array) -> Array:
-    """The error function, erf(x) = 2 / sqrt(pi) * integral from 0 to x of exp(-t^2) dt, element by element.
+    """erf(x) = 2 / sqrt(pi) * integral from 0 to x of exp(-t^2) dt, element by element.
 
-    ``x``: real floating, any shape, any library. Returns the same shape and dtype. |x| < 1: x + x P(x^2); beyond:
-    +-(1 - exp(-x^2) Q((|x| - 3) / (|x| + 3))), which is +-1 from 6 on. -0, subnormals and NaN pass through, erf(inf)
-    = 1. Computed in float64 and rounded to x's dtype. Largest error, measured against 60 digits on 10**6 points:
-    1.4 ulp in float64, 0.5 ulp in float32. InputError unless x is real floating.
+    For |x| < 1 it is x + x P(x^2), beyond +-(1 - exp(-x^2) Q((|x| - 3) / (|x| + 3))), and +-1 from 6 on, computed in
+    float64. The largest error, against 60 digits on 10**6 points, is 1.4 ulp in float64 and 0.5 ulp in float32. -0,
+    subnormals and NaN are returned unchanged.
+
+    Args:
+        x: real floating, any shape, any library.
+
+    Returns:
+        The same shape and dtype.
+
+    Raises:
+        InputError: x is not real floating.
     """
     xp, wide = _widened("erf", x)
     inside = xp.clip(wide, -_ERF_IS_ONE, _ERF_IS_ONE)  # so that no square overflows; NaN stays NaN
     size = xp.abs(inside)
     square = inside * inside
-    centre = inside + inside * _polynomial(_CENTRE, square)
-    tail = 1.0 - xp.exp(-square) * _polynomial(_TAIL, (size - _TAIL_CENTRE) / (size + _TAIL_CENTRE))
-    value = xp.where(size < 1.0, centre, xp.where(inside < 0.0, -tail, tail))
+    center = inside + inside * _polynomial(_CENTER, square)
+    tail = 1.0 - xp.exp(-square) * _polynomial(_TAIL, (size - _TAIL_CENTER) / (size + _TAIL_CENTER))
+    value = xp.where(size < 1.0, center, xp.where(inside < 0.0, -tail, tail))
     return xp.astype(value, x.dtype)
 
 
 def erf_derivative(x: Array) -> Array:
-    """The derivative of erf, 2 / sqrt(pi) exp(-x^2), element by element.
+    """2 / sqrt(pi) exp(-x^2), element by element: the derivative of `erf`.
 
-    ``x``: real floating, any shape, any library. Returns the same shape and dtype, computed in float64 and rounded. The
-    relative error stays below 2 (1 + x^2) 2**-53, since exp sees a rounded x^2. InputError unless x is real floating.
+    Computed in float64 and rounded. The relative error stays below 2 (1 + x^2) 2**-53, since exp gets a rounded x^2.
+    Arguments, result and errors are those of `erf`.
     """
     xp, wide = _widened("erf_derivative", x)
     inside = xp.clip(wide, -_EXP_IS_ZERO, _EXP_IS_ZERO)
@@ -64,7 +71,7 @@ def _widened(name: str, x: Array) -> tuple[Any, Array]:
     """The namespace of x, and x in float64."""
     xp = namespace(x)
     if not xp.isdtype(x.dtype, "real floating"):
-        raise InputError(f"{name}: x is {x.dtype}; give float32 or float64")
+        raise InputError(f"{name}: x is {x.dtype}. Give float32 or float64.")
     return xp, xp.astype(x, xp.float64)
 
 

@@ -1,8 +1,8 @@
 """Statistics of channels: computed from a batch, merged, and averaged over steps.
 
-They have one form everywhere: a float64 array of three rows (count, mean, biased variance), one column per channel. A
-batch's moments, the pending of an optimizer step and the running statistics all have it, so a network's are one (3, C)
-buffer, and two of them merge by Chan, Golub and LeVeque (1979). Count 0 means "nothing seen" and changes nothing.
+They have one form everywhere: a float64 array of three rows (count, mean, biased variance), one column per channel. The
+moments of a batch, the pending statistics of an optimizer step and the running statistics all have it. So those of a
+network are one (3, C) buffer, and two of them merge by one formula. Count 0 means "no rows" and changes nothing.
 """
 
 from math import prod
@@ -26,10 +26,15 @@ def sum_rows(x: Array) -> Array:
 
 @op(family="batch_norm")
 def merge(a: Array, b: Array) -> Array:
-    """Statistics of the union of two samples, exactly as if all rows had been seen at once.
+    """Statistics of the union of two samples, as if computed from all rows at once.
 
-    n = n_a + n_b;  delta = mean_b - mean_a;  mean = mean_a + delta n_b/n;
-    var = var_a n_a/n + var_b n_b/n + delta^2 n_a n_b/n^2. Both (3, C) float64. Chan, Golub, LeVeque (1979), eq. 2.1.
+        n = n_a + n_b        delta = mean_b - mean_a        mean = mean_a + delta n_b/n
+        var = var_a n_a/n + var_b n_b/n + delta^2 n_a n_b/n^2
+
+    Chan, Golub and LeVeque (1979), equation 2.1.
+
+    Args:
+        a, b: (3, C) float64, as is the result.
     """
     xp = namespace(a)
     n = a[0, :] + b[0, :]
@@ -42,7 +47,7 @@ def merge(a: Array, b: Array) -> Array:
 
 
 class Moments(NamedTuple):
-    """(count, mean, biased variance) of a batch, twice: a destination of `pending` is merged into, `batch` never."""
+    """(count, mean, biased variance) of a batch, twice: only `pending` is merged into a destination."""
 
     batch: Array
     pending: Array
@@ -50,11 +55,17 @@ class Moments(NamedTuple):
 
 @op(family="batch_norm", accumulates={"pending": merge.reference})
 def moments(x: Array) -> Moments:
-    """Count, mean and biased variance of each channel of x, shape (..., C), as float64 (3, C).
+    """Count, mean and biased variance of each channel.
 
-    About a pivot p = fl(mean x):  s = mean(x - p);  mean = p + s;  var = mean((x - p - s)^2). The correction s takes
-    out what the rounding of p left (Chan, Golub, LeVeque 1983), so neither a large mean nor an outlier costs digits,
-    and the mean of a constant channel is its value.
+    With the pivot p = fl(mean x):  s = mean(x - p);  mean = p + s;  var = mean((x - p - s)^2). The correction s removes
+    the rounding error of p (Chan, Golub and LeVeque 1983), so neither a large mean nor an outlier costs digits, and the
+    mean of a constant channel is its value.
+
+    Args:
+        x: (..., C), floating.
+
+    Returns:
+        (3, C) float64, twice.
     """
     xp = namespace(x)
     rows = rows_of(x)
@@ -70,11 +81,11 @@ def moments(x: Array) -> Moments:
 
 @op(family="batch_norm")
 def commit(running: Array, pending: Array, ok: Array, decay: Array, unbiased: Array) -> Array:
-    """Running statistics after one optimizer step; the old ones, bit for bit, if not `ok` or nothing was proposed.
+    """Running statistics after one optimizer step; the old ones, bit for bit, if not ok or if nothing is pending.
 
-    mean  <- decay mean + (1 - decay) mean_batch
-    var   <- decay var + (1 - decay) var_batch m/(m - 1)
-    count <- count + m
+        mean  <- decay mean + (1 - decay) mean_batch
+        var   <- decay var + (1 - decay) var_batch m/(m - 1)
+        count <- count + m
 
     Args:
         running, pending: (3, C) float64.

@@ -1,9 +1,9 @@
 """Parameter updates and step counters.
 
-A rule gives the move of each parameter in units of the learning rate. Around every rule is `where(ok, new, old)`: a
-skipped step is data, not a branch, and leaves every bit as it was. `table` holds the scalars that change from step to
-step, a row for each step, and `counters` says which row is next; both live with the parameters. `copy16` is the
-parameters once more in 16 bits, for products: the update writes it too.
+A rule gives the move of each parameter in units of the learning rate. An op wraps it in `where(ok, new, old)`: a
+skipped step is data, not a branch, and keeps every bit. `table` holds the scalars that change from step to step, one
+row per step, and `counters` hold the number of the next row. `copy16` is a copy of the parameters in 16 bits, for
+products, which the update writes too.
 """
 
 from collections import namedtuple
@@ -22,7 +22,7 @@ Ranges = tuple[tuple[int, int], ...]
 
 
 class Advanced(NamedTuple):
-    """The counters after a step; the cursor of the data, if there is one."""
+    """The counters after a step, and the cursor of the data, if there is one."""
 
     counters: Array
     cursor: Array | None
@@ -30,9 +30,13 @@ class Advanced(NamedTuple):
 
 @op(family="update")
 def count_step(counters: Array, ok: Array, cursor: Array | None = None, *, rows: int = 0) -> Advanced:
-    """counters (5,) int64 = (steps, row of the table, skipped, in a row, longest such run), after one more step.
+    """Count one more step, and move the cursor of the data.
 
-    cursor (2,) int64 = (position, steps of the epoch), which goes on by (rows, 1) whether the step was ok or not.
+    Args:
+        counters: (5,) int64: steps, row of the table, skipped, skipped in a row, longest such run.
+        ok: (1,) bool, whether the step succeeded.
+        cursor: (2,) int64: position in the order, step of the epoch. It moves by (rows, 1), ok or not.
+        rows: the rows of the step.
     """
     xp = namespace(counters)
     good = xp.astype(ok, counters.dtype)
@@ -46,21 +50,30 @@ def count_step(counters: Array, ok: Array, cursor: Array | None = None, *, rows:
 
 @op(family="update")
 def add_epoch_sums(sums: Array, value: Array, divisor: Array, correct: Array, ok: Array, *, rows: int) -> Array:
-    """sums (4,) float64 = (loss times its divisor, divisor, rows right, rows) of an epoch so far, where ok."""
+    """sums + (value divisor, divisor, correct, rows) if ok.
+
+    Args:
+        sums: (4,) float64, of the epoch so far.
+        value, divisor: (1,), the step's loss and what it was divided by.
+        correct: (1,) float64, rows classified correctly.
+        ok: (1,) bool.
+        rows: the rows of the step.
+    """
     xp = namespace(sums)
     value, divisor = (xp.astype(a, xp.float64) for a in (value, divisor))
     new = xp.concat([value * divisor, divisor, correct, xp.full_like(divisor, rows)])
     return xp.where(ok, sums + new, sums)
 
 
-# -- what every rule is made of
+# -- parts of every rule
 
 
 class Slot(NamedTuple):
-    """A state array of a rule: as long as the parameters, of their dtype, 0 before the first step.
+    """A state array of a rule: like the parameters, 0 before the first step.
 
-    `on`: the optimizer's option that a variant without it lacks the slot for; None: every variant has it. `square`:
-    whether it holds squares of gradients, which rounding never leaves below 0.
+    Attributes:
+        on: the option that switches the slot on; None if every variant has it.
+        square: whether it holds squares of gradients, which are never below 0.
     """
 
     on: str | None = None
@@ -68,7 +81,7 @@ class Slot(NamedTuple):
 
 
 class Call(NamedTuple):
-    """The arrays of an update by their names; `slots` in the order of the rule, None where a variant lacks one."""
+    """The arguments of an update by name; `slots` in the order of the rule, None where a variant lacks one."""
 
     parameters: Array
     gradients: Array
@@ -80,18 +93,21 @@ class Call(NamedTuple):
     copy16: Array | None = None
 
     def args(self) -> tuple[Array | None, ...]:
-        """The arguments of the op in their order, the 16-bit copy only where there is one."""
+        """The arguments in the order of the op, copy16 only if there is one."""
         p, g, slots, *control, copy16 = self
         return (p, g, *slots, *control, *(() if copy16 is None else (copy16,)))
 
 
 @dataclass(frozen=True)
 class Rule:
-    """An optimizer's row: its name, the move of an element, and what that takes.
+    """An optimizer's row: its name, the move of an element, its state and its scalars.
 
-    `move(g, *slots, *scalars, **settings)` is the move and the new slots. `slots` that a variant may lack come last.
-    `scalars` change with the step and follow the learning rate in the table's rows. `settings` are constant options
-    with their defaults, numbers and flags; kernels get them in this order.
+    Attributes:
+        move: from (g, *slots, *scalars, **settings) to the move and the new slots.
+        slots: the state arrays by name; those that a variant may lack come last.
+        scalars: the scalars that change with the step; in the table they follow the learning rate.
+        settings: constant options with their defaults, numbers and flags, in the order in which kernels take them.
+        state: the named tuple of an update's results: parameters, the slots, copy16.
     """
 
     name: str
@@ -99,7 +115,7 @@ class Rule:
     slots: Mapping[str, Slot]
     scalars: tuple[str, ...]
     settings: Mapping[str, float | bool]
-    state: Any  # the named tuple of an update: parameters, the slots, copy16
+    state: Any
 
     def call(self, *args: Any) -> Call:
         """The arguments of the op, by name."""
@@ -108,28 +124,23 @@ class Rule:
 
     @property
     def columns(self) -> int:
-        """Of the table: the learning rate and the scalars."""
+        """The columns of the table: the learning rate and the scalars."""
         return 1 + len(self.scalars)
 
-    @property
-    def optional(self) -> int:
-        """How many of the last slots a variant may lack."""
-        return sum(slot.on is not None for slot in self.slots.values())
-
     def names(self, kind: type) -> list[str]:
-        """The names of the settings that are numbers (`float`) or true or false (`bool`), in their order."""
+        """Return the names of the settings that are numbers (`float`) or true or false (`bool`), in their order."""
         return [name for name, value in self.settings.items() if (type(value) is bool) == (kind is bool)]
 
     def numbers(self, settings: Mapping[str, Any]) -> list[float]:
-        """The settings that are numbers, given or by default, in their order."""
+        """The settings that are numbers, in their order."""
         return [float(settings.get(k, v)) for k, v in self.settings.items() if type(v) is not bool]
 
     def flags(self, settings: Mapping[str, Any]) -> list[bool]:
-        """The settings that are true or false, given or by default, in their order."""
+        """The settings that are flags, in their order."""
         return [bool(settings.get(k, v)) for k, v in self.settings.items() if type(v) is bool]
 
     def check(self, call: Call, settings: Mapping[str, Any]) -> None:
-        """TypeError for a slot that is missing though every variant has it, and for a setting of no rule."""
+        """Raise TypeError for a missing slot that every variant has, and for an unknown setting."""
         for (name, slot), array in zip(self.slots.items(), call.slots, strict=True):
             if array is None and slot.on is None:
                 raise TypeError(f"{self.name}: the slot {name!r} is None. Every variant has it: give an array.")
@@ -157,7 +168,7 @@ def rule(**slots: Slot) -> Callable[[Callable[..., Any]], Op[Any]]:
 
 
 def _updated(row: Rule) -> Callable[..., Any]:
-    """The reference of a rule's op: parameters, slots and 16-bit copy after a step."""
+    """The reference of a rule's op: parameters, slots and copy16 after a step."""
 
     def update(
         *arrays: Array, decay_end: int, weight_decay: float = 0.0, decoupled: bool = False, frozen: Ranges = (),
@@ -174,10 +185,10 @@ def _updated(row: Rule) -> Callable[..., Any]:
         if decay is not None and decoupled:
             move = move + decay
         changes = ok & ~_inside(frozen, p) if frozen else ok
-        news, olds = (p - lr * move, *new_slots), (p, *slots)
-        kept = [None if old is None else xp.where(changes, new, old) for new, old in zip(news, olds, strict=True)]
-        new_shadow = None if copy16 is None else xp.where(ok, xp.astype(kept[0], copy16.dtype), copy16)
-        return row.state(*kept, new_shadow)
+        pairs = zip((p - lr * move, *new_slots), (p, *slots), strict=True)
+        new_p, *state = (None if old is None else xp.where(changes, new, old) for new, old in pairs)
+        new_copy16 = None if copy16 is None else xp.where(ok, xp.astype(new_p, copy16.dtype), copy16)
+        return row.state(new_p, *state, new_copy16)
 
     update.__name__, update.__doc__ = row.name, row.move.__doc__
     update.__annotations__["return"] = row.state
@@ -185,7 +196,7 @@ def _updated(row: Rule) -> Callable[..., Any]:
 
 
 def _scalars(table: Array, counters: Array) -> list[Array]:
-    """The row of the table that is next, as arrays of shape (1,); after its end the last row stays."""
+    """The current row of the table, as arrays (1,); beyond its end, the last row."""
     xp = namespace(table)
     last = xp.full_like(counters[ROW : ROW + 1], table.shape[0] - 1)
     row = counters[ROW : ROW + 1]
@@ -194,7 +205,7 @@ def _scalars(table: Array, counters: Array) -> list[Array]:
 
 
 def _inside(ranges: Ranges, like: Array) -> Array:
-    """Which elements of a flat buffer lie in one of the ranges [a, b)."""
+    """Mark the elements of a flat buffer that lie in one of the ranges [a, b)."""
     xp = namespace(like)
     position = xp.arange(like.shape[0])
     inside = xp.zeros(like.shape, dtype=xp.bool)
@@ -216,10 +227,19 @@ def _decayed(p: Array, decay_end: int, weight_decay: float) -> Array:
 def sgd(g: Array, velocity: Array | None, *, momentum: float = 0.0, nesterov: bool = False) -> Any:
     """v <- momentum v + g;  p <- p - lr v, or with Nesterov p - lr (g + momentum v).
 
-    The op takes flat buffers (n,): parameters, gradients, the slots, then `table` with a row (lr, scalars) for each
-    step, `counters`, `ok`, `factor` and perhaps `copy16`. `factor` clips g. Weight decay acts on [0, decay_end): it
-    adds weight_decay p to g or, `decoupled`, to what lr multiplies. Ranges of `frozen` keep their parameters and state.
-    `copy16` becomes p rounded to its dtype. Polyak (1964); Nesterov in the form of Sutskever et al. (2013).
+    Polyak (1964); Nesterov in the form of Sutskever et al. (2013). What follows is common to all optimizers.
+
+    Args:
+        parameters, gradients: p and g, (n,), flat.
+        velocity: v, (n,); None without momentum.
+        table: (steps, 1 + scalars), a row (lr, scalars) per step.
+        counters: (5,) int64, see `count_step`.
+        ok: (1,) bool; if False, nothing changes.
+        factor: (1,), multiplies g to clip it.
+        copy16: (n,) in 16 bits, becomes the rounded parameters; may be left out.
+        decay_end: weight decay acts on [0, decay_end).
+        weight_decay: adds weight_decay p to g, or, if `decoupled`, to what lr multiplies.
+        frozen: ranges [a, b) that keep their parameters and state.
     """
     v = g if velocity is None else velocity * momentum + g
     return g + momentum * v if nesterov else v, (v,)
@@ -232,9 +252,9 @@ def rmsprop(
 ) -> Any:  # fmt: skip
     """s <- rho s + (1 - rho) g^2;  v <- momentum v + g / (sqrt(s) + eps);  p <- p - lr v.
 
-    `eps_inside`: the divisor is sqrt(s + eps). With a `mean` (centered): mu <- rho mu + (1 - rho) g, and s - mu^2 takes
-    the place of s in the divisor. The rest as in `sgd`. Tieleman and Hinton (2012), lecture 6.5; centered: Graves
-    (2013), eq. 38 on.
+    With `eps_inside` the divisor is sqrt(s + eps). With a `mean` (centered), mu <- rho mu + (1 - rho) g, and s - mu^2
+    replaces s in the divisor. The other arguments are those of `sgd`. Tieleman and Hinton (2012), lecture 6.5;
+    centered: Graves (2013), equation 38 on.
     """
     xp = namespace(g)
     square = square * rho + g * g * (1 - rho)
@@ -253,9 +273,9 @@ def adam(
 ) -> Any:  # fmt: skip
     """m <- beta1 m + (1 - beta1) g;  v <- beta2 v + (1 - beta2) g^2;  p <- p - lr (m/c1) / (sqrt(v/c2) + eps).
 
-    c = 1 - beta^t, or 1 without bias correction. With `largest` (AMSGrad) the largest v so far takes v's place in the
-    divisor. The rest as in `sgd`. Kingma and Ba (2015), Algorithm 1; Reddi et al. (2018); Loshchilov and Hutter (2019)
-    for decoupled decay.
+    c = 1 - beta^t, or 1 without bias correction. With `largest` (AMSGrad), the largest v so far replaces v in the
+    divisor. The other arguments are those of `sgd`. Kingma and Ba (2015), Algorithm 1; Reddi et al. (2018); Loshchilov
+    and Hutter (2019) for decoupled decay.
     """
     xp = namespace(g)
     m = m * beta1 + g * (1 - beta1)
@@ -268,7 +288,7 @@ def adam(
 def lion(g: Array, m: Array, *, beta1: float = 0.9, beta2: float = 0.99) -> Any:
     """c = beta1 m + (1 - beta1) g;  p <- p - lr sign(c);  m <- beta2 m + (1 - beta2) g.
 
-    The rest as in `sgd`. Chen et al. (2023), Algorithm 2, with decoupled decay.
+    The other arguments are those of `sgd`. Chen et al. (2023), Algorithm 2, with decoupled decay.
     """
     xp = namespace(g)
     return xp.sign(m * beta1 + g * (1 - beta1)), (m * beta2 + g * (1 - beta2),)
@@ -276,6 +296,12 @@ def lion(g: Array, m: Array, *, beta1: float = 0.9, beta2: float = 0.99) -> Any:
 
 @op(family="update")
 def average(averaged: Array, values: Array, ok: Array, *, decay: float) -> Array:
-    """a <- decay a + (1 - decay) values, where ok: the exponential average of the weights, or of the statistics."""
+    """a <- decay a + (1 - decay) values, if ok: the exponential average of weights or of statistics.
+
+    Args:
+        averaged, values: a and values, of one shape and dtype.
+        ok: (1,) bool.
+        decay: the share of the old average that is kept.
+    """
     xp = namespace(averaged)
     return xp.where(ok, averaged * decay + values * (1 - decay), averaged)

@@ -1,12 +1,13 @@
-"""Optimizers: hyperparameters, the slots of state they need, the scalars that change with the step, the op they call.
+"""Optimizers: hyperparameters, slots of state, the scalars that change with the step, and the op.
 
-An optimizer is a frozen dataclass over a rule of `ops.update`: its fields are the options a user gives, and the rule
-says which of them are settings of the op and which switch a slot on. A learning rate is not among them: it comes from a
-schedule. Weight decay applies to the weights; gamma, beta and biases stay out of it (they come after `decay_end` in
-the flat buffer).
+An optimizer is a frozen dataclass over a rule of `ops.update`: its fields are the user's options, and the rule says
+which of them are settings of the op and which switch a slot on. The learning rate is not an option: it comes from a
+schedule. Weight decay applies to the weights, not to gamma, beta and biases, which come after `decay_end` in the flat
+buffer.
 """
 
 from dataclasses import InitVar, asdict, dataclass, field, fields
+from functools import partial
 from typing import Any, ClassVar
 
 from .. import ops
@@ -15,7 +16,7 @@ from ..ops import Op
 from ..ops.update import RULES, Rule
 from ..registry import Registry
 from ..renamed import new_word
-from ..validation import number
+from ..validation import choice, flag, number
 
 __all__ = ["SGD", "Adam", "AdamW", "Lion", "RMSprop"]
 
@@ -34,16 +35,27 @@ def _from_0(default: float) -> Any:
 
 
 def _number(default: float, **limits: Any) -> Any:
-    return field(default=default, metadata={"limits": limits})
+    return field(default=default, metadata={"check": partial(number, **limits)})
+
+
+def _flag(default: bool) -> Any:
+    return field(default=default, metadata={"check": flag})
+
+
+def _choice(*choices: str) -> Any:
+    """An option with the first choice as its default."""
+    return field(default=choices[0], metadata={"check": partial(choice, choices=choices)})
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """What a training step needs to know of an optimizer.
+    """Base class of optimizers: an op, its options, and the scalars of each step.
 
-    `op`: the update of a rule. `decoupled`: whether weight decay shrinks parameters by lr weight_decay p instead of
-    entering the gradient. `learning_rate`: where `bnengine train` begins. `variants`: options that between them meet
-    every branch, for the certificate and tests.
+    Attributes:
+        op: the update of a rule.
+        decoupled: whether weight decay shrinks parameters by lr weight_decay p instead of entering the gradient.
+        learning_rate: the default of `bnengine train`.
+        variants: options that together reach every branch, for the certificate and tests.
     """
 
     name: ClassVar[str] = ""
@@ -53,10 +65,10 @@ class Optimizer:
     variants: ClassVar[tuple[dict[str, Any], ...]] = ({},)
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            if (limits := one.metadata.get("limits")) is not None:
-                value = number(type(self).__name__, one.name, getattr(self, one.name), **limits)
-                object.__setattr__(self, one.name, value)
+        for option in fields(self):
+            if check := option.metadata.get("check"):
+                value = check(type(self).__name__, option.name, getattr(self, option.name))
+                object.__setattr__(self, option.name, value)
 
     @property
     def rule(self) -> Rule:
@@ -65,28 +77,28 @@ class Optimizer:
 
     @property
     def scale_free(self) -> bool:
-        """Whether gradients of any size make steps of one size, as they do where a rule divides by their squares."""
+        """Whether the size of a step is independent of that of the gradients: the rule divides by their squares."""
         return any(slot.square for slot in self.rule.slots.values())
 
     def slots(self) -> dict[str, bool]:
-        """The op's state arrays in the order of its arguments, and whether this variant has each."""
+        """Return the op's state arrays in the order of its arguments, and whether this variant has each."""
         return {name: slot.on is None or bool(getattr(self, slot.on)) for name, slot in self.rule.slots.items()}
 
     def row(self, learning_rate: float, t: int) -> tuple[float, ...]:
-        """The scalars of successful step t = 1, 2, ..., in float64: a row of the op's table."""
+        """Return the scalars of successful step t = 1, 2, ..., in float64: a row of the op's table."""
         return (learning_rate, *self.scalars(t))
 
     def scalars(self, t: int) -> tuple[float, ...]:
-        """What follows the learning rate in the row of successful step t."""
+        """Return what follows the learning rate in the row of successful step t."""
         return ()
 
     def options(self) -> dict[str, Any]:
-        """The op's constant options."""
-        kept = {name: getattr(self, name) for name in self.rule.settings}
-        return kept | {"weight_decay": getattr(self, "weight_decay", 0.0), "decoupled": self.decoupled}
+        """Return the op's constant options."""
+        constants = {name: getattr(self, name) for name in self.rule.settings}
+        return constants | {"weight_decay": getattr(self, "weight_decay", 0.0), "decoupled": self.decoupled}
 
     def config(self) -> dict[str, Any]:
-        """JSON values that `get_optimizer` makes the same optimizer of."""
+        """Return JSON values from which `get_optimizer` makes the same optimizer."""
         return {"name": self.name, **asdict(self)}
 
 
@@ -99,7 +111,7 @@ class SGD(Optimizer):
     """v <- momentum v + g;  p <- p - lr v; with `nesterov` p <- p - lr (g + momentum v). L2 `weight_decay` enters g."""
 
     momentum: float = _share(0.0)
-    nesterov: bool = False
+    nesterov: bool = _flag(False)
     weight_decay: float = _from_0(0.0)
     name: ClassVar[str] = "sgd"
     op: ClassVar[Op[Any]] = ops.sgd
@@ -114,7 +126,7 @@ class SGD(Optimizer):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.nesterov and self.momentum == 0:
-            raise InputError("SGD: nesterov needs a momentum; give momentum=0.9, say")
+            raise InputError("SGD: nesterov needs a momentum above 0, got 0.0. Give momentum=0.9, for example.")
 
 
 @OPTIMIZERS.register
@@ -122,13 +134,13 @@ class SGD(Optimizer):
 class RMSprop(Optimizer):
     """s <- rho s + (1 - rho) g^2;  p <- p - lr g / (sqrt(s) + eps), or g / sqrt(s + eps) with `eps_placement` "inside".
 
-    `centered` takes s - mean(g)^2 for s; `momentum` accumulates the moves. PyTorch adds eps outside, Keras 3 inside.
+    `centered` replaces s by s - mean(g)^2; `momentum` accumulates the moves. PyTorch adds eps outside, Keras 3 inside.
     """
 
     rho: float = _share(0.99)
     eps: float = _positive(1e-8)
-    eps_placement: str = "outside"
-    centered: bool = False
+    eps_placement: str = _choice("outside", "inside")
+    centered: bool = _flag(False)
     momentum: float = _share(0.0)
     weight_decay: float = _from_0(0.0)
     centred: InitVar[bool | None] = None  # the old name of `centered`
@@ -143,13 +155,9 @@ class RMSprop(Optimizer):
     )
 
     def __post_init__(self, centred: bool | None) -> None:
-        super().__post_init__()
         if centred is not None:
             object.__setattr__(self, new_word("RMSprop", "optimizer", "centred"), centred)
-        if self.eps_placement not in ("outside", "inside"):
-            raise InputError(
-                f"RMSprop: eps_placement {self.eps_placement!r} is not 'outside' or 'inside' of the square root"
-            )
+        super().__post_init__()
 
     @property
     def eps_inside(self) -> bool:
@@ -162,15 +170,15 @@ class RMSprop(Optimizer):
 class Adam(Optimizer):
     """m <- beta1 m + (1 - beta1) g;  v <- beta2 v + (1 - beta2) g^2;  p <- p - lr (m/c1) / (sqrt(v/c2) + eps).
 
-    c = 1 - beta^t, or 1 with `bias_correction` False. `amsgrad` divides by the largest v so far. `weight_decay` enters
-    g (L2).
+    c = 1 - beta^t, or 1 with `bias_correction` False. `amsgrad` divides by the largest v so far. `weight_decay` (L2)
+    enters g.
     """
 
     beta1: float = _share(0.9)
     beta2: float = _share(0.999)
     eps: float = _positive(1e-8)
-    amsgrad: bool = False
-    bias_correction: bool = True
+    amsgrad: bool = _flag(False)
+    bias_correction: bool = _flag(True)
     weight_decay: float = _from_0(0.0)
     name: ClassVar[str] = "adam"
     op: ClassVar[Op[Any]] = ops.adam
@@ -201,7 +209,7 @@ class AdamW(Adam):
 class Lion(Optimizer):
     """p <- p - lr (sign(beta1 m + (1 - beta1) g) + weight_decay p);  m <- beta2 m + (1 - beta2) g. Chen et al. (2023).
 
-    Every step moves a parameter by the learning rate: take one 3 to 10 times smaller than for Adam.
+    Every step moves a parameter by the learning rate: choose it 3 to 10 times smaller than for Adam.
     """
 
     beta1: float = _share(0.9)
@@ -215,6 +223,6 @@ class Lion(Optimizer):
     variants: ClassVar[tuple[dict[str, Any], ...]] = ({}, {"weight_decay": 0.01})
 
 
-def get_optimizer(given: str | dict[str, Any] | Optimizer) -> Optimizer:
-    """The optimizer of a name in `OPTIMIZERS` or of a configuration, or the given object itself."""
-    return given if isinstance(given, Optimizer) else OPTIMIZERS.make(given)
+def get_optimizer(optimizer: str | dict[str, Any] | Optimizer) -> Optimizer:
+    """Return the optimizer of a name in `OPTIMIZERS` or of a configuration; an optimizer is returned unchanged."""
+    return optimizer if isinstance(optimizer, Optimizer) else OPTIMIZERS.make(optimizer)

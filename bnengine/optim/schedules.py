@@ -1,86 +1,86 @@
 """Learning rates over time: float64 on the host, a function of the count of successful steps, which starts at 0.
 
-A skipped step is no step: its rate is used again. A schedule with `total_steps=None` learns the length of the run from
-`resolved(total_steps)`, which `Trainer.fit` calls. `WarmUp` goes in front of any other.
+A skipped step does not count: the next one uses its rate. A schedule with `total_steps=None` gets the length of the run
+from `resolved(total_steps)`, which `Trainer.fit` calls. `WarmUp` goes in front of any other.
 """
 
 from dataclasses import dataclass, field, replace
-from math import cos, isfinite, pi
+from math import cos, inf, isfinite, pi
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from ..errors import InputError
 from ..registry import Registry, options_of
-from ..validation import integer, number
+from ..validation import choice, integer, number
 
 
 @runtime_checkable
 class Schedule(Protocol):
-    """What a training loop asks of a schedule."""
+    """A learning rate for every step."""
 
     def rate(self, step: int) -> float:
-        """The learning rate of the step that follows `step` successful ones."""
+        """Return the learning rate of the step that follows `step` successful ones."""
 
     def for_steps(self, first: int, count: int) -> list[float]:
-        """The rates of `count` successful steps from `first`."""
+        """Return the rates of `count` successful steps from `first`."""
 
     def resolved(self, total_steps: int | None) -> "Schedule":
-        """The same schedule for a run of `total_steps` (None: unknown), where it was left open; otherwise itself."""
+        """Return the schedule for a run of `total_steps` (None: unknown), if its length is open; otherwise itself."""
 
     def config(self) -> dict[str, Any]:
-        """JSON values without None that `from_spec(**config)` makes the same schedule of."""
+        """Return JSON values without None from which `from_spec(**config)` makes the same schedule."""
 
 
 @runtime_checkable
 class Observer(Protocol):
-    """A schedule that also looks at the validation metric, and so has a state that a checkpoint must hold."""
+    """A schedule that depends on a validation metric; a checkpoint must hold its state."""
 
     @property
     def watches(self) -> str:
-        """Which figure of a validation it looks at: "loss" or "accuracy"."""
+        """The validation metric that it observes: "loss" or "accuracy"."""
 
     def observe(self, metric: float) -> None:
-        """Take in the metric of one validation; rates from here on may change."""
+        """Take the metric of one validation; later rates may change."""
 
     def state_dict(self) -> dict[str, float]:
-        """All that observations have changed, as JSON numbers."""
+        """Return all that observations have changed, as JSON numbers."""
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Continue from a state; InputError if it is not one."""
+        """Continue from a state; InputError for anything else."""
 
 
 class _Schedule:
-    """What all schedules share."""
+    """Base class of all schedules."""
 
     name: ClassVar[str]
     drops_by: ClassVar[tuple[str, str] | None] = None  # the options that hold when and by how much the rate drops
     counts_epochs: ClassVar[bool] = False  # whether the first of them counts epochs (observations) instead of steps
 
     def rate(self, step: int) -> float:
-        """The learning rate of the step that follows `step` successful ones."""
+        """Return the learning rate of the step that follows `step` successful ones."""
         raise NotImplementedError
 
     def for_steps(self, first: int, count: int) -> list[float]:
-        """The rates of `count` successful steps from `first`; InputError for negative numbers."""
+        """Return the rates of `count` successful steps from `first`; InputError for negative numbers."""
         first = integer(type(self).__name__, "first", first, least=0)
         count = integer(type(self).__name__, "count", count, least=0)
         return [self.rate(step) for step in range(first, first + count)]
 
-    def _keep(self, **values: float) -> None:
-        """Keep checked values as plain numbers."""
+    def _keep(self, **values: Any) -> None:
+        """Store checked values as plain numbers."""
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
     def resolved(self, total_steps: int | None) -> Self:
-        """The schedule for a run of `total_steps`; itself, where the length makes no difference, is set or unknown."""
+        """Return the schedule for a run of `total_steps`; itself if its length does not matter, is set or unknown."""
         _total(type(self).__name__, total_steps)
         return self
 
     def config(self) -> dict[str, Any]:
-        """JSON values without None that `from_spec(**config)` makes the same schedule of."""
+        """Return JSON values without None from which `from_spec(**config)` makes the same schedule."""
         first, *rest = options_of(type(self))
         options = {name: getattr(self, name) for name in rest}
-        given = {name: value for name, value in options.items() if value is not None}
-        return {"name": self.name, "rate": getattr(self, first), **given}
+        set_options = {name: value for name, value in options.items() if value is not None}
+        return {"name": self.name, "rate": getattr(self, first), **set_options}
 
 
 SCHEDULES = Registry[_Schedule]("schedule")
@@ -115,9 +115,7 @@ class Step(_Schedule):
     def __post_init__(self) -> None:
         self._keep(learning_rate=number("Step", "learning_rate", self.learning_rate, least=0))
         self._keep(every=integer("Step", "every", self.every, least=1))
-        self._keep(factor=number("Step", "factor", self.factor, least=0))
-        if self.factor > 1:
-            raise InputError(f"Step: factor is {self.factor!r}; give a number from 0 to 1, for the rate is to fall")
+        self._keep(factor=number("Step", "factor", self.factor, least=0, most=1))
 
     def rate(self, step: int) -> float:
         return float(self.learning_rate) * float(self.factor) ** int(step // self.every)
@@ -126,7 +124,7 @@ class Step(_Schedule):
 @SCHEDULES.register
 @dataclass(frozen=True)
 class Cosine(_Schedule):
-    """Half a cosine from learning_rate at step 0 to `floor` at step total_steps, and `floor` ever after.
+    """Half a cosine from learning_rate at step 0 to `floor` at step total_steps, and `floor` after that.
 
     floor + (learning_rate - floor) (1 + cos(pi step / total_steps)) / 2. Source: Loshchilov, Hutter, "SGDR: stochastic
     gradient descent with warm restarts", ICLR 2017, without the restarts. `rate` raises InputError while total_steps
@@ -141,14 +139,14 @@ class Cosine(_Schedule):
     def __post_init__(self) -> None:
         self._keep(learning_rate=number("Cosine", "learning_rate", self.learning_rate, least=0))
         self._keep(floor=number("Cosine", "floor", self.floor, least=0))
-        _total("Cosine", self.total_steps)
+        self._keep(total_steps=_total("Cosine", self.total_steps))
         if self.floor > self.learning_rate:
             raise InputError(
-                f"Cosine: floor {self.floor!r} is above the learning rate {self.learning_rate!r}; give a lower one"
+                f"Cosine: floor must be at most the learning rate {self.learning_rate}, got {self.floor}. Lower it."
             )
 
     def resolved(self, total_steps: int | None) -> Self:
-        _total(type(self).__name__, total_steps)
+        total_steps = _total(type(self).__name__, total_steps)
         return self if self.total_steps is not None else replace(self, total_steps=total_steps)
 
     def rate(self, step: int) -> float:
@@ -163,7 +161,7 @@ class OneCycle(_Schedule):
 
     The rise ends at step rise * total_steps - 1 (a real number). Both ways are half a cosine, or straight lines for
     anneal="linear". Momentum is not cycled. Source: Smith, Topin, "Super-convergence: very fast training of neural
-    networks using large learning rates", 2018; defaults and the cosine are those most libraries use. `rate` raises
+    networks using large learning rates", 2018; defaults and the cosine are those that most libraries use. `rate` raises
     InputError while total_steps is None.
     """
 
@@ -177,19 +175,15 @@ class OneCycle(_Schedule):
 
     def __post_init__(self) -> None:
         self._keep(peak=number("OneCycle", "peak", self.peak, least=0))
-        _total("OneCycle", self.total_steps)
-        self._keep(rise=number("OneCycle", "rise", self.rise, least=0))
+        self._keep(total_steps=_total("OneCycle", self.total_steps))
+        cure = "It is the share of the steps in which the rate rises."
+        self._keep(rise=number("OneCycle", "rise", self.rise, least=0, below=1, cure=cure))
         self._keep(divisor=number("OneCycle", "divisor", self.divisor, least=1))
         self._keep(final_divisor=number("OneCycle", "final_divisor", self.final_divisor, least=1))
-        if self.rise >= 1:
-            raise InputError(
-                f"OneCycle: rise is {self.rise!r}; give the share of the steps that go up, 0 or more and below 1"
-            )
-        if self.anneal not in ("cosine", "linear"):
-            raise InputError(f"OneCycle: anneal is {self.anneal!r}; choose 'cosine' or 'linear'")
+        self._keep(anneal=choice("OneCycle", "anneal", self.anneal, ("cosine", "linear")))
 
     def resolved(self, total_steps: int | None) -> Self:
-        _total(type(self).__name__, total_steps)
+        total_steps = _total(type(self).__name__, total_steps)
         return self if self.total_steps is not None else replace(self, total_steps=total_steps)
 
     def rate(self, step: int) -> float:
@@ -206,9 +200,9 @@ class WarmUp(_Schedule):
     """A straight rise over the first `steps` steps, then the wrapped schedule from its own step 0.
 
     Step s < steps has start + (r - start) (s + 1)/steps, where r is the wrapped schedule's rate at its step 0: no
-    step is spent at a rate of 0, and the last step of the warm-up has the full rate. The wrapped schedule's
-    total_steps, where it is open, becomes the run's less `steps`. Source: Goyal et al., "Accurate, large minibatch
-    SGD", 2017. InputError for a warm-up of a warm-up, or one that fills the whole run.
+    step has rate 0, and the last step of the warm-up has the full rate. If the wrapped schedule's total_steps is open,
+    it becomes that of the run less `steps`. Source: Goyal et al., "Accurate, large minibatch SGD", 2017. InputError for
+    a warm-up of a warm-up, or one that fills the whole run.
     """
 
     schedule: Schedule
@@ -218,7 +212,7 @@ class WarmUp(_Schedule):
 
     def __post_init__(self) -> None:
         if isinstance(self.schedule, WarmUp) or not isinstance(self.schedule, Schedule):
-            raise InputError(f"WarmUp: cannot go in front of {self.schedule!r}; give one of the other schedules")
+            raise InputError(f"WarmUp: cannot go in front of {self.schedule!r}. Give one of the other schedules.")
         self._keep(steps=integer("WarmUp", "steps", self.steps, least=1))
         self._keep(start=number("WarmUp", "start", self.start, least=0))
 
@@ -228,12 +222,12 @@ class WarmUp(_Schedule):
         return _line(self.start, self.schedule.rate(0), (step + 1) / self.steps)
 
     def resolved(self, total_steps: int | None) -> "WarmUp":
-        _total("WarmUp", total_steps)
+        total_steps = _total("WarmUp", total_steps)
         if total_steps is None:
             return self
         if total_steps <= self.steps:
             raise InputError(
-                f"WarmUp: {self.steps} steps of warm-up fill the run of {total_steps}; take fewer, or train longer"
+                f"WarmUp: {self.steps} steps of warm-up fill the run of {total_steps}. Take fewer, or train longer."
             )
         return replace(self, schedule=self.schedule.resolved(total_steps - self.steps))
 
@@ -245,7 +239,7 @@ class WarmUp(_Schedule):
 
     @property
     def watches(self) -> str:
-        """The wrapped schedule's figure; the loss, if it looks at none."""
+        """The metric of the wrapped schedule; the loss, if it observes none."""
         return self.schedule.watches if isinstance(self.schedule, Observer) else "loss"
 
     def observe(self, metric: float) -> None:
@@ -254,7 +248,7 @@ class WarmUp(_Schedule):
             self.schedule.observe(metric)
 
     def state_dict(self) -> dict[str, float]:
-        """The wrapped schedule's state; empty if it has none."""
+        """Return the wrapped schedule's state; empty if it has none."""
         return self.schedule.state_dict() if isinstance(self.schedule, Observer) else {}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
@@ -262,18 +256,18 @@ class WarmUp(_Schedule):
         if isinstance(self.schedule, Observer):
             self.schedule.load_state_dict(state)
         elif state:
-            raise InputError(f"WarmUp: the schedule behind it has no state, but was given {sorted(state)}")
+            cure = "Load it into the schedule that it was saved from."
+            raise InputError(f"WarmUp: the wrapped schedule has no state, got {sorted(state)}. {cure}")
 
 
 @SCHEDULES.register
-@dataclass
+@dataclass(frozen=True)
 class Plateau(_Schedule):
     """Multiplies the rate by `factor` when a validation metric has not improved for more than `patience` observations.
 
     An observation improves on the best one if it is lower by more than threshold * |best| (higher for
-    best="highest"); one that is not finite never does. After each drop the count begins again; no rate falls below
-    `minimum`. The rate, the best value and the count are the state, which `state_dict` gives and nothing but
-    `observe` and `load_state_dict` changes.
+    best="highest"); one that is not finite never does. After each drop the count starts again; no rate falls below
+    `minimum`. The rate, the best value and the count are the state: only `observe` and `load_state_dict` change it.
     """
 
     learning_rate: float
@@ -291,18 +285,15 @@ class Plateau(_Schedule):
 
     def __post_init__(self) -> None:
         self._keep(learning_rate=number("Plateau", "learning_rate", self.learning_rate, least=0))
-        self._keep(factor=number("Plateau", "factor", self.factor, least=0))
+        self._keep(factor=number("Plateau", "factor", self.factor, least=0, below=1))
         self._keep(patience=integer("Plateau", "patience", self.patience, least=0))
         self._keep(minimum=number("Plateau", "minimum", self.minimum, least=0))
         self._keep(threshold=number("Plateau", "threshold", self.threshold, least=0))
-        if self.factor >= 1:
-            raise InputError(f"Plateau: factor is {self.factor!r}; give a number below 1, for the rate is to fall")
-        if self.best not in ("lowest", "highest"):
-            raise InputError(f"Plateau: best is {self.best!r}; choose 'lowest' (a loss) or 'highest' (an accuracy)")
-        self._rate, self._best = float(self.learning_rate), float("inf")  # _best has its sign turned for "highest"
+        self._keep(best=choice("Plateau", "best", self.best, ("lowest", "highest")))
+        self._keep(_rate=self.learning_rate, _best=inf)  # for "highest", _best has the opposite sign
 
     def rate(self, step: int) -> float:
-        """The rate as the observations so far have left it, whatever the step."""
+        """Return the rate after the observations so far, whatever the step."""
         return self._rate
 
     @property
@@ -311,30 +302,31 @@ class Plateau(_Schedule):
         return "loss" if self.best == "lowest" else "accuracy"
 
     def observe(self, metric: float) -> None:
-        """Take in the metric of one validation."""
+        """Take the metric of one validation."""
         value = float(metric) if self.best == "lowest" else -float(metric)
         margin = self.threshold * abs(self._best) if isfinite(self._best) else 0.0
         if isfinite(value) and value < self._best - margin:
-            self._best, self._waited = value, 0
+            self._keep(_best=value, _waited=0)
             return
-        self._waited += 1
+        self._keep(_waited=self._waited + 1)
         if self._waited > self.patience:
-            self._rate = min(self._rate, max(self._rate * self.factor, float(self.minimum)))
-            self._waited = 0
+            self._keep(_rate=min(self._rate, max(self._rate * self.factor, self.minimum)), _waited=0)
 
     def state_dict(self) -> dict[str, float]:
-        """rate, best (left out before any finite observation) and waited, as JSON numbers."""
+        """Return rate, best (left out before any finite observation) and waited, as JSON numbers."""
         best = {"best": self._best if self.best == "lowest" else -self._best} if isfinite(self._best) else {}
         return {"rate": self._rate, "waited": self._waited, **best}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
         """Continue from a state; InputError if it is not one of a Plateau."""
         if set(state) | {"best"} != {"rate", "waited", "best"}:
-            raise InputError(f"Plateau: a state has rate, waited and best, but this one has {sorted(state)}")
+            raise InputError(
+                f"Plateau: a state has rate, waited and best, got {sorted(state)}. Load a state of a Plateau."
+            )
         rate = number("Plateau", "the state's rate", state["rate"], least=0)
-        self._rate, self._waited = rate, int(state["waited"])
-        best = float(state.get("best", float("inf")))
-        self._best = best if self.best == "lowest" or "best" not in state else -best
+        waited = integer("Plateau", "the state's waited", state["waited"], least=0)
+        best = number("Plateau", "the state's best", state["best"]) if "best" in state else inf
+        self._keep(_rate=rate, _waited=waited, _best=-best if self.best == "highest" and "best" in state else best)
 
 
 def from_spec(
@@ -346,7 +338,7 @@ def from_spec(
     warm_up_start: float = 0.0,
     **options: Any,
 ) -> Schedule:
-    """The schedule of a name in `SCHEDULES`, with the options of its class.
+    """Return the schedule of a name in `SCHEDULES`, with the options of its class.
 
     Args:
         name: which one; "one-cycle" is "one_cycle".
@@ -354,7 +346,7 @@ def from_spec(
         total_steps: the steps of the whole run, warm-up included; None if unknown. Schedules that need no length
             ignore it.
         warm_up: the steps of a WarmUp in front, 0 for none.
-        warm_up_start: the rate that the warm-up rises from.
+        warm_up_start: the rate at which the warm-up starts.
         options: every, factor, floor ... of that schedule.
 
     Raises:
@@ -363,18 +355,16 @@ def from_spec(
     name = name.replace("-", "_")
     peak, *_ = options_of(SCHEDULES.find(name))
     if peak in options:
-        raise InputError(f"schedule: {peak} is the argument rate; leave it out")
+        raise InputError(f"schedule: {peak} is the argument rate. Leave it out.")
     schedule: Schedule = SCHEDULES.make({"name": name, peak: rate, **options})
     if warm_up:
         schedule = WarmUp(schedule, warm_up, warm_up_start)
     return schedule if total_steps is None else schedule.resolved(total_steps)
 
 
-def get_schedule(given: float | Schedule) -> Schedule:
-    """A schedule as it is, or Constant(number); InputError for anything else."""
-    if isinstance(given, Schedule):
-        return given
-    return Constant(given)
+def get_schedule(schedule: float | Schedule) -> Schedule:
+    """Return a schedule unchanged, or Constant(number); InputError for anything else."""
+    return schedule if isinstance(schedule, Schedule) else Constant(schedule)
 
 
 def _line(a: float, b: float, share: float) -> float:
@@ -385,12 +375,11 @@ def _cosine(a: float, b: float, share: float) -> float:
     return float(b + (a - b) / 2 * (1 + cos(pi * share)))
 
 
-def _total(owner: str, value: int | None) -> None:
-    if value is not None:
-        integer(owner, "total_steps", value, least=1)
+def _total(owner: str, total_steps: int | None) -> int | None:
+    return None if total_steps is None else integer(owner, "total_steps", total_steps, least=1)
 
 
 def _known(owner: str, total_steps: int | None) -> int:
     if total_steps is None:
-        raise InputError(f"{owner}: total_steps is not set; give it, or take resolved(total_steps)")
+        raise InputError(f"{owner}: total_steps is not set. Set it, or take resolved(total_steps).")
     return total_steps

@@ -1,1 +1,1 @@
-"""How ops run: what an op is, where outputs live, recorded plans and their replay, flat buffers."""
+"""How ops run: dispatch, memory for outputs, recorded plans and their replay, flat buffers, threads."""

@@ -1,4 +1,4 @@
-"""One buffer for all parameters, or gradients, or a moment, or all statistics, with a named view per handle."""
+"""One buffer for all parameters, gradients, a moment or all statistics, with a named view per handle."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -8,7 +8,7 @@ from .._typing import Array, DType
 from ..arrays.namespaces import namespace
 from ..arrays.random import Stream
 from ..errors import BackendError, InputError
-from ..validation import number
+from ..validation import flag, number
 from .modes import Out
 
 Initializer = Callable[[Stream, tuple[int, ...]], Any]
@@ -16,29 +16,32 @@ ALIGNMENT = 64  # bytes, a cache line: a view per handle starts on one
 
 
 class Changes:
-    """Counts what is set on a network's layers: a changed count invalidates recorded steps."""
+    """Counts writes to attributes of a network's layers; a changed count invalidates recorded steps."""
 
     count = 0
     freezes: tuple[tuple[bool, bool], ...] | None = None  # what is frozen, None after a change
 
     def conflict(self) -> str:
-        """What the layers, as they are set now, no longer agree with; "" for nothing."""
+        """Return what the layers no longer agree with after a write; "" for nothing."""
         return ""
 
 
 class _Handle:
-    """What handles have in common: an attribute that is set takes effect at the next step, or raises."""
+    """Base class of handles: a write to an attribute takes effect at the next step, or raises."""
 
     changes: "WeakSet[Changes] | None" = None  # those of its network
-    fixed = frozenset({"shape", "value", "operand", "decays"})
+    fixed = frozenset({"shape", "decays", "value", "operand"})
+    flags = frozenset({"decays", "frozen", "unbiased", "use_running"})
 
     def __setattr__(self, name: str, value: Any) -> None:
         owner = type(self).__name__
+        if self.changes and name in self.fixed:
+            cure = f"Write into {name}[...]" if name in ("value", "operand") else "Set it before the network is built"
+            raise InputError(f"{owner}: {name} is fixed in a network, got {value!r}. {cure}.")
         if name == "decay":
             value = checked_decay(owner, value)
-        if self.changes and name in self.fixed:
-            cure = "Set it before the network is built" if name in ("shape", "decays") else f"Write into {name}[...]"
-            raise InputError(f"{owner}: {name} is fixed in a network, got {value!r}. {cure}.")
+        elif name in self.flags:
+            value = flag(owner, name, value)
         super().__setattr__(name, value)
         for changes in self.changes or ():
             if name in ("frozen", "use_running"):
@@ -51,7 +54,13 @@ class _Handle:
 
 
 class Parameter(_Handle):
-    """A handle to one trained array: its shape and how it is drawn (None: zeros); a network's buffer holds it."""
+    """A handle to one trained array; a network's buffer holds the values.
+
+    Args:
+        shape: of the array.
+        initializer: how it is drawn; None for zeros.
+        decays: whether weight decay applies to it.
+    """
 
     leading: tuple[int, ...] = ()
 
@@ -63,14 +72,20 @@ class Parameter(_Handle):
 
 
 class Statistics(_Handle):
-    """A handle to the running (count, mean, var) of `channels` columns, float64, and to how a commit changes them."""
+    """A handle to running statistics (count, mean, var), float64; a network's buffer holds them.
+
+    Args:
+        channels: the number of columns.
+        decay: the share of the old value that a commit keeps; None merges exactly.
+        unbiased: whether the running variance takes the unbiased one of a batch.
+    """
 
     leading: tuple[int, ...] = (3,)
 
     def __init__(self, channels: int, *, decay: float | None, unbiased: bool) -> None:
         self.shape, self.decay, self.unbiased = (channels,), decay, unbiased
-        self.frozen = False  # pending stay empty
-        self.use_running = False  # training normalises by the running statistics too
+        self.frozen = False  # whether pending statistics stay empty
+        self.use_running = False  # whether training normalizes by the running statistics too
         self.value: Array = None
 
 
@@ -78,13 +93,13 @@ Handle = Parameter | Statistics
 
 
 def checked_decay(owner: str, decay: float | None) -> float | None:
-    """The share of the old value that a commit keeps, in [0, 1), as a float; None to merge exactly."""
+    """Return the decay as a float in [0, 1), None for an exact merge; InputError for another value."""
     cure = "It is the share of the old value kept; 0.9 is usual."
     return None if decay is None else number(owner, "decay", decay, least=0, below=1, cure=cure)
 
 
 def size(handle: Handle) -> int:
-    """The elements of a handle in a row of its buffer."""
+    """Return the number of elements of a handle in one row of its buffer."""
     product = 1
     for n in handle.shape:
         product *= n
@@ -107,7 +122,7 @@ class Flat:
 
     @classmethod
     def zeros(cls, xp: Any, handles: Iterable[Handle], dtype: DType, *, itemsize: int, device: Any = None) -> "Flat":
-        """A zeroed buffer for `handles` in their order, each at an offset of whole cache lines."""
+        """Return a zeroed buffer for `handles` in their order, each at an offset of whole cache lines."""
         step, total = ALIGNMENT // itemsize, 0
         offsets: dict[Handle, int] = {}
         leading: tuple[int, ...] = ()
@@ -118,7 +133,7 @@ class Flat:
         return flat
 
     def _probe(self) -> None:
-        """The array API does not promise that a slice is a view; without that nothing here can work."""
+        """Raise BackendError if a slice is no view, which the array API does not promise and everything here needs."""
         for view in self._views.values():
             view[...] = 1
         xp = namespace(self.array)
@@ -126,16 +141,16 @@ class Flat:
         if int(xp.sum(xp.astype(self.array, xp.float64))) != expected:
             raise BackendError(
                 f"Flat: in {xp.__name__} a write through a slice does not show in its array, so parameters cannot "
-                "share one buffer; use NumPy, CuPy or PyTorch"
+                "share one buffer. Use NumPy, CuPy or PyTorch."
             )
         self.array[...] = 0
 
     def like(self) -> "Flat":
-        """Zeros of the same layout."""
+        """Return zeros of the same layout."""
         return Flat(namespace(self.array).zeros_like(self.array), self.offsets)
 
     def over(self, array: Array) -> "Flat":
-        """The same layout over another buffer of this shape."""
+        """Return the same layout over another buffer of this shape."""
         return Flat(array, self.offsets)
 
     def __getitem__(self, handle: Handle) -> Array:
@@ -145,30 +160,30 @@ class Flat:
         return iter(self.offsets)
 
     def start(self) -> None:
-        """What comes next overwrites; what comes after that, for the same handle, is combined with it."""
+        """Make the next write to each handle overwrite it; later writes accumulate."""
         self._written.clear()
         self.put_by_hand = False
 
     def into(self, **handles: Handle | None) -> dict[str, Out]:
-        """Where results of an op go, `into(dW=self.W, db=self.b)`: write first, add ever after; frozen: none."""
-        wanted = {field: h for field, h in handles.items() if h is not None and not h.frozen}
-        destinations = {field: Out(self._views[h], h in self._written) for field, h in wanted.items()}
-        self._written.update(wanted.values())
+        """Return where results of an op go, `into(dW=self.W, db=self.b)`: first write, then accumulate."""
+        written = {field: h for field, h in handles.items() if h is not None and not h.frozen}
+        destinations = {field: Out(self._views[h], h in self._written) for field, h in written.items()}
+        self._written.update(written.values())
         return destinations
 
     def put(self, handle: Handle, value: Array) -> None:
-        """Store a gradient that a layer computed without an op, by the same rule: write first, add ever after."""
+        """Store a gradient that a layer computed without an op: first write, then accumulate."""
         self.put_by_hand = True
         for array, adds in self.into(value=handle).values():
             array[...] = array + value if adds else value
 
     def finish(self) -> bool:
-        """Zeros where nothing was written since `start`, what a frozen or unused handle contributes: is there such?"""
+        """Zero what was not written since `start`, because it is frozen or unused; return whether there was any."""
         unwritten = [view for handle, view in self._views.items() if handle not in self._written]
         for view in unwritten:
             view[...] = 0
         return bool(unwritten)
 
     def ranges(self, handles: Iterable[Handle]) -> tuple[tuple[int, int], ...]:
-        """Where `handles` lie, as ranges [a, b) of the buffer, in order."""
+        """Return the places of `handles` as ranges [a, b) of the buffer, in order."""
         return tuple(sorted((self.offsets[h], self.offsets[h] + size(h)) for h in handles))

@@ -1,4 +1,4 @@
-"""Where the outputs of ops live, which version of an op runs there, and what happens to a launch."""
+"""Where the outputs of ops are allocated, which version of an op runs there, and what happens to a launch."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,17 +17,17 @@ ALIGNMENT = 64  # bytes, a cache line
 R = TypeVar("R")
 
 
-class Dispatched(Protocol):
-    """What the choice of a version needs of an op."""
+class Resolvable(Protocol):
+    """The part of an op that dispatch needs."""
 
     name: str
 
     def resolve(self, mode: Mode, x: Array) -> tuple[Callable[..., Any] | None, Reason | None]:
-        """(launcher, None) for arrays like x, or (None, why the reference runs)."""
+        """Return (launcher, None) for arrays like x, or (None, why the reference runs)."""
 
 
-class Choice(NamedTuple):
-    """Which version of an op runs for one library and dtype, and why not a fused one."""
+class Dispatch(NamedTuple):
+    """The version of an op that runs for one library and dtype, and why it is not a fused one."""
 
     op: str
     library: str
@@ -37,71 +37,66 @@ class Choice(NamedTuple):
 
     @property
     def why(self) -> str:
-        """Why the reference runs, in words; "" where a fused version does."""
+        """The reason why the reference runs, in words; "" if a fused version runs."""
         return "" if self.reason is None else self.reason.text
 
 
 class Memory:
-    """New arrays for every output: what a user's own calls get."""
+    """Allocates new arrays for every output: what a user's own calls get."""
 
     def __init__(self, mode: Mode | None = None) -> None:
         self.mode: Mode = mode or current_mode()
         self._launchers: dict[tuple[str, type, Any], Callable[..., Any] | None] = {}
-        self._choices: list[Choice] = []
+        self._dispatches: list[Dispatch] = []
         self.generation = 0
 
-    def launcher(self, op: Dispatched, args: tuple[Any, ...]) -> Callable[..., Any] | None:
-        """The fused version of `op` for arrays like the first argument, None for the reference: settled once."""
+    def launcher(self, op: Resolvable, args: tuple[Any, ...]) -> Callable[..., Any] | None:
+        """Return the fused version of `op` for arrays like the first argument, None for the reference; decided once."""
         x = args[0]
         key = op.name, type(x), getattr(x, "dtype", None)
         if key not in self._launchers:
             launcher, reason = op.resolve(self.mode, x)
             version = "reference" if launcher is None else f"{launcher.__module__}.{launcher.__qualname__}"
             self._launchers[key] = launcher
-            self._choices.append(Choice(op.name, type(x).__module__.split(".")[0], str(key[2]), version, reason))
+            self._dispatches.append(Dispatch(op.name, type(x).__module__.split(".")[0], str(key[2]), version, reason))
         return self._launchers[key]
 
     def run(self, op: Callable[..., R], *args: Any, **options: Any) -> R:
-        """Run an op, or anything else that takes `memory=`, here: `memory.run(ops.affine, x, W)`."""
+        """Run an op, or any function that takes `memory=`, in this memory: `memory.run(ops.affine, x, W)`."""
         return op(*args, memory=self, **options)
 
-    def explain(self) -> list[Choice]:
-        """Each (op, library, dtype) met so far, the version that runs, and the condition that a fused one failed."""
-        return list(self._choices)
-
-    @property
-    def fuses(self) -> bool:
-        """Whether a fused version of any op ran here."""
-        return any(launcher is not None for launcher in self._launchers.values())
+    def explain(self) -> list[Dispatch]:
+        """Return, for each (op, library, dtype) so far, the version that runs, and why it is not a fused one."""
+        return list(self._dispatches)
 
     def outputs(self, into: Mapping[str, Out]) -> "Outputs":
-        """What a launcher asks for its outputs."""
+        """Return the object that a launcher gets its outputs from."""
         return Outputs(self, into)
 
     def begin(self) -> None:
-        """A forward pass begins: nothing to do where every output is new."""
+        """Begin a forward pass; nothing to do where every output is new."""
 
     def empty(self, shape: tuple[int, ...], dtype: DType, like: Array) -> Array:
-        """An uninitialised array of the library and device of `like`."""
+        """Return an uninitialized array of the library and device of `like`."""
         return namespace(like).empty(shape, dtype=dtype)
 
     def scratch(self, shapes: Sequence[tuple[tuple[int, ...], DType]], like: Array) -> tuple[Array, ...]:
-        """Working memory of one launch."""
+        """Return working memory for one launch."""
         return tuple(self.empty(shape, dtype, like) for shape, dtype in shapes)
 
     def launch(self, launch: Launch) -> None:
-        """Run it at once."""
+        """Run the launch at once."""
         launch()
 
 
 class Outputs:
-    """What a launcher sees: it asks for outputs and scratch, and launches; where they live is not its business."""
+    """Gives a launcher its outputs and scratch, and runs or records its launches."""
 
     def __init__(self, memory: Memory, into: Mapping[str, Out]) -> None:
         self._memory, self._into = memory, into
 
     def array(self, field: str, shape: tuple[int, ...], dtype: DType, like: Array) -> Array:
-        """The array that output `field` is written to."""
+        """Return the array that output `field` is written to."""
         return self._into[field].array if field in self._into else self._memory.empty(shape, dtype, like)
 
     def adds(self, field: str) -> bool:
@@ -109,7 +104,7 @@ class Outputs:
         return field in self._into and self._into[field].adds
 
     def given(self, field: str) -> bool:
-        """Whether output `field` has a destination of its own."""
+        """Return whether output `field` has a destination."""
         return field in self._into
 
     def launch(
@@ -123,21 +118,24 @@ class Outputs:
         scalars: Sequence[Any] = (),
         split: int | None = None,
     ) -> None:
-        """Run kernel(*whole, *reads, *writes, *scratch, *scalars), and record it where a step is recorded."""
+        """Run kernel(*whole, *reads, *writes, *scratch, *scalars), and record it where a step is recorded.
+
+        For the arguments see `Launch`; `scratch` holds the (shape, dtype) of each working array.
+        """
         like = next(x for x in (*writes, *reads, *whole) if x is not None)
         working = self._memory.scratch(scratch, like)
         self._memory.launch(Launch(kernel, tuple(whole), tuple(reads), tuple(writes), working, tuple(scalars), split))
 
 
 class Buffers:
-    """Byte buffers taken in the same order again and again; an array is a prefix of one, which grows where it must."""
+    """Byte buffers used in the same order again and again; an array is a prefix of one, which grows when needed."""
 
     def __init__(self) -> None:
         self._bytes: list[Array] = []
         self.grown = 0
 
     def array(self, i: int, shape: tuple[int, ...], dtype: DType, like: Array) -> Array:
-        """Buffer i as an array of this shape; a larger one is allocated if it is too small."""
+        """Return buffer i as an array of this shape; allocate a larger one if it is too small."""
         size = prod(shape) * np.dtype(dtype).itemsize
         if i == len(self._bytes):
             self._bytes.append(_aligned(size, like))
@@ -148,27 +146,22 @@ class Buffers:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held."""
+        """Bytes allocated."""
         return sum(int(b.nbytes) for b in self._bytes)
-
-    def fill(self, value: int) -> None:
-        """Every byte set to `value`: 255 makes every float a NaN."""
-        for b in self._bytes:
-            b[...] = value
 
 
 def _aligned(size: int, like: Array) -> Array:
-    """`size` bytes that begin on a cache line."""
+    """Return `size` bytes that begin on a cache line."""
     raw = namespace(like).empty(size + ALIGNMENT, dtype=np.uint8)
     offset = -view_of(raw).start % ALIGNMENT
     return raw[offset : offset + size]
 
 
 class Arena(Memory):
-    """The same memory again for every forward pass that begins; a smaller batch gets prefixes of it.
+    """Reuses one set of buffers for every forward pass; smaller batches use a prefix.
 
-    What the launchers of fused versions ask for lives here; references, which are pure, return arrays of their own. A
-    generation says which pass the memory belongs to: what is left of an older one is overwritten.
+    Launchers of fused versions get their outputs from it; references, which are pure, return new arrays. `generation`
+    counts the passes: outputs of an earlier one are overwritten.
     """
 
     def __init__(self, mode: Mode | None = None) -> None:
@@ -180,29 +173,29 @@ class Arena(Memory):
 
     @property
     def layout(self) -> int:
-        """Changes when a buffer had to grow: plans of an older layout point to memory that is not in use any more."""
+        """Changes when a buffer grows: plans of an older layout point to memory that is no longer used."""
         return self.outputs_held.grown + self.worker.grown
 
     @property
     def nbytes(self) -> int:
-        """Bytes held for outputs and scratch."""
+        """Bytes allocated for outputs and scratch."""
         return self.outputs_held.nbytes + self.worker.nbytes
 
     def begin(self) -> None:
-        """A forward pass begins, and takes the memory over from the one before."""
+        """Begin a forward pass, which overwrites the outputs of the previous one."""
         self.generation, self._cursor = self.generation + 1, 0
 
     def empty(self, shape: tuple[int, ...], dtype: DType, like: Array) -> Array:
-        """The next buffer, as an array of this shape."""
+        """Return the next buffer as an array of this shape."""
         self._cursor += 1
         return self.outputs_held.array(self._cursor - 1, shape, dtype, like)
 
     def scratch(self, shapes: Sequence[tuple[tuple[int, ...], DType]], like: Array) -> tuple[Array, ...]:
-        """The worker's own buffers, the same for every launch."""
+        """Return the worker's buffers, the same for every launch."""
         return tuple(self.worker.array(i, shape, dtype, like) for i, (shape, dtype) in enumerate(shapes))
 
-    def launcher(self, op: Dispatched, args: tuple[Any, ...]) -> Callable[..., Any] | None:
-        """As everywhere; a reference inside a recorded step is a reason that it cannot be replayed."""
+    def launcher(self, op: Resolvable, args: tuple[Any, ...]) -> Callable[..., Any] | None:
+        """As `Memory.launcher`; a reference inside a recorded step keeps the step from being replayed."""
         launcher = super().launcher(op, args)
         obstacle = Obstacle(op=op.name)
         if launcher is None and self._plan is not None and obstacle not in self._plan.reasons:
@@ -210,7 +203,7 @@ class Arena(Memory):
         return launcher
 
     def launch(self, launch: Launch) -> None:
-        """Run it at once, and record it if a step is being recorded that can still be replayed."""
+        """Run the launch, and record it if a step is recorded that can still be replayed."""
         launch()
         if self._plan is not None and not self._plan.reasons:
             if not self._plan.launches:
@@ -221,16 +214,21 @@ class Arena(Memory):
                 self._plan.record(launch)
 
     def outside(self, what: str) -> None:
-        """Something was computed outside the ops, told in a sentence: a step that is recorded cannot be replayed."""
+        """Mark a recorded step as not replayable, since something was computed outside the ops.
+
+        Args:
+            what: a sentence for the log.
+        """
         if self._plan is not None:
             self._plan.reasons.append(Obstacle(outside=what))
 
     @contextmanager
     def recording(self, owned: Sequence[Array]) -> Iterator[Plan]:
-        """Inside, launches are appended to the plan, which holds as long as `layout` stays.
+        """Record the launches of the `with` block in a plan, which is valid while `layout` stays the same.
 
-        `owned`: memory outside the arena that lives as long as the plan and that a replay may read: parameters,
-        statistics, inputs.
+        Args:
+            owned: memory outside the arena that a replay may read and that lives as long as the plan: parameters,
+                statistics, inputs.
         """
         plan = Plan()
         self._plan, self._owned = plan, owned
@@ -238,8 +236,3 @@ class Arena(Memory):
             yield plan
         finally:
             self._plan, self._owned = None, ()
-
-    def poison(self) -> None:
-        """Fill all memory with NaN: nothing may depend on what an earlier step left."""
-        self.outputs_held.fill(255)
-        self.worker.fill(255)

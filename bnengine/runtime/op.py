@@ -1,4 +1,4 @@
-"""An op: its reference, its outputs, the fused versions that registered with it, and the one dispatch."""
+"""An op: its reference, its outputs, the fused versions that registered with it, and dispatch."""
 
 import functools
 import inspect
@@ -28,11 +28,13 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class Contract:
-    """What every version of an op is held to, and what a user's call must fulfill.
+    """Examples and bounds for every version of an op, and a check of a user's arguments.
 
-    `examples(rng, dtype)` makes inputs, ordinary and adversarial. `bound(u, *args, **options)` is the allowed error of
-    each output, computed from the inputs, u the unit of rounding; an op with `between` also takes the unit that its
-    intermediate results are rounded to, `between=`. `check(*args, **options)` refuses a user's bad arguments.
+    Attributes:
+        examples: from (rng, dtype) to inputs, ordinary and adversarial.
+        bound: from (u, *args, **options) to the allowed error of each output, u the unit of rounding. An op with
+            `between` also takes `between=`, the unit that its intermediate results are rounded to.
+        check: takes (*args, **options) and raises InputError for bad arguments.
     """
 
     examples: Callable[[Any, str], Iterator[Example]]
@@ -41,7 +43,7 @@ class Contract:
 
 
 def library_of(x: Any) -> str:
-    """The array library that x is from: "numpy", "cupy"."""
+    """Return the name of the array library of x: "numpy", "cupy"."""
     return type(x).__module__.partition(".")[0]
 
 
@@ -58,10 +60,11 @@ class Version(NamedTuple):
 
 
 class Op(Generic[R]):
-    """A named computation with a reference in pure array API and, perhaps, fused versions that must agree with it.
+    """A named computation: a reference in pure array API, and fused versions that must agree with it.
 
-    `reference(*args, **options)` is the readable truth; `op(*args, memory=, into=, **options)` takes the fused version
-    where library and dtype allow it. `into` sends single outputs to given arrays: `{"dW": Out(array, adds=True)}`.
+    `reference(*args, **options)` is the reference implementation. `op(*args, memory=, into=, **options)` takes a fused
+    version if there is one for the library and dtype. `into` sends single outputs to given arrays:
+    `{"dW": Out(array, accumulate=True)}`.
     """
 
     def __init__(
@@ -83,19 +86,19 @@ class Op(Generic[R]):
 
     @property
     def contract(self) -> Contract:
-        """Examples, bound and check: set once, by `op(contract=)` or, for the engine's own ops, by `contracts`."""
+        """Examples, bound and check: set once, by `op(contract=)` or, for the engine's ops, by `bnengine.contracts`."""
         if self._contract is None:
-            raise InputError(f"{self.name}: the op has no contract. Register it with op(contract=Contract(...))")
+            raise InputError(f"{self.name}: the op has no contract. Register it with op(contract=Contract(...)).")
         return self._contract
 
     @contract.setter
     def contract(self, contract: Contract) -> None:
         if self._contract is not None:
-            raise InputError(f"{self.name}: the op has a contract already. Remove one of the two")
+            raise InputError(f"{self.name}: the op has a contract already. Remove one of the two.")
         self._contract = contract
 
     def versions(self, library: str) -> list[Version]:
-        """Its fused versions for arrays of a library, tried in this order."""
+        """Return the fused versions for arrays of a library, in the order in which they are tried."""
         if load := _libraries.pop(library, None):
             load()
         return self._versions.get(library, [])
@@ -105,15 +108,15 @@ class Op(Generic[R]):
     ) -> Callable[[Launcher], Launcher]:
         """Register a launcher as a fused version for arrays of a library.
 
-        The launcher takes `to`, which it asks for outputs, and of the reference's parameters those that it names; what
-        a call does not give has the reference's default.
+        The launcher takes `to`, which gives it its outputs, and any of the reference's parameters by name. Arguments
+        that a call leaves out have the reference's defaults.
 
         Args:
-            library: The top-level module of the arrays: "numpy", "cupy".
-            refuses: Why the version cannot take arrays like x; None if it can.
+            library: the top-level module of the arrays: "numpy", "cupy".
+            refuses: why the version cannot take arrays like x; None if it can.
 
         Raises:
-            InputError: The launcher names a parameter that the reference does not have.
+            InputError: the launcher names a parameter that the reference does not have.
         """
 
         def register(launcher: Launcher) -> Launcher:
@@ -124,7 +127,7 @@ class Op(Generic[R]):
         return register
 
     def resolve(self, mode: Mode, x: Array) -> tuple[Callable[..., R] | None, Reason | None]:
-        """(launcher of the fused version, None) for arrays like x, or (None, why the reference runs)."""
+        """Return (launcher of the fused version, None) for arrays like x, or (None, why the reference runs)."""
         if mode == "reference":
             return None, Reason(Kind.MODE, "reference mode requested")
         reasons = list[Reason]()
@@ -150,10 +153,12 @@ class Op(Generic[R]):
         into = into or {}
         for field, destination in into.items():
             if field not in self.fields:
-                raise InputError(f"{self.name}: no output {field!r}; it has {', '.join(self.fields)}")
+                raise InputError(f"{self.name}: no output {field!r}. It has {', '.join(self.fields)}.")
             if destination.adds and field not in self.accumulates:
                 can = ", ".join(self.accumulates) or "none"
-                raise InputError(f"{self.name}: {field!r} cannot be added into a destination; of its outputs {can} can")
+                raise InputError(
+                    f"{self.name}: {field!r} cannot be added into a destination. Of its outputs {can} can."
+                )
         launcher = memory.launcher(self, args)
         if launcher is not None:
             result: R = launcher(memory.outputs(into), *args, **options)
@@ -161,7 +166,7 @@ class Op(Generic[R]):
         return self._store(self.reference(*args, **options), into)
 
     def _store(self, result: R, into: Mapping[str, Out]) -> R:
-        """References are pure; where their results go is settled here."""
+        """Store results of the reference, which is pure, in their destinations."""
         if not into:
             return result
         single = len(self.fields) == 1 and not hasattr(result, "_asdict")
@@ -169,10 +174,13 @@ class Op(Generic[R]):
         for field, (array, adds) in into.items():
             new = values[field]
             if new is None:
-                raise InputError(f"{self.name}: this call has no output {field!r} that could go into a destination")
+                raise InputError(
+                    f"{self.name}: this call has no output {field!r} that could go into a destination. Leave it out of "
+                    "`into`."
+                )
             if array.shape != new.shape:
                 shapes = f"{tuple(array.shape)}, the output is {tuple(new.shape)}"
-                raise InputError(f"{self.name}: the destination of {field!r} is {shapes}; they must be alike")
+                raise InputError(f"{self.name}: the destination of {field!r} is {shapes}. They must be alike.")
             array[...] = self.accumulates[field](array, new) if adds else new
             values[field] = array
         stored: R = values["out"] if single else type(result)(**values)
@@ -180,27 +188,30 @@ class Op(Generic[R]):
 
 
 def _together(reasons: list[Reason]) -> Reason:
-    """What several versions say, of the kind of the last."""
+    """Join the reasons of several versions; the last one gives the kind."""
     return Reason(reasons[-1].kind, "; ".join(dict.fromkeys(reason.text for reason in reasons)))
 
 
 def _called_as(reference: Callable[..., Any], launcher: Launcher) -> Launcher:
-    """The launcher with the signature of the reference, after `to`; one that takes any arguments as it is."""
-    signature, own = inspect.signature(reference), list(inspect.signature(launcher).parameters.values())[1:]
-    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in own):
+    """Return the launcher with the signature of the reference, after `to`; one that takes any arguments unchanged."""
+    signature, accepted = inspect.signature(reference), list(inspect.signature(launcher).parameters.values())[1:]
+    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in accepted):
         return launcher
-    names, taken = tuple(signature.parameters), tuple(p.name for p in own)
+    names, taken = tuple(signature.parameters), tuple(p.name for p in accepted)
     if unknown := [name for name in taken if name not in names]:
-        raise InputError(f"{reference.__name__}: a fused version takes {unknown}, the op has {', '.join(names)}")
+        raise InputError(
+            f"{reference.__name__}: a fused version takes {unknown}, the op has {', '.join(names)}. Rename its "
+            "arguments."
+        )
     positional = sum(p.kind is not p.KEYWORD_ONLY for p in signature.parameters.values())
     defaults = {p.name: p.default for p in signature.parameters.values() if p.default is not p.empty}
 
     @functools.wraps(launcher)
     def called(to: Outputs, *args: Any, **options: Any) -> Any:
-        given = {**defaults, **dict(zip(names, args, strict=False)), **options}
-        if len(args) > positional or len(given) != len(names) or not options.keys().isdisjoint(names[: len(args)]):
+        values = {**defaults, **dict(zip(names, args, strict=False)), **options}
+        if len(args) > positional or len(values) != len(names) or not options.keys().isdisjoint(names[: len(args)]):
             signature.bind(*args, **options)  # raises what is wrong
-        return launcher(to, **{name: given[name] for name in taken})
+        return launcher(to, **{name: values[name] for name in taken})
 
     return called
 
@@ -215,18 +226,18 @@ def op(
     """Register a reference as an op.
 
     Args:
-        family: For the engine's own ops, the module in each folder of `fused` with a launcher of the op.
-        accumulates: {output: rule} for the outputs that may be combined with what a destination holds.
-        between: Whether a fused version stores something between its launches, which in 16 bits rounds it.
-        contract: Examples, bound and check of an op defined outside the engine; its own are in `bnengine.contracts`.
+        family: for the engine's ops, the module in each folder of `fused` with a launcher of the op.
+        accumulates: {output: rule} for the outputs that may be combined with the values of a destination.
+        between: whether a fused version stores something between its launches, which in 16 bits rounds it.
+        contract: examples, bound and check of an op defined outside the engine; for its own see `bnengine.contracts`.
 
     Raises:
-        InputError: An op of this name is registered.
+        InputError: an op of this name is registered.
     """
 
     def register(reference: Callable[..., R]) -> Op[R]:
         if reference.__name__ in REGISTRY:
-            raise InputError(f"op: {reference.__name__!r} is registered already; give the new op another name")
+            raise InputError(f"op: {reference.__name__!r} is registered already. Give the new op another name.")
         made = Op(reference, family, accumulates or {}, between, contract)
         REGISTRY[made.name] = made
         return made

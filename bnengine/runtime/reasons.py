@@ -1,11 +1,11 @@
-"""Why a fused version of an op does not run: a kind that code can ask for, and words for a reader."""
+"""Why a fused version of an op does not run: a kind for code, and words for a reader."""
 
 from enum import Enum
 from typing import NamedTuple
 
 
 class Kind(Enum):
-    """What keeps a fused version from running."""
+    """The kinds of reasons why a fused version does not run."""
 
     MODE = "the mode asks for the reference"
     NONE = "there is no fused version for arrays of this library"
@@ -14,7 +14,7 @@ class Kind(Enum):
 
 
 class Reason(NamedTuple):
-    """Why a fused version does not run."""
+    """The reason why a fused version does not run."""
 
     kind: Kind
     text: str

@@ -6,8 +6,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import InputError
+from ..metrics import facts_of
 from ..network.sequential import Sequential
-from ..validation import choice, integer, number
+from ..validation import flag, integer, number
 from .step import Step
 
 Record = dict[str, Any]
@@ -92,7 +93,7 @@ class EarlyStopping(Callback):
         metric: an entry of the epochs' records, such as "valid_loss" or "train_accuracy".
         margin: the least change that counts as an improvement.
         restore_best: end with the weights and running statistics of the best epoch.
-        higher_is_better: None for True if the metric's name ends in "accuracy", else False.
+        higher_is_better: needed only for a metric that is not in `bnengine.metrics.METRICS`.
 
     Raises:
         InputError: a wrong argument; at the end of an epoch, no such metric.
@@ -111,10 +112,12 @@ class EarlyStopping(Callback):
     ) -> None:
         self.patience = integer("EarlyStopping", "patience", patience, least=1)
         self.margin = number("EarlyStopping", "margin", margin, least=0)
-        self.metric, self.restore_best = metric, restore_best
-        choice("EarlyStopping", "restore_best", restore_best, (True, False))
-        choice("EarlyStopping", "higher_is_better", higher_is_better, (None, True, False))
-        self.higher = metric.endswith("accuracy") if higher_is_better is None else higher_is_better
+        self.metric, self.restore_best = metric, flag("EarlyStopping", "restore_best", restore_best)
+        if higher_is_better is None:
+            part, _, name = metric.partition("_")
+            higher_is_better = facts_of(name).higher_is_better if part in ("train", "valid") else False
+        cure = f"{metric!r} is not in METRICS, so say which of two values is better."
+        self.higher = flag("EarlyStopping", "higher_is_better", higher_is_better, cure=cure)
         self.best: float | None = None
         self.best_epoch = -1
         self.waited = 0

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..layers import Residual
-from ..layers.structure import LAYERS
+from ..layers.base import LAYERS
 from ..losses import LOSSES
 from ..optim.optimizers import OPTIMIZERS
 from ..runtime.plan import Launch, Plan, name_of, view_of

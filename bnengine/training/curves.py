@@ -10,12 +10,12 @@ import numpy as np
 
 from .._typing import Array
 from ..errors import InputError
+from ..metrics import facts_of
 from ..storage.atomic import replace_file
 
 # Blue and vermilion of Okabe and Ito, which color-blind readers can distinguish; the dashes differ in print, too.
 _TRAIN, _VALID = ("Training", "#0072B2", (0, (5, 1.6))), ("Validation", "#D55E00", "-")
 _INK, _GREY, _LIGHT = "#1f2428", "#6a737d", "#e4e7ea"
-_LOWER_IS_BETTER = ("loss", "error")
 _HINT = "Install it with: pip install 'bnengine[plot]'"
 
 
@@ -91,7 +91,7 @@ def _values(records: Sequence[Mapping[str, Any]], name: str) -> Array:
 
 
 def _panel(panel: Any, epochs: Array, metric: str, curves: list[Array]) -> None:
-    percent = metric.endswith("accuracy")
+    percent = facts_of(metric).percent
     curves = [100 * values if percent else values for values in curves]
     drawn = [
         (style, values) for style, values in zip((_TRAIN, _VALID), curves, strict=True) if np.isfinite(values).any()
@@ -99,17 +99,18 @@ def _panel(panel: Any, epochs: Array, metric: str, curves: list[Array]) -> None:
     for number, ((_, color, dashes), values) in enumerate(drawn):
         few = {"marker": "o", "markersize": 4} if np.isfinite(values).sum() < 12 else {}
         panel.plot(epochs, values, color=color, linestyle=dashes, linewidth=1.9, zorder=3 + number, **few)
-    _scale(panel, metric, np.concatenate([values[np.isfinite(values)] for _, values in drawn]))
+    _scale(panel, percent, np.concatenate([values[np.isfinite(values)] for _, values in drawn]))
     _axes(panel, epochs, metric, percent)
-    if np.isfinite(curves[1]).any():
-        _best(panel, epochs, curves[1], metric, percent)
+    higher = facts_of(metric).higher_is_better
+    if higher is not None and np.isfinite(curves[1]).any():
+        _best(panel, epochs, curves[1], higher, percent)
     _labels(panel, epochs, drawn)
 
 
-def _scale(panel: Any, metric: str, values: Array) -> None:
+def _scale(panel: Any, percent: bool, values: Array) -> None:
     """Set the y axis: logarithmic for a loss that spans a wide range; for an accuracy, close to the curves' ends."""
     low, high = float(values.min()), float(values.max())
-    if metric.endswith("accuracy"):
+    if percent:
         low = float(np.quantile(values, 0.1)) if len(values) >= 10 else low
         room = max((high - low) * 0.12, 0.5)
         low = max(low - room, 0.0)
@@ -137,7 +138,8 @@ def _axes(panel: Any, epochs: Array, metric: str, percent: bool) -> None:
         panel.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
     unit = " %" if percent else ""
     panel.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.6g}{unit}"))
-    heading = metric.replace("_", " ").capitalize() + (" (log scale)" if panel.get_yscale() == "log" else "")
+    label = facts_of(metric).label
+    heading = label[0].upper() + label[1:] + (" (log scale)" if panel.get_yscale() == "log" else "")
     panel.set_title(heading, loc="left", fontsize=11, color=_INK, pad=10)
     panel.set_xlabel("Epoch", fontsize=9.5, color=_GREY)
     panel.grid(axis="y", color=_LIGHT, linewidth=0.8)
@@ -148,10 +150,9 @@ def _axes(panel: Any, epochs: Array, metric: str, percent: bool) -> None:
     panel.spines["bottom"].set_color("#b6bcc2")
 
 
-def _best(panel: Any, epochs: Array, values: Array, metric: str, percent: bool) -> None:
+def _best(panel: Any, epochs: Array, values: Array, higher: bool, percent: bool) -> None:
     """Draw a ring around the best validation value; write value and epoch at the panel's upper right."""
-    lower = metric.endswith(_LOWER_IS_BETTER)
-    place = int(np.nanargmin(values) if lower else np.nanargmax(values))
+    place = int(np.nanargmax(values) if higher else np.nanargmin(values))
     figure = f"{values[place]:.2f} %" if percent else f"{values[place]:.4g}"
     ring = {"marker": "o", "markersize": 9, "markerfacecolor": "white", "markeredgecolor": _VALID[1]}
     panel.plot(epochs[place], values[place], **ring, markeredgewidth=1.9, zorder=9, clip_on=False)

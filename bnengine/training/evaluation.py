@@ -10,7 +10,7 @@ from ..arrays.dtypes import widened
 from ..data import Batch, IterableSource, Source, groups
 from ..errors import InputError
 from ..losses import LossFunction
-from ..metrics import Accuracy, MeanAbsoluteError, Metric
+from ..metrics import METRICS, Metric
 from ..network.passes import Arrays
 from ..network.sequential import Sequential
 from ..runtime.memory import Memory
@@ -18,7 +18,7 @@ from ..runtime.memory import Memory
 
 def default_metrics(loss: LossFunction) -> list[Metric]:
     """Return the metrics that `evaluate` computes by default: accuracy, or the mean absolute error of a regression."""
-    return [Accuracy()] if loss.task == "classification" else [MeanAbsoluteError()]
+    return [METRICS.make(loss.metric)]
 
 
 def batches_of(source: Source, batch_size: int, *, last: str = "keep") -> Iterator[Batch]:

@@ -36,10 +36,10 @@ class LossScale:
     every: int = 2000
 
     def __post_init__(self) -> None:
-        number("LossScale", "initial", self.initial, least=SMALLEST, most=LARGEST)
-        number("LossScale", "growth", self.growth, least=1, most=LARGEST)
-        number("LossScale", "backoff", self.backoff, least=SMALLEST, most=1)
-        integer("LossScale", "every", self.every, least=1, most=2**24)
+        limits = {"initial": (SMALLEST, LARGEST), "growth": (1.0, LARGEST), "backoff": (SMALLEST, 1.0)}
+        for name, (least, most) in limits.items():
+            object.__setattr__(self, name, number("LossScale", name, getattr(self, name), least=least, most=most))
+        object.__setattr__(self, "every", integer("LossScale", "every", self.every, least=1, most=2**24))
 
 
 LossScaleOption = Literal["auto"] | float | LossScale | None
@@ -83,7 +83,7 @@ class Scaling:
     def check_options(self) -> dict[str, Any]:
         """Return the options of `ops.check_step`, which changes the scale."""
         s = self.settings
-        return {} if s is None else {"growth": float(s.growth), "backoff": float(s.backoff), "every": int(s.every)}
+        return {} if s is None else {"growth": s.growth, "backoff": s.backoff, "every": s.every}
 
     def outputs(self) -> dict[str, Out]:
         """Return where `ops.check_step` stores the next scale."""

@@ -19,6 +19,8 @@ from ..validation import choice, number
 from .scaling import LossScaleOption, Scaling, get_loss_scale
 from .table import Table
 
+AVERAGED: tuple[Literal["averaged", "recomputed"], ...] = ("averaged", "recomputed")
+
 
 @dataclass(frozen=True)
 class Average:
@@ -39,8 +41,9 @@ class Average:
     statistics: Literal["averaged", "recomputed"] = "averaged"
 
     def __post_init__(self) -> None:
-        number("Average", "decay", self.decay, least=0, below=1, cure="0.999 is usual.")
-        choice("Average", "statistics", self.statistics, ("averaged", "recomputed"))
+        decay = number("Average", "decay", self.decay, least=0, below=1, cure="0.999 is usual.")
+        object.__setattr__(self, "decay", decay)
+        object.__setattr__(self, "statistics", choice("Average", "statistics", self.statistics, AVERAGED))
 
 
 class Report(NamedTuple):
@@ -110,8 +113,8 @@ class StepState:
         memory: Arena,
     ) -> None:
         if clip_norm is not None:
-            number("Step", "clip_norm", clip_norm, above=0, cure="Or pass None, to clip never.")
-        choice("Step", "statistics", statistics, ("merged", "per_micro_batch"))
+            clip_norm = number("Step", "clip_norm", clip_norm, above=0, cure="Or pass None, to clip never.")
+        statistics = choice("Step", "statistics", statistics, ("merged", "per_micro_batch"))
         self.network, self.optimizer, self.loss, self.memory = network, optimizer, loss, memory
         self.clip_norm, self.statistics, self.average = clip_norm, statistics, average
         backend = self.backend = network.backend

@@ -96,9 +96,9 @@ class Trainer:
         watch: Literal["activations"] | Activations | None = None,
     ) -> None:
         accumulate = integer("Trainer", "accumulate", accumulate, least=1)
-        choice("Trainer", "resident", resident, ("auto", True, False))
+        resident = choice("Trainer", "resident", resident, ("auto", True, False))
         choice("Trainer", "progress", progress, get_args(ProgressStyle))
-        choice("Trainer", "kernels", kernels, MODES)
+        kernels = choice("Trainer", "kernels", kernels, MODES)
         if threads is not None:
             pool.set(threads)
         self.kernels = current_mode() if kernels == "auto" else kernels
@@ -313,7 +313,7 @@ class Trainer:
             return done
 
     def _reads_now(self) -> bool:
-        return self.network.backend.name != "cupy" or self.group % READ_EVERY == 0
+        return not self.network.backend.on_gpu or self.group % READ_EVERY == 0
 
     def _read(self, batches: Callable[[], list[Batch]] | None, shown: Progress, skipped: int) -> Report:
         """Read the counters; report skipped steps, and raise TrainingFailed after ten in a row."""

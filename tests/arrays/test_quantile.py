@@ -40,7 +40,7 @@ def test_the_coefficients_add_up_to_the_published_hash_sums():
         numbers = (*pair[0], *pair[1][1:])  # the 1 that leads each denominator is not counted
         return sum(float(f"{c:.17e}".split("e")[0]) for c in numbers)
 
-    assert hash_sum(quantile._CENTRE) == pytest.approx(55.8831928806149014439, abs=1e-13)
+    assert hash_sum(quantile._CENTER) == pytest.approx(55.8831928806149014439, abs=1e-13)
     assert hash_sum(quantile._TAIL) == pytest.approx(49.33206503301610289036, abs=1e-13)
     assert hash_sum(quantile._FAR_TAIL) == pytest.approx(47.52583317549289671629, abs=1e-13)
 

@@ -71,7 +71,7 @@ MISTAKES = [
     ("train blobs.npz --bn-decay 1", "--bn-decay must be a finite number of at least 0 and below 1, got 1.0. Or take"),
     ("train blobs.npz --backend tpu", "train: --backend", "'tpu'"),
     ("train blobs.npz --momentum 0.9", "--momentum 0.9 is an option of --optimizer sgd or rmsprop, not of adam."),
-    ("train blobs.npz --loss binary_cross_entropy", "takes 2 classes, the data have 3. Take softmax_cross_entropy."),
+    ("train blobs.npz --loss binary_cross_entropy", "the data must have 2 classes, got 3. Take softmax_cross_entropy."),
     ("train prices.csv --target price --label-smoothing 0.1", "--label-smoothing 0.1 is an option of --loss softmax"),
     ("train flowers.csv --target species --loss mean_squared_error", "real numbers"),
     ("train prices.csv --target price --loss softmax_cross_entropy", "regression"),

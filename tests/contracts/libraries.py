@@ -19,6 +19,7 @@ from bnengine.fused.cpu.native import NativeKernel, replayer
 from bnengine.ops import REGISTRY, Example, Out, using
 from bnengine.runtime.memory import Arena, Memory
 from tests.contracts.cases import bits, fields
+from tests.support import poison
 
 Outputs = dict[str, Any]
 FULL = ("float32", "float64")
@@ -208,7 +209,7 @@ class Native(Kernels):
         for way in (nullcontext, three_threads):
             with way():
                 _load.library().bnengine_fill_scratch(255)
-                arena.poison()
+                poison(arena)
                 replay()
                 assert_same_bits(got, expected, what)
 

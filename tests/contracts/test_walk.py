@@ -17,6 +17,7 @@ from tests.contracts.cases import UNIT, Case, assert_within, cases, fields, size
 from tests.contracts.examples import CUT, FROZEN, OTHERS, Draw, flat, of_rows, softmax, special
 from tests.contracts.libraries import ALL, FLUSHED, FULL, WIDE, Kernels, Library, assert_same_bits
 from tests.contracts.oracles import ORACLES
+from tests.support import poison
 
 NAMES = sorted(REGISTRY)
 STATISTICS = {"batch", "pending"}  # the outputs that are (count, mean, biased variance)
@@ -259,7 +260,7 @@ def test_an_arena_gives_the_same_memory_again(library, name, dtype):
         first = library.outputs(name, example, memory=memory)
         held = memory.nbytes
         memory.begin()
-        memory.poison()
+        poison(memory)
         assert_same_bits(library.outputs(name, example, memory=memory), first, f"{name}, {example.label}")
         assert memory.nbytes == held
         memory.begin()

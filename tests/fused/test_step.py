@@ -15,6 +15,7 @@ from bnengine.runtime.memory import Arena
 from bnengine.training import step as steps
 from tests.contracts.cases import assert_within
 from tests.optimizers import EVERY
+from tests.support import poison
 
 DIGITS = data.load_digits()
 X, Y = (DIGITS.x.reshape(-1, 64) / 16).astype(np.float32), DIGITS.y
@@ -75,7 +76,7 @@ def test_a_replayed_step_is_the_eager_one_byte_for_byte(device):
         device.STATE.schedule = "forward"
         eager(group)
         device.STATE.schedule = "shuffled"
-        replayed.memory.poison()
+        poison(replayed.memory)
         replayed(group)
         assert snapshot(eager) == snapshot(replayed)
     assert not eager.plans

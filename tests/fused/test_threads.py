@@ -65,7 +65,7 @@ def test_the_environment_goes_before_the_machine(monkeypatch):
 
 @pytest.mark.parametrize("wrong", [0, -1, 257, 1.5, True, "2", None])
 def test_a_number_of_threads_that_cannot_be_is_named(wrong):
-    with pytest.raises(InputError, match=r"threads\.set: .* is not a number of threads from 1 to 256"):
+    with pytest.raises(InputError, match=r"^threads\.set: the number of threads must be .* from 1 to 256, got "):
         threads.set(wrong)
 
 

@@ -13,7 +13,7 @@ from bnengine.ops import REGISTRY, Out, using
 from bnengine.ops.update import RULES
 from bnengine.runtime.memory import Memory
 from tests.cuda_on_cpu.module import Traffic
-from tests.optimizers import settings_of
+from tests.optimizers import optional, settings_of
 
 ROWS, CHANNELS = 400, 64  # more than a block keeps on the chip
 SIZE = ROWS * CHANNELS
@@ -59,7 +59,7 @@ def calls(rng: np.random.Generator, rows: int, channels: int) -> Any:
     yield "mean_squared_error", (x, y), {"divisor": 1.0}, 2, 1
     for name, rule in RULES.items():
         table = np.ones((1, rule.columns), np.float32)
-        for lacking in {0, rule.optional}:
+        for lacking in {0, optional(rule)}:
             slots = [slot.copy() for _ in range(len(rule.slots) - lacking)] + [None] * lacking
             count = len(rule.slots) - lacking
             yield (

@@ -9,6 +9,7 @@ import bnengine as bn
 from bnengine.fused import backend_feature
 from tests.fused.test_step import X, Y, groups, layers, make
 from tests.fused.training import snapshot
+from tests.support import poison
 
 CYCLE = 30  # steps; one of them is skipped for a NaN in its input, every third is ragged, all accumulate two batches
 
@@ -38,7 +39,7 @@ def test_capturing_a_step_runs_nothing_and_changes_nothing(device):
     step = make(device.backend(), "fused", graph=False)
     group = groups(1)[0]
     step(group)
-    step.memory.poison()  # what the step wrote on its way: an operation that ran would overwrite it
+    poison(step.memory)  # what the step wrote on its way: an operation that ran would overwrite it
     before, held = snapshot(step), [b.get().tobytes() for b in step.memory.outputs_held._bytes]
     (plan,) = step.plans.values()
     again = backend_feature("cupy", "replayer")(plan)

@@ -184,7 +184,7 @@ def test_two_rows_and_one_row_of_two_pixels_are_enough():
 
 def test_evaluating_before_any_statistics_names_the_layer(rng):
     network = Sequential(Activation("relu"), BatchNorm(3), backend="numpy")
-    with pytest.raises(InputError, match=r"^BatchNorm\(3\), layer 1: no statistics were collected yet.*train first"):
+    with pytest.raises(InputError, match=r"^BatchNorm\(3\), layer 1: no statistics were collected yet.*Train first"):
         network.predict(rng.standard_normal((4, 3)))
     with pytest.raises(InputError, match="no statistics"):
         network.forward(rng.standard_normal((4, 3)), training=False)
@@ -219,8 +219,8 @@ def test_another_width_than_the_layer_was_made_for_is_an_error():
         ({"eps": -1e-5}, "eps must .* got -1e-05"),
         ({"eps": float("inf")}, "eps must .* got inf"),
         ({"eps": float("nan")}, "eps must .* got nan"),
-        ({"variance": "sample"}, "variance 'sample' is not 'unbiased' or 'biased'"),
-        ({"one_value": "ignore"}, "one_value 'ignore' is not 'raise' or 'running'"),
+        ({"variance": "sample"}, "variance must be 'unbiased' or 'biased', got 'sample'"),
+        ({"one_value": "ignore"}, "one_value must be 'raise' or 'running', got 'ignore'"),
     ],
 )
 def test_an_unusable_argument_is_an_error_that_echoes_it(options, text):
@@ -305,13 +305,13 @@ def test_a_convention_takes_other_options():
 @pytest.mark.parametrize(
     ("name", "momentum", "text"),
     [
-        ("caffe", 0.1, "no convention 'caffe'; choose one of torch, keras, flax, tf, chainer"),
-        ("keras", None, "momentum None has no meaning in 'keras'"),
-        ("chainer", None, "momentum None has no meaning in 'chainer'"),
-        ("torch", 1.5, r"momentum 1\.5 is not in \[0, 1\]; torch uses 0\.1 by default"),
-        ("keras", -0.5, r"momentum -0\.5 is not in \[0, 1\]; keras uses 0\.99"),
-        ("torch", 0, "momentum 0 .*freeze"),
-        ("keras", 1.0, r"momentum 1\.0 .*freeze"),
+        ("caffe", 0.1, "name must be 'torch', 'keras', 'flax', 'tf' or 'chainer', got 'caffe'"),
+        ("keras", None, "momentum must be a finite number .* got None"),
+        ("chainer", None, "momentum must be a finite number .* got None"),
+        ("torch", 1.5, r"momentum must .*, got 1\.5\. torch uses 0\.1 by default"),
+        ("keras", -0.5, r"momentum must .*, got -0\.5\. keras uses 0\.99"),
+        ("torch", 0, r"the momentum of torch must .* got 0\.0\. .*freeze"),
+        ("keras", 1.0, r"the momentum of keras must .* got 1\.0\. .*freeze"),
     ],
 )
 def test_a_convention_or_momentum_without_meaning_is_an_error(name, momentum, text):

@@ -161,7 +161,7 @@ def test_sizes_are_whole_numbers_from_one_up(inputs, outputs, text):
 
 @pytest.mark.parametrize("bias", ["yes", None, 2])
 def test_bias_is_auto_true_or_false(bias):
-    with pytest.raises(InputError, match=r"^Dense\(3, 4\): bias .* is not 'auto', True or False"):
+    with pytest.raises(InputError, match=r"^Dense\(3, 4\): bias must be 'auto', True or False, got "):
         Dense(3, 4, bias=bias)
 
 
@@ -184,7 +184,7 @@ def test_an_unknown_initializer_is_an_error():
 
 def test_an_input_of_another_width_is_an_error():
     with pytest.raises(
-        InputError, match=r"^Dense\(5, 2\), layer 1: the input has 4 features, the layer was made for 5; "
+        InputError, match=r"^Dense\(5, 2\), layer 1: the input has 4 features, the layer was made for 5\. "
     ):
         network(Dense(3, 4), Dense(5, 2))
 

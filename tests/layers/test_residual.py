@@ -96,7 +96,7 @@ def test_images_pass_through(rng):
 @pytest.mark.parametrize("body", [[Dense(4, 3)], [Dense(4, 6), BatchNorm(6)], [Residual(Dense(4, 1))]])
 def test_a_body_that_changes_an_unknown_width_is_an_error(body):
     for before in ([], [Dense(2, 4)], [Dropout(0.1), Activation("relu")]):
-        with pytest.raises(InputError, match=r"^Residual\(.*layer \d.*: the body makes \d features of 4; both ways"):
+        with pytest.raises(InputError, match=r"^Residual\(.*layer \d.*: the body makes \d features of 4. Both"):
             network(*before, Residual(*body))
 
 
@@ -106,12 +106,12 @@ def test_a_body_of_another_input_width_names_the_inner_layer():
 
 
 def test_an_empty_body_is_an_error():
-    with pytest.raises(InputError, match=r"^Residual\(\): the body is empty; give it at least one layer"):
+    with pytest.raises(InputError, match=r"^Residual\(\): the body is empty. Give it at least one layer"):
         Residual()
 
 
 def test_what_is_no_layer_in_a_body_is_an_error():
-    with pytest.raises(InputError, match=r"^Residual: 'relu' is not a layer; give objects such as Dense\(64, 64\)"):
+    with pytest.raises(InputError, match=r"^Residual: 'relu' is not a layer. Give objects such as Dense\(64, 64\)"):
         Residual(Dense(4, 4), "relu")
 
 

@@ -60,9 +60,9 @@ def test_integer_targets_of_any_kind_are_codes(dtype):
 @pytest.mark.parametrize(
     ("y", "text"),
     [
-        ([0, 3], r"targets from 0 to 3 for 3 outputs; they must be 0 to 2: give the last layer more outputs"),
-        ([-1, 0], r"targets from -1 to 0 for 3 outputs"),
-        (np.asarray([True, False]), r"targets are bool of shape \(2,\) for 3 outputs; give integer classes, or"),
+        ([0, 3], r"targets for 3 outputs must be 0 to 2, got 0 to 3. Give the last layer more outputs"),
+        ([-1, 0], r"targets for 3 outputs must be 0 to 2, got -1 to 0"),
+        (np.asarray([True, False]), r"targets are bool of shape \(2,\) for 3 outputs. Give integer classes, or"),
         (np.asarray(["a"]), r"targets are <U1"),
         (np.asarray([0.0, 1.0]), r"targets are float64 of shape \(2,\)"),
         (np.ones((2, 4)), r"targets are float64 of shape \(2, 4\)"),
@@ -92,22 +92,17 @@ def test_what_it_divides_by():
     assert [loss.total(image, None, 3), loss.total(image, v, 3), weighted.total(image, v, 3)] == [6, 3.5, 3 + 4 + 0.5]
 
 
-@pytest.mark.parametrize("smoothing", [-0.1, 1.0, float("nan")])
-def test_a_smoothing_outside_0_to_1_is_an_error(smoothing):
-    with pytest.raises(InputError, match=rf"^SoftmaxCrossEntropy: label_smoothing {smoothing} is not in \[0, 1\)"):
-        SoftmaxCrossEntropy(label_smoothing=smoothing)
-
-
 @pytest.mark.parametrize("weights", [(), (0.0, 0.0), (-1.0, 2.0), (float("inf"), 1.0), (float("nan"), 1.0)])
 def test_class_weights_that_weigh_nothing_are_an_error(weights):
     with pytest.raises(
-        InputError, match=r"^SoftmaxCrossEntropy: class_weights .* must be finite, 0 or more, one above 0"
+        InputError,
+        match=r"^SoftmaxCrossEntropy: (class_weights\[0\]|at least one of class_weights) must",
     ):
         SoftmaxCrossEntropy(class_weights=weights)
 
 
 def test_class_weights_are_one_for_each_output():
-    with pytest.raises(InputError, match=r"^SoftmaxCrossEntropy: 2 class_weights for 3 outputs; give one each"):
+    with pytest.raises(InputError, match=r"^SoftmaxCrossEntropy: 2 class_weights for 3 outputs. Give one each"):
         SoftmaxCrossEntropy(class_weights=(1, 2)).constants(3)
     np.testing.assert_array_equal(SoftmaxCrossEntropy(class_weights=[1, 2]).constants(2), [1.0, 2.0])
     assert SoftmaxCrossEntropy().constants(3) is None
@@ -149,7 +144,7 @@ def test_targets_of_one_output_may_be_flat(loss):
 @pytest.mark.parametrize(
     ("y", "outputs", "text"),
     [
-        (np.zeros(3), 2, r"targets are float64 of shape \(3,\) for 2 outputs; give numbers of shape \(rows, 2\)"),
+        (np.zeros(3), 2, r"targets are float64 of shape \(3,\) for 2 outputs. Give numbers of shape \(rows, 2\)"),
         (np.zeros((3, 2)), 1, r"targets are float64 of shape \(3, 2\) for 1 outputs"),
         (np.asarray(["a", "b"]), 1, "targets are <U1"),
         (np.asarray(1.0), 1, r"targets are float64 of shape \(\)"),
@@ -162,7 +157,7 @@ def test_targets_that_are_no_numbers_of_the_outputs_are_errors(loss, y, outputs,
 
 @pytest.mark.parametrize("y", [[-0.1, 1.0], [0.0, 1.1], [0.0, float("nan")]])
 def test_binary_targets_lie_between_0_and_1(y):
-    with pytest.raises(InputError, match=r"^BinaryCrossEntropy: targets from .* to .*; they must be in \[0, 1\]"):
+    with pytest.raises(InputError, match=r"^BinaryCrossEntropy: targets must be in \[0, 1\], got .* to "):
         BinaryCrossEntropy().targets(y, 1)
 
 
@@ -170,7 +165,7 @@ def test_binary_targets_lie_between_0_and_1(y):
 def test_weights_are_one_a_sample(weights):
     for loss, y in ((SoftmaxCrossEntropy(), np.asarray([0, 1, 1])), (MeanSquaredError(), np.zeros((3, 2)))):
         with pytest.raises(
-            InputError, match=rf"^{type(loss).__name__}: weights have shape .*give one weight a sample, \(3,\)"
+            InputError, match=rf"^{type(loss).__name__}: weights have shape .*Give one weight per sample, \(3,\)"
         ):
             loss.weights(weights, loss.targets(y, 2))
 
@@ -196,11 +191,11 @@ def test_names_and_tasks():
     for name, cls in LOSSES.items():
         assert get_loss(name) == cls()
         assert issubclass(cls, LossFunction)
-    with pytest.raises(InputError, match=r"^loss: no loss 'hinge'; choose one of softmax_cross_entropy, binary"):
+    with pytest.raises(InputError, match=r"^loss: name must be 'softmax_cross_entropy', .*, got 'hinge'"):
         get_loss("hinge")
-    with pytest.raises(InputError, match=r"^loss: mean_squared_error has no option 'delta'; it takes none"):
+    with pytest.raises(InputError, match=r"^loss: mean_squared_error has no option 'delta'. It takes none"):
         get_loss({"name": "mean_squared_error", "delta": 1})
     with pytest.raises(
-        InputError, match=r"^loss: softmax_cross_entropy has no option 'smooth'; it takes label_smoothing, class"
+        InputError, match=r"^loss: softmax_cross_entropy has no option 'smooth'. It takes label_smoothing, class"
     ):
         get_loss({"name": "softmax_cross_entropy", "smooth": 1})

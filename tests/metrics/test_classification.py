@@ -113,16 +113,16 @@ def test_a_reset_forgets_and_no_rows_have_no_value(metric):
     ("outputs", "targets", "weights", "message"),
     [
         (OUTPUTS, [0, 1], None, "targets are int64 of shape"),
-        (OUTPUTS, [0, 1, 2, 3], None, "targets from 0 to 3; they must be 0 to 2"),
-        (OUTPUTS, [0, 1, 2, -1], None, "targets from -1 to 2"),
-        (OUTPUTS, [0.0, 1.0, 2.0, 0.0], None, "give integer classes"),
+        (OUTPUTS, [0, 1, 2, 3], None, "targets must be 0 to 2, got 0 to 3"),
+        (OUTPUTS, [0, 1, 2, -1], None, "targets must be 0 to 2, got -1 to 2"),
+        (OUTPUTS, [0.0, 1.0, 2.0, 0.0], None, "Give integer classes"),
         (OUTPUTS, np.full((4, 3), np.nan), None, "target of row 0 is not finite"),
-        (OUTPUTS, TARGETS, [1.0], "weights are float64 of shape"),
-        (OUTPUTS, TARGETS, [1, 1, -1, 1], "weight of row 2 is -1.0"),
-        (OUTPUTS, TARGETS, [1, np.nan, 1, 1], "weight of row 1 is nan"),
-        (np.array([["a"]]), [0], None, "give real numbers"),
-        (np.array([0.5]), [2], None, "they must be 0 to 1"),
-        (np.array([0.5]), [np.nan], None, "they must be 0 to 1"),
+        (OUTPUTS, TARGETS, [1.0], "weights must be numbers of shape .* got float64 of shape"),
+        (OUTPUTS, TARGETS, [1, 1, -1, 1], "weight of row 2 must .* got -1.0"),
+        (OUTPUTS, TARGETS, [1, np.nan, 1, 1], "weight of row 1 must .* got nan"),
+        (np.array([["a"]]), [0], None, "Give real numbers"),
+        (np.array([0.5]), [2], None, "targets must be 0 to 1"),
+        (np.array([0.5]), [np.nan], None, "targets must be 0 to 1"),
     ],
 )
 def test_arguments_that_do_not_fit_are_named(outputs, targets, weights, message):
@@ -144,7 +144,7 @@ def test_k_is_a_whole_number_from_one(k):
 
 
 def test_a_k_that_makes_every_answer_right_is_an_error():
-    with pytest.raises(InputError, match="choose a k below 3"):
+    with pytest.raises(InputError, match="Choose a k below 3"):
         TopK(3).update(OUTPUTS, TARGETS)
 
 
@@ -177,12 +177,6 @@ def test_a_class_that_never_occurs_has_zero_for_zero_over_zero():
     assert (row.precision, row.recall, row.f1, row.support) == (0, 0, 0, 0)
 
 
-def test_the_most_frequent_mistakes_come_first():
-    matrix = matrix_of([[8, 2, 0], [1, 3, 0], [4, 0, 5]])
-    assert matrix.confusions(2, "abc") == [("c", "a", 4), ("a", "b", 2)]
-    assert len(matrix.confusions()) == 3
-
-
 def test_the_text_shows_counts_and_figures():
     lines = matrix_of([[1200, 2], [1, 3]]).text(["no", "yes"]).splitlines()
     assert lines[0].split() == ["true", "\\", "predicted", "no", "yes", "precision", "recall", "F1", "rows"]
@@ -206,7 +200,7 @@ def test_the_table_takes_labels_as_they_are(require):
 
 
 def test_labels_are_as_many_as_classes():
-    with pytest.raises(InputError, match="1 labels; give one for each class"):
+    with pytest.raises(InputError, match=r"1 labels\. Give one per class"):
         matrix_of([[1, 0], [0, 1]]).report(["a"])
 
 

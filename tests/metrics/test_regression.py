@@ -89,8 +89,8 @@ def test_no_rows_have_no_value(metric):
     ("outputs", "targets", "message"),
     [
         (P, [1.0], "need numbers of the same shape"),
-        (P, [1.0, np.nan, 1.0], r"target of row 1 is \[nan\]"),
-        (P, [1.0, 1.0, -1e200], r"target of row 2 is \[-1e\+200\]"),
+        (P, [1.0, np.nan, 1.0], r"target of row 1 must .* got \[nan\]"),
+        (P, [1.0, 1.0, -1e200], r"target of row 2 must .* got \[-1e\+200\]"),
         (P, ["a", "b", "c"], "targets are <U1"),
     ],
 )

@@ -201,10 +201,39 @@ def test_what_a_network_is_built_from_is_fixed(place: str, name: str, value: Any
     network = made()
     layer = dict(walk(network.layers))[place]
     before, changes = getattr(layer, name), network.changes.count
-    with pytest.raises(InputError, match=rf", layer {place}: {name} is fixed in a network, got .*Make a new layer"):
+    with pytest.raises(InputError, match=rf", layer {place}: {name} is fixed in a \w+, got .*Make a new layer"):
         setattr(layer, name, value)
     assert getattr(layer, name) is before
     assert network.changes.count == changes
+
+
+@pytest.mark.parametrize(
+    ("layer", "name", "value"),
+    [
+        (Dense(3, 4), "inputs", 7), (Dense(3, 4), "outputs", 7), (Dense(3, 4), "bias", False),
+        (Dense(3, 4), "weights", "glorot"), (BatchNorm(4), "channels", 5),
+    ],
+)  # fmt: skip
+def test_what_only_the_constructor_reads_is_fixed_before_a_network(layer: Layer, name: str, value: Any) -> None:
+    before = getattr(layer, name)
+    with pytest.raises(InputError, match=rf": {name} is fixed in a layer, got .*Make a new layer with it\."):
+        setattr(layer, name, value)
+    assert getattr(layer, name) is before
+
+
+@pytest.mark.parametrize(
+    ("layer", "name", "good", "bad"),
+    [
+        (BatchNorm(4), "eps", 0.5, 0.0), (BatchNorm(4), "decay", 0.5, 1.0), (BatchNorm(4), "variance", "biased", "all"),
+        (BatchNorm(4), "one_value", "running", "skip"), (Activation("relu"), "kind", "tanh", "swish"),
+        (Activation("leaky_relu"), "slope", 0.5, -0.5), (Dropout(0.5), "rate", 0.25, 1.0),
+    ],
+)  # fmt: skip
+def test_a_layer_checks_what_is_set_before_a_network(layer: Layer, name: str, good: Any, bad: Any) -> None:
+    setattr(layer, name, good)
+    with pytest.raises(InputError, match=rf": {name} must be .*, got "):
+        setattr(layer, name, bad)
+    assert getattr(layer, name) == good
 
 
 @pytest.mark.parametrize(
@@ -212,10 +241,10 @@ def test_what_a_network_is_built_from_is_fixed(place: str, name: str, value: Any
     [
         ("1", "decay", 1.0, r"decay must be .* got 1\.0"),
         ("1", "eps", -1.0, r"eps must be .* got -1\.0"),
-        ("1", "variance", "both", "variance 'both' is not"),
-        ("1", "one_value", "skip", "one_value 'skip' is not"),
-        ("2", "kind", "swish", "no activation 'swish'"),
-        ("2", "slope", -0.1, r"slope must be finite and at least 0, got -0\.1"),
+        ("1", "variance", "both", "variance must .* got 'both'"),
+        ("1", "one_value", "skip", "one_value must .* got 'skip'"),
+        ("2", "kind", "swish", "kind must be .* got 'swish'"),
+        ("2", "slope", -0.1, r"slope must be a finite number of at least 0, got -0\.1"),
         ("3", "rate", 1.0, r"rate must be .* got 1\.0"),
     ],
 )
@@ -303,7 +332,9 @@ def test_a_kind_that_decides_on_a_bias_is_refused(before: str, after: str) -> No
     network = Sequential(Dense(3, 4), activation, BatchNorm(4), backend="numpy")
     x = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
     output = network.forward(x, training=True).output
-    text = rf"^Activation\('{before}'\), layer 1: kind '{after}' decides whether the network has 0\.b, .*Build a new"
+    text = (
+        rf"^Activation\('{before}'\), layer 1: kind decides whether the network has 0\.b, .*got '{after}'\. Build a new"
+    )
     with pytest.raises(InputError, match=text):
         activation.kind = after
     assert activation.kind == before

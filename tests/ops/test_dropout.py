@@ -65,40 +65,43 @@ def test_an_empty_batch_is_empty():
 X, SAMPLES = np.zeros((4, 3)), np.arange(4)
 
 
+RATE = "rate must be a finite number of at least 0 and below 1"
+
+
 @pytest.mark.parametrize(
     ("call", "text"),
     [
         (
             lambda: ops.dropout(X, STEP, SAMPLES, seed=0, layer=0, rate=1.0),
-            "dropout: rate 1.0 is not in [0, 1); it is the share of values set to zero",
+            f"dropout: {RATE}, got 1.0. It is the share of values set to zero.",
         ),
         (
             lambda: ops.dropout(X, STEP, SAMPLES, seed=0, layer=0, rate=-0.1),
-            "dropout: rate -0.1 is not in [0, 1); it is the share of values set to zero",
+            f"dropout: {RATE}, got -0.1. It is the share of values set to zero.",
         ),
         (
             lambda: ops.dropout(X, STEP, SAMPLES, seed=0, layer=0, rate=math.nan),
-            "dropout: rate nan is not in [0, 1); it is the share of values set to zero",
+            f"dropout: {RATE}, got nan. It is the share of values set to zero.",
         ),
         (
             lambda: ops.dropout(X, STEP, SAMPLES[:3], **OPTIONS),
-            "dropout: (3,) sample indices for an input (4, 3); give one a row",
+            "dropout: (3,) sample indices for an input (4, 3). Give one per row.",
         ),
         (
             lambda: ops.dropout(X.astype(np.int64), STEP, SAMPLES, **OPTIONS),
-            "dropout: x is int64; give float32 or float64",
+            "dropout: x is int64. Give float32 or float64.",
         ),
         (
             lambda: ops.dropout_backward(X, X > 0, rate=1.0),
-            "dropout_backward: rate 1.0 is not in [0, 1); it is the share of values set to zero",
+            f"dropout_backward: {RATE}, got 1.0. It is the share of values set to zero.",
         ),
         (
             lambda: ops.dropout_backward(X, X[:1] > 0, rate=0.5),
-            "dropout_backward: dy (4, 3), keep (1, 3) must be of one shape",
+            "dropout_backward: dy (4, 3), keep (1, 3) must be of one shape.",
         ),
         (
             lambda: ops.dropout_backward(SAMPLES, SAMPLES > 0, rate=0.5),
-            "dropout_backward: dy is int64; give float32 or float64",
+            "dropout_backward: dy is int64. Give float32 or float64.",
         ),
     ],
 )

@@ -164,20 +164,32 @@ L, C = np.zeros((4, 3)), np.zeros(4, np.int64)
 @pytest.mark.parametrize(
     ("args", "options", "text"),
     [
-        ((L, C[:3]), {}, "integer targets (3,) do not fit logits (4, 3)"),
-        ((L, C - 1), {}, "targets from -1 to -1 for 3 classes; they must be 0 to 2"),
-        ((L, C + np.asarray([0, 3, 0, 0])), {}, "targets from 0 to 3 for 3 classes; they must be 0 to 2"),
-        ((L, L[:, :2]), {}, "probabilities (4, 2) do not fit logits (4, 3)"),
-        ((L, L.astype(np.float32)), {}, "target is float32 and logits is float64; bring both to one dtype"),
-        ((L.astype(np.int64), C), {}, "logits is int64; give float32 or float64"),
-        ((L, C, np.ones(4)), {}, "class_weights (4,); 3 classes need (3,)"),
-        ((L, C, np.ones(3, np.float32)), {}, "class_weights is float32 and logits is float64; bring both to one dtype"),
-        ((L, C, None, np.ones(3)), {}, "sample_weights (3,); the rows need (4,)"),
-        ((L, C, None, np.ones(4, np.int64)), {}, "sample_weights is int64; give float32 or float64"),
-        ((L, C), {"label_smoothing": 1.0}, "label_smoothing 1.0 is not in [0, 1)"),
-        ((L, C), {"label_smoothing": -0.1}, "label_smoothing -0.1 is not in [0, 1)"),
-        ((L[:0], C[:0]), {}, "logits (0, 3) have no rows of classes; give (..., classes), all at least 1"),
-        ((L[0], C[0]), {}, "logits (3,) have no rows of classes; give (..., classes), all at least 1"),
+        ((L, C[:3]), {}, "integer targets must have shape (4,), got (3,)."),
+        ((L, C - 1), {}, "targets must be 0 to 2, got -1 to -1."),
+        ((L, C + np.asarray([0, 3, 0, 0])), {}, "targets must be 0 to 2, got 0 to 3."),
+        ((L, L[:, :2]), {}, "probabilities must have shape (4, 3), got (4, 2)."),
+        ((L, L.astype(np.float32)), {}, "target is float32 and logits is float64. Bring both to one dtype."),
+        ((L.astype(np.int64), C), {}, "logits is int64. Give float32 or float64."),
+        ((L, C, np.ones(4)), {}, "class_weights must have shape (3,), got (4,)."),
+        (
+            (L, C, np.ones(3, np.float32)),
+            {},
+            "class_weights is float32 and logits is float64. Bring both to one dtype.",
+        ),
+        ((L, C, None, np.ones(3)), {}, "sample_weights must have shape (4,), got (3,)."),
+        ((L, C, None, np.ones(4, np.int64)), {}, "sample_weights is int64. Give float32 or float64."),
+        (
+            (L, C),
+            {"label_smoothing": 1.0},
+            "label_smoothing must be a finite number of at least 0 and below 1, got 1.0.",
+        ),
+        (
+            (L, C),
+            {"label_smoothing": -0.1},
+            "label_smoothing must be a finite number of at least 0 and below 1, got -0.1.",
+        ),
+        ((L[:0], C[:0]), {}, "logits (0, 3) have no rows of classes. Give (..., classes), all at least 1."),
+        ((L[0], C[0]), {}, "logits (3,) have no rows of classes. Give (..., classes), all at least 1."),
     ],
 )
 def test_what_softmax_cannot_take_is_an_error_that_echoes_it(args, options, text):
@@ -190,13 +202,13 @@ def test_what_softmax_cannot_take_is_an_error_that_echoes_it(args, options, text
 @pytest.mark.parametrize(
     ("args", "text"),
     [
-        ((L, L[:, :1]), "prediction (4, 3) and target (4, 1) must be of one shape"),
-        ((L, L, np.ones(3)), "sample_weights (3,); the rows need (4,)"),
-        ((L, L, np.ones((4, 1))), "sample_weights (4, 1); the rows need (4,)"),
-        ((L, C), "target is int64; give float32 or float64"),
-        ((L.astype(np.float32), L), "target is float64 and prediction is float32; bring both to one dtype"),
-        ((L[:0], L[:0]), "prediction (0, 3) has no rows; give (..., outputs), all at least 1"),
-        ((L[0], L[0]), "prediction (3,) has no rows; give (..., outputs), all at least 1"),
+        ((L, L[:, :1]), "prediction (4, 3) and target (4, 1) must be of one shape."),
+        ((L, L, np.ones(3)), "sample_weights must have shape (4,), got (3,)."),
+        ((L, L, np.ones((4, 1))), "sample_weights must have shape (4,), got (4, 1)."),
+        ((L, C), "target is int64. Give float32 or float64."),
+        ((L.astype(np.float32), L), "target is float64 and prediction is float32. Bring both to one dtype."),
+        ((L[:0], L[:0]), "prediction (0, 3) has no rows. Give (..., outputs), all at least 1."),
+        ((L[0], L[0]), "prediction (3,) has no rows. Give (..., outputs), all at least 1."),
     ],
 )
 def test_what_other_losses_cannot_take_is_an_error(loss, args, text):
@@ -208,7 +220,7 @@ def test_what_other_losses_cannot_take_is_an_error(loss, args, text):
 @pytest.mark.parametrize("loss", [binary, squared])
 @pytest.mark.parametrize(("shape", "rows"), [((4, 2), (4,)), ((2, 3, 4), (2, 3))])
 def test_an_error_of_weights_names_the_shape_of_the_rows(loss, shape, rows):
-    with pytest.raises(InputError, match=re.escape(f"{loss.name}: sample_weights (9,); the rows need {rows}")):
+    with pytest.raises(InputError, match=re.escape(f"{loss.name}: sample_weights must have shape {rows}, got (9,).")):
         loss(np.ones(shape), np.ones(shape), np.ones(9), divisor=1)
 
 

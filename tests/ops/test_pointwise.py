@@ -68,65 +68,69 @@ def test_bias_beta_and_gamma_gradients_sum_in_float64():
 # -- errors -----------------------------------------------------------------------------------------------------------
 
 X, W = np.zeros((4, 3)), np.zeros((3, 2))
-FORMS = "x (..., inputs), W (inputs, outputs)"
+FORMS = "x (..., inputs) and W (inputs, outputs)."
 Y = np.zeros((4, 2))
-CHOICES = ", ".join(ACTIVATIONS)
+*_FIRST, _LAST = map(repr, ACTIVATIONS)
+CHOICES = f"{', '.join(_FIRST)} or {_LAST}"
 
 
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda: ops.activation(X, kind="Relu"), f"activation: no activation 'Relu'; choose one of {CHOICES}"),
+        (lambda: ops.activation(X, kind="Relu"), f"activation: kind must be {CHOICES}, got 'Relu'."),
         (
             lambda: ops.activation_backward(X, X, X, kind=""),
-            f"activation_backward: no activation ''; choose one of {CHOICES}",
+            f"activation_backward: kind must be {CHOICES}, got ''.",
         ),
-        (lambda: ops.affine(X, W, activation="swish"), f"affine: no activation 'swish'; choose one of {CHOICES}"),
+        (lambda: ops.affine(X, W, activation="swish"), f"affine: activation must be {CHOICES}, got 'swish'."),
         (
             lambda: ops.affine_backward(Y, X, W, Y, activation="swish"),
-            f"affine_backward: no activation 'swish'; choose one of {CHOICES}",
+            f"affine_backward: activation must be {CHOICES}, got 'swish'.",
         ),
         (
             lambda: ops.activation(X, kind="leaky_relu", slope=math.inf),
-            "activation: slope must be finite and at least 0, got inf. Leave it out for the default.",
+            "activation: slope must be a finite number of at least 0, got inf. None takes the default.",
         ),
         (
             lambda: ops.affine_backward(Y, X, W, Y, slope=-1.0),
-            "affine_backward: slope must be finite and at least 0, got -1.0. Leave it out for the default.",
+            "affine_backward: slope must be a finite number of at least 0, got -1.0. None takes the default.",
         ),
-        (lambda: ops.activation(X > 0, kind="relu"), "activation: x is bool; give float32 or float64"),
+        (lambda: ops.activation(X > 0, kind="relu"), "activation: x is bool. Give float32 or float64."),
         (
             lambda: ops.activation_backward(X, X, X[0], kind="relu"),
-            "activation_backward: dy (4, 3), x (4, 3), y (3,) must be of one shape",
+            "activation_backward: dy (4, 3), x (4, 3), y (3,) must be of one shape.",
         ),
         (
             lambda: ops.activation_backward(X, X, X.astype(np.float32), kind="relu"),
-            "activation_backward: y is float32 and dy is float64; bring both to one dtype",
+            "activation_backward: y is float32 and dy is float64. Bring both to one dtype.",
         ),
-        (lambda: ops.total(X, W), "total: a (4, 3), b (3, 2) must be of one shape"),
-        (lambda: ops.total(X, X.astype(np.int64)), "total: b is int64; give float32 or float64"),
-        (lambda: ops.affine(X, W[:2]), "affine: x (4, 3) and W (2, 2) do not fit; " + FORMS),
-        (lambda: ops.affine(X[0], W), "affine: x (3,) and W (3, 2) do not fit; " + FORMS),
-        (lambda: ops.affine(X, W[:, 0]), "affine: x (4, 3) and W (3,) do not fit; " + FORMS),
-        (lambda: ops.affine(X, W, np.zeros(3)), "affine: b has shape (3,); W (3, 2) needs (2,)"),
-        (lambda: ops.affine(X, W.astype(np.float32)), "affine: W is float32 and x is float64; bring both to one dtype"),
-        (lambda: ops.affine(X.astype(np.int32), W), "affine: x is int32; give float32 or float64"),
+        (lambda: ops.total(X, W), "total: a (4, 3), b (3, 2) must be of one shape."),
+        (lambda: ops.total(X, X.astype(np.int64)), "total: b is int64. Give float32 or float64."),
+        (lambda: ops.affine(X, W[:2]), "affine: x (4, 3) and W (2, 2) do not fit. Give " + FORMS),
+        (lambda: ops.affine(X[0], W), "affine: x (3,) and W (3, 2) do not fit. Give " + FORMS),
+        (lambda: ops.affine(X, W[:, 0]), "affine: x (4, 3) and W (3,) do not fit. Give " + FORMS),
+        (lambda: ops.affine(X, W, np.zeros(3)), "affine: b must have shape (2,) for W (3, 2), got (3,)."),
+        (
+            lambda: ops.affine(X, W.astype(np.float32)),
+            "affine: W is float32 and x is float64. Bring both to one dtype.",
+        ),
+        (lambda: ops.affine(X.astype(np.int32), W), "affine: x is int32. Give float32 or float64."),
         (
             lambda: ops.affine_backward(Y, X, W, Y, activation="gelu"),
             "affine_backward: the derivative of gelu reads z, got y. Apply gelu as an op after affine.",
         ),
-        (lambda: ops.affine_backward(Y, X, W, Y[:1]), "affine_backward: dy (4, 2), y (1, 2) must be of one shape"),
+        (lambda: ops.affine_backward(Y, X, W, Y[:1]), "affine_backward: dy (4, 2), y (1, 2) must be of one shape."),
         (
             lambda: ops.affine_backward(X, X, W, X),
-            "affine_backward: dy (4, 3), x (4, 3) and W (3, 2) do not fit; dy (..., outputs), " + FORMS,
+            "affine_backward: dy (4, 3), x (4, 3) and W (3, 2) do not fit. Give dy (..., outputs), " + FORMS,
         ),
         (
             lambda: ops.affine_backward(Y, Y, W, Y),
-            "affine_backward: dy (4, 2), x (4, 2) and W (3, 2) do not fit; dy (..., outputs), " + FORMS,
+            "affine_backward: dy (4, 2), x (4, 2) and W (3, 2) do not fit. Give dy (..., outputs), " + FORMS,
         ),
         (
             lambda: ops.affine_backward(Y, X, W.astype(np.float32), Y),
-            "affine_backward: W is float32 and dy is float64; bring both to one dtype",
+            "affine_backward: W is float32 and dy is float64. Bring both to one dtype.",
         ),
     ],
 )

@@ -141,7 +141,7 @@ def test_the_derivative_passes_nan_on_and_keeps_the_dtype():
 @pytest.mark.parametrize("function", [erf, erf_derivative])
 @pytest.mark.parametrize("dtype", [np.int64, np.bool_, np.complex128])
 def test_only_real_floating_arrays_are_taken(function, dtype):
-    with pytest.raises(InputError, match=rf"^{function.__name__}: x is {np.dtype(dtype)}; give float32 or float64"):
+    with pytest.raises(InputError, match=rf"^{function.__name__}: x is {np.dtype(dtype)}. Give float32 or float64."):
         function(np.ones(2, dtype))
 
 

@@ -116,7 +116,7 @@ def test_a_library_whose_slices_are_copies_is_named():
 
     copying = SimpleNamespace(zeros=lambda shape, dtype, **_: np.zeros(shape, dtype).view(Copies))
     with pytest.raises(
-        BackendError, match=r"^Flat: in .*numpy a write through a slice does not show in its array.*use NumPy"
+        BackendError, match=r"^Flat: in .*numpy a write through a slice does not show in its array.*Use NumPy"
     ):
         Flat.zeros(copying, handles(), np.float64, itemsize=8)
 

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from bnengine.errors import InputError
 from bnengine.runtime.plan import COLUMNS, ROWS, Launch, Plan, Spans, independent, view_of
 
+from .toy import block, replay_by_blocks
+
 
 def copy(source: np.ndarray, target: np.ndarray) -> None:
     np.copyto(target, source)
@@ -37,7 +39,7 @@ def test_memory_reused_in_another_shape_keeps_its_barrier() -> None:
         Launch(copy, reads=(ones,), writes=(new,), split=COLUMNS),
     )
     old[...] = 7
-    plan.replay_by_blocks(8)
+    replay_by_blocks(plan, 8)
     assert np.all(out == 7)
     assert np.all(new == 1)
     assert len(plan.groups()) == 2
@@ -93,7 +95,7 @@ def test_stage_by_stage_in_any_order_gives_what_the_order_gives(pairs: list[tupl
 def test_a_block_is_the_same_launch_on_a_part(split: int) -> None:
     x, y = np.arange(24.0).reshape(4, 6), np.zeros((4, 6))
     launch = Launch(double, reads=(x,), writes=(y,), split=split)
-    launch.block(1, 3)()
+    block(launch, 1, 3)()
     part = np.zeros((4, 6), bool)
     part[(slice(None), slice(1, 3)) if split == COLUMNS else slice(1, 3)] = True
     np.testing.assert_array_equal(y, np.where(part, 2 * x, 0))

@@ -17,9 +17,9 @@ from bnengine.runtime.flat import Parameter
 from bnengine.runtime.memory import Arena
 from bnengine.runtime.plan import Obstacle
 from bnengine.training.step import Step
-from tests.support import give_versions
+from tests.support import give_versions, poison
 
-from .toy import installed
+from .toy import installed, replay_by_blocks
 
 DIGITS = data.load_digits()
 X, Y = (DIGITS.x.reshape(-1, 64) / 16).astype(np.float32), DIGITS.y
@@ -103,7 +103,7 @@ def test_replay_by_blocks_gives_the_same_bytes(monkeypatch: pytest.MonkeyPatch) 
     for step in (whole, blocks):
         step(group)
     (plan,) = blocks.plans.values()
-    monkeypatch.setattr(plan, "replay", lambda: plan.replay_by_blocks(24))
+    monkeypatch.setattr(plan, "replay", lambda: replay_by_blocks(plan, 24))
     for _ in range(5):
         whole(group)
         blocks(group)
@@ -114,7 +114,7 @@ def test_memory_full_of_nan_before_a_step_changes_nothing() -> None:
     clean, poisoned = make(), make()
     for group in groups(30):
         clean(group)
-        poisoned.memory.poison()
+        poison(poisoned.memory)
         poisoned(group)
     assert snapshot(clean) == snapshot(poisoned)
 

@@ -16,7 +16,7 @@ from bnengine.ops.gather import Gathered
 from bnengine.ops.loss import Loss
 from bnengine.ops.statistics import Moments
 from bnengine.ops.update import RULES, Advanced
-from bnengine.runtime.plan import COLUMNS
+from bnengine.runtime.plan import COLUMNS, ROWS, Launch, Plan
 from tests.support import give_versions
 
 FUSED = (
@@ -318,3 +318,26 @@ def gather(to, x, target, weights, samples, divisors, order, cursor, *, rows, of
     whole = (*given.values(), divisors, order, cursor)
     to.launch(_gather, whole=whole, writes=(places, *outs), scalars=(offset,))
     return Gathered(*outs)
+
+
+def block(launch: Launch, start: int, stop: int) -> Launch:
+    """The same launch on the columns or rows [start, stop) of what it reads and writes."""
+
+    def cut(arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+        part = slice(start, stop) if launch.split == ROWS else (..., slice(start, stop))
+        return tuple(None if x is None else x[part] for x in arrays)
+
+    scratch = cut(launch.scratch) if launch.split == COLUMNS else launch.scratch
+    return launch._replace(reads=cut(launch.reads), writes=cut(launch.writes), scratch=scratch)
+
+
+def replay_by_blocks(plan: Plan, size: int) -> None:
+    """Run each group of a plan block by block, `size` columns or rows at a time."""
+    for group in plan.groups():
+        if group[0].split is None:
+            for launch in group:
+                launch()
+            continue
+        for start in range(0, group[0].width, size):
+            for launch in group:
+                block(launch, start, min(start + size, launch.width))()

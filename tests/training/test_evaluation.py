@@ -113,7 +113,7 @@ class Bottomless:
         (Bottomless(), "the source does not know its number of rows. Pass arrays or an IterableSource"),
         (Rows(*blobs(rows=6), weights=np.zeros(6)), "the data has no rows, or only rows of weight 0"),
         (bn.ArraySource(blobs(rows=6)[0], None), "the data has no targets. Use predict"),
-        (Rows(blobs(rows=6)[0], np.full(6, 3)), "targets from 3 to 3 for 3 outputs"),
+        (Rows(blobs(rows=6)[0], np.full(6, 3)), "targets for 3 outputs must be 0 to 2, got 3 to 3"),
         (
             Rows(blobs(rows=6, features=5)[0], np.zeros(6, int)),
             "the input has 5 features, and the layer was built for 6",

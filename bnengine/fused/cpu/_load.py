@@ -61,6 +61,12 @@ def path() -> Path:
     return Path(os.environ.get(LIBRARY) or FOLDER / "_kernels.so")
 
 
+def _cure() -> str:
+    """Return how to get the library: build it in a checkout, which has its sources; elsewhere install it."""
+    checkout = (FOLDER.parents[2] / "kernels" / "CMakeLists.txt").is_file()
+    return "run `make kernels`" if checkout else "install bnengine again"
+
+
 @functools.cache
 def available() -> str | None:
     """Why there are no native kernels here, in a sentence; None if there are.
@@ -85,16 +91,14 @@ def _opened() -> Any:
     place = path()
     if not place.is_file():
         why = WHY_NOT.read_text(encoding="utf-8").strip() if WHY_NOT.is_file() else ""
-        return f"no native kernels were built: {why or f'there is no {place.name} in {place.parent}; make kernels'}"
+        return f"no native kernels were built: {why or f'there is no {place.name} in {place.parent}; {_cure()}'}"
     try:
         opened = ctypes.CDLL(str(place))
         interface = opened.bnengine_interface()
     except (OSError, AttributeError) as error:
-        return f"{place} cannot be loaded: {error}; install bnengine again"
+        return f"{place} cannot be loaded: {error}; {_cure()}"
     if interface != INTERFACE:
-        return (
-            f"{place} has interface {interface}, not {INTERFACE}; install bnengine again, or make kernels in a checkout"
-        )
+        return f"{place} has interface {interface}, not {INTERFACE}; {_cure()}"
     for name, (result, arguments) in _SIGNATURES.items():
         function = getattr(opened, name)
         function.restype, function.argtypes = result, arguments
@@ -144,7 +148,7 @@ def kernel(name: str) -> int:
     """The address of a kernel, such as "fill<float>"."""
     address = library().bnengine_kernel(name.encode())
     if not address:
-        raise BackendError(f"fused.cpu: there is no kernel {name!r} in {path()}; install bnengine again")
+        raise BackendError(f"fused.cpu: there is no kernel {name!r} in {path()}; {_cure()}")
     return int(address)
 
 
