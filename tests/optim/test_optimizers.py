@@ -174,17 +174,9 @@ def test_the_defaults_are_those_of_the_documentation():
 
 
 def test_every_rule_has_a_contract_a_class_and_a_kernel():
-    lines = re.findall(r"X\((\w+), \w+, (\d+), (\d+), (\d+), (\d+)\)", (folder() / "rules.h").read_text("utf-8"))
-    written = {name: tuple(map(int, counts)) for name, *counts in lines}
-    assert written == {
-        name: (
-            len(rule.slots),
-            optional(rule),
-            len(rule.numbers({})),
-            len(rule.flags({})),
-        )
-        for name, rule in RULES.items()
-    }
+    text = (folder() / "rules.h").read_text("utf-8")
+    rows = re.findall(r"X\((\w+), \w+, (\d+)\)", text[text.index("#define BNENGINE_OPTIMIZERS(X)") :])
+    assert {name: int(count) for name, count in rows} == {name: optional(rule) for name, rule in RULES.items()}
     assert RULE_CONTRACTS.keys() == FORMULAS.keys() == {cls.op.name for cls in OPTIMIZERS.values()} == RULES.keys()
     for rule in RULES.values():
         on = [slot.on is not None for slot in rule.slots.values()]
