@@ -1,4 +1,4 @@
-"""Kernel files compiled apart, for one instruction set, with any options: from the text as it lies there, and kept."""
+"""Kernel files compiled alone, for one instruction set and with any options, from the checkout; a cache keeps them."""
 
 import ctypes
 import functools

@@ -25,7 +25,7 @@ namespace {
 
 thread_local std::atomic<bool> in_task{false};
 
-// A job that counts: each task once, and none before the wave in front of its own has ended. What a task writes, in
+// A job that counts: each task once, and none before the wave in front of it has ended. What a task writes, in
 // memory that is not atomic, all tasks of the next wave read. Waves are `wave` stages long, but for the last.
 struct Counted {
   std::vector<bnengine::index> ends, waves;

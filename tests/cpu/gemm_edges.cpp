@@ -25,13 +25,13 @@ struct Fenced {
   char* base = nullptr;
   size_t bytes = 0;
   T* data = nullptr;
-  Fenced(i64 count, bool behind) {
+  Fenced(i64 count, bool fence_after) {
     const size_t needed = size_t(count) * sizeof(T);
     bytes = (needed + kPage - 1) / kPage * kPage + 2 * kPage;
     base = static_cast<char*>(mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     if (base == MAP_FAILED) abort();
     if (mprotect(base, kPage, PROT_NONE) || mprotect(base + bytes - kPage, kPage, PROT_NONE)) abort();
-    data = reinterpret_cast<T*>(behind ? base + bytes - kPage - needed : base + kPage);
+    data = reinterpret_cast<T*>(fence_after ? base + bytes - kPage - needed : base + kPage);
     for (i64 i = 0; i < count; ++i) data[i] = T(below(2001) - 1000) / T(1 + below(999));
   }
   ~Fenced() { munmap(base, bytes); }
@@ -53,13 +53,13 @@ static const size_t kScratchBytes = 3 << 20;
 
 template <class T>
 static void check(const char* name, bool across_a, bool across_b, bool by_rows, i64 m, i64 n, i64 k) {
-  const bool behind = below(2), adds = below(2), has_bias = below(2), sums_too = !by_rows && !across_b && below(2);
+  const bool fence_after = below(2), adds = below(2), has_bias = below(2), sums_too = !by_rows && !across_b && below(2);
   const i64 wide_a = across_a ? m : k, high_a = across_a ? k : m, wide_b = across_b ? k : n, high_b = across_b ? n : k;
   const i64 lda = wide_a + below(2) * below(40) + !below(8) * 1024;
   const i64 ldb = wide_b + below(2) * below(40), ldc = n + below(2) * below(40);
-  // The last row ends with its last column: what a stride leaves behind it does not belong to the matrix.
-  Fenced<T> a(high_a ? (high_a - 1) * lda + wide_a : 0, behind), b(high_b ? (high_b - 1) * ldb + wide_b : 0, behind);
-  Fenced<T> bias(n, behind), c((m - 1) * ldc + n, behind), sums(n, behind);
+  // The last row ends with its last column: what a stride leaves after it does not belong to the matrix.
+  Fenced<T> a(high_a ? (high_a - 1) * lda + wide_a : 0, fence_after), b(high_b ? (high_b - 1) * ldb + wide_b : 0, fence_after);
+  Fenced<T> bias(n, fence_after), c((m - 1) * ldc + n, fence_after), sums(n, fence_after);
   T* const old = static_cast<T*>(malloc(size_t((m - 1) * ldc + n) * sizeof(T)));
   T* const old_sums = static_cast<T*>(malloc(size_t(n) * sizeof(T)));
   memcpy(old, c.data, size_t((m - 1) * ldc + n) * sizeof(T));

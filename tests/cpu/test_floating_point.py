@@ -62,7 +62,7 @@ print(kept)
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux") or platform.machine() not in ("x86_64", "aarch64"),
-    reason="where the mode lies is known for Linux on x86-64 and aarch64",
+    reason="the place of the mode is known for Linux on x86-64 and aarch64",
 )
 
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("native")
 
 FEW, MANY = 40, (1 << 26) + 3  # rows and columns, or columns and rows
 FLAT = (1 << 31) + 5
-END = 21  # columns or rows that hold something: the last block lies among them
+END = 21  # columns or rows that hold something: the last block is among them
 NO_RESERVE = 0x4000  # Linux's MAP_NORESERVE, which Python names from 3.13 on
 BACKWARDS = ("moments_of_blocks", "sums_of_blocks")  # their first block is that of the last rows
 LAUNCHERS = {name: op.versions("numpy")[0].launcher for name, op in REGISTRY.items() if op.versions("numpy")}

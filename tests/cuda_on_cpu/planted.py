@@ -17,7 +17,7 @@ TOTAL = instance("total", "float", 4)
 
 
 class Bug(NamedTuple):
-    """A line of a file of kernels, what stands there instead, and what the sanitizers say of `kernel` then."""
+    """A line of a file of kernels, what replaces it, and what the sanitizers say of `kernel` then."""
 
     file: str
     kernel: str

@@ -41,7 +41,7 @@ class Storage(NamedTuple):
         """The numbers that an array of this type holds, in float64."""
         if stored.dtype == BFLOAT16:
             stored = (stored.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-        with np.errstate(invalid="ignore"):  # signalling NaNs
+        with np.errstate(invalid="ignore"):  # signaling NaNs
             return stored.astype(np.float64)
 
     def rounding(self, expected: np.ndarray) -> Any:

@@ -38,7 +38,7 @@ def device(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
-def many(device: Any) -> Callable[[int, int], int]:  # noqa: ARG001 -- it puts CuPy, or what stands in for it, in place
+def many(device: Any) -> Callable[[int, int], int]:  # noqa: ARG001 -- it puts CuPy, or its simulation, in place
     """many(1000, 8): 1000 on a GPU, 8 on the simulated device."""
     on_gpu = hasattr(sys.modules["cupy"], "ElementwiseKernel")  # which the simulated device has no use for
     return lambda there, here: there if on_gpu else here

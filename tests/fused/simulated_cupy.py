@@ -1,6 +1,6 @@
 """A device to launch on where there is none: what the launchers call of CuPy, on NumPy's memory, kernels under g++.
 
-cublasLt is the model of tests/fused/cublaslt_model.py. Every array lies between guard zones at an address that is a
+cublasLt is the model of tests/fused/cublaslt_model.py. Every array is between guard zones at an address that is a
 multiple of 256, as in CuPy's pool, and begins full of NaN. A call whose arguments do not fit CuPy 14.2's signature
 (cupy_14_2_signatures.json) is a TypeError, as is an array where the host's memory was meant. `installed(monkeypatch)`
 puts it in CuPy's place.

@@ -187,7 +187,7 @@ def pinned(size: int) -> Any:
 
 
 class MemoryPointer:
-    """Where an array lies, and copies to there."""
+    """The address of an array, and copies to it."""
 
     def __init__(self, held: np.ndarray) -> None:
         self.ptr, self._held = held.ctypes.data, held

@@ -24,12 +24,12 @@ ROOT = Path(__file__).resolve().parents[2]
 PASSED, FAILED, LATE, REFUSED, NOT_RUN = "passed", "failed", "out of time", "refused", "not run"
 KEPT = 6000  # characters of a part's output, its end
 ENDED = "the run was ended {} it"
-GRACE = 3.0  # seconds in which a part that is late may say where it stands
+GRACE = 3.0  # seconds in which a part that is late may print its stack
 START_UP = 0.5  # a part is begun if this share of its deadline is left to the whole run
 STOOD = re.compile(r"most recent call first\):\s*File (.*)")  # the innermost line of a process that was ended
 ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
-    "PYTHONFAULTHANDLER": "1",  # a part that is ended prints where it stands
+    "PYTHONFAULTHANDLER": "1",  # a part that is ended prints its stack
     "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
     "BNENGINE_REQUIRE": "cupy",
     "COLUMNS": "120",
@@ -70,7 +70,7 @@ class Part:
     """A command and what becomes of it.
 
     `needs`: modules without which it is not run. `alone`: nothing else runs at the same time. `refusal`: why this
-    machine cannot run it at all, if that is known beforehand. `notes`: where it writes what {notes} stands for in its
+    machine cannot run it at all, if that is known beforehand. `notes`: the path that replaces {notes} in its
     command, so that something is left if the whole run is ended; it is removed once it is part of the report.
     """
 

@@ -311,7 +311,7 @@ def test_a_certificate_of_nothing_is_no_pass(tmp_path):
     assert outcomes.of_certificate(Ended(0, "nothing\n", tmp_path / "notes")).why == "it gave no JSON"
 
 
-SIGNALLED = """
+SIGNALED = """
 import sys
 from pathlib import Path
 from tests.gpu.__main__ import stop_on_signals
@@ -328,7 +328,7 @@ def test_an_ended_run_ends_its_part_and_leaves_a_whole_file(tmp_path):
     file, pid = tmp_path / "here.json", tmp_path / "pid"
     code = f"import os, time; open({str(pid)!r} + '~', 'w').write(str(os.getpid())); os.rename({str(pid)!r} + '~', "
     code += f"{str(pid)!r}); time.sleep(600)"
-    process = subprocess.Popen([sys.executable, "-c", SIGNALLED.format(code=code, file=str(file))], cwd=ROOT)
+    process = subprocess.Popen([sys.executable, "-c", SIGNALED.format(code=code, file=str(file))], cwd=ROOT)
     while not pid.exists():
         assert process.poll() is None
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""Dropout: what is kept depends on what it is, never on where it stands."""
+"""Dropout: what is kept depends on what it is, never on its place in the batch."""
 
 import math
 

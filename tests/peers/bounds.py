@@ -1,6 +1,6 @@
 """How far two correct computations may differ: K u times the sum of the absolute terms of each formula.
 
-K = 20 stands for both sides' 10. Where a value that is rounded enters the next formula, its error is carried on.
+K = 20 is twice the 10 of each side. Where a value that is rounded enters the next formula, its error is carried on.
 """
 
 from typing import NamedTuple

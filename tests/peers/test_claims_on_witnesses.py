@@ -41,7 +41,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def judged(finding: ClaimResult) -> dict[str, Any]:
-    """The state of each part, and on which side of its threshold each seed lies."""
+    """The state of each part, and on which side of its threshold each seed is."""
     found = {}
     for part, figure, state in finding.judged:
         right = [v <= part.threshold if part.relation == "<=" else v >= part.threshold for v in figure.values]

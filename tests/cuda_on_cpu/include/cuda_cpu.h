@@ -1,7 +1,7 @@
 // CUDA C++ on a CPU, for tests: force-included in front of an unmodified .cu file that g++ compiles.
 //
-// Modelled: thread blocks, shared memory, barriers, warp shuffles and votes, atomics, vector types, 16-bit floating
-// types, -ftz=true. Not modelled: weak memory, blocks that run at the same time, inline PTX, tensor cores, asynchronous
+// Modeled: thread blocks, shared memory, barriers, warp shuffles and votes, atomics, vector types, 16-bit floating
+// types, -ftz=true. Not modeled: weak memory, blocks that run at the same time, inline PTX, tensor cores, asynchronous
 // copies.
 #pragma once
 #include <atomic>
