@@ -183,18 +183,19 @@ def test_a_library_without_16_bits_refuses_them(require):
 def test_bfloat16_without_its_package_names_the_cure(monkeypatch):
     monkeypatch.setitem(sys.modules, "ml_dtypes", None)
     with pytest.raises(
-        InputError, match=r"^Sequential: precision 'bfloat16': .*; pip install ml_dtypes, or take float16"
+        InputError,
+        match=r"^Sequential: precision 'bfloat16': .*Run `pip install ml_dtypes`, or take float16\. Otherwise",
     ):
         net(precision="bfloat16")
 
 
 @pytest.mark.parametrize("capability", ["80", "90", "120"])
 def test_tf32_begins_with_compute_capability_8(capability):
-    backend = SimpleNamespace(name="cupy", device=SimpleNamespace(compute_capability=capability))
+    backend = SimpleNamespace(name="cupy", on_gpu=True, device=SimpleNamespace(compute_capability=capability))
     assert resolve_precision("tf32", "float32", backend) == ("float32", "tf32")
 
 
 def test_an_older_gpu_has_no_tf32_and_the_error_says_so():
-    backend = SimpleNamespace(name="cupy", device=SimpleNamespace(compute_capability="75"))
+    backend = SimpleNamespace(name="cupy", on_gpu=True, device=SimpleNamespace(compute_capability="75"))
     with pytest.raises(InputError, match=r"compute capability 7\.5, and tf32 needs 8\.0. Take precision"):
         resolve_precision("tf32", "float32", backend)
