@@ -218,13 +218,6 @@ class Call:
     def __setattr__(self, name: str, value: Any) -> None:
         vars(self)[name] = value
 
-    def result(self) -> Any:
-        """What the op returns."""
-        kind = self.op.reference.__annotations__.get("return")
-        if not hasattr(kind, "_fields"):
-            return self.results["out"]
-        return kind(**self.results)  # type: ignore[misc]
-
 
 class Device(ABC):
     """How the kernels of a device take arrays."""
@@ -264,7 +257,7 @@ class Device(ABC):
             def launcher(to: Outputs, **given: Any) -> Any:
                 call = prepare(to, given)
                 launch(to, call)
-                return call.result()
+                return prepare.result(call)
 
             update_wrapper(launcher, launch)
             parameters = signature(op.reference).parameters.values()
@@ -326,6 +319,8 @@ class _Preparation:
         words = [word.partition(":")[::2] for word in of.arguments.split()]
         self.words = sorted(words, key=lambda word: word[0] != of.lead)  # the leading argument first
         self.reshaped = of.reshaped.split()
+        returned: Any = op.reference.__annotations__.get("return")
+        self.returned = returned if hasattr(returned, "_fields") else None
 
     def __call__(self, to: Outputs, given: Mapping[str, Any]) -> Call:
         call = Call(to, self.op, given)
@@ -344,8 +339,12 @@ class _Preparation:
                 values[name] = x.reshape(*self.of.reshape(x))
         return call
 
+    def result(self, call: Call) -> Any:
+        """What the op returns."""
+        return call.results["out"] if self.returned is None else self.returned(**call.results)
+
     def _argument(self, call: Call, name: str, type_: str, kind: str | None) -> Array:
-        x, to, device = getattr(call, name), call.to, self.device
+        x, to, device = vars(call)[name], call.to, self.device
         if x is None or (type_ in ("y", "z") and ACTIVATIONS[kind or ""].reads != type_):
             return None
         if type_ == "statistics":

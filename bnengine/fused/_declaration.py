@@ -1,8 +1,9 @@
 """Declares the arguments of kernels: launches pass them by name, and C++ and CUDA read headers written from here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 
@@ -76,30 +77,43 @@ class Declaration:
         return any(not a.type for section in ARRAYS for a in self.arguments[section])
 
     @cached_property
-    def _passed(self) -> tuple[tuple[str, tuple[tuple[str, bool], ...]], ...]:
-        """The sections that a launch passes, with the names in them and whether each is a list."""
-        sections = ((section, self.arguments[section]) for section in SECTIONS if section != "counters")
-        return tuple((section, tuple((a.name, a.members is not None) for a in given)) for section, given in sections)
+    def _passed(self) -> tuple[tuple[str, Callable[[Any], Sequence[Any]]], ...]:
+        """The sections that a launch passes, each with what reads its values."""
+        sections = (section for section in SECTIONS if section != "counters")
+        return tuple((section, _reader(self.arguments[section])) for section in sections)
 
     def sorted(self, given: Mapping[str, Any], call: object = None) -> dict[str, Sequence[Any]]:
         """The values of a launch by section, lists expanded; those that are not given are attributes of the call."""
-        attributes = {} if call is None else vars(call)
-        values = dict[str, Sequence[Any]]()
-        unused = len(given)
+        values = _Values(call)
+        values.update(given)
         try:
-            for section, names in self._passed:
-                values[section] = row = list[Any]()
-                for name, is_list in names:
-                    if name in given:
-                        value, unused = given[name], unused - 1
-                    else:
-                        value = attributes[name] if name in attributes else getattr(call, name)
-                    row += value if is_list else (value,)
+            if given.keys() <= self.names:
+                return {section: read(values) for section, read in self._passed}
         except AttributeError:
-            unused = 1
-        if unused:
-            raise TypeError(f"{self.name}: a launch passes {sorted(self.names)}, got {sorted(given)}")
-        return values
+            pass
+        raise TypeError(f"{self.name}: a launch passes {sorted(self.names)}, got {sorted(given)}")
+
+
+class _Values(dict[str, Any]):
+    """Values by name; the attributes of a call where a name is missing."""
+
+    def __init__(self, call: object) -> None:
+        super().__init__(() if call is None else vars(call))
+        self._call = call
+
+    def __missing__(self, name: str) -> Any:
+        return getattr(self._call, name)
+
+
+def _reader(arguments: Sequence[Argument]) -> Callable[[Any], Sequence[Any]]:
+    """What reads the values of these arguments by name, as one sequence."""
+    names = [argument.name for argument in arguments]
+    if any(argument.members is not None for argument in arguments):
+        lists = [(argument.name, argument.members is not None) for argument in arguments]
+        return lambda values: [v for name, is_list in lists for v in (values[name] if is_list else (values[name],))]
+    if len(names) > 1:
+        return itemgetter(*names)
+    return (lambda values: (values[names[0]],)) if names else (lambda _: ())
 
 
 SECTIONS = tuple(field.name for field in fields(Declaration))[1:]

@@ -15,6 +15,7 @@ from . import _load
 from .native import NativeKernel
 
 TYPES = {"float32": "float", "float64": "double"}  # C++'s names
+_CPP = {np.dtype(name).char: word for name, word in TYPES.items()}  # for each launch: a dtype's name is slow to make
 LINE = 64  # bytes, a line of the cache
 FEW_ROWS = 1024  # at most, for a block of columns to stay in a core's cache, also with strides of a power of two
 BLOCK_BYTES = 16 << 10  # at least, of a block: less is not worth being handed out
@@ -115,7 +116,7 @@ class Kernel(Declaration):
         call = of if isinstance(of, Call) else None
         values = self.sorted(given, call)
         if self.typed and self is not REARRANGED:
-            parameters = (TYPES[(of if call is None else call.lead).dtype.name], *parameters)
+            parameters = (_CPP[(of if call is None else call.lead).dtype.char], *parameters)
         to.launch(
             kernel(self.name, *parameters, cut=along, scratch=scratch),
             whole=values["whole"] if along.by_columns else (*values["whole"], *values["channels"]),
