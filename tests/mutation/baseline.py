@@ -4,6 +4,7 @@ A counterpart makes the same change to the same line of a function of the same n
 """
 
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -59,24 +60,35 @@ def load(path: Path = PATH) -> tuple[str, list[Recorded]]:
     return record["commit"], [Recorded(**entry) for entry in record["judged"]]
 
 
+# Words of the earlier version and those that today's code has instead.
+RENAMED = {
+    "normaliser": "divisor", "proposal": "pending", "proposals": "pending", "Into": "Out", "Fresh": "Memory",
+    "Pass": "Context", "Passes": "InferenceCache", "Replays": "ReplayCache", "offered": "backend_feature",
+    "border": "decay_end", "hits": "correct", "tally": "add_epoch_sums", "shadow": "copy16", "judge": "check_step",
+    "Verdict": "StepCheck", "advance": "count_step", "centred": "centered", "centre": "center",
+}  # fmt: skip
+_WORD = re.compile(rf"\b({'|'.join(RENAMED)})\b")
+
+
 def counterparts(entries: Iterable[Recorded], mutants: Iterable[Mutant]) -> dict[str, Mutant]:
     """The mutant of today for the id of a recorded one; of several equal ones, that of the file with the same name."""
     by_key: dict[tuple[str, ...], list[Mutant]] = defaultdict(list)
     for mutant in mutants:
-        by_key[mutant.key].append(mutant)
-        by_key[_named(mutant.key)].append(mutant)
+        for key in _keys(mutant.key):
+            by_key[key].append(mutant)
     found: dict[str, Mutant] = {}
     for entry in entries:
-        candidates = by_key.get(entry.key) or by_key.get(_named(entry.key), [])
+        today = tuple(_WORD.sub(lambda word: RENAMED[word[0]], part) for part in entry.key)
+        candidates = next((by_key[key] for key in (*_keys(entry.key), *_keys(today)) if key in by_key), [])
         stem = PurePosixPath(entry.file).stem
         if candidates:
             found[entry.id] = min(candidates, key=lambda mutant: PurePosixPath(mutant.path).stem != stem)
     return found
 
 
-def _named(key: tuple[str, ...]) -> tuple[str, ...]:
-    """The key of a function that moved to another class, or out of one."""
-    return ("*." + key[0].rpartition(".")[2], *key[1:])
+def _keys(key: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    """The key itself, that of a function that moved to another class or out of one, and that of a renamed function."""
+    return key, ("*." + key[0].rpartition(".")[2], *key[1:]), ("*", *key[1:])
 
 
 def compare(entries: list[Recorded], found: dict[str, Mutant], outcomes: Iterable[Outcome]) -> bool:
