@@ -1,5 +1,6 @@
 #!/bin/sh
-# Runs a compiler, and where it fails writes its first error into a file, as the reason why there are no kernels:
+# Runs a compiler. If it fails, writes its first error into FILE; the package later shows it as the reason for missing
+# kernels. Usage:
 #     sh first_error.sh FILE COMPILER OPTIONS ...
 file=$1
 shift

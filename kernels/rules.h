@@ -1,13 +1,13 @@
-// The rule of one element: what CUDA and C++ compute in the same way. A is the arithmetic type, float or double.
+// Formulas for single elements, shared by the CUDA and the C++ kernels. A is the arithmetic type, float or double.
 //
-// The formulas are those of bnengine/ops, whose references these must agree with, NaN and infinity included: relu is
-// `z < 0 ? 0 : z` and never fmax, which drops NaN.
+// They must agree with the references in bnengine/ops, NaN and infinity included: relu is `z < 0 ? 0 : z` and never
+// fmax, which drops NaN.
 #pragma once
 
 #if defined(__CUDACC__)
 #define RULE __host__ __device__ __forceinline__
 #elif defined(BNENGINE_OWN_FUNCTIONS)
-#define RULE inline __attribute__((always_inline))  // so that a loop over elements becomes vector code
+#define RULE inline __attribute__((always_inline))  // loops over elements vectorize only if it is inlined
 #else
 #define RULE inline
 #endif
@@ -17,7 +17,7 @@
 
 namespace bnengine {
 
-// -- functions that a platform may bring its own versions of
+// -- elementary functions; a file that defines BNENGINE_OWN_FUNCTIONS brings its own versions of the first ones
 
 #ifndef BNENGINE_OWN_FUNCTIONS
 RULE float exponential(float x) { return expf(x); }
@@ -42,7 +42,7 @@ RULE bool finite(double x) { return x - x == 0; }
 // -- activations and their derivatives
 
 // One row per activation: its name, what its derivative reads (nothing, the output y or the input z), y = g(z), and
-// dz = dy g'(z). Of type A: z, y, dy and slope. bnengine/ops/activations.py has the same rows.
+// dz = dy g'(z). z, y, dy and slope have type A. bnengine/ops/activations.py has the same rows.
 #define ACTIVATIONS(ROW)                                                                        \
   ROW(identity, nothing, z, dy)                                                                 \
   ROW(relu, y, z < 0 ? A(0) : z, positive(y) ? dy : A(0))                                       \
@@ -68,7 +68,7 @@ RULE A normal_density(A z) {
   return exponential(z * z * A(-0.5)) * A(0.39894228040143267794);
 }
 
-// y > 0, from the bits: a comparison may take subnormal numbers for 0 (-ftz=true).
+// Returns y > 0 from the bits: with -ftz=true a comparison treats subnormal numbers as 0.
 RULE bool positive(float y) {
   union {
     float value;
@@ -110,13 +110,15 @@ RULE A derivative(A dy, A y, A z, A slope) {
 #undef VALUE_OF
 #undef DERIVATIVE_OF
 
-// -- statistics: (count, mean, sum of squared differences from the mean) of some rows of one channel
+// -- statistics
 
+// (count, mean, sum of squared differences from the mean) of some rows of one channel.
 struct Moment {
   double count, mean, squares;
 };
 
-// Chan, Golub and LeVeque (1979). `share` is b.count / (a.count + b.count), the same for all channels.
+// Merges b into a (Chan, Golub and LeVeque 1979). `share` is b.count / (a.count + b.count); it is the same for all
+// channels, so callers divide once.
 RULE void merge(Moment& a, const Moment& b, double share) {
   const double delta = b.mean - a.mean;
   a.mean += delta * share;
@@ -128,8 +130,9 @@ RULE void merge(Moment& a, const Moment& b) {
   if (b.count > 0) merge(a, b, b.count / (a.count + b.count));
 }
 
-// The moments of a block of N rows about the block's own mean, p + shift with p a rounded mean: no large mean cancels, and
-// no outlier elsewhere costs digits. N is a power of two, so that divisions by it are exact.
+// The moments of a block of N rows. The block's mean is pivot + shift, where pivot is a rounded mean and shift corrects
+// it; squares are about pivot + shift. A large mean therefore does not cancel, and outliers in other blocks cost no
+// precision. N is a power of two, so that divisions by it are exact.
 template <class A>
 struct Block {
   A pivot, shift, squares;
@@ -155,7 +158,7 @@ RULE Block<A> block_about(const A (&x)[N], A pivot) {
     squares += d * d;
   }
   const A shift = sum * kShare, rest = squares - shift * sum;
-  // Squares that overflow are inf, not inf - inf; NaN stays NaN.
+  // If squares overflow, rest is inf - inf = NaN: return squares (inf). NaN inputs stay NaN.
   return {pivot, shift, rest < 0 ? A(0) : rest == rest ? rest : squares};
 }
 
@@ -169,13 +172,14 @@ RULE double median(double a, double b, double c) {
   return (b < a) == (a <= c) ? a : c;
 }
 
-// Statistics as they are stored: (count, mean, biased variance).
+// Stored statistics of one channel: (count, mean, biased variance).
 struct Statistic {
   double count, mean, var;
 };
 
 RULE Statistic statistic_of(const Moment& m) { return {m.count, m.mean, m.squares / m.count}; }
 
+// Returns the statistics of the union of two samples.
 RULE Statistic merged(const Statistic& a, const Statistic& b) {
   if (!(b.count > 0)) return a;
   if (!(a.count > 0)) return b;
@@ -183,7 +187,7 @@ RULE Statistic merged(const Statistic& a, const Statistic& b) {
   return {n, a.mean + delta * share, a.var + share * (b.var - a.var) + delta * delta * share * (1 - share)};
 }
 
-// Running statistics after a step with a pending statistics; decay -1 merges exactly.
+// Returns the running statistics after a step with these pending statistics. A negative decay means an exact merge.
 RULE Statistic committed(const Statistic& running, const Statistic& pending, double decay, bool unbiased) {
   if (!(pending.count > 0)) return running;
   if (decay < 0) return merged(running, pending);
@@ -192,7 +196,8 @@ RULE Statistic committed(const Statistic& running, const Statistic& pending, dou
           decay * running.var + (1 - decay) * (pending.var * correction)};
 }
 
-// The mean as a pair of numbers, so that a large one does not cancel, and 1 / sqrt(var + eps).
+// The mean as an unevaluated sum hi + lo, so that x - mean is precise even if the mean is large, and
+// inv_std = 1 / sqrt(var + eps).
 template <class A>
 struct Centre {
   A hi, lo, inv_std;
@@ -204,24 +209,25 @@ RULE Centre<A> centre_of(double mean, double var, double eps) {
   return {hi, A(mean - double(hi)), A(1 / square_root(var + eps))};
 }
 
-// dx = gamma inv_std (dz - dbeta / m - x_norm dgamma / m), or gamma inv_std dz where the statistics are constants.
+// dx = gamma inv_std (dz - dbeta / m - x_norm dgamma / m) for m rows, or gamma inv_std dz if the statistics are
+// constants (running statistics). through_mean = dbeta / m, through_var = dgamma / m, scale = gamma inv_std.
 template <class A>
 RULE A input_gradient(A dz, A x_norm, A through_mean, A through_var, A scale, bool batch_statistics) {
   return (batch_statistics ? dz - through_mean - x_norm * through_var : dz) * scale;
 }
 
-// -- optimizers: the move of one parameter, in units of the learning rate, and its new state
+// -- optimizers: a rule returns the move of one parameter, in units of the learning rate, and updates its slots
 
-// X(op, rule, how many of the last slots a variant may lack). The op's row in bnengine/ops/update.py names slots, settings (its
-// options that are numbers) and flags (those that are true or false).
+// X(op, rule, number of optional slots, which come last). The op's row in bnengine/ops/update.py names its slots,
+// settings (numeric options) and flags (Boolean options).
 #define BNENGINE_OPTIMIZERS(X) \
   X(sgd, Sgd, 1)               \
   X(rmsprop, Rmsprop, 2)       \
   X(adam, Adam, 1)             \
   X(lion, Lion, 0)
 
-// What a rule is made of: the scalars of the step after the learning rate, settings, flags, and which slots there are. A slot
-// that a variant lacks is 0 before each step.
+// The inputs of a rule's constructor: the scalars of the step after the learning rate, settings, flags, and which slots
+// exist. A missing slot reads as 0 in each step.
 template <class A>
 struct Setup {
   const A* scalars;
@@ -253,7 +259,7 @@ struct Rmsprop {
     square = square * rho + g * g * rest;
     mean = mean * rho + g * rest;
     A spread = centred ? square - mean * mean : square;
-    spread = spread > 0 ? spread : A(0);  // rounding can leave a difference below 0
+    spread = spread > 0 ? spread : A(0);  // rounding can make the difference negative
     const A divisor = eps_inside ? square_root(spread + eps) : square_root(spread) + eps;
     velocity = velocity * momentum + g / divisor;
     return velocity;
@@ -262,7 +268,7 @@ struct Rmsprop {
 
 template <class A>
 struct Adam {
-  A unbiased1, unbiased2;  // 1 / c: a division takes as long as all the rest
+  A unbiased1, unbiased2;  // 1 / c: a division per element would cost as much as all other operations
   A beta1, rest1, beta2, rest2, eps;  // rest = 1 - beta, rounded once
   bool amsgrad;
   RULE explicit Adam(const Setup<A>& s)
@@ -286,11 +292,12 @@ struct Lion {
     A& m = slot[0];
     const A c = m * beta1 + g * rest1;
     m = m * beta2 + g * rest2;
-    return c > 0 ? A(1) : c < 0 ? A(-1) : c - c;  // of NaN, NaN
+    return c > 0 ? A(1) : c < 0 ? A(-1) : c - c;  // c - c keeps NaN
   }
 };
 
-// One element of a step. Weight decay enters the gradient (`decay`) or, decoupled, the move (`shrinking`); the other is 0.
+// Updates one element. Weight decay enters the gradient (`decay`) or, if decoupled, the move (`shrinking`); the other
+// one is 0.
 template <class Rule, class A>
 RULE void update_element(const Rule& rule, A rate, A g, A factor, A decay, A shrinking, A& p, A* slot) {
   A move = rule(decay != 0 ? g * factor + p * decay : g * factor, slot);
@@ -298,7 +305,7 @@ RULE void update_element(const Rule& rule, A rate, A g, A factor, A decay, A shr
   p = p - rate * move;
 }
 
-// -- random numbers: Philox 4x32-10 (Salmon et al. 2011)
+// -- random numbers: Philox 4x32-10 (Salmon et al. 2011), four words per counter
 
 struct Words {
   unsigned word[4];
@@ -318,17 +325,18 @@ RULE Words philox(Words c, unsigned key0, unsigned key1) {
   return c;
 }
 
-// -- what ends an optimizer step
+// -- the end of an optimizer step: check, loss scale, counters
 
 template <class A>
 struct StepCheck {
-  bool ok, overflown;  // overflown: of what is not finite, only the gradients are the scale's fault
+  bool ok, overflown;  // overflown: only the gradients overflowed, so a smaller scale may help
   double norm;
   A factor;
 };
 
-// From the sum of the gradients' squares in double, times scale^2; `sound`: loss and pending statistics are finite; clip is infinite
-// for none. The norm, clipped, must have a square in A, which Adam and RMSprop keep.
+// Checks a step. `squares` is the sum of squares of the scaled gradients, in double; `sound`: loss and pending
+// statistics are finite; an infinite clip means no clipping. The clipped norm squared must not overflow A, because Adam
+// and RMSprop store squares of gradients.
 template <class A>
 RULE StepCheck<A> verdict_of(double squares, bool sound, double scale, double clip) {
   constexpr double kLargest = sizeof(A) == 4 ? 1.844674352395373e19 : 1.3407807929942596e154;  // sqrt of A's maximum
@@ -337,7 +345,7 @@ RULE StepCheck<A> verdict_of(double squares, bool sound, double scale, double cl
   return {usable && sound, sound && !finite(norm), norm, A((norm > clip ? clip / norm : 1) / scale)};
 }
 
-// The loss scale after a step: scaling = (scale, good steps since it changed, skipped in a row, longest such run). Its
+// Computes the next loss scale. scaling = (scale, good steps since it changed, skipped in a row, longest such run). The
 // limits are those of bnengine/ops/check_step.py. `out` may be `scaling`.
 template <class A>
 RULE void rescale(const A* scaling, A* out, bool ok, bool overflown, A growth, A backoff, A every) {
@@ -346,7 +354,7 @@ RULE void rescale(const A* scaling, A* out, bool ok, bool overflown, A growth, A
   const bool grows = ok && good + 1 >= every;
   A changed = overflown ? scale * backoff : grows ? scale * growth : scale;
   changed = changed < kSmallest ? kSmallest : changed > kLargest ? kLargest : changed;
-  const bool excused = overflown && scale > 1 && changed < scale;  // it is how the scale is found
+  const bool excused = overflown && scale > 1 && changed < scale;  // the search for a scale does not count as failure
   const A in_a_row = ok ? A(0) : scaling[2] + A(!excused);
   out[0] = changed;
   out[1] = grows || overflown ? A(0) : ok ? good + 1 : good;
@@ -354,13 +362,14 @@ RULE void rescale(const A* scaling, A* out, bool ok, bool overflown, A growth, A
   out[3] = in_a_row > longest ? in_a_row : longest;
 }
 
-// The row of the table that is next, of so many columns; behind its end the last row stays. I is a whole number.
+// Returns the table row for the next step; after the last row, the last row again. I is an integer type.
 template <class A, class I>
 RULE const A* next_row(const A* table, const I* counters, I rows, int columns) {
   return table + (counters[1] < rows ? counters[1] : rows - 1) * columns;
 }
 
-// counters = (steps, row of the table, skipped, skipped in a row, longest such run). `out` may be `counters`.
+// Counts a step. counters = (steps, row of the table, skipped steps, skipped in a row, longest such run). `out` may be
+// `counters`.
 template <class I>
 RULE void advance_counters(const I* counters, bool ok, I* out) {
   const I good = ok, in_a_row = (counters[3] + 1) * (1 - good), longest = counters[4];
@@ -371,13 +380,14 @@ RULE void advance_counters(const I* counters, bool ok, I* out) {
   out[4] = in_a_row > longest ? in_a_row : longest;
 }
 
-// sums = (loss times its divisor, divisor, rows right, rows) of an epoch so far. `out` may be `sums`.
-RULE void add_step_sums(const double* sums, double value, double divisor, double correct, double rows, bool ok, double* out) {
+// Adds a good step to sums = (loss times its divisor, divisor, correct rows, rows) of the epoch. `out` may be `sums`.
+RULE void add_step_sums(const double* sums, double value, double divisor, double correct, double rows, bool ok,
+                        double* out) {
   const double more[4] = {value * divisor, divisor, correct, rows};
   for (int k = 0; k < 4; ++k) out[k] = ok ? sums[k] + more[k] : sums[k];
 }
 
-// An exponential average after a step; rest = 1 - decay, rounded once.
+// Returns the exponential average after a step; rest = 1 - decay, rounded once.
 template <class A>
 RULE A averaged_with(A mean, A value, A decay, A rest) {
   return mean * decay + value * rest;
@@ -385,19 +395,20 @@ RULE A averaged_with(A mean, A value, A decay, A rest) {
 
 // -- losses
 
-// A target as a probability, smoothed: kept = 1 - smoothing, spread = smoothing / classes.
+// Returns a target probability after label smoothing: kept = 1 - smoothing, spread = smoothing / classes.
 template <class A>
 RULE A smoothed(A plain, A kept, A spread) {
   return spread != 0 ? plain * kept + spread : plain;
 }
 
+// -log of the probability that sigmoid(logit) gives the target; this form does not overflow.
 template <class A>
 RULE A binary_surprise(A logit, A target) {
   const A positive = logit < 0 ? A(0) : logit;
   return positive - logit * target + log_of_one_plus(exponential(-magnitude(logit)));
 }
 
-// Losses of single outputs: the value of one, and its slope.
+// Elementwise losses: the value for one output, and its derivative (slope).
 template <class A>
 struct BinaryCrossEntropy {
   RULE A value(A logit, A target) const { return binary_surprise(logit, target); }

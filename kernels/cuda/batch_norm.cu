@@ -1,13 +1,16 @@
-// Batch normalisation: statistics, forward, running statistics. x, y and add are (rows, channels) in T.
+// Batch normalization: batch statistics, forward pass, running statistics. x, y and add are (rows, channels) in T.
+//
+// `batch_norm` does everything in one launch if a slice of channels fits into shared memory and the rows need hardly be
+// split; otherwise `moments` and then `normalize` run. `commit` and `merge_statistics` combine statistics.
 #include "batch_norm.cuh"
 
 namespace bnengine {
 
 // ---- statistics
 
-// What a thread has seen of its channels: how many rows, and in double the sums of their differences from the first of
-// them and of the squares of these. That first row lies among the others, so little cancels, and double has 29 bits more
-// than float. Sums are kHeld times too small, as blocks then need no factor.
+// Accumulates the rows of one thread: their count and, in double, the sums of d and d^2, where d is the difference from
+// the thread's first row. That row is a sample of the data, so little cancels, and double has 29 bits more than float.
+// Both sums are scaled by 1 / kHeld because a block then adds its mean without a multiplication.
 template <class T, int VEC>
 struct Gathered {
   Pack<T, VEC> from;
@@ -15,7 +18,8 @@ struct Gathered {
 
   __device__ __forceinline__ Gathered(const T*, index, index, const Slice<VEC>&) {}
 
-  // By float sums over the block; false if squares may have vanished or overflowed in them, or are not numbers.
+  // Adds kHeld rows with float sums. Returns false if the squares may have underflowed or overflowed, or are NaN: the
+  // caller then repeats all rows with add_row, in double.
   __device__ __forceinline__ bool add_block(const Pack<T, VEC> (&held)[kHeld]) {
     constexpr float kShare = 1.0f / kHeld;
     bool trusted = true;
@@ -51,8 +55,8 @@ struct Gathered {
   }
 };
 
-// Doubles near 1e6 that differ by 1 have no digits to spare: blocks are merged one by one, less something of the size of
-// the channel's values, the median of three rows, so that one outlier is not it.
+// For doubles no wider type is at hand. Therefore a pivot of the channel's magnitude is subtracted first (the median of
+// three rows, because a single row may be an outlier), and blocks are merged one by one. Other types use pivot 0.
 __device__ __forceinline__ double pivot_of(const double* x, index rows, index channels, index channel) {
   return median(x[channel], x[rows / 2 * channels + channel], x[(rows - 1) * channels + channel]);
 }
@@ -94,7 +98,8 @@ struct Gathered<double, VEC> {
   __device__ __forceinline__ Moment moment(int v, double) const { return of[v]; }
 };
 
-// All rows of this thread; keep(row, x) sees each of them. Where float sums were not to be trusted, row by row again.
+// Accumulates all rows of this thread and calls keep(row, x) for each. If a float sum was out of range, starts again
+// and adds row by row in double.
 template <class T, int VEC, class Keep>
 __device__ __forceinline__ Gathered<T, VEC> gather_rows(const T* x, index rows, index channels, const Slice<VEC>& at,
                                                         Keep keep) {
@@ -119,7 +124,7 @@ __device__ __forceinline__ Gathered<T, VEC> gather_rows(const T* x, index rows, 
   }
 }
 
-// The union of COUNT samples whose counts, means and squares get(i) gives, all at once: one division for all.
+// Merges the COUNT moments get(0), get(1), ... in two passes, which need one division instead of one per merge.
 template <int COUNT, class Get>
 __device__ __forceinline__ Moment united(Get get) {
   const double from = get(0).mean;
@@ -139,8 +144,8 @@ __device__ __forceinline__ Moment united(Get get) {
   return {count, from + shift, squares};
 }
 
-// Moments of all threads of a block, merged in a fixed order: `mine` is then the moment of channel
-// `first_channel + thread_number()` in the first kChannels threads.
+// Merges the moments of all threads of a block in a fixed order. Thread t < kChannels returns the moment of channel
+// first_channel + t; the other threads return zeros.
 template <class T, int VEC>
 __device__ __forceinline__ Moment merge_block(const Gathered<T, VEC>& seen, const Slice<VEC>& at) {
   using S = Slice<VEC>;
@@ -148,7 +153,7 @@ __device__ __forceinline__ Moment merge_block(const Gathered<T, VEC>& seen, cons
   const double inverse = seen.count > 0 ? 1 / seen.count : 0.0;
   double count[S::kRounds + 1] = {seen.count}, share[S::kRounds + 1];
 #pragma unroll
-  for (int r = 0; r < S::kRounds; ++r) {  // the same for all channels
+  for (int r = 0; r < S::kRounds; ++r) {  // counts do not depend on the channel: one division serves all
     const double other = __shfl_down_sync(kAllLanes, count[r], S::kAcross << r);
     count[r + 1] = count[r] + other;
     share[r] = other > 0 ? other / count[r + 1] : 0.0;
@@ -172,8 +177,9 @@ __device__ __forceinline__ Moment merge_block(const Gathered<T, VEC>& seen, cons
   return united<kWarps>([&](int w) { return of_warp[w][t]; });
 }
 
-// Moments of all blocks of a slice, merged by the last one of them, in which this is true. partial is (splits, 3,
-// channels). First the mean of all, then squares about it: no division waits for another.
+// Merges the moments of all blocks of a slice. Each block writes its moments to partial (splits, 3, channels); the last
+// block to arrive reads them all and returns true with the result in `mine`, the others return false. It computes the
+// mean first and then the squares about it, because a chain of pairwise merges would wait for a division at each link.
 template <int VEC>
 __device__ __forceinline__ bool merge_splits(Moment& mine, double* partial, unsigned* arrivals, index channels) {
   constexpr int kChannels = Slice<VEC>::kChannels, kParallel = kThreads / kChannels;
@@ -217,7 +223,8 @@ __device__ __forceinline__ bool merge_splits(Moment& mine, double* partial, unsi
   return true;
 }
 
-// A batch's own statistics, and the pending statistics that they are, or are merged into; pending may be null.
+// Writes the statistics of this batch, and stores them as the pending statistics (`adds`: merges them into those). The
+// pending statistics become part of the running ones in `commit`; the pointer may be null.
 __device__ __forceinline__ void write_moment(const Moment& mine, index channel, index channels, double* batch,
                                              double* pending, index stride, bool adds) {
   const Statistic own = statistic_of(mine);
@@ -226,6 +233,11 @@ __device__ __forceinline__ void write_moment(const Moment& mine, index channel, 
   write_statistic(pending + channel, stride, adds ? merged(read_statistic(pending + channel, stride), own) : own);
 }
 
+// moments: batch (3, channels) = count, mean and biased variance of each channel of x.
+//
+// Grid (slices of channels, splits of the rows), block (32, 8). Reads x once, in blocks of kHeld rows per thread.
+// Splits meet in partial and arrivals, and the last block of a slice writes the result: one launch, no floating-point
+// atomics, so the same grid gives the same bits.
 template <class T, int VEC>
 __global__ void __launch_bounds__(kThreads, 2) moments(PARAMETERS_moments) {
   const Slice<VEC> at(channels);
@@ -238,8 +250,9 @@ __global__ void __launch_bounds__(kThreads, 2) moments(PARAMETERS_moments) {
   write_moment(mine, channel, channels, batch, pending, stride, adds);
 }
 
-// ---- normalisation
+// ---- normalization
 
+// Normalizes VEC elements of one row and stores them: y = g(x_norm gamma + beta + add).
 template <Activation G, class T, int VEC>
 __device__ __forceinline__ void normalize_row(const Pack<T, VEC>& x, const Pack<T, VEC>& add, bool has_add,
                                               const Affine<Arithmetic<T>> (&of)[VEC], Arithmetic<T> slope, T* y) {
@@ -253,11 +266,15 @@ __device__ __forceinline__ void normalize_row(const Pack<T, VEC>& x, const Pack<
   store<VEC>(y, out);
 }
 
-// From the last row to the first: what moments, or a product, has left of x in the cache are the last ones.
+// normalize: y = g((x - mean) inv_std gamma + beta + add) with given statistics; gamma, beta and add may be null.
+//
+// Grid (slices of channels, splits of the rows), block (32, 8); blocks are independent. Each block first puts the
+// affine maps of its channels into shared memory, then reads x (and add) and writes y once. Rows run from last to
+// first, because the kernel before (moments or a matrix product) has left the last rows of x in the cache.
 template <class T, int VEC, Activation G>
 __global__ void __launch_bounds__(kThreads, 2) normalize(PARAMETERS_normalize) {
   using A = Arithmetic<T>;
-  constexpr int kAhead = VEC == 8 ? 3 : 2;  // rows on their way from memory
+  constexpr int kAhead = VEC == 8 ? 3 : 2;  // rows that a thread loads before it uses the first
   __shared__ Affine<A> shared[Slice<VEC>::kChannels];
   read_affine<A, VEC>(shared, statistics, stride, eps, gamma, beta, channels);
   const Slice<VEC> at(channels);
@@ -280,14 +297,17 @@ __global__ void __launch_bounds__(kThreads, 2) normalize(PARAMETERS_normalize) {
   }
 }
 
-// moments and normalize in one launch, one block a slice of channels, whose rows stay in (dynamic) shared memory:
-// rows * kChannels * sizeof(T) bytes.
+// batch_norm: moments and normalize in one launch.
+//
+// Grid (slices of channels), block (32, 8): one block has all rows of its channels. It reads x once from global memory
+// and keeps it in dynamic shared memory, rows * kChannels * sizeof(T) bytes, for the second pass. Writes batch, pending
+// and y. This saves a launch and a pass over x, but leaves the device idle where slices are few; the launcher decides.
 template <class T, int VEC, Activation G>
 __global__ void __launch_bounds__(kThreads, 1) batch_norm(PARAMETERS_batch_norm) {
   using A = Arithmetic<T>;
   using S = Slice<VEC>;
   __shared__ Affine<A> shared[S::kChannels];
-  Pack<T, VEC>* kept = reinterpret_cast<Pack<T, VEC>*>(dynamic_shared);  // rows of kAcross packs
+  Pack<T, VEC>* kept = reinterpret_cast<Pack<T, VEC>*>(dynamic_shared);  // (rows, kAcross) packs
   const S at(channels);
   const int across = at.in_slice / VEC;
   const auto keep = [&](index row, const Pack<T, VEC>& own) { kept[row * S::kAcross + across] = own; };
@@ -314,7 +334,10 @@ __global__ void __launch_bounds__(kThreads, 1) batch_norm(PARAMETERS_batch_norm)
 
 // ---- running statistics
 
-// (3, channels) buffers, one thread a channel; where ok is false the old values, bit for bit. running may be out.
+// commit: out = running statistics after a step, or the old ones bit for bit if *ok is false. `ok` is read on the
+// device, so the host need not wait for it.
+//
+// Flat grid, one thread per channel. running, pending and out are (3, channels) in double; out may be running.
 __global__ void __launch_bounds__(kThreads, 2) commit(PARAMETERS_commit) {
   for_each<1>(channels, [&](auto, index c) {
     const Statistic old = read_statistic(running + c, channels), seen = read_statistic(pending + c, channels);
@@ -322,7 +345,8 @@ __global__ void __launch_bounds__(kThreads, 2) commit(PARAMETERS_commit) {
   });
 }
 
-// Statistics of the union of two samples; a may be out.
+// merge_statistics: out = statistics of the union of two samples. Flat grid, one thread per channel; a, b and out are
+// (3, channels) in double; out may be a.
 __global__ void __launch_bounds__(kThreads, 2) merge_statistics(PARAMETERS_merge_statistics) {
   for_each<1>(channels, [&](auto, index c) {
     write_statistic(out + c, channels, merged(read_statistic(a + c, channels), read_statistic(b + c, channels)));

@@ -1,7 +1,8 @@
-// What batch normalisation's way there and back share: statistics as they are stored, and the affine map of a channel.
+// Shared by the forward and backward pass of batch normalization: stored statistics and the affine map of a channel.
 //
-// Statistics are three rows (count, mean, biased variance) of doubles, `stride` elements apart, so that they may be
-// columns of a larger buffer. gamma, beta and their gradients are in the arithmetic type of the storage type T.
+// Statistics are three rows of doubles (count, mean, biased variance). Rows are `stride` elements apart, because one
+// buffer holds the statistics of several layers as columns. gamma, beta and their gradients have the arithmetic type of
+// the storage type T.
 #pragma once
 #include "slices.cuh"
 
@@ -14,8 +15,8 @@ __device__ __forceinline__ void write_statistic(double* p, index stride, const S
   p[0] = s.count, p[stride] = s.mean, p[2 * stride] = s.var;
 }
 
-// Per channel: the mean as a pair, inv_std, gamma and beta. Made by one thread a channel (the square root and the
-// division are in double) and kept in shared memory.
+// The affine map of one channel: mean (as a pair), inv_std, gamma and beta. One thread per channel computes it into
+// shared memory, because its square root and division are in double and would be slow in every thread.
 template <class A>
 struct Affine {
   Centre<A> centre;
@@ -29,6 +30,7 @@ __device__ __forceinline__ Affine<A> affine_of(double mean, double var, double e
   return {centre_of<A>(mean, var, eps), gamma ? gamma[channel] : A(1), beta ? beta[channel] : A(0)};
 }
 
+// Computes the affine maps of this block's channels from stored statistics; ends with a barrier.
 template <class A, int VEC>
 __device__ __forceinline__ void read_affine(Affine<A> (&shared)[Slice<VEC>::kChannels], const double* statistics,
                                             index stride, double eps, const A* gamma, const A* beta, index channels) {

@@ -1,14 +1,19 @@
-// Batch normalisation, the way back. dy, x, y, add, dx and dadd are (rows, channels) in T; dgamma, dbeta and dadd may be
-// null. A derivative that reads z reads add, too; one that reads y, y.
+// Backward pass of batch normalization: dx, dgamma, dbeta, and dadd for the residual input.
+//
+// dy, x, y, add, dx and dadd are (rows, channels) in T; dgamma, dbeta and dadd may be null. dz = dy g'(z) is recomputed
+// from y, or from z = x_norm gamma + beta + add, whichever the activation's derivative needs.
+//
+// `batch_norm_gradients` does everything in one launch if a slice of channels fits into shared memory; otherwise
+// `batch_norm_sums` and then `batch_norm_backward` run.
 #include "batch_norm.cuh"
 
 namespace bnengine {
 
-// z and what it takes to derive by it take the registers of a second block on the multiprocessor.
+// Blocks per multiprocessor for __launch_bounds__. Derivatives that need z use too many registers for a second block.
 template <Activation G>
 constexpr int kResident = kNeedsZ<G> ? 1 : 2;
 
-// What the gradients of one row are made of.
+// The inputs of VEC elements of one row, and x_norm and dz computed from them.
 template <Activation G, class T, int VEC>
 struct Row {
   using A = Arithmetic<T>;
@@ -36,13 +41,14 @@ struct Row {
   }
 };
 
-// Sums of dz and of dz x_norm over this thread's rows; keep(row, x, dz) sees each of them.
+// Sums dz and dz x_norm over this thread's rows and calls keep(row, x, dz) for each. Sums are in A over kHeld rows and
+// in double across them.
 template <Activation G, bool LAST, class T, int VEC, class Keep>
 __device__ __forceinline__ Sums<2, VEC> sum_rows(const T* dy, const T* x, const T* y, const T* add,
                                                  const Affine<Arithmetic<T>> (&of)[VEC], index rows, index channels,
                                                  Arithmetic<T> slope, const Slice<VEC>& at, Keep keep) {
   using A = Arithmetic<T>;
-  constexpr int kAhead = 2;  // rows on their way from memory
+  constexpr int kAhead = 2;  // rows that a thread loads before it uses the first
   Sums<2, VEC> seen;
   for (index begin = at.row; at.inside && begin < rows; begin += kHeld * at.step) {
     A sum_dz[VEC] = {}, sum_dz_x_norm[VEC] = {};
@@ -71,6 +77,7 @@ __device__ __forceinline__ Sums<2, VEC> sum_rows(const T* dy, const T* x, const 
   return seen;
 }
 
+// Writes dbeta = sum dz and dgamma = sum dz x_norm of a channel, or adds them to the stored gradients.
 template <class A>
 __device__ __forceinline__ void write_parameter_gradients(const Total<2>& sum, index channel, A* dgamma, A* dbeta,
                                                           bool adds_dgamma, bool adds_dbeta) {
@@ -78,7 +85,7 @@ __device__ __forceinline__ void write_parameter_gradients(const Total<2>& sum, i
   if (dgamma) dgamma[channel] = A(sum[1]) + (adds_dgamma ? dgamma[channel] : A(0));
 }
 
-// What a channel's input_gradient needs.
+// The coefficients of input_gradient (kernels/rules.h) for one channel.
 template <class A>
 struct InputGradient {
   A through_mean, through_var, scale;
@@ -93,6 +100,7 @@ struct InputGradient {
   }
 };
 
+// Stores dx, and dadd = dz if required, for VEC elements of one row.
 template <class T, int VEC>
 __device__ __forceinline__ void write_row(const Arithmetic<T> (&dz)[VEC], const Arithmetic<T> (&x_norm)[VEC],
                                           const InputGradient<Arithmetic<T>> (&to)[VEC], T* dx, T* dadd, index i,
@@ -108,7 +116,11 @@ __device__ __forceinline__ void write_row(const Arithmetic<T> (&dz)[VEC], const 
   store_or_add<VEC>(dx + i, out, adds_dx);
 }
 
-// dbeta = sum dz, dgamma = sum dz x_norm. sums (2, channels) holds both in double for batch_norm_backward.
+// batch_norm_sums: dbeta = sum dz and dgamma = sum dz x_norm over the rows.
+//
+// Grid (slices of channels, splits of the rows), block (32, 8). Reads dy, x and, as the activation needs, y or add.
+// Splits meet in partial and arrivals; the last block of a slice writes dgamma, dbeta and sums (2, channels), which
+// keeps both in double for batch_norm_backward.
 template <class T, int VEC, Activation G>
 __global__ void __launch_bounds__(kThreads, kResident<G>) batch_norm_sums(PARAMETERS_batch_norm_sums) {
   using A = Arithmetic<T>;
@@ -126,7 +138,11 @@ __global__ void __launch_bounds__(kThreads, kResident<G>) batch_norm_sums(PARAME
   write_parameter_gradients(sum, channel, dgamma, dbeta, adds_dgamma, adds_dbeta);
 }
 
-// dx, and dadd = dz; from the last row to the first, since those are what batch_norm_sums has left in the cache.
+// batch_norm_backward: dx and dadd = dz, from the sums of batch_norm_sums.
+//
+// Grid (slices of channels, splits of the rows), block (32, 8); blocks are independent. Recomputes dz, since storing it
+// would cost more memory traffic than reading dy again. Rows run from last to first, because batch_norm_sums has left
+// the last rows in the cache.
 template <class T, int VEC, Activation G>
 __global__ void __launch_bounds__(kThreads, kResident<G>)
     batch_norm_backward(PARAMETERS_batch_norm_backward) {
@@ -157,8 +173,11 @@ __global__ void __launch_bounds__(kThreads, kResident<G>)
   }
 }
 
-// Both in one launch, one block a slice of channels, whose x and dz stay in (dynamic) shared memory: rows * kChannels *
-// (sizeof(T) + sizeof(A)) bytes.
+// batch_norm_gradients: all gradients in one launch.
+//
+// Grid (slices of channels), block (32, 8): one block has all rows of its channels. It reads the inputs once and keeps
+// x and dz in dynamic shared memory, rows * kChannels * (sizeof(T) + sizeof(A)) bytes, for the second pass. This saves
+// a launch and a pass over memory, but leaves the device idle where slices are few; the launcher decides.
 template <class T, int VEC, Activation G>
 __global__ void __launch_bounds__(kThreads, 1) batch_norm_gradients(PARAMETERS_batch_norm_gradients) {
   using A = Arithmetic<T>;
@@ -168,7 +187,7 @@ __global__ void __launch_bounds__(kThreads, 1) batch_norm_gradients(PARAMETERS_b
   };
   __shared__ Affine<A> shared[S::kChannels];
   __shared__ InputGradient<A> shared_to[S::kChannels];
-  Gradients* kept_dz = reinterpret_cast<Gradients*>(dynamic_shared);  // rows of kAcross
+  Gradients* kept_dz = reinterpret_cast<Gradients*>(dynamic_shared);  // (rows, kAcross)
   Pack<T, VEC>* kept_x = reinterpret_cast<Pack<T, VEC>*>(kept_dz + rows * S::kAcross);
   read_affine<A, VEC>(shared, statistics, stride, eps, gamma, beta, channels);
   const S at(channels);

@@ -1,4 +1,4 @@
-// What all kernels share: storage types, 16-byte access, the shape of a block, reductions in a fixed order.
+// Shared by all kernels: storage types, 16-byte access, block shape, reductions in a fixed order.
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -12,13 +12,13 @@ namespace bnengine {
 
 using index = long long;
 
-// Every block is (32 lanes, 8 warps).
+// Every block is (32 lanes, 8 warps): threadIdx.x is the lane, threadIdx.y the warp.
 constexpr int kLanes = 32, kWarps = 8, kThreads = kLanes * kWarps;
 constexpr unsigned kAllLanes = 0xffffffffu;
 
 __device__ __forceinline__ int thread_number() { return threadIdx.y * kLanes + threadIdx.x; }
 
-// -- storage types, and the arithmetic type of each
+// -- storage types and their arithmetic types: double for double, float for float, half and bfloat16
 
 template <class T>
 struct ArithmeticOf {
@@ -54,13 +54,13 @@ constexpr bool kSame = false;
 template <class T>
 constexpr bool kSame<T, T> = true;
 
-// N consecutive elements, read and written 16 bytes at a time, or all at once if they are fewer: their address must be a
-// multiple of that.
+// N consecutive elements, read and written 16 bytes at a time, or in one access if they are smaller. Their address must
+// be a multiple of that access.
 template <class T, int N>
 struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) Pack {
   T element[N];
   __device__ __forceinline__ Arithmetic<T> operator[](int i) const {
-    if constexpr (kSame<T, __nv_bfloat16> && N % 2 == 0) {  // told by pairs, two stay in one register
+    if constexpr (kSame<T, __nv_bfloat16> && N % 2 == 0) {  // extracting from pairs keeps two in one register
       unsigned pair;
       memcpy(&pair, element + (i & ~1), sizeof pair);
       pair = i & 1 ? pair & 0xffff0000u : pair << 16;
@@ -95,9 +95,9 @@ struct WordOf<8> {
   using type = uint2;
 };
 
-// p is in global memory, here and below. Written as plain assignments, the compiler takes these accesses apart again:
-// loads into branches that need one element, stores inside loops. LAST: no launch reads it again soon, so that caches may
-// give it up before all else.
+// Load and store N elements of global memory. The intrinsics keep each access 16 bytes wide: the compiler splits plain
+// assignments where a branch needs one element, or in loops. LAST marks data that no launch reads again soon, which the
+// caches may evict first.
 template <int N, bool LAST = false, class T>
 __device__ __forceinline__ Pack<T, N> load(const T* p) {
   using Word = typename WordOf<alignof(Pack<T, N>)>::type;
@@ -122,7 +122,7 @@ __device__ __forceinline__ void store(T* p, const Pack<T, N>& values) {
   for (int w = 0; w < kWords; ++w) __stwb(reinterpret_cast<Word*>(p) + w, words[w]);
 }
 
-// Adds what a destination holds, where it is one that adds, then stores.
+// Stores the values, or with `adds` adds them to the stored ones.
 template <int N, class T>
 __device__ __forceinline__ void store_or_add(T* p, Pack<T, N> values, bool adds) {
   if (adds) {
@@ -133,13 +133,17 @@ __device__ __forceinline__ void store_or_add(T* p, Pack<T, N> values, bool adds)
   store<N>(p, values);
 }
 
-// a / b for numbers from 0 up; where both have 32 bits, as nearly always, at a fraction of the cost.
+// a / b for a >= 0 and b > 0. If both fit in 32 bits, as nearly always, it uses the much cheaper 32-bit division.
 __device__ __forceinline__ index quotient(index a, index b) {
   return (a | b) >> 32 ? a / b : index(unsigned(a) / unsigned(b));
 }
 
-// -- flat arrays: f(width, i) for the elements from i on, `width` of them; the grid may have any size
+// -- flat arrays
+//
+// for_each calls f(width, i) for the elements [i, i + width): VEC of them, then single ones at the end. It is a
+// grid-stride loop, so that a "flat grid" is one-dimensional and may have any size.
 
+// The width as a type, so that f can use it as a template argument.
 template <int N>
 struct Width {
   static constexpr int value = N;
@@ -152,19 +156,20 @@ __device__ __forceinline__ void for_each(index n, F f) {
   if (VEC > 1 && first < n % VEC) f(Width<1>{}, n - n % VEC + first);
 }
 
-// -- reductions: their order depends on the shape of block and grid alone, so results repeat bit for bit
+// -- reductions: their order depends only on the shapes of block and grid, so results repeat bit for bit
 
+// Returns the sum over the warp, in every lane.
 __device__ __forceinline__ double warp_sum(double x) {
 #pragma unroll
   for (int distance = kLanes / 2; distance > 0; distance /= 2) x += __shfl_xor_sync(kAllLanes, x, distance);
   return x;
 }
 
-// The sum over the block, in every thread.
+// Returns the sum over the block, in every thread.
 __device__ __forceinline__ double block_sum(double x) {
   __shared__ double of_warp[kWarps];
   x = warp_sum(x);
-  __syncthreads();  // of_warp may still be read from the call before
+  __syncthreads();  // threads may still read of_warp for the previous call
   if (threadIdx.x == 0) of_warp[threadIdx.y] = x;
   __syncthreads();
   double sum = 0;
@@ -173,8 +178,9 @@ __device__ __forceinline__ double block_sum(double x) {
   return sum;
 }
 
-// Whether this block is the last of `blocks` that share the counter to arrive, in every thread; what the others wrote
-// before can then be read by __ldcg. The counter must start at zero, and is zero again afterwards.
+// Returns, in every thread, whether this block is the last of the `blocks` that share the counter to arrive. The last
+// block may read with __ldcg what the others wrote before (past L1, which is not coherent). The counter must start at
+// zero and is zero again afterward, so no launch has to reset it.
 __device__ __forceinline__ bool last_to_arrive(unsigned* counter, unsigned blocks) {
   __shared__ bool last;
   __threadfence();
@@ -185,7 +191,8 @@ __device__ __forceinline__ bool last_to_arrive(unsigned* counter, unsigned block
   return last;
 }
 
-// Sums over the grid: `partial` has room for COUNT values a block. True in the block that has the totals.
+// Sums COUNT values over a one-dimensional grid. `partial` has room for COUNT values per block. Returns true only in
+// the last block to arrive, whose x then holds the totals.
 template <int COUNT>
 __device__ __forceinline__ bool grid_sum(double (&x)[COUNT], double* partial, unsigned* arrivals) {
 #pragma unroll

@@ -1,9 +1,13 @@
-// What a dense layer does beside its products: bias and activation behind x W, and their gradients before x^T dz.
+// Elementwise parts of a dense layer: bias and activation after the product z = x W, and their gradients before the
+// products of the backward pass. All matrices are (rows, outputs) in T.
 #include "slices.cuh"
 
 namespace bnengine {
 
-// y = g(z + b); b (outputs,) may be null, y may be z.
+// bias_activation: y = g(z + b). b (outputs,) may be null, y may be z.
+//
+// Grid (slices of outputs, splits of the rows), block (32, 8); blocks are independent. A thread keeps the biases of its
+// VEC outputs in registers while it goes down its rows, so b is read once per thread.
 template <class T, int VEC, Activation G>
 __global__ void __launch_bounds__(kThreads, 2) bias_activation(PARAMETERS_bias_activation) {
   using A = Arithmetic<T>;
@@ -21,8 +25,11 @@ __global__ void __launch_bounds__(kThreads, 2) bias_activation(PARAMETERS_bias_a
   }
 }
 
-// dz = dy g'(z) from y, and db = sum dz over the rows; either may be null, dz may be dy. Not for a derivative that reads z,
-// which a dense layer does not keep.
+// bias_activation_backward: dz = dy g'(z) from y, and db = sum dz over the rows. Either may be null, dz may be dy.
+//
+// Grid (slices of outputs, splits of the rows), block (32, 8). Reads dy (and y) once for both results. Splits meet in
+// partial and arrivals; the last block of a slice writes db. Activations whose derivative needs z are excluded, because
+// a dense layer does not store z.
 template <class T, int VEC, Activation G>
 __global__ void __launch_bounds__(kThreads, 2) bias_activation_backward(PARAMETERS_bias_activation_backward) {
   static_assert(!kNeedsZ<G>, "a dense layer keeps no z");

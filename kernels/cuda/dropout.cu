@@ -1,10 +1,14 @@
-// Dropout: the mask is Philox of (seed, layer, step, sample's index in the data set, feature), never of a position.
+// Dropout. The mask is Philox of (seed, layer, step, the sample's index in the data set, feature). It does not depend
+// on the position in the batch or on the grid, so splitting or reordering a batch keeps the same mask.
 #include "common.cuh"
 
 namespace bnengine {
 
-// One thread a block of four features of a sample, which are the four words of one counter. VEC is 4, or 1 where the
-// features are no multiple of 4 or rows are not aligned. Both arrays are (rows, features).
+// dropout: y = keep ? x / (1 - rate) : 0, and the mask `keep` for the backward pass; all are (rows, features).
+//
+// Flat grid, block (32, 8). Each thread takes four features of a sample at a time, because one Philox counter yields
+// four words. VEC is 4, or 1 if features is not a multiple of 4 or the rows are not aligned. An element is kept if its
+// word is at least threshold = rate 2^32.
 template <class T, int VEC>
 __global__ void __launch_bounds__(kThreads, 2) dropout(PARAMETERS_dropout) {
   constexpr int kFeatures = 4;
@@ -30,6 +34,7 @@ __global__ void __launch_bounds__(kThreads, 2) dropout(PARAMETERS_dropout) {
   });
 }
 
+// dropout_backward: dx = keep ? dy / (1 - rate) : 0, stored or added. Flat grid, block (32, 8); reads the stored mask.
 template <class T, int VEC>
 __global__ void __launch_bounds__(kThreads, 2) dropout_backward(PARAMETERS_dropout_backward) {
   const Arithmetic<T> kept_share = Arithmetic<T>(1 - rate);

@@ -1,10 +1,14 @@
-// The rows of a micro-batch, out of a data set that lies on the device.
+// Collects the rows of a micro-batch from a data set in device memory.
 #include "common.cuh"
 
 namespace bnengine {
 
-// Row i of each output is row order[cursor[0] + offset + i] of its input; the divisor is divisors[cursor[1]].
-// weights may be null, and then weights_out is. A row has `features` of x, `targets` of target, `weighed` of weights.
+// gather: row i of each output is row order[cursor[0] + offset + i] of its input; *divisor_out = divisors[cursor[1]].
+//
+// Flat grid, block (32, 8); a grid-stride loop for each array. A row has `features` elements of x, `targets` of target
+// and `weighed` of weights; weights and weights_out may both be null. `cursor` is in device memory and count_step moves
+// it, so a captured graph replays with new rows and the host copies nothing. Only x, the largest array, uses wide
+// accesses.
 template <class T, int VEC, class Y>
 __global__ void __launch_bounds__(kThreads, 2) gather(PARAMETERS_gather) {
   const index* chosen = order + cursor[0] + offset;

@@ -1,13 +1,15 @@
-// Losses: the value and the gradient of the network's output in one pass. logits are (rows, classes) in T.
+// Losses: each kernel computes the value and the gradient with respect to the network's output. logits are (rows,
+// classes) in T.
 //
-// value, divisor and scale, of shape (1,), weights and targets that are no class numbers are in the arithmetic type; any
-// of the weights may be null, and so may scale, which multiplies gradients. value may add to what is there. partial has
-// room for one double a block.
+// value, divisor and scale are scalars in device memory, of shape (1,). These, the weights, and targets other than
+// class numbers have the arithmetic type. Weights and scale may be null; scale multiplies the gradients. With `adds`
+// the value is added to the stored one. partial has one double per block, and the last block to arrive writes the
+// value.
 #include "common.cuh"
 
 namespace bnengine {
 
-// ---- a row is shared by a group of threads: a warp, or for many classes a block
+// ---- groups: the threads that share a row, a warp or (if a row has many classes) a block
 
 template <int GROUP>
 struct Group {
@@ -27,7 +29,7 @@ struct Group {
     }
     if (GROUP == kLanes) return x;
     __shared__ A of_warp[kWarps];
-    __syncthreads();  // of_warp may still be read from the row before
+    __syncthreads();  // threads may still read of_warp for the previous row
     if (threadIdx.x == 0) of_warp[threadIdx.y] = x;
     __syncthreads();
 #pragma unroll
@@ -36,7 +38,7 @@ struct Group {
   }
 };
 
-// What a sum over the grid becomes, in the block that has it.
+// Writes the loss, sum / divisor; runs in the block that has the sum over the grid.
 template <class A>
 __device__ __forceinline__ void write_value(double sum, const A* divisor, A* value, bool adds) {
   if (thread_number() == 0) *value = A(sum) / *divisor + (adds ? *value : A(0));
@@ -44,10 +46,10 @@ __device__ __forceinline__ void write_value(double sum, const A* divisor, A* val
 
 // ---- softmax cross-entropy
 
-// The target of class k of a row, smoothed and weighted: from the class's number, or from probabilities.
+// The target of class k of a row, smoothed and weighted. `plain` is a probability, or 1 for the row's class and else 0.
 template <class A>
 struct Target {
-  A kept, spread, weight;  // 1 - smoothing; smoothing / classes; of the sample
+  A kept, spread, weight;  // 1 - smoothing; smoothing / classes; the sample's weight
   const A* class_weights;
 
   __device__ __forceinline__ A operator()(A plain, index k) const {
@@ -56,8 +58,16 @@ struct Target {
   }
 };
 
-inline constexpr int kHeldPacks = 4;  // a thread keeps so much of its row in registers; what is beyond is read again
+inline constexpr int kHeldPacks = 4;  // packs of its row that a thread keeps in registers; it reads the rest again
 
+// softmax_cross_entropy: value = sum over the rows of -t log softmax(logits), over the divisor; dlogits is its
+// gradient.
+//
+// Flat grid, block (32, 8). A warp takes a row (GROUP = 32), or a block does (GROUP = 256) if a warp's registers cannot
+// hold the classes. Three passes over the row: maximum, sum of exponentials, loss and gradient. A thread keeps its
+// first kHeldPacks packs in registers between passes, so logits are read once unless a row is longer than that. target
+// is a class number per row (Y = index) or a row of probabilities. Sums across threads are in double and in a fixed
+// order.
 template <class T, int VEC, int GROUP, class Y>
 __global__ void __launch_bounds__(kThreads, VEC == 8 || sizeof(T) == 8 ? 1 : 2)
     softmax_cross_entropy(PARAMETERS_softmax_cross_entropy) {
@@ -76,7 +86,7 @@ __global__ void __launch_bounds__(kThreads, VEC == 8 || sizeof(T) == 8 ? 1 : 2)
 #pragma unroll
     for (int h = 0; h < kHeldPacks; ++h)
       if (begin + h * kStep < classes) held[h] = load<VEC>(x + begin + h * kStep);
-    const auto each = [&](auto f) {  // f(logits, class of the first of them)
+    const auto each = [&](auto f) {  // f(logits, the first one's class)
 #pragma unroll
       for (int h = 0; h < kHeldPacks; ++h)
         if (begin + h * kStep < classes) f(held[h], begin + h * kStep);
@@ -127,9 +137,12 @@ __global__ void __launch_bounds__(kThreads, VEC == 8 || sizeof(T) == 8 ? 1 : 2)
   if (grid_sum(loss, partial, arrivals)) write_value(loss[0], divisor, value, adds);
 }
 
-// ---- losses of single outputs
+// ---- elementwise losses
 
-// Rule is BinaryCrossEntropy or SquaredError. A sample's weight counts for all its outputs.
+// elementwise_loss: value = sum of rule.value(prediction, target) over the divisor; gradient is its gradient.
+//
+// Rule is BinaryCrossEntropy or SquaredError (kernels/rules.h). Flat grid, block (32, 8); reads prediction and target
+// once as flat arrays (rows * outputs) and writes gradient. A sample's weight applies to all its outputs.
 template <class T, int VEC, template <class> class Rule>
 __global__ void __launch_bounds__(kThreads, 2) elementwise_loss(PARAMETERS_elementwise_loss) {
   using A = Arithmetic<T>;
@@ -152,9 +165,9 @@ __global__ void __launch_bounds__(kThreads, 2) elementwise_loss(PARAMETERS_eleme
   if (grid_sum(loss, partial, arrivals)) write_value(loss[0], divisor, value, adds);
 }
 
-// ---- rows classified right
+// ---- correctly classified rows
 
-// The place of the largest value, the first of equals; a NaN is larger than any number, as argmax has it.
+// Tracks the largest value and its index as NumPy's argmax does: the first of equal values, and NaN above any number.
 template <class A>
 struct Place {
   A value;
@@ -166,6 +179,7 @@ struct Place {
   }
 };
 
+// Returns the largest value of a row and its index, in every lane of the warp.
 template <class T>
 __device__ __forceinline__ Place<Arithmetic<T>> largest_of(const T* row, index classes) {
   Place<Arithmetic<T>> best = {widened(row[0]), 0};
@@ -178,7 +192,10 @@ __device__ __forceinline__ Place<Arithmetic<T>> largest_of(const T* row, index c
   return best;
 }
 
-// A warp a row. With one output and targets that are no class numbers, above 0 says 1 and is right above 1/2.
+// correct: *out = number of rows whose prediction is correct; a row with a NaN as its maximum never is.
+//
+// Flat grid, block (32, 8), one warp per row. The prediction is the largest output. With one output per row and targets
+// other than class numbers it is binary: an output above 0 predicts 1, and a target above 1/2 means 1.
 template <class T, class Y>
 __global__ void __launch_bounds__(kThreads, 2) correct(PARAMETERS_correct) {
   using A = Arithmetic<T>;

@@ -1,8 +1,12 @@
-// Element by element over flat arrays: activations, sums, casts.
+// Elementwise operations on flat arrays of `size` elements: activations, sums, casts.
+//
+// All kernels have a flat grid of any size and blocks of (32, 8), read each input once and write each output once. VEC
+// elements form one 16-byte access; the last size % VEC elements are processed singly.
 #include "common.cuh"
 
 namespace bnengine {
 
+// activation: y = g(x).
 template <class T, int VEC, Activation G>
 __global__ void __launch_bounds__(kThreads, 2) activation(PARAMETERS_activation) {
   for_each<VEC>(size, [&](auto width, index i) {
@@ -14,7 +18,7 @@ __global__ void __launch_bounds__(kThreads, 2) activation(PARAMETERS_activation)
   });
 }
 
-// Of x and y, the one that the derivative reads.
+// activation_backward: dx = dy g'(x), stored or added. Reads only the one of x and y that the derivative needs.
 template <class T, int VEC, Activation G>
 __global__ void __launch_bounds__(kThreads, 2) activation_backward(PARAMETERS_activation_backward) {
   for_each<VEC>(size, [&](auto width, index i) {
@@ -28,6 +32,7 @@ __global__ void __launch_bounds__(kThreads, 2) activation_backward(PARAMETERS_ac
   });
 }
 
+// total: out = a + b, stored or added.
 template <class T, int VEC>
 __global__ void __launch_bounds__(kThreads, 2) total(PARAMETERS_total) {
   for_each<VEC>(size, [&](auto width, index i) {
@@ -40,7 +45,8 @@ __global__ void __launch_bounds__(kThreads, 2) total(PARAMETERS_total) {
   });
 }
 
-// VEC is that of the narrower type.
+// cast: y = x, converted from S to T. VEC elements of the narrower type make 16 bytes; the wider type takes more
+// accesses.
 template <class S, class T, int VEC>
 __global__ void __launch_bounds__(kThreads, 2) cast(PARAMETERS_cast) {
   for_each<VEC>(size, [&](auto width, index i) {

@@ -1,16 +1,18 @@
-// How blocks share out (rows, channels) arrays where a result is one per channel.
+// How blocks divide (rows, channels) arrays in kernels that work per channel, and sums per channel.
 //
-// A grid is (slices of channels, splits of the rows). With VEC > 1 the channels are a multiple of VEC and rows are aligned
-// to 16 bytes.
+// The grid is (slices of channels, splits of the rows): blockIdx.x selects kChannels neighboring channels, blockIdx.y
+// an interleaved part of the rows. VEC > 1 requires that channels is a multiple of VEC and that rows are aligned to 16
+// bytes.
 #pragma once
 #include "common.cuh"
 
 namespace bnengine {
 
-// Rows that a thread holds at once: a block about its own mean.
+// Rows that a thread loads into registers at once, and whose sums it computes in A before it continues in double.
 constexpr int kHeld = 8;
 
-// The part of x that a thread of a block sees: VEC channels of every `step`-th row. A warp reads 128 bytes of a row.
+// The elements of one thread: channels [channel, channel + VEC) of rows `row`, row + step, ... A warp reads 8 packs,
+// 128 bytes, of each of 4 rows (with VEC = 1: 32 elements of one row), so that its accesses coalesce.
 template <int VEC>
 struct Slice {
   static constexpr int kAcross = VEC == 1 ? kLanes : 8, kRows = kLanes / kAcross, kChannels = kAcross * VEC,
@@ -30,7 +32,7 @@ struct Slice {
   }
 };
 
-// A thread's own of what shared memory holds per channel.
+// Copies the entries of this thread's channels from an array per channel in shared memory.
 template <int VEC, class C>
 __device__ __forceinline__ void copy(C (&own)[VEC], const C* shared, const Slice<VEC>& at) {
 #pragma unroll
@@ -38,7 +40,7 @@ __device__ __forceinline__ void copy(C (&own)[VEC], const C* shared, const Slice
     if (at.inside) own[v] = shared[at.in_slice + v];
 }
 
-// The next kHeld rows of this thread from `row` on; returns how many there were.
+// Loads the next kHeld rows of this thread, from `row` on; returns how many exist.
 template <class T, int VEC>
 __device__ __forceinline__ int fetch(Pack<T, VEC> (&held)[kHeld], const T* x, index row, index rows, index channels,
                                      const Slice<VEC>& at) {
@@ -51,7 +53,8 @@ __device__ __forceinline__ int fetch(Pack<T, VEC> (&held)[kHeld], const T* x, in
   return n;
 }
 
-// Sums over rows, COUNT of them a channel: to be made of sums in A over kHeld rows, in double beyond.
+// COUNT sums over the rows for one channel. Callers add kHeld rows in A (fast) and accumulate those sums here in
+// double.
 template <int COUNT>
 struct Total {
   double sum[COUNT] = {};
@@ -64,7 +67,8 @@ struct Sums {
   Total<COUNT> of[VEC];
 };
 
-// Over all threads of a block, in a fixed order: channel `first_channel + thread_number()` in the first kChannels.
+// Sums over all threads of a block in a fixed order. Thread t < kChannels returns the sums of channel
+// first_channel + t; the other threads return zeros.
 template <int COUNT, int VEC>
 __device__ __forceinline__ Total<COUNT> sum_block(const Sums<COUNT, VEC>& seen, const Slice<VEC>& at) {
   using S = Slice<VEC>;
@@ -87,7 +91,8 @@ __device__ __forceinline__ Total<COUNT> sum_block(const Sums<COUNT, VEC>& seen, 
   return total;
 }
 
-// Over all blocks of a slice; true in the last one of them. partial is (splits, COUNT, channels).
+// Sums over all blocks of a slice. Each block writes its sums to partial (splits, COUNT, channels); the last block to
+// arrive reads them all and returns true with the result in `total`, the others return false.
 template <int COUNT, int VEC>
 __device__ __forceinline__ bool sum_splits(Total<COUNT>& total, double* partial, unsigned* arrivals, index channels) {
   constexpr int kChannels = Slice<VEC>::kChannels, kParallel = kThreads / kChannels;

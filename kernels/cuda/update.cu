@@ -1,19 +1,26 @@
-// What ends an optimizer step: check_step it, update the flat buffers, count it. A is float or double.
+// The end of a training step: check it, update parameters and averages, count it. A is float or double.
 //
-// Every rule is `ok ? new : old`, with ok in device memory: a skipped step leaves every bit as it was. Results may go to
-// the arrays that they were computed from.
+// All parameters are in one flat buffer, as are gradients and each optimizer slot, so one launch updates a network.
+// Every result is `ok ? new : old` with ok in device memory: a skipped step leaves every bit unchanged, and the host
+// need not wait. Outputs may be the arrays of the inputs.
 #include "common.cuh"
 
 namespace bnengine {
 
 // ---- check_step
 
-// ok: loss, gradients and pending statistics are finite, and the norm (clipped to `clip`, infinite for none) has a square in A;
-// norm = |gradients|_2 / scale; factor = min(1, clip / norm) / scale. Without `scaling` the scale is 1.
+// check_step: decides whether this step may change anything, and the factor of its gradients.
+//
+//   norm   = |gradients|_2 / scale, where scale is scaling[0], or 1 if scaling is null
+//   ok     = loss, gradients and pending statistics are finite, and min(norm, clip) squared does not overflow A
+//   factor = min(1, clip / norm) / scale; an infinite clip means no clipping
+//
+// Flat grid, block (32, 8). Reads gradients and pending statistics once and sums squares in double; the last block to
+// arrive writes the scalars and the next loss scale (new_scaling).
 template <class A, int VEC>
 __global__ void __launch_bounds__(kThreads, 2)
     check_step(PARAMETERS_check_step) {
-  double found[2] = {0, 0};  // sum of squares, and how many pending statistics are not finite
+  double found[2] = {0, 0};  // sum of squares; number of pending statistics that are not finite
   for_each<VEC>(size, [&](auto width, index i) {
     constexpr int N = decltype(width)::value;
     const Pack<A, N> g = load<N>(gradients + i);
@@ -32,13 +39,13 @@ __global__ void __launch_bounds__(kThreads, 2)
 
 // ---- optimizers
 
-// Sorted ranges [begin, end) of frozen elements.
+// Sorted ranges [begin, end) of frozen elements; frozen(i) is a binary search.
 struct Frozen {
   const index* ranges;
   index count;
 
   __device__ __forceinline__ bool operator()(index i) const {
-    index low = 0, high = count;  // the first range that ends behind i lies in [low, high]
+    index low = 0, high = count;  // the first range with end > i is in [low, high]
     while (low < high) {
       const index middle = (low + high) / 2;
       if (ranges[2 * middle + 1] > i)
@@ -50,7 +57,7 @@ struct Frozen {
   }
 };
 
-// A state slot that a variant may lack: then it reads as zeros and is not written.
+// Load and store an optional state slot. If the pointer is null, it reads as zeros and is not written.
 template <int N, class A>
 __device__ __forceinline__ Pack<A, N> load_slot(const A* p, index i) {
   return p ? load<N>(p + i) : Pack<A, N>{};
@@ -60,7 +67,8 @@ __device__ __forceinline__ void store_slot(A* p, index i, const Pack<A, N>& valu
   if (p) store<N>(p + i, values);
 }
 
-// The parameters once more in H, 16 bits, for products, where there is such a 16-bit copy and the step is good.
+// Writes the parameters in the 16-bit type H, which matrix products read. Writes nothing if H = A or the step is
+// skipped.
 template <int N, class H, class A>
 __device__ __forceinline__ void store_shadow(H* copy16, index i, const Pack<A, N>& p, bool good) {
   if constexpr (!kSame<H, A>) {
@@ -72,7 +80,8 @@ __device__ __forceinline__ void store_shadow(H* copy16, index i, const Pack<A, N
   }
 }
 
-// One step of a rule of kernels/rules.h. H = A here and below: there is no copy16, and its pointer is null.
+// Applies a rule of kernels/rules.h to all elements. The last kOptional slots may be null. H = A means that there is no
+// 16-bit copy: copy16 is null.
 template <int VEC, int kOptional, class Rule, class A, class H, int kSlots>
 __device__ __forceinline__ void update(const Rule& rule, A rate, A factor, bool good, const Frozen& frozen,
                                        const A* parameters, const A* gradients, const A* const (&slots)[kSlots],
@@ -107,8 +116,12 @@ __device__ __forceinline__ void update(const Rule& rule, A rate, A factor, bool 
   });
 }
 
-// Each optimizer is a kernel under the name of its op, with the slots, settings and flags of its rule. Table rows begin with
-// the learning rate. With `decoupled`, weight decay shrinks p instead of entering the gradient.
+// Defines one kernel per optimizer (sgd, rmsprop, adam, lion), with the slots, settings and flags of its rule.
+//
+// Flat grid, block (32, 8); reads and writes parameters and slots once and reads gradients once. The scalars of the
+// step come from row counters[1] of `table` in device memory and begin with the learning rate, so a captured graph
+// follows the schedule. Elements before decay_end have weight decay, which enters the gradient or, with `decoupled`,
+// shrinks p.
 #define BNENGINE_OPTIMIZER(OP, RULE_OF, OPTIONAL)                                                                      \
   template <class A, int VEC, class H = A>                                                                             \
   __global__ void __launch_bounds__(kThreads, 3) OP(PARAMETERS_##OP) {                                                 \
@@ -128,7 +141,7 @@ BNENGINE_OPTIMIZERS(BNENGINE_OPTIMIZER)
 
 // ---- averages and counts
 
-// averaged <- decay averaged + (1 - decay) values.
+// average: out = decay averaged + (1 - decay) values, or averaged if *ok is false. Flat grid, block (32, 8).
 template <class A, int VEC>
 __global__ void __launch_bounds__(kThreads, 2)
     average(PARAMETERS_average) {
@@ -144,8 +157,10 @@ __global__ void __launch_bounds__(kThreads, 2)
   });
 }
 
-// counters = (steps, row of the table, skipped, skipped in a row, longest such run); cursor = (position in the data,
-// steps of the epoch), null where the data are not on the device. One thread.
+// count_step: counts this step, as good or as skipped, and moves the cursor of the data. A single thread works.
+//
+// counters = (steps, row of the table, skipped steps, skipped in a row, longest such run); cursor = (position in the
+// data, steps of the epoch), null if the data set is not in device memory.
 __global__ void count_step(PARAMETERS_count_step) {
   if (thread_number() != 0) return;
   advance_counters(counters, *ok, out);
@@ -155,7 +170,9 @@ __global__ void count_step(PARAMETERS_count_step) {
   }
 }
 
-// sums = (loss times its divisor, divisor, rows right, rows) of an epoch so far. One thread.
+// add_epoch_sums: adds this step to the sums of the epoch, unless it is skipped. A single thread works.
+//
+// sums = (loss times its divisor, divisor, correct rows, rows), in double.
 template <class A>
 __global__ void add_epoch_sums(PARAMETERS_add_epoch_sums) {
   if (thread_number() != 0) return;
