@@ -1,4 +1,7 @@
-// Loops over elements that go 16 abreast, whatever the vectors' width: so a sum is the same with AVX2 and with AVX-512.
+// Loops that process 16 elements in parallel, whatever the width of the vectors.
+//
+// A sum has 16 partial sums, one per position in a group of 16 elements, which are added in a fixed order at the end.
+// AVX2, AVX-512 and NEON therefore give the same bits.
 #pragma once
 #include "functions.h"
 #include "vector.h"
@@ -13,7 +16,7 @@ struct Count {
   VECTOR constexpr operator int() const { return N; }
 };
 
-// What `join` makes of 16 numbers, halves abreast: in a fixed order.
+// Reduces 16 numbers with `join`, halving their count each time: a fixed order.
 template <class T, class Join>
 VECTOR T joined(const T (&lane)[kAbreast], Join join) {
   T eight[8], four[4];
@@ -22,7 +25,7 @@ VECTOR T joined(const T (&lane)[kAbreast], Join join) {
   return join(join(four[0], four[2]), join(four[1], four[3]));
 }
 
-// One partial sum for each place abreast.
+// Sixteen partial sums.
 struct Sums {
   double lane[kAbreast] = {};
 
@@ -31,7 +34,7 @@ struct Sums {
   }
 };
 
-// The sum of f(i), f gives double, over [begin, end).
+// Returns the sum over [begin, end) of f(i), which returns double.
 template <class F>
 VECTOR double sum_abreast(index begin, index end, F f) {
   Sums sums;
@@ -42,7 +45,8 @@ VECTOR double sum_abreast(index begin, index end, F f) {
   return sums.total();
 }
 
-// The first `count` of 16 elements, then `padding`; nothing behind them is read or written.
+// Load and store the first `count` of 16 elements and access no memory after them. load_tile fills the rest with
+// `padding`.
 template <class T>
 VECTOR void load_tile(const T* from, int count, T padding, T (&to)[kAbreast]) {
   static const T kOrder[kAbreast] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -60,8 +64,8 @@ VECTOR void store_tile(const T (&from)[kAbreast], int count, T* to) {
   }
 }
 
-// Four vectors that go through a computation step by step: chains one behind the other would be more than the processor
-// looks ahead, and it would wait for each.
+// Four vectors that go through a computation together. A single chain of dependent operations would stall on the
+// latency of each, and four chains in sequence exceed the processor's reorder window.
 template <class T>
 struct Four {
   Vector<T> a, b, c, d;
@@ -102,7 +106,8 @@ VECTOR Four<T> with_exponent(const Four<T>& x) {
   return {with_exponent<T>(x.a), with_exponent<T>(x.b), with_exponent<T>(x.c), with_exponent<T>(x.d)};
 }
 
-// f(tile of x, place of its first element, how many of its elements there are) for all of a row; the last one is padded.
+// Calls f(tile, index of its first element, number of its elements) for each group of 16 elements of a row. The last
+// tile is padded.
 template <class T, class F>
 VECTOR void each_tile(const T* x, index n, T padding, F f) {
   index i = 0;

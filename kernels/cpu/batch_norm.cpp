@@ -1,9 +1,14 @@
-// Batch normalisation: statistics, forward, running statistics. x, y and add are (rows, channels).
+// Batch normalization: batch statistics, forward pass, running statistics. x, y and add are (rows, channels) in T;
+// statistics are double.
 //
-// Where a block has all rows of some columns, statistics and y are made of one tile after the other: as many columns as
-// stay in a core's own cache, which memory is read for once. Where rows are very many a column would not stay there: they
-// are cut in blocks, fixed by the shape, whose moments lie in an array until another launch has merged them, and a third
-// normalises. A column's rows are gone through in their order either way, kHeld at once about their own mean.
+// With few rows a block is a range of columns and has all their rows. `batch_norm` then works tile by tile: it computes
+// the statistics and y of as many columns as fit into the second-level cache, so x is read from memory once. With many
+// rows a column does not fit. The rows are then cut into blocks that depend only on the shape: `moments_of_blocks`
+// writes the moments of each to an array, `moments_of_all` merges them, and `normalize` computes y from rows.
+//
+// Sums have a fixed order: kHeld rows at a time are summed about their own mean and merged, from a block's first row to
+// its last, and then block by block. So results depend neither on the number of threads nor on the width of the
+// vectors.
 #include "batch_norm.h"
 #include "layout.h"
 
@@ -11,16 +16,16 @@ namespace bnengine {
 namespace BNENGINE_ISA {
 namespace {
 
-constexpr index kTileBytes = 256 << 10;  // of x, that stay in the second-level cache with as much of y
+constexpr index kTileBytes = 256 << 10;  // of x; the same amount of y also fits into the second-level cache
 
-// The columns of a tile: whole lines, at most eight.
+// Returns the columns of a tile: whole cache lines, at most eight.
 template <class T>
 index tile_columns(index rows) {
   const index lines = kTileBytes / (64 * (rows ? rows : 1));
   return kStripColumns<T> * (lines < 1 ? 1 : least(lines, 8));
 }
 
-// y = g(gamma x_norm + beta + add) of the rows of a strip.
+// Computes y = g(gamma x_norm + beta + add) for the rows of a strip.
 template <Activation G, bool kAdds, bool kStreams, class T>
 VECTOR void normalize_strip(const T* x, const T* add, T* y, index rows, index stride, const Affines<T>& affines,
                             index first, T slope) {
@@ -72,7 +77,7 @@ void normalize_rows(const T* x, const T* add, T* y, index rows, index stride, in
   }
 }
 
-// Columns [begin, end) of batch (3, channels) and pending (3 rows `stride` apart), which may be null.
+// Computes the statistics of columns [begin, end): batch is (3, channels); pending is 3 rows, `stride` apart, or null.
 template <class T>
 void moments(const Arguments& arguments, index begin, index end, Worker& worker) {
   const layout::Moments<T> a(arguments);
@@ -90,8 +95,9 @@ void moments(const Arguments& arguments, index begin, index end, Worker& worker)
   }
 }
 
-// Moments of the blocks [begin, end) of `block` rows each: partial (blocks, 3, channels) = pivot, mean less pivot, sum of
-// squared differences. The first block is the last rows: what is read last, the next launch reads first.
+// Computes the moments of blocks [begin, end) of `block` rows each; partial (blocks, 3, channels) gets the pivot, mean
+// - pivot, and the sum of squared differences. Blocks count from the last rows: the rows read last are then the first
+// rows, which the next launch reads first, from the cache.
 template <class T>
 void moments_of_blocks(const Arguments& arguments, index begin, index end, Worker& worker) {
   const layout::MomentsOfBlocks<T> a(arguments);
@@ -114,7 +120,7 @@ void moments_of_blocks(const Arguments& arguments, index begin, index end, Worke
   }
 }
 
-// Columns [begin, end) of the union of all blocks.
+// Merges the moments of all blocks for columns [begin, end), in the order of the blocks.
 void moments_of_all(const Arguments& arguments, index begin, index end, Worker&) {
   const layout::MomentsOfAll a(arguments);
   const double* partial = a.partial;
@@ -142,8 +148,8 @@ void moments_of_all(const Arguments& arguments, index begin, index end, Worker&)
   }
 }
 
-// Columns or rows [begin, end), stored past the caches or not. Statistics are 3 rows `stride` apart; gamma, beta and add may
-// be null.
+// Computes y of columns or rows [begin, end), and writes past the caches if `past` is set. Statistics are 3 rows,
+// `stride` apart; gamma, beta and add may be null.
 template <class T, Activation G>
 void normalize(const Arguments& arguments, index begin, index end, Worker& worker) {
   const layout::Normalize<T> a(arguments);
@@ -167,7 +173,7 @@ void normalize(const Arguments& arguments, index begin, index end, Worker& worke
   }
 }
 
-// Moments and y of columns [begin, end), tile by tile. The stride is that of the pending statistics.
+// Computes the statistics and y of columns [begin, end), tile by tile. `stride` is that of the pending statistics.
 template <class T, Activation G>
 void batch_norm(const Arguments& arguments, index begin, index end, Worker& worker) {
   const layout::BatchNorm<T> a(arguments);
@@ -194,7 +200,8 @@ void batch_norm(const Arguments& arguments, index begin, index end, Worker& work
 
 // -- running statistics: (3, channels) buffers
 
-// Columns [begin, end), where ok is false the old values, bit for bit; running may be out.
+// Updates the running statistics of columns [begin, end) from the pending ones. If ok is false, the result is the old
+// statistics, bit for bit. `out` may be `running`.
 void commit(const Arguments& arguments, index begin, index end, Worker&) {
   const layout::Commit a(arguments);
   const index channels = a.channels;
@@ -204,7 +211,7 @@ void commit(const Arguments& arguments, index begin, index end, Worker&) {
   }
 }
 
-// Columns [begin, end) of the union of two samples; a may be out.
+// Merges the statistics of two samples for columns [begin, end). `out` may be `a`.
 void merge_statistics(const Arguments& arguments, index begin, index end, Worker&) {
   const layout::MergeStatistics of(arguments);
   const index channels = of.channels;

@@ -1,16 +1,22 @@
-// Batch normalisation: statistics of some rows, and what normalises a channel, for strips of columns.
+// What the forward and backward passes of batch normalization share: the moments of a range of rows, and the constants
+// that normalize a channel.
+//
+// All functions process strips of columns; arrays of constants and sums are in the worker's scratch. The order of sums
+// is fixed: kHeld rows at a time are summed in T about their own mean, and these moments are merged in double, from the
+// first row to the last. A large mean does not cancel, and an outlier costs no precision elsewhere.
 #pragma once
 #include "strips.h"
 
 namespace bnengine {
 namespace BNENGINE_ISA {
 
-constexpr int kHeld = 16;  // rows of a block that has a mean of its own
-constexpr double kFloatLeast = 1e-29, kFloatMost = 1e30;  // beyond these, squares of floats may have vanished or overflowed
+constexpr int kHeld = 16;  // rows that are summed about their own mean
+constexpr double kFloatLeast = 1e-29, kFloatMost = 1e30;  // outside, float squares may under- or overflow
 
 // -- statistics
 
-// What was seen of some columns: so many rows, their mean less `pivot`, the sum of squared differences from it.
+// The moments of the rows so far, for some columns: the number of rows, their mean minus `pivot`, and the sum of
+// squared differences from that mean.
 struct Seen {
   double *pivot, *mean, *squares;
   index columns;
@@ -25,8 +31,9 @@ struct Seen {
   }
 };
 
-// Doubles near 1e6 that differ by 1 have no digits to spare: they are taken less something of the size of the channel's
-// values, the median of three rows. Floats need none, for their moments are in double.
+// Chooses a pivot of the size of the channel's values, the median of three rows, which is subtracted from each element.
+// Doubles near 1e6 that differ by 1 would otherwise lose digits that double cannot spare. Floats need no pivot, because
+// their moments are double.
 inline void choose_pivot(Seen& seen, const double* x, index rows, index stride) {
   const double *middle = x + rows / 2 * stride, *last = x + (rows - 1) * stride;
   for (index j = 0; j < seen.columns; ++j) seen.pivot[j] = median(x[j], middle[j], last[j]);
@@ -36,7 +43,7 @@ inline void choose_pivot(Seen&, const float*, index, index) {}
 VECTOR float less(float x, double) { return x; }
 VECTOR double less(double x, double pivot) { return x - pivot; }
 
-// kHeld rows of one column, less its pivot.
+// kHeld rows of one column, minus its pivot.
 template <class T, class A>
 struct Column {
   A held[kHeld];
@@ -45,8 +52,9 @@ struct Column {
   }
 };
 
-// Moments of kHeld rows of some columns, in steps that go over all strips of them: with one step for a strip, the processor
-// would wait for one sum after the other. Calls that stay calls: else each row's address would be in memory.
+// Moments of kHeld rows of some columns. Each pass goes over all strips before the next pass begins: a strip that went
+// through all passes at once would stall on one dependent sum after another. noinline, because the inlined code keeps
+// each row's address in memory.
 template <class T>
 struct BlockMoments {
   static constexpr index kColumns = 8 * kStripColumns<T>;
@@ -68,7 +76,7 @@ struct BlockMoments {
     __builtin_memcpy(shift + at, own_shift, sizeof shift[0] * kStripColumns<T>);
     __builtin_memcpy(squares + at, own_squares, sizeof squares[0] * kStripColumns<T>);
   }
-  // In double, where squares of floats may have vanished or overflowed.
+  // Repeats in double the columns whose float squares may have underflowed or overflowed.
   void take_again(const T* x, index stride, index columns) {
     for (index j = 0; j < columns; ++j) {
       if (own_squares[j] > kFloatLeast && own_squares[j] < kFloatMost) continue;
@@ -99,7 +107,8 @@ struct BlockMoments {
   }
 };
 
-// `ahead`: how far the rows are that are asked for, if any; `share` is kHeld of all rows with these.
+// Merges kHeld rows into `seen`. `ahead` is how many rows ahead to prefetch, 0 for none; `share` is kHeld / (rows so
+// far + kHeld).
 template <class T>
 void add_block(Seen& seen, const T* x, index stride, index ahead, double share) {
   for (index first = 0; first < seen.columns; first += BlockMoments<T>::kColumns) {
@@ -126,7 +135,7 @@ void add_row(Seen& seen, const T* x) {
   seen.count += 1;
 }
 
-// The rows of x, from the first to the last.
+// Merges all rows of x into `seen`, from the first to the last.
 template <class T>
 void add_rows(Seen& seen, const T* x, index rows, index stride) {
   const index ahead = rows_ahead<T>(rows, stride, seen.columns, kHeld);
@@ -138,14 +147,15 @@ void add_rows(Seen& seen, const T* x, index rows, index stride) {
   for (; row < rows; ++row, x += stride) add_row(seen, x);
 }
 
-// -- statistics as they are stored: three rows of doubles, `stride` apart, so that they may be columns of a larger buffer
+// -- stored statistics: three rows of doubles, `stride` apart, so that they may be columns of a larger buffer
 
 VECTOR Statistic read_statistic(const double* p, index stride) { return {p[0], p[stride], p[2 * stride]}; }
 VECTOR void write_statistic(double* p, index stride, const Statistic& s) {
   p[0] = s.count, p[stride] = s.mean, p[2 * stride] = s.var;
 }
 
-// A batch's own, and the pending statistics that it is, or is merged into; `pending` may be null.
+// Writes the statistics of a batch and updates the pending ones, unless `pending` is null: with `adds` the batch is
+// merged into them, otherwise it replaces them.
 inline void write_moment(const Moment& seen, double* batch, index channels, double* pending, index stride, bool adds) {
   const Statistic own = statistic_of(seen);
   write_statistic(batch, channels, own);
@@ -157,13 +167,14 @@ inline void write_moments(const Seen& seen, double* batch, index channels, doubl
                  pending ? pending + j : nullptr, stride, adds);
 }
 
-// -- what normalises a channel
+// -- the constants that normalize a channel
 
 template <class T>
 struct Affines {
   T *hi, *lo, *inv_std, *gamma, *beta;
 
-  // Of `columns` channels from the first of `statistics`; gamma and beta may be null.
+  // Allocates the constants of `columns` channels, which read() computes; gammas and betas may be null. Lanes after the
+  // last channel are 0, so that a partial strip is processed like a full one.
   Affines(Scratch& scratch, index columns)
       : hi(scratch.take<T>(columns)),
         lo(scratch.take<T>(columns)),
@@ -181,7 +192,7 @@ struct Affines {
   }
 };
 
-// The channels of a strip, where the compiler can keep them in registers.
+// The constants of a strip's channels, as local arrays that the compiler can keep in registers.
 template <class T>
 struct StripAffines {
   T hi[kStripColumns<T>], lo[kStripColumns<T>], inv_std[kStripColumns<T>], gamma[kStripColumns<T>], beta[kStripColumns<T>];

@@ -1,8 +1,15 @@
-// Batch normalisation, the way back. dy, x, y, add, dx and dadd are (rows, channels); dgamma, dbeta and dadd may be null.
-// A derivative that reads z reads add, too; one that reads y, y.
+// Backward pass of batch normalization: dx, dgamma, dbeta, and dadd for the residual input.
 //
-// Cut as the way there (batch_norm.cpp): by columns, where the sums and dx of a tile are made while it is in the cache, or
-// by blocks of rows with partial sums in an array.
+// dy, x, y, add, dx and dadd are (rows, channels) in T; dgamma, dbeta and dadd may be null. dz = dy g'(z) is recomputed
+// from y, or from z = x_norm gamma + beta + add, whichever the activation's derivative reads.
+//
+// Launches are cut like the forward pass (batch_norm.cpp). With few rows a block is a range of columns, and
+// `batch_norm_backward` computes the sums and dx of a tile while the tile is in the cache. With many rows
+// `sums_of_blocks` writes partial sums of blocks of rows to an array, `sums_of_all` adds them in the order of the
+// blocks, and `input_of_rows` computes dx.
+//
+// Sums have a fixed order, so they depend neither on the number of threads nor on the width of the vectors: kHeld rows
+// are added in T, then these sums in double, from a block's first row to its last, and then block by block.
 #include "batch_norm.h"
 #include "layout.h"
 
@@ -10,7 +17,7 @@ namespace bnengine {
 namespace BNENGINE_ISA {
 namespace {
 
-constexpr index kTileBytes = 128 << 10;  // of one array, of four or five that stay in the second-level cache
+constexpr index kTileBytes = 128 << 10;  // of one array; four or five fit into the second-level cache
 
 template <class T>
 index tile_columns(index rows) {
@@ -18,7 +25,7 @@ index tile_columns(index rows) {
   return kStripColumns<T> * (lines < 1 ? 1 : least(lines, 8));
 }
 
-// The arrays that gradients are made of, from one place on.
+// The arrays from which gradients are computed, from one element on.
 template <class T>
 struct Sources {
   const T *dy, *x, *y, *add;
@@ -41,7 +48,7 @@ VECTOR T dz_of(const Sources<T>& from, index at, int j, const StripAffines<T>& o
   return derivative<G>(from.dy[at], out, z, slope);
 }
 
-// The sums over the rows of dz and of dz x_norm, of some columns: of kHeld rows in T, of all in double.
+// The sums of dz and of dz x_norm over the rows, for some columns: in T over kHeld rows, in double over all.
 template <class T>
 struct Sums {
   double *dz, *dz_x_norm;
@@ -82,7 +89,7 @@ VECTOR void sum_strip(const Sources<T>& from, index rows, index stride, const Af
   sum.put(sums), sum_x_norm.put(sums_x_norm);
 }
 
-// The sources of a strip of less than a line, aside.
+// Zero-padded copies of the sources of a partial strip.
 template <Activation G, class T>
 struct SourcesAside {
   Aside<T, kTogether> dy, x, y, add;
@@ -122,7 +129,7 @@ void write_parameter_gradients(const double* dz, const double* dz_x_norm, index 
   for (index j = 0; dgamma && j < columns; ++j) dgamma[j] = T(dz_x_norm[j]) + (adds_dgamma ? dgamma[j] : T(0));
 }
 
-// What input_gradient needs of each channel.
+// The constants that input_gradient needs per channel.
 template <class T>
 struct Through {
   T *mean, *var, *scale;
@@ -175,7 +182,7 @@ VECTOR void input_strip(const Sources<T>& from, const Destinations<T>& to, index
   }
 }
 
-// The same of a strip of less than a line.
+// Does the same as input_strip for a partial strip.
 template <Activation G, bool kBatch, class T>
 void input_aside(const Sources<T>& from, const Destinations<T>& to, index rows, index stride, const Affines<T>& affines,
                  const Through<T>& through, index first, int count, T slope) {
@@ -222,7 +229,7 @@ void input_rows(const Sources<T>& from, const Destinations<T>& to, index rows, i
   }
 }
 
-// What every kernel here reads. Statistics are 3 rows `stride` apart; gamma and beta may be null.
+// The arguments that the kernels of this file share. Statistics are 3 rows, `stride` apart; gamma and beta may be null.
 template <class T>
 struct Problem {
   const double* statistics;
@@ -249,7 +256,7 @@ struct Problem {
   }
 };
 
-// All gradients of columns [begin, end), tile by tile.
+// Computes all gradients of columns [begin, end), tile by tile.
 template <class T, Activation G>
 void batch_norm_backward(const Arguments& arguments, index begin, index end, Worker& worker) {
   const layout::BatchNormBackward<T> a(arguments);
@@ -272,7 +279,8 @@ void batch_norm_backward(const Arguments& arguments, index begin, index end, Wor
   }
 }
 
-// Sums of the blocks [begin, end) of `block` rows each, the first of which is the last rows: partial (blocks, 2, channels).
+// Computes the sums of blocks [begin, end) of `block` rows each; partial is (blocks, 2, channels). Blocks count from
+// the last rows, so that the rows read last are those that the next launch reads first, from the cache.
 template <class T, Activation G>
 void sums_of_blocks(const Arguments& arguments, index begin, index end, Worker& worker) {
   const layout::SumsOfBlocks<T> a(arguments);
@@ -292,7 +300,7 @@ void sums_of_blocks(const Arguments& arguments, index begin, index end, Worker& 
   }
 }
 
-// Columns [begin, end) of the sums (2, channels) over all blocks, in double for input_of_rows.
+// Adds the sums of all blocks for columns [begin, end). `sums` (2, channels) stays in double for input_of_rows.
 template <class T>
 void sums_of_all(const Arguments& arguments, index begin, index end, Worker&) {
   const layout::SumsOfAll<T> a(arguments);
@@ -310,7 +318,8 @@ void sums_of_all(const Arguments& arguments, index begin, index end, Worker&) {
                             dbeta ? dbeta + begin : nullptr, a.adds_dgamma, a.adds_dbeta);
 }
 
-// dx and dadd of rows [begin, end), stored past the caches or not; sums are null where statistics are constants.
+// Computes dx and dadd of rows [begin, end), and writes dx past the caches if `past` is set. `sums` is null if the
+// statistics are constants.
 template <class T, Activation G>
 void input_of_rows(const Arguments& arguments, index begin, index end, Worker& worker) {
   const layout::InputOfRows<T> a(arguments);

@@ -1,5 +1,7 @@
-// Dropout: the mask is Philox of (seed, layer, step, sample's index in the data set, feature), never of a position. Arrays
-// are (rows, features), cut by columns or by rows.
+// Dropout, forward and backward. Arrays are (rows, features); a block is a range of columns or of rows.
+//
+// Whether an element is kept is a Philox random number of (seed, layer, step, the sample's index in the data set,
+// feature). It does not depend on the row's position in the batch, so the mask is the same however a batch is cut.
 #include "layout.h"
 #include "strips.h"
 
@@ -7,14 +9,14 @@ namespace bnengine {
 namespace BNENGINE_ISA {
 namespace {
 
-constexpr int kFeatures = 4;  // of a counter: its four words
+constexpr int kFeatures = 4;  // per Philox counter: one for each of its four words
 constexpr int kCounters = 16;
 
 struct Key {
   unsigned low, high, step, layer;
 };
 
-// The words of kCounters counters of a sample, from `first` on, as they follow each other.
+// Draws the words of kCounters consecutive counters of a sample, starting at `first`, in order.
 VECTOR void draw(unsigned first, unsigned sample, const Key& key, unsigned (&random)[kCounters * kFeatures]) {
   unsigned words[kFeatures][kCounters];
   for (int i = 0; i < kCounters; ++i) {
@@ -25,7 +27,7 @@ VECTOR void draw(unsigned first, unsigned sample, const Key& key, unsigned (&ran
     for (int k = 0; k < kFeatures; ++k) random[i * kFeatures + k] = words[k][i];
 }
 
-// y = x / (1 - rate) where kept, else 0; step (1), samples (rows).
+// Computes y = x / (1 - rate) where kept, else 0. step is (1,), samples (rows,).
 template <class T>
 void dropout(const Arguments& arguments, index begin, index end, Worker&) {
   const layout::Dropout<T> a(arguments);
@@ -36,7 +38,7 @@ void dropout(const Arguments& arguments, index begin, index end, Worker&) {
   const index features = a.features;
   const Region at(a.rows, features, a.by_columns, begin, end);
   const Key key{unsigned(a.seed_low), unsigned(a.seed_high), unsigned(*a.step), unsigned(a.layer)};
-  const index threshold = a.threshold;  // at most 2^32, which no word reaches
+  const index threshold = a.threshold;  // 2^32 drops everything: no word reaches it
   const T share = T(1 - a.rate);
   constexpr index kDrawn = kCounters * kFeatures;
   for (index row = at.row; row < at.row + at.rows; ++row)
@@ -52,7 +54,7 @@ void dropout(const Arguments& arguments, index begin, index end, Worker&) {
     }
 }
 
-// dx = dy / (1 - rate) where kept, else 0, or that added; dx may be dy.
+// Computes dx = dy / (1 - rate) where kept, else 0; with `adds` this is added to dx. dx may be dy.
 template <class T>
 void dropout_backward(const Arguments& arguments, index begin, index end, Worker&) {
   const layout::DropoutBackward<T> a(arguments);

@@ -1,4 +1,4 @@
-// Memory set and moved: the smallest kernels there are.
+// fill and copy: the smallest kernels. A block is a range of a flat array; neither kernel needs scratch.
 #include <string.h>
 
 #include "layout.h"

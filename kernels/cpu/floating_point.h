@@ -1,11 +1,12 @@
-// The processor's floating-point mode, taken and given back.
+// Sets the processor's floating-point mode while kernels run, and restores it afterwards.
 #pragma once
 #include <stdint.h>
 
 namespace bnengine {
 
-// The processor's floating-point mode is the default one while kernels run, whatever the caller's is: the same bits in
-// every thread. The caller's comes back, flags and all.
+// Switches the current thread to the default mode (round to nearest, keep subnormal numbers), so that every thread
+// computes the same bits whatever mode the caller has set. The destructor restores the caller's mode, including its
+// exception flags.
 class FloatingPoint {
  public:
   FloatingPoint() : callers_(exchange(kDefault)) {}

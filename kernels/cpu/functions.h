@@ -1,14 +1,15 @@
-// exp, log, log1p, tanh and erf of float and double without libm: what kernels/rules.h leaves to the platform.
+// exp, log, log1p, tanh and erf of float and double without libm. They replace the functions of kernels/rules.h that
+// depend on the platform's libm, which differs in bits and does not vectorize.
 //
-// No branch depends on a value, so a loop over an array becomes vector code; every fused multiply-add is written out,
-// so each element has the same bits alone, in AVX2 and in AVX-512. Right at NaN, infinity, subnormal numbers and signed
-// zero. Within 2 units in the last place (tests/cpu/functions.json has what was found over all 2^32 floats). The
-// polynomials are those of least greatest error; tests/cpu/coefficients.py derives them.
+// No branch depends on a value, so loops over arrays compile to vector code. Every fused multiply-add is explicit, so
+// an element has the same bits in scalar code, with AVX2 and with AVX-512. Errors are at most 2 units in the last place
+// (tests/cpu/functions.json records those of all 2^32 floats); NaN, infinity, subnormal numbers and signed zero are
+// handled correctly. The polynomials minimize the largest error; tests/cpu/coefficients.py derives them.
 #pragma once
 #include <stdint.h>
 
 #define BNENGINE_OWN_FUNCTIONS
-#define FUNCTION inline __attribute__((always_inline))  // a loop that calls is no vector code
+#define FUNCTION inline __attribute__((always_inline))  // a loop with a call is not vectorized
 
 namespace bnengine {
 namespace functions {
@@ -19,14 +20,14 @@ template <>
 struct Format<float> {
   using Bits = uint32_t;
   static constexpr int kDigits = 23, kBias = 127;
-  static constexpr float kShift = 0x1.8p23f;                       // x + kShift has round(x) in its lowest bits
-  static constexpr float kCount = 0x1p23f;                         // kCount + n has the bits of n < 2^23 in its lowest
+  static constexpr float kShift = 0x1.8p23f;                       // the lowest bits of x + kShift are round(x)
+  static constexpr float kCount = 0x1p23f;                         // the lowest bits of kCount + n are n, for n < 2^23
   static constexpr float kLog2Hi = 0x1.62e4p-1f;                   // its product with an exponent is exact
   static constexpr float kLog2Lo = 0x1.7f7d1cp-20f;
-  static constexpr float kLeast = 0x1p-126f, kLift = 0x1p25f;      // the least normal number; lifts every subnormal one
+  static constexpr float kLeast = 0x1p-126f, kLift = 0x1p25f;      // smallest normal; kLift makes subnormals normal
   static constexpr int kLifted = 25;
-  static constexpr float kExpLow = -104, kExpHigh = 89;            // beyond these exp is 0 and infinite
-  static constexpr float kLowered = 0x1p-64f;                      // 2^-kRaised; with 2^kRaised no result is subnormal
+  static constexpr float kExpLow = -104, kExpHigh = 89;            // outside, exp is 0 or infinite
+  static constexpr float kLowered = 0x1p-64f;                      // 2^-kRaised; 2^kRaised makes any result normal
   static constexpr int kRaised = 64;
   static constexpr float kTanhOne = 10, kErfOne = 4;               // from here on tanh and erf round to 1
   static constexpr Bits kRootHalf = 0x3f3504f3;                    // the bits of sqrt(1/2)
@@ -66,7 +67,7 @@ FUNCTION To cast(From from) {
   return to;
 }
 
-// c0 + x (c1 + x (c2 + ...))
+// Returns c0 + x (c1 + x (c2 + ...)).
 template <class X, class T>
 FUNCTION X polynomial(X, T c) {
   return X(c);
@@ -76,7 +77,7 @@ FUNCTION X polynomial(X x, T c, More... more) {
   return fused(polynomial(x, more...), x, X(c));
 }
 
-// -- the polynomials: what each stands for, the interval, the error relative to the function's value (erf: absolute)
+// -- the polynomials: the approximated function, the interval, the error relative to the function (erf: absolute)
 
 template <class T>
 struct Coefficients;
@@ -147,28 +148,28 @@ struct Coefficients<double> {
   }
 };
 
-// -- what the functions are made of
+// -- building blocks
 
-// The number whose bits are the lowest of x, up from the exponent's.
+// Moves the lowest bits of x to the exponent's position, and returns the number with these bits.
 template <class T>
 FUNCTION T with_exponent(T x) {
   return cast<T>(cast<Bits<T>>(x) << Format<T>::kDigits);
 }
 
-// NaN stays NaN.
+// Returns max(x, low), and NaN for NaN.
 template <class T>
 FUNCTION T at_least(T x, T low) {
   return x < low ? low : x;
 }
 
-// 2^n, n a whole number at which it is normal
+// Returns 2^n for a whole number n for which 2^n is normal.
 template <class T>
 FUNCTION T power_of_two(T n) {
   using F = Format<T>;
   return cast<T>((cast<Bits<T>>(n + F::kShift) + Bits<T>(F::kBias)) << F::kDigits);
 }
 
-// e^x = 2^n e^r, r = x - n log(2), n whole: this is e^r. X is T, or several vectors of T.
+// Returns e^r, where e^x = 2^n e^r and r = x - n log(2) for a whole number n. X is T, or several vectors of T.
 template <class T, class X>
 FUNCTION X exponential_of_rest(X x, X n) {
   const X r = fused(n, X(-Format<T>::kLog2Lo), fused(n, X(-Format<T>::kLog2Hi), x));
@@ -177,9 +178,10 @@ FUNCTION X exponential_of_rest(X x, X n) {
 
 constexpr double kLog2OfE = 1.44269504088896340736;
 
-// 2^n is a product in both, so that a subnormal result is rounded once; for n <= 0 one factor may be a constant.
+// Both exponentials multiply by 2^n in two factors, so that a subnormal result is rounded once. For n <= 0 one factor
+// can be a constant.
 template <class T, class X>
-FUNCTION X exponential_of_negative(X x) {  // of 0 too, and of NaN
+FUNCTION X exponential_of_negative(X x) {  // also for 0 and NaN
   using F = Format<T>;
   const X shift(F::kShift + F::kBias + F::kRaised), least = at_least(x, F::kExpLow);
   const X shifted = fused(least, X(T(kLog2OfE)), shift);
@@ -194,7 +196,7 @@ FUNCTION T exponential(T x) {
   return exponential_of_rest<T>(x, n) * power_of_two(half) * power_of_two(n - half);
 }
 
-// x = 2^e m with m in [sqrt(1/2), sqrt(2)), for positive normal x
+// The parts of a positive normal x = 2^e m, with m in [sqrt(1/2), sqrt(2)).
 template <class T>
 struct Split {
   T e, m;
@@ -208,7 +210,7 @@ FUNCTION Split<T> split(T x) {
   return {e, cast<T>((from & kFraction) + F::kRootHalf)};
 }
 
-// e log(2) + log(1 + f): with s = f / (2 + f), log(1 + f) = 2 artanh(s) = f - s (f - (2 artanh(s) - 2 s) / s)
+// Returns e log(2) + log(1 + f). With s = f / (2 + f), log(1 + f) = 2 artanh(s) = f - s (f - (2 artanh(s) - 2 s) / s).
 template <class T>
 FUNCTION T logarithm_of(T e, T f) {
   const T s = f / (2 + f), z = s * s;
@@ -216,7 +218,7 @@ FUNCTION T logarithm_of(T e, T f) {
   return fused(e, Format<T>::kLog2Hi, f - fused(e, -Format<T>::kLog2Lo, rest));
 }
 
-// What a logarithm of x is where x is not positive and finite, else y
+// Returns y for a positive finite x, and the logarithm of x for all others.
 template <class T>
 FUNCTION T at_the_ends(T x, T y) {
   constexpr T kInfinity = __builtin_inf();
@@ -234,12 +236,13 @@ FUNCTION T logarithm(T x) {
   return at_the_ends(x, logarithm_of(small ? parts.e - F::kLifted : parts.e, parts.m - 1));
 }
 
-// log(u + rest), u = 1 + x as rounded and `rest` what the rounding left over; for e = 0 that gives back f = x itself.
+// Returns log(u + rest), where u is 1 + x rounded, and `rest` the rounding error. If the exponent e of u is 0, the
+// argument of logarithm_of is f = x exactly.
 template <class T>
 FUNCTION T log_of_one_plus(T x) {
   const T u = 1 + x, back = u - 1, rest = (1 - (u - back)) + (x - back);
   const Split<T> parts = split(u);
-  const T e = parts.e > 100 ? T(100) : parts.e;  // `rest` no longer counts there
+  const T e = parts.e > 100 ? T(100) : parts.e;  // `rest` is negligible there
   const T y = at_the_ends(u, logarithm_of(parts.e, fused(rest, power_of_two(-e), parts.m - 1)));
   return x == 0 ? x : y;
 }

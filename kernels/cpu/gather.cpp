@@ -1,5 +1,7 @@
-// The rows of a micro-batch, out of a data set in memory: rows of bytes, whatever their type, or raw ones of x that are cast
-// and scaled on their way.
+// gather and gather_raw: copy the rows of a micro-batch from a data set in memory.
+//
+// gather copies bytes, whatever their type; gather_raw also casts rows of x and scales them. A block is a range of the
+// micro-batch's rows. The cursor that selects the rows is in memory, so a recorded step reads new rows at each run.
 #include <string.h>
 
 #include "layout.h"
@@ -9,12 +11,13 @@ namespace bnengine {
 namespace BNENGINE_ISA {
 namespace {
 
-constexpr index kAhead = 4;      // rows asked for before their turn, for they lie anywhere
-constexpr index kAsked = 1024;   // bytes of a row that are asked for: the processor itself fetches the rest
+constexpr index kAhead = 4;      // rows to prefetch ahead, since they are at random addresses
+constexpr index kAsked = 1024;   // bytes of a row to prefetch; the hardware prefetches the rest
 
-// Row i of each output is row p = order[cursor[0] + offset + i] of its input, for i in [begin, end); the divisor is
-// divisors[cursor[1]]. Row row_of(p) of x goes out by put(i, row), the others as their bytes; weights may be null. `bytes_`
-// are those of a row, and `bytes_between` lie from one row of x to the next.
+// For i in [begin, end), row i of each output is row p = order[cursor[0] + offset + i] of its input; to_divisor is
+// divisors[cursor[1]]. put(i, row) writes row row_of(p) of x; rows of the other arrays are copied as bytes. `weights`
+// may be null. `bytes_x`, `bytes_target` and `bytes_weights` are the sizes of a row; `bytes_between` is the stride of
+// the rows of x.
 template <class Layout, class RowOf, class Put>
 VECTOR void rows_of(const Layout& a, index begin, index end, RowOf row_of, Put put) {
   const char *x = a.x, *target = a.target, *weights = a.weights;
@@ -46,7 +49,7 @@ void gather(const Arguments& arguments, index begin, index end, Worker&) {
           [=](index i, const char* row) { memcpy(to + i * bytes, row, size_t(bytes)); });
 }
 
-// IEEE's 16 bits, as they lie in memory.
+// An IEEE binary16 number.
 struct Half {
   uint16_t bits;
 };
@@ -55,7 +58,8 @@ template <class W, class S>
 VECTOR W widened(S value) {
   return W(value);
 }
-// Exact: the bits as those of a float 2^112 times too small, subnormal ones among them; infinity and NaN keep their mantissa.
+// Converts exactly. Shifted by 13, the exponent and mantissa are those of a float that is 2^112 times too small, also
+// for subnormal numbers. Infinity and NaN keep their mantissa.
 template <class W>
 VECTOR W widened(Half value) {
   const uint32_t magnitude = uint32_t(value.bits & 0x7fff) << 13;
@@ -70,8 +74,8 @@ VECTOR W widened(Half value) {
   return W(scaled);
 }
 
-// gather with rows samples[p] of x, of S, as rows of T: (x - mean) inv_scale in double and rounded once, or cast alone where
-// mean is null.
+// Does the same as gather, but row i of x is samples[p], of type S, and is written in type T: as (x - mean) inv_scale,
+// computed in double and rounded once, or only cast if mean is null.
 template <class S, class T>
 void gather_raw(const Arguments& arguments, index begin, index end, Worker&) {
   const layout::GatherRaw a(arguments);

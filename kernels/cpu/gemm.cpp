@@ -1,8 +1,11 @@
-// Matrix products, C = A B with factors as they lie or transposed, bias, sums of columns, and the old C added.
+// Matrix products C = A B, with either factor transposed, plus bias and the old C; and sums of columns.
 //
-// Every element of C is one chain: c = 0, then c = fma(a(i, k), b(k, j), c) for k = 0, 1, 2, ..., then + bias(j), then
-// + the old c(i, j). Blocks, threads and the width of vectors change nothing about it: between pieces of k a chain
-// waits in memory as it is. So any split gives the same bits, with AVX2 as with AVX-512.
+// Each element of C is one chain: c = 0, then c = fma(a(i, k), b(k, j), c) for k = 0, 1, 2, ..., then + bias(j), then +
+// the old c(i, j). A chain that is interrupted between pieces of k is stored in T, its exact value. So cutting a
+// product does not change its bits: not into blocks, not among threads, not with AVX2 instead of AVX-512.
+//
+// A block of a launch is a range of C's columns or rows. Within it a product is cut for the caches: panels of B are
+// packed into the worker's scratch in the order of the innermost loop (tile.h), and unfinished chains also wait there.
 #include "layout.h"
 #include "pack.h"
 
@@ -10,24 +13,26 @@ namespace bnengine {
 namespace BNENGINE_ISA {
 namespace {
 
-// A block of C, kRows x kColumns, stays in the second-level cache from the first k to the last, with kRows x kDepth of
-// A and the piece of B that meets it. A transposed A has a row's elements in as many lines of the cache: fewer then.
+// A kRows x kColumns part of C stays in the second-level cache from the first k to the last, together with kRows x
+// kDepth of A and the matching piece of B. kDepth is smaller for a transposed A, where each element of a row is in a
+// different cache line.
 template <class T, bool kAcrossA>
 constexpr index kDepth = (kAcrossA ? 512 : 1024) / index(sizeof(T));
 template <class T>
-constexpr index kWidth = kTileVectors * kLanes<T>;  // of a tile
+constexpr index kWidth = kTileVectors * kLanes<T>;  // columns of a tile
 template <class T>
 constexpr index kColumns = 1152 / index(sizeof(T)) / kWidth<T> * kWidth<T>;
 constexpr index kRows = 96;
 template <class T>
-constexpr index kBlockStride = kRows + 64 / index(sizeof(T));  // no power of two: rows would meet in a set of the cache
-constexpr index kHeld = 2304 << 10;  // bytes of B that are packed once and stay
-constexpr index kNear = 48 << 10;    // bytes that the first-level cache keeps: not worth packing
+constexpr index kBlockStride = kRows + 64 / index(sizeof(T));  // not a power of two: rows would map to one cache set
+constexpr index kHeld = 2304 << 10;  // bytes of B that may stay packed for all rows of C
+constexpr index kNear = 48 << 10;    // bytes that fit into the first-level cache: not worth packing
 constexpr index kPage = 4 << 10;
-// A transposed A whose rows are a page apart is copied if tiles are narrow and so many: with wide ones that was slower.
+// Tiles are narrow: there are many, so a transposed A with rows a page apart is copied first. With wide tiles the copy
+// was slower.
 constexpr bool kNarrow = kTileVectors * kVectorBytes < 128;
 
-// Where things lie in a worker's scratch, in bytes. A product needs kScratch of them.
+// Offsets into a worker's scratch, in bytes, and its total size.
 constexpr index kChainsAt = kHeld, kAsideAt = kHeld + (256 << 10), kBlockAt = kAsideAt + (256 << 10);
 constexpr index kScratch = index(3) << 20;
 template <class T>
@@ -44,7 +49,7 @@ T* at(const Worker& worker, index bytes) {
 
 index least(index a, index b) { return a < b ? a : b; }
 
-// The range of `total` that begins at `from`: pieces of at most `most`, as even as may be.
+// Returns the length of the next piece of `total` after `from`: at most `most`, with pieces as even as possible.
 index piece(index total, index from, index most) {
   const index left = total - from, pieces = (left + most - 1) / most;
   return pieces < 2 ? left : (left + pieces - 1) / pieces;
@@ -95,19 +100,21 @@ class Multiplication {
   }
 
  private:
-  // So many that B is packed once, unless that were fewer than two tiles.
+  // Returns how many columns to process at once: as many as can stay packed for all rows of C. If that is fewer than
+  // two tiles, it returns kColumns, and B is packed again for each part of C.
   index columns_at_once() const {
     const index fit = kHeld / index(sizeof(T)) / (p.k ? p.k : 1) / kWidth<T> * kWidth<T>;
     return fit < 2 * kWidth<T> ? kColumns<T> : least(fit, kColumns<T>);
   }
 
-  // Whether a panel is read where it lies: another thread may be writing the columns behind the block.
+  // Whether the tile reads B in place. Its vectors must end within the block: another thread may write the columns
+  // after it.
   bool direct(index j, index vectors) const { return in_place && j_begin + j + vectors * kLanes<T> <= p.n; }
 
   T* panel(index j) const { return panels + (held ? k_begin * padded : 0) + j * depth; }
 
-  // The vectors of the panel that begins at column j: as many as a tile has, but no single one is left for the last.
-  // For a few rows the whole vectors are read in place, and only what is left behind them is packed.
+  // Returns the vectors of the panel that begins at column j: those of a full tile, but such that the last panel is not
+  // a single vector. If rows are few, whole vectors are read in place and only the remaining columns are packed.
   index vectors_from(index j) const {
     const index whole = (columns - j) / kLanes<T>, most = p.m == 1 ? kRowVectors : kTileVectors;
     const index left = in_place && few && whole ? whole : (columns - j + kLanes<T> - 1) / kLanes<T>;
@@ -127,7 +134,7 @@ class Multiplication {
     }
   }
 
-  // All tiles of the block of C, over the depth that is at hand.
+  // Runs all tiles of this part of C over the current piece of k.
   void tiles() {
     const T* a = kAcrossA ? p.a + k_begin * p.lda + i_begin : p.a + i_begin * p.lda + k_begin;
     if (copied) {
@@ -152,7 +159,7 @@ class Multiplication {
     }
   }
 
-  // Chains that have not ended wait in scratch: C may hold what is to be added behind them.
+  // Unfinished chains wait in scratch, because C may hold the old values that are added at the end.
   Destination<T> destination(index i, index j, index vectors) const {
     const bool ends = k_begin + depth == p.k;
     T* const c = p.c + (i_begin + i) * p.ldc + j_begin + j;
@@ -172,11 +179,11 @@ class Multiplication {
   const Product<T> p;
   T *const panels, *const chains, *const block;
   const bool few, in_place, copied;
-  bool held = false;  // whether all of B's columns at hand are packed at once
+  bool held = false;  // whether the current columns of B stay packed for all rows
   index i_begin = 0, rows = 0, j_begin = 0, columns = 0, padded = 0, k_begin = 0, depth = 0;
 };
 
-// The transpose of C, a piece of its columns at a time, is the product of the other order: the same chains.
+// Computes a narrow C as its transpose, B^T A^T, in pieces of C's rows. The chains are the same.
 template <class T>
 void multiply_narrow(const Product<T>& p, Worker& worker) {
   T* const aside = at<T>(worker, kAsideAt);
@@ -198,14 +205,15 @@ void multiply_narrow(const Product<T>& p, Worker& worker) {
 template <class T, bool kAcrossA, bool kAcrossB>
 void multiply(const Product<T>& p, Worker& worker) {
   if constexpr (kAcrossA && !kAcrossB) {
-    // C is so narrow that vectors along its columns were half empty: along its rows they are full, as A lies.
+    // Vectors along the rows of a C this narrow would be half empty. Along its columns they are full, and contiguous in
+    // A.
     const index padded = (p.n + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
     if (padded <= kWidth<T> && p.n * 10 <= padded * 7 && p.m >= kWidth<T>) return multiply_narrow(p, worker);
   }
   Multiplication<T, kAcrossA, kAcrossB>(p, worker).run();
 }
 
-// The sums of columns [begin, end) of x (rows, columns), each a chain of additions in double, rounded once.
+// Adds up columns [begin, end) of x (rows, columns): one chain of additions in double per column, rounded once.
 template <class T>
 void sum_columns(index rows, const T* x, index stride, index begin, index end, T* out, bool adds) {
   constexpr index kSome = 4 * kLanes<double>;
@@ -224,10 +232,10 @@ void sum_columns(index rows, const T* x, index stride, index begin, index end, T
   }
 }
 
-// -- the kernels. A is (m, k), or (k, m) in gemm_tn; B is (k, n), or (n, k) in gemm_nt; C is (m, n), to which the old C may
-// be added. lda, ldb and ldc are the strides of their rows; the bias (n) may be null. Scratch: kScratch.
+// -- the kernels. A is (m, k), or (k, m) in gemm_tn; B is (k, n), or (n, k) in gemm_nt; C is (m, n). With `adds` the
+// old C is added. lda, ldb and ldc are the strides of rows; bias (n) may be null. Scratch: kScratch bytes.
 
-// Columns [begin, end) of C, and the sums (n) of B's columns unless they are null, as in gemm_nt.
+// Computes columns [begin, end) of C, and the sums (n) of these columns of B unless `sums` is null, as in gemm_nt.
 template <class T, bool kAcrossA, bool kAcrossB, class Layout>
 void by_columns(const Arguments& arguments, index begin, index end, Worker& worker) {
   const Layout a(arguments);
@@ -242,7 +250,7 @@ void by_columns(const Arguments& arguments, index begin, index end, Worker& work
   if (a.sums) sum_columns(p.k, a.b, a.ldb, begin, end, a.sums, a.adds_sums);
 }
 
-// Rows [begin, end) of C.
+// Computes rows [begin, end) of C.
 template <class T, bool kAcrossA, bool kAcrossB, class Layout>
 void by_rows(const Arguments& arguments, index begin, index end, Worker& worker) {
   const Layout a(arguments);
@@ -256,7 +264,7 @@ void by_rows(const Arguments& arguments, index begin, index end, Worker& worker)
   multiply<T, kAcrossA, kAcrossB>(p, worker);
 }
 
-// out[begin:end] = the sums of these columns of x (rows, n), whose rows are `stride` apart, or that added.
+// Adds up columns [begin, end) of x (rows, n), whose rows are `stride` apart; with `adds` the old `out` is added.
 template <class T>
 void column_sums(const Arguments& arguments, index begin, index end, Worker&) {
   const layout::ColumnSums<T> a(arguments);

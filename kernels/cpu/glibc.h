@@ -1,5 +1,6 @@
-// glibc gave these new versions when it moved them into libc; the old ones are there still, and do the same. With them a
-// library that is linked on a new system loads on an old one. The build includes this before everything else.
+// Selects the old versions of functions that newer releases of glibc moved into libc under new versions. The old
+// versions still exist and do the same, and a library that uses them also loads on an older system than the one that
+// linked it. The build includes this file before all others.
 #pragma once
 #if defined(__linux__)
 #include <features.h>

@@ -1,10 +1,12 @@
-// What every native CPU kernel is: a function of a launch and a block of it.
+// The interface of native CPU kernels: a kernel is a function that runs one block of a launch.
 //
-// Kernels are templates, compiled once for each instruction set (BNENGINE_ISA names it: v3, v4, aarch64) and found by name.
-// A block is a range of columns, of rows, or of a flat array; blocks follow from the shape alone, never from the number
-// of threads, and no result depends on where a block begins. So the same launch gives the same bits on any number of
-// threads, and v3 gives those of v4: every product is one chain of fused multiply-adds over k in its order, every other
-// operation rounds by itself (-ffp-contract=off), and nothing calls libm.
+// Kernels are templates. They are compiled once per instruction set (BNENGINE_ISA: v3, v4 or aarch64) and found by
+// name. A block is a range of columns, of rows, or of a flat array.
+//
+// A launch gives the same bits on any number of threads, because the shape alone determines the blocks and no result
+// depends on where a block begins. AVX2 (v3) and AVX-512 (v4) give the same bits, because each element of a matrix
+// product is one chain of fused multiply-adds in the order of k, every other operation rounds separately
+// (-ffp-contract=off), and no kernel calls libm.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -13,26 +15,26 @@ namespace bnengine {
 
 using index = int64_t;
 
-// The arguments of a launch in the order in which Python declares them, null for an absent array. A kernel reads them by name,
-// as layout.h has them.
+// The arguments of a launch, in the order in which Python declares them. An absent array is null. A kernel reads them
+// by name, through the structs of layout.h.
 struct Arguments {
   void* const* arrays;
   const index* integers;
   const double* reals;
 };
 
-// Memory of the thread that runs a block: what it holds means nothing between blocks.
+// Scratch memory of the thread that runs a block. Its contents are undefined when a block begins.
 struct Worker {
-  void* scratch;  // at a multiple of 64 bytes
+  void* scratch;  // aligned to 64 bytes
   size_t bytes;
 };
 
 // Runs the block [begin, end) of a launch.
 using Kernel = void (*)(const Arguments&, index begin, index end, Worker&);
 
-// A table of an instruction set: kernels by name, ended by a null name.
+// A row of a table of kernels. A null name ends the table.
 struct Entry {
-  const char* name;  // such as "gemm_nn<float>"
+  const char* name;  // for example "gemm_nn<float>"
   Kernel kernel;
 };
 

@@ -1,7 +1,10 @@
-// Losses, value and gradient in one pass, and the rows classified right. Logits are (rows, classes).
+// Losses, with value and gradient in one pass, and which rows are classified correctly. Logits are (rows, classes) in
+// T.
 //
-// The losses of rows, or of chunks of outputs, go into an ordinary array in double, and another launch sums it up: rows and
-// chunks follow from the shape alone.
+// A block is a range of rows, or of chunks of single outputs. Each row or chunk writes its loss to an array in double,
+// and a second launch (`loss_value`) adds them up. Rows and chunks follow from the shape and sums have the fixed order
+// of abreast.h, so the value has the same bits on any number of threads. Softmax keeps the exponentials of a row in the
+// worker's scratch.
 #include "abreast.h"
 #include "layout.h"
 
@@ -16,9 +19,9 @@ constexpr double kInfinity = __builtin_inf();
 template <class T>
 struct CrossEntropy {
   index classes;
-  const index* number;     // the class of each row, or null
+  const index* number;     // class of each row, or null
   const T *probabilities;  // of each class, or null
-  const T *logits, *class_weights, *sample_weights;  // weights or null
+  const T *logits, *class_weights, *sample_weights;  // weights may be null
   T* gradient;
   double* losses;
   T kept, spread, step;  // 1 - smoothing; smoothing / classes; scale / divisor
@@ -26,7 +29,8 @@ struct CrossEntropy {
   VECTOR T weight(index row) const { return sample_weights ? sample_weights[row] : T(1); }
 };
 
-// The largest of a row; a NaN is passed over. In vectors by name: the compiler makes single numbers of such a loop.
+// Returns the largest element of a row and ignores NaN. Written with vectors because GCC does not vectorize such a
+// loop.
 template <class T>
 VECTOR T largest_of_row(const T* x, index classes) {
   constexpr int kVectors = kAbreast / kLanes<T>;
@@ -43,7 +47,7 @@ VECTOR T largest_of_row(const T* x, index classes) {
   return joined(lane, [](T a, T b) { return a < b ? b : a; });
 }
 
-// e^(x - largest) of four tiles of a row, and the sum of each place abreast.
+// Writes e^(x - largest) for four tiles of a row and adds them to `sums`.
 template <class T>
 VECTOR void exponentials_of_four(const T* x, T largest, T* e, Sums& sums) {
   constexpr int kNext = kAbreast;
@@ -59,8 +63,8 @@ VECTOR void exponentials_of_four(const T* x, T largest, T* e, Sums& sums) {
   for (int l = 0; l < kAbreast; ++l) sums.lane[l] += double(sum[l]);
 }
 
-// The exponentials e^(x - largest) of a row, up to a multiple of 16, and their sum. Meanwhile the next row is asked for, and
-// `y`, where the gradient of this one goes.
+// Writes e^(x - largest) for a row, padded to a multiple of 16, and returns their sum. Meanwhile it prefetches the next
+// row, and `y`, where the gradient of this one goes.
 template <class T>
 VECTOR double exponentials(const T* x, index classes, T largest, T* e, const T* y) {
   Sums sums;
@@ -83,7 +87,7 @@ VECTOR double exponentials(const T* x, index classes, T largest, T* e, const T* 
   return sums.total();
 }
 
-// A row whose target is one class of weight `hit`: its gradient, and its loss.
+// Writes the gradient of a row whose target is one class of weight `hit`, and returns its loss.
 template <class T>
 VECTOR double one_class(const CrossEntropy<T>& of, index row, T hit, T largest, T sum, const T* e) {
   const index number = of.number[row];
@@ -97,7 +101,7 @@ VECTOR double one_class(const CrossEntropy<T>& of, index row, T hit, T largest, 
   return double(hit * (logarithm(sum) - (of.logits[row * of.classes + number] - largest)));
 }
 
-// The targets of a tile of a row, smoothed and weighted.
+// Computes the smoothed and weighted targets of a tile of a row.
 template <class T>
 VECTOR void targets_of(const CrossEntropy<T>& of, index row, index at, int count, T weight, T (&t)[kAbreast]) {
   T of_class[kAbreast];
@@ -110,7 +114,7 @@ VECTOR void targets_of(const CrossEntropy<T>& of, index row, index at, int count
   for (int l = 0; l < kAbreast; ++l) t[l] = l < count ? smoothed(t[l], of.kept, of.spread) * of_class[l] * weight : T(0);
 }
 
-// The same for any targets.
+// Does the same as one_class for any targets.
 template <class T>
 VECTOR double all_classes(const CrossEntropy<T>& of, index row, T weight, T largest, T sum, const T* e) {
   Sums targets, surprises;
@@ -131,8 +135,8 @@ VECTOR double all_classes(const CrossEntropy<T>& of, index row, T weight, T larg
   return surprises.total();
 }
 
-// Rows [begin, end) of the gradient, and their losses (rows). Weights and scale may be null. Targets are class numbers or
-// probabilities. Scratch: a row, up to a multiple of 16 elements.
+// Computes rows [begin, end) of the gradient, and their losses (rows). Targets are class numbers or probabilities;
+// weights and scale may be null. Scratch: a row of T, padded to a multiple of 16.
 template <class T>
 void softmax_cross_entropy(const Arguments& arguments, index begin, index end, Worker& worker) {
   const layout::SoftmaxCrossEntropy<T> a(arguments);
@@ -160,10 +164,10 @@ void softmax_cross_entropy(const Arguments& arguments, index begin, index end, W
 
 // -- losses of single outputs
 
-constexpr index kSome = 256;  // outputs whose weights are laid out at once
+constexpr index kSome = 256;  // outputs whose weights are expanded at a time
 
-// Losses of chunks [begin, end), and the gradient of their outputs. Scale and sample weights may be null; a sample's weight
-// counts for all its outputs.
+// Computes the losses of chunks [begin, end) and the gradient of their outputs. Scale and sample weights may be null; a
+// sample's weight applies to all its outputs.
 template <class T, template <class> class Rule>
 void elementwise(const Arguments& arguments, index begin, index end, Worker&) {
   const layout::ElementwiseLoss<T> a(arguments);
@@ -194,7 +198,7 @@ void elementwise(const Arguments& arguments, index begin, index end, Worker&) {
   }
 }
 
-// value = the sum of the losses / divisor, null for 1, to which the old value may be added.
+// Computes value = sum of losses / divisor, where a null divisor means 1; with `adds` the old value is added.
 template <class T>
 void loss_value(const Arguments& arguments, index, index, Worker&) {
   const layout::LossValue<T> a(arguments);
@@ -203,15 +207,15 @@ void loss_value(const Arguments& arguments, index, index, Worker&) {
   *a.value = sum / (a.divisor ? *a.divisor : T(1)) + (a.adds ? *a.value : T(0));
 }
 
-// -- rows classified right
+// -- correct rows
 
-// Whether a row has a NaN.
+// Returns whether a row contains NaN.
 template <class T>
 VECTOR bool has_nan(const T* x, index classes) {
   return sum_abreast(0, classes, [x](index k) { return x[k] == x[k] ? 0.0 : 1.0; }) != 0;
 }
 
-// The place of the largest of a row, the first of equals; a NaN is larger than any number, as argmax has it.
+// Returns the index of the largest element, the first of equal ones; like argmax, NaN counts as larger than any number.
 template <class T>
 index place_of_largest(const T* x, index classes) {
   index k = 0;
@@ -224,7 +228,8 @@ index place_of_largest(const T* x, index classes) {
   return k;
 }
 
-// Whether `place` is that of the largest of a row, of equals the first; no place is where there is a NaN.
+// Returns whether `place` is the index of the largest element, the first of equal ones. False if the row contains NaN
+// or `place` is out of range.
 template <class T>
 bool is_largest(const T* x, index classes, index place) {
   if (uint64_t(place) >= uint64_t(classes)) return false;
@@ -235,8 +240,8 @@ bool is_largest(const T* x, index classes, index place) {
   return !others;
 }
 
-// right[row] = 1 or 0, for rows [begin, end). With one output and targets that are no class numbers, above 0 says 1 and is
-// right above 1/2.
+// Sets right[row] to 1 or 0 for rows [begin, end). With one output and targets that are not class numbers, an output
+// above 0 predicts class 1, and a target above 1/2 is class 1.
 template <class T>
 void correct(const Arguments& arguments, index begin, index end, Worker&) {
   const layout::Correct<T> a(arguments);

@@ -1,11 +1,12 @@
-// Panels of B laid out in the order in which a tile reads them.
+// Packs panels of B into the order in which a tile reads them: row after row of the panel, contiguous, zero-padded to
+// whole vectors.
 #pragma once
 #include "tile.h"
 
 namespace bnengine {
 namespace BNENGINE_ISA {
 
-// Vectors of 32 bytes, for transposing squares of 8 floats or 4 doubles.
+// Vectors of 32 bytes, to transpose squares of 8 floats or 4 doubles.
 template <class T>
 struct StripOf;
 template <>
@@ -23,14 +24,14 @@ using Strip = typename StripOf<T>::Type;
 template <class T>
 constexpr int kStrip = 32 / int(sizeof(T));
 
-// Lanes of a and b by their numbers, those of b behind those of a; each compiler has a name of its own for it.
+// Selects lanes of a and b by index; the lanes of b are numbered after those of a. GCC and Clang name this differently.
 #if defined(__clang__)
 #define SHUFFLED(T, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
 #define SHUFFLED(T, a, b, ...) __builtin_shuffle(a, b, StripOf<T>::Lanes{__VA_ARGS__})
 #endif
 
-// to[k stride + i] = from[i][k]
+// Transposes a square: to[k stride + i] = from[i][k].
 VECTOR void transpose(const float* const (&from)[8], float* to, index stride) {
   Strip<float> r[8], pairs[8], fours[8];
   for (int i = 0; i < 8; ++i) __builtin_memcpy(&r[i], from[i], sizeof r[i]);
@@ -65,14 +66,14 @@ VECTOR void transpose(const double* const (&from)[4], double* to, index stride) 
   }
 }
 
-// Asks for `count` elements: rows may be a page apart, and then no processor fetches the next one by itself.
+// Prefetches `count` elements. Rows may be a page apart, where the hardware prefetcher does not fetch the next one.
 template <class T>
 VECTOR void fetch(const T* from, index count) {
   for (index i = 0; i < count; i += 64 / index(sizeof(T))) __builtin_prefetch(from + i);
 }
 
-// panel[k width + j] = b(k, j) for the `columns` that there are, else 0; b(k, j) at b[k stride + j]. `width` is a
-// multiple of the lanes.
+// Sets panel[k width + j] to b(k, j) for j < columns and to 0 for the rest of the width, a multiple of the lanes. b(k,
+// j) is b[k stride + j].
 constexpr index kAhead = 8;
 template <class T>
 void pack_rows(index length, index columns, const T* b, index stride, index width, T* panel) {
@@ -85,7 +86,7 @@ void pack_rows(index length, index columns, const T* b, index stride, index widt
   }
 }
 
-// to[k to_stride + j] = from[k stride + j]
+// Copies: to[k to_stride + j] = from[k stride + j].
 template <class T>
 void copy_rows(index length, index columns, const T* from, index stride, T* to, index to_stride) {
   for (index k = 0; k < length; ++k, from += stride, to += to_stride) {
@@ -94,13 +95,13 @@ void copy_rows(index length, index columns, const T* from, index stride, T* to, 
   }
 }
 
-// pack_rows with b(k, j) at b[j stride + k].
+// Does the same as pack_rows where b(k, j) is b[j stride + k]: B is transposed in memory.
 template <class T>
 void pack_columns(index length, index columns, const T* b, index stride, index width, T* panel) {
   constexpr int kSide = kStrip<T>;
   static const T kNone[kSide] = {};
   for (index j = 0; j < width; j += kSide) {
-    // Vectors may be narrower than a strip: the last strip of a panel is then cut.
+    // Vectors may be narrower than a square, so the last columns of a panel may not fill one.
     const int side = width - j < kSide ? int(width - j) : kSide;
     const index squares = side < kSide ? 0 : length / kSide * kSide;
     const T* from[kSide];

@@ -1,4 +1,7 @@
-// Element by element: activations and sums over (rows, columns), cut by columns or by rows; arrays brought into order.
+// Element by element: activations, sums of two arrays, and copies of strided arrays.
+//
+// Arrays are (rows, columns), and a block is a range of columns or of rows, whichever matches the other launches of its
+// group, so that it finds its data in the cache. No kernel needs scratch, and each element is computed independently.
 #include <string.h>
 
 #include "layout.h"
@@ -8,7 +11,7 @@ namespace bnengine {
 namespace BNENGINE_ISA {
 namespace {
 
-// f(i, n): n consecutive elements from the i-th on, for every run of them that the block has.
+// Calls f(i, n) for each contiguous run of n elements, starting at the i-th, of a block.
 template <class Layout, class F>
 VECTOR void each_run(const Layout& a, index begin, index end, F f) {
   const index columns = a.columns;
@@ -28,7 +31,8 @@ void activation(const Arguments& arguments, index begin, index end, Worker&) {
   });
 }
 
-// dx = dy g'(x), or that added; x and y may be null where the derivative does not read them, dx may be dy.
+// Computes dx = dy g'(x); with `adds` this is added to dx. x and y may be null if the derivative does not read them; dx
+// may be dy.
 template <class T, Activation G>
 void activation_backward(const Arguments& arguments, index begin, index end, Worker&) {
   const layout::ActivationBackward<T> a(arguments);
@@ -45,7 +49,7 @@ void activation_backward(const Arguments& arguments, index begin, index end, Wor
   });
 }
 
-// out = a + b, which may be one of them, or that added.
+// Computes out = a + b, with `out` possibly one of them; with `adds` this is added to out.
 template <class T>
 void total(const Arguments& arguments, index begin, index end, Worker&) {
   const layout::Total<T> given(arguments);
@@ -60,8 +64,8 @@ void total(const Arguments& arguments, index begin, index end, Worker&) {
   });
 }
 
-// out = x as T, contiguous, from any strides in bytes and any address. Rows [begin, end) of the first of four axes, or all
-// where the launch is one block.
+// Copies x to a contiguous `out` of type T, from four axes with any strides in bytes and any alignment. A block is a
+// range of the first axis.
 template <class S, class T>
 void rearranged(const Arguments& arguments, index begin, index end, Worker&) {
   const layout::Rearranged<T> a(arguments);

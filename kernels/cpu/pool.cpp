@@ -1,23 +1,24 @@
-// How the pool works, and why no thread ever reads a job that is gone.
+// The thread pool, and why no thread ever reads a job that no longer exists.
 //
-// A job is a Work in a slot. The slot's `gate` holds twice the number of workers inside, plus one while it is open.
-// * The caller fills a slot whose gate is 0: nobody is inside and nobody can enter. It opens the gate (release), tells
-//   the workers where, and works as thread 0.
-// * A worker enters by raising an odd gate by two, in one exchange (acquire): it sees what the caller wrote, and until
-//   it has left (release) the gate is not 0, so nobody writes to the slot. Whether this is the job that woke the worker
-//   or a later one in the same slot makes no difference: it takes what is open.
-// * When the last stage has ended the caller closes the gate and returns. It waits for nobody: a worker that is still
-//   inside, however late, finds every task claimed and leaves. As many slots as threads: the workers (one fewer) can
-//   hold no more than all but one, so there is always a free one.
-// * A late worker looks at the slot and at `ends` and `waves` of its Work alone. These go only after pool_drain(), which
-//   waits for every gate to be 0.
+// A job is a Work in a slot. The slot's `gate` is twice the number of workers inside, plus one while it is open.
 //
-// Inside a job, the tasks of a stage are cut into as many ranges as there are threads. A range has a claim word: the
-// stage in the upper half, the tasks of it that are taken in the lower. A thread takes a task by an exchange that holds
-// only if the word is of its own stage or of an earlier one, and words only ever grow: so a thread that still believes
-// in an earlier stage can take nothing. It takes from its own range first, then from the others', and goes on within the
-// wave when none is left. A wave ends by count: whoever adds the last of its finished tasks to `finished` moves `stage` on
-// to the next. A thread that was not there is not missed.
+// * The caller fills a slot whose gate is 0: nobody is inside and nobody can enter. It opens the gate (release),
+//   publishes the slot to the workers, and takes part as thread 0.
+// * A worker enters by adding two to an odd gate in one compare-and-exchange (acquire), so it sees what the caller
+//   wrote. Until it leaves (release) the gate is not 0, so nobody writes to the slot. It does not matter whether this
+//   is the job that woke the worker or a later one in the same slot: the worker takes part in the one that is open.
+// * When the last stage has ended, the caller closes the gate and returns without waiting for anybody. A worker that is
+//   still inside, however late, finds all tasks claimed and leaves. There are as many slots as threads, and each of the
+//   workers (one fewer) is in at most one slot, so a slot is always free.
+// * A late worker reads only the slot, and `ends` and `waves` of its Work. These may be freed only after pool_drain(),
+//   which waits until every gate is 0.
+//
+// Inside a job, the tasks of a stage are cut into as many ranges as there are threads. Each range has a claim word: the
+// stage in the upper half, and the number of its tasks that are taken in the lower half. A thread takes a task with a
+// compare-and-exchange that succeeds only if the word belongs to its stage or to an earlier one. Words only grow, so a
+// thread that is still in an earlier stage cannot take anything. A thread takes tasks from its own range first, then
+// from the others, then from the next stage of the wave. A wave ends by count: the thread that adds the wave's last
+// finished tasks to `finished` advances `stage` to the next wave. A thread that never arrived is not needed.
 #include "pool.h"
 
 #include <errno.h>
@@ -37,8 +38,8 @@ namespace bnengine {
 namespace {
 
 constexpr size_t kLine = 64;
-constexpr int64_t kSpin = 500000;  // nanoseconds of waiting awake before a thread sleeps
-constexpr int kPauses = 4000;      // looks before it gives way to others at each
+constexpr int64_t kSpin = 500000;  // nanoseconds of spinning before a thread sleeps
+constexpr int kPauses = 4000;      // polls before it yields the core after each poll
 
 struct alignas(kLine) Claims {
   std::atomic<uint64_t> word;
@@ -49,7 +50,7 @@ struct alignas(kLine) Slot {
   Work work;
   char* scratch;
   size_t bytes;
-  Claims* claims;  // one of each thread
+  Claims* claims;  // one per thread
   alignas(kLine) std::atomic<index> finished;
   alignas(kLine) Signal stage;
 };
@@ -59,17 +60,17 @@ struct Thread {
   int id;
 };
 
-// Everything static is trivially destructible: threads may run until the process is gone.
+// All static data is trivially destructible, because threads may run until the process ends.
 struct Pool {
   pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-  int threads = 1;    // that are asked for, the caller's own among them
-  int started = 0;    // workers that run
-  bool ready = false;  // slots, claims and scratch are there for `threads`
+  int threads = 1;    // requested number, including the caller's
+  int started = 0;    // running workers
+  bool ready = false;  // slots, claims and scratch are allocated for `threads`
   Slot* slots = nullptr;
   Claims* claims = nullptr;
   Thread* workers = nullptr;
   char* scratch = nullptr;
-  size_t bytes = 0;  // of scratch, of each thread
+  size_t bytes = 0;  // scratch per thread
   bool forks = false;
   alignas(kLine) Signal posted;
   std::atomic<Slot*> current{nullptr};
@@ -77,7 +78,7 @@ struct Pool {
 };
 
 Pool pool;
-// Where a thread's memory is from its start: elsewhere the first look at it would allocate.
+// initial-exec, because with the default model the first access of a thread would allocate.
 __attribute__((tls_model("initial-exec"))) thread_local bool inside = false;
 
 inline void pause() {
@@ -88,7 +89,7 @@ inline void pause() {
 #endif
 }
 
-// Returns when the signal is not `seen` any more: awake for half a millisecond, then asleep.
+// Returns when the signal differs from `seen`. Spins for half a millisecond, then sleeps.
 void wait(Signal& signal, uint32_t seen) {
   for (int i = 0; i < kPauses; ++i) {
     if (signal.value() != seen) return;
@@ -103,7 +104,7 @@ void wait(Signal& signal, uint32_t seen) {
   }
 }
 
-// The next task of a range of `size` in this stage, -1 if there is none.
+// Claims the next task of a range of `size` tasks in this stage. Returns -1 if all are taken.
 index claim(std::atomic<uint64_t>& word, uint32_t stage, uint32_t size) {
   uint64_t seen = word.load(std::memory_order_relaxed);
   for (;;) {
@@ -114,7 +115,7 @@ index claim(std::atomic<uint64_t>& word, uint32_t stage, uint32_t size) {
   }
 }
 
-// Runs what thread `id` gets of a stage: how many tasks.
+// Runs the tasks of a stage that thread `id` can claim, and returns their number.
 index take(const Work& work, Claims* claims, uint32_t stage, int threads, int id, Worker& worker) {
   const index tasks = work.end(stage) - work.begin(stage);
   const index ranges = tasks < threads ? tasks : threads;
@@ -130,7 +131,7 @@ index take(const Work& work, Claims* claims, uint32_t stage, int threads, int id
   return count;
 }
 
-// Takes part in the job of a slot, which this thread has entered, until its last stage has ended.
+// Runs tasks of the job in a slot, which this thread has entered, until the last stage has ended.
 void take_part(Slot& slot, int threads, int id) {
   const Work& work = slot.work;
   const FloatingPoint mode;
@@ -158,7 +159,7 @@ bool enter(Slot& slot) {
 
 void* worker_main(void* argument) {
   const Thread& self = *static_cast<Thread*>(argument);
-  const int threads = pool.threads;  // it does not change while workers run
+  const int threads = pool.threads;  // constant while workers run
   uint32_t seen = 0;
   for (;;) {
     wait(pool.posted, seen);
@@ -172,7 +173,7 @@ void* worker_main(void* argument) {
   }
 }
 
-// -- what follows is called with the mutex held
+// -- these functions require the mutex
 
 void drain() {
   for (int i = 0; pool.slots && i < pool.threads; ++i)
@@ -192,7 +193,8 @@ void* aligned(size_t bytes) {
   return posix_memalign(&block, kLine, bytes ? bytes : kLine) ? nullptr : block;
 }
 
-// Scratch of `bytes` for each of `threads`, if all of it is to be had; nobody is inside a job.
+// Allocates scratch of `bytes` for each of `threads`. On failure, returns false and keeps the old one. Nobody may be
+// inside a job.
 bool allot_scratch(int threads, size_t bytes) {
   char* scratch = static_cast<char*>(aligned(size_t(threads) * bytes));
   if (!scratch) return false;
@@ -202,7 +204,8 @@ bool allot_scratch(int threads, size_t bytes) {
   return true;
 }
 
-// Slots, claims and scratch for `threads`; no worker runs. What is there stays if there is no memory.
+// Allocates slots, claims and scratch for `threads`. On failure, returns false and keeps the old ones. No worker may
+// run.
 bool allot(int threads) {
   const size_t n = size_t(threads);
   Slot* slots = static_cast<Slot*>(aligned(n * sizeof(Slot)));
@@ -224,7 +227,8 @@ bool allot(int threads) {
   return pool.ready = true;
 }
 
-// Where the system gives fewer threads, those that are there take all tasks. Signals stay with the caller's threads.
+// Starts workers. If the system refuses some, the others take all tasks. Workers block all signals, which the caller's
+// threads handle.
 void start() {
   sigset_t all, before;
   sigfillset(&all);
@@ -269,7 +273,7 @@ void run_together(const Work& work) {
   slot->gate.fetch_sub(1, std::memory_order_release);
 }
 
-// -- fork: the child has the caller's thread alone, and a pool that starts anew
+// -- fork: the child has only the thread that called fork, and restarts the pool
 
 void before_fork() { pthread_mutex_lock(&pool.mutex); }
 void behind_fork() { pthread_mutex_unlock(&pool.mutex); }
@@ -282,7 +286,7 @@ void in_child() {
   pthread_mutex_unlock(&pool.mutex);
 }
 
-// Holds the mutex of a pool that is ready. `held()` is false inside a task, and without memory.
+// Locks the mutex and allocates the pool at first use. False inside a task, or without memory.
 class Hold {
  public:
   Hold() {

@@ -1,20 +1,21 @@
-// The threads that run blocks: one small pool a process, which knows nothing of what a task does.
+// The thread pool: one per process. It runs tasks and knows nothing about what they compute.
 #pragma once
 #include "kernel.h"
 #include "trial.h"
 
 namespace bnengine {
 
-// Stages of tasks; the tasks of a stage in any order, on any thread. Stages are taken up one after the other: one begins
-// when those before it have ended, but within a wave of them when all their tasks are taken.
+// Work to run, as stages of tasks. The tasks of a stage run in any order, on any thread. Stages form waves of
+// consecutive stages that are independent: a stage of the same wave may begin when all tasks of the previous stages are
+// taken, but a wave begins only when all tasks of the previous waves have ended.
 struct Work {
   void (*run)(const void* context, index stage, index task, Worker&);
   const void* context;
-  const index* ends;  // tasks of the stages up to and with each: ends[0] is the first stage's count; none is empty
+  const index* ends;  // ends[i]: tasks of the stages up to and including i; no stage is empty
   index stages;
-  index only;  // where `ends` is null: the tasks of the only stage
-  const index* waves = nullptr;  // behind the last stage of the wave that each is in; null: each is one of its own
-  Trial* trial = nullptr;  // null: by all threads
+  index only;  // tasks of the only stage, if `ends` is null
+  const index* waves = nullptr;  // the end of each stage's wave (exclusive); null: every stage is a wave
+  Trial* trial = nullptr;  // null: always use all threads
 
   index end(index stage) const { return ends ? ends[stage] : only; }
   index begin(index stage) const { return stage ? ends[stage - 1] : 0; }
@@ -22,30 +23,30 @@ struct Work {
 };
 
 constexpr int kMostThreads = 256;
-constexpr index kMostTasks = index(1) << 31;  // of a stage
+constexpr index kMostTasks = index(1) << 31;  // per stage
 
 enum class Outcome { done = 0, nested = 1, memory = 2, range = 3 };
 
-// Runs all of it and returns when the last task has ended. Calls from several threads go one after the other; a call
-// from inside a task runs nothing and says `nested`.
+// Runs all tasks and returns when the last one has ended. Concurrent calls from several threads run one after the
+// other. A call from inside a task runs nothing and returns `nested`.
 Outcome pool_run(const Work&);
 
-// The caller's thread is one of them. Threads are started by the first work that has use for them, and stopped here;
-// work that runs is waited for.
+// Sets the number of threads, including the caller's. Stops the current workers, after the work that runs; the next
+// work that can use several threads starts new ones.
 Outcome pool_set_threads(int count);
 int pool_threads();
 
-// Stops and joins the threads. The next work starts them again.
+// Stops and joins the workers. The next work starts them again.
 Outcome pool_release();
 
-// From now on each thread has at least so many bytes of scratch.
+// Ensures that each thread has at least this many bytes of scratch.
 Outcome pool_reserve(size_t scratch);
 
-// Sets every byte of all scratch: nothing may depend on what it holds.
+// Fills all scratch with one byte. Tests use it to show that no result depends on the contents of scratch.
 Outcome pool_fill_scratch(int byte);
 
-// Returns when no thread looks at the `ends` and `waves` of any work that was run: only now may they go. A late thread may
-// look at them behind pool_run(), but at nothing else.
+// Returns when no thread can still read `ends` and `waves` of any work that has run; only then may they be freed. A
+// late worker may read them after pool_run() has returned, but nothing else.
 Outcome pool_drain();
 
 }  // namespace bnengine

@@ -1,4 +1,7 @@
-// Recorded steps: groups of launches as stages of the pool, blocks of a group as its tasks.
+// Runs recorded steps: groups of launches are stages of the thread pool, and the blocks of a group are its tasks.
+//
+// A plan is one allocation with all its groups, launches and arguments; running it allocates nothing. The cut into
+// blocks depends only on a launch's width and the group's number of blocks, never on the number of threads.
 #include "replay.h"
 
 #include <stdlib.h>
@@ -19,7 +22,7 @@ struct Group {
   const Launch *first, *last;
 };
 
-// All of it lies in one block of memory, behind itself.
+// The head of one allocation; everything it points to follows in the same memory.
 struct Plan {
   Work work;
   Trial trial;
@@ -39,7 +42,7 @@ bool valid(const bnengine_group& g, const bnengine_launch* launches) {
   return fits;
 }
 
-// run(launch, begin, end) for each launch of a group, on one block.
+// Calls run(launch, begin, end) for each launch of a group, for one block.
 template <class Run>
 void each_launch(const Group& group, index block, Run run) {
   const index units = ceiling(group.first->width, group.unit);
@@ -55,9 +58,9 @@ void run_task(const void* context, index stage, index task, Worker& worker) {
   });
 }
 
-// -- the same, with a look at the clock before and behind each launch
+// -- the same, reading the clock before and after each launch
 
-// The processor's own clock, which goes on at one rate.
+// Reads the processor's time-stamp counter, which runs at a constant rate.
 uint64_t ticks() {
 #if defined(__x86_64__)
   return __builtin_ia32_rdtsc();
@@ -72,7 +75,7 @@ uint64_t ticks() {
 
 struct Timed {
   const Group* groups;
-  uint64_t *busy, *ended;  // of each launch, of each group
+  uint64_t *busy, *ended;  // per launch; per group
 };
 
 void run_task_timed(const void* context, index stage, index task, Worker& worker) {
@@ -90,7 +93,7 @@ void run_task_timed(const void* context, index stage, index task, Worker& worker
   }
 }
 
-// Hands out pieces of a block of memory that is large enough; with none given, it only counts.
+// Allocates pieces from memory that is large enough. Without memory it only counts the bytes.
 class Pieces {
  public:
   explicit Pieces(char* at) : base_(at) {}
@@ -128,7 +131,7 @@ struct Given {
   const double* reals;
 };
 
-// The plan in the memory of `pieces`, or with none how much it needs.
+// Builds the plan in the memory of `pieces`. Without memory, returns null and counts the bytes that it needs.
 Plan* lay_out(Pieces& pieces, const Sizes& n, const Given& given) {
   Plan* plan = pieces.next<Plan>(1);
   Group* groups = pieces.next<Group>(size_t(n.groups));

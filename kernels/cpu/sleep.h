@@ -1,4 +1,5 @@
-// A number that threads wait on: until it changes they may sleep, by a futex on Linux, by a condition elsewhere.
+// A number that threads can wait on. They sleep until it changes: on a futex on Linux, on a condition variable
+// elsewhere.
 #pragma once
 #include <stdint.h>
 
@@ -15,13 +16,14 @@
 
 namespace bnengine {
 
-// No change is slept through: the one who changes it looks for sleepers after the change, a sleeper looks at the number
-// after it has said that it sleeps, and these four are in one order that all threads agree on.
+// No wake-up is lost. The setter writes the number and then reads `sleepers_`; a waiter increments `sleepers_` and then
+// reads the number. All four accesses are sequentially consistent, so either the setter sees the waiter or the waiter
+// sees the new number.
 class Signal {
  public:
   uint32_t value() const { return value_.load(std::memory_order_acquire); }
 
-  // Without waking anybody: nobody waits.
+  // Call only while nobody waits: it wakes no thread.
   void reset() {
     value_.store(0, std::memory_order_relaxed);
     sleepers_.store(0, std::memory_order_relaxed);
@@ -32,7 +34,7 @@ class Signal {
     if (sleepers_.load(std::memory_order_seq_cst)) wake();
   }
 
-  // Returns when the number is not `seen` any more.
+  // Returns when the number differs from `seen`.
   void sleep(uint32_t seen) {
     sleepers_.fetch_add(1, std::memory_order_seq_cst);
     while (value_.load(std::memory_order_seq_cst) == seen) doze(seen);

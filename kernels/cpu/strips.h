@@ -1,5 +1,7 @@
-// Rows of a matrix by strips of columns, a line of the cache wide: loops over the lanes of one become vector code, and a
-// lane is computed as a scalar would be.
+// Processes the rows of a matrix in strips of columns, one cache line (64 bytes) wide.
+//
+// Loops over the lanes of a strip compile to vector code. Each lane is computed like a scalar, so the width of the
+// vectors changes no bit. The last strip may have fewer columns: it is copied to zero-padded lines first (see Aside).
 #pragma once
 #include "functions.h"
 #include "vector.h"
@@ -9,7 +11,7 @@ namespace BNENGINE_ISA {
 
 constexpr index least(index a, index b) { return a < b ? a : b; }
 
-// A worker's scratch, handed out by pieces of whole lines.
+// Allocates arrays from a worker's scratch, each rounded up to whole cache lines.
 class Scratch {
  public:
   explicit Scratch(Worker& worker) : at_(static_cast<char*>(worker.scratch)) {}
@@ -24,7 +26,8 @@ class Scratch {
   char* at_;
 };
 
-// The block [begin, end) of a launch over a matrix, cut by columns or by rows.
+// The part of a (rows, columns) matrix that a block [begin, end) covers: all rows of some columns, or all columns of
+// some rows.
 struct Region {
   index row, rows, column, columns;
   Region(index all_rows, index all_columns, bool by_columns, index begin, index end)
@@ -39,10 +42,10 @@ struct Region {
 template <class T>
 constexpr int kStripColumns = 64 / int(sizeof(T));
 
-// Over the lanes of a strip. GCC would unroll such a loop before it looks whether it is vector code.
+// Loops over the lanes of a strip. Without the pragma, GCC unrolls the loop before it tries to vectorize it.
 #define EACH_LANE(T, j) _Pragma("GCC unroll 1") for (int j = 0; j < kStripColumns<T>; ++j)
 
-// whole(first) for each strip of [0, columns), and some(first, count) for what is left of less than a line.
+// Calls whole(first) for each full strip of [0, columns), then some(first, count) for the remaining columns, if any.
 template <class T, class F, class G>
 VECTOR void each_strip(index columns, F whole, G some) {
   index j = 0;
@@ -50,8 +53,8 @@ VECTOR void each_strip(index columns, F whole, G some) {
   if (j < columns) some(j, int(columns - j));
 }
 
-// Rows of a strip of less than a line, aside and padded with zeros: they are gone through as whole strips are, one line
-// behind the other. Lane by lane they would take several times as long, a step with 100 channels a fifth more.
+// Zero-padded copies of the rows of a partial strip, one line each, so that the code for full strips processes them. A
+// scalar loop over the remaining columns would be several times slower, and a step with 100 channels a fifth slower.
 template <class T, index kRows>
 struct Aside {
   T lines[kRows * kStripColumns<T>];
@@ -74,7 +77,7 @@ struct Aside {
   static VECTOR int there(int left) { return left < 0 ? 0 : left < kLanes<T> ? left : kLanes<T>; }
 };
 
-// Sums of a strip's lanes, in registers: an array that is added to GCC keeps in memory.
+// Sums of the lanes of a strip. The recursion keeps them in registers; GCC would keep an array in memory.
 template <class T, int kVectors = 64 / kVectorBytes>
 struct StripSum {
   Vector<T> first;
@@ -96,18 +99,17 @@ struct StripSum<T, 0> {
   VECTOR void put(T*) const {}
 };
 
-// Rows that are gone through at once: what all their strips need stays in registers, and few of their lines meet in a set of
-// the first-level cache.
+// Rows that are processed together. With four, the constants of all their strips stay in registers and few of their
+// lines map to the same set of the first-level cache.
 constexpr index kTogether = 4;
 
-// Asks for rows of a strip before they are needed: where rows are far apart, or several are gone through at once, no processor
-// fetches them by itself.
+// Prefetches rows of a strip. The hardware prefetcher does not when rows are far apart or several are read together.
 template <class T>
 VECTOR void ask_for(const T* x, index rows, index stride) {
   for (index r = 0; r < rows; ++r) __builtin_prefetch(x + r * stride, 0, 3);
 }
-// How many rows ahead, where `held` rows are gone through at once. Columns of an array that is near at hand are not asked
-// for, which is to say beyond the last row.
+// Returns how many rows ahead to prefetch when `held` rows are processed together. For some columns of an array of at
+// most kNearBytes it returns `rows`, which disables prefetching: such an array is probably in the cache already.
 constexpr index kNearBytes = 2 << 20, kAheadBytes = 8 << 10;
 template <class T>
 index rows_ahead(index rows, index stride, index columns, index held) {
@@ -116,14 +118,16 @@ index rows_ahead(index rows, index stride, index columns, index held) {
   return ahead < held ? held : ahead;
 }
 
-// Whether rows of so many columns may be stored past the caches: a vector is a line, and each row is whole lines.
+// Returns whether rows of this many columns may bypass the caches: a vector must be a cache line, and each row must
+// consist of whole, aligned lines.
 template <class T>
 bool of_lines(const T* p, index columns) {
   return kVectorBytes == 64 && reinterpret_cast<uintptr_t>(p) % 64 == 0 && columns % kStripColumns<T> == 0;
 }
 
-// A line stored past the caches, which would read it first and then keep what nobody reads soon. A kernel that does so ends
-// with settle(), so that another thread sees what it stored.
+// Writes a line past the caches. A normal store would read the line first and keep data in the cache that is not read
+// again soon. A kernel that uses this must end with settle(), the store fence that makes the lines visible to other
+// threads.
 template <class T>
 VECTOR void stream(T* to, const T (&line)[kStripColumns<T>]) {
 #if defined(__AVX512F__)

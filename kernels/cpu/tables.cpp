@@ -1,9 +1,9 @@
-// Which instruction sets and kernels were compiled, and which of them is taken.
+// The table of compiled instruction sets and kernels, and the choice of an instruction set.
 //
-// tables.inc, which the build writes, has SET(set) for each instruction set, the most capable first, and TABLE(set, file)
-// for each kernel file of each. The build compiles a kernel file once for a set, with the words `bnengine` and `entries`
-// become bnengine_<set> and <file>_entries: so the linker can never take what another set compiled for the same
-// function, whatever the headers define inline, and every file may call its table the same.
+// The build writes tables.inc, which contains SET(set) for each instruction set, the most capable first, and TABLE(set,
+// file) for each kernel file of each set. A kernel file is compiled once per set, with `bnengine` renamed to
+// bnengine_<set> and `entries` to <file>_entries. So the linker can never substitute an inline function that another
+// set compiled, and every file can give its table the same name.
 #include <string.h>
 
 #include <atomic>
@@ -63,7 +63,7 @@ bool runs(const char* set) {
 
 std::atomic<const char*> taken{nullptr};
 
-// Calls visit(entry) for each kernel of the set taken until it says that it has seen enough.
+// Calls visit(entry) for each kernel of the selected set until it returns true.
 template <typename Visit>
 void each_kernel(Visit visit) {
   const char* set = bnengine_isa();

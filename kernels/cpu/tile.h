@@ -1,4 +1,7 @@
-// The innermost part of a matrix product: a tile of C, each element one chain of fused multiply-adds in a register.
+// The innermost loop of a matrix product: computes one tile of C in registers.
+//
+// Each element of the tile is one chain of fused multiply-adds over k, in order. The tile's height and width therefore
+// change the speed and no bit.
 #pragma once
 #include <utility>
 
@@ -7,21 +10,22 @@
 namespace bnengine {
 namespace BNENGINE_ISA {
 
-// What a tile of C reads and writes beside the factors. Null is absent.
+// Where a tile of C starts from and where it goes. Absent pointers are null.
 template <class T>
 struct Destination {
-  const T* partial;  // the chains so far, else they start from 0
+  const T* partial;  // the chains of earlier pieces of k; null: start from 0
   index partial_stride;
   T* out;
   index out_stride;
-  const T* bias;  // one a column, added behind the chain
-  const T* old;   // added behind the chain
+  const T* bias;  // one per column, added after the chain
+  const T* old;   // added last
   index old_stride;
-  int last;  // columns of the last vector
+  int last;  // columns in the last vector
 };
 
-// A tile of `kRows` rows and `kVectors` vectors of columns: chains over k of a(i, k) b(k, j), with a(i, k) at
-// a[i row + k step_a] and row k of b at b[k step_b]. Indices are constants, or GCC would keep the chains in memory.
+// A tile of kRows rows and kVectors vectors of columns: accumulates a(i, k) b(k, j) over k, where a(i, k) is a[i row +
+// k step_a] and row k of B starts at b[k step_b]. Indices are template constants because GCC would otherwise keep the
+// chains in memory.
 template <class T, class Rows, class Vectors>
 struct Tile;
 
@@ -79,8 +83,8 @@ struct Tile<T, std::index_sequence<I...>, std::index_sequence<J...>> {
 template <class T>
 using TileFunction = void (*)(index, const T*, index, index, const T*, index, const Destination<T>&);
 
-// As many rows and vectors of a tile as the registers hold; a single row has more vectors, or its chains would be too
-// few to keep the processor busy.
+// The largest tile whose chains fit into the registers. A tile of a single row has more vectors, since otherwise it
+// would have too few independent chains to keep the processor busy.
 constexpr int kTileRows = kVectorRegisters == 32 ? 8 : 6;
 constexpr int kTileVectors = kVectorRegisters == 32 ? 3 : 2;
 constexpr int kRowVectors = 8;

@@ -1,4 +1,4 @@
-// Whether threads pay: nanoseconds, and what they say of work that runs again and again.
+// Measures whether a step finishes sooner on all threads or on the caller's thread alone.
 #pragma once
 #include <stdint.h>
 #include <time.h>
@@ -11,9 +11,10 @@ inline int64_t now() {
   return int64_t(t.tv_sec) * 1000000000 + t.tv_nsec;
 }
 
-// What is known of work that runs again and again: whether it is sooner done by the caller's thread alone. No result
-// depends on that, so it is tried: some runs by all threads, some alone, and again from time to time, for it changes with
-// what else the machine does. Work that takes long is not tried: there threads always pay.
+// Chooses between all threads and the caller's thread for work that runs repeatedly. The choice cannot change a result,
+// so it is measured: kRuns runs on all threads, then kRuns alone. The measurement is repeated from time to time because
+// it depends on the load of the machine. Work whose runs take longer than kLong stays on all threads without being
+// measured alone.
 class Trial {
  public:
   template <class Together, class Alone>
@@ -32,7 +33,7 @@ class Trial {
 
   bool alone() const { return run_ < kRuns ? false : run_ < 2 * kRuns ? true : alone_; }
   bool timed() const { return run_ < 2 * kRuns; }
-  void took(int64_t nanoseconds) {  // a run that was timed
+  void took(int64_t nanoseconds) {  // records a timed run
     if (run_ == 0) times_[0] = times_[1] = {0, 0};
     Times& times = times_[run_ / kRuns];
     times.sum += nanoseconds;
@@ -42,7 +43,7 @@ class Trial {
     else if (run_ == 2 * kRuns)
       decide(times_[1].usual() < times_[0].usual());
   }
-  void passed() { run_ = run_ + 1 < period_ ? run_ + 1 : 0; }  // one that was not
+  void passed() { run_ = run_ + 1 < period_ ? run_ + 1 : 0; }  // records a run that was not timed
 
  private:
   void decide(bool alone) {
@@ -53,12 +54,12 @@ class Trial {
 
   static constexpr int kRuns = 8;
   static constexpr int64_t kLong = 500000;
-  static constexpr int kLeast = 1 << 10, kMost = 1 << 16;  // runs between trials, twice as many as long as nothing changes
+  static constexpr int kLeast = 1 << 10, kMost = 1 << 16;  // runs between measurements; doubles while stable
   struct Times {
     int64_t sum, longest;
-    int64_t usual() const { return sum - longest; }  // the first has to wake threads, and one may be held up
+    int64_t usual() const { return sum - longest; }  // drops the longest: it woke the threads or was preempted
   };
-  Times times_[2] = {};  // by all, alone
+  Times times_[2] = {};  // on all threads; alone
   int run_ = 0, period_ = kLeast;
   bool alone_ = false;
 };

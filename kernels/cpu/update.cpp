@@ -1,7 +1,9 @@
-// What ends an optimizer step: check_step it, update the flat buffers, count it. The rules are those of kernels/rules.h.
+// The end of an optimizer step: check it, update the flat buffers, count it. kernels/rules.h has the rules.
 //
-// Every rule is `ok ? new : old`, with ok in memory: a skipped step leaves every bit as it was. Results may go to the arrays
-// that they were computed from. Flat arrays are cut anywhere.
+// All parameters are in one flat buffer, as are gradients and each optimizer slot; a block is any range of them. Every
+// result is `ok ? new : old` with ok in memory, so a skipped step leaves every bit unchanged. Outputs may be the arrays
+// of the inputs. Sums are taken over chunks that the shape determines, in the fixed order of abreast.h, so that the
+// number of threads changes no bit.
 #include <string.h>
 
 #include <utility>
@@ -15,8 +17,8 @@ namespace {
 
 // -- check_step
 
-// partial[c] = (the sum of squares of a chunk of gradients, how many of a chunk of pending statistics are not finite), for chunks
-// [begin, end) of `chunk` gradients and `some` pending.
+// Sets partial[c] = (sum of squares of a chunk of gradients, number of non-finite values in a chunk of pending
+// statistics) for chunks [begin, end) of `chunk` gradients and `some` pending values.
 template <class A>
 void check_chunks(const Arguments& arguments, index begin, index end, Worker&) {
   const layout::CheckChunks<A> a(arguments);
@@ -33,7 +35,8 @@ void check_chunks(const Arguments& arguments, index begin, index end, Worker&) {
   }
 }
 
-// The verdict from what all chunks gave; clip is infinite for none, scaling null.
+// Decides from the sums of all chunks whether this step may change anything. An infinite clip means no clipping; a null
+// `scaling` means no loss scale.
 template <class A>
 void check_step(const Arguments& arguments, index, index, Worker&) {
   const layout::CheckStep<A> a(arguments);
@@ -51,9 +54,9 @@ void check_step(const Arguments& arguments, index, index, Worker&) {
 
 // -- optimizers
 
-enum class Decay { none, gradient, move };  // what weight decay enters
+enum class Decay { none, gradient, move };  // what weight decay is added to
 
-// What a loop knows while it is compiled.
+// Compile-time constants of a loop.
 template <Decay kDecay>
 struct Decayed {
   static constexpr Decay value = kDecay;
@@ -63,7 +66,7 @@ struct Bits {
   static constexpr bool has(int bit) { return kSet >> bit & 1; }
 };
 
-// Calls f(Bits<set>()): a loop for each value of so many bits.
+// Calls f(Bits<set>()), so that a separate loop is compiled for each value of kCount bits.
 template <int kCount, unsigned kSet = 0, class F>
 void choose(unsigned set, F f) {
   if constexpr (kCount == 0)
@@ -74,7 +77,7 @@ void choose(unsigned set, F f) {
     choose<kCount - 1, kSet>(set, f);
 }
 
-// A step of an optimizer; `Given` is its struct in layout.h. A slot that a variant lacks is null.
+// A step of an optimizer. `Given` is its struct in layout.h. A slot that a variant lacks is null.
 template <class A, class Given>
 struct Step {
   const Given given;
@@ -85,7 +88,7 @@ struct Step {
       : given(a), row(next_row(given.table, given.counters, given.rows, int(given.columns))), factor(*given.factor),
         decay(A(given.weight_decay)) {}
 
-  // Elements [begin, end) stay what they are.
+  // Copies the old values of elements [begin, end).
   void keep(index begin, index end) const {
     const auto moved = [&](const A* from, A* to) {
       if (begin < end && from && from != to) memcpy(to + begin, from + begin, size_t(end - begin) * sizeof(A));
@@ -94,7 +97,8 @@ struct Step {
     for (int s = 0; s < Given::kSlots; ++s) moved(given.slots[s], given.new_slots[s]);
   }
 
-  // Calls update(begin, end, Decayed<what>) for the pieces of a block that change.
+  // Calls update(begin, end, Decayed<what>) for each piece of a block that changes: not for frozen ranges, and
+  // separately before and after the end of the decayed range.
   template <class F>
   void each_piece(index begin, index end, F update) const {
     if (!*given.ok) return keep(begin, end);
@@ -124,7 +128,8 @@ struct Step {
   }
 };
 
-// Elements [begin, end). `Set` has the flags, then the slots that a variant may lack, which follow the kAlways others.
+// Updates elements [begin, end). The bits of `Set` are the flags, then the optional slots, which come after the first
+// kAlways slots.
 template <class Rule, class Set, Decay kDecay, int kAlways, class A, class Given, int... kSlot, int... kFlag>
 void update_piece(const Step<A, Given>& step, index begin, index end, std::integer_sequence<int, kSlot...>,
                   std::integer_sequence<int, kFlag...>) {
@@ -162,7 +167,7 @@ void update(const Arguments& a, index begin, index end, Worker&) {
 
 // -- averages and counts
 
-// out[begin:end] = decay averaged + (1 - decay) values, where ok.
+// Sets out[begin:end] = decay averaged + (1 - decay) values if ok, else averaged.
 template <class A>
 void average(const Arguments& arguments, index begin, index end, Worker&) {
   const layout::Average<A> a(arguments);
@@ -177,7 +182,7 @@ void average(const Arguments& arguments, index begin, index end, Worker&) {
   for (index i = begin; i < end; ++i) out[i] = averaged_with(averaged[i], values[i], decay, rest);
 }
 
-// Counters (5), and the cursor (2), which may be null.
+// Advances the counters (5), and the cursor (2) of the data set unless it is null.
 void count_step(const Arguments& arguments, index, index, Worker&) {
   const layout::CountStep a(arguments);
   advance_counters(a.counters, *a.ok, a.new_counters);

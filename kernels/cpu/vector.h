@@ -1,7 +1,7 @@
-// Vectors as wide as the instruction set has them: one text for AVX2, AVX-512 and NEON.
+// Vectors of the width of the instruction set, with one source for AVX2, AVX-512 and NEON.
 //
-// GCC's vector types have + - * / and comparisons of their own; here is what they lack. A lane is computed as a scalar
-// would be, so a result does not depend on the width.
+// GCC's vector types have + - * / and comparisons; this file adds the operations that they lack. Each lane is computed
+// like a scalar, so results do not depend on the width.
 #pragma once
 #include <stddef.h>
 
@@ -47,13 +47,13 @@ VECTOR void store(T* p, Vector<T> v) {
   __builtin_memcpy(p, &v, sizeof v);
 }
 
-// a b + c, rounded once
+// Returns a b + c, rounded once.
 VECTOR Vector<float> fused(Vector<float> a, Vector<float> b, Vector<float> c);
 VECTOR Vector<double> fused(Vector<double> a, Vector<double> b, Vector<double> c);
-// x in every lane
+// Returns a vector with x in every lane.
 VECTOR Vector<float> broadcast(float x);
 VECTOR Vector<double> broadcast(double x);
-// The first `count` lanes, no byte behind them read or written; the others are 0.
+// Load and store only the first `count` lanes and access no memory after them. load_part sets the other lanes to 0.
 VECTOR Vector<float> load_part(const float* p, int count);
 VECTOR Vector<double> load_part(const double* p, int count);
 VECTOR void store_part(float* p, Vector<float> v, int count);
