@@ -1,7 +1,7 @@
 """What an op must give for an example: the exact result, and how far each output may be from it."""
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from bnengine.arrays.dtypes import LEAST, is_narrow, unit_stored
 from bnengine.arrays.namespaces import dtype_name
 from bnengine.ops import REGISTRY, Example
 from bnengine.ops.update import RULES
-from tests.contracts.examples import sized
+from tests.contracts.examples import sized, special
 from tests.contracts.oracles import ORACLES, long
 
 UNIT = {"float16": 2.0**-24, "bfloat16": 2.0**-24, "float32": 2.0**-24, "float64": 2.0**-53}  # of the arithmetic
@@ -119,16 +119,21 @@ def overflown(exact: np.ndarray, stored: Any) -> np.ndarray:
     return np.where(np.abs(exact) >= 65520, np.copysign(np.inf, exact), exact) if stored == np.float16 else exact
 
 
-@lru_cache(8)
+@cache
 def cases(name: str, dtype: str) -> list[Case]:
-    """The cases of a contract's examples: computed once for the libraries that follow each other."""
+    """The cases of a contract's examples."""
     return [Case(name, e, dtype) for e in REGISTRY[name].contract.examples(np.random.default_rng(0), dtype)]
 
 
-@lru_cache(8)
+@lru_cache(2)
 def sized_cases(name: str, dtype: str) -> list[Case]:
     """Those of larger examples. A reference that adds up a thousand rows in a chain may miss its bound there."""
     return [Case(name, example, dtype) for example in sized(name, dtype)]
+
+
+@lru_cache(2)
+def special_cases(name: str, dtype: str) -> list[Case]:
+    return [Case(name, example, dtype, special=True) for example in special(name, dtype)]
 
 
 def assert_within(got: Any, expected: Any, bound: Any, what: str) -> None:

@@ -5,7 +5,7 @@ ways that give the same bits are compared here.
 """
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -55,9 +55,11 @@ class Library:
 
     def run(
         self, name: str, args: Any, options: Any, into: Mapping[str, Out] | None = None, memory: Memory | None = None,
+        given: Any = None,
     ) -> Outputs:  # fmt: skip
-        """The outputs for arrays of this library, in NumPy; no argument may change."""
-        before = [(a, self.get(a).tobytes()) for a in args if hasattr(a, "shape")]
+        """The outputs for arrays of this library, in NumPy; no argument may change. `given`: the arguments in NumPy."""
+        given = given or [self.get(a) if hasattr(a, "shape") else a for a in args]
+        before = [(a, old.tobytes()) for a, old in zip(args, given, strict=True) if hasattr(a, "shape")]
         with using(self.mode), np.errstate(all="ignore"):
             result = REGISTRY[name](*args, memory=memory or Memory(), into=into, **options)
         written = {id(destination.array) for destination in (into or {}).values()}
@@ -72,7 +74,7 @@ class Library:
         """The outputs for an example."""
         args = [self.put(a, shift) for a in example.args]
         options = {key: self.put(value, shift) for key, value in example.options.items()}
-        return self.run(name, args, options, into, memory)
+        return self.run(name, args, options, into, memory, example.args)
 
     def results(self, name: str, example: Example, *, fully: bool) -> Iterator[tuple[str, Outputs]]:  # noqa: ARG002
         """(in which way, outputs) of every way that may differ in bits; unless `fully`, of a few."""
@@ -95,7 +97,7 @@ class Kernels(Library):
     def put(self, value: Any, shift: int = 0) -> Any:
         if not isinstance(value, np.ndarray):
             return value
-        if not value.flags.c_contiguous or not value.size:
+        if not shift or not value.flags.c_contiguous or not value.size:
             return self.device.on_device(value)
         memory = self.device.fresh((value.size + shift,), value.dtype)
         memory[shift:] = self.device.on_device(value.reshape(-1))
@@ -180,23 +182,24 @@ class Native(Kernels):
 
     dtypes = FULL
 
-    def results(self, name: str, example: Example, *, fully: bool) -> Iterator[tuple[str, Outputs]]:  # noqa: ARG002
+    def results(self, name: str, example: Example, *, fully: bool) -> Iterator[tuple[str, Outputs]]:
+        """Small arrays are one block, large ones several; `fully` also takes one thread for a replay."""
         threads.set(1)
         expected = self.outputs(name, example)
-        for what, way in self.ways().items():
+        for what, way in self.ways((5, 999) if fully else (1, 5, 999)).items():
             with way():
                 assert_same_bits(self.outputs(name, example), expected, f"{name}, {example.label}, {what}")
-        self._replayed(name, example, expected)
+        self._replayed(name, example, expected, (nullcontext, three_threads) if fully else (three_threads,))
         yield "", expected
 
-    def ways(self) -> dict[str, Callable[[], Any]]:
-        """What changes no bit."""
-        found = {f"{n} blocks": lambda n=n: blocks_of(n) for n in (1, 5, 999)}
+    def ways(self, counts: Sequence[int]) -> dict[str, Callable[[], Any]]:
+        """What changes no bit, among it these counts of blocks."""
+        found = {f"{n} blocks": lambda n=n: blocks_of(n) for n in counts}
         found |= {isa: lambda isa=isa: instructions(isa) for isa in instruction_sets()[1:]}
         return found | {"past the caches": lambda: past(0), "three threads": three_threads}
 
-    def _replayed(self, name: str, example: Example, expected: Outputs) -> None:
-        """Recorded and replayed by one thread and three, whatever scratch held before."""
+    def _replayed(self, name: str, example: Example, expected: Outputs, ways: Any) -> None:
+        """Recorded and replayed, whatever scratch held before."""
         what, arena = f"{name}, {example.label}, replayed", Arena("fused")
         arrays = [a for a in (*example.args, *example.options.values()) if isinstance(a, np.ndarray)]
         with arena.recording(arrays) as plan, using("fused"):
@@ -206,7 +209,7 @@ class Native(Kernels):
         if any(a is not None and a.dtype.itemsize == 2 for a in got.values()):
             return  # NumPy rounds to 16 bits, so that the plan is not native
         replay = replayer(plan)
-        for way in (nullcontext, three_threads):
+        for way in ways:
             with way():
                 _load.library().bnengine_fill_scratch(255)
                 poison(arena)

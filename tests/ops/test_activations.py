@@ -70,3 +70,36 @@ def test_the_largest_curvature_is_reached(kind):
 def test_a_leaky_relu_lets_a_hundredth_through():
     assert activate(np.asarray([-100.0]), "leaky_relu").tolist() == [-1.0]
     assert derivative(np.ones(1), np.asarray([-1.0]), "leaky_relu").tolist() == [0.01]
+
+
+def test_every_op_has_the_same_default_slope():
+    x, one, statistics = np.asarray([[-2.0], [3.0]]), np.ones((1, 1)), np.asarray([[2.0], [0.0], [1.0]])
+    y, dy, leaky = np.asarray([[-0.02], [3.0]]), np.ones((2, 1)), {"activation": "leaky_relu"}
+    fixed = leaky | {"eps": 0.0, "batch_statistics": False}
+    values = (
+        ops.activation(x, kind="leaky_relu"),
+        ops.affine(x, one, **leaky),
+        ops.normalize(x, statistics, None, None, eps=0.0, **leaky),
+        ops.batch_norm(x, None, np.full(1, 0.5), eps=0.0, **leaky).y + [[-0.015], [1.5]],
+    )
+    assert all(np.allclose(value, y, rtol=1e-15) for value in values)
+    gradients = (
+        ops.activation_backward(dy, x, y, kind="leaky_relu"),
+        ops.affine_backward(dy, x, one, y, **leaky).dx,
+        ops.normalize_backward(dy, x, y, statistics, None, None, **fixed).dx,
+    )
+    assert all(gradient[:, 0].tolist() == [0.01, 1.0] for gradient in gradients)
+
+
+def test_the_gradient_of_identity_is_a_new_array():
+    dy = np.asarray([1.0, -2.0])
+    assert not np.shares_memory(ops.activation_backward(dy, dy, dy, kind="identity"), dy)
+
+
+def test_sums_over_rows_are_in_float64():
+    """Row after row adds 1 to 2**24: in float32 each of them would be lost."""
+    dy, one = np.ones((65, 1), np.float32), np.ones(1, np.float32)
+    dy[0] = 2.0**24
+    found = ops.normalize_backward(dy, dy / dy, dy, np.asarray([[65.0], [0.0], [1.0]]), one, one, eps=0.0)
+    sums = ops.affine_backward(dy, dy, one[:, None], dy).db, found.dbeta, found.dgamma
+    assert all(value.tolist() == [2.0**24 + 64] for value in sums)

@@ -1,6 +1,5 @@
-"""Batch normalization on inputs that cancel, vanish, overflow or are missing, and two batches worked by hand."""
+"""Batch normalization on inputs that cancel, vanish, overflow or are missing."""
 
-import math
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 
 from bnengine import ops
 
-U32, U64 = 2.0**-24, 2.0**-53
+U64 = 2.0**-53
 YES, NO = np.asarray([True]), np.asarray([False])
 
 
@@ -22,17 +21,8 @@ def column(*values):
 # -- moments ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mean", [1e6, -1e6, 1e8])
-def test_a_large_mean_costs_the_variance_nothing(mean):
-    x = (mean + np.arange(64.0) - 32).reshape(-1, 1)
-    count, found, var = ops.moments(x).batch[:, 0]
-    assert count == 64
-    assert found == mean - 0.5
-    assert var == pytest.approx((64**2 - 1) / 12, rel=1e-14)
-
-
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
-@pytest.mark.parametrize("row", [0, 3, 6])
+@pytest.mark.parametrize("row", [0, 6])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_row_that_is_not_finite_spoils_its_channel_alone(rng, value, row, dtype):
     x = rng.standard_normal((7, 3)).astype(dtype)
@@ -46,15 +36,6 @@ def test_a_row_that_is_not_finite_spoils_its_channel_alone(rng, value, row, dtyp
     assert not np.isfinite(y[:, 1]).any()
     np.testing.assert_allclose(batch[:, [0, 2]], clean[:, [0, 2]], rtol=1e-15)
     assert np.isfinite(y[:, [0, 2]]).all()
-
-
-def test_pending_statistics_may_have_a_destination(rng):
-    x = rng.standard_normal((6, 2))
-    pending = ops.moments(x[:2]).batch.copy()
-    found = ops.moments(x[2:], into={"pending": ops.Out(pending, adds=True)})
-    assert found.pending is pending
-    np.testing.assert_array_equal(found.batch, ops.moments(x[2:]).batch)
-    np.testing.assert_allclose(pending, ops.moments(x).batch, rtol=1e-14)
 
 
 # -- merge ------------------------------------------------------------------------------------------------------------
@@ -105,106 +86,34 @@ def test_the_parts_of_any_split_merge_to_the_whole_in_any_order(values, offset, 
 # -- commit -----------------------------------------------------------------------------------------------------------
 
 
-def committed(running, pending, decay, unbiased, ok=YES):
-    channels = running.shape[1]
-    return ops.commit(running, pending, ok, np.full(channels, decay), np.full(channels, unbiased))
-
-
 @pytest.mark.parametrize("decay", [0.9, 0.0, -1.0])
-@pytest.mark.parametrize("pending", [column(4, 1, 3), column(4, np.nan, np.inf)])
-def test_a_skipped_step_leaves_every_bit(decay, pending):
-    running = column(3, 0.1, 0.7)
-    with np.errstate(invalid="ignore"):
-        assert committed(running, pending, decay, True, ok=NO).tobytes() == running.tobytes()
-
-
-@pytest.mark.parametrize("decay", [0.9, 0.0, -1.0])
-def test_a_proposal_of_count_0_leaves_every_bit(decay):
-    running = column(3, 0.1, 0.7)
-    for nothing in (column(0, 5, 5), column(0, np.nan, np.nan)):
-        assert committed(running, nothing, decay, True).tobytes() == running.tobytes()
+def test_a_skipped_step_and_a_proposal_of_count_0_leave_every_bit(decay):
+    running, rule = column(3, 0.1, 0.7), (np.asarray([decay]), YES)
+    for ok, count in ((NO, 4), (YES, 0)):
+        for mean, var in ((1, 3), (np.nan, np.inf)):
+            with np.errstate(invalid="ignore"):
+                kept = ops.commit(running, column(count, mean, var), ok, *rule)
+            assert kept.tobytes() == running.tobytes()
 
 
 # -- normalize --------------------------------------------------------------------------------------------------------
 
 
-def test_a_batch_worked_by_hand():
-    x = np.asarray([[1.0], [3.0]])  # mean 2, var 1; eps 3 makes the divisor 2
-    y = ops.normalize(x, ops.moments(x).batch, np.asarray([10.0]), np.asarray([1.0]), eps=3.0)
-    assert y.tolist() == [[-4.0], [6.0]]
-    added = ops.normalize(x, ops.moments(x).batch, None, None, np.asarray([[0.25], [-1.0]]), eps=3.0, activation="relu")
-    assert added.tolist() == [[0.0], [0.0]]
-    leaky = ops.normalize(x, column(2, 2, 1), None, None, eps=3.0, activation="leaky_relu", slope=0.5)
-    assert leaky.tolist() == [[-0.25], [0.5]]
-
-
-def test_eps_is_1e_5_and_stands_under_the_root():
-    x = np.asarray([[1.0], [-1.0]])
-    assert ops.normalize(x, column(2, 0, 0), None, None)[0, 0] == pytest.approx(math.sqrt(1e5), rel=1e-14)
-
-
-def test_the_gradients_of_a_batch_worked_by_hand():
-    # mean 2, var 1, eps 3: x_norm = -1/2, 1/2. dz = (1, 3): dbeta 4, dgamma 1; dx = 10/2 (dz - 2 - x_norm/2).
-    x, dy, gamma, beta = np.asarray([[1.0], [3.0]]), np.asarray([[1.0], [3.0]]), np.asarray([10.0]), np.asarray([1.0])
-    statistics = ops.moments(x).batch
-    y = ops.normalize(x, statistics, gamma, beta, eps=3.0)
-    found = ops.normalize_backward(dy, x, y, statistics, gamma, beta, eps=3.0)
-    assert found.dx.tolist() == [[-3.75], [3.75]]
-    assert (found.dgamma.tolist(), found.dbeta.tolist(), found.dadd) == ([1.0], [4.0], None)
-    fixed = ops.normalize_backward(dy, x, y, statistics, gamma, beta, eps=3.0, batch_statistics=False)
-    assert fixed.dx.tolist() == [[5.0], [15.0]]
-    assert (fixed.dgamma.tolist(), fixed.dbeta.tolist()) == ([1.0], [4.0])
-    bare = ops.normalize_backward(dy, x, y, statistics, None, None, dy, eps=3.0)
-    assert bare.dx.tolist() == [[-0.375], [0.375]]
-    assert (bare.dgamma, bare.dbeta) == (None, None)
-    np.testing.assert_array_equal(bare.dadd, dy)
-    assert bare.dadd is not dy
-
-
-def test_float32_keeps_its_digits_at_every_mean_up_to_a_million(rng):
-    for ratio in (0.0, 1.0, 1e2, 1e4, 1e6):
-        for std in (1e-2, 1.0, 1e3):
-            x = (std * (ratio + rng.standard_normal((64, 6)))).astype(np.float32)
-            wide = x.astype(np.longdouble)
-            exact = (wide - wide.mean(0)) / np.sqrt(wide.var(0) + np.longdouble(1e-5))
-            y = ops.normalize(x, ops.moments(x).batch, None, None)
-            assert np.all(np.abs(y - exact) <= 10 * U32 * np.abs(exact) + 10 * U32), (ratio, std)
-
-
-@pytest.mark.parametrize("rows", [1, 2, 3, 7, 10, 63, 64, 65, 100, 1000, 4099])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("value", [0.1, 1e6 / 3, -7e-5, 0.0, 3e-40])
-def test_a_constant_channel_gives_exactly_beta(dtype, rows, value):
-    x = np.full((rows, 2), value, dtype)
-    batch = ops.moments(x).batch
-    np.testing.assert_array_equal(batch[1], x[0].astype(np.float64))
+def test_a_constant_channel_gives_exactly_beta(dtype, value):
     gamma, beta = np.asarray([2.0, -1e3], dtype), np.asarray([0.3, -0.7], dtype)
-    np.testing.assert_array_equal(ops.normalize(x, batch, gamma, beta), np.broadcast_to(beta, x.shape))
-    np.testing.assert_array_equal(ops.normalize(x, batch, None, None), np.zeros_like(x))
+    for rows in (1, 2, 3, 7, 10, 63, 64, 65, 100, 1000, 4099):
+        x = np.full((rows, 2), value, dtype)
+        batch = ops.moments(x).batch
+        np.testing.assert_array_equal(batch[1], x[0].astype(np.float64))
+        np.testing.assert_array_equal(ops.normalize(x, batch, gamma, beta), np.broadcast_to(beta, x.shape))
+        np.testing.assert_array_equal(ops.normalize(x, batch, None, None), np.zeros_like(x))
 
 
-def test_the_order_of_memory_and_strides_change_nothing(rng):
-    x = rng.standard_normal((8, 6)).astype(np.float32)
-    wide = np.repeat(x, 2, axis=1)[:, ::2]
-    for other in (np.asfortranarray(x), wide, x[::-1].copy()[::-1]):
-        np.testing.assert_allclose(ops.moments(other).batch, ops.moments(x).batch, rtol=1e-15, atol=1e-17)
-        statistics = ops.moments(x).batch
-        np.testing.assert_array_equal(
-            ops.normalize(other, statistics, None, None), ops.normalize(x, statistics, None, None)
-        )
-
-
-def test_batch_normalization_has_the_arguments_of_tf_nn(rng):
+def test_batch_normalization_has_the_arguments_of_tf_nn():
     """tf.nn.batch_normalization(x, mean, variance, offset, scale, variance_epsilon): the offset before the scale."""
-    x, mean = rng.standard_normal((5, 3)), rng.standard_normal(3)
-    var, beta, gamma = rng.random(3), rng.standard_normal(3), rng.standard_normal(3)
-    expected = gamma * (x - mean) / np.sqrt(var + 0.25) + beta
-    np.testing.assert_allclose(ops.batch_normalization(x, mean, var, beta, gamma, 0.25), expected, rtol=1e-13)
-    bare = ops.batch_normalization(x, mean, var, None, None, 0.25)
-    np.testing.assert_allclose(bare, (x - mean) / np.sqrt(var + 0.25), rtol=1e-13)
-    narrow = ops.batch_normalization(*(a.astype(np.float32) for a in (x, mean, var, beta, gamma)), 0.25)
-    assert narrow.dtype == np.float32
-    np.testing.assert_allclose(narrow, expected, rtol=1e-5, atol=1e-6)
-    assert ops.batch_normalization(np.asarray([[3.0]]), *np.asarray([[1.0], [3.0], [5.0], [7.0]]), 1.0).tolist() == [
-        [12]
-    ]
+    given = np.asarray([[3.0]]), *np.asarray([[1.0], [3.0], [5.0], [7.0]])
+    assert ops.batch_normalization(*given, 1.0).tolist() == [[12]]
+    assert ops.batch_normalization(*given[:3], None, None, 1.0).tolist() == [[1]]
+    assert ops.batch_normalization(*(a.astype(np.float32) for a in given), 1.0).dtype == np.float32

@@ -1,4 +1,4 @@
-"""erf against its power series in 60 decimal digits and against the C library."""
+"""erf and its derivative against series in 60 decimal digits."""
 
 import math
 from decimal import Decimal, localcontext
@@ -36,51 +36,27 @@ def exact_erf(x):
         return exact_derivative(x) * total
 
 
-def largest_error(values, points, exact):
-    """In units of the last place of the value, whatever its dtype."""
-    spacing = np.spacing(np.abs(values))
-    pairs = zip(values.tolist(), points.tolist(), spacing.tolist(), strict=True)
-    return max(float(abs(Decimal(v) - exact(p)) / Decimal(s)) for v, p, s in pairs)
-
-
 def points(n):
     """Both signs; the two formulas, their seam at 1, and every magnitude down to the subnormals."""
     stream = Stream(1, "erf")
-    x = np.concatenate(
-        [
-            np.linspace(0.0, 6.5, n + 1)[1:],
-            stream.uniform(n),
-            1.0 + 5.0 * stream.uniform(n),
-            1.0 + np.arange(-n // 2, n // 2) * 2.0**-52,
-            2.0 ** -(1074 * stream.uniform(n)),
-        ]
-    )
+    seam = 1.0 + np.arange(-n // 2, n // 2) * 2.0**-52
+    near, far, tiny = stream.uniform(n), 1.0 + 5.0 * stream.uniform(n), 2.0 ** -(1074 * stream.uniform(n))
+    x = np.concatenate([np.linspace(0.0, 6.5, n + 1)[1:], near, far, seam, tiny])
     return np.concatenate([x, -x])
 
 
-def test_the_oracle_knows_the_published_values():
-    """Abramowitz and Stegun, table 7.1: erf(0.5) = 0.5204998778, erf(1) = 0.8427007929, erf(2) = 0.9953222650."""
-    for x, value in [(0.5, 0.5204998778), (1.0, 0.8427007929), (2.0, 0.9953222650)]:
-        assert float(exact_erf(x)) == pytest.approx(value, abs=5e-11)
+def test_the_series_and_the_c_library_agree():
+    assert all(abs(float(exact_erf(x)) - math.erf(x)) <= 2 * np.spacing(math.erf(x)) for x in (0.5, 1.0, 2.0))
 
 
-def test_erf_is_within_one_and_a_half_ulp_in_float64():
-    x = points(200)
-    assert largest_error(erf(x), x, exact_erf) < 1.5
-
-
-def test_erf_in_float32_is_rounded_correctly_but_for_ties():
-    x = points(200).astype(np.float32)
+@pytest.mark.parametrize(("dtype", "places"), [("float64", 1.5), ("float32", 0.501)])
+def test_erf_errs_by_no_more_places(dtype, places):
+    x = points(150).astype(dtype)
     x = x[x != 0]
     y = erf(x)
-    assert y.dtype == np.float32
-    assert largest_error(y, x, exact_erf) < 0.501
-
-
-def test_erf_is_within_two_ulp_of_the_c_library_on_many_points():
-    x = points(20_000)
-    expected = np.asarray([math.erf(v) for v in x])
-    assert np.max(np.abs(erf(x) - expected) / np.spacing(np.abs(expected))) <= 2
+    assert y.dtype == dtype
+    for value, point, spacing in zip(y.tolist(), x.tolist(), np.spacing(np.abs(y)).tolist(), strict=True):
+        assert abs(Decimal(value) - exact_erf(point)) < Decimal(places) * Decimal(spacing)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -91,26 +67,21 @@ def test_special_values_pass_through(xp, dtype):
     assert y.dtype == dtype
     np.testing.assert_array_equal(y, np.asarray([0.0, -0.0, 1, -1, 1, -1, tiny, -tiny, math.nan], dtype))
     assert np.signbit(y[:2]).tolist() == [False, True]
+    slope = host(erf_derivative(xp.asarray([math.nan, 0.0, np.finfo(dtype).max, math.inf], dtype=getattr(xp, dtype))))
+    np.testing.assert_array_equal(slope, np.asarray([math.nan, 2 / math.sqrt(math.pi), 0, 0], dtype))
 
 
-def test_the_largest_number_does_not_overflow_on_the_way():
-    largest = np.finfo(np.float64).max
-    np.testing.assert_array_equal(erf(np.asarray([largest, -largest])), [1, -1])
-    np.testing.assert_array_equal(erf_derivative(np.asarray([largest, -largest, math.inf])), [0, 0, 0])
-
-
-def test_erf_is_odd_and_never_falls_by_more_than_its_error():
-    x = np.linspace(0, 7, 100_001)
-    y = erf(x)
-    np.testing.assert_array_equal(erf(-x), -y)
+def test_erf_is_odd_and_never_falls_or_exceeds_1():
+    y = erf(np.linspace(0, 7, 100_001))
+    np.testing.assert_array_equal(erf(-np.linspace(0, 7, 100_001)), -y)
     assert np.all(np.diff(y) >= 0)
-    assert y.max() == 1
+    assert y.max() == erf(np.asarray(np.finfo(np.float64).max)) == 1
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("function", [erf, erf_derivative])
 def test_every_library_agrees_with_numpy(xp, dtype, function):
-    x = points(500).astype(dtype).reshape(4, -1)
+    x = points(100).astype(dtype).reshape(4, -1)
     y = function(xp.asarray(x))
     assert tuple(y.shape) == x.shape
     # The libraries' exp may differ in the last bits of float64, which float32 then rounds away or turns into one.
@@ -119,32 +90,14 @@ def test_every_library_agrees_with_numpy(xp, dtype, function):
 
 def test_the_derivative_keeps_its_bound():
     x = np.concatenate([np.linspace(-26, 26, 1041), Stream(2).uniform(500)])
-    y = erf_derivative(x)
-    for value, point in zip(y.tolist(), x.tolist(), strict=True):
+    for value, point in zip(erf_derivative(x).tolist(), x.tolist(), strict=True):
         exact = exact_derivative(point)
         assert abs(Decimal(value) / exact - 1) < 2 * (1 + Decimal(point) ** 2) * Decimal(2) ** -53
 
 
-def test_the_derivative_is_the_slope_of_erf():
-    x, h = np.linspace(-3, 3, 61), 1e-4
-    slope = (erf(x + h) - erf(x - h)) / (2 * h)
-    # Central differences: h^2 / 6 times the third derivative (at most 4 / sqrt(pi)), and erf's rounding over h.
-    np.testing.assert_allclose(slope, erf_derivative(x), rtol=0, atol=h * h / 6 * 4 / math.sqrt(math.pi) + 2.0**-52 / h)
-
-
-def test_the_derivative_passes_nan_on_and_keeps_the_dtype():
-    y = erf_derivative(np.asarray([math.nan, 0.0], np.float32))
-    assert y.dtype == np.float32
-    np.testing.assert_array_equal(y, np.asarray([math.nan, 2 / math.sqrt(math.pi)], np.float32))
-
-
 @pytest.mark.parametrize("function", [erf, erf_derivative])
-@pytest.mark.parametrize("dtype", [np.int64, np.bool_, np.complex128])
-def test_only_real_floating_arrays_are_taken(function, dtype):
-    with pytest.raises(InputError, match=rf"^{function.__name__}: x is {np.dtype(dtype)}. Give float32 or float64."):
-        function(np.ones(2, dtype))
-
-
-def test_no_axis_and_no_element_are_shapes_too():
-    assert erf(np.asarray(0.5)).shape == ()
-    assert erf(np.zeros((0, 3))).shape == (0, 3)
+def test_only_real_floating_arrays_are_taken(function):
+    for dtype in (np.int64, np.bool_, np.complex128):
+        with pytest.raises(InputError, match=rf"^{function.__name__}: x is {np.dtype(dtype)}. Give float32 or float64"):
+            function(np.ones(2, dtype))
+    assert function(np.zeros((0, 3))).shape == (0, 3)
