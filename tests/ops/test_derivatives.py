@@ -73,7 +73,7 @@ def test_affine_backward(kind, shape, rng):
     )
 
 
-@pytest.mark.parametrize(("gamma", "beta", "add"), [(1, 1, 1), (1, 1, 0), (0, 1, 0), (1, 0, 1), (0, 0, 0), (0, 0, 1)])
+@pytest.mark.parametrize(("gamma", "beta", "add"), [(1, 1, 1), (0, 1, 0), (1, 0, 1), (0, 0, 0)])
 @pytest.mark.parametrize("own", [True, False], ids=["batch statistics", "fixed statistics"])
 @pytest.mark.parametrize("kind", ACTIVATIONS)
 def test_normalize_backward(kind, own, gamma, beta, add, rng):
