@@ -80,7 +80,7 @@ def test_every_op_has_the_same_default_slope():
         ops.activation(x, kind="leaky_relu"),
         ops.affine(x, one, **leaky),
         ops.normalize(x, statistics, None, None, eps=0.0, **leaky),
-        ops.batch_norm(x, None, np.full(1, 0.5), eps=0.0, **leaky).y + [[-0.015], [1.5]],
+        np.add(ops.batch_norm(x, None, np.full(1, 0.5), eps=0.0, **leaky).y, [[-0.015], [1.5]]),
     )
     assert all(np.allclose(value, y, rtol=1e-15) for value in values)
     gradients = (

@@ -27,7 +27,8 @@ STORED = {
     "activation": {0}, "activation_backward": {0, 1, 2}, "total": {0, 1}, "affine": {0, 1}, "dropout": {0},
     "affine_backward": {0, 1, 2, 3}, "dropout_backward": {0}, "moments": {0}, "normalize": {0, 4}, "batch_norm": {0, 3},
     "normalize_backward": {0, 1, 2, 6}, "softmax_cross_entropy": {0}, "binary_cross_entropy": {0},
-    "mean_squared_error": {0}, "correct": {0}, "gather": {0}, **{name: {6 + len(rule.slots)} for name, rule in RULES.items()},
+    "mean_squared_error": {0}, "correct": {0}, "gather": {0},
+    **{name: {6 + len(rule.slots)} for name, rule in RULES.items()},
 }  # fmt: skip
 WIDEST = {
     "normalize": {1}, "normalize_backward": {3}, "merge": {0, 1}, "commit": {0, 1, 3}, "check_step": {2},
