@@ -9,9 +9,3 @@ from bnengine.lab.verify import Certificate, verify
 def certificate() -> Certificate:
     """Quick, on every library that is installed."""
     return verify(quick=True)
-
-
-@pytest.fixture(scope="package")
-def alone() -> Certificate:
-    """Quick, NumPy's two dtypes alone."""
-    return verify([], quick=True)
