@@ -98,7 +98,8 @@ def test_an_infinite_error_is_null_in_json():
 
 
 def test_a_seed_decides_the_inputs(monkeypatch):
-    monkeypatch.setattr(layers, "cases", lambda some=tuple(layers.cases())[:3]: some)
+    some = tuple(layers.cases())[:3]
+    monkeypatch.setattr(layers, "cases", lambda: some)
     ledgers = [Ledger() for _ in range(3)]
     for ledger, seed in zip(ledgers, (0, 0, 1), strict=True):
         layers.verify_layers(ledger, Variant(NUMPY, "float64"), [Variant(NUMPY, "float32")], seed, quick=True)
