@@ -1,6 +1,5 @@
 """Moments, bounds and orthogonality of initial weights, and that the same stream gives the same bits."""
 
-import dataclasses
 import json
 import math
 
@@ -50,17 +49,21 @@ def test_glorot_is_uniform_within_its_bound(shape, fans):
     check_moments(values, limit / math.sqrt(3), 9 / 5)
 
 
-def test_normal_has_the_given_std():
+def test_normal_and_constants_are_as_given():
     check_moments(Normal(0.02)(stream(), (1000, 100)), 0.02, 3.0)
-    assert not np.any(Normal(0.0)(stream(), (3,)))
+    source = stream()
+    for initializer, value in ((Normal(0.0), 0), (Zeros(), 0), (Ones(), 1), (Constant(-0.25), -0.25)):
+        if initializer != Normal(0.0):
+            np.testing.assert_array_equal(initializer(source, (2, 3)), np.full((2, 3), value))
+        else:
+            assert not np.any(initializer(stream(), (3,)))
+    assert source.position == 0
 
 
 @pytest.mark.parametrize("shape", [(50, 50), (80, 30), (30, 80), (3, 3, 4, 20), (1, 5), (5, 1)])
-@pytest.mark.parametrize("gain", [1.0, math.sqrt(2), -0.5])
+@pytest.mark.parametrize("gain", [1.0, -0.5])
 def test_orthogonal_has_orthonormal_columns_or_rows(shape, gain):
-    w = Orthogonal(gain)(stream(), shape)
-    assert w.shape == shape
-    matrix = w.reshape(-1, shape[-1])
+    matrix = Orthogonal(gain)(stream(), shape).reshape(-1, shape[-1])
     if matrix.shape[0] < matrix.shape[1]:
         matrix = matrix.T
     product = matrix.T @ matrix
@@ -74,28 +77,16 @@ def test_orthogonal_prefers_no_sign():
     assert abs(np.mean(diagonals**2) - 1 / 8) < 5 * math.sqrt(2 / 64 / diagonals.size)
 
 
-def test_constants_draw_nothing():
-    source = stream()
-    np.testing.assert_array_equal(Zeros()(source, (2, 3)), np.zeros((2, 3)))
-    np.testing.assert_array_equal(Ones()(source, (4,)), np.ones(4))
-    np.testing.assert_array_equal(Constant(-0.25)(source, (2,)), [-0.25, -0.25])
-    assert source.position == 0
-
-
-@pytest.mark.parametrize("initializer", [*DRAWING, Zeros(), Ones(), Constant(3)])
-def test_values_are_writable_float64_in_rows(initializer):
-    values = initializer(stream(), (7, 5))
-    assert values.dtype == np.float64
-    assert values.shape == (7, 5)
-    assert values.flags.c_contiguous
-    assert values.flags.writeable
-
-
-@pytest.mark.parametrize("initializer", DRAWING)
-def test_a_stream_gives_bits_that_no_other_gives(initializer):
+@pytest.mark.parametrize("initializer", [*DRAWING, Orthogonal(0.5), Zeros(), Ones(), Constant(3)])
+def test_values_are_of_the_stream_and_a_configuration_survives_json(initializer):
+    config = json.loads(json.dumps(config_of(initializer)))
+    assert from_config(config) == get_initializer(config) == initializer
     first = initializer(stream("a"), (20, 30))
-    assert first.tobytes() == initializer(stream("a"), (20, 30)).tobytes()
-    assert not np.any(first == initializer(stream("b"), (20, 30)))
+    assert (first.dtype, first.shape, first.flags.c_contiguous, first.flags.writeable) == (
+        np.float64, (20, 30), True, True,
+    )  # fmt: skip
+    assert first.tobytes() == get_initializer(config)(stream("a"), (20, 30)).tobytes()
+    assert np.any(first == initializer(stream("b"), (20, 30))) == (initializer not in (*DRAWING, Orthogonal(0.5)))
 
 
 @pytest.mark.parametrize("initializer", [He(), Glorot(), Orthogonal()])
@@ -106,18 +97,12 @@ def test_a_shape_without_inputs_and_outputs_is_refused(initializer, shape):
 
 
 def test_names_and_objects_are_found():
-    assert get_initializer("he") == He()
-    assert get_initializer("glorot") == Glorot()
-    assert get_initializer("orthogonal") == Orthogonal(1.0)
-    assert get_initializer("zeros") == Zeros()
-    assert get_initializer("ones") == Ones()
-    given = Normal(0.5)
-    assert get_initializer(given) is given
-
-    def ramp(_stream, shape):
-        return np.linspace(0, 1, math.prod(shape)).reshape(shape)
-
-    assert get_initializer(ramp) is ramp
+    names = {"he": He(), "glorot": Glorot(), "orthogonal": Orthogonal(1.0), "zeros": Zeros(), "ones": Ones()}
+    assert {name: get_initializer(name) for name in names} == names
+    for given in (Normal(0.5), lambda _stream, shape: np.zeros(shape)):
+        assert get_initializer(given) is given
+    with pytest.raises(InputError, match=r"cannot be saved by its configuration. Save its state_dict\(\) instead"):
+        config_of(given)
 
 
 @pytest.mark.parametrize(
@@ -133,25 +118,6 @@ def test_names_and_objects_are_found():
 def test_what_is_no_initializer_is_refused_with_the_cure(given, message):
     with pytest.raises(InputError, match=message):
         get_initializer(given)
-
-
-@pytest.mark.parametrize("initializer", [*DRAWING, Constant(1.0)])
-def test_initializers_cannot_be_changed(initializer):
-    for field in dataclasses.fields(initializer):
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            setattr(initializer, field.name, 2.0)
-
-
-@pytest.mark.parametrize("initializer", [*DRAWING, Orthogonal(0.5), Zeros(), Ones(), Constant(3)])
-def test_a_configuration_survives_json(initializer):
-    config = json.loads(json.dumps(config_of(initializer)))
-    assert from_config(config) == initializer
-    assert get_initializer(config) == initializer
-
-
-def test_an_initializer_of_the_users_own_has_no_configuration():
-    with pytest.raises(InputError, match=r"cannot be saved by its configuration. Save its state_dict\(\) instead"):
-        config_of(lambda _stream, shape: np.zeros(shape))
 
 
 @pytest.mark.parametrize(
