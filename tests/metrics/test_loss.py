@@ -14,20 +14,13 @@ def surprise(logits, targets):
     return -np.log(q[np.arange(len(q)), targets])
 
 
-def test_the_loss_is_the_mean_over_rows_and_not_over_batches(rng):
-    logits, targets = rng.standard_normal((10, 4)).astype(np.float32), rng.integers(0, 4, 10)
-    metric = Loss(SoftmaxCrossEntropy())
-    metric.update(logits[:7], targets[:7])
-    metric.update(logits[7:], targets[7:])
-    assert metric.value() == pytest.approx(surprise(logits, targets).mean(), rel=1e-14)
-
-
-def test_the_loss_weighs_rows_and_classes(rng):
+def test_the_loss_is_the_weighted_mean_over_rows_and_not_over_batches(rng):
     logits, targets, weights = rng.standard_normal((9, 3)), rng.integers(0, 3, 9), rng.random(9)
     weights[4], logits[4] = 0, np.nan
     metric, other = (Loss(SoftmaxCrossEntropy(class_weights=(1, 2, 3))) for _ in range(2))
     metric.update(logits[:5], targets[:5], weights[:5])
-    other.update(logits[5:], targets[5:], weights[5:])
+    metric.update(logits[5:6], targets[5:6], weights[5:6])
+    other.update(logits[6:], targets[6:], weights[6:])
     metric.merge(other)
     keep = weights > 0
     v = weights[keep] * np.array([1, 2, 3])[targets[keep]]
@@ -71,10 +64,6 @@ def test_an_output_that_is_not_finite_makes_the_loss_infinite(bad):
     metric.reset()
     metric.update([1.0], [3.0])
     assert metric.value() == 4
-
-
-def test_a_loss_that_overflows_is_infinite():
-    metric = Loss(MeanSquaredError())
     metric.update([1e200], [0.0])
     assert metric.value() == np.inf
 

@@ -16,29 +16,16 @@ def filled(metric, *batch):
     return metric
 
 
-def test_the_mean_absolute_error_is_what_one_works_out_by_hand():
+def test_values_worked_by_hand():
     assert filled(MeanAbsoluteError(), P, Y).value() == 1.0
-    assert filled(MeanAbsoluteError(), P, Y, [1.0, 1.0, 0.0]).value() == 0.5
     two = filled(MeanAbsoluteError(), [[1.0, 2.0], [3.0, 4.0]], [[0.0, 2.0], [3.0, 1.0]], [1.0, 3.0])
     assert two.value() == (1 + 9) / 8
-
-
-def test_r2_is_what_one_works_out_by_hand():
     # mean 13/3; spread 222/9; residual 1 + 0 + 4
     assert filled(R2(), P, Y).value() == float(1 - Fraction(5 * 9, 222))
-    assert filled(R2(), Y, Y).value() == 1
-    assert filled(R2(), np.full(2, 2.5), [1.0, 4.0]).value() == 0
+    assert filled(R2(), np.stack([Y, P], axis=1), np.stack([Y, Y], axis=1)).value() == float(1 - Fraction(45, 222) / 2)
     # weights 1, 3: mean 3, spread 4 + 3 * 4/9
-    assert filled(R2(), [0.0, 4.0], [0.0, 4.0], [1.0, 3.0]).value() == 1
     assert filled(R2(), [1.0, 4.0], [0.0, 4.0], [1.0, 3.0]).value() == float(1 - Fraction(1, 12))
-
-
-def test_r2_is_averaged_over_outputs():
-    p, y = np.stack([Y, P], axis=1), np.stack([Y, Y], axis=1)
-    assert filled(R2(), p, y).value() == float(1 - Fraction(45, 222) / 2)
-
-
-def test_r2_of_constant_targets_is_one_or_zero():
+    # constant targets
     assert filled(R2(), [3.0, 3.0], [3.0, 3.0]).value() == 1
     assert filled(R2(), [3.0, 3.5], [3.0, 3.0]).value() == 0
 

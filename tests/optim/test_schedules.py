@@ -31,32 +31,23 @@ ALL = [
 ]
 
 
-def test_a_constant_stays():
-    assert Constant(0.1).for_steps(0, 3) == [0.1, 0.1, 0.1]
-
-
-def test_steps_drop_after_every_so_many():
+def test_figures_worked_by_hand():
     assert Step(0.8, 2, 0.5).for_steps(0, 6) == [0.8, 0.8, 0.4, 0.4, 0.2, 0.2]
-
-
-def test_a_cosine_falls_to_its_floor_and_stays():
-    rates = Cosine(3.0, 4, 1.0).for_steps(0, 7)
-    half = sqrt(0.5)
+    rates, half = Cosine(3.0, 4, 1.0).for_steps(0, 7), sqrt(0.5)
     assert rates == pytest.approx([3, 2 + half, 2, 2 - half, 1, 1, 1], rel=1e-15)
     assert rates[4:] == [1, 1, 1]
+    assert WarmUp(Constant(0.8), 4).for_steps(0, 6) == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8, 0.8], rel=1e-15)
+    assert WarmUp(Constant(0.5), 2, start=0.1).for_steps(0, 3) == pytest.approx([0.3, 0.5, 0.5], rel=1e-15)
+    assert WarmUp(Cosine(0.1, 7), 3).for_steps(3, 7) == Cosine(0.1, 7).for_steps(0, 7)
 
 
 def test_one_cycle_rises_and_falls_between_three_rates():
-    schedule = OneCycle(1.0, 11, rise=4 / 11, divisor=10, final_divisor=100)  # up to step 3, down to step 10
-    rates = schedule.for_steps(0, 13)
-    assert rates[0] == pytest.approx(0.1, rel=1e-14)
-    assert rates[1] == pytest.approx(0.1 + 0.9 * 0.25, rel=1e-14)
-    assert rates[2] == pytest.approx(0.1 + 0.9 * 0.75, rel=1e-14)
-    assert rates[3] == pytest.approx(1.0, rel=1e-14)
-    assert rates[10] == pytest.approx(0.001, rel=1e-14)
-    assert rates[10:] == [rates[10]] * 3
+    shape = {"rise": 4 / 11, "divisor": 10, "final_divisor": 100}  # up to step 3, down to step 10
+    rates = OneCycle(1.0, 11, **shape).for_steps(0, 13)
+    assert rates[:4] == pytest.approx([0.1, 0.1 + 0.9 * 0.25, 0.1 + 0.9 * 0.75, 1.0], rel=1e-14)
+    assert rates[10:] == [pytest.approx(0.001, rel=1e-14)] * 3
     assert sorted(rates[3:11], reverse=True) == rates[3:11]
-    linear = OneCycle(1.0, 11, rise=4 / 11, divisor=10, final_divisor=100, anneal="linear").for_steps(0, 11)
+    linear = OneCycle(1.0, 11, anneal="linear", **shape).for_steps(0, 11)
     assert linear == pytest.approx([*np.linspace(0.1, 1, 4), *np.linspace(1, 0.001, 8)[1:]], rel=1e-14)
 
 
@@ -67,16 +58,6 @@ def test_one_cycle_is_defined_for_the_shortest_runs(rise, total):
     assert max(rates) <= 1
     assert min(rates) >= 1 / 25e4
     assert total > 1 or rates == [1.0]
-
-
-def test_a_warm_up_begins_above_zero_and_ends_at_the_full_rate():
-    assert WarmUp(Constant(0.8), 4).for_steps(0, 6) == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8, 0.8], rel=1e-15)
-    assert WarmUp(Constant(0.5), 2, start=0.1).for_steps(0, 3) == pytest.approx([0.3, 0.5, 0.5], rel=1e-15)
-
-
-def test_after_the_warm_up_the_wrapped_schedule_begins():
-    cosine = Cosine(0.1, 7)
-    assert WarmUp(cosine, 3).for_steps(3, 7) == cosine.for_steps(0, 7)
 
 
 @pytest.mark.parametrize("make", [Cosine, OneCycle])
@@ -126,35 +107,29 @@ def observed(schedule, metrics):
     return rates
 
 
-def test_a_plateau_drops_when_patience_has_run_out():
-    metrics = [1.0, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9]
-    assert observed(Plateau(0.8, 0.5, patience=2), metrics) == [0.8, 0.8, 0.8, 0.8, 0.4, 0.4, 0.4, 0.2]
-    assert observed(Plateau(0.8, 0.5, patience=0), metrics[:4]) == [0.8, 0.8, 0.4, 0.2]
-
-
-def test_a_plateau_asks_for_more_than_its_threshold():
-    metrics = [1.0, 0.95, 0.89, 0.88]
-    assert observed(Plateau(1.0, 0.5, patience=0, threshold=0.1), metrics) == [1, 0.5, 0.5, 0.25]
-    below = [-1.0, -1.05, -1.11]  # negative figures must improve by the same margin
-    assert observed(Plateau(1.0, 0.5, patience=0, threshold=0.1), below) == [1, 0.5, 0.5]
-    accuracy = [0.5, 0.5, 0.6]
-    assert observed(Plateau(1.0, 0.5, patience=0, best="highest"), accuracy) == [1, 0.5, 0.5]
-
-
-def test_a_plateau_stops_at_its_minimum_and_never_rises():
-    assert observed(Plateau(1.0, 0.1, patience=0, minimum=0.05), [1.0] * 4) == [1, 0.1, 0.05, 0.05]
-    assert observed(Plateau(1.0, 0.5, patience=0, minimum=2.0), [1.0] * 3) == [1, 1, 1]
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize("best", ["lowest", "highest"])
-def test_a_metric_that_is_not_finite_is_no_improvement(bad, best):
-    schedule = Plateau(1.0, 0.5, patience=0, best=best)
-    assert observed(schedule, [bad, 1.0, bad, 1.0]) == [0.5, 0.5, 0.25, 0.125]
+@pytest.mark.parametrize(
+    ("options", "metrics", "rates"),
+    [
+        ({"patience": 2}, [1.0, *[0.9] * 7], [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.25]),
+        ({}, [1.0, 0.9, 0.9, 0.9], [1, 1, 0.5, 0.25]),
+        ({"threshold": 0.1}, [1.0, 0.95, 0.89, 0.88], [1, 0.5, 0.5, 0.25]),
+        ({"threshold": 0.1}, [-1.0, -1.05, -1.11], [1, 0.5, 0.5]),  # negative figures improve by the same margin
+        ({"best": "highest"}, [0.5, 0.5, 0.6], [1, 0.5, 0.5]),
+        ({"minimum": 0.3}, [1.0] * 4, [1, 0.5, 0.3, 0.3]),
+        ({"minimum": 2.0}, [1.0] * 3, [1, 1, 1]),
+        *(
+            ({"best": best}, [float(bad), 1.0, float(bad), 1.0], [0.5, 0.5, 0.25, 0.125])
+            for best in ("lowest", "highest")
+            for bad in ("nan", "inf", "-inf")
+        ),
+    ],
+)
+def test_a_plateau_drops_where_nothing_improves(options, metrics, rates):
+    assert observed(Plateau(1.0, 0.5, **{"patience": 0} | options), metrics) == rates
 
 
 @pytest.mark.parametrize("best", ["lowest", "highest"])
-@pytest.mark.parametrize("cut", range(7))
+@pytest.mark.parametrize("cut", [0, 1, 6])
 def test_a_plateau_continues_from_its_state(best, cut, rng):
     metrics = rng.standard_normal(20).tolist()
     make = {"patience": 1, "best": best}
