@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import bnengine.arrays.backend as module
-from bnengine.arrays.backend import Backend, available_backends, get_backend, namespace
+from bnengine.arrays.backend import available_backends, get_backend, namespace
 from bnengine.errors import BackendError, InputError
 
 
@@ -99,87 +98,47 @@ BROKEN = {
 }
 
 
-@pytest.fixture(params=BROKEN, ids=lambda name: name.replace(" ", "_"))
-def broken(request, install):
-    options, reason = BROKEN[request.param]
+@pytest.mark.parametrize("kind", BROKEN)
+def test_an_unusable_cupy_is_named_with_reason_and_cure(kind, install):
+    options, reason = BROKEN[kind]
     install(None if options is None else fake_cupy(**options))
-    return reason
-
-
-def test_auto_takes_numpy_and_gives_the_reason_against_cupy(broken):
     chosen = get_backend("auto")
-    assert chosen.name == "numpy"
+    assert (chosen.name, "\n" in chosen.why) == ("numpy", False)
     assert chosen.why.startswith("auto: NumPy, since CuPy cannot be used here: ")
-    assert broken in chosen.why
-    assert "\n" not in chosen.why
-
-
-def test_an_unusable_cupy_is_an_error_with_reason_and_cure(broken):
     with pytest.raises(BackendError, match=r"^get_backend: the backend 'cupy' cannot be used: .*; cure: .*numpy") as e:
         get_backend("cupy")
-    assert broken in str(e.value)
-
-
-def test_an_unusable_cupy_is_reported_with_reason_and_cure(broken):
     report = {r.name: r for r in available_backends()}["cupy"]
-    assert not report.usable
-    assert broken in report.reason
-    assert report.cure
-    assert report.device is None
+    assert (report.usable, report.device, bool(report.cure)) == (False, None, True)
+    assert all(reason in text for text in (chosen.why, str(e.value), report.reason))
 
 
-def test_a_second_gpu_is_taken_by_number(install):
+def test_a_second_gpu_is_taken_by_number_and_a_third_is_not_there(install):
     install(fake_cupy(gpus=2))
     chosen = get_backend("cupy:1")
-    assert chosen.device.id == 1
-    assert chosen.device.calls == ["use"]
-
-
-def test_a_gpu_that_is_not_there_is_an_error_that_counts_them(install):
-    install(fake_cupy(gpus=2))
+    assert (chosen.device.id, chosen.device.calls) == (1, ["use"])
     with pytest.raises(BackendError, match=r"'cupy:2' cannot be used: there is no GPU number 2: CuPy sees 2"):
         get_backend("cupy:2")
 
 
-@pytest.mark.parametrize("name", ["jax", "", "NumPy", "numpy:0", "cupy:", "cupy:-1", "cupy:x", "cupy:²", "torch:0", 3])
-def test_an_unknown_name_is_an_error_that_lists_the_known_ones(name):
-    with pytest.raises(BackendError, match=r"^get_backend: there is no backend .*auto, numpy, cupy, cupy:1") as e:
-        get_backend(name)
-    assert repr(name) in str(e.value)
+def test_an_unknown_name_is_an_error_that_lists_the_known_ones():
+    for name in ("jax", "", "NumPy", "numpy:0", "cupy:", "cupy:-1", "cupy:x", "cupy:²", "torch:0", 3):
+        with pytest.raises(BackendError, match=r"^get_backend: there is no backend .*auto, numpy, cupy, cupy:1") as e:
+            get_backend(name)
+        assert repr(name) in str(e.value)
 
 
-def test_the_environment_variable_names_the_backend(monkeypatch, require):
+def test_the_environment_variable_names_the_backend(monkeypatch, install, require):
     require("array_api_strict")
-    monkeypatch.setenv("BNENGINE_BACKEND", "array_api_strict")
-    chosen = get_backend()
-    assert chosen.name == "array_api_strict"
-    assert "BNENGINE_BACKEND" in chosen.why
-
-
-def test_a_name_in_code_overrides_the_environment_variable(monkeypatch):
-    monkeypatch.setenv("BNENGINE_BACKEND", "nonsense")
-    assert get_backend("numpy").name == "numpy"
-
-
-def test_an_empty_environment_variable_counts_as_unset(monkeypatch, install):
     install(None)
-    monkeypatch.setenv("BNENGINE_BACKEND", "")
-    assert get_backend().why.startswith("auto: ")
-
-
-def test_an_unknown_backend_of_the_environment_is_an_error(monkeypatch):
-    monkeypatch.setenv("BNENGINE_BACKEND", "jax")
-    with pytest.raises(BackendError, match=r"^environment variable BNENGINE_BACKEND: there is no backend 'jax'"):
-        get_backend()
-
-
-def test_an_unusable_backend_of_the_environment_is_an_error(monkeypatch, install):
-    install(None)
-    monkeypatch.setenv("BNENGINE_BACKEND", "cupy")
-    with pytest.raises(
-        BackendError, match=r"^environment variable BNENGINE_BACKEND: the backend 'cupy' cannot be used"
-    ):
-        get_backend()
+    for value, name, why in (("array_api_strict", "array_api_strict", "BNENGINE_BACKEND"), ("", "numpy", "auto: ")):
+        monkeypatch.setenv("BNENGINE_BACKEND", value)
+        chosen = get_backend()
+        assert (chosen.name, why in chosen.why) == (name, True)
+    for value, text in (("jax", "there is no backend 'jax'"), ("cupy", "the backend 'cupy' cannot be used")):
+        monkeypatch.setenv("BNENGINE_BACKEND", value)
+        with pytest.raises(BackendError, match=rf"^environment variable BNENGINE_BACKEND: {text}"):
+            get_backend()
+        assert get_backend("numpy").name == "numpy"
 
 
 @pytest.mark.parametrize("name", ["torch", "array_api_strict"])
@@ -237,22 +196,12 @@ def test_taking_numpy_imports_no_other_array_library():
 # ---- namespaces -----------------------------------------------------------------------------------------------------
 
 
-def test_the_namespace_of_an_array_is_its_backends(backend):
+def test_the_namespace_of_an_array_is_its_backends(backend, require):
     x = backend.asarray([1.0])
     assert namespace(x, None, x) is backend.xp
-
-
-def test_arrays_of_two_libraries_are_an_error_that_names_both(require):
-    require("torch")
-    with pytest.raises(InputError, match=r"numpy\.ndarray, torch\.Tensor.*Backend.asarray"):
-        namespace(np.ones(2), get_backend("torch").asarray([1.0]))
-
-
-def test_a_list_has_no_namespace():
-    with pytest.raises(InputError, match=r"builtins\.list"):
-        namespace([1.0, 2.0])
-
-
-def test_the_names_listed_in_the_module_are_there():
-    assert all(hasattr(module, name) for name in module.__all__)
-    assert isinstance(get_backend("numpy"), Backend)
+    for given, text in (
+        ((np.ones(2), require("torch").ones(2)), r"numpy\.ndarray, torch\.Tensor.*Backend.asarray"),
+        (([1.0, 2.0],), r"builtins\.list"),
+    ):
+        with pytest.raises(InputError, match=text):
+            namespace(*given)

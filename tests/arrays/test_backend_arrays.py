@@ -10,29 +10,13 @@ from bnengine.arrays.backend import get_backend, namespace
 from bnengine.errors import InputError
 
 
-def test_numbers_come_in_and_go_out_unchanged(backend, rng):
-    x = rng.normal(size=(3, 4))
-    y = backend.asarray(x)
-    assert namespace(y) is backend.xp
-    assert y.dtype == backend.xp.float64
-    assert backend.to_numpy(y).tobytes() == x.tobytes()
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64", "bool", "uint8"])
+@pytest.mark.parametrize("dtype", ["float32", "int32", "bool"])
 def test_dtypes_are_named_by_strings_or_numpy_dtypes(backend, dtype):
     expected = getattr(backend.xp, dtype)
     assert backend.dtype(dtype) == backend.dtype(np.dtype(dtype)) == backend.dtype(expected) == expected
     assert backend.asarray([[0, 1]], dtype).dtype == expected
     assert backend.asarray(backend.asarray([[0, 1]]), dtype).dtype == expected
     assert backend.to_numpy(backend.asarray([[0, 1]], dtype)).dtype == np.dtype(dtype)
-
-
-@pytest.mark.parametrize("dtype", ["float31", "asarray", "pi", "Float32"])
-def test_an_unknown_dtype_is_an_error_that_names_it(backend, dtype):
-    with pytest.raises(InputError, match=dtype):
-        backend.dtype(dtype)
-    with pytest.raises(InputError, match=dtype):
-        backend.asarray([1.0], dtype)
 
 
 STRANGE = {
@@ -49,44 +33,36 @@ STRANGE = {
 
 @pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
 @pytest.mark.parametrize("kind", STRANGE)
-@pytest.mark.parametrize("copy", [False, True])
-def test_unusual_arrays_come_in_with_the_same_numbers(backend, rng, kind, copy):
+def test_unusual_arrays_come_in_with_the_same_numbers(backend, rng, kind):
     x = rng.normal(size=(6, 4))
-    y = backend.asarray(STRANGE[kind](x), copy=copy)
-    assert tuple(y.shape) == (6, 4)
-    np.testing.assert_array_equal(backend.to_numpy(y), x)
+    x[0, :3] = np.nan, np.inf, -np.inf
+    for copy in (False, True):
+        y = backend.asarray(STRANGE[kind](x), copy=copy)
+        assert (namespace(y), y.dtype, tuple(y.shape)) == (backend.xp, backend.xp.float64, (6, 4))
+        np.testing.assert_array_equal(backend.to_numpy(y), x)
+    for shape in ((), (0,), (2, 0, 3), (1, 1, 1, 1)):
+        assert backend.to_numpy(backend.asarray(np.ones(shape), "float32", copy=True)).shape == shape
 
 
-@pytest.mark.parametrize("kind", ["read-only", "Fortran order", "rows backwards"])
 @pytest.mark.parametrize("dtype", [None, "float64"])
-def test_a_copy_is_writable_and_leaves_the_users_array_alone(backend, rng, kind, dtype):
+def test_a_copy_is_writable_and_leaves_the_users_array_alone(backend, rng, dtype):
     original = rng.normal(size=(6, 4))
-    x = STRANGE[kind](original)
-    for given in (x, backend.asarray(x)):
+    for given in (*(STRANGE[kind](original) for kind in ("read-only", "Fortran order")), backend.asarray(original)):
         y = backend.asarray(given, dtype, copy=True)
         y[...] = 7.0
-        np.testing.assert_array_equal(x, original)
-        np.testing.assert_array_equal(backend.to_numpy(given), original)
+        np.testing.assert_array_equal(backend.asarray(given), original)
         assert np.all(backend.to_numpy(y) == 7.0)
+        kept = backend.to_numpy(y, copy=True)
+        y[...] = 5.0
+        assert np.all(kept == 7.0)
 
 
-def test_numpy_arrays_are_not_copied_without_need():
-    x = np.arange(4.0)
-    x.flags.writeable = False
-    assert np.shares_memory(get_backend("numpy").asarray(x), x)
-
-
-def test_a_memory_mapped_file_is_not_loaded(tmp_path):
+def test_numpy_arrays_and_mapped_files_are_not_copied_without_need(tmp_path):
     np.save(tmp_path / "x.npy", np.arange(12.0).reshape(3, 4))
-    x = np.load(tmp_path / "x.npy", mmap_mode="r")
-    assert np.shares_memory(get_backend("numpy").asarray(x), x)
-
-
-def test_a_copy_to_numpy_does_not_follow_the_array(backend):
-    x = backend.asarray([1.0, 2.0], copy=True)
-    kept = backend.to_numpy(x, copy=True)
-    x[0] = 5.0
-    assert kept.tolist() == [1.0, 2.0]
+    read_only = np.arange(4.0)
+    read_only.flags.writeable = False
+    for x in (read_only, np.load(tmp_path / "x.npy", mmap_mode="r")):
+        assert np.shares_memory(get_backend("numpy").asarray(x), x)
 
 
 @pytest.mark.parametrize("source", ["numpy", "array_api_strict", "torch"])
@@ -116,11 +92,6 @@ class OnlyDLPack:
         return self.x.__dlpack_device__()
 
 
-def test_an_array_of_an_unknown_library_comes_in_by_dlpack(backend):
-    y = backend.asarray(OnlyDLPack(np.arange(4.0)), "float32")
-    assert backend.to_numpy(y).tolist() == [0.0, 1.0, 2.0, 3.0]
-
-
 class OnAnotherDevice(OnlyDLPack):
     """Its memory is on a device; it copies to the CPU when it is asked to, and only then."""
 
@@ -133,9 +104,9 @@ class OnAnotherDevice(OnlyDLPack):
         return self.x.copy().__dlpack__(**options)
 
 
-def test_an_array_on_another_device_is_copied_to_the_host(backend):
-    y = backend.asarray(OnAnotherDevice(np.arange(4.0)))
-    assert backend.to_numpy(y).tolist() == [0.0, 1.0, 2.0, 3.0]
+def test_arrays_of_unknown_libraries_come_in_by_dlpack(backend):
+    for array in (OnlyDLPack(np.arange(4.0)), OnAnotherDevice(np.arange(4.0))):
+        assert backend.to_numpy(backend.asarray(array, "float32")).tolist() == [0.0, 1.0, 2.0, 3.0]
 
 
 class Stuck(OnAnotherDevice):
@@ -143,11 +114,6 @@ class Stuck(OnAnotherDevice):
 
     def __dlpack__(self, **_options: Any) -> Any:
         raise BufferError("no way out of this device")
-
-
-def test_an_array_that_cannot_be_exchanged_says_why(backend):
-    with pytest.raises(InputError, match=r"asarray: .*Stuck cannot be read as an array \(BufferError: no way out"):
-        backend.asarray(Stuck(np.arange(4.0)))
 
 
 def test_a_tensor_with_gradient_history_comes_in_without_it(backend, require):
@@ -171,59 +137,33 @@ def test_16_bits_travel_between_numpy_and_torch_and_round_alike(require, dtype, 
     assert get_backend("torch").asarray(own).dtype == other.dtype
 
 
-def test_bfloat16_without_ml_dtypes_names_the_package(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
-    backend = get_backend("numpy")
-    for ask in (lambda: backend.dtype("bfloat16"), lambda: backend.asarray(np.ones(2), "bfloat16")):
-        with pytest.raises(
-            InputError, match=r"bfloat16 needs the package ml_dtypes, which is not installed\. Run `pip inst"
-        ):
-            ask()
-
-
-def test_a_library_without_16_bits_says_so(require):
+def test_a_library_without_16_bits_says_so(monkeypatch, require):
     require("array_api_strict")
     with pytest.raises(InputError, match="array_api_strict: there is no dtype 'float16'"):
         get_backend("array_api_strict").dtype("float16")
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    text = r"bfloat16 needs the package ml_dtypes, which is not installed\. Run `pip inst"
+    for ask in (get_backend("numpy").dtype, lambda dtype: get_backend("numpy").asarray(np.ones(2), dtype)):
+        with pytest.raises(InputError, match=text):
+            ask("bfloat16")
 
 
 BAD = {
-    "strings": (np.array(["a", "b"]), "dtype <U1"),
-    "objects": ([1, None], "dtype object"),
-    "complex numbers": (np.ones(2, dtype=complex), "dtype complex128"),
-    "dates": (np.zeros(2, dtype="datetime64[s]"), "dtype datetime64"),
-    "ragged lists": ([[1.0, 2.0], [3.0]], "cannot be read as an array"),
-    "a mask": (np.ma.masked_invalid([1.0, float("nan")]), "masked array would lose its mask"),
+    "strings": (np.array(["a", "b"]), None, "asarray: .*dtype <U1"),
+    "objects": ([1, None], None, "asarray: .*dtype object"),
+    "complex numbers": (np.ones(2, dtype=complex), None, "asarray: .*dtype complex128"),
+    "dates": (np.zeros(2, dtype="datetime64[s]"), None, "asarray: .*dtype datetime64"),
+    "ragged lists": ([[1.0, 2.0], [3.0]], None, "asarray: .*cannot be read as an array"),
+    "a mask": (np.ma.masked_invalid([1.0, float("nan")]), None, "asarray: .*masked array would lose its mask"),
+    "stuck": (Stuck(np.arange(4.0)), None, r"asarray: .*Stuck cannot be read as an array \(BufferError: no way out"),
+    "too large": (np.array([1.0, 1e300]), "float32", ".*a number in the float64 array does not fit float32"),
+    "nan": (np.array([1.0, float("nan")]), "int64", ".*does not fit int64"),
+    **{f"dtype {dtype}": ([1.0], dtype, f".*{dtype}") for dtype in ("float31", "asarray", "pi", "Float32")},
 }
 
 
 @pytest.mark.parametrize("kind", BAD)
 def test_what_is_no_array_of_numbers_is_an_error(backend, kind):
-    value, message = BAD[kind]
-    with pytest.raises(InputError, match=f"^asarray: .*{message}"):
-        backend.asarray(value)
-
-
-def test_a_number_that_does_not_fit_the_dtype_is_an_error(backend):
-    with pytest.raises(InputError, match="a number in the float64 array does not fit float32"):
-        backend.asarray(np.array([1.0, 1e300]), "float32")
-    with pytest.raises(InputError, match="does not fit int64"):
-        backend.asarray(np.array([1.0, float("nan")]), "int64")
-
-
-def test_inf_and_nan_come_in_as_they_are(backend):
-    y = backend.to_numpy(backend.asarray([float("inf"), float("-inf"), float("nan")], "float32"))
-    np.testing.assert_array_equal(y, np.array([np.inf, -np.inf, np.nan], dtype=np.float32))
-
-
-@pytest.mark.parametrize("shape", [(), (0,), (0, 5), (2, 0, 3), (1, 1, 1, 1)])
-def test_every_shape_comes_in(backend, shape):
-    y = backend.asarray(np.ones(shape), "float32", copy=True)
-    assert tuple(y.shape) == shape
-    assert backend.to_numpy(y).shape == shape
-
-
-def test_waiting_on_a_cpu_changes_nothing(backend):
-    x = backend.asarray([1.0])
-    backend.synchronize()
-    assert backend.to_numpy(x).tolist() == [1.0]
+    value, dtype, message = BAD[kind]
+    with pytest.raises(InputError, match=f"^{message}"):
+        backend.asarray(value, dtype)

@@ -22,14 +22,10 @@ def points(n):
     return np.concatenate([stream.uniform(n // 2), 2.0 ** (-53 * stream.uniform(n // 2))])
 
 
-def test_log_is_within_one_ulp_of_the_c_library():
-    x = points(10**6)
-    assert ulps(log(x), np.asarray([math.log(v) for v in x])).max() <= 1
-
-
 def test_log_is_within_one_ulp_over_all_magnitudes():
     around_one = 1 + np.arange(1, 3000) * 2.0**-40
-    x = np.concatenate([around_one, 2 - around_one, 2.0 ** np.linspace(-1074, 1023, 5000), np.geomspace(0.5, 2, 5000)])
+    x = [around_one, 2 - around_one, 2.0 ** np.linspace(-1074, 1023, 5000), np.geomspace(0.5, 2, 5000), points(50_000)]
+    x = np.concatenate(x)
     x = x[x != 1]
     assert ulps(log(x), np.asarray([math.log(v) for v in x])).max() <= 1
     assert log(np.ones(1))[0] == 0
@@ -46,20 +42,11 @@ def test_the_coefficients_add_up_to_the_published_hash_sums():
 
 
 def test_the_quantile_agrees_with_the_standard_library():
-    p = points(100_000)
+    p = points(50_000)
     inverse = statistics.NormalDist().inv_cdf
     expected = np.asarray([inverse(v) for v in p])
     # Only the logarithm differs between the two, by at most 1 ulp.
     assert ulps(normal_quantile(p), expected).max() <= 8
-
-
-def test_the_distribution_function_undoes_the_quantile():
-    p = points(100_000)
-    p = p[p < 0.5]
-    z = normal_quantile(p)
-    back = np.asarray([math.erfc(-v / math.sqrt(2)) / 2 for v in z])
-    # A relative error of 2**-51 in z becomes 2**-51 z^2 of back; erfc adds a few roundings.
-    assert np.max(np.abs(back / p - 1) / (1 + z * z)) < 2.0**-50
 
 
 def test_the_quantile_is_odd_and_rising():

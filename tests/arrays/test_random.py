@@ -62,23 +62,13 @@ def test_philox_of_arrays_is_philox_of_whole_numbers(xp):
         np.testing.assert_array_equal(np.stack([host(word) for word in words], axis=1), expected)
 
 
-def test_words_of_different_shapes_broadcast():
-    rows, columns = np.arange(3)[:, None], np.arange(5)[None, :]
-    words = philox((columns, rows, np.asarray([[7]]), 9), (1, 2))
-    for r in range(3):
-        for c in range(5):
-            assert tuple(int(word[r, c]) for word in words) == philox_by_whole_numbers((c, r, 7, 9), (1, 2))
-
-
-def test_a_seed_is_split_low_word_first():
+def test_a_seed_is_split_low_word_first_and_has_64_bits():
     assert split_seed(0x0123456789ABCDEF) == (0x89ABCDEF, 0x01234567)
     assert split_seed(np.uint64(2**64 - 1)) == (0xFFFFFFFF, 0xFFFFFFFF)
-
-
-@pytest.mark.parametrize("seed", [-1, 2**64, 1.0, True, "7", None])
-def test_a_seed_that_is_no_64_bit_number_is_refused(seed):
-    with pytest.raises(InputError, match=r"^random: the seed must be an integer from 0 to 18446744073709551615, got "):
-        split_seed(seed)
+    text = r"^random: the seed must be an integer from 0 to 18446744073709551615, got "
+    for seed in (-1, 2**64, 1.0, True, "7", None):
+        with pytest.raises(InputError, match=text):
+            split_seed(seed)
 
 
 # Masks
@@ -86,13 +76,17 @@ def test_a_seed_that_is_no_64_bit_number_is_refused(seed):
 
 def mask(xp=np, samples=(0, 1, 2), **changes):
     options = {"seed": 11, "layer": 3, "step": 5, "features": 10, "rate": 0.4, **changes}
-    return keep_mask(xp, samples=xp.asarray(samples, dtype=xp.int64), **options)
+    samples = samples if isinstance(samples, np.ndarray) else xp.asarray(samples, dtype=xp.int64)
+    return keep_mask(xp, samples=samples, **options)
 
 
 @pytest.mark.parametrize("features", [1, 3, 4, 10])
 def test_a_mask_is_its_definition(xp, features):
     samples, layer, step, seed, rate = [0, 9, 2**31, 2**32 - 1], 2**31 - 1, 2**32 - 1, 0xFEDCBA9876543210, 0.3
     kept = mask(xp, samples, seed=seed, layer=layer, step=step, features=features, rate=rate)
+    counted = xp.asarray([step], dtype=xp.int64)
+    on_device = mask(xp, samples, seed=seed, layer=layer, step=counted, features=features, rate=rate)
+    np.testing.assert_array_equal(host(on_device), host(kept))
     assert kept.dtype == xp.bool
     for row, s in enumerate(samples):
         for j in range(features):
@@ -100,36 +94,17 @@ def test_a_mask_is_its_definition(xp, features):
             assert bool(kept[row, j]) == (word >= round(rate * 2**32)), (s, j)
 
 
-def test_masks_have_the_same_bits_on_every_library(xp):
-    samples = np.random.default_rng(1).integers(0, 2**32, 64)
-    step = xp.asarray([1234], dtype=xp.int64)
-    np.testing.assert_array_equal(
-        host(mask(xp, samples, step=step, features=50)), mask(np, samples, step=1234, features=50)
-    )
-
-
 def test_a_mask_follows_the_sample_not_its_place_in_the_batch():
-    whole = mask(samples=range(100))
-    order = np.random.default_rng(2).permutation(100)
+    whole, order = mask(samples=range(100)), np.random.default_rng(2).permutation(100)
     np.testing.assert_array_equal(mask(samples=order), whole[order])
-    np.testing.assert_array_equal(mask(samples=[42]), whole[[42]])
     np.testing.assert_array_equal(mask(samples=range(100), features=7), whole[:, :7])
+    assert mask(samples=[]).shape == (0, 10)
 
 
 @pytest.mark.parametrize("change", [{"seed": 12}, {"seed": 11 + 2**32}, {"layer": 4}, {"step": 6}])
 def test_seed_layer_and_step_each_give_another_mask(change):
     share = np.mean(mask(samples=range(1000), **change) == mask(samples=range(1000)))
     assert abs(share - (0.6**2 + 0.4**2)) < 5 * math.sqrt(0.25 / 10_000)
-
-
-@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])
-def test_the_share_kept_is_one_less_the_rate(rate):
-    share = np.mean(mask(samples=range(2000), features=100, rate=rate))
-    assert abs(share - (1 - rate)) <= 5 * math.sqrt(rate * (1 - rate) / 200_000)
-
-
-def test_an_empty_batch_has_an_empty_mask():
-    assert mask(samples=[]).shape == (0, 10)
 
 
 @pytest.mark.parametrize(
@@ -148,16 +123,12 @@ def test_an_empty_batch_has_an_empty_mask():
         ({"samples": [2**32]}, r"samples holds values from 4294967296"),
         ({"samples": [-1]}, r"samples holds values from -1"),
         ({"samples": [[1]]}, r"samples is int64 of shape \(1, 1\)"),
+        ({"samples": np.zeros(3, np.int32)}, "samples is int32"),
     ],
 )
 def test_a_mask_refuses_what_no_counter_can_hold(change, message):
     with pytest.raises(InputError, match=r"^dropout: .*" + message):
         mask(**change)
-
-
-def test_samples_must_be_int64():
-    with pytest.raises(InputError, match="samples is int32"):
-        keep_mask(np, seed=0, layer=0, step=0, samples=np.zeros(3, np.int32), features=2, rate=0.5)
 
 
 # Streams
@@ -206,14 +177,11 @@ def test_position_is_all_there_is_to_restore():
 
 
 def test_purposes_that_read_alike_are_still_different():
+    np.testing.assert_array_equal(Stream(np.int64(4), np.int32(7)).uniform(3), Stream(4, 7).uniform(3))
     purposes = [(), ("",), ("ab",), ("a", "b"), ("1",), (1,), (1, 2), (12,), (-1,), ("a", 1), ("a1",)]
     draws = {Stream(0, *purpose).uniform(2).tobytes() for purpose in purposes}
     draws.add(Stream(1).uniform(2).tobytes())
     assert len(draws) == len(purposes) + 1
-
-
-def test_ints_of_every_kind_name_the_same_purpose():
-    np.testing.assert_array_equal(Stream(np.int64(4), np.int32(7)).uniform(3), Stream(4, 7).uniform(3))
 
 
 def test_uniform_fills_the_open_interval_evenly():
@@ -234,7 +202,7 @@ def test_the_extreme_words_stay_inside_the_open_interval():
 
 
 def test_normal_has_the_moments_of_a_normal_distribution():
-    n = 10**6
+    n = 200_000
     x = Stream(5, "normal").normal(n)
     # Standard errors of the sample moments: sqrt(1/n), sqrt(2/n), sqrt(15/n), sqrt(96/n).
     assert abs(np.mean(x)) < 5 * math.sqrt(1 / n)
@@ -253,22 +221,6 @@ def test_the_bits_of_a_stream_never_change():
     assert stream.integers(0, 1000, 5).tolist() == INTEGERS
     assert stream.permutation(8).tolist() == PERMUTATION
     assert stream.position == 10
-
-
-def test_integers_above_the_range_are_drawn_again():
-    def draw(block):  # two numbers of 63 bits, cut to the three bits that hold 4
-        w0, w1, w2, w3 = words_of(6, ("again",), block)
-        return [(w0 << 31 | w1 >> 1) & 7, (w2 << 31 | w3 >> 1) & 7]
-
-    block, values = 4, [value for b in range(4) for value in draw(b)]
-    while missing := [place for place, value in enumerate(values) if value >= 5]:
-        fresh = [value for b in range(block, block + (len(missing) + 1) // 2) for value in draw(b)]
-        block += (len(missing) + 1) // 2
-        for place, value in zip(missing, fresh, strict=False):
-            values[place] = value
-    stream = Stream(6, "again")
-    assert stream.integers(-2, 3, 8).tolist() == [value - 2 for value in values]
-    assert stream.position == block > 4
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (0, 2), (-3, 4), (10, 27), (0, 64)])
@@ -300,26 +252,19 @@ def test_integers_refuse_an_empty_or_too_wide_range(low, high):
 def test_a_permutation_holds_every_number_once(n):
     p = Stream(7, "order", n).permutation(n)
     assert p.dtype == np.int64
+    assert Stream(9).integers(0, 8, (2, n, 5)).shape == (2, n, 5)
     np.testing.assert_array_equal(np.sort(p), np.arange(n))
 
 
 def test_all_orders_of_four_are_equally_likely():
     stream = Stream(8, "orders")
-    n = 12_000
+    n = 4_800
     seen: dict[tuple[int, ...], int] = {}
     for _ in range(n):
         order = tuple(stream.permutation(4).tolist())
         seen[order] = seen.get(order, 0) + 1
     assert len(seen) == 24
     assert sum((count - n / 24) ** 2 / (n / 24) for count in seen.values()) < 23 + 5 * math.sqrt(2 * 23)
-
-
-def test_shapes_of_one_value_of_none_and_of_many_axes():
-    stream = Stream(9)
-    assert stream.uniform().shape == ()
-    assert stream.normal((0, 3)).shape == (0, 3)
-    assert stream.integers(0, 8, (2, 3, 5)).shape == (2, 3, 5)
-    assert stream.position == 1 + 0 + 15
 
 
 @pytest.mark.parametrize(
