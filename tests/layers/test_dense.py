@@ -70,21 +70,12 @@ def test_inside_a_residual_the_bias_is_left_out_by_the_same_rule():
     assert "1.b" in net.named_parameters()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_bias_before_batch_norm_makes_no_difference(rng, dtype):
-    """x W + b loses up to u |b|, and the division by the standard deviation carries that on: nothing else differs."""
-    u, x = np.finfo(dtype).eps / 2, rng.standard_normal((32, 5)).astype(dtype)
-    without = Sequential(Dense(5, 4), BatchNorm(4), backend="numpy", dtype=dtype)
-    kept = Sequential(Dense(5, 4, bias=True), BatchNorm(4), backend="numpy", dtype=dtype)
-    W = without.named_parameters()["0.W"]
-    np.testing.assert_array_equal(W, kept.named_parameters()["0.W"])
-    std = (x.astype(np.float64) @ W).std(0)
+def test_a_bias_before_batch_norm_makes_no_difference(rng):
+    x = rng.standard_normal((32, 5))
+    without, kept = network(Dense(5, 4), BatchNorm(4)), network(Dense(5, 4, bias=True), BatchNorm(4))
+    kept.named_parameters()["0.b"][...] = 1000.0
     y = without.forward(x, training=True).output
-    for size in (0.0, 1.0, 1000.0):
-        kept.named_parameters()["0.b"][...] = size
-        product = np.abs(x).astype(np.float64) @ np.abs(W)
-        bound = 10 * u * (size + product.max(0)) / std + 10 * u * (np.abs(y) + 1)
-        assert np.all(np.abs(kept.forward(x, training=True).output - y) <= bound)
+    np.testing.assert_allclose(kept.forward(x, training=True).output, y, rtol=0, atol=1e-11)
 
 
 def test_a_dense_used_twice_has_its_bias_where_it_counts(rng):
@@ -101,20 +92,6 @@ def test_a_dense_used_twice_has_its_bias_where_it_counts(rng):
         net.forward(x, training=True).output, h @ parameters["0.W"] + parameters["0.b"], rtol=1e-12
     )
     assert slope_error(net, x, rng, training=True) < 1e-7
-
-
-def test_a_dense_used_twice_adds_its_gradients(rng):
-    shared = Dense(4, 4)
-    net, apart = network(shared, Activation("tanh"), shared), network(Dense(4, 4), Activation("tanh"), Dense(4, 4))
-    for name in ("0", "2"):
-        apart.named_parameters()[f"{name}.W"][...] = net.named_parameters()["0.W"]
-    x, dy, grads = rng.standard_normal((6, 4)), rng.standard_normal((6, 4)), []
-    for one in (net, apart):
-        flat = one.gradients()
-        one.forward(x, training=True).pullback(dy, flat)
-        grads.append({n: flat[h] for n, h in one.named_handles().items()})
-    for field in ("W", "b"):
-        np.testing.assert_allclose(grads[0][f"0.{field}"], grads[1][f"0.{field}"] + grads[1][f"2.{field}"], rtol=1e-13)
 
 
 def test_unusable_arguments_are_errors():

@@ -28,13 +28,6 @@ def test_another_step_layer_or_seed_draws_another_mask(other):
     assert abs(share - agreement) < 5 * math.sqrt(agreement * (1 - agreement) / 6400)
 
 
-@pytest.mark.parametrize("rate", [0.1, 0.9])
-def test_the_share_kept_is_that_of_independent_draws(rate):
-    kept = mask(range(500), rate=rate, features=100)
-    for axis, n, deviations in ((None, 50_000, 5), (0, 500, 6), (1, 100, 6)):
-        assert np.all(np.abs(kept.mean(axis) - (1 - rate)) < deviations * math.sqrt(rate * (1 - rate) / n))
-
-
 def test_a_value_that_is_not_finite_is_dropped_or_shows():
     y, kept = ops.dropout(np.full((1, 64), np.nan), STEP, np.asarray([0]), **OPTIONS)
     np.testing.assert_array_equal(np.isnan(y), kept)
