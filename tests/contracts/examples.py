@@ -155,14 +155,12 @@ def _at_the_threshold(dtype: str) -> Iterator[Example]:
 
 
 def _parts_absent(dtype: str) -> Iterator[Example]:
-    for rows in (33, CUT):
-        for example in of_rows("normalize_backward", dtype, rows, 21):
-            dy, x, y, statistics, gamma, beta, add = example.args
-            for own in (True, False):
-                options = {**example.options, "batch_statistics": own}
-                for parts in ((gamma, beta, add), (None, beta, None), (gamma, None, None), (None, None, None)):
-                    there = [part is not None for part in parts]
-                    yield Example(f"{rows} rows, {there}, {own}", (dy, x, y, statistics, *parts), options)
+    (example,) = of_rows("normalize_backward", dtype, CUT, 21)
+    dy, x, y, statistics, gamma, beta, add = example.args
+    for own in (True, False):
+        for parts in ((gamma, beta, add), (None, beta, None), (gamma, None, None), (None, None, None)):
+            label, options = f"{[part is not None for part in parts]}, {own}", {"batch_statistics": own}
+            yield Example(label, (dy, x, y, statistics, *parts), example.options | options)
 
 
 def hard_moments(dtype: str, rows: int = CUT) -> Example:
@@ -200,10 +198,10 @@ def softmax(
 
 
 def _softmaxes(name: str, draw: Draw) -> Iterator[Example]:  # noqa: ARG001 -- as all losses
-    for kind in ("numbers", "probabilities"):
-        for classes in CLASSES:
-            for weighted, smoothing in ((False, 0.1), (True, 0.0)):
-                yield softmax(draw, 11 if classes < 1000 else 3, classes, kind, weighted, smoothing)
+    for i, kind in enumerate(("numbers", "probabilities")):
+        for j, classes in enumerate(CLASSES):
+            weighted, smoothing = ((False, 0.1), (True, 0.0))[(i + j) % 2]
+            yield softmax(draw, 11 if classes < 1000 else 3, classes, kind, weighted, smoothing)
         if not is_narrow(draw.dtype):
             yield softmax(draw, 331, 37, kind, True, 0.1)
             example = softmax(draw, 20, 1032, kind, True)
