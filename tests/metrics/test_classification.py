@@ -23,6 +23,7 @@ def test_accuracy_counts_rows_by_their_weight_whose_largest_output_is_right():
     for metric in (Accuracy, lambda: ConfusionMatrix(3)):
         assert filled(metric(), OUTPUTS, TARGETS).value() == 0.75
         assert filled(metric(), OUTPUTS, TARGETS, weights).value() == 0.5
+        assert filled(filled(metric(), OUTPUTS, TARGETS), OUTPUTS, TARGETS, weights).value() == 5 / 8
 
 
 def test_of_equal_outputs_the_first_is_the_answer():

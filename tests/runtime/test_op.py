@@ -45,10 +45,6 @@ class Parts(NamedTuple):
     rest: Any
 
 
-class Alone(NamedTuple):
-    top: Any
-
-
 def refuse_negative_by(_x: Any, *, by: float = 2.0) -> None:
     if by < 0:
         raise InputError(f"toy_scaled: by {by!r} is below 0")
@@ -195,7 +191,7 @@ def test_modes_nest_and_are_restored_even_after_an_exception():
 
 
 @pytest.mark.parametrize("mode", ["fused", "reference"])
-def test_outputs_go_where_they_are_sent_one_by_one(scaled, parted, mode):
+def test_outputs_go_where_they_are_sent_one_by_one(scaled, parted, plain, mode):
     for adds, expected in ((False, [0, 6]), (True, [10, 26])):
         array = np.asarray([10.0, 20.0])
         with using(mode):
@@ -212,24 +208,10 @@ def test_outputs_go_where_they_are_sent_one_by_one(scaled, parted, mode):
         with pytest.raises(InputError) as error:
             parted(X, into={"rest": Out(rest, adds=True)})
         assert (str(error.value), rest.tolist()) == (text, [-1, 0])
+        with pytest.raises(InputError, match=r"^toy_plain: 'out' cannot be added .*\. Of its outputs none can\.$"):
+            plain(X, into={"out": Out(rest, adds=True)})
         with pytest.raises(InputError, match=r"^toy_parted: no output 'bottom'\. It has top, rest\.$"):
             parted(X, into={"bottom": Out(rest)})
-
-
-def test_where_nothing_can_be_added_into_the_error_says_none(plain):
-    with pytest.raises(InputError, match=r"^toy_plain: 'out' cannot be added .*\. Of its outputs none can\.$"):
-        plain(X, into={"out": Out(np.zeros(2), adds=True)})
-
-
-@pytest.mark.parametrize(("adds", "expected"), [(False, [0, 6]), (True, [100, 106])])
-def test_a_record_of_one_output_goes_where_it_is_sent(adds, expected):
-    @op(accumulates={"top": np.add})
-    def toy_alone(x: Any) -> Alone:
-        return Alone(2 * x)
-
-    there = np.full(2, 100.0)
-    assert toy_alone(X, into={"top": Out(there, adds)}).top is there
-    assert there.tolist() == expected
 
 
 def test_an_op_has_the_name_doc_and_outputs_of_its_reference(scaled, parted, registry):
