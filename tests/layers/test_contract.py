@@ -147,16 +147,6 @@ def test_each_use_of_a_dropout_has_another_mask():
     assert [first.dropout, second.body[0].dropout, third.dropout, inner.dropout] == [0, 1, 2, 3]
 
 
-def test_unusable_options_are_errors():
-    for rate in (-0.1, 1.0, float("nan")):
-        with pytest.raises(InputError, match=rf"^Dropout: rate must be .* of at least 0 and below 1, got {rate}"):
-            Dropout(rate)
-    with pytest.raises(InputError, match=r"^Activation: kind must be 'identity', 'relu', .* got 'swish'"):
-        Activation("swish")
-    with pytest.raises(InputError, match=r"^Activation: slope must be a finite number of at least 0, got -0\.1"):
-        Activation("leaky_relu", slope=-0.1)
-
-
 @pytest.mark.parametrize("kind", ACTIVATIONS)
 def test_a_nan_passes_through_every_activation(kind):
     net = Sequential(Activation(kind), backend="numpy", dtype="float64")
@@ -203,11 +193,6 @@ def test_a_registered_custom_layer_is_built_from_its_config(rng):
     x = rng.standard_normal((4, 3))
     np.testing.assert_array_equal(again.predict(x), net.predict(x))
     assert slope_error(net, x, rng, training=True) < 1e-7
-
-
-def test_an_unregistered_name_is_an_error_with_the_cure():
-    with pytest.raises(InputError, match=r"^layers: no layer called 'Conv'. Import the module that registers it"):
-        build([{"type": "Conv", "channels": 3}])
 
 
 def test_a_layer_without_config_trains_but_is_not_saved(rng):

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from bnengine.errors import InputError
 from bnengine.layers import Activation, BatchNorm, Dense, Dropout, Residual
 from bnengine.layers.initializers import Glorot, He, Normal
 from bnengine.network.sequential import Sequential
@@ -92,20 +91,6 @@ def test_a_dense_used_twice_has_its_bias_where_it_counts(rng):
         net.forward(x, training=True).output, h @ parameters["0.W"] + parameters["0.b"], rtol=1e-12
     )
     assert slope_error(net, x, rng, training=True) < 1e-7
-
-
-def test_unusable_arguments_are_errors():
-    for given, text in (((0, 3), "inputs"), ((3, -1), "outputs"), ((3.0, 3), "inputs")):
-        with pytest.raises(InputError, match=rf"^Dense: {text} must be an integer of at least 1, got "):
-            Dense(*given)
-    for bias in ("yes", None, 2):
-        with pytest.raises(InputError, match=r"^Dense\(3, 4\): bias must be 'auto', True or False, got "):
-            Dense(3, 4, bias=bias)
-    with pytest.raises(InputError, match="no initializer 'xavier'"):
-        Dense(3, 4, weights="xavier")
-    text = r"^Dense\(5, 2\), layer 1: the input has 4 features, the layer was made for 5\. "
-    with pytest.raises(InputError, match=text):
-        network(Dense(3, 4), Dense(5, 2))
 
 
 @pytest.mark.parametrize(

@@ -73,22 +73,6 @@ def test_the_way_back_has_the_slopes_of_the_way_there(rng, body):
     assert slope_error(net, rng.standard_normal((7, 3)), rng, training=True) < 1e-7
 
 
-@pytest.mark.parametrize("body", [[Dense(4, 3)], [Dense(4, 6), BatchNorm(6)], [Residual(Dense(4, 1))]])
-def test_a_body_that_changes_an_unknown_width_is_an_error(body):
-    for before in ([], [Dense(2, 4)], [Dropout(0.1), Activation("relu")]):
-        with pytest.raises(InputError, match=r"^Residual\(.*layer \d.*: the body makes \d features of 4. Both"):
-            network(*before, Residual(*body))
-
-
-def test_unusable_bodies_are_errors():
-    with pytest.raises(InputError, match=r"^Dense\(5, 5\), layer 1\.0: the input has 4 features"):
-        network(Dense(3, 4), Residual(Dense(5, 5)))
-    with pytest.raises(InputError, match=r"^Residual\(\): the body is empty. Give it at least one layer"):
-        Residual()
-    with pytest.raises(InputError, match=r"^Residual: 'relu' is not a layer. Give objects such as Dense\(64, 64\)"):
-        Residual(Dense(4, 4), "relu")
-
-
 def test_the_width_of_a_body_is_what_the_network_expects(rng):
     net = network(Residual(Dropout(0.2), Dense(4, 4)), Dense(4, 2))
     assert (net.inputs, net.outputs) == (4, 2)
