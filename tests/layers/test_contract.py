@@ -218,6 +218,7 @@ def test_a_layer_that_stands_twice_is_written_once():
     assert again[1].body[1] is again[0]
     assert again[3] is again[1].body[0]
     assert config_of(again) == configs
+    assert Activation("leaky_relu", slope=0.2).config() == {"kind": "leaky_relu", "slope": 0.2}
 
 
 def test_places_name_the_layers_inside_too():
@@ -229,9 +230,3 @@ def test_places_name_the_layers_inside_too():
         ("1.1", "Residual(BatchNorm(4))"),
         ("1.1.0", "BatchNorm(4)"),
     ]
-
-
-def test_the_texts_of_the_layers():
-    assert repr(Activation("relu")) == "Activation('relu')"
-    assert repr(Dropout(0.25)) == "Dropout(0.25)"
-    assert Activation("leaky_relu", slope=0.2).config() == {"kind": "leaky_relu", "slope": 0.2}

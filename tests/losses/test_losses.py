@@ -27,8 +27,7 @@ def log_softmax(x):
 # -- softmax cross-entropy ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize(("weighted", "smoothing"), [(False, 0.0), (True, 0.2)])
 @pytest.mark.parametrize("class_weights", [None, (1.0, 0.0, 3.0)])
 @pytest.mark.parametrize("soft", [False, True])
 def test_softmax_cross_entropy_by_its_definition(rng, weighted, smoothing, class_weights, soft):
