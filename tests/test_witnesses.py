@@ -1,4 +1,4 @@
-"""One body of code on every library: a hundred steps from one seed end in the same network."""
+"""One body of code on every library: fifty steps from one seed end in the same network."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from bnengine.optim.optimizers import Adam
 from bnengine.training.state import Average
 from bnengine.training.step import Step
 
-STEPS, BATCH, MICRO = 100, 48, 32
+STEPS, BATCH, MICRO = 50, 48, 32
 WITNESSES = ["array_api_strict", "torch"]
 
 
@@ -77,7 +77,7 @@ def test_on_numpy_the_steps_train(on_numpy):
 
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize("name", WITNESSES)
-def test_a_hundred_steps_in_float64_end_in_the_same_parameters(on_numpy, name):
+def test_fifty_steps_in_float64_end_in_the_same_parameters(on_numpy, name):
     expected, _ = on_numpy
     state, step = run(name, "float64", STEPS)
     assert step.report().steps == STEPS

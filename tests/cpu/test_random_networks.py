@@ -31,7 +31,7 @@ BOUNDED = {
 }
 
 
-@settings(max_examples=40 * MORE, **BOUNDED)
+@settings(max_examples=20 * MORE, **BOUNDED)
 @given(drawn())
 def test_op_by_op_gives_the_bits_of_the_plan(one: Drawn) -> None:
     for variant in NATIVE:

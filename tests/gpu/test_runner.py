@@ -242,7 +242,7 @@ def test_tests_are_counted_and_failures_named(tmp_path):
 
 def test_a_test_that_hangs_is_named(tmp_path):
     text = "import time\ndef test_a(): pass\ndef test_b(): time.sleep(600)\n"
-    found, _ = run(tmp_path, [pytest_part(tmp_path, text, 5.0)])
+    found, _ = run(tmp_path, [pytest_part(tmp_path, text, 3.0)])
     assert (found[0]["status"], found[0]["result"]["counts"]) == (LATE, {"passed": 1})
     assert found[0]["why"].startswith("ended at its deadline in test_here.py::test_b; ")
 

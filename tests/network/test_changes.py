@@ -64,9 +64,13 @@ def set_on(network: Sequential, own: list[Layer], way: str, setting: str) -> Non
     setattr(WAYS[way](network, own, place), name, value)
 
 
-@pytest.mark.parametrize("freeze", [None, "statistics", "normalization"])
-@pytest.mark.parametrize("replay", [True, False], ids=["plans", "op by op"])
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize(
+    ("setting", "replay", "freeze"),
+    [
+        *((setting, replay, None) for setting in SETTINGS for replay in (True, False)),
+        *((setting, True, freeze) for setting in ("decay", "eps") for freeze in ("statistics", "normalization")),
+    ],
+)
 def test_a_change_counts_from_the_next_step_on(setting: str, replay: bool, freeze: Any) -> None:
     """After steps that were recorded, a step gives the bits of a network that was built so and holds that state."""
     own = layers()
@@ -95,7 +99,7 @@ def test_a_change_counts_from_the_next_step_on(setting: str, replay: bool, freez
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("setting", ["decay", "eps inside", "rate", "kind"])
 def test_every_way_to_a_layer_leads_to_the_same_one(setting: str, way: str) -> None:
     own = layers()
     network = Sequential(*own, backend="numpy", seed=5)

@@ -74,8 +74,8 @@ def same_ends(build, tmp_path, steps, data=None, epochs=3):
     return whole
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+# Every optimizer, every schedule: what a checkpoint keeps of one does not depend on the other.
+@pytest.mark.parametrize(("optimizer", "schedule"), list(zip(OPTIMIZERS, itertools.cycle(SCHEDULES))))
 def test_a_training_resumed_in_its_third_epoch_ends_alike(optimizer, schedule, tmp_path):
     def build():
         return make(OPTIMIZERS[optimizer], SCHEDULES[schedule], dropout=0.25, average=bn.Average(0.9), early=2)
@@ -86,8 +86,12 @@ def test_a_training_resumed_in_its_third_epoch_ends_alike(optimizer, schedule, t
 
 @pytest.mark.parametrize(
     ("accumulate", "average", "early", "statistics"),
-    list(itertools.product((1, 2, 4), (None, "averaged", "recomputed"), (0, 1), ("merged", "per_micro_batch"))),
-)
+    [
+        (1, None, 1, "merged"), (1, "averaged", 0, "merged"), (1, "recomputed", 1, "merged"),
+        (2, None, 0, "per_micro_batch"), (2, "averaged", 1, "per_micro_batch"), (2, "recomputed", 0, "merged"),
+        (4, None, 1, "merged"), (4, "averaged", 0, "merged"), (4, "recomputed", 1, "per_micro_batch"),
+    ],
+)  # fmt: skip
 def test_so_it_is_with_accumulation_averages_and_early_stopping(accumulate, average, early, statistics, tmp_path):
     def build():
         kept = bn.Average(0.8, statistics=average) if average else None

@@ -147,7 +147,7 @@ def test_our_steps_predictions_and_ops_are_timed_and_agree(monkeypatch):
     cases = [
         Case("step", "step", (OURS, V3, REFERENCE, PRODUCTS), four.to_json(), PRODUCTS),
         Case("prediction", "prediction", (OURS, REFERENCE, PRODUCTS), four.to_json(), PRODUCTS),
-        *(Case(case.name, "kernel", (OURS, REFERENCE, COPY), case.given, COPY) for case in kernels(10_000)),
+        *(Case(case.name, "kernel", (OURS, REFERENCE, COPY), case.given, COPY) for case in list(kernels(1000))[::5]),
         *(Case(case.name, "product", (ONE_THREAD, BLAS), case.given) for case in list(products(four))[2:5]),
     ]
     monkeypatch.setattr(run, "cpu_cases", lambda **_options: cases)
