@@ -17,11 +17,12 @@ __all__ = ["Backend", "BackendReport", "available_backends", "get_backend", "nam
 
 VARIABLE = "BNENGINE_BACKEND"
 GPU = "cupy"
+WITHOUT_BFLOAT16 = ("numpy", GPU)  # the package ml_dtypes gives it to these
 NAMES = ("numpy", GPU, "torch", "array_api_strict")
 CHOICES = ", ".join(["auto", *(f"{name}, {name}:1" if name == GPU else name for name in NAMES)])
 _CUPY_EXTRAS = (
-    "pip install 'bnengine[cuda13]' where nvidia-smi shows CUDA 13, 'bnengine[cuda12]' where it shows CUDA 12; "
-    "or use the backend numpy"
+    "Run pip install 'bnengine[cuda13]' where nvidia-smi shows CUDA 13, 'bnengine[cuda12]' where it shows CUDA 12, "
+    "or take the backend numpy."
 )
 
 
@@ -68,7 +69,7 @@ class Backend:
     def dtype(self, dtype: DType) -> DType:
         """Return the library's dtype for a name such as "float32", a NumPy dtype or one of this library."""
         name = dtype_name(dtype)
-        if name == "bfloat16" and self.name in ("numpy", "cupy"):  # which have none of their own
+        if name == "bfloat16" and self.name in WITHOUT_BFLOAT16:
             return bfloat16(self.name)
         dtype_here = getattr(self.xp, name, None)
         if dtype_here is None or dtype_name(dtype_here) != name:
@@ -166,7 +167,7 @@ def get_backend(name: "str | Backend | None" = None, *, where: str = "get_backen
     library, index = _parse(name, where)
     report, backend = _PROBES[library](index)
     if backend is None:
-        raise BackendError(f"{where}: the backend {name!r} cannot be used: {report.reason}; cure: {report.cure}")
+        raise BackendError(f"{where}: the backend {name!r} cannot be used: {report.reason}. {report.cure}")
     if library == GPU:
         backend.device.use()
     return Backend(backend.name, backend.xp, backend.device, f"{name} was chosen{by}")
@@ -218,7 +219,7 @@ def _probe_cupy(index: int) -> Probe:
     except ImportError as error:
         return _unusable("cupy", None, _not_imported(error, "cupy"), _CUPY_EXTRAS)
     version = _version(cupy)
-    cure = f"check that nvidia-smi works and that CuPy fits its CUDA version: {_CUPY_EXTRAS}"
+    cure = f"Check that nvidia-smi works and that CuPy fits its CUDA version. {_CUPY_EXTRAS}"
     try:
         count = int(cupy.cuda.runtime.getDeviceCount())
     except Exception as error:  # CuPy has many classes for a missing driver, compiler or library, some of them private.
@@ -226,7 +227,7 @@ def _probe_cupy(index: int) -> Probe:
     try:
         if index >= count:
             reason = f"there is no GPU number {index}: CuPy sees {count}, numbered from 0"
-            return _unusable("cupy", version, reason, "take a smaller number, or use the backend numpy")
+            return _unusable("cupy", version, reason, "Take a smaller number, or the backend numpy.")
         device = cupy.cuda.Device(index)
         with device:
             x = cupy.arange(8, dtype=cupy.float32)
@@ -245,7 +246,7 @@ def _probe_torch(_index: int) -> Probe:
     def load() -> tuple[Any, Any]:
         return importlib.import_module("array_api_compat.torch"), importlib.import_module("torch").device("cpu")
 
-    return _probe_witness("torch", load, "pip install torch; or use the backend numpy")
+    return _probe_witness("torch", load, "Run pip install torch, or take the backend numpy.")
 
 
 def _probe_strict(_index: int) -> Probe:
@@ -253,7 +254,7 @@ def _probe_strict(_index: int) -> Probe:
         xp = importlib.import_module("array_api_strict")
         return xp, xp.Device("CPU_DEVICE")
 
-    return _probe_witness("array_api_strict", load, "pip install array-api-strict; or use the backend numpy")
+    return _probe_witness("array_api_strict", load, "Run pip install array-api-strict, or take the backend numpy.")
 
 
 def _probe_witness(name: str, load: Callable[[], tuple[Any, Any]], cure: str) -> Probe:

@@ -29,12 +29,7 @@ def kernels_line(backend: str, kernels: str) -> str:
     """Such as "native, AVX2 (x86-64-v3)", or that the references run, and why."""
     if kernels == "reference":
         return "references, by --kernels reference"
-    if backend == "cupy":
-        return "CUDA"
-    if backend != "numpy":
-        return f"references: there are no kernels for {backend}"
-    reason = fused.native().available()
-    return f"references: {reason}" if reason else f"native, {fused.instruction_set()}"
+    return fused.kernels(backend)
 
 
 def data_line(training: TrainingSetup) -> str:

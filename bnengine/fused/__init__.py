@@ -11,8 +11,6 @@ from typing import Any
 
 from ..runtime.op import versions_come_from
 
-_WORDS = {"v4": "AVX-512 (x86-64-v4)", "v3": "AVX2 (x86-64-v3)", "aarch64": "64-bit ARM (aarch64)"}
-
 
 def _cpu() -> Any:
     from . import cpu
@@ -41,6 +39,13 @@ def backend_feature(backend: str, what: str) -> Any:
     return getattr(module, what, None)
 
 
+def kernels(backend: str) -> str:
+    """The kernels for arrays of a backend, such as "native, AVX2 (x86-64-v3)"; or that references run, and why."""
+    if backend not in _FOLDERS:
+        return f"references: there are no kernels for {backend}"
+    return str(_FOLDERS[backend]().kernels())
+
+
 def native() -> Any:
     """The library of native kernels: `available()`, `isa()`, its functions; imported on the first call."""
     from .cpu import _load
@@ -54,4 +59,4 @@ def instruction_set() -> str | None:
     Raises InputError where BNENGINE_ISA names one that does not run here.
     """
     library = native()
-    return None if library.available() else _WORDS[library.isa()]
+    return None if library.available() else library.INSTRUCTIONS[library.isa()]

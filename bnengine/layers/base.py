@@ -129,7 +129,7 @@ class Layer:
         return {}
 
     def parts(self) -> "Iterable[Layer]":
-        """Return the layers inside this one, for names and configuration."""
+        """Return the layers inside this one: they are named, saved, and its constructor's positional arguments."""
         return ()
 
     def features(self, inputs: int | None) -> int | None:

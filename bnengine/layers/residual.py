@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import repeat
+from typing import Any
 
 from .. import ops
 from .._typing import Array
@@ -10,10 +11,11 @@ from ..errors import InputError
 from ..ops import Out
 from ..runtime.flat import Flat
 from .activation import Activation, applies_none
-from .base import Context, Dx, Layer, Placed, Pullback, chain, deliver, fuse, widths
+from .base import Context, Dx, Layer, Placed, Pullback, chain, deliver, fuse, register, widths
 from .norm.batch_norm import BatchNorm
 
 
+@register
 class Residual(Layer):
     """y = x + body(x); the body is any layers that preserve the width (He et al. 2016).
 
@@ -36,6 +38,9 @@ class Residual(Layer):
 
     def parts(self) -> Iterable[Layer]:
         return self.body
+
+    def config(self) -> dict[str, Any]:
+        return {}
 
     def takes(self) -> int | None:
         return widths(self.body, None)[0]

@@ -7,7 +7,6 @@ from weakref import WeakSet
 from ..errors import InputError
 from ..runtime.flat import Changes, Handle
 from .base import LAYERS, Layer, Placed, fuse
-from .residual import Residual
 
 
 def walk(layers: Iterable[Layer], prefix: str = "") -> Iterator[tuple[str, Layer]]:
@@ -18,7 +17,7 @@ def walk(layers: Iterable[Layer], prefix: str = "") -> Iterator[tuple[str, Layer
 
 
 def config_of(layers: Iterable[Layer]) -> list[dict[str, Any]]:
-    """Return JSON values for `build`; a layer used twice is written once and referred to."""
+    """Return JSON values for `build`: layers inside a layer are its `body`; one used twice is written once."""
     return _config_of(layers, "", {})
 
 
@@ -28,10 +27,9 @@ def _config_of(layers: Iterable[Layer], prefix: str, seen: dict[int, str]) -> li
         place = f"{prefix}{i}"
         if id(layer) in seen:
             configs.append({"same_as": seen[id(layer)]})
-        elif isinstance(layer, Residual):
-            configs.append({"type": "Residual", "body": _config_of(layer.body, f"{place}.", seen)})
         else:
-            configs.append({"type": type(layer).__name__, **layer.config()})
+            body = _config_of(layer.parts(), f"{place}.", seen)
+            configs.append({"type": type(layer).__name__, **layer.config(), **({"body": body} if body else {})})
         seen.setdefault(id(layer), place)
     return configs
 
@@ -49,14 +47,11 @@ def _build(configs: list[dict[str, Any]], prefix: str, built: dict[str, Layer]) 
             layer = built[options["same_as"]]
         else:
             kind = options.pop("type", None)
-            if kind == "Residual":
-                layer = Residual(*_build(options["body"], f"{place}.", built))
-            elif kind in LAYERS:
-                layer = LAYERS[kind](**options)
-            else:
+            if kind not in LAYERS:
                 raise InputError(
                     f"layers: no layer called {kind!r}. Import the module that registers it before loading."
                 )
+            layer = LAYERS[kind](*_build(options.pop("body", []), f"{place}.", built), **options)
         built[place] = layer
         layers.append(layer)
     return layers

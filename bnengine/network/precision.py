@@ -17,7 +17,7 @@ References multiply in float32 too, and `explain_dispatch` reports them.
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-from ..arrays.backend import Backend
+from ..arrays.backend import WITHOUT_BFLOAT16, Backend
 from ..arrays.dtypes import is_narrow
 from ..errors import InputError
 from ..validation import choice
@@ -61,7 +61,7 @@ def resolve_precision(
         try:
             backend.dtype(precision)
         except InputError as error:
-            known = precision == "bfloat16" and backend.name in ("numpy", "cupy")  # only a package is missing
+            known = precision == "bfloat16" and backend.name in WITHOUT_BFLOAT16  # only a package is missing
             reason = str(error).removesuffix(".") if known else f"{backend.name} has no such dtype"
             raise InputError(f"{owner}: {reason}. Otherwise take {highest}.") from error
         return Precision(precision, "highest")

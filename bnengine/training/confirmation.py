@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from ..layers import Residual
 from ..layers.base import LAYERS
 from ..losses import LOSSES
 from ..optim.optimizers import OPTIMIZERS
 from ..runtime.plan import Launch, Plan, name_of, view_of
 
 # Taken when bnengine is imported, so before a user's program can register a class.
-BUILT_IN = frozenset([Residual, *LAYERS.values(), *LOSSES.values(), *OPTIMIZERS.values()])
+BUILT_IN = frozenset([*LAYERS.values(), *LOSSES.values(), *OPTIMIZERS.values()])
 
 
 def custom_classes(parts: Iterable[Any]) -> list[str]:

@@ -105,7 +105,7 @@ def test_an_unusable_cupy_is_named_with_reason_and_cure(kind, install):
     chosen = get_backend("auto")
     assert (chosen.name, "\n" in chosen.why) == ("numpy", False)
     assert chosen.why.startswith("auto: NumPy, since CuPy cannot be used here: ")
-    with pytest.raises(BackendError, match=r"^get_backend: the backend 'cupy' cannot be used: .*; cure: .*numpy") as e:
+    with pytest.raises(BackendError, match=r"^get_backend: the backend 'cupy' cannot be used: .*\. .*numpy") as e:
         get_backend("cupy")
     report = {r.name: r for r in available_backends()}["cupy"]
     assert (report.usable, report.device, bool(report.cure)) == (False, None, True)
@@ -145,7 +145,7 @@ def test_the_environment_variable_names_the_backend(monkeypatch, install, requir
 def test_a_library_that_is_not_installed_is_named_with_the_cure(name, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, "array_api_compat.torch", raising=False)
-    with pytest.raises(BackendError, match=f"'{name}' cannot be used: {name} is not installed; cure: pip install"):
+    with pytest.raises(BackendError, match=f"'{name}' cannot be used: {name} is not installed. Run pip install"):
         get_backend(name)
 
 

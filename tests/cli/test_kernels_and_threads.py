@@ -103,10 +103,6 @@ def test_a_run_records_its_kernels_and_info_shows_them(done: Command, npz: str, 
     assert "kernels" not in config_of("other")["made_by"]
 
 
-def test_every_instruction_set_has_words() -> None:
-    assert set(_load.SETS) == set(fused._WORDS)
-
-
 def test_a_run_may_change_its_instruction_set(tmp_path: Path) -> None:
     if reason := _load.available():
         missing("kernels", reason)

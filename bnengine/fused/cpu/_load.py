@@ -10,7 +10,8 @@ from ...errors import BackendError, InputError
 from ...runtime import cores
 
 INTERFACE = 6  # kInterface of kernels/cpu/tables.cpp
-SETS = ("v4", "v3", "aarch64")
+INSTRUCTIONS = {"v4": "AVX-512 (x86-64-v4)", "v3": "AVX2 (x86-64-v3)", "aarch64": "64-bit ARM (aarch64)"}
+SETS = tuple(INSTRUCTIONS)
 ISA, LIBRARY = "BNENGINE_ISA", "BNENGINE_CPU_LIBRARY"
 FOLDER = Path(__file__).resolve().parent
 WHY_NOT = FOLDER / "_unbuilt.txt"  # kernels/CMakeLists.txt writes it, and removes it after a build that succeeds

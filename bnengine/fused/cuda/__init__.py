@@ -10,4 +10,9 @@ from .upload import Uploads
 
 REPLAYED_AS = "graph"
 
-__all__ = ["REPLAYED_AS", "Uploads", "replayer", "timing"]
+__all__ = ["REPLAYED_AS", "Uploads", "kernels", "replayer", "timing"]
+
+
+def kernels() -> str:
+    """Which kernels run."""
+    return "CUDA"

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..._typing import Array
 from ..._version import __version__
-from ...arrays.backend import Backend, BackendReport
+from ...arrays.backend import GPU, Backend, BackendReport
 
 JSON_KEYS = "what", "a", "b", "error", "bound", "ok"  # the fields of a row in JSON
 
@@ -134,12 +134,12 @@ def environment(backends: Sequence[Backend], reports: Sequence[BackendReport]) -
         "python": platform.python_version(),
         "numpy": np.__version__,
         "backends": [vars(report) for report in reports],
-        "device": next((r.device for r in reports if r.name == "cupy" and r.usable), None),
+        "device": next((r.device for r in reports if r.name == GPU and r.usable), None),
         "driver": None,
         "runtime": None,
     }
     for backend in backends:
-        if backend.name == "cupy":
+        if backend.on_gpu:
             cuda, device = backend.xp.cuda.runtime, backend.device
             values["device"] = f"{values['device']}, number {device.id}, compute capability {device.compute_capability}"
             values["driver"], values["runtime"] = int(cuda.driverGetVersion()), int(cuda.runtimeGetVersion())

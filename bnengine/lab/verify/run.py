@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from ... import validation
-from ...arrays.backend import Backend, BackendReport, available_backends, get_backend
+from ...arrays.backend import GPU, Backend, BackendReport, available_backends, get_backend
 from ...runtime.reasons import Reason
 from .certificate import Certificate, Ledger, NotRun, Row, environment
 from .layers import verify_layers
@@ -124,8 +124,8 @@ def _chosen(
     for report in reports:
         if report.name in names or report.name == "numpy":
             continue
-        what = "cupy: references and fused versions on a GPU" if report.name == "cupy" else report.name
-        why = "not among the named backends" if report.usable else f"{report.reason}; cure: {report.cure}"
+        what = f"{GPU}: references and fused versions on a GPU" if report.name == GPU else report.name
+        why = "not among the named backends" if report.usable else f"{report.reason}. {report.cure}"
         not_run.append(NotRun(what, why))
     return compared, not_run
 

@@ -71,7 +71,7 @@ def test_what_was_not_run_has_a_reason(certificate):
     for report in available_backends():
         if not report.usable:
             whys = [why for what, why in reasons.items() if what.startswith(report.name)]
-            assert whys == [f"{report.reason}; cure: {report.cure}"]
+            assert whys == [f"{report.reason}. {report.cure}"]
 
 
 @pytest.mark.skipif("cupy" in USABLE, reason="CuPy can be used here")

@@ -49,7 +49,7 @@ def test_the_environment_names_device_driver_and_runtime():
     runtime = SimpleNamespace(driverGetVersion=lambda: 13000, runtimeGetVersion=lambda: 12090)
     device = SimpleNamespace(id=1, compute_capability="90")
     backend: Any = SimpleNamespace(
-        name="cupy", xp=SimpleNamespace(cuda=SimpleNamespace(runtime=runtime)), device=device
+        on_gpu=True, xp=SimpleNamespace(cuda=SimpleNamespace(runtime=runtime)), device=device
     )
     report = BackendReport("cupy", "14.2.0", "NVIDIA H200 (GPU 0 of 2)", True, "it works")
     found = environment([backend], [report])
