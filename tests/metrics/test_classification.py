@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bnengine.errors import InputError
-from bnengine.metrics import Accuracy, ConfusionMatrix, Metric, TopK
+from bnengine.metrics import Accuracy, ConfusionMatrix, TopK
 
 # Largest outputs: 1, 0, 2, 0 (a tie with 2). True classes: 1, 2, 2, 0.
 OUTPUTS = np.array([[0.1, 0.7, 0.2], [0.5, 0.1, 0.4], [0.0, 0.1, 0.9], [0.4, 0.2, 0.4]], np.float32)
@@ -73,32 +73,6 @@ def test_a_nonfinite_row_of_weight_zero_counts_for_nothing():
     outputs = np.concatenate([OUTPUTS, np.full((1, 3), np.nan, np.float32)])
     for metric in (Accuracy(), TopK(1), ConfusionMatrix(3)):
         assert filled(metric, outputs, [*TARGETS, 0], [1, 1, 1, 1, 0]).value() == 0.75
-
-
-@pytest.mark.parametrize("make", [Accuracy, lambda: TopK(2), lambda: ConfusionMatrix(5)])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_batches_in_any_cut_and_order_give_the_same_bits(rng, make, weighted):
-    outputs, targets = rng.standard_normal((97, 5)), rng.integers(0, 5, 97)
-    weights = rng.random(97) * 10.0 ** rng.integers(-20, 20, 97) if weighted else None
-    whole = filled(make(), outputs, targets, weights)
-    merged, streamed = make(), make()
-    for rows in reversed(np.split(np.arange(97), [1, 4, 50, 50, 96])):
-        part = (outputs[rows], targets[rows], None if weights is None else weights[rows])
-        merged.merge(filled(make(), *part))
-        streamed.update(*part)
-    assert whole.value() == merged.value() == streamed.value()
-    if isinstance(whole, ConfusionMatrix):
-        assert np.array_equal(whole.matrix, merged.matrix)
-
-
-@pytest.mark.parametrize("metric", [Accuracy(), TopK(1), ConfusionMatrix(3)])
-def test_a_reset_forgets_and_no_rows_have_no_value(metric):
-    assert isinstance(metric, Metric)
-    filled(metric, OUTPUTS, TARGETS)
-    metric.reset()
-    metric.update(OUTPUTS[:0], TARGETS[:0])
-    with pytest.raises(InputError, match="no rows"):
-        metric.value()
 
 
 @pytest.mark.parametrize(

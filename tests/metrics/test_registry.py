@@ -1,11 +1,12 @@
 """The rows of metrics: names, labels, which of two values is better, and who reads them."""
 
+import numpy as np
 import pytest
 
 import bnengine as bn
 from bnengine.errors import InputError
 from bnengine.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
-from bnengine.metrics import METRICS, Accuracy, TopK, facts_of
+from bnengine.metrics import METRICS, R2, Accuracy, ConfusionMatrix, MeanAbsoluteError, Metric, TopK, facts_of
 
 
 @pytest.mark.parametrize(
@@ -63,3 +64,31 @@ def test_the_usual_loss_follows_from_task_and_outputs():
     assert usual("regression") == usual("regression", 1) == MeanSquaredError()
     assert [loss.outputs(2) for loss in (SoftmaxCrossEntropy(), BinaryCrossEntropy(), MeanSquaredError())] == [2, 1, 2]
     assert all(loss.metric in METRICS for loss in bn.losses.LOSSES.values())
+
+
+MAKE = [Accuracy, lambda: TopK(2), lambda: ConfusionMatrix(5), MeanAbsoluteError, R2]
+
+
+@pytest.mark.parametrize("make", MAKE, ids=lambda make: make().name)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_batches_in_any_cut_and_order_give_the_same_bits(rng, make, weighted):
+    metric, merged, whole = make(), make(), make()
+    outputs, targets = rng.standard_normal((97, 5)), rng.integers(0, 5, 97)
+    if isinstance(metric, MeanAbsoluteError | R2):
+        targets = 1e6 + rng.standard_normal((97, 5))
+    weights = rng.random(97) * 10.0 ** rng.integers(-20, 20, 97) if weighted else np.ones(97)
+    whole.update(outputs, targets, weights)
+    for rows in reversed(np.split(np.arange(97), [1, 4, 50, 50, 96])):
+        part = make()
+        for one in (metric, part):
+            one.update(outputs[rows], targets[rows], weights[rows])
+        merged.merge(part)
+    assert whole.value() == merged.value() == metric.value()
+    if isinstance(whole, ConfusionMatrix):
+        assert np.array_equal(whole.matrix, merged.matrix)
+    assert isinstance(metric, Metric)
+    metric.reset()
+    metric.update(outputs[:2], targets[:2], np.zeros(2))
+    metric.update(outputs[:0], targets[:0])
+    with pytest.raises(InputError, match="no rows"):
+        metric.value()
