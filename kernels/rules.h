@@ -199,12 +199,12 @@ RULE Statistic committed(const Statistic& running, const Statistic& pending, dou
 // The mean as an unevaluated sum hi + lo, so that x - mean is precise even if the mean is large, and
 // inv_std = 1 / sqrt(var + eps).
 template <class A>
-struct Centre {
+struct Center {
   A hi, lo, inv_std;
   RULE A normalized(A x) const { return ((x - hi) - lo) * inv_std; }
 };
 template <class A>
-RULE Centre<A> centre_of(double mean, double var, double eps) {
+RULE Center<A> center_of(double mean, double var, double eps) {
   const A hi = A(mean);
   return {hi, A(mean - double(hi)), A(1 / square_root(var + eps))};
 }
@@ -250,15 +250,15 @@ struct Sgd {
 template <class A>
 struct Rmsprop {
   A rho, rest, eps, momentum;  // rest = 1 - rho, rounded once
-  bool eps_inside, centred;
+  bool eps_inside, centered;
   RULE explicit Rmsprop(const Setup<A>& s)
       : rho(A(s.settings[0])), rest(A(1 - s.settings[0])), eps(A(s.settings[1])), momentum(A(s.settings[2])),
-        eps_inside(s.flags[0]), centred(s.has[1]) {}
+        eps_inside(s.flags[0]), centered(s.has[1]) {}
   RULE A operator()(A g, A* slot) const {
     A &square = slot[0], &mean = slot[1], &velocity = slot[2];
     square = square * rho + g * g * rest;
     mean = mean * rho + g * rest;
-    A spread = centred ? square - mean * mean : square;
+    A spread = centered ? square - mean * mean : square;
     spread = spread > 0 ? spread : A(0);  // rounding can make the difference negative
     const A divisor = eps_inside ? square_root(spread + eps) : square_root(spread) + eps;
     velocity = velocity * momentum + g / divisor;

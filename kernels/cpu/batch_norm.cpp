@@ -167,7 +167,7 @@ void normalize(const Arguments& arguments, index begin, index end, Worker& worke
   if (add) add += first;
   if (a.past && of_lines(y, channels)) {
     normalize_rows<G, true>(x, add, y, at.rows, channels, at.columns, affines, slope);
-    settle();
+    store_fence();
   } else {
     normalize_rows<G, false>(x, add, y, at.rows, channels, at.columns, affines, slope);
   }
@@ -192,7 +192,8 @@ void batch_norm(const Arguments& arguments, index begin, index end, Worker& work
     add_rows(seen, x + column, rows, channels);
     write_moments(seen, batch + column, channels, pending ? pending + column : nullptr, stride, adds);
     Affines<T> affines(scratch, columns);
-    affines.read(batch + column, channels, eps, gamma ? gamma + column : nullptr, beta ? beta + column : nullptr, columns);
+    affines.read(batch + column, channels, eps, gamma ? gamma + column : nullptr, beta ? beta + column : nullptr,
+                 columns);
     normalize_rows<G, false>(x + column, add ? add + column : nullptr, y + column, rows, channels, columns, affines,
                              slope);
   }
@@ -216,7 +217,8 @@ void merge_statistics(const Arguments& arguments, index begin, index end, Worker
   const layout::MergeStatistics of(arguments);
   const index channels = of.channels;
   for (index j = begin; j < end; ++j)
-    write_statistic(of.out + j, channels, merged(read_statistic(of.a + j, channels), read_statistic(of.b + j, channels)));
+    write_statistic(of.out + j, channels,
+                    merged(read_statistic(of.a + j, channels), read_statistic(of.b + j, channels)));
 }
 
 }  // namespace

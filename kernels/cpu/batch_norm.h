@@ -184,8 +184,8 @@ struct Affines {
 
   void read(const double* statistics, index stride, double eps, const T* gammas, const T* betas, index columns) {
     for (index j = 0; j < columns; ++j) {
-      const Centre<T> centre = centre_of<T>(statistics[stride + j], statistics[2 * stride + j], eps);
-      hi[j] = centre.hi, lo[j] = centre.lo, inv_std[j] = centre.inv_std;
+      const Center<T> center = center_of<T>(statistics[stride + j], statistics[2 * stride + j], eps);
+      hi[j] = center.hi, lo[j] = center.lo, inv_std[j] = center.inv_std;
     }
     for (index j = 0; j < columns; ++j) gamma[j] = gammas ? gammas[j] : T(1), beta[j] = betas ? betas[j] : T(0);
     for (index j = columns; j % kStripColumns<T>; ++j) hi[j] = lo[j] = inv_std[j] = gamma[j] = beta[j] = 0;
@@ -195,7 +195,8 @@ struct Affines {
 // The constants of a strip's channels, as local arrays that the compiler can keep in registers.
 template <class T>
 struct StripAffines {
-  T hi[kStripColumns<T>], lo[kStripColumns<T>], inv_std[kStripColumns<T>], gamma[kStripColumns<T>], beta[kStripColumns<T>];
+  T hi[kStripColumns<T>], lo[kStripColumns<T>], inv_std[kStripColumns<T>];
+  T gamma[kStripColumns<T>], beta[kStripColumns<T>];
 
   VECTOR StripAffines(const Affines<T>& of, index first) {
     EACH_LANE(T, j) {
@@ -203,7 +204,7 @@ struct StripAffines {
       gamma[j] = of.gamma[first + j], beta[j] = of.beta[first + j];
     }
   }
-  VECTOR T normalized(T x, int j) const { return Centre<T>{hi[j], lo[j], inv_std[j]}.normalized(x); }
+  VECTOR T normalized(T x, int j) const { return Center<T>{hi[j], lo[j], inv_std[j]}.normalized(x); }
   VECTOR T affine(T x_norm, int j) const { return x_norm * gamma[j] + beta[j]; }
 };
 

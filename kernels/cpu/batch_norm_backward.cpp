@@ -190,8 +190,8 @@ void input_aside(const Sources<T>& from, const Destinations<T>& to, index rows, 
   Aside<T, kTogether> dx, dadd;
   if (to.adds_dx) dx.take(to.dx, rows, stride, count);
   input_strip<G, kBatch, false>(sources.take(from, rows, stride, count),
-                                {dx.room(), to.dadd ? dadd.room() : nullptr, to.adds_dx}, rows, kStripColumns<T>, affines,
-                                through, first, slope);
+                                {dx.room(), to.dadd ? dadd.room() : nullptr, to.adds_dx}, rows, kStripColumns<T>,
+                                affines, through, first, slope);
   dx.put(to.dx, rows, stride, count);
   if (to.dadd) dadd.put(to.dadd, rows, stride, count);
 }
@@ -335,7 +335,7 @@ void input_of_rows(const Arguments& arguments, index begin, index end, Worker& w
   const Sources<T> from = p.from.from(at);
   if (a.past && of_lines(to.dx, p.channels)) {
     input_rows<G, true>(from, to.from(at), end - begin, p.channels, p.channels, affines, through, p.slope);
-    settle();
+    store_fence();
   } else {
     input_rows<G, false>(from, to.from(at), end - begin, p.channels, p.channels, affines, through, p.slope);
   }

@@ -96,7 +96,9 @@ void gather_raw(const Arguments& arguments, index begin, index end, Worker&) {
 
 }  // namespace
 
-#define RAW(name, S) {"gather_raw<" name ", float>", gather_raw<S, float>}, {"gather_raw<" name ", double>", gather_raw<S, double>}
+#define RAW(name, S)                                     \
+  {"gather_raw<" name ", float>", gather_raw<S, float>}, \
+      {"gather_raw<" name ", double>", gather_raw<S, double>}
 
 const Entry* entries() {
   static const Entry table[] = {

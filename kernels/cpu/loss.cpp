@@ -111,7 +111,8 @@ VECTOR void targets_of(const CrossEntropy<T>& of, index row, index at, int count
     for (int l = 0; l < kAbreast; ++l) t[l] = at + l == of.number[row] ? T(1) : T(0);
   else
     load_tile(of.probabilities + row * of.classes + at, count, T(0), t);
-  for (int l = 0; l < kAbreast; ++l) t[l] = l < count ? smoothed(t[l], of.kept, of.spread) * of_class[l] * weight : T(0);
+  for (int l = 0; l < kAbreast; ++l)
+    t[l] = l < count ? smoothed(t[l], of.kept, of.spread) * of_class[l] * weight : T(0);
 }
 
 // Does the same as one_class for any targets.

@@ -40,7 +40,9 @@ void activation_backward(const Arguments& arguments, index begin, index end, Wor
   T* dx = a.dx;
   const T slope = T(a.slope);
   const bool adds = a.adds;
-  const auto gradient = [&](index i) { return derivative<G>(dy[i], kNeedsY<G> ? y[i] : T(0), kNeedsZ<G> ? x[i] : T(0), slope); };
+  const auto gradient = [&](index i) {
+    return derivative<G>(dy[i], kNeedsY<G> ? y[i] : T(0), kNeedsZ<G> ? x[i] : T(0), slope);
+  };
   each_run(a, begin, end, [&](index from, index n) {
     if (adds)
       for (index i = from; i < from + n; ++i) dx[i] = dx[i] + gradient(i);

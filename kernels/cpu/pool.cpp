@@ -138,11 +138,11 @@ void take_part(Slot& slot, int threads, int id) {
   inside = true;
   Worker worker{slot.scratch + size_t(id) * slot.bytes, slot.bytes};
   for (uint32_t first; (first = slot.stage.value()) < uint32_t(work.stages);) {
-    const uint32_t behind = uint32_t(work.wave(first));
+    const uint32_t after = uint32_t(work.wave(first));
     index count = 0;
-    for (uint32_t stage = first; stage < behind; ++stage) count += take(work, slot.claims, stage, threads, id, worker);
-    if (count && slot.finished.fetch_add(count, std::memory_order_acq_rel) + count == work.end(behind - 1))
-      slot.stage.set(behind);
+    for (uint32_t stage = first; stage < after; ++stage) count += take(work, slot.claims, stage, threads, id, worker);
+    if (count && slot.finished.fetch_add(count, std::memory_order_acq_rel) + count == work.end(after - 1))
+      slot.stage.set(after);
     else
       wait(slot.stage, first);
   }
@@ -276,7 +276,7 @@ void run_together(const Work& work) {
 // -- fork: the child has only the thread that called fork, and restarts the pool
 
 void before_fork() { pthread_mutex_lock(&pool.mutex); }
-void behind_fork() { pthread_mutex_unlock(&pool.mutex); }
+void after_fork() { pthread_mutex_unlock(&pool.mutex); }
 
 void in_child() {
   pool.started = 0;
@@ -292,7 +292,7 @@ class Hold {
   Hold() {
     if (inside) return;
     pthread_mutex_lock(&pool.mutex);
-    if (!pool.forks) pool.forks = pthread_atfork(before_fork, behind_fork, in_child) == 0;
+    if (!pool.forks) pool.forks = pthread_atfork(before_fork, after_fork, in_child) == 0;
     outcome_ = pool.ready || allot(pool.threads) ? Outcome::done : Outcome::memory;
     if (outcome_ != Outcome::done) pthread_mutex_unlock(&pool.mutex);
   }

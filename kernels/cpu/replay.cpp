@@ -153,9 +153,9 @@ Plan* lay_out(Pieces& pieces, const Sizes& n, const Given& given) {
     }
     ends[i] = tasks += g.blocks;
   }
-  for (index i = n.groups - 1, behind = n.groups; i >= 0; --i) {
-    waves[i] = behind;
-    if (given.groups[i].waits) behind = i;
+  for (index i = n.groups - 1, after = n.groups; i >= 0; --i) {
+    waves[i] = after;
+    if (given.groups[i].waits) after = i;
   }
   *plan = {{run_task, groups, ends, n.groups, 0, waves, &plan->trial}, {}, all};
   return plan;

@@ -126,8 +126,7 @@ bool of_lines(const T* p, index columns) {
 }
 
 // Writes a line past the caches. A normal store would read the line first and keep data in the cache that is not read
-// again soon. A kernel that uses this must end with settle(), the store fence that makes the lines visible to other
-// threads.
+// again soon. A kernel that uses this must end with store_fence(), which makes the lines visible to other threads.
 template <class T>
 VECTOR void stream(T* to, const T (&line)[kStripColumns<T>]) {
 #if defined(__AVX512F__)
@@ -136,7 +135,7 @@ VECTOR void stream(T* to, const T (&line)[kStripColumns<T>]) {
   __builtin_memcpy(to, line, sizeof line);
 #endif
 }
-inline void settle() {
+inline void store_fence() {
 #if defined(__AVX512F__)
   _mm_sfence();
 #endif

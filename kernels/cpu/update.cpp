@@ -117,7 +117,8 @@ struct Step {
  private:
   template <class F>
   void each_side(index begin, index end, F update) const {
-    const index decayed = decay != 0 ? given.decay_end : 0, middle = decayed < begin ? begin : decayed < end ? decayed : end;
+    const index decayed = decay != 0 ? given.decay_end : 0;
+    const index middle = decayed < begin ? begin : decayed < end ? decayed : end;
     if (begin < middle) {
       if (given.decoupled)
         update(begin, middle, Decayed<Decay::move>());

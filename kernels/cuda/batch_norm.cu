@@ -259,7 +259,7 @@ __device__ __forceinline__ void normalize_row(const Pack<T, VEC>& x, const Pack<
   Pack<T, VEC> out;
 #pragma unroll
   for (int v = 0; v < VEC; ++v) {
-    Arithmetic<T> z = of[v](of[v].centre.normalized(x[v]));
+    Arithmetic<T> z = of[v](of[v].center.normalized(x[v]));
     if (has_add) z += add[v];
     out.set(v, activate<G>(z, slope));
   }

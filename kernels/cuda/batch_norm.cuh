@@ -19,7 +19,7 @@ __device__ __forceinline__ void write_statistic(double* p, index stride, const S
 // shared memory, because its square root and division are in double and would be slow in every thread.
 template <class A>
 struct Affine {
-  Centre<A> centre;
+  Center<A> center;
   A gamma, beta;
   __device__ __forceinline__ A operator()(A x_norm) const { return x_norm * gamma + beta; }
 };
@@ -27,7 +27,7 @@ struct Affine {
 template <class A>
 __device__ __forceinline__ Affine<A> affine_of(double mean, double var, double eps, const A* gamma, const A* beta,
                                                index channel) {
-  return {centre_of<A>(mean, var, eps), gamma ? gamma[channel] : A(1), beta ? beta[channel] : A(0)};
+  return {center_of<A>(mean, var, eps), gamma ? gamma[channel] : A(1), beta ? beta[channel] : A(0)};
 }
 
 // Computes the affine maps of this block's channels from stored statistics; ends with a barrier.

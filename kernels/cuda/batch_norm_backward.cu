@@ -31,7 +31,7 @@ struct Row {
                                             A (&dz)[VEC]) const {
 #pragma unroll
     for (int v = 0; v < VEC; ++v) {
-      x_norm[v] = of[v].centre.normalized(x[v]);
+      x_norm[v] = of[v].center.normalized(x[v]);
       A z = 0, out = 0;
       if (kNeedsY<G>) out = y[v];
       if (kNeedsZ<G>) z = of[v](x_norm[v]);
@@ -94,7 +94,7 @@ struct InputGradient {
   __device__ __forceinline__ InputGradient(double sum_dz, double sum_dz_x_norm, index rows, const Affine<A>& of)
       : through_mean(A(sum_dz / double(rows))),
         through_var(A(sum_dz_x_norm / double(rows))),
-        scale(of.gamma * of.centre.inv_std) {}
+        scale(of.gamma * of.center.inv_std) {}
   __device__ __forceinline__ A operator()(A dz, A x_norm, bool batch_statistics) const {
     return input_gradient(dz, x_norm, through_mean, through_var, scale, batch_statistics);
   }
@@ -215,7 +215,7 @@ __global__ void __launch_bounds__(kThreads, 1) batch_norm_gradients(PARAMETERS_b
     const Gradients& mine = kept_dz[r * S::kAcross + across];
     A x_norm[VEC];
 #pragma unroll
-    for (int v = 0; v < VEC; ++v) x_norm[v] = of[v].centre.normalized(own[v]);
+    for (int v = 0; v < VEC; ++v) x_norm[v] = of[v].center.normalized(own[v]);
     write_row(mine.dz, x_norm, to, dx, dadd, r * channels + at.channel, batch_statistics, adds_dx);
   }
 }

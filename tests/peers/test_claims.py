@@ -136,24 +136,24 @@ def redundant(seed: int) -> dict[str, float]:
     }
 
 
-def normalise_only(seed: int) -> dict[str, float]:
+def normalize_only(seed: int) -> dict[str, float]:
     from torch import nn
 
     draw = setting.centered(seed)
     relu, sigmoid = (
-        {norm: after(perceptron(2, norm, kind, seed), 0.5, draw, 600) for norm in ("normalise", "batch")}
+        {norm: after(perceptron(2, norm, kind, seed), 0.5, draw, 600) for norm in ("normalize", "batch")}
         for kind in ("relu", "sigmoid")
     )
-    deep = {norm: after(perceptron(5, norm, "sigmoid", seed), 0.1, draw, 600)[0] for norm in ("none", "normalise")}
+    deep = {norm: after(perceptron(5, norm, "sigmoid", seed), 0.1, draw, 600)[0] for norm in ("none", "normalize")}
     binary = draw._replace(y=(draw.y == 0).astype(np.int64), y_valid=(draw.y_valid == 0).astype(np.int64))
     outputs = [
         after(nn.Sequential(nn.Linear(setting.features, 2), nn.BatchNorm1d(2, affine=affine)), 0.5, binary, 600)[1]
         for affine in (False, True)
     ]
     return {
-        "relu_gain": relu["batch"][0] - relu["normalise"][0],
-        "sigmoid_loss": sigmoid["batch"][1] - sigmoid["normalise"][1],
-        "sigmoid_5_normalise": deep["normalise"],
+        "relu_gain": relu["batch"][0] - relu["normalize"][0],
+        "sigmoid_loss": sigmoid["batch"][1] - sigmoid["normalize"][1],
+        "sigmoid_5_normalise": deep["normalize"],
         "sigmoid_5_none": deep["none"],
         "output_gain": outputs[0] - outputs[1],
     }
