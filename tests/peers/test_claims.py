@@ -192,7 +192,7 @@ def test_gamma_and_beta_are_not_redundant_in_pytorch_either():
 
 
 def test_normalizing_alone_is_enough_in_pytorch_too():
-    assert verdict("normalise-only", normalise_only) == "does not hold"
+    assert verdict("normalise-only", normalize_only) == "does not hold"
 
 
 def test_the_recipe_works_in_pytorch_too():
