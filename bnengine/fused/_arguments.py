@@ -1,11 +1,11 @@
 """The arguments and outputs of each op as kernels take them: declared once, prepared alike on every device."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, update_wrapper
+from collections.abc import Callable, Mapping
+from functools import update_wrapper
 from inspect import Parameter, signature
 from math import prod
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -87,7 +87,7 @@ def _single(_call: "Call") -> Shape:
 
 
 def _gathered(name: str) -> Callable[["Call"], Shape]:
-    return lambda call: (call.rows, *getattr(call, name).shape[1:])
+    return lambda call: (int(call.rows), *getattr(call, name).shape[1:])
 
 
 _MOMENTS = {
@@ -190,33 +190,20 @@ class Call:
     """A call of an op: prepared arguments, options and outputs as attributes, by the names that launches use."""
 
     def __init__(self, to: Outputs, op: Op[Any], given: Mapping[str, Any]) -> None:
-        self.to, self.op = to, op
-        vars(self).update(given)
-        self.lead: Array = None
-        self.results = dict[str, Array]()
+        vars(self).update(given, to=to, op=op, results={})
 
-    @cached_property
-    def rows(self) -> int:
-        """The rows of the leading argument."""
-        return extent(self.lead)[0]
+    def led_by(self, x: Array) -> None:
+        """Set the leading argument, its size, and its rows and channels where those are no options."""
+        values = vars(self)
+        values["lead"], values["size"] = x, x.size
+        values.setdefault("channels", x.shape[-1])
+        values.setdefault("rows", x.size // max(1, x.shape[-1]))
 
-    @cached_property
-    def channels(self) -> int:
-        """The channels of the leading argument."""
-        return extent(self.lead)[1]
+    if TYPE_CHECKING:
 
-    @cached_property
-    def size(self) -> int:
-        """The elements of the leading argument."""
-        return int(self.lead.size)
+        def __getattr__(self, name: str) -> Any: ...
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "adds" or name.startswith("adds_"):
-            return self.to.adds(name[5:] or next(iter(self.op.accumulates), ""))
-        raise AttributeError(f"{self.op.name}: a call has no {name!r}")
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        vars(self)[name] = value
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
 
 class Device(ABC):
@@ -278,12 +265,9 @@ class Device(ABC):
 
         The copy is a launch, so every replay makes it again.
         """
-        if x is None:
-            return None
-        dtype = np.dtype(x.dtype if dtype is None else dtype)
-        if x.dtype == dtype and x.flags.c_contiguous and self.aligned(x):
+        if x is None or ((dtype is None or x.dtype == dtype) and x.flags.c_contiguous and self.aligned(x)):
             return x
-        out = to.array("a contiguous copy", x.shape, dtype, x)
+        out = to.array("a contiguous copy", x.shape, np.dtype(x.dtype if dtype is None else dtype), x)
         self.copy(to, x, out)
         return out
 
@@ -295,9 +279,8 @@ class Device(ABC):
         self.fill(to, out, float(value))
         return out
 
-    def output(self, to: Outputs, field: str, shape: Sequence[int], dtype: DType, like: Array) -> Array:
+    def output(self, to: Outputs, field: str, shape: Shape, dtype: DType, like: Array) -> Array:
         """The array that output `field` is written to. A given destination must have its shape and dtype."""
-        shape, dtype = tuple(map(int, shape)), np.dtype(dtype)
         array = to.array(field, shape, dtype, like)
         if not to.given(field):
             return array
@@ -307,7 +290,7 @@ class Device(ABC):
         packed = array.flags.c_contiguous or (field == "pending" and has_rows(array))
         if array.dtype != dtype or not packed or not self.aligned(array, written=True):
             layout = f"{array.dtype} with strides {tuple(array.strides)}"
-            raise InputError(f"the destination of {field!r} is {layout}; {self.writes_to} {dtype} arrays")
+            raise InputError(f"the destination of {field!r} is {layout}; {self.writes_to} {np.dtype(dtype)} arrays")
         return array
 
 
@@ -318,7 +301,9 @@ class _Preparation:
         self.device, self.op, self.of = device, op, of
         words = [word.partition(":")[::2] for word in of.arguments.split()]
         self.words = sorted(words, key=lambda word: word[0] != of.lead)  # the leading argument first
-        self.reshaped = of.reshaped.split()
+        self.reshaped, self.axes = of.reshaped.split(), 1 if of.reshape is flat else 2
+        accumulates = tuple(op.accumulates)
+        self.adds = [("adds", next(iter(accumulates), "")), *((f"adds_{field}", field) for field in accumulates)]
         returned: Any = op.reference.__annotations__.get("return")
         self.returned = returned if hasattr(returned, "_fields") else None
 
@@ -331,11 +316,13 @@ class _Preparation:
         for name, type_ in self.words:
             values[name] = self._argument(call, name, type_, kind)
             if name == self.of.lead:
-                call.lead = values[name]
+                call.led_by(values[name])
+        for name, field in self.adds:
+            values[name] = to.adds(field)
         for field, output in self.of.outputs.items():
             self._output(call, field, output, given)
         for name in self.reshaped:
-            if (x := values.get(name)) is not None:
+            if (x := values.get(name)) is not None and x.ndim != self.axes:
                 values[name] = x.reshape(*self.of.reshape(x))
         return call
 

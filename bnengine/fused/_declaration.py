@@ -84,25 +84,13 @@ class Declaration:
 
     def sorted(self, given: Mapping[str, Any], call: object = None) -> dict[str, Sequence[Any]]:
         """The values of a launch by section, lists expanded; those that are not given are attributes of the call."""
-        values = _Values(call)
-        values.update(given)
+        values = {**vars(call), **given} if call is not None else given
         try:
             if given.keys() <= self.names:
                 return {section: read(values) for section, read in self._passed}
-        except AttributeError:
+        except KeyError:
             pass
         raise TypeError(f"{self.name}: a launch passes {sorted(self.names)}, got {sorted(given)}")
-
-
-class _Values(dict[str, Any]):
-    """Values by name; the attributes of a call where a name is missing."""
-
-    def __init__(self, call: object) -> None:
-        super().__init__(() if call is None else vars(call))
-        self._call = call
-
-    def __missing__(self, name: str) -> Any:
-        return getattr(self._call, name)
 
 
 def _reader(arguments: Sequence[Argument]) -> Callable[[Any], Sequence[Any]]:

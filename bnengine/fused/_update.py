@@ -37,7 +37,8 @@ def _prepared(device: Device, to: Outputs, rule: Rule, args: tuple[Any, ...], op
     given, names = rule.call(*args), ("parameters", *rule.slots)
     rule.check(given, settings)
     call = Call(to, REGISTRY[rule.name], {**defaults, **options})
-    p = call.lead = given.parameters
+    p = given.parameters
+    call.led_by(p)
 
     def output(name: str, x: Any) -> Any:
         if x is None:

@@ -122,8 +122,9 @@ class Outputs:
 
         For the arguments see `Launch`; `scratch` holds the (shape, dtype) of each working array.
         """
-        like = next(x for x in (*writes, *reads, *whole) if x is not None)
-        working = self._memory.scratch(scratch, like)
+        working: tuple[Array, ...] = ()
+        if scratch:
+            working = self._memory.scratch(scratch, next(x for x in (*writes, *reads, *whole) if x is not None))
         self._memory.launch(Launch(kernel, tuple(whole), tuple(reads), tuple(writes), working, tuple(scalars), split))
 
 

@@ -203,6 +203,7 @@ def _called_as(reference: Callable[..., Any], launcher: Launcher) -> Launcher:
             f"{reference.__name__}: a fused version takes {unknown}, the op has {', '.join(names)}. Rename its "
             "arguments."
         )
+    takes_all = set(taken) == set(names)
     positional = sum(p.kind is not p.KEYWORD_ONLY for p in signature.parameters.values())
     defaults = {p.name: p.default for p in signature.parameters.values() if p.default is not p.empty}
 
@@ -211,7 +212,7 @@ def _called_as(reference: Callable[..., Any], launcher: Launcher) -> Launcher:
         values = {**defaults, **dict(zip(names, args, strict=False)), **options}
         if len(args) > positional or len(values) != len(names) or not options.keys().isdisjoint(names[: len(args)]):
             signature.bind(*args, **options)  # raises what is wrong
-        return launcher(to, **{name: values[name] for name in taken})
+        return launcher(to, **(values if takes_all else {name: values[name] for name in taken}))
 
     return called
 

@@ -14,7 +14,7 @@ import pytest
 
 from bnengine import threads
 from bnengine.arrays.backend import Backend
-from bnengine.fused.cpu import _load
+from bnengine.fused.cpu import _load, native
 from bnengine.fused.cpu.native import NativeKernel, replayer
 from bnengine.ops import REGISTRY, Example, Out, using
 from bnengine.runtime.memory import Arena, Memory
@@ -274,6 +274,7 @@ def instructions(isa: str) -> Iterator[None]:
 def _choose(isa: str) -> None:
     _load.done(_load.library().bnengine_choose_isa(isa.encode()), isa)
     _load.kernel.cache_clear()
+    native._alone.cache_clear()
 
 
 def assert_same_bits(got: Outputs, expected: Outputs, what: str) -> None:

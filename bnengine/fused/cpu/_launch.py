@@ -1,5 +1,6 @@
 """Launches of native kernels: how they are cut into blocks, names of kernels, how kernels take NumPy arrays."""
 
+import functools
 from collections.abc import Iterable
 from typing import Any, ClassVar, NamedTuple
 
@@ -97,6 +98,7 @@ def cut(shape: tuple[int, int], itemsize: int) -> Cut:
 # -- kernels
 
 
+@functools.lru_cache(4096)  # op by op, the same launches come again and again
 def kernel(name: str, *parameters: str, cut: Cut = WHOLE, scratch: int = 0) -> NativeKernel:
     """The instance name<parameters>."""
     full = f"{name}<{', '.join(parameters)}>" if parameters else name

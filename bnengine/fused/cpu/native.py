@@ -25,6 +25,11 @@ class Packed(NamedTuple):
     integers: list[int]
     reals: list[float]
 
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """How many there are of each."""
+        return len(self.arrays), len(self.integers), len(self.reals)
+
 
 @dataclass(frozen=True, slots=True)
 class NativeKernel:
@@ -55,9 +60,10 @@ class NativeKernel:
     def __call__(self, *arguments: Any) -> None:
         """Run it on the pool, as the only launch of its group."""
         packed = _packed(self.name, arguments)
+        group, launch = _alone(self, *packed.counts)
         outcome = _load.library().bnengine_launch_now(
-            ctypes.byref(_group([self])),
-            ctypes.byref(_launch(self, packed)),
+            group,
+            launch,
             _vector(ctypes.c_void_p, packed.arrays),
             _vector(ctypes.c_int64, packed.integers),
             _vector(ctypes.c_double, packed.reals),
@@ -105,7 +111,7 @@ class NativePlan:
             groups.append(_group(kernels, waits=i == 0))
             for kernel, launch in zip(kernels, members, strict=True):
                 packed = _packed(kernel.name, (*launch.whole, *launch.reads, *launch.writes, *launch.scalars))
-                launches.append(_launch(kernel, packed))
+                launches.append(_launch(kernel, *packed.counts))
                 flat.arrays.extend(packed.arrays)
                 flat.integers.extend(packed.integers)
                 flat.reals.extend(packed.reals)
@@ -194,9 +200,14 @@ def _group(kernels: Sequence[NativeKernel], *, waits: bool = True) -> _load.Grou
     return _load.Group(unit, min(max(kernel.blocks for kernel in kernels), most), len(kernels), waits)
 
 
-def _launch(kernel: NativeKernel, packed: Packed) -> _load.Launch:
-    counts = len(packed.arrays), len(packed.integers), len(packed.reals)
-    return _load.Launch(_load.kernel(kernel.name), kernel.width, *counts)
+def _launch(kernel: NativeKernel, arrays: int, integers: int, reals: int) -> _load.Launch:
+    return _load.Launch(_load.kernel(kernel.name), kernel.width, arrays, integers, reals)
+
+
+@functools.lru_cache(4096)
+def _alone(kernel: NativeKernel, arrays: int, integers: int, reals: int) -> tuple[Any, Any]:
+    """References to a group of one launch, with so many arguments, and to that launch."""
+    return ctypes.byref(_group([kernel])), ctypes.byref(_launch(kernel, arrays, integers, reals))
 
 
 def _address(x: Array) -> int:
@@ -210,7 +221,9 @@ def _packed(name: str, arguments: Sequence[Any]) -> Packed:
     packed = Packed([], [], [])
     for argument in arguments:
         kind = type(argument)
-        if argument is None:
+        if kind is np.ndarray:
+            packed.arrays.append(argument.__array_interface__["data"][0])
+        elif argument is None:
             packed.arrays.append(None)
         elif kind is int or kind is bool:
             packed.integers.append(argument)
