@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..ops import REGISTRY
-from ..ops.update import RULES, Rule
+from ..ops.update import RULES, Ranges, Rule
 from ..runtime.memory import Outputs
 from ._arguments import Call, Device, absent
 
@@ -55,4 +55,16 @@ def _prepared(device: Device, to: Outputs, rule: Rule, args: tuple[Any, ...], op
     call.gradients = device.ready(to, given.gradients, p.dtype)
     call.copy16, call.new_copy16 = given.copy16, output("copy16", given.copy16)
     call.settings, call.flags = rule.numbers(settings), rule.flags(settings)
+    call.frozen = _disjoint(call.frozen)
     return call
+
+
+def _disjoint(ranges: Ranges) -> Ranges:
+    """The ranges in order, those that touch joined, since kernels search them."""
+    joined = list[tuple[int, int]]()
+    for begin, end in sorted(ranges):
+        if joined and begin <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(end, joined[-1][1])
+        else:
+            joined.append((int(begin), int(end)))
+    return tuple(joined)

@@ -114,10 +114,10 @@ def assert_alike(got: Any, expected: Any, what: str, field: str) -> None:
         np.testing.assert_array_equal(got[infinite], expected[infinite], err_msg=what)
 
 
-@pytest.mark.parametrize("library", ["native"], indirect=True)
+@only_kernels
 @pytest.mark.parametrize("name", RULES)
-def test_native_kernels_take_frozen_ranges_in_any_order(library, name):
-    example = flat(Draw("float32"), name, 5003, frozen=FROZEN[::-1])
+def test_kernels_take_frozen_ranges_in_any_order_and_on_top_of_each_other(library, name):
+    example = flat(Draw("float32"), name, 5003, frozen=(*FROZEN[::-1], (6, 12), (2500, 2600)))
     Case(name, example, "float32").check(library.outputs(name, example))
 
 

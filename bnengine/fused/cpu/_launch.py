@@ -133,8 +133,8 @@ class Kernel(Declaration):
 
 
 def _listed(lists: Iterable[Iterable[tuple[int, int]]]) -> list[int]:
-    """Each list of ranges [begin, end), sorted: their number, then their ends."""
-    return [n for ranges in lists for n in (len(list(ranges)), *(int(end) for pair in sorted(ranges) for end in pair))]
+    """Each list of ranges [begin, end): their number, then their ends."""
+    return [n for ranges in lists for n in (len(list(ranges)), *(int(end) for pair in ranges for end in pair))]
 
 
 REARRANGED = Kernel(
