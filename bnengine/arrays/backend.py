@@ -73,7 +73,7 @@ class Backend:
             return bfloat16(self.name)
         dtype_here = getattr(self.xp, name, None)
         if dtype_here is None or dtype_name(dtype_here) != name:
-            raise InputError(f"{self.name}: there is no dtype {name!r}. Take float32 or float64 (int64 for indices).")
+            raise InputError(f"{self.name}: the dtype must be float32 or float64 (int64 for indices), got {name!r}.")
         return dtype_here
 
     def asarray(self, x: Any, dtype: DType | None = None, *, copy: bool = False) -> Array:
@@ -193,7 +193,7 @@ def _auto() -> Backend:
 def _parse(name: Any, where: str) -> tuple[str, int]:
     library, colon, index = name.partition(":") if isinstance(name, str) else ("", "", "")
     if library not in NAMES or (colon and not (library == GPU and index.isascii() and index.isdigit())):
-        raise BackendError(f"{where}: there is no backend {name!r}. Take one of {CHOICES}.")
+        raise BackendError(f"{where}: the backend must be one of {CHOICES}, got {name!r}.")
     return library, int(index or 0)
 
 
@@ -365,7 +365,7 @@ def _plain(x: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
         raise InputError("asarray: a masked array would lose its mask. Fill it first: x.filled(value).")
     if x.dtype.kind not in "biuf" and x.dtype.name != "bfloat16":
         raise InputError(
-            f"asarray: dtype {x.dtype} is not supported. Give booleans, integers or real numbers "
+            f"asarray: an array must have booleans, integers or real numbers, got {x.dtype}. Convert it first "
             "(labels may be of any kind where data is loaded: see bnengine.data)."
         )
     native = x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))
@@ -376,9 +376,7 @@ def _cast(x: "np.ndarray[Any, Any]", name: str) -> "np.ndarray[Any, Any]":
     try:
         target = bfloat16("asarray") if name == "bfloat16" else np.dtype(name)
     except TypeError as error:
-        raise InputError(
-            f"asarray: there is no dtype {name!r}. Take float32 or float64 (int64 for indices)."
-        ) from error
+        raise InputError(f"asarray: the dtype must be float32 or float64 (int64 for indices), got {name!r}.") from error
     try:
         with np.errstate(over="raise", invalid="raise"):
             return x.astype(target, copy=False)

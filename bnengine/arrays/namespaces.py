@@ -16,7 +16,7 @@ def namespace(*arrays: Array) -> Any:
     except TypeError as error:
         kinds = ", ".join(sorted({f"{type(a).__module__}.{type(a).__name__}" for a in arrays}))
         raise InputError(
-            f"namespace: no single array library for {kinds}. Convert all arrays to one with Backend.asarray."
+            f"namespace: arrays must be of one library, got {kinds}. Convert all arrays to one with Backend.asarray."
         ) from error
 
 

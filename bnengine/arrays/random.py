@@ -103,7 +103,7 @@ def keep_mask(
     features = integer("dropout", "features", features, least=1)
     if samples.ndim != 1 or samples.dtype != xp.int64:
         raise InputError(
-            f"dropout: samples is {samples.dtype} of shape {tuple(samples.shape)}. Give int64 indices of shape (m,)."
+            f"dropout: samples must be int64 indices of shape (m,), got {samples.dtype} {tuple(samples.shape)}."
         )
     threshold = round(rate * 2**32)
     blocks = xp.arange((features + 3) // 4, dtype=xp.int64, device=device_of(samples) if device is None else device)
@@ -117,9 +117,7 @@ def _step_word(xp: Any, step: Array) -> Array:
     if not hasattr(step, "shape") or step.shape == ():
         return integer("dropout", "the step", step, least=0, most=_MASK)
     if tuple(step.shape) != (1,) or step.dtype != xp.int64:
-        raise InputError(
-            f"dropout: step is {step.dtype} of shape {tuple(step.shape)}. Give an int or an int64 array (1,)."
-        )
+        raise InputError(f"dropout: step must be an int or an int64 array (1,), got {step.dtype} {tuple(step.shape)}.")
     return _words(xp, "step", step)[:, None]
 
 
@@ -127,8 +125,8 @@ def _words(xp: Any, name: str, values: Array) -> Array:
     """Return values as 32-bit words; check their range where reading it costs no wait."""
     if values.__dlpack_device__()[0] == _CPU and bool(xp.any((values < 0) | (values > _MASK))):
         raise InputError(
-            f"dropout: {name} holds values from {int(xp.min(values))} to {int(xp.max(values))}. "
-            "They are words of a counter, so keep them in [0, 2**32)."
+            f"dropout: {name} must be in [0, 2**32), since they are words of a counter, got "
+            f"{int(xp.min(values))} to {int(xp.max(values))}."
         )
     return values & _MASK
 

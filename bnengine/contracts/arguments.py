@@ -20,7 +20,7 @@ def check_floating(owner: str, *, wide: Mapping[str, Array | None] | None = None
     first, like = next(iter(present.items()))
     for name, a in (present | {n: a for n, a in (wide or {}).items() if a is not None}).items():
         if not dtype_name(a.dtype).startswith(("float", "bfloat")):
-            raise InputError(f"{owner}: {name} is {a.dtype}. Give float32 or float64.")
+            raise InputError(f"{owner}: {name} must be float32 or float64, got {a.dtype}.")
         needed = dtype_name(like.dtype) if name in present else arithmetic_name(like.dtype)
         if dtype_name(a.dtype) != needed:
             cure = "Bring both to one dtype" if needed == dtype_name(like.dtype) else f"{name} must be {needed}"
@@ -32,4 +32,4 @@ def check_alike(owner: str, **arrays: Array | None) -> None:
     shapes_of = {name: tuple(a.shape) for name, a in arrays.items() if a is not None}
     if len(set(shapes_of.values())) > 1:
         shapes = ", ".join(f"{name} {shape}" for name, shape in shapes_of.items())
-        raise InputError(f"{owner}: {shapes} must be of one shape.")
+        raise InputError(f"{owner}: arrays must have one shape, got {shapes}.")

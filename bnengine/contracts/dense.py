@@ -53,8 +53,7 @@ def _check(
     check_floating("affine", x=x, W=W, wide={"b": b})
     if W.ndim != 2 or x.ndim < 2 or x.shape[-1] != W.shape[0]:
         raise InputError(
-            f"affine: x {tuple(x.shape)} and W {tuple(W.shape)} do not fit. Give x (..., inputs) and W (inputs, "
-            "outputs)."
+            f"affine: x must be (..., inputs) and W (inputs, outputs), got x {tuple(x.shape)} and W {tuple(W.shape)}."
         )
     if b is not None and tuple(b.shape) != (W.shape[1],):
         raise InputError(f"affine: b must have shape ({W.shape[1]},) for W {tuple(W.shape)}, got {tuple(b.shape)}.")
@@ -98,7 +97,7 @@ def _check_backward(dy: Array, x: Array, W: Array, y: Array, **options: Any) -> 
     if W.ndim != 2 or tuple(dy.shape) != (*x.shape[:-1], W.shape[1]) or x.shape[-1] != W.shape[0]:
         shapes = f"dy {tuple(dy.shape)}, x {tuple(x.shape)} and W {tuple(W.shape)}"
         raise InputError(
-            f"affine_backward: {shapes} do not fit. Give dy (..., outputs), x (..., inputs) and W (inputs, outputs)."
+            f"affine_backward: dy must be (..., outputs), x (..., inputs) and W (inputs, outputs), got {shapes}."
         )
     if ACTIVATIONS[kind].reads == "z":
         raise InputError(

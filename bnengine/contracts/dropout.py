@@ -35,7 +35,7 @@ def _check(x: Array, step: Array, samples: Array, *, seed: int, layer: int, rate
     check_floating("dropout", x=x)
     if tuple(samples.shape) != tuple(x.shape[:1]):
         raise InputError(
-            f"dropout: {tuple(samples.shape)} sample indices for an input {tuple(x.shape)}. Give one per row."
+            f"dropout: samples must have one index per row of x {tuple(x.shape)}, got shape {tuple(samples.shape)}."
         )
 
 

@@ -50,9 +50,7 @@ def _check_softmax(
     xp = namespace(logits)
     name, rows = "softmax_cross_entropy", tuple(logits.shape[:-1])
     if logits.ndim < 2 or prod(logits.shape) == 0:
-        raise InputError(
-            f"{name}: logits {tuple(logits.shape)} have no rows of classes. Give (..., classes), all at least 1."
-        )
+        raise InputError(f"{name}: logits must be (..., classes), all at least 1, got shape {tuple(logits.shape)}.")
     classes = logits.shape[-1]
     check_floating(name, logits=logits, wide={"class_weights": class_weights, "sample_weights": sample_weights})
     number(name, "label_smoothing", label_smoothing, least=0, below=1)
@@ -98,11 +96,11 @@ def _check_rows(name: str, prediction: Array, target: Array, sample_weights: Arr
     check_floating(name, prediction=prediction, wide={"target": target, "sample_weights": sample_weights})
     if prediction.ndim < 2 or prod(prediction.shape) == 0:
         raise InputError(
-            f"{name}: prediction {tuple(prediction.shape)} has no rows. Give (..., outputs), all at least 1."
+            f"{name}: prediction must be (..., outputs), all at least 1, got shape {tuple(prediction.shape)}."
         )
     if tuple(prediction.shape) != tuple(target.shape):
         raise InputError(
-            f"{name}: prediction {tuple(prediction.shape)} and target {tuple(target.shape)} must be of one shape."
+            f"{name}: target must have the shape of prediction {tuple(prediction.shape)}, got {tuple(target.shape)}."
         )
     if sample_weights is not None and tuple(sample_weights.shape) != tuple(prediction.shape[:-1]):
         shape = tuple(prediction.shape[:-1])

@@ -72,9 +72,7 @@ def bound_moments(u: float, x: Array) -> Moments:
 def check_moments(x: Array, *, owner: str = "moments") -> None:
     """Raise InputError unless x has rows and channels."""
     if x.ndim < 2 or prod(x.shape) == 0:
-        raise InputError(
-            f"{owner}: shape {tuple(x.shape)} has no rows of channels. Give (rows, channels), both at least 1."
-        )
+        raise InputError(f"{owner}: x must be (rows, channels), both at least 1, got shape {tuple(x.shape)}.")
 
 
 contract(moments, examples=examples_moments, bound=bound_moments, check=check_moments)

@@ -218,11 +218,13 @@ def check_ready(x: Array, y: Array | None, name: str) -> None:
     """
     if x.dtype.kind != "f":
         raise DataError(
-            f"{name}: x has dtype {x.dtype}, and a network takes floating inputs. Pass a preprocessing "
+            f"{name}: x must have a floating dtype, got {x.dtype}. Pass a preprocessing "
             f"(Preprocessing.fit records how integers are scaled), or x.astype('float32')."
         )
     if y is not None and y.dtype.kind not in "biuf":
-        raise DataError(f"{name}: y has dtype {y.dtype}. Pass a preprocessing, which turns labels into codes.")
+        raise DataError(
+            f"{name}: y must be numbers, got {y.dtype}. Pass a preprocessing, which turns labels into codes."
+        )
 
 
 def narrowed(x: Array, dtype: DType, name: str, rows: Array) -> Array:
@@ -259,10 +261,10 @@ def check_weights(weights: Array, rows: int, name: str) -> Array:
     weights = as_numpy(weights, name, "weights")
     if weights.dtype.kind not in "biuf" or weights.shape != (rows,):
         raise DataError(
-            f"{name}: weights are {weights.dtype} {weights.shape}. Pass one real number a sample, ({rows},)."
+            f"{name}: weights must be one real number per sample, ({rows},), got {weights.dtype} {weights.shape}."
         )
     check_finite(weights, name, row_and_feature("weights"))
     if weights.size and weights.min() < 0:
         row = int(np.argmin(weights))
-        raise DataError(f"{name}: weights, row {row} is {weights[row].item()}. A weight must not be negative.")
+        raise DataError(f"{name}: weights, row {row} must not be negative, got {weights[row].item()}.")
     return weights.astype(np.float64)

@@ -53,14 +53,14 @@ def check_inputs(x: Array, name: str) -> None:
     """
     if x.dtype.kind not in _INPUT_KINDS:
         kind = _KIND_NAMES.get(x.dtype.kind, "text")
-        raise DataError(f"{name}: x has dtype {x.dtype} ({kind}). The inputs must be real numbers, integers or bools.")
+        raise DataError(f"{name}: x must have real numbers, integers or bools, got {x.dtype} ({kind}).")
     if x.ndim < 2:
         raise DataError(
-            f"{name}: x has shape {x.shape}. It needs an axis of samples and an axis of features. "
-            f"For one feature a sample, pass x.reshape(-1, 1)."
+            f"{name}: x must have an axis of samples and an axis of features, got shape {x.shape}. "
+            f"For one feature per sample, pass x.reshape(-1, 1)."
         )
     if x.shape[0] == 0 or width_of(x) == 0:
-        raise DataError(f"{name}: x is empty, of shape {x.shape}. It needs at least one sample and one feature.")
+        raise DataError(f"{name}: x must have at least one sample and one feature, got shape {x.shape}.")
 
 
 def text_labels(y: Array, name: str) -> Array:
@@ -99,11 +99,9 @@ def check_targets(y: Array, rows: int, name: str) -> None:
     """
     if y.dtype.kind not in _INPUT_KINDS + "U":
         kind = _KIND_NAMES.get(y.dtype.kind, str(y.dtype))
-        raise DataError(
-            f"{name}: y has dtype {y.dtype} ({kind}). Targets are strings, integers, bools or real numbers."
-        )
+        raise DataError(f"{name}: y must have strings, integers, bools or real numbers, got {y.dtype} ({kind}).")
     if y.ndim == 0 or y.ndim > 2 or width_of(y) == 0:
-        raise DataError(f"{name}: y has shape {y.shape}. It must be (samples,) or (samples, targets).")
+        raise DataError(f"{name}: y must be (samples,) or (samples, targets), got shape {y.shape}.")
     if y.shape[0] != rows:
         raise DataError(f"{name}: x has {rows} rows and y has {y.shape[0]}. Every row of x needs its row of y.")
 
@@ -135,6 +133,6 @@ def check_finite(array: Array, name: str, place: Callable[[tuple[int, ...]], str
         first = np.argwhere(~np.asarray(finite))[0]
         index = (part.start + int(first[0]), *(int(i) for i in first[1:]))
         raise DataError(
-            f"{name}: {place(index)} is {float(array[index])}. Every value must be a finite number. "
+            f"{name}: {place(index)} must be a finite number, got {float(array[index])}. "
             f"Fill it in or leave the row out."
         )

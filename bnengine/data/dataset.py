@@ -50,7 +50,7 @@ class Dataset:
             object.__setattr__(self, "y", y)
         if self.columns is not None and len(self.columns) != x.shape[-1]:
             raise DataError(
-                f"{self.name}: {len(self.columns)} column names for {x.shape[-1]} features. Pass one name a feature."
+                f"{self.name}: columns must have one name per feature ({x.shape[-1]}), got {len(self.columns)}."
             )
         if self.validation is not None:
             rows = check_indices(self.validation, x.shape[0], f"{self.name}: validation")

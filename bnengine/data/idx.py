@@ -43,8 +43,8 @@ def _read(stream: Stream, path: Path) -> Array:
     magic = _exactly(stream, 4, path, 0, "the magic number")
     if magic[:2] != b"\0\0" or magic[2] not in _TYPES or magic[3] == 0:
         raise DataError(
-            f"{path}: byte 0: the magic number is 0x{magic.hex()}. An IDX file starts with 0x0000, a type "
-            f"(0x08, 0x09, 0x0b to 0x0e) and the number of axes."
+            f"{path}: byte 0: an IDX file must start with 0x0000, a type (0x08, 0x09, 0x0b to 0x0e) and the "
+            f"number of axes, got 0x{magic.hex()}."
         )
     axes = magic[3]
     shape = struct.unpack(f">{axes}I", _exactly(stream, 4 * axes, path, 4, f"the {axes} lengths of the axes"))
@@ -143,7 +143,7 @@ def _load_part(path: Path, part: str, files: dict[str, Path], need_targets: bool
     x = read_idx(files["images"])
     if x.ndim < 2:
         raise DataError(
-            f"{files['images']}: byte 3: the file has {x.ndim} axis. Images have at least two, (samples, features)."
+            f"{files['images']}: byte 3: images must have at least two axes, (samples, features), got {x.ndim}."
         )
     if "labels" not in files:
         if need_targets:
@@ -151,7 +151,7 @@ def _load_part(path: Path, part: str, files: dict[str, Path], need_targets: bool
         return Dataset(x=x, name=str(files["images"]))
     y = read_idx(files["labels"])
     if y.ndim != 1:
-        raise DataError(f"{files['labels']}: byte 3: the file has {y.ndim} axes. Labels have one, (samples,).")
+        raise DataError(f"{files['labels']}: byte 3: labels must have one axis, (samples,), got {y.ndim}.")
     if len(x) != len(y):
         raise DataError(
             f"{files['labels']}: {len(y)} labels for the {len(x)} images of {files['images'].name}. "

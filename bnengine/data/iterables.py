@@ -38,7 +38,7 @@ class IterableSource:
     ) -> None:
         if not callable(factory) and not isinstance(factory, Iterable):
             raise InputError(
-                f"IterableSource: {factory!r} is neither an iterable nor a callable that returns one. Pass one of them."
+                f"IterableSource: the argument must be an iterable or a callable that returns one, got {factory!r}."
             )
         self.name = name
         self.dtype = np.dtype(dtype)
@@ -70,9 +70,7 @@ class IterableSource:
             place = f"{self.name}: batch {count - 1}"
             x, y, weights = _unpacked(item, place)
             if shape is not None and x.shape[1:] != shape:
-                raise DataError(
-                    f"{place}: samples of shape {x.shape[1:]}, and the first batch had {shape}. They must be alike."
-                )
+                raise DataError(f"{place}: samples must have the shape of the first batch, {shape}, got {x.shape[1:]}.")
             shape = x.shape[1:]
             samples = np.arange(first, first + len(x), dtype=np.int64)
             first += len(x)
@@ -87,7 +85,7 @@ class IterableSource:
         if callable(self._factory):
             batches = self._factory()
             if not isinstance(batches, Iterable):
-                raise DataError(f"{self.name}: the callable returned {batches!r}, which is not iterable. It must be.")
+                raise DataError(f"{self.name}: the callable must return an iterable, got {batches!r}.")
         else:
             batches = self._factory
         iterator = iter(batches)
@@ -116,7 +114,7 @@ _CURE = "pass a list, or a function that returns a new generator"
 def _unpacked(item: Any, place: str) -> tuple[Array, Array, Array | None]:
     """Return x, y and weights of one item, checked."""
     if not isinstance(item, Sequence) or isinstance(item, str) or len(item) not in (2, 3):
-        raise DataError(f"{place}: it is of type {type(item).__name__}. Each batch must be (x, y) or (x, y, weights).")
+        raise DataError(f"{place}: it must be (x, y) or (x, y, weights), got {type(item).__name__}.")
     x, y = as_numpy(item[0], place, "x"), text_labels(as_numpy(item[1], place, "y"), place)
     check_inputs(x, place)
     check_targets(y, len(x), place)

@@ -27,7 +27,7 @@ def label_column(y: Array, name: str, rows: Array | None = None) -> Array:
     column = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
     if column.ndim != 1:
         raise DataError(
-            f"{name}: y has shape {y.shape}. Class labels are one column, (samples,). "
+            f"{name}: class labels must be one column, (samples,), got shape {y.shape}. "
             f"For one-hot codes pass y.argmax(axis=1), or train a regression."
         )
     if column.dtype.kind == "f":

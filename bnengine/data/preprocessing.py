@@ -222,7 +222,7 @@ class Preprocessing:
         if not np.isfinite(scaled).all():
             row = int(np.argwhere(~np.isfinite(scaled))[0, 0])
             number = row if rows is None else int(rows[row])
-            raise DataError(f"{name}: y, row {number} is {raw[row]!s}. Every target must be a finite number.")
+            raise DataError(f"{name}: y, row {number} must be a finite number, got {raw[row]!s}.")
         return scaled
 
     def labels(self, codes: Array) -> Array:
@@ -332,7 +332,7 @@ def _resolved(scaling: str, x: Array) -> str:
     """Return the scaling that "auto" means for these data."""
     if scaling == "unit" and x.dtype.kind == "f":
         raise InputError(
-            f"Preprocessing: scaling 'unit' divides integers by their largest value, and x is {x.dtype}. "
+            f"Preprocessing: scaling 'unit' divides integers by their largest value, got x of {x.dtype}. "
             f"For real numbers use 'center' or 'standardize'."
         )
     if scaling != "auto":
@@ -364,7 +364,7 @@ def _target_scales(y: Array, rows: Array, name: str) -> tuple[Array, Array]:
     """Return mean and standard deviation of real targets, (targets,) float64; the latter is 1 if it is 0."""
     if y.dtype.kind == "U":
         raise DataError(
-            f"{name}: y, row {int(rows[0])} is {str(y.ravel()[0])!r}. A regression needs real numbers. "
+            f"{name}: y, row {int(rows[0])} must be a real number for a regression, got {str(y.ravel()[0])!r}. "
             f"For labels train a classification."
         )
     moments = feature_moments(y.reshape(len(y), -1), np.arange(len(y)), name)

@@ -71,7 +71,7 @@ def _read(file: TextIO, path: Path, target: str | None, need_targets: bool, sepa
     for number, fields in lines:
         if len(fields) != len(header):
             raise DataError(
-                f"{path}: line {number} has {len(fields)} fields, and the header has {len(header)}. They must agree."
+                f"{path}: line {number} must have {len(header)} fields, as the header has, got {len(fields)}."
             )
         if at is not None:
             labels.append(fields.pop(at))
@@ -164,9 +164,9 @@ def _numbers(fields: list[str], path: Path, line: int, columns: tuple[str, ...])
             shown = "missing" if field.strip() == "" else repr(field)
             raise DataError(f"{place}: the value is {shown}. Fill it in or leave the row out.")
         if not _is_number(field):
-            raise DataError(f"{place}: {field!r} is not a number. Features must be numbers.")
+            raise DataError(f"{place}: the value must be a number, got {field!r}.")
         if not math.isfinite(float(field)):
-            raise DataError(f"{place}: the value is {field!r}. Every value must be a finite number.")
+            raise DataError(f"{place}: the value must be a finite number, got {field!r}.")
     return numbers
 
 

@@ -224,7 +224,7 @@ def fits(owner: str, expected: int, width: int | None) -> None:
     """Raise InputError for an input of another width than the layer was made for."""
     if width is not None and width != expected:
         raise InputError(
-            f"{owner}: the input has {width} features, the layer was made for {expected}. Change one of the two."
+            f"{owner}: the input must have {expected} features, got {width}. Change the layer or the input."
         )
 
 
@@ -264,8 +264,7 @@ def chain(layers: Iterable[Layer | Placed], x: Array, run: Context) -> tuple[Arr
         y, pull = here.forward(x, run)
         if y.dtype != x.dtype:
             raise InputError(
-                f"{here.name}: the output is {y.dtype} for an input of {x.dtype}, and activations have one dtype. "
-                "Return it in the dtype of the input."
+                f"{here.name}: the output must have the dtype of the input, {x.dtype}, got {y.dtype}. Convert it."
             )
         pulls.append(pull)
         x = y

@@ -153,16 +153,14 @@ def get_initializer(initializer: str | dict[str, Any] | Initializer) -> Initiali
             raise InputError(
                 f"initializer: {initializer!r} needs {options}. Give an object, {initializer.title()}({options}=...)."
             )
-        raise InputError(
-            f"initializer: no initializer {initializer!r}. Choose one of {', '.join(names)}, or give an object."
-        )
+        raise InputError(f"initializer: it must be one of {', '.join(names)}, or an object, got {initializer!r}.")
     if isinstance(initializer, type):
         raise InputError(
             f"initializer: {initializer.__name__} is a class. Give an object of it, {initializer.__name__}(...)."
         )
     if not isinstance(initializer, Initializer):
         raise InputError(
-            f"initializer: {initializer!r} cannot be called. Give a name ({', '.join(names)}) or an object."
+            f"initializer: it must be a name ({', '.join(names)}) or a callable object, got {initializer!r}."
         )
     return initializer
 
@@ -185,5 +183,5 @@ def from_config(config: dict[str, Any]) -> Initializer:
 def _fans(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
     """Return fan_in and fan_out of a weight whose last axis holds the outputs."""
     if len(shape) < 2 or min(shape) < 1:
-        raise InputError(f"{name}: the shape is {shape}. Give (inputs, outputs), both at least 1.")
+        raise InputError(f"{name}: the shape must be (inputs, outputs), both at least 1, got {shape}.")
     return prod(shape[:-1]), shape[-1] * prod(shape[:-2])

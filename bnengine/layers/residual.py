@@ -30,7 +30,9 @@ class Residual(Layer):
             raise InputError("Residual(): the body is empty. Give it at least one layer.")
         for layer in body:
             if not isinstance(layer, Layer):
-                raise InputError(f"Residual: {layer!r} is not a layer. Give objects such as Dense(64, 64).")
+                raise InputError(
+                    f"Residual: a part must be a layer, got {layer!r}. Give objects such as Dense(64, 64)."
+                )
         self.body = body
 
     def __repr__(self) -> str:
@@ -48,7 +50,7 @@ class Residual(Layer):
     def features(self, inputs: int | None) -> int | None:
         inputs, width = widths(self.body, inputs)
         if inputs is not None and width is not None and width != inputs:
-            raise InputError(f"{self.name}: the body makes {width} features of {inputs}. Both must have one width.")
+            raise InputError(f"{self.name}: the body must keep the width of {inputs} features, got {width}.")
         return width
 
     def placed(self, place: str, dropouts: Iterator[int]) -> Placed:

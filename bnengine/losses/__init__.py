@@ -59,8 +59,8 @@ class LossFunction:
         rows = targets.shape if targets.dtype.kind == "i" else targets.shape[:-1]
         if weights.shape != rows[:1]:
             raise InputError(
-                f"{type(self).__name__}: weights have shape {weights.shape}, the targets {targets.shape}. Give one "
-                f"weight per sample, ({rows[0]},)."
+                f"{type(self).__name__}: weights must be one per sample, ({rows[0]},), got shape {weights.shape} for "
+                f"targets of shape {targets.shape}."
             )
         return np.broadcast_to(weights.reshape(-1, *[1] * (len(rows) - 1)), rows)
 
@@ -144,8 +144,8 @@ class SoftmaxCrossEntropy(LossFunction):
             return y.astype(np.int64, copy=False)
         if y.dtype.kind != "f" or y.ndim < 2 or y.shape[-1] != outputs:
             raise InputError(
-                f"SoftmaxCrossEntropy: targets are {y.dtype} of shape {y.shape} for {outputs} outputs. Give integer "
-                "classes, or probabilities of all classes."
+                f"SoftmaxCrossEntropy: targets must be integer classes, or probabilities of all {outputs} classes, got "
+                f"{y.dtype} of shape {y.shape}."
             )
         return y
 
@@ -162,7 +162,7 @@ class SoftmaxCrossEntropy(LossFunction):
             return None
         if len(self.class_weights) != outputs:
             raise InputError(
-                f"SoftmaxCrossEntropy: {len(self.class_weights)} class_weights for {outputs} outputs. Give one each."
+                f"SoftmaxCrossEntropy: class_weights must be one per output ({outputs}), got {len(self.class_weights)}."
             )
         return np.asarray(self.class_weights)
 
@@ -184,8 +184,8 @@ class _ElementWise(LossFunction):
             y = y[:, None]
         if y.dtype.kind not in "fiub" or y.ndim < 2 or y.shape[-1] != outputs:
             raise InputError(
-                f"{type(self).__name__}: targets are {y.dtype} of shape {y.shape} for {outputs} outputs. Give numbers "
-                f"of shape (rows, {outputs})."
+                f"{type(self).__name__}: targets must be numbers of shape (rows, {outputs}), got {y.dtype} of shape "
+                f"{y.shape}."
             )
         return y.astype(np.float64, copy=False) if y.dtype.kind != "f" else y
 

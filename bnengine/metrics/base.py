@@ -75,7 +75,7 @@ def read_outputs(name: str, outputs: Array) -> Array:
     outputs = np.asarray(outputs)
     if outputs.dtype.kind not in "fiu" or outputs.ndim == 0:
         described = f"{outputs.dtype} of shape {outputs.shape}"
-        raise InputError(f"{name}: outputs are {described}. Give real numbers, (rows, outputs).")
+        raise InputError(f"{name}: outputs must be real numbers, (rows, outputs), got {described}.")
     outputs = outputs[:, None] if outputs.ndim == 1 else outputs
     return outputs.astype(np.float64, copy=False)
 

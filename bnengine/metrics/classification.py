@@ -99,7 +99,7 @@ class TopK(_Share):
         scores, codes, v = read_classes(self.name, outputs, targets, weights)
         classes = scores.shape[1]
         if classes <= self.k:
-            raise InputError(f"TopK({self.k}): the outputs have {classes} classes. Choose a k below {classes}.")
+            raise InputError(f"TopK({self.k}): k must be below the number of classes, got outputs of {classes}.")
         true_score = np.take_along_axis(scores, codes[:, None], axis=1)
         before = np.arange(classes) < codes[:, None]
         ahead = np.sum((scores > true_score) | ((scores == true_score) & before), axis=1)

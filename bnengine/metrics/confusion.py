@@ -72,7 +72,7 @@ class ConfusionMatrix:
         scores, codes, v = read_classes("ConfusionMatrix", outputs, targets, weights)
         if scores.shape[1] != self.classes:
             found = scores.shape[1]
-            raise InputError(f"ConfusionMatrix({self.classes}): the outputs have {found} classes. Make it for as many.")
+            raise InputError(f"ConfusionMatrix({self.classes}): outputs must have {self.classes} classes, got {found}.")
         predicted = np.where(np.isnan(scores[:, 0]), self.classes, np.argmax(scores, axis=-1))
         places = codes * (self.classes + 1) + predicted
         if v is None:
@@ -183,7 +183,7 @@ class ConfusionMatrix:
     def _names(self, labels: Sequence[Any] | None) -> list[str]:
         names = [str(label) for label in (range(self.classes) if labels is None else labels)]
         if len(names) != self.classes:
-            raise InputError(f"ConfusionMatrix({self.classes}): {len(names)} labels. Give one per class.")
+            raise InputError(f"ConfusionMatrix({self.classes}): labels must be one per class, got {len(names)}.")
         return names
 
 

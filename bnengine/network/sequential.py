@@ -110,7 +110,9 @@ class Sequential(Named):
             raise InputError("Sequential(): no layers. Pass at least one.")
         for layer in layers:
             if not isinstance(layer, Layer):
-                raise InputError(f"Sequential: {layer!r} is not a layer. Pass objects such as Dense(64, 100).")
+                raise InputError(
+                    f"Sequential: a part must be a layer, got {layer!r}. Pass objects such as Dense(64, 100)."
+                )
         dtype = choice("Sequential", "dtype", dtype, ("float32", "float64"))
         self.backend = get_backend(backend)
         self.dtype, self.precision, self.seed = dtype, precision, seed
@@ -278,7 +280,7 @@ class Sequential(Named):
             samples = xp.arange(x.shape[0], dtype=xp.int64, device=device)
         elif tuple(samples.shape) != (x.shape[0],):
             raise InputError(
-                f"Sequential: {tuple(samples.shape)} sample indices for {x.shape[0]} rows. Pass one a row."
+                f"Sequential: samples must have one index per row ({x.shape[0]}), got shape {tuple(samples.shape)}."
             )
         if step is None:
             step = xp.zeros((1,), dtype=xp.int64, device=device)
@@ -367,17 +369,17 @@ class Sequential(Named):
         host = x if hasattr(x, "dtype") else np.asarray(x)
         if dtype_name(host.dtype) not in UNITS and getattr(host.dtype, "kind", "") != "f":
             raise InputError(
-                f"Sequential: the input is {host.dtype}, and the network computes in {self.dtype}. Scale "
+                f"Sequential: the input must be floating, as the network's {self.dtype}, got {host.dtype}. Scale "
                 "integers to floating numbers (x / 255, say), or let a Preprocessing do it."
             )
         if host.ndim < 2 or host.shape[0] == 0:
             raise InputError(
-                f"Sequential: the input has shape {tuple(host.shape)}. Pass (rows, ..., features), at least one row."
+                f"Sequential: the input must be (rows, ..., features), at least one row, got shape {tuple(host.shape)}."
             )
         if self.inputs is not None and host.shape[-1] != self.inputs:
             raise InputError(
-                f"{self.fused[0].name}: the input has {host.shape[-1]} features, and the layer was built for "
-                f"{self.inputs}. Pass an array of shape (rows, {self.inputs})."
+                f"{self.fused[0].name}: the input must have {self.inputs} features, got {host.shape[-1]}. Pass "
+                f"(rows, {self.inputs})."
             )
         return host
 

@@ -71,7 +71,7 @@ def _widened(name: str, x: Array) -> tuple[Any, Array]:
     """The namespace of x, and x in float64."""
     xp = namespace(x)
     if not xp.isdtype(x.dtype, "real floating"):
-        raise InputError(f"{name}: x is {x.dtype}. Give float32 or float64.")
+        raise InputError(f"{name}: x must be float32 or float64, got {x.dtype}.")
     return xp, xp.astype(x, xp.float64)
 
 

@@ -212,7 +212,7 @@ class WarmUp(_Schedule):
 
     def __post_init__(self) -> None:
         if isinstance(self.schedule, WarmUp) or not isinstance(self.schedule, Schedule):
-            raise InputError(f"WarmUp: cannot go in front of {self.schedule!r}. Give one of the other schedules.")
+            raise InputError(f"WarmUp: the schedule must be another schedule of bnengine, got {self.schedule!r}.")
         self._keep(steps=integer("WarmUp", "steps", self.steps, least=1))
         self._keep(start=number("WarmUp", "start", self.start, least=0))
 
@@ -227,7 +227,8 @@ class WarmUp(_Schedule):
             return self
         if total_steps <= self.steps:
             raise InputError(
-                f"WarmUp: {self.steps} steps of warm-up fill the run of {total_steps}. Take fewer, or train longer."
+                f"WarmUp: steps must be below the {total_steps} of the run, got {self.steps}. Take fewer, or "
+                "train longer."
             )
         return replace(self, schedule=self.schedule.resolved(total_steps - self.steps))
 

@@ -128,7 +128,7 @@ def _encode(tensors: Mapping[str, Array], metadata: Mapping[str, Any], where: st
 def _little_endian(name: object, value: object, where: str) -> Array:
     """Return the array in C order and little-endian, as the file holds it."""
     if not isinstance(name, str) or name == "__metadata__":
-        raise CheckpointError(f"{where}: {name!r} cannot name a tensor. Use a str other than '__metadata__'.")
+        raise CheckpointError(f"{where}: a tensor's name must be a str other than '__metadata__', got {name!r}.")
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
@@ -136,11 +136,15 @@ def _little_endian(name: object, value: object, where: str) -> Array:
             f"{where}: the tensor name {name!r} holds half a surrogate pair. Use valid Unicode."
         ) from None
     if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
-        raise CheckpointError(f"{where}: tensor {name!r} is a {type(value).__name__}. Pass np.asarray of it.")
+        raise CheckpointError(
+            f"{where}: tensor {name!r} must be an array, got {type(value).__name__}. Pass np.asarray of it."
+        )
     dtype = value.dtype.newbyteorder("<")
     if dtype not in _CODES:
         known = ", ".join(np.dtype(d).name for d in _DTYPES.values())
-        raise CheckpointError(f"{where}: tensor {name!r} has dtype {value.dtype}. Convert it to one of {known}.")
+        raise CheckpointError(
+            f"{where}: tensor {name!r} must have a dtype among {known}, got {value.dtype}. Convert it."
+        )
     return np.asarray(value, dtype=dtype, order="C")
 
 

@@ -97,7 +97,9 @@ def read(path: Any) -> Saved:
     file = file_of(path)
     tensors, metadata = checkpoint.read(file)
     if metadata.get("kind") != KIND:
-        raise CheckpointError(f"{file}: a checkpoint of {metadata.get('kind')!r}, not of a network. Pass a {MODEL}.")
+        raise CheckpointError(
+            f"{file}: the checkpoint must be of a network, got {metadata.get('kind')!r}. Pass a {MODEL}."
+        )
     parts: dict[str, dict[str, np.ndarray]] = {"network": {}, "preprocessing": {}, "training": {}}
     for name, array in tensors.items():
         part, rest = name.split(".", 1)

@@ -121,5 +121,5 @@ class Inputs:
 def positive_total(total: float) -> float:
     """Check the divisor of a step's loss, and return it."""
     if not 0 < total < float("inf"):
-        raise InputError(f"Step: the weights of the step sum to {total!r}. They must be finite and sum to more than 0.")
+        raise InputError(f"Step: the weights of a step must be finite and sum to more than 0, got a sum of {total!r}.")
     return total

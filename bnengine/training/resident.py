@@ -154,7 +154,9 @@ def load_resident(
     """Return a source's data in memory: `before` if it has them already; None if they stay on the host."""
     if not isinstance(source, ArraySource):
         if resident is True:
-            raise InputError(f"fit: resident=True, but {source!r} is no array source. Pass arrays, or resident='auto'.")
+            raise InputError(
+                f"fit: resident=True needs an array source, got {source!r}. Pass arrays, or resident='auto'."
+            )
         return None
     if resident is False or (resident == "auto" and not fits(source, inputs)):
         return None

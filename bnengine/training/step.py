@@ -82,8 +82,8 @@ def _check_target(target: Array, output: Array, *, classes: bool) -> None:
     needed = output.shape[:-1] if classes else output.shape
     if tuple(target.shape) != tuple(needed):
         raise InputError(
-            f"Step: targets of shape {tuple(target.shape)} for an output of shape {tuple(output.shape)}. Pass a class "
-            "for each row, or a value for each output."
+            f"Step: targets must be a class per row, or a value per output, of {tuple(output.shape)}, got shape "
+            f"{tuple(target.shape)}."
         )
 
 
