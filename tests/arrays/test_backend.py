@@ -122,7 +122,9 @@ def test_a_second_gpu_is_taken_by_number_and_a_third_is_not_there(install):
 
 def test_an_unknown_name_is_an_error_that_lists_the_known_ones():
     for name in ("jax", "", "NumPy", "numpy:0", "cupy:", "cupy:-1", "cupy:x", "cupy:²", "torch:0", 3):
-        with pytest.raises(BackendError, match=r"^get_backend: there is no backend .*auto, numpy, cupy, cupy:1") as e:
+        with pytest.raises(
+            BackendError, match=r"^get_backend: the backend must be one of auto, numpy, cupy, cupy:1"
+        ) as e:
             get_backend(name)
         assert repr(name) in str(e.value)
 
@@ -134,7 +136,10 @@ def test_the_environment_variable_names_the_backend(monkeypatch, install, requir
         monkeypatch.setenv("BNENGINE_BACKEND", value)
         chosen = get_backend()
         assert (chosen.name, why in chosen.why) == (name, True)
-    for value, text in (("jax", "there is no backend 'jax'"), ("cupy", "the backend 'cupy' cannot be used")):
+    for value, text in (
+        ("jax", "the backend must be one of .*, got 'jax'"),
+        ("cupy", "the backend 'cupy' cannot be used"),
+    ):
         monkeypatch.setenv("BNENGINE_BACKEND", value)
         with pytest.raises(BackendError, match=rf"^environment variable BNENGINE_BACKEND: {text}"):
             get_backend()

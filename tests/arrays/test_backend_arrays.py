@@ -139,7 +139,7 @@ def test_16_bits_travel_between_numpy_and_torch_and_round_alike(require, dtype, 
 
 def test_a_library_without_16_bits_says_so(monkeypatch, require):
     require("array_api_strict")
-    with pytest.raises(InputError, match="array_api_strict: there is no dtype 'float16'"):
+    with pytest.raises(InputError, match=r"array_api_strict: the dtype must be .*got 'float16'"):
         get_backend("array_api_strict").dtype("float16")
     monkeypatch.setitem(sys.modules, "ml_dtypes", None)
     text = r"bfloat16 needs the package ml_dtypes, which is not installed\. Run `pip inst"
@@ -149,10 +149,10 @@ def test_a_library_without_16_bits_says_so(monkeypatch, require):
 
 
 BAD = {
-    "strings": (np.array(["a", "b"]), None, "asarray: .*dtype <U1"),
-    "objects": ([1, None], None, "asarray: .*dtype object"),
-    "complex numbers": (np.ones(2, dtype=complex), None, "asarray: .*dtype complex128"),
-    "dates": (np.zeros(2, dtype="datetime64[s]"), None, "asarray: .*dtype datetime64"),
+    "strings": (np.array(["a", "b"]), None, "asarray: .*must have .*got <U1"),
+    "objects": ([1, None], None, "asarray: .*must have .*got object"),
+    "complex numbers": (np.ones(2, dtype=complex), None, "asarray: .*must have .*got complex128"),
+    "dates": (np.zeros(2, dtype="datetime64[s]"), None, "asarray: .*must have .*got datetime64"),
     "ragged lists": ([[1.0, 2.0], [3.0]], None, "asarray: .*cannot be read as an array"),
     "a mask": (np.ma.masked_invalid([1.0, float("nan")]), None, "asarray: .*masked array would lose its mask"),
     "stuck": (Stuck(np.arange(4.0)), None, r"asarray: .*Stuck cannot be read as an array \(BufferError: no way out"),

@@ -120,7 +120,7 @@ def test_a_header_s_wild_promise_takes_no_memory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("magic", [b"\1\0\x08\x03", b"\0\0\x07\x03", b"\0\0\x08\x00", b"\x89PNG"])
 def test_a_wrong_magic_number_is_named(tmp_path: Path, images: Array, magic: bytes) -> None:
     (tmp_path / TRAIN[0]).write_bytes(magic + idx_bytes(images)[4:])
-    with pytest.raises(DataError, match=f"byte 0: the magic number is 0x{magic.hex()}. An IDX file starts with 0x0000"):
+    with pytest.raises(DataError, match=f"byte 0: an IDX file must start with 0x0000, .*got 0x{magic.hex()}"):
         load(tmp_path, need_targets=False)
 
 
@@ -152,10 +152,10 @@ def test_counts_and_axes_that_do_not_match_are_named(tmp_path: Path, images: Arr
     with pytest.raises(DataError, match=f"{labels}: 6 labels for the 7 images of train-images-idx3-ubyte"):
         load(tmp_path)
     write_idx(tmp_path / TRAIN[1], images)
-    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte: byte 3: the file has 3 axes\. Labels have one"):
+    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte: byte 3: labels must have one axis, .*got 3"):
         load(tmp_path)
     write_idx(tmp_path / TRAIN[0], digits_of_images)
-    with pytest.raises(DataError, match=r"train-images-idx3-ubyte: byte 3: the file has 1 axis\. Images have"):
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte: byte 3: images must have .*got 1"):
         load(tmp_path)
 
 
@@ -180,7 +180,7 @@ def test_folders_without_or_with_too_many_files_are_named(tmp_path: Path, images
 
 def test_an_empty_file_and_no_images_at_all_are_named(tmp_path: Path, images: Array) -> None:
     path = write_idx(tmp_path / TRAIN[0], images[:0])
-    with pytest.raises(DataError, match=rf"{path}: x is empty, of shape \(0, 4, 3\)"):
+    with pytest.raises(DataError, match=rf"{path}: x must have at least one .*got shape \(0, 4, 3\)"):
         load(tmp_path, need_targets=False)
     path.write_bytes(b"")
     with pytest.raises(DataError, match="truncated at byte 0: the file ends in the magic number"):

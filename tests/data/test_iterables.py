@@ -63,17 +63,17 @@ def test_no_batch_at_all_is_named() -> None:
 @pytest.mark.parametrize(
     ("second", "message"),
     [
-        ((X[:2, :1], Y[:2]), r"samples of shape \(1,\), and the first batch had \(2,\)"),
+        ((X[:2, :1], Y[:2]), r"samples must have the shape of the first batch, \(2,\), got \(1,\)"),
         ((X[:2], Y[:3]), "x has 2 rows and y has 3"),
-        ((np.array([[1.0, 2.0], [np.nan, 1.0]]), Y[:2]), "x, row 1, feature 0 is nan"),
-        ((X[:2], np.array([1.0, np.nan])), "y, row 1 is nan"),
-        ((X[:0], Y[:0]), r"x is empty, of shape \(0, 2\)"),
-        ((X[:2].astype(int), Y[:2]), "x has dtype int64, and a network takes floating inputs"),
-        ((X[:2], ["a", "b"]), "y has dtype <U1. Pass a preprocessing"),
-        ((X[:2], Y[:2], np.ones(3)), r"weights are float64 \(3,\)"),
+        ((np.array([[1.0, 2.0], [np.nan, 1.0]]), Y[:2]), "x, row 1, feature 0 must be a finite number, got nan"),
+        ((X[:2], np.array([1.0, np.nan])), "y, row 1 must be a finite number, got nan"),
+        ((X[:0], Y[:0]), r"x must have at least one .*got shape \(0, 2\)"),
+        ((X[:2].astype(int), Y[:2]), "x must have a floating dtype, got int64"),
+        ((X[:2], ["a", "b"]), "y must be numbers, got <U1. Pass a preprocessing"),
+        ((X[:2], Y[:2], np.ones(3)), r"weights must be .*got float64 \(3,\)"),
         ((X[:2] * 1e300, Y[:2]), r"x, row 0, feature 1 is 1e\+300, too large for float32"),
-        ((X[:2],), r"it is of type tuple. Each batch must be \(x, y\) or \(x, y, weights\)"),
-        (X[:2], r"it is of type ndarray. Each batch must be \(x, y\)"),
+        ((X[:2],), r"it must be \(x, y\) or \(x, y, weights\), got tuple"),
+        (X[:2], r"it must be \(x, y\).*got ndarray"),
     ],
 )
 def test_a_faulty_batch_is_named_by_its_number(second: Any, message: str) -> None:
@@ -86,7 +86,7 @@ def test_a_faulty_batch_is_named_by_its_number(second: Any, message: str) -> Non
 def test_an_iterable_has_no_positions() -> None:
     with pytest.raises(InputError, match=r"mine: rows \[3, 1\] \.\.\. were requested by position"):
         IterableSource(PAIRS, name="mine").take(np.array([3, 1]))
-    with pytest.raises(InputError, match="IterableSource: 3 is neither an iterable nor a callable"):
+    with pytest.raises(InputError, match=r"IterableSource: the argument must be an iterable or a callable .*, got 3"):
         IterableSource(3)
-    with pytest.raises(DataError, match="mine: the callable returned 3, which is not iterable"):
+    with pytest.raises(DataError, match="mine: the callable must return an iterable, got 3"):
         next(IterableSource(lambda: 3, name="mine").epoch())

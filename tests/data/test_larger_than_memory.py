@@ -85,7 +85,7 @@ def test_a_nan_at_the_end_of_a_large_file_is_found(pair: Path) -> None:
     x[ROWS - 1, 3] = np.nan
     x.flush()
     try:
-        with pytest.raises(DataError, match=f"x.npy: x, row {ROWS - 1}, feature 3 is nan"):
+        with pytest.raises(DataError, match=f"x.npy: x, row {ROWS - 1}, feature 3 must be a finite number, got nan"):
             load(pair)
     finally:
         x[ROWS - 1, 3] = 0.0

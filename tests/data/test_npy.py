@@ -166,7 +166,7 @@ def test_a_mapped_file_s_faults_are_named_by_file_and_place(tmp_path: Path) -> N
     x[4321, 17] = np.nan
     np.save(tmp_path / "x.npy", x)
     np.save(tmp_path / "y.npy", np.arange(5000))
-    with pytest.raises(DataError, match=r"x\.npy: x, row 4321, feature 17 is nan. Every value must be a finite number"):
+    with pytest.raises(DataError, match=r"x\.npy: x, row 4321, feature 17 must be a finite number, got nan"):
         load(tmp_path / "x.npy")
     np.save(tmp_path / "y.npy", np.arange(4999))
     np.save(tmp_path / "x.npy", np.ones((5000, 2)))

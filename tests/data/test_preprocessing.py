@@ -38,7 +38,7 @@ def test_the_unit_scale_divides_by_the_largest_of_training() -> None:
     x = np.array([[0, 4], [-8, 2], [3, 100]], dtype=np.int16)
     fitted = Preprocessing.fit(Dataset(x, [0, 1, 1]), np.array([0, 1]), scaling="unit")
     assert fitted.inputs(x).tolist() == [[0, 0.5], [-1, 0.25], [0.375, 12.5]]
-    with pytest.raises(InputError, match="scaling 'unit' divides integers by their largest value, and x is float32"):
+    with pytest.raises(InputError, match="scaling 'unit' divides integers by their largest value, got x of float32"):
         Preprocessing.fit(Dataset(x.astype("float32"), [0, 1, 1]), scaling="unit")
     zeros = np.zeros((2, 2), dtype=np.uint8)
     assert Preprocessing.fit(Dataset(zeros, [0, 1]), scaling="unit").inputs(zeros).tolist() == [[0, 0], [0, 0]]
@@ -167,7 +167,7 @@ def test_labels_of_another_width_of_the_same_kind_are_known() -> None:
         ([-1, 3], "y, row 0 has the label -1"),
         (["3", "5"], r"the labels are strings \('3', '5'\), the model's integers \(3, 5, 9\)"),
         ([3.0, 4.5], r"y, row 1 is 4\.5. Class labels are strings, whole numbers or bools. For real targets train"),
-        ([[1, 0], [0, 1]], r"y has shape \(2, 2\). Class labels are one column, .* y\.argmax\(axis=1\)"),
+        ([[1, 0], [0, 1]], r"class labels must be one column, .*got shape \(2, 2\). .* y\.argmax\(axis=1\)"),
     ],
 )
 def test_labels_that_training_has_not_seen_are_named(y: Array, message: str) -> None:
@@ -269,8 +269,8 @@ def test_a_foreign_state_is_refused() -> None:
             r"samples have shape \(63,\), 63 features. The model was trained on samples of shape \(8, 8\), 64",
         ),
         (np.ones((2, 4, 16)), r"samples have shape \(4, 16\), 64 features. The model was trained"),
-        (np.ones(64), r"x has shape \(64,\). It needs an axis of samples"),
-        (np.ones((2, 64)) * 1j, "x has dtype complex128"),
+        (np.ones(64), r"x must have an axis of samples .*got shape \(64,\)"),
+        (np.ones((2, 64)) * 1j, "x must have real numbers, .*got complex128"),
         (
             np.where(np.arange(128).reshape(2, 8, 8) == 75, np.nan, 1),
             r"x, row 1, feature \(1, 3\) is nan and gives nan",
@@ -296,7 +296,7 @@ def test_real_targets_that_do_not_suit_the_model_are_named() -> None:
         fitted.targets(np.ones((2, 3)), name="mine")
     with pytest.raises(DataError, match="y has dtype <U1"):
         fitted.targets(np.array([["a", "b"]]))
-    with pytest.raises(DataError, match=r"mine: y, row 1 is \[ 1\. nan\]. Every target must be a finite number"):
+    with pytest.raises(DataError, match=r"mine: y, row 1 must be a finite number, got \[ 1\. nan\]"):
         fitted.targets(np.array([[1.0, 2.0], [1.0, np.nan]]), name="mine")
     with pytest.raises(InputError, match=r"predictions must have shape \(samples, 2\), got \(2, 3\)"):
         fitted.values(np.ones((2, 3)))
@@ -316,7 +316,7 @@ def test_real_targets_that_do_not_suit_the_model_are_named() -> None:
         (None, "classification", "there are no targets y. Training needs them"),
         ([4, 4, 4], "classification", "every training row has the label 4. A classification needs at least two"),
         ([0.1, 0.2, 0.3], "classification", r"y, row 0 is 0\.1. Class labels are"),
-        (["a", "b", "c"], "regression", "y, row 0 is 'a'. A regression needs real numbers"),
+        (["a", "b", "c"], "regression", "y, row 0 must be a real number for a regression, got 'a'"),
     ],
 )
 def test_targets_that_do_not_suit_the_task_are_named(y: Array, task: str, message: str) -> None:

@@ -233,7 +233,7 @@ def test_the_network_does_not_change() -> None:
         ({"settings": {"steps": -1}}, "doctor: settings: steps must be a finite number of at least 0, got -1"),
         ({"training": 3}, "doctor: training must be a Trainer or a saved one, got a int"),
         ({"data": np.zeros((1, FEATURES), np.float32)}, "doctor: a variance needs two rows"),
-        ({"data": np.zeros((9, 5), np.float32)}, "the input has 5 features"),
+        ({"data": np.zeros((9, 5), np.float32)}, "the input must have . features, got 5"),
     ],
 )
 def test_mistakes_have_a_cure(options: dict[str, Any], message: str) -> None:

@@ -186,7 +186,7 @@ def test_mistakes_have_a_cure() -> None:
     for given, options, message in (
         (network, {"limit": 0}, "fold: limit must be above 0, got 0"),
         (filled(Activation("relu")), {}, "fold: the network takes inputs of any width"),
-        (network, {"probe": np.zeros((2, 3))}, "the input has 3 features"),
+        (network, {"probe": np.zeros((2, 3))}, "the input must have . features, got 3"),
         (uncollected, {}, "no statistics"),
     ):
         with pytest.raises(InputError, match=message):

@@ -106,7 +106,7 @@ def test_mistakes_change_nothing(x: np.ndarray) -> None:
     for given, data, message in (
         (network, x[:1], "recalibrate: a variance needs two rows, got 1"),
         (network, None, "recalibrate: there is no data"),
-        (network, x[:, :2], "Dense.*the input has 2 features"),
+        (network, x[:, :2], "Dense.*the input must have . features, got 2"),
         (filled(Dense(3, 2)), x, "has no BatchNorm"),
     ):
         with pytest.raises(InputError, match=message):

@@ -204,7 +204,7 @@ def test_a_layer_without_config_trains_but_is_not_saved(rng):
 
 
 def test_the_layer_after_one_that_changes_the_width_is_checked():
-    with pytest.raises(InputError, match=r"^Dense\(5, 2\), layer 2: the input has 6 features"):
+    with pytest.raises(InputError, match=r"^Dense\(5, 2\), layer 2: the input must have 5 features, got 6"):
         Sequential(Dense(4, 3), Doubled(), Dense(5, 2), backend="numpy")
 
 

@@ -11,7 +11,7 @@ from bnengine.network.sequential import Sequential
 
 SHARE, INTEGER = "must be a finite number of at least 0 and below 1, got", "must be an integer of at least 1, got "
 CONVENTIONS = "'torch', 'keras', 'flax', 'tf' or 'chainer'"
-EMPTY = r"the shape is .*Give \(inputs, outputs\)"
+EMPTY = r"the shape must be \(inputs, outputs\), .*got"
 
 
 def norm(**options):
@@ -45,23 +45,23 @@ REFUSED = [
     (lambda: Dense(3, -1), f"Dense: outputs {INTEGER}"),
     (lambda: Dense(3.0, 3), f"Dense: inputs {INTEGER}"),
     *((lambda b=b: Dense(3, 4, bias=b), r"Dense\(3, 4\): bias must be 'auto', True or .* got ") for b in ("yes", 2)),
-    (network(lambda: (Dense(3, 4), Dense(5, 2))), r"Dense\(5, 2\), layer 1: the input has 4 .* was made for 5\. "),
+    (network(lambda: (Dense(3, 4), Dense(5, 2))), r"Dense\(5, 2\), layer 1: the input must have 5 features, got 4\. "),
     *((lambda r=r: Dropout(r), f"Dropout: rate {SHARE} {r}") for r in (-0.1, 1.0, float("nan"))),
     (lambda: Activation("swish"), "Activation: kind must be 'identity', 'relu', .* got 'swish'"),
     (lambda: Activation("relu", slope=-0.1), r"Activation: slope must be a finite number of at least 0, got -0\.1"),
     (lambda: build([{"type": "Conv"}]), "layers: no layer called 'Conv'. Import the module that registers it"),
-    (network(lambda: (Dense(3, 4), Residual(Dense(5, 5)))), r"Dense\(5, 5\), layer 1\.0: the input has 4 features"),
+    (network(lambda: (Dense(3, 4), Residual(Dense(5, 5)))), r"Dense\(5, 5\), layer 1\.0: the input must .*, got 4"),
     (lambda: Residual(), r"Residual\(\): the body is empty. Give it at least one layer"),
-    (lambda: Residual(Dense(4, 4), "relu"), r"Residual: 'relu' is not a layer. Give objects such as Dense\(64, 64\)"),
+    (lambda: Residual(Dense(4, 4), "relu"), r"Residual: a part must be a layer, got 'relu'. Give .*Dense\(64, 64\)"),
     *((network(lambda before=before, body=body: (*before(), Residual(*body()))),
-       r"Residual\(.*layer \d.*: the body makes \d features of 4. Both")
+       r"Residual\(.*layer \d.*: the body must keep the width of 4 features, got \d")
       for before in (tuple, lambda: (Dense(2, 4),), lambda: (Dropout(0.1), Activation("relu")))
       for body in (lambda: (Dense(4, 3),), lambda: (Dense(4, 6), BatchNorm(6)), lambda: (Residual(Dense(4, 1)),))),
-    (lambda: get_initializer("xavier"), ".*no initializer 'xavier'. Choose one of he, glorot"),
+    (lambda: get_initializer("xavier"), ".*must be one of he, glorot.*, got 'xavier'"),
     (lambda: get_initializer("normal"), r".*'normal' needs std. Give an object, Normal\(std=...\)"),
     (lambda: get_initializer("constant"), ".*'constant' needs value. Give an object"),
     (lambda: get_initializer(He), r".*He is a class. Give an object of it, He\(...\)"),
-    (lambda: get_initializer(3), ".*3 cannot be called"),
+    (lambda: get_initializer(3), ".*must be a name .*, got 3"),
     (lambda: config_of(lambda _, shape: shape), r".*cannot be saved by its config.* Save its state_dict\(\) instead"),
     (lambda: from_config({}), "initializer: type must be 'He', .* got None"),
     (lambda: from_config({"type": "Xavier"}), ".*got 'Xavier'"),

@@ -86,7 +86,7 @@ def test_a_nonfinite_row_of_weight_zero_counts_for_nothing():
         (OUTPUTS, TARGETS, [1.0], "weights must be numbers of shape .* got float64 of shape"),
         (OUTPUTS, TARGETS, [1, 1, -1, 1], "weight of row 2 must .* got -1.0"),
         (OUTPUTS, TARGETS, [1, np.nan, 1, 1], "weight of row 1 must .* got nan"),
-        (np.array([["a"]]), [0], None, "Give real numbers"),
+        (np.array([["a"]]), [0], None, "outputs must be real numbers"),
         (np.array([0.5]), [2], None, "targets must be 0 to 1"),
         (np.array([0.5]), [np.nan], None, "targets must be 0 to 1"),
     ],
@@ -101,11 +101,11 @@ def test_metrics_that_do_not_fit_are_refused():
         TopK(2).merge(TopK(1))
     with pytest.raises(InputError, match="cannot merge"):
         ConfusionMatrix(3).merge(ConfusionMatrix(2))
-    with pytest.raises(InputError, match="Choose a k below 3"):
+    with pytest.raises(InputError, match="k must be below the number of classes, got outputs of 3"):
         TopK(3).update(OUTPUTS, TARGETS)
-    with pytest.raises(InputError, match="the outputs have 3 classes"):
+    with pytest.raises(InputError, match=r"outputs must have . classes, got 3"):
         ConfusionMatrix(4).update(OUTPUTS, TARGETS)
-    with pytest.raises(InputError, match=r"1 labels\. Give one per class"):
+    with pytest.raises(InputError, match=r"labels must be one per class, got 1"):
         matrix_of([[1, 0], [0, 1]]).report(["a"])
     for bad in (0, -1, 1.5, True):
         with pytest.raises(InputError, match="TopK: k must"):

@@ -12,11 +12,12 @@ from bnengine.ops.activations import ACTIVATIONS
 
 X, Y, W, V, ONE = np.zeros((4, 3)), np.zeros((4, 2)), np.zeros((3, 2)), np.ones(3), np.asarray([True])
 STATISTICS, CODES, STEP, SAMPLES = np.zeros((3, 3)), np.zeros(4, np.int64), np.asarray([3]), np.arange(4)
+ONE_SHAPE = "arrays must have one shape, got"
 OF_3 = "must have shape (3, 3) for x (4, 3), got"
 KIND = f"must be {', '.join(map(repr, [*ACTIVATIONS][:-1]))} or {[*ACTIVATIONS][-1]!r}, got"
 SHARE, POSITIVE = "must be a finite number of at least 0 and below 1, got", "must be a finite number of at least 0, got"
-FORMS, BACK = "x (..., inputs) and W (inputs, outputs).", "do not fit. Give dy (..., outputs), x (..., inputs) and W"
-FLOAT, ONE_DTYPE, DEFAULT = "Give float32 or float64.", "Bring both to one dtype.", "None takes the default."
+FORMS, BACK = "x must be (..., inputs) and W (inputs, outputs)", "dy must be (..., outputs), x (..., inputs) and W"
+FLOAT, ONE_DTYPE, DEFAULT = "must be float32 or float64", "Bring both to one dtype.", "None takes the default."
 FORM, MEANING = "must be float64 (3, channels), got", "The rows are count, mean, biased variance."
 
 
@@ -35,7 +36,7 @@ NORMALIZE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "gamma must have shape (3,) for x (4, 3), got (4,).": ({"gamma": np.ones(4)}, {}),
     "beta must have shape (3,) for x (4, 3), got (1, 3).": ({"beta": np.ones((1, 3))}, {}),
     "add must have shape (4, 3) for x (4, 3), got (4, 1).": ({"add": np.ones((4, 1))}, {}),
-    f"x is int64. {FLOAT}": ({"x": i8(X)}, {}),
+    f"x {FLOAT}, got int64.": ({"x": i8(X)}, {}),
     f"gamma is float64 and x is float32. {ONE_DTYPE}": ({"x": f4(X)}, {}),
     f"beta is float32 and x is float64. {ONE_DTYPE}": ({"beta": f4(V)}, {}),
     f"add is float32 and x is float64. {ONE_DTYPE}": ({"add": f4(X)}, {}),
@@ -53,7 +54,7 @@ def test_normalize_and_its_gradient_refuse(text):
     given = {"x": X, "statistics": STATISTICS, "gamma": V, "beta": V, "add": None} | changes
     assert_refused("normalize", tuple(given.values()), options, text)
     args = given["x"], given["x"], *given.values()
-    assert_refused("normalize_backward", args, options, text.replace("x is int64", "dy is int64"))
+    assert_refused("normalize_backward", args, options, text.replace(f"x {FLOAT}", f"dy {FLOAT}"))
 
 
 def assert_refused(name: str, args: Any, options: Any, text: str) -> None:
@@ -64,13 +65,12 @@ def assert_refused(name: str, args: Any, options: Any, text: str) -> None:
 
 KEY = {"seed": 0, "layer": 0, "rate": 0.5}
 RATE = "It is the share of values set to zero."
-ROWS = "no rows of classes. Give (..., classes), all at least 1."
-BOTH = "Give (rows, channels), both at least 1."
+ROWS = "logits must be (..., classes), all at least 1, got shape"
 BY_4 = {"divisor": 4}
 OTHERS: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
-    ("normalize_backward", (X[:1], X, X, STATISTICS, V, V), {}, "dy (1, 3), x (4, 3), y (4, 3) must be of one shape."),
+    ("normalize_backward", (X[:1], X, X, STATISTICS, V, V), {}, f"{ONE_SHAPE} dy (1, 3), x (4, 3), y (4, 3)."),
     ("normalize_backward", (f4(X), X, X, STATISTICS, V, V), {}, f"x is float64 and dy is float32. {ONE_DTYPE}"),
-    ("merge", (np.zeros((3, 2)), STATISTICS), {}, "a (3, 2), b (3, 3) must be of one shape."),
+    ("merge", (np.zeros((3, 2)), STATISTICS), {}, f"{ONE_SHAPE} a (3, 2), b (3, 3)."),
     ("merge", (STATISTICS[:2], STATISTICS[:2]), {}, f"a {FORM} float64 of shape (2, 3). {MEANING}"),
     ("merge", (STATISTICS[0], STATISTICS[0]), {}, f"a {FORM} float64 of shape (3,). {MEANING}"),
     ("commit", (STATISTICS, f4(STATISTICS), ONE, V, V > 0), {}, f"pending {FORM} float32 of shape (3, 3). {MEANING}"),
@@ -80,59 +80,59 @@ OTHERS: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
     ("dropout", (X, STEP, SAMPLES), KEY | {"rate": 1.0}, f"rate {SHARE} 1.0. {RATE}"),
     ("dropout", (X, STEP, SAMPLES), KEY | {"rate": -0.1}, f"rate {SHARE} -0.1. {RATE}"),
     ("dropout", (X, STEP, SAMPLES), KEY | {"rate": math.nan}, f"rate {SHARE} nan. {RATE}"),
-    ("dropout", (X, STEP, SAMPLES[:3]), KEY, "(3,) sample indices for an input (4, 3). Give one per row."),
-    ("dropout", (i8(X), STEP, SAMPLES), KEY, f"x is int64. {FLOAT}"),
+    ("dropout", (X, STEP, SAMPLES[:3]), KEY, "samples must have one index per row of x (4, 3), got shape (3,)."),
+    ("dropout", (i8(X), STEP, SAMPLES), KEY, f"x {FLOAT}, got int64."),
     ("dropout_backward", (X, X > 0), {"rate": 1.0}, f"rate {SHARE} 1.0. {RATE}"),
-    ("dropout_backward", (X, X[:1] > 0), {"rate": 0.5}, "dy (4, 3), keep (1, 3) must be of one shape."),
-    ("dropout_backward", (SAMPLES, SAMPLES > 0), {"rate": 0.5}, f"dy is int64. {FLOAT}"),
+    ("dropout_backward", (X, X[:1] > 0), {"rate": 0.5}, f"{ONE_SHAPE} dy (4, 3), keep (1, 3)."),
+    ("dropout_backward", (SAMPLES, SAMPLES > 0), {"rate": 0.5}, f"dy {FLOAT}, got int64."),
     ("activation", (X,), {"kind": "Relu"}, f"kind {KIND} 'Relu'."),
     ("activation", (X,), {"kind": "leaky_relu", "slope": math.inf}, f"slope {POSITIVE} inf. {DEFAULT}"),
-    ("activation", (X > 0,), {"kind": "relu"}, f"x is bool. {FLOAT}"),
+    ("activation", (X > 0,), {"kind": "relu"}, f"x {FLOAT}, got bool."),
     ("activation_backward", (X, X, X), {"kind": ""}, f"kind {KIND} ''."),
-    ("activation_backward", (X, X, X[0]), {"kind": "relu"}, "dy (4, 3), x (4, 3), y (3,) must be of one shape."),
+    ("activation_backward", (X, X, X[0]), {"kind": "relu"}, f"{ONE_SHAPE} dy (4, 3), x (4, 3), y (3,)."),
     ("activation_backward", (X, X, f4(X)), {"kind": "relu"}, f"y is float32 and dy is float64. {ONE_DTYPE}"),
-    ("total", (X, W), {}, "a (4, 3), b (3, 2) must be of one shape."),
-    ("total", (X, i8(X)), {}, f"b is int64. {FLOAT}"),
+    ("total", (X, W), {}, f"{ONE_SHAPE} a (4, 3), b (3, 2)."),
+    ("total", (X, i8(X)), {}, f"b {FLOAT}, got int64."),
     ("affine", (X, W), {"activation": "swish"}, f"activation {KIND} 'swish'."),
-    ("affine", (X, W[:2]), {}, f"x (4, 3) and W (2, 2) do not fit. Give {FORMS}"),
-    ("affine", (X[0], W), {}, f"x (3,) and W (3, 2) do not fit. Give {FORMS}"),
-    ("affine", (X, W[:, 0]), {}, f"x (4, 3) and W (3,) do not fit. Give {FORMS}"),
+    ("affine", (X, W[:2]), {}, f"{FORMS}, got x (4, 3) and W (2, 2)."),
+    ("affine", (X[0], W), {}, f"{FORMS}, got x (3,) and W (3, 2)."),
+    ("affine", (X, W[:, 0]), {}, f"{FORMS}, got x (4, 3) and W (3,)."),
     ("affine", (X, W, V), {}, "b must have shape (2,) for W (3, 2), got (3,)."),
     ("affine", (X, f4(W)), {}, f"W is float32 and x is float64. {ONE_DTYPE}"),
-    ("affine", (i8(X), W), {}, f"x is int64. {FLOAT}"),
+    ("affine", (i8(X), W), {}, f"x {FLOAT}, got int64."),
     ("affine_backward", (Y, X, W, Y), {"activation": "swish"}, f"activation {KIND} 'swish'."),
     ("affine_backward", (Y, X, W, Y), {"slope": -1.0}, f"slope {POSITIVE} -1.0. {DEFAULT}"),
     ("affine_backward", (Y, X, W, Y), {"activation": "gelu"},
      "the derivative of gelu reads z, got y. Apply gelu as an op after affine."),
-    ("affine_backward", (Y, X, W, Y[:1]), {}, "dy (4, 2), y (1, 2) must be of one shape."),
-    ("affine_backward", (X, X, W, X), {}, f"dy (4, 3), x (4, 3) and W (3, 2) {BACK} (inputs, outputs)."),
-    ("affine_backward", (Y, Y, W, Y), {}, f"dy (4, 2), x (4, 2) and W (3, 2) {BACK} (inputs, outputs)."),
+    ("affine_backward", (Y, X, W, Y[:1]), {}, f"{ONE_SHAPE} dy (4, 2), y (1, 2)."),
+    ("affine_backward", (X, X, W, X), {}, f"{BACK} (inputs, outputs), got dy (4, 3), x (4, 3) and W (3, 2)."),
+    ("affine_backward", (Y, Y, W, Y), {}, f"{BACK} (inputs, outputs), got dy (4, 2), x (4, 2) and W (3, 2)."),
     ("affine_backward", (Y, X, f4(W), Y), {}, f"W is float32 and dy is float64. {ONE_DTYPE}"),
     ("softmax_cross_entropy", (X, CODES[:3]), BY_4, "integer targets must have shape (4,), got (3,)."),
     ("softmax_cross_entropy", (X, CODES - 1), BY_4, "targets must be 0 to 2, got -1 to -1."),
     ("softmax_cross_entropy", (X, CODES + np.eye(4, dtype=int)[1] * 3), BY_4, "targets must be 0 to 2, got 0 to 3."),
     ("softmax_cross_entropy", (X, X[:, :2]), BY_4, "probabilities must have shape (4, 3), got (4, 2)."),
     ("softmax_cross_entropy", (X, f4(X)), BY_4, f"target is float32 and logits is float64. {ONE_DTYPE}"),
-    ("softmax_cross_entropy", (i8(X), CODES), BY_4, f"logits is int64. {FLOAT}"),
+    ("softmax_cross_entropy", (i8(X), CODES), BY_4, f"logits {FLOAT}, got int64."),
     ("softmax_cross_entropy", (X, CODES, V[:2]), BY_4, "class_weights must have shape (3,), got (2,)."),
     ("softmax_cross_entropy", (X, CODES, f4(V)), BY_4, f"class_weights is float32 and logits is float64. {ONE_DTYPE}"),
     ("softmax_cross_entropy", (X, CODES, None, V), BY_4, "sample_weights must have shape (4,), got (3,)."),
-    ("softmax_cross_entropy", (X, CODES, None, CODES), BY_4, f"sample_weights is int64. {FLOAT}"),
+    ("softmax_cross_entropy", (X, CODES, None, CODES), BY_4, f"sample_weights {FLOAT}, got int64."),
     ("softmax_cross_entropy", (X, CODES), BY_4 | {"label_smoothing": 1.0}, f"label_smoothing {SHARE} 1.0."),
     ("softmax_cross_entropy", (X, CODES), BY_4 | {"label_smoothing": -0.1}, f"label_smoothing {SHARE} -0.1."),
-    ("softmax_cross_entropy", (X[:0], CODES[:0]), BY_4, f"logits (0, 3) have {ROWS}"),
-    ("softmax_cross_entropy", (X[0], CODES[0]), BY_4, f"logits (3,) have {ROWS}"),
+    ("softmax_cross_entropy", (X[:0], CODES[:0]), BY_4, f"{ROWS} (0, 3)."),
+    ("softmax_cross_entropy", (X[0], CODES[0]), BY_4, f"{ROWS} (3,)."),
     *((name, args, BY_4, text) for name in ("binary_cross_entropy", "mean_squared_error") for args, text in (
-        ((X, X[:, :1]), "prediction (4, 3) and target (4, 1) must be of one shape."),
+        ((X, X[:, :1]), "target must have the shape of prediction (4, 3), got (4, 1)."),
         ((X, X, V), "sample_weights must have shape (4,), got (3,)."),
         ((X, X, np.ones((4, 1))), "sample_weights must have shape (4,), got (4, 1)."),
         ((np.ones((2, 3, 4)), np.ones((2, 3, 4)), V), "sample_weights must have shape (2, 3), got (3,)."),
-        ((X, CODES), f"target is int64. {FLOAT}"),
+        ((X, CODES), f"target {FLOAT}, got int64."),
         ((f4(X), X), f"target is float64 and prediction is float32. {ONE_DTYPE}"),
-        ((X[:0], X[:0]), "prediction (0, 3) has no rows. Give (..., outputs), all at least 1."),
-        ((X[0], X[0]), "prediction (3,) has no rows. Give (..., outputs), all at least 1."),
+        ((X[:0], X[:0]), "prediction must be (..., outputs), all at least 1, got shape (0, 3)."),
+        ((X[0], X[0]), "prediction must be (..., outputs), all at least 1, got shape (3,)."),
     )),
-    *(("moments", (np.zeros(shape),), {}, f"shape {shape} has no rows of channels. {BOTH}")
+    *(("moments", (np.zeros(shape),), {}, f"x must be (rows, channels), both at least 1, got shape {shape}.")
       for shape in ((), (3,), (0, 3), (3, 0), (2, 0, 3))),
 ]  # fmt: skip
 

@@ -71,6 +71,8 @@ def test_the_derivative_keeps_its_bound():
 @pytest.mark.parametrize("function", [erf, erf_derivative])
 def test_only_real_floating_arrays_are_taken(function):
     for dtype in (np.int64, np.bool_, np.complex128):
-        with pytest.raises(InputError, match=rf"^{function.__name__}: x is {np.dtype(dtype)}. Give float32 or float64"):
+        with pytest.raises(
+            InputError, match=rf"^{function.__name__}: x must be float32 or float64, got {np.dtype(dtype)}"
+        ):
             function(np.ones(2, dtype))
     assert function(np.zeros((0, 3))).shape == (0, 3)

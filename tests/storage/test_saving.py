@@ -149,10 +149,12 @@ def test_other_programs_read_the_tensors_as_plain_safetensors(tmp_path):
 
 def test_files_that_hold_no_network_say_what_they_are(tmp_path):
     checkpoint.write(tmp_path / "other", {"a": np.zeros(3)}, {"kind": "a table"})
-    with pytest.raises(CheckpointError, match=r"other: a checkpoint of 'a table', not of a network. Pass a model\.saf"):
+    with pytest.raises(
+        CheckpointError, match=r"other: the checkpoint must be of a network, got 'a table'. Pass a model\.saf"
+    ):
         bn.load(tmp_path / "other")
     checkpoint.write(tmp_path / "none", {"a": np.zeros(3)}, {})
-    with pytest.raises(CheckpointError, match="a checkpoint of None"):
+    with pytest.raises(CheckpointError, match="must be of a network, got None"):
         bn.load(tmp_path / "none")
     (tmp_path / "text").write_text("no safetensors at all")
     with pytest.raises(CheckpointError, match="no safetensors file"):

@@ -116,7 +116,7 @@ class Bottomless:
         (Rows(blobs(rows=6)[0], np.full(6, 3)), "targets for 3 outputs must be 0 to 2, got 3 to 3"),
         (
             Rows(blobs(rows=6, features=5)[0], np.zeros(6, int)),
-            "the input has 5 features, and the layer was built for 6",
+            "the input must have 6 features, got 5",
         ),
     ],
 )

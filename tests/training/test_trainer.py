@@ -309,9 +309,9 @@ class Bottomless(Rows):
         ({"batch_size": 0}, "fit: batch_size must be an integer of at least 1, got 0"),
         ({"batch_size": True}, "fit: batch_size must be an integer of at least 1, got True"),
         ({"validation": Rows(np.zeros((0, 6), np.float32), np.zeros(0, int))}, "fit: the validation data has no rows"),
-        ({"validation": (np.zeros((0, 6)), np.zeros(0, int))}, "validation: x is empty"),
+        ({"validation": (np.zeros((0, 6)), np.zeros(0, int))}, "validation: x must have at least one sample"),
         ({"train": Bottomless()}, "does not know its number of rows. Use an IterableSource"),
-        ({"train": 3}, "3 is neither an iterable nor a callable"),
+        ({"train": 3}, "must be an iterable or a callable .*, got 3"),
     ],
 )
 def test_a_fit_that_cannot_be_says_why_before_anything_changes(options, message):
