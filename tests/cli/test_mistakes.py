@@ -73,7 +73,7 @@ MISTAKES = [
     ("train blobs.npz --momentum 0.9", "--momentum 0.9 is an option of --optimizer sgd or rmsprop, not of adam."),
     ("train blobs.npz --loss binary_cross_entropy", "the data must have 2 classes, got 3. Take softmax_cross_entropy."),
     ("train prices.csv --target price --label-smoothing 0.1", "--label-smoothing 0.1 is an option of --loss softmax"),
-    ("train flowers.csv --target species --loss mean_squared_error", "real numbers"),
+    ("train flowers.csv --target species --loss mean_squared_error", "a real number"),
     ("train prices.csv --target price --loss softmax_cross_entropy", "regression"),
     ("train blobs.npz --early-stopping 3 --validation 0", "--early-stopping needs a validation loss"),
     ("train blobs.npz --quiet --warm-up 500", "500", "40"),
