@@ -123,8 +123,8 @@ class Simulated(Kernels):
         once = twice if fully or example_dtype(example) == np.float32 else twice[1:]
         yield from self._alike(name, example, "in packs", 0, *once)
         yield from self._alike(name, example, "one by one, split", 1, (split, "reverse"))
-        if not fully:
-            return
+        if not fully or (example_dtype(example) == np.float64 and name not in WIDE):
+            return  # float64 is cut as float32 is
         yield from self._alike(name, example, "in packs, split", 0, (split, "forward"), (split, "shuffled"))
         yield from self._alike(name, example, "one by one", 1, ({}, "reverse"))
         if name in ("batch_norm", "normalize_backward"):
