@@ -62,8 +62,8 @@ def resolve_precision(
             backend.dtype(precision)
         except InputError as error:
             known = precision == "bfloat16" and backend.name in WITHOUT_BFLOAT16  # only a package is missing
-            reason = str(error).removesuffix(".") if known else f"{backend.name} has no such dtype"
-            raise InputError(f"{owner}: {reason}. Otherwise take {highest}.") from error
+            reason = error if known else f"{backend.name} has no such dtype."
+            raise InputError(f"{owner}: {reason} Otherwise take {highest}.") from error
         return Precision(precision, "highest")
     if not backend.on_gpu:
         raise InputError(

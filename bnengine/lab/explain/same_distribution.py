@@ -97,7 +97,7 @@ def _settling(setting: Setting, seed: int) -> dict[str, Array]:
         states.append(network.state_dict())
     moved = {}
     for kind in ("gamma", "beta", "W"):
-        names = [name for name in states[0] if name.endswith(f".{kind}")]
+        names = [name for name in states[0] if name.rpartition(".")[2] == kind]
         changes = pairwise(states)
         moved[kind] = np.asarray(
             [np.sqrt(sum(float(np.sum((new[n] - old[n]) ** 2)) for n in names)) for old, new in changes]

@@ -167,12 +167,13 @@ def _network(case: LayerCase, variant: Variant, draws: Draws | None) -> Sequenti
 
 
 def _drawn(name: str, array: Array, draws: Draws) -> Array:
-    if name.endswith("running_count"):
+    kind = name.rpartition(".")[2]
+    if kind == "running_count":
         return np.full_like(array, 100.0)
     drawn = representable(draws.standard_normal(array.shape))
-    if name.endswith("running_var"):
+    if kind == "running_var":
         return np.abs(drawn) + 0.5
-    return representable(array) if name.endswith("W") else drawn + 1.5 if name.endswith("gamma") else drawn
+    return representable(array) if kind == "W" else drawn + 1.5 if kind == "gamma" else drawn
 
 
 def _input(case: LayerCase, draws: Draws) -> Array:
