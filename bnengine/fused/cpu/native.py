@@ -206,7 +206,7 @@ def _launch(kernel: NativeKernel, arrays: int, integers: int, reals: int) -> _lo
 
 @functools.lru_cache(4096)
 def _alone(kernel: NativeKernel, arrays: int, integers: int, reals: int) -> tuple[Any, Any]:
-    """References to a group of one launch, with so many arguments, and to that launch."""
+    """References to a group of one launch, with that many arguments, and to that launch."""
     return ctypes.byref(_group([kernel])), ctypes.byref(_launch(kernel, arrays, integers, reals))
 
 
