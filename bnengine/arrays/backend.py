@@ -49,7 +49,14 @@ class BackendReport:
 
 @dataclass(frozen=True)
 class Backend:
-    """An array library and the device that it computes on; `why` says how it was chosen."""
+    """An array library and the device that it computes on, as `get_backend` returns it.
+
+    Attributes:
+        name: "numpy", "cupy", "torch" or "array_api_strict".
+        xp: the namespace of the array API standard.
+        device: the library's device object; "cpu" for NumPy.
+        why: how it was chosen.
+    """
 
     name: str
     xp: Any = field(repr=False)

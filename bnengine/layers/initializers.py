@@ -68,6 +68,9 @@ class Orthogonal:
     count as inputs. LAPACK computes QR, so the same bits are promised on one machine only. Source: Saxe, McClelland,
     Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep linear neural networks", ICLR 2014.
     InputError for fewer than 2 axes.
+
+    Args:
+        gain: a finite number that multiplies Q.
     """
 
     gain: float = 1.0

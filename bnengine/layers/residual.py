@@ -20,6 +20,12 @@ class Residual(Layer):
     """y = x + body(x); the body is any layers that preserve the width (He et al. 2016).
 
     If the body ends in a BatchNorm, its op also computes the sum, and an activation after it.
+
+    Args:
+        body: the layers, at least one. x and y are (..., features).
+
+    Raises:
+        InputError: no layer, or what is not a layer; a body that changes the width, when the network is built.
     """
 
     keeps_width = True

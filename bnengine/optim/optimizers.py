@@ -108,7 +108,16 @@ OPTIMIZERS = Registry[Optimizer]("optimizer")
 @OPTIMIZERS.register
 @dataclass(frozen=True)
 class SGD(Optimizer):
-    """v <- momentum v + g;  p <- p - lr v; with `nesterov` p <- p - lr (g + momentum v). L2 `weight_decay` enters g."""
+    """v <- momentum v + g;  p <- p - lr v; with `nesterov` p <- p - lr (g + momentum v).
+
+    Args:
+        momentum: the share of v that a step keeps, in [0, 1).
+        nesterov: whether to use Nesterov's form (Sutskever et al. 2013); needs a momentum above 0.
+        weight_decay: L2, at least 0: g <- g + weight_decay p.
+
+    Raises:
+        InputError: an option out of its range.
+    """
 
     momentum: float = _share(0.0)
     nesterov: bool = _flag(False)
@@ -134,7 +143,19 @@ class SGD(Optimizer):
 class RMSprop(Optimizer):
     """s <- rho s + (1 - rho) g^2;  p <- p - lr g / (sqrt(s) + eps), or g / sqrt(s + eps) with `eps_placement` "inside".
 
-    `centered` replaces s by s - mean(g)^2; `momentum` accumulates the moves. PyTorch adds eps outside, Keras 3 inside.
+    PyTorch adds eps outside the square root, Keras 3 inside. Tieleman and Hinton (2012).
+
+    Args:
+        rho: the share of s that a step keeps, in [0, 1).
+        eps: added to the divisor, above 0.
+        eps_placement: "outside" or "inside" the square root.
+        centered: whether s - mean(g)^2 replaces s.
+        momentum: the share of the accumulated moves that a step keeps, in [0, 1).
+        weight_decay: L2, at least 0: g <- g + weight_decay p.
+        centred: the old name of `centered`.
+
+    Raises:
+        InputError: an option out of its range.
     """
 
     rho: float = _share(0.99)
@@ -170,8 +191,17 @@ class RMSprop(Optimizer):
 class Adam(Optimizer):
     """m <- beta1 m + (1 - beta1) g;  v <- beta2 v + (1 - beta2) g^2;  p <- p - lr (m/c1) / (sqrt(v/c2) + eps).
 
-    c = 1 - beta^t, or 1 with `bias_correction` False. `amsgrad` divides by the largest v so far. `weight_decay` (L2)
-    enters g.
+    c = 1 - beta^t in step t. Kingma and Ba (2015).
+
+    Args:
+        beta1, beta2: the shares of m and v that a step keeps, in [0, 1).
+        eps: added outside the square root, above 0.
+        amsgrad: whether to divide by the largest v so far (Reddi et al. 2018).
+        bias_correction: False sets c1 = c2 = 1.
+        weight_decay: L2, at least 0: g <- g + weight_decay p.
+
+    Raises:
+        InputError: an option out of its range.
     """
 
     beta1: float = _share(0.9)
@@ -196,7 +226,15 @@ class Adam(Optimizer):
 @OPTIMIZERS.register
 @dataclass(frozen=True)
 class AdamW(Adam):
-    """Adam with decoupled weight decay: p <- p - lr (step of Adam + weight_decay p). Loshchilov and Hutter (2019)."""
+    """Adam with decoupled weight decay: p <- p - lr (step of Adam + weight_decay p). Loshchilov and Hutter (2019).
+
+    Args:
+        beta1, beta2, eps, amsgrad, bias_correction: as in Adam.
+        weight_decay: at least 0; it shrinks p and does not enter m and v.
+
+    Raises:
+        InputError: an option out of its range.
+    """
 
     weight_decay: float = _from_0(0.01)
     name: ClassVar[str] = "adamw"
@@ -210,6 +248,14 @@ class Lion(Optimizer):
     """p <- p - lr (sign(beta1 m + (1 - beta1) g) + weight_decay p);  m <- beta2 m + (1 - beta2) g. Chen et al. (2023).
 
     Every step moves a parameter by the learning rate: choose it 3 to 10 times smaller than for Adam.
+
+    Args:
+        beta1: the share of m in the sign, in [0, 1).
+        beta2: the share of m that a step keeps, in [0, 1).
+        weight_decay: decoupled, at least 0.
+
+    Raises:
+        InputError: an option out of its range.
     """
 
     beta1: float = _share(0.9)

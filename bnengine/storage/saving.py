@@ -129,6 +129,9 @@ def load(
         precision: of activations and products, see `bnengine.network.precision`; a file holds parameters in full
             precision, so it may differ from the one that trained.
 
+    Returns:
+        The network, ready to predict and to train.
+
     Raises:
         InputError: an unknown option, or a precision that the backend lacks.
         CheckpointError: the file cannot be read, or `weights` is "average" and it holds none.

@@ -110,7 +110,7 @@ class BatchNorm(Layer):
         eps: float | None = None,
         **options: Any,
     ) -> Self:  # fmt: skip
-        """The layer that another framework's arguments mean.
+        """Return the layer that another framework's arguments mean.
 
         | convention | its `momentum` is | default | eps | running variance |
         |---|---|---|---|---|
@@ -119,6 +119,16 @@ class BatchNorm(Layer):
         | "flax" (`flax.linen.BatchNorm`) | the share of the old value | 0.99 | 1e-5 | biased |
         | "tf" (`tf.compat.v1.layers`, fused) | the share of the old value | 0.99 | 1e-3 | unbiased |
         | "chainer" (`decay` of its link) | the share of the old value | 0.9 | 2e-5 | unbiased |
+
+        Args:
+            name: the convention.
+            channels: the width of the input.
+            momentum: the framework's argument; "default" takes its default.
+            eps: inside the square root; None takes the framework's default.
+            options: other arguments of BatchNorm.
+
+        Raises:
+            InputError: an unknown convention, or an argument out of its range.
         """
         where = "BatchNorm.from_convention"
         share, usual, usual_eps, variance = CONVENTIONS[choice(where, "name", name, CONVENTIONS)]
