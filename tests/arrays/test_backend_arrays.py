@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bnengine.arrays.backend import get_backend, namespace
+from bnengine.arrays.dtypes import LEAST, NORMAL, UNITS
 from bnengine.errors import InputError
 
 
@@ -122,6 +123,15 @@ def test_a_tensor_with_gradient_history_comes_in_without_it(backend, require):
     y = backend.asarray(x * 2)
     assert backend.to_numpy(y).tolist() == [2.0, 2.0, 2.0]
     assert not getattr(y, "requires_grad", False)
+
+
+def test_units_of_rounding_are_those_of_the_dtypes():
+    for dtype in ("float16", "float32", "float64"):
+        found = np.finfo(dtype)
+        expected = found.eps / 2, found.smallest_normal, found.smallest_subnormal
+        assert (UNITS[dtype], NORMAL[dtype], LEAST[dtype]) == expected
+    # Seven bits stored and one implied: after 1 comes 1 + 2^-7. The exponents are float32's.
+    assert (UNITS["bfloat16"], NORMAL["bfloat16"], LEAST["bfloat16"]) == (2.0**-8, 2.0**-126, 2.0**-133)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
