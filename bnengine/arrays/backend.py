@@ -275,7 +275,7 @@ def _probe_witness(name: str, load: Callable[[], tuple[Any, Any]], cure: str) ->
     version = _version(importlib.import_module(name))
     if answer != 56.0:
         return _unusable(name, version, f"a small computation gave {answer:g} instead of 56", cure)
-    report = BackendReport(name, version, "cpu", True, "a witness: the same code on another library")
+    report = BackendReport(name, version, "cpu", True, "runs the same code to cross-check results")
     return report, Backend(name, xp, device, report.reason)
 
 

@@ -89,7 +89,11 @@ SCHEDULES = Registry[_Schedule]("schedule")
 @SCHEDULES.register
 @dataclass(frozen=True)
 class Constant(_Schedule):
-    """The same rate at every step."""
+    """The same rate at every step.
+
+    Args:
+        learning_rate: at least 0.
+    """
 
     learning_rate: float
     name: ClassVar[str] = "constant"
@@ -104,7 +108,13 @@ class Constant(_Schedule):
 @SCHEDULES.register
 @dataclass(frozen=True)
 class Step(_Schedule):
-    """learning_rate * factor**(step // every): a drop after each `every` steps (optimizer steps, not epochs)."""
+    """learning_rate * factor**(step // every).
+
+    Args:
+        learning_rate: the rate at step 0, at least 0.
+        every: optimizer steps (not epochs) between two drops, at least 1.
+        factor: from 0 to 1.
+    """
 
     learning_rate: float
     every: int
@@ -129,6 +139,11 @@ class Cosine(_Schedule):
     floor + (learning_rate - floor) (1 + cos(pi step / total_steps)) / 2. Source: Loshchilov, Hutter, "SGDR: stochastic
     gradient descent with warm restarts", ICLR 2017, without the restarts. `rate` raises InputError while total_steps
     is None.
+
+    Args:
+        learning_rate: the rate at step 0, at least 0.
+        total_steps: optimizer steps; None takes those of the run.
+        floor: the last rate, at least 0.
     """
 
     learning_rate: float
@@ -163,6 +178,14 @@ class OneCycle(_Schedule):
     anneal="linear". Momentum is not cycled. Source: Smith, Topin, "Super-convergence: very fast training of neural
     networks using large learning rates", 2018; defaults and the cosine are those that most libraries use. `rate` raises
     InputError while total_steps is None.
+
+    Args:
+        peak: the largest rate, at least 0.
+        total_steps: optimizer steps; None takes those of the run.
+        rise: the share of the steps on the way up.
+        divisor: peak over the first rate.
+        final_divisor: the first rate over the last.
+        anneal: "cosine" or "linear".
     """
 
     peak: float
@@ -203,6 +226,11 @@ class WarmUp(_Schedule):
     step has rate 0, and the last step of the warm-up has the full rate. If the wrapped schedule's total_steps is open,
     it becomes that of the run less `steps`. Source: Goyal et al., "Accurate, large minibatch SGD", 2017. InputError for
     a warm-up of a warm-up, or one that fills the whole run.
+
+    Args:
+        schedule: any other schedule.
+        steps: optimizer steps of the rise, at least 1.
+        start: the rate from which it rises, at least 0.
     """
 
     schedule: Schedule
@@ -269,6 +297,14 @@ class Plateau(_Schedule):
     An observation improves on the best one if it is lower by more than threshold * |best| (higher for
     best="highest"); one that is not finite never does. After each drop the count starts again; no rate falls below
     `minimum`. The rate, the best value and the count are the state: only `observe` and `load_state_dict` change it.
+
+    Args:
+        learning_rate: the first rate, at least 0.
+        factor: what a drop multiplies the rate by.
+        patience: observations, one per epoch in `fit`.
+        minimum: the lowest rate.
+        threshold: the relative improvement that counts.
+        best: "lowest" or "highest".
     """
 
     learning_rate: float
