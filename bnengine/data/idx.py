@@ -36,7 +36,7 @@ def read_idx(path: Path) -> Array:
     except (EOFError, zlib.error, gzip.BadGzipFile) as reason:
         raise DataError(f"{path}: the compressed file is truncated or damaged ({reason}). Fetch it again.") from reason
     except OSError as reason:
-        raise DataError(f"{path}: cannot be read ({reason}).") from reason
+        raise DataError(f"{path}: cannot be read ({reason}). Check the path.") from reason
 
 
 def _read(stream: Stream, path: Path) -> Array:

@@ -35,8 +35,9 @@ def label_column(y: Array, name: str, rows: Array | None = None) -> Array:
         if not whole.all():
             first = int(np.argmin(whole))
             raise DataError(
-                f"{name}: y, row {_number(first, rows)} is {float(column[first])!r}. Class labels are strings, whole "
-                "numbers or bools. For real targets train a regression (loss mean_squared_error)."
+                f"{name}: y, row {_number(first, rows)} must be a string, a whole number or a bool for a "
+                f"classification, got {float(column[first])!r}. For real targets "
+                "train a regression (loss mean_squared_error)."
             )
     return column
 
@@ -94,8 +95,8 @@ class Labels:
         if wrong.any():
             first = int(np.argmax(wrong))
             raise DataError(
-                f"{name}: y, row {_number(first, rows)} has the label {column[first].item()!r}, which is not among the "
-                f"model's classes: {_shown(self.values)}."
+                f"{name}: y, row {_number(first, rows)} must be one of the model's classes, {_shown(self.values)}, "
+                f"got {column[first].item()!r}. Leave the row out."
             )
         return codes
 

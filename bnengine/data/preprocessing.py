@@ -158,8 +158,8 @@ class Preprocessing:
         if x.shape[1:] in (self.input_shape, (self.features,)):
             return
         raise DataError(
-            f"{name}: the samples have shape {tuple(x.shape[1:])}, {width_of(x)} features. The model was trained on "
-            f"samples of shape {self.input_shape}, {self.features} features."
+            f"{name}: samples must have the shape of the training data, {self.input_shape} ({self.features} "
+            f"features), got {tuple(x.shape[1:])} ({width_of(x)} features)."
         )
 
     def inputs(self, x: Array, dtype: DType = "float32", *, name: str = "data", rows: Array | None = None) -> Array:
@@ -213,8 +213,8 @@ class Preprocessing:
             return self.classes.codes(raw, name, rows=rows)
         if raw.dtype.kind not in "biuf" or tuple(raw.shape[1:]) != self.target_shape:
             raise DataError(
-                f"{name}: y has dtype {raw.dtype} and {raw.shape[1:]} values a row. The model was trained on real "
-                f"numbers, {self.target_shape} a row."
+                f"{name}: y must have real numbers, {self.target_shape} per row, as the training data, got "
+                f"{raw.dtype}, {raw.shape[1:]} per row."
             )
         wide = raw.reshape(len(raw), self.outputs).astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):

@@ -59,7 +59,7 @@ def load_table(
     except (EOFError, zlib.error, gzip.BadGzipFile) as reason:
         raise DataError(f"{path}: the compressed file is truncated or damaged ({reason}). Fetch it again.") from reason
     except OSError as reason:
-        raise DataError(f"{path}: cannot be read ({reason}).") from reason
+        raise DataError(f"{path}: cannot be read ({reason}). Check the path.") from reason
 
 
 def _read(file: TextIO, path: Path, target: str | None, need_targets: bool, separator: Separator) -> Dataset:

@@ -127,7 +127,8 @@ class EarlyStopping(Callback):
         if self.metric not in record:
             known = ", ".join(k for k, v in record.items() if isinstance(v, float))
             raise InputError(
-                f"EarlyStopping: no metric {self.metric!r}. Choose of {known}; valid_... need validation data."
+                f"EarlyStopping: the metric must be one of {known}, got {self.metric!r}. valid_... "
+                "need validation data."
             )
         value = float(record[self.metric])
         if self._improves(value):

@@ -61,8 +61,8 @@ class Inputs:
         x, samples = self.network.checked(batch.x), np.asarray(batch.samples)
         if not target.shape[:1] == samples.shape == (x.shape[0],):
             raise InputError(
-                f"Step: {x.shape[0]} rows of input, targets of shape {target.shape}, sample indices of shape "
-                f"{samples.shape}. Pass one target and one index a row."
+                f"Step: targets and sample indices must be one per row ({x.shape[0]}), got shapes {target.shape} "
+                f"and {samples.shape}."
             )
         return Prepared(x, target, weights, samples)
 

@@ -100,7 +100,7 @@ MISTAKES = [
     ("evaluate r", "evaluate: Missing argument 'DATA'. Run bnengine evaluate --help"),
     ("evaluate r nowhere.npz", "nowhere.npz"),
     ("evaluate r narrow.npz", "narrow.npz", "(3,)"),
-    ("evaluate r strange.npz", "label 4", "2, 5, 7"),
+    ("evaluate r strange.npz", "got 4", "2, 5, 7"),
     ("evaluate r bare.npz", "bare.npz", "array y"),
     ("evaluate r flowers.csv", "flowers.csv", "--target COLUMN"),
     ("evaluate r flowers.csv --target species", "'setosa', 'versicolor', 'virginica'"),

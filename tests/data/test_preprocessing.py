@@ -155,18 +155,18 @@ def test_labels_of_another_width_of_the_same_kind_are_known() -> None:
     assert words.targets(np.array(["yes", "no"], dtype="U20")).tolist() == [1, 0]
     bools = Preprocessing.fit(Dataset(table(2), [False, True]))
     assert bools.targets(np.array([1, 0])).tolist() == [1, 0]
-    with pytest.raises(DataError, match=r"y, row 0 has the label 2, .* classes: False, True"):
+    with pytest.raises(DataError, match=r"y, row 0 must be one of .* classes, False, True, got 2"):
         bools.targets(np.array([2]))
 
 
 @pytest.mark.parametrize(
     ("y", "message"),
     [
-        ([3, 4, 5], "y, row 1 has the label 4, which is not among the model's classes: 3, 5, 9"),
-        ([3, 1000], "y, row 1 has the label 1000"),
-        ([-1, 3], "y, row 0 has the label -1"),
+        ([3, 4, 5], "y, row 1 must be one of the model's classes, 3, 5, 9, got 4"),
+        ([3, 1000], r"y, row 1 must be one of .*got 1000"),
+        ([-1, 3], r"y, row 0 must be one of .*got -1"),
         (["3", "5"], r"the labels are strings \('3', '5'\), the model's integers \(3, 5, 9\)"),
-        ([3.0, 4.5], r"y, row 1 is 4\.5. Class labels are strings, whole numbers or bools. For real targets train"),
+        ([3.0, 4.5], r"y, row 1 must be a string, a whole number .*, got 4\.5\. For real targets train"),
         ([[1, 0], [0, 1]], r"class labels must be one column, .*got shape \(2, 2\). .* y\.argmax\(axis=1\)"),
     ],
 )
@@ -178,7 +178,7 @@ def test_labels_that_training_has_not_seen_are_named(y: Array, message: str) -> 
 
 def test_many_classes_are_shown_in_part() -> None:
     fitted = Preprocessing.fit(Dataset(table(12), np.arange(12)))
-    with pytest.raises(DataError, match=r"classes: 0, 1, 2, 3, 4, 5, 6, 7 \.\.\. \(12 in all\)"):
+    with pytest.raises(DataError, match=r"classes, 0, 1, 2, 3, 4, 5, 6, 7 \.\.\. \(12 in all\)"):
         fitted.targets(np.array([12]))
 
 
@@ -266,9 +266,9 @@ def test_a_foreign_state_is_refused() -> None:
     [
         (
             np.ones((2, 63)),
-            r"samples have shape \(63,\), 63 features. The model was trained on samples of shape \(8, 8\), 64",
+            r"samples must have .*\(8, 8\) \(64 features\), got \(63,\) \(63",
         ),
-        (np.ones((2, 4, 16)), r"samples have shape \(4, 16\), 64 features. The model was trained"),
+        (np.ones((2, 4, 16)), r"samples must have .*got \(4, 16\) \(64"),
         (np.ones(64), r"x must have an axis of samples .*got shape \(64,\)"),
         (np.ones((2, 64)) * 1j, "x must have real numbers, .*got complex128"),
         (
@@ -291,10 +291,10 @@ def test_no_samples_give_no_rows() -> None:
 def test_real_targets_that_do_not_suit_the_model_are_named() -> None:
     fitted = Preprocessing.fit(Dataset(table(), table()[:, :2]), task="regression")
     with pytest.raises(
-        DataError, match=r"mine: y has dtype float64 and \(3,\) values a row\. .* real numbers, \(2,\) a row"
+        DataError, match=r"mine: y must have real numbers, \(2,\) per row, .*got float64, \(3,\) per row"
     ):
         fitted.targets(np.ones((2, 3)), name="mine")
-    with pytest.raises(DataError, match="y has dtype <U1"):
+    with pytest.raises(DataError, match=r"y must .*got <U1"):
         fitted.targets(np.array([["a", "b"]]))
     with pytest.raises(DataError, match=r"mine: y, row 1 must be a finite number, got \[ 1\. nan\]"):
         fitted.targets(np.array([[1.0, 2.0], [1.0, np.nan]]), name="mine")
@@ -315,7 +315,7 @@ def test_real_targets_that_do_not_suit_the_model_are_named() -> None:
     [
         (None, "classification", "there are no targets y. Training needs them"),
         ([4, 4, 4], "classification", "every training row has the label 4. A classification needs at least two"),
-        ([0.1, 0.2, 0.3], "classification", r"y, row 0 is 0\.1. Class labels are"),
+        ([0.1, 0.2, 0.3], "classification", r"y, row 0 must be .*got 0\.1. For real"),
         (["a", "b", "c"], "regression", "y, row 0 must be a real number for a regression, got 'a'"),
     ],
 )

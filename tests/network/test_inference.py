@@ -134,7 +134,7 @@ def test_predicting_changes_nothing(network):
     [
         (blobs()[0], {"batch_size": 0}, InputError, "batch_size must be an integer of at least 1, got 0"),
         (blobs()[0][:0], {}, InputError, "the data has no rows. Pass at least one"),
-        (blobs(features=5)[0], {}, DataError, r"predict: the samples have shape \(5,\)"),
+        (blobs(features=5)[0], {}, DataError, r"predict: samples must have .*, got \(5,\)"),
         (np.full((1100, 6), np.nan), {}, DataError, "predict: x, row 0, feature 0 is nan"),
     ],
 )

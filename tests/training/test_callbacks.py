@@ -157,7 +157,7 @@ def test_the_best_averaged_weights_are_restored_too():
 
 
 def test_an_unknown_metric_is_named_with_those_that_exist():
-    with pytest.raises(InputError, match=r"no metric 'valid_loss'\. Choose of .*train_loss.* need validation data"):
+    with pytest.raises(InputError, match=r"must be one of .*train_loss.*, got 'valid_loss'.* need validation data"):
         trainer(callbacks=[EarlyStopping()]).fit(blobs(), epochs=1)
 
 

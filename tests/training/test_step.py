@@ -247,7 +247,7 @@ def test_rows_that_do_not_belong_together_are_an_error(change):
     step = step_of(line())
     before = bits(step)
     with pytest.raises(
-        InputError, match=r"^Step: . rows of input, targets of shape .*, sample indices of shape .*one target"
+        InputError, match=r"^Step: targets and sample indices must be one per row \(.\), got shapes .* and "
     ):
         step([TWO._replace(**change)])
     assert bits(step) == before
