@@ -7,14 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from bnengine.arrays.dtypes import UNITS
 from bnengine.errors import InputError
 from bnengine.ops import REGISTRY, Example, Out
+from bnengine.ops.activations import ACTIVATIONS
 from bnengine.ops.update import RULES
 from bnengine.runtime.memory import Arena
 from tests.contracts.cases import UNIT, Case, assert_within, cases, fields, sized_cases, special_cases, wide
-from tests.contracts.examples import CUT, FROZEN, OTHERS, Draw, flat, of_rows, softmax
+from tests.contracts.examples import CUT, FROZEN, OF_ROWS, OTHERS, Draw, flat, of_rows, softmax
 from tests.contracts.libraries import ALL, FLUSHED, FULL, WIDE, Kernels, Library, assert_same_bits
 from tests.contracts.oracles import ORACLES
 from tests.support import poison
@@ -296,6 +299,25 @@ def test_an_array_s_layout_and_dtype_change_no_bit(library, name, dtype):
                     args[i] = moved
             got = library.run(name, args, {k: library.put(v) for k, v in example.options.items()})
             assert_same_bits(got, plain, f"{name}, {example.label}, {layout.__name__}")
+
+
+@only_kernels
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    name=st.sampled_from(OF_ROWS), dtype=st.sampled_from(FULL), rows=st.integers(1, 90), width=st.integers(1, 150),
+    kind=st.sampled_from(tuple(ACTIVATIONS)), layouts=st.lists(st.sampled_from((None, gaps, fortran, unaligned)),
+    min_size=8, max_size=8),
+)  # fmt: skip
+def test_drawn_shapes_layouts_and_options_stay_within_their_bounds(library, name, dtype, rows, width, kind, layouts):
+    if name not in library.names or (name == "gather_raw" and library.library != "numpy"):
+        return
+    for example in of_rows(name, dtype, rows, width, kind):
+        args = [library.put(a) for a in example.args]
+        for i, (a, layout) in enumerate(zip(example.args, layouts, strict=False)):
+            if layout and a is not None and a.ndim and (moved := layout(library, a)) is not None:
+                args[i] = moved
+        got = library.run(name, args, {k: library.put(v) for k, v in example.options.items()})
+        Case(name, example, dtype).check(got, f"{layouts}", kernels=True, flushed=library.flushes)
 
 
 @once_by_kernels
