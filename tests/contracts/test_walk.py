@@ -302,7 +302,7 @@ def test_an_array_s_layout_and_dtype_change_no_bit(library, name, dtype):
 
 
 @only_kernels
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=400, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     name=st.sampled_from(OF_ROWS), dtype=st.sampled_from(FULL), rows=st.integers(1, 90), width=st.integers(1, 150),
     kind=st.sampled_from(tuple(ACTIVATIONS)), layouts=st.lists(st.sampled_from((None, gaps, fortran, unaligned)),
