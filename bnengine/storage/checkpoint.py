@@ -210,7 +210,7 @@ def _decode(data: bytes) -> Contents:
             "Update bnengine: pip install --upgrade bnengine."
         )
     if version > 0 and data[8:_DIGEST_AT] != _PREFIX:
-        raise _DamagedError(f"the header is damaged: the digest of the file is not at its place. {_RESTORE}")
+        raise _DamagedError(f"the header is damaged: the digest of the file is missing. {_RESTORE}")
     _check_tensors(data, header, document)
     contents = Contents({name: _tensor(data, header, name) for name in header if name != "__metadata__"}, document)
     for old in range(version, FORMAT_VERSION):
