@@ -14,7 +14,7 @@ _mode: ContextVar[Mode] = ContextVar("mode", default="auto")
 
 
 class Out(NamedTuple):
-    """The destination of a result. With `accumulate` it is combined with the array's values, by the rule of the op."""
+    """The destination of a result. With `adds` it is combined with the array's values, by the rule of the op."""
 
     array: Array
     adds: bool = False

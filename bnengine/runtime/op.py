@@ -64,7 +64,7 @@ class Op(Generic[R]):
 
     `reference(*args, **options)` is the reference implementation. `op(*args, memory=, into=, **options)` takes a fused
     version if there is one for the library and dtype. `into` sends single outputs to given arrays:
-    `{"dW": Out(array, accumulate=True)}`.
+    `{"dW": Out(array, adds=True)}`.
     """
 
     def __init__(
