@@ -4,7 +4,7 @@ import ast
 import inspect
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import bnengine
@@ -24,18 +24,27 @@ def label(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def imports(path: Path) -> Iterator[str]:
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    """All nodes of a file, its module first."""
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+@cache
+def imports(path: Path) -> set[str]:
     """The dotted names of all that a file imports, anywhere in it, by a statement or by import_module("...")."""
     package = path.relative_to(ROOT).with_suffix("").parts[:-1]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    names: set[str] = set()
+    for node in nodes(path):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = [*package[: len(package) + 1 - node.level]] if node.level else []
             base += [node.module] if node.module else []
-            yield from (".".join([*base, alias.name]) for alias in node.names)
+            names.update(".".join([*base, alias.name]) for alias in node.names)
         elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
-            yield from (a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str))
+            names.update(a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str))
+    return names
 
 
 def test_imports_are_read_in_every_form(tmp_path, monkeypatch):
@@ -47,7 +56,7 @@ def test_imports_are_read_in_every_form(tmp_path, monkeypatch):
         "def h():\n    import importlib\n    importlib.import_module('cupy.cuda')\n"
     )
     expected = {"a.b", "bnengine.ops", "bnengine.ops.loss.f", "bnengine.layers.base", "bnengine.g"}
-    assert set(imports(path)) == expected | {"importlib", "cupy.cuda"}
+    assert imports(path) == expected | {"importlib", "cupy.cuda"}
 
 
 def test_only_the_backend_and_the_cuda_launches_import_cupy():
@@ -62,9 +71,8 @@ def test_only_the_runtime_and_ops_name_a_fused_version():
     for path in MODULES:
         if path.relative_to(PACKAGE).parts[0] in ("runtime", "ops", "fused"):
             continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        texts = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
-        named = {t for t in texts | set(imports(path)) if t.startswith(("bnengine.fused.", ".fused", "fused."))}
+        texts = {n.value for n in nodes(path) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+        named = {t for t in texts | imports(path) if t.startswith(("bnengine.fused.", ".fused", "fused."))}
         named -= {"bnengine.fused.backend_feature", "bnengine.fused.threads"}
         assert not named, f"{label(path)} names {sorted(named)}"
 
@@ -101,7 +109,7 @@ def test_every_public_name_is_there_and_says_what_it_is():
 
 
 def test_every_module_says_what_it_is_for():
-    silent = [label(p) for p in MODULES if p.stat().st_size and not ast.get_docstring(ast.parse(p.read_text("utf-8")))]
+    silent = [label(p) for p in MODULES if p.stat().st_size and not ast.get_docstring(nodes(p)[0])]
     assert not silent
 
 

@@ -25,7 +25,7 @@ SHORT = {
     "inference-statistics": Short(0.2, 3, "does not hold"),
     "shift": Short(0.2, 3, "does not hold"),
     "scale-invariance": Short(0.2, 3, "holds within limits"),
-    "recipe": Short(0.1, 2, "does not hold"),
+    "recipe": Short(0.05, 2, "does not hold"),
     "figure-1": Short(0.1, 3, "does not hold"),
     "batch-size": Short(0.1, 3, "holds"),
 }
