@@ -9,11 +9,16 @@ from typing import Any
 
 import pytest
 
-from bnengine.lab.explain import NAMES
+from bnengine.lab.explain import NAMES, shift
 from bnengine.lab.explain.claim import Claim, Outcome, Part
 from tests.cli.conftest import SMALL, Command
 
 CHEAP = "shift"
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shift, "STEPS", 20)
 
 
 def table(path: str) -> list[dict[str, str]]:

@@ -110,15 +110,15 @@ def call(folder: Path) -> Iterator[Call]:
 
 
 @pytest.fixture(scope="module")
-def whole(call: Call, folder: Path) -> tuple[str, float]:
-    """The command of a run, without its --out, and how long it takes; the run itself is in the folder `whole`."""
+def train(call: Call, folder: Path) -> str:
+    """The command of a run, without its --out; the run itself is in the folder `whole`."""
     rng = np.random.default_rng(0)
     codes = np.arange(120) % 3
     np.savez(folder / "blobs.npz", x=rng.normal(size=(120, 6)) + 3 * np.eye(3, 6)[codes], y=codes)
-    train = f"train blobs.npz {OPTIONS}"
-    code, _ = call(f"{train} --out whole")
+    command = f"train blobs.npz {OPTIONS}"
+    code, _ = call(f"{command} --out whole")
     assert code == 0, (folder / "log").read_text()
-    return train, min(call(f"{train} --out again{i}")[1] for i in range(3))
+    return command
 
 
 def goes_on(call: Call, train: str, out: str, folder: Path) -> str:
@@ -136,8 +136,8 @@ def goes_on(call: Call, train: str, out: str, folder: Path) -> str:
 
 
 @pytest.mark.slow
-def test_kills_at_random_moments_change_no_bit(call: Call, whole: tuple[str, float], folder: Path) -> None:
-    train, seconds = whole
+def test_kills_at_random_moments_change_no_bit(call: Call, train: str, folder: Path) -> None:
+    seconds = min(call(f"{train} --out again{i}")[1] for i in range(3))
     moments = random.Random(SEED)
     killed = tried = 0
     places = set()
@@ -157,9 +157,8 @@ CALLS = [("write", False), ("fsync", False), ("fsync", True), ("replace", False)
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("name", "after"), CALLS)
 def test_a_kill_inside_a_save_changes_no_bit(
-    call: Call, whole: tuple[str, float], folder: Path, name: str, after: bool, seed: int
+    call: Call, train: str, folder: Path, name: str, after: bool, seed: int
 ) -> None:
-    train, _ = whole
     save, out = random.Random(f"{SEED} {name} {after} {seed}").randint(1, SAVES), f"inside-{name}-{after}-{seed}"
     code, _ = call(f"{train} --out {out}", save=save, call=name, after=after)
     assert code == KILLED, f"save {save}"
@@ -167,8 +166,7 @@ def test_a_kill_inside_a_save_changes_no_bit(
 
 
 @pytest.mark.slow
-def test_a_run_killed_again_and_again_changes_no_bit(call: Call, whole: tuple[str, float], folder: Path) -> None:
-    train, _ = whole
+def test_a_run_killed_again_and_again_changes_no_bit(call: Call, train: str, folder: Path) -> None:
     moments = random.Random(SEED)
     command, killed = f"{train} --out over", 0
     while call(command, save=moments.randint(1, 16), call="fsync", after=True)[0] == KILLED:

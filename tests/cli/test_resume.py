@@ -26,21 +26,22 @@ def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("options", VARIANTS)
-@pytest.mark.parametrize("step", [1, 4, 6, 11])
 def test_an_interrupted_run_ends_with_the_same_bits(
-    bnengine: Command, npz: str, monkeypatch: pytest.MonkeyPatch, options: str, step: int
+    bnengine: Command, npz: str, monkeypatch: pytest.MonkeyPatch, options: str
 ) -> None:
     train = ("train", npz, *SMALL, *options.split(), "--out")
     assert bnengine(*train, "whole").code == 0
-    with monkeypatch.context() as patch:
-        interrupt_at(step, patch)
-        stopped = bnengine(*train, "cut")
-    assert stopped.code == 130
-    assert "Resume with: bnengine train --resume cut" in stopped.err
-    resumed = bnengine("train", "--resume", "cut", "--no-plot")
-    assert resumed.code == 0, resumed.err
-    assert tensors("cut") == tensors("whole")
-    assert metrics("cut") == metrics("whole")
+    for step in (1, 4, 6, 11):
+        cut = f"cut-{step}"
+        with monkeypatch.context() as patch:
+            interrupt_at(step, patch)
+            stopped = bnengine(*train, cut)
+        assert stopped.code == 130
+        assert f"Resume with: bnengine train --resume {cut}" in stopped.err
+        resumed = bnengine("train", "--resume", cut, "--no-plot")
+        assert resumed.code == 0, resumed.err
+        assert tensors(cut) == tensors("whole"), cut
+        assert metrics(cut) == metrics("whole"), cut
 
 
 EARLY = "--schedule constant --learning-rate 0.5 --epochs 50 --early-stopping 2"

@@ -113,7 +113,7 @@ def test_sigterm_ends_a_run_that_ignores_ctrl_c(npz: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "arguments", ["evaluate r blobs.npz", "info", "train blobs.npz --no-plot --epochs 1", "train -h"]
+    "arguments", ["evaluate r blobs.npz", "info r", "train blobs.npz --no-plot --epochs 1", "train -h"]
 )
 def test_a_closed_reader_ends_the_command_silently(done: Command, npz: str, tmp_path: Path, arguments: str) -> None:
     done("train", npz, *SMALL, "--out", "r")

@@ -1,7 +1,6 @@
 """`bnengine evaluate`, `predict`, `info` and the group of commands, when all goes well."""
 
 import csv
-import json
 import os
 import pty
 import subprocess
@@ -169,11 +168,9 @@ def test_every_help_has_an_example_of_its_command(done: Command, name: str) -> N
 
 
 def test_the_version_and_the_module(done: Command, tmp_path: Path) -> None:
-    assert done("--version").out == f"bnengine {bn.__version__}\n"
-    command = [sys.executable, "-m", "bnengine", "info", "--json"]
-    environment = {"PYTHONPATH": str(ROOT), "BNENGINE_BACKEND": "numpy"}
+    command, environment = [sys.executable, "-m", "bnengine", "--version"], {"PYTHONPATH": str(ROOT)}
     called = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    assert json.loads(called.stdout)["chosen"]["name"] == "numpy"
+    assert done("--version").out == called.stdout == f"bnengine {bn.__version__}\n"
 
 
 def test_labels_that_the_output_cannot_encode_end_no_command(done: Command, tmp_path: Path, blobs) -> None:

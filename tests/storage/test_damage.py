@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -36,10 +37,10 @@ def refuse(path: Path, data: bytes, match: str = r"^checkpoint\.read\(") -> None
         checkpoint.read(path)
 
 
-@pytest.mark.parametrize("flip", [0x01, 0x20, 0x80, 0xFF], ids=hex)
-def test_any_flipped_byte_is_noticed(path: Path, flip: int) -> None:
+@pytest.mark.parametrize("flips", [(0x20,), (0x01, 0x80, 0xFF)])  # 0x20 changes the case of a letter
+def test_any_flipped_byte_is_noticed(path: Path, flips: tuple[int, ...]) -> None:
     data = path.read_bytes()
-    for place in range(len(data)):
+    for place, flip in zip(range(len(data)), cycle(flips), strict=False):
         refuse(path, data[:place] + bytes([data[place] ^ flip]) + data[place + 1 :])
     path.write_bytes(data)
     assert checkpoint.read(path).metadata == {"epoch": 3, "name": "a"}

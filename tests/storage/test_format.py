@@ -18,7 +18,7 @@ from bnengine.errors import CheckpointError
 from bnengine.storage import checkpoint
 
 DTYPES = ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"]
-KEPT = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+KEPT = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 dtypes = st.tuples(st.sampled_from("<>"), st.sampled_from(DTYPES)).map(lambda pair: np.dtype("".join(pair)))
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=12).filter(lambda name: name != "__metadata__")

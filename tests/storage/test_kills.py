@@ -78,7 +78,7 @@ def test_a_kill_at_a_step_leaves_one_whole_file(path: Path, step: str, at: int, 
 
 def test_kills_at_random_moments_leave_one_whole_file(path: Path) -> None:
     moments = random.Random(0)
-    for _ in range(8):
+    for _ in range(5):
         child = start(path)
         time.sleep(moments.uniform(0, 0.1))
         child.kill()
