@@ -14,7 +14,6 @@ from tests.mutation.relevant import FAMILIES, STEPS, stages
 from tests.support import ROOT, missing
 
 DECLARATIONS = tuple(f"kernels/cpu/{name}.h" for name in ("kernel", "replay", "blas", "glibc"))
-DECLARATIONS += ("bnengine/fused/cpu/__init__.py",)
 SOURCE = """#include "tables.inc"
 extern "C" __attribute__((visibility("default"))) int NAME() {
 #if defined(__AVX512F__)
