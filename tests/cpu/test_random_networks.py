@@ -35,7 +35,7 @@ BOUNDED = {
 @given(drawn())
 def test_op_by_op_gives_the_bits_of_the_plan(one: Drawn) -> None:
     for variant in NATIVE:
-        plan, eager = pair(one, variant)
+        plan, eager = made(one, variant), made(one, variant, replay=False)
         for t in range(2 * STEPS):
             batches = one.batches(t % STEPS)
             plan(batches)
@@ -44,11 +44,10 @@ def test_op_by_op_gives_the_bits_of_the_plan(one: Drawn) -> None:
         assert {mode.how for mode in plan.modes()} == {"one call"}, plan.modes()
 
 
-def pair(one: Drawn, variant: Variant) -> tuple[Step, Step]:
-    made = make(one.training, variant), make(one.training._replace(options={**one.options, "replay": False}), variant)
-    for step in made:
-        step.schedule([0.01 * 0.9**t for t in range(2 * STEPS)])
-    return made
+def made(one: Drawn, variant: Variant, **options: Any) -> Step:
+    step = make(one.training._replace(options=one.options | options), variant)
+    step.schedule([0.01 * 0.9**t for t in range(2 * STEPS)])
+    return step
 
 
 @settings(max_examples=15 * MORE, **BOUNDED)
@@ -77,7 +76,7 @@ def states(one: Drawn, variant: Variant, monkeypatch: pytest.MonkeyPatch) -> lis
 
     with monkeypatch.context() as noting:
         noting.setattr(native, "NativePlan", Noted)
-        plan, _ = pair(one, variant)
+        plan = made(one, variant)
         found = []
         for t in range(2 * STEPS):
             plan(one.batches(t % STEPS))
