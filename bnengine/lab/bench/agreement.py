@@ -60,7 +60,7 @@ def moved(weights: Mapping[str, np.ndarray], share: float, seed: int) -> dict[st
     state = {}
     for name, array in weights.items():
         signs = rng.integers(0, 2, array.shape) * 2 - 1
-        state[name] = (array * (1 + share * signs)).astype(array.dtype) if name.endswith(".W") else array
+        state[name] = (array * (1 + share * signs)).astype(array.dtype) if name.rpartition(".")[2] == "W" else array
     return state
 
 

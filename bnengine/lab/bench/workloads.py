@@ -90,9 +90,10 @@ class Workload:
         """Return the initial weights with running statistics as after a training."""
         rng, weights = np.random.default_rng(2), self.weights()
         for name, array in weights.items():
-            if name.endswith(".running_count"):
+            kind = name.rpartition(".")[2]
+            if kind == "running_count":
                 array[...] = 1
-            elif name.endswith(("running_mean", "running_var")):
+            elif kind in ("running_mean", "running_var"):
                 array[...] = rng.uniform(0.5, 1.5, array.shape)
         return weights
 
