@@ -88,7 +88,9 @@ class Layer:
 
     def __setattr__(self, name: str, value: Any) -> None:
         made = name in vars(self)
-        if made and name in self.used_up:
+        free = made and not self.changes
+        replaced = free and name in self.fixed and not isinstance(value, type(vars(self)[name]))
+        if replaced or (made and name in self.used_up):
             raise InputError(f"{self.name}: {name} is fixed in a layer, got {value!r}. Make a new layer with it.")
         if name in self.settable and (made or self.changes):
             self._set(name, value)
