@@ -216,7 +216,7 @@ def test_what_a_network_is_built_from_is_fixed(place: str, name: str, value: Any
     [
         (Dense(3, 4), "inputs", 7), (Dense(3, 4), "outputs", 7), (Dense(3, 4), "bias", False),
         (Dense(3, 4), "weights", "glorot"), (BatchNorm(4), "channels", 5), (BatchNorm(4), "gamma", False),
-        (Dense(3, 4), "W", np.ones((3, 4))), (Residual(Dense(3, 3)), "body", Dense(3, 3)),
+        (Dense(3, 4), "W", [3]), (Residual(Dense(3, 3)), "body", Dense(3, 3)),
     ],
 )  # fmt: skip
 def test_what_only_the_constructor_reads_is_fixed_before_a_network(layer: Layer, name: str, value: Any) -> None:
