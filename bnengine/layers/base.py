@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
+from types import NoneType
 from typing import Any, ClassVar, Protocol, TypeVar, cast
 from weakref import WeakSet
 
@@ -88,8 +89,9 @@ class Layer:
 
     def __setattr__(self, name: str, value: Any) -> None:
         made = name in vars(self)
-        free = made and not self.changes
-        replaced = free and name in self.fixed and not isinstance(value, type(vars(self)[name]))
+        replaced = False
+        if made and name in self.fixed and not self.changes:  # in a network it is refused below
+            replaced = not isinstance(value, (type(vars(self)[name]), NoneType))
         if replaced or (made and name in self.used_up):
             raise InputError(f"{self.name}: {name} is fixed in a layer, got {value!r}. Make a new layer with it.")
         if name in self.settable and (made or self.changes):
