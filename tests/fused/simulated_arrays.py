@@ -30,8 +30,8 @@ class Zone:
 
     def check(self, what: str) -> None:
         for guard, where in ((self._all[: self._start], "before"), (self._all[self._stop :], "after")):
-            unchanged = guard.tobytes().count(PATTERN) == guard.size
-            assert unchanged, f"{what}: wrote {where} an array of {self.bytes.size} bytes"
+            # By NumPy alone: the address sanitizer ends a process that copies these bytes.
+            assert not (guard != PATTERN).any(), f"{what}: wrote {where} an array of {self.bytes.size} bytes"
 
 
 class ndarray:

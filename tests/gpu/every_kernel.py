@@ -101,7 +101,7 @@ def _bias(device: Device, parameters: list[str], held: list[Any]) -> None:
     b, z = device.upload(draw.wide(width), odd), device.upload(draw.stored(rows, width), odd)
     grid = _launch.sliced_grid(z, rows, width, int(parameters[1]), sums=False)
     to = Memory("fused").outputs({})
-    dense.BIAS_ACTIVATION(to, z, *parameters, grid=grid, b=b, z=z, y=z, rows=rows, outputs=width, slope=0.01)
+    dense.BIAS_ACTIVATION(to, z, *parameters[1:], grid=grid, b=b, z=z, y=z, rows=rows, outputs=width, slope=0.01)
 
 
 def _bias_backward(device: Device, parameters: list[str], held: list[Any]) -> None:
@@ -111,7 +111,7 @@ def _bias_backward(device: Device, parameters: list[str], held: list[Any]) -> No
     grid = _launch.sliced_grid(dy, rows, width, int(parameters[1]), sums=True)
     db, partial = device.upload(draw.wide(width), odd), ((grid[1], 1, width), np.float64)
     dense.BIAS_ACTIVATION_BACKWARD(
-        Memory("fused").outputs({}), dy, *parameters, grid=grid, groups=grid[0], dy=dy, y=y, dz=dz, db=db,
+        Memory("fused").outputs({}), dy, *parameters[1:], grid=grid, groups=grid[0], dy=dy, y=y, dz=dz, db=db,
         partial=partial, rows=rows, outputs=width, slope=0.01, adds_db=True,
     )  # fmt: skip
 

@@ -1,6 +1,7 @@
 """Every kernel of the sources is in the list of instances, and every instance in the list is launched."""
 
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -83,3 +84,15 @@ def test_a_call_that_fails_is_reported_and_others_are_made(simulated, monkeypatc
     assert len(seen) == 2
     assert device.launched == {("loss.cu", "bnengine::correct<float, long long>")}
     assert len(wrong) == 1 + len(every_kernel.listed()) - 1
+
+
+@pytest.mark.parametrize("kernel", every_kernel.DIRECT)
+def test_a_kernel_that_no_op_may_need_is_launched_directly(kernel, monkeypatch, simulated):
+    name = next(n for names in INSTANCES.values() for n in names if n.startswith(f"bnengine::{kernel}<float"))
+    with monkeypatch.context() as patched:
+        patched.setattr(_load, "function", _load.function)  # what `Device` replaces is put back
+        patched.setattr(every_kernel, "get_backend", lambda _name: simulated.backend())
+        patched.setitem(sys.modules, "cupy", simulated.CUPY)
+        launching = every_kernel.Device()
+        assert launching.directly(name)
+    assert name in {instance for _, instance in launching.launched}
