@@ -14,7 +14,7 @@ import pytest
 
 from bnengine import threads
 from bnengine.arrays.backend import Backend
-from bnengine.fused.cpu import _load, native
+from bnengine.fused.cpu import _launch, _load, native
 from bnengine.fused.cpu.native import NativeKernel, replayer
 from bnengine.ops import REGISTRY, Example, Out, using
 from bnengine.runtime.memory import Arena, Memory
@@ -237,7 +237,9 @@ def blocks_of(count: int) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(NativeKernel, "__post_init__", recut)
+        _launch.kernel.cache_clear()
         yield
+    _launch.kernel.cache_clear()
 
 
 @contextmanager
