@@ -24,7 +24,6 @@ FEW = 0.005  # kernels with a smaller share make one line
 def times(workload: Workload, replays: int) -> list[StageTime]:
     """Profile the stages of a step's replay."""
     ours = Ours(Machine(get_backend("numpy")), workload, workload.data(), mode="replayed")
-    ours.prepare()
     ours.run(1)  # uploads the epoch's order
     (plan,) = ours.step.plans.values()
     return profile(plan, replays, batch_by_batch(ours, workload))

@@ -9,110 +9,90 @@ import pytest
 
 from bnengine.arrays.backend import get_backend
 from bnengine.lab.bench import Workload, run
-from bnengine.lab.bench.agreement import compare, disagreement, losses
-from bnengine.lab.bench.cases import COMPILE, EAGER, Case, device_kernels
+from bnengine.lab.bench.agreement import compare, disagreement
+from bnengine.lab.bench.cases import COMPILE, EAGER, REFERENCE, Case, device_kernels
 from bnengine.lab.bench.machine import Machine
 from bnengine.lab.bench.measure import difference
-from bnengine.lab.bench.ours import Ours, reference
-from bnengine.lab.bench.subjects import op_of, sampled
-from bnengine.lab.bench.worker import Worker
-from bnengine.network.precision import PrecisionName
+from bnengine.lab.bench.ops import OPS, op_of
+from bnengine.lab.bench.ours import OurPeer, Ours
+from bnengine.lab.bench.subjects import SAMPLED
+from bnengine.lab.bench.worker import Worker, peer
 from bnengine.runtime.memory import Memory
 from tests.support import missing, require
 
 pytestmark = [pytest.mark.peers, pytest.mark.usefixtures("torch")]
 SMALL = Workload("12-16-16-5", (12, 16, 16, 5), 16, rows=512)
 DEEP = Workload("20-8x32-5", (20, *[32] * 8, 5), 32, rows=1024)
+CPU = Machine(get_backend("numpy"))
 
 
 @pytest.fixture
-def machine() -> Machine:
-    return Machine(get_backend("numpy"))
+def torch_step(torch: Any) -> Any:
+    """Makes the training in PyTorch."""
+    from bnengine.lab.bench.torch_peer import TorchStep
+
+    return lambda workload, *options: TorchStep(workload, workload.data(), torch.device("cpu"), *options)
+
+
+def reference(workload: Workload, precision: str = "highest") -> Any:
+    ours = Ours(CPU, workload, workload.data(), precision)
+    return OurPeer(REFERENCE, CPU).compared(ours, precision).values()
 
 
 @pytest.mark.parametrize(
-    ("workload", "precision"),
-    [(SMALL, "highest"), (DEEP, "highest"), (SMALL, "bfloat16")],
-    ids=lambda w: getattr(w, "name", w),
+    ("workload", "precision"), [(SMALL, "highest"), (DEEP, "highest"), (SMALL, "bfloat16")], ids=str
 )
-def test_twenty_losses_agree_from_the_same_weights(
-    machine: Machine, workload: Workload, precision: PrecisionName
-) -> None:
-    from bnengine.lab.bench.torch_peer import TorchStep
-
+def test_twenty_losses_agree_from_the_same_weights(torch_step: Any, workload: Workload, precision: str) -> None:
     if precision == "bfloat16":
         require("ml_dtypes")
-    data = workload.data()
-    ours = Ours(machine, workload, data, precision=precision)
-    base, allowed = reference(ours, precision)
-    theirs = TorchStep(workload, data, ours.weights, on_gpu=False, precision=precision)
-    theirs.prepare()
-    found = compare(base, losses(theirs), allowed)
-    assert found.void is None
-    assert losses(theirs) == losses(theirs)  # it begins anew, optimizer and statistics included
+    base, allowed = reference(workload, precision)
+    theirs = torch_step(workload, precision)
+    losses = theirs.losses()
+    assert compare(base, losses, allowed).void is None
+    assert theirs.losses() == losses  # it begins anew, optimizer and statistics included
+    theirs.optimizer.param_groups[0]["betas"] = (0.8, 0.999)
+    if precision == "highest":
+        assert compare(base, theirs.losses(), allowed).void is not None
 
 
-def test_a_peer_with_another_optimizer_does_not_agree(machine: Machine) -> None:
-    from bnengine.lab.bench.torch_peer import TorchStep
-
-    data = SMALL.data()
-    ours = Ours(machine, SMALL, data)
-    base, allowed = reference(ours, "highest")
-    theirs = TorchStep(SMALL, data, ours.weights, on_gpu=False)
-    for group in theirs.optimizer.param_groups:
-        group["betas"] = (0.8, 0.999)
-    assert compare(base, losses(theirs), allowed).void is not None
-
-
-def test_data_go_on_in_the_next_epochs_order() -> None:
-    from bnengine.lab.bench.torch_peer import TorchStep
-
-    data = SMALL.data()
-    theirs = TorchStep(SMALL, data, Ours(Machine(get_backend("numpy")), SMALL, data).weights, on_gpu=False)
-    theirs.start()
+def test_data_go_on_in_the_next_epochs_order(torch_step: Any) -> None:
+    theirs, orders = torch_step(SMALL), SMALL.data().orders
     theirs.run(SMALL.batches)
-    np.testing.assert_array_equal(theirs.order.numpy(), data.orders[0])
+    np.testing.assert_array_equal(theirs.order.numpy(), orders[0])
     theirs.run(1)
-    np.testing.assert_array_equal(theirs.order.numpy(), data.orders[1])
+    np.testing.assert_array_equal(theirs.order.numpy(), orders[1])
 
 
-def test_a_step_in_a_graph_moves_its_place_in_the_data(machine: Machine) -> None:
-    from bnengine.lab.bench.torch_peer import TorchStep
-
-    data = SMALL.data()
-    ours = Ours(machine, SMALL, data)
-    base, allowed = reference(ours, "highest")
-    theirs = TorchStep(SMALL, data, ours.weights, on_gpu=False, mode="CUDA graph")
-    theirs.graph = SimpleNamespace(replay=lambda: setattr(theirs, "value", theirs._whole_step()))  # as a replay would
-    assert compare(base, losses(theirs), allowed).void is None
-    ours.run(SMALL.batches)
-    theirs.run(SMALL.batches)  # beyond the epoch's end
+def test_a_step_in_a_graph_moves_its_place_in_the_data(torch_step: Any) -> None:
+    base, allowed = reference(SMALL)
+    theirs, ours = torch_step(SMALL), Ours(CPU, SMALL, SMALL.data())
+    theirs.graph = SimpleNamespace(replay=lambda: setattr(theirs, "value", theirs.whole_step()))  # as a replay would
+    assert compare(base, theirs.losses(), allowed).void is None
+    for each in (ours, theirs):
+        each.start()
+        each.run(SMALL.batches + 20)  # beyond the epoch's end
     assert theirs.loss() == pytest.approx(ours.loss(), rel=1e-3)
 
 
 @pytest.mark.slow
-def test_a_compiled_step_agrees(machine: Machine) -> None:
+def test_a_compiled_step_agrees() -> None:
     if shutil.which("g++") is None:
         missing("g++", "there is no C++ compiler for torch.compile")
-    case, message = (
-        Case("step", "step", (), SMALL.to_json()),
-        {"do": "prepare", "kind": "step", "given": SMALL.to_json()},
-    )
-    mine = Worker("bnengine references", machine).answer(message | {"bounded": True})
-    worker = Worker(COMPILE, machine)
-    assert difference(case, mine, worker.answer(message | {"bounded": False})) is None
+    case = Case("step", "step", (), SMALL.to_json())
+    mine, worker = OurPeer(REFERENCE, CPU).subject("step", case.given, bounded=True), Worker(COMPILE, CPU)
+    message = {"do": "prepare", "kind": "step", "given": case.given, "bounded": False}
+    assert difference(case, mine.answer, worker.answer(message)) is None
     worker.close()
 
 
 @pytest.mark.parametrize("case", list(device_kernels(4096)), ids=lambda case: case.name)
-def test_single_ops_have_the_same_results(torch: Any, machine: Machine, case: Case) -> None:
+def test_single_ops_have_the_same_results(torch: Any, case: Case) -> None:
     if case.given["dtype"] == "bfloat16":
         require("ml_dtypes")
     op, shape, dtype = op_of(case.given)
-    arrays = op.arrays(shape, lambda s, seed: machine.random(s, dtype if len(s) > 1 else "float32", seed), np.copy)
-    mine = np.asarray(sampled(op.ours(Memory().run, *arrays)))
-    message = {"do": "prepare", "kind": "kernel", "given": case.given, "bounded": False}
-    theirs = np.asarray(Worker(EAGER, machine).answer(message)["sample"])
+    result = OPS[op].ours(Memory().run, *OPS[op].arrays(shape, dtype, OurPeer(REFERENCE, CPU).put))
+    mine = np.ravel(result)[:SAMPLED].astype(float)
+    theirs = np.asarray(peer(EAGER, CPU).subject("kernel", case.given, bounded=False).answer["sample"])
     assert mine.shape == theirs.shape
     assert disagreement(mine, theirs, case.tolerance) is None
     assert torch.get_float32_matmul_precision() == "highest"

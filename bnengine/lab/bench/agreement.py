@@ -11,23 +11,15 @@ tf32 and bfloat16 2 units, because factors are rounded and sums are in float32.
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
-from .workloads import AGREED, UNIT
+from .workloads import UNIT
 
 MOVED = {"highest": 16 * UNIT["highest"], "tf32": 2 * UNIT["tf32"], "bfloat16": 2 * UNIT["bfloat16"]}
 MOVES = 3  # repetitions, each with different signs
 FACTOR = 3.0
-
-
-class Trainable(Protocol):
-    """A training: back to the initial weights and the first batch; some steps; the loss of the last one."""
-
-    def start(self) -> None: ...
-    def run(self, steps: int) -> None: ...
-    def loss(self) -> float: ...
 
 
 class Agreement(NamedTuple):
@@ -37,21 +29,6 @@ class Agreement(NamedTuple):
     difference: float
     bound: float
     void: str | None
-
-
-def losses(training: Trainable) -> list[float]:
-    """Return the losses of the first steps from the initial weights."""
-    training.start()
-    return losses_from_here(training)
-
-
-def losses_from_here(training: Trainable) -> list[float]:
-    """Return the losses of the next steps."""
-    values = []
-    for _ in range(AGREED):
-        training.run(1)
-        values.append(training.loss())
-    return values
 
 
 def moved(weights: Mapping[str, np.ndarray], share: float, seed: int) -> dict[str, np.ndarray]:
@@ -69,24 +46,18 @@ def bounds(base: Sequence[float], repeated: Sequence[Sequence[float]]) -> list[f
 
     Losses are computed and summed in float32 in every precision.
     """
-    largest, allowed = 0.0, []
-    for t, loss in enumerate(base):
-        largest = max([largest, *(abs(losses[t] / loss - 1) for losses in repeated)])
-        allowed.append(FACTOR * largest + 10 * UNIT["highest"])
-    return allowed
+    changes = [max((abs(losses[t] / loss - 1) for losses in repeated), default=0.0) for t, loss in enumerate(base)]
+    return [FACTOR * max(changes[: t + 1]) + 10 * UNIT["highest"] for t in range(len(base))]
 
 
 def compare(base: Sequence[float], theirs: Sequence[float], allowed: Sequence[float]) -> Agreement:
     """Compare all losses; the figures are those of the last step."""
     differences = [abs(b / a - 1) if isfinite(b) else float("inf") for a, b in zip(base, theirs, strict=True)]
     void = None
-    for t, (difference, bound) in enumerate(zip(differences, allowed, strict=True), start=1):
-        if not difference <= bound:
-            void = (
-                f"at step {t} the loss is {theirs[t - 1]:.7g}, ours {base[t - 1]:.7g}: a difference of "
-                f"{difference:.2g}, {bound:.2g} is allowed"
-            )
-            break
+    if wrong := [t for t, bound in enumerate(allowed) if not differences[t] <= bound]:
+        t = wrong[0]
+        void = f"at step {t + 1} the loss is {theirs[t]:.7g}, ours {base[t]:.7g}: a difference of {differences[t]:.2g}"
+        void += f", {allowed[t]:.2g} is allowed"
     return Agreement(theirs[-1], differences[-1], allowed[-1], void)
 
 

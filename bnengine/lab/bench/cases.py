@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from math import prod
 from typing import Any, Literal
 
-from .machine import Mode
 from .targets import TARGETS
 from .workloads import WORKLOADS, Workload
 
 Kind = Literal["step", "steps", "prediction", "kernel", "product", "busy", "sweep"]
+Mode = Literal["eager", "replayed", "graph"]  # of our steps
 
 OURS, V3, ONE_THREAD, REFERENCE = "bnengine", "bnengine v3", "bnengine, 1 thread", "bnengine references"
 PRODUCTS, COPY, BLAS = "products alone", "copies", "OpenBLAS (NumPy)"
@@ -18,9 +19,8 @@ EAGER, COMPILE, GRAPH, AUTOTUNED = (
 )
 JAX = "JAX jit"
 PEERS, DEVICE_PEERS = (EAGER, COMPILE, JAX), (EAGER, GRAPH, AUTOTUNED, COMPILE)
-MODES: tuple[Mode, ...] = ("graph", "replayed", "eager")  # of our steps, the best first
+MODES: dict[str, Mode] = {f"{OURS} graph": "graph", f"{OURS} replayed": "replayed", f"{OURS} eager": "eager"}
 ROWS = 16384  # of the data on a CPU: more than caches hold where rows are wide
-FLOAT = 4  # bytes
 TENSORS = 20  # that 10,000 parameters are cut into
 TOLERANCES = {"float32": 1e-4, "bfloat16": 2.0**-5}  # of results, as a share of the largest element
 
@@ -32,13 +32,39 @@ STEPS = {
     "1024-3x2048-100": (0.55, 0.90, 1.08),
 }
 PREDICTED = {1: 0.2, 256: 0.5, 8192: 0.6}  # by batch
-NORMS = {(256, 512): (0.5, None), (4096, 512): (1.0, None), (65536, 128): (1.0, 1 / 0.8), (200704, 64): (1.0, 1 / 0.8)}
-ADAMS = {10_000: (0.1, None), 1_000_000: (0.6, None), 10_000_000: (0.7, 1 / 0.85)}
-SOFTMAX, SOFTMAX_AIM = (4096, 1000), 0.3
 RATES, RATE = {"64-100-100-10": 0.85}, 0.95  # of OpenBLAS's rate, for single products; RATE for the other networks
 BUSY = 2.0
 AXES = {"width": (32, 128, 512, 2048), "depth": (1, 5, 20), "batch": (16, 64, 512, 4096)}  # of the plot
 PLACES = {"64-100-100-10": {"batch": 64}, "784-512-512-10": {"width": 512}, "784-20x128-10": {"depth": 20}}
+
+
+# Op: its name in tables; how often its array must be read or written, and on a CPU how many such arrays there are; the
+# model in words. Bytes are counted by a model, not by a counter: every array counts once for each time it must be read
+# or written. A version that keeps x on the chip can therefore exceed the copy bandwidth.
+OPS = {
+    "batch_norm": ("batch norm {}", 8, 4, "8 passes over (rows, channels): 3 forward, 5 back"),
+    "adam": ("Adam, {[0]:,} parameters", 7, 4, "7 passes over the parameters: 4 reads, 3 writes"),
+    "softmax": ("softmax cross-entropy {}", 2, 2, "2 passes: logits read, gradient written; and the targets"),
+    "dropout": ("dropout forward and back {}", 4, 4,
+                "forward and back: x, y, dy, dx, and a byte an element for what was kept, written and read"),
+    "affine": ("affine relu forward and back {} by (1024, 1024)", 6, 2,
+               "6 m k n: y = relu(x W + b), dW and dx, with their epilogues"),
+    "check_step": ("check_step, {[0]:,} gradients", 1, 1, "1 pass over the gradients"),
+    "gather": ("gather {} of {}", 2, 2, "2 passes over the rows that are taken"),
+}  # fmt: skip
+CPU_OPS = (  # op, shape, and the most of the best peer's time and of the floor
+    ("batch_norm", (256, 512), 0.5, None), ("batch_norm", (4096, 512), 1.0, None),
+    ("batch_norm", (65536, 128), 1.0, 1 / 0.8), ("batch_norm", (200704, 64), 1.0, 1 / 0.8),
+    ("adam", (10_000,), 0.1, None), ("adam", (1_000_000,), 0.6, None), ("adam", (10_000_000,), 0.7, 1 / 0.85),
+    ("softmax", (4096, 1000), 0.3, None),
+)  # fmt: skip
+ONE, BOTH = {"float32": 4}, {"float32": 4, "bfloat16": 2}  # bytes of an element
+DEVICE_OPS = (
+    ("batch_norm", (65536, 1024), BOTH), ("batch_norm", (200704, 256), BOTH), ("adam", (100_000_000,), ONE),
+    ("softmax", (65536, 4096), ONE), ("dropout", (65536, 1024), BOTH), ("affine", (65536, 1024), ONE),
+    ("check_step", (100_000_000,), ONE), ("gather", (65536, 1024), ONE),
+)  # fmt: skip
+PARTS = {"steps": ("step", "steps", "busy", "sweep"), "predictions": ("prediction",), "kernels": ("kernel", "product")}
 
 
 @dataclass(frozen=True)
@@ -73,39 +99,26 @@ class Case:
         return None if self.given.get("op") == "dropout" else TOLERANCES[self.given.get("dtype", "float32")]
 
 
-def mode_of(role: str) -> Mode:
-    """Return how a role of ours runs."""
-    named: dict[str, Mode] = {REFERENCE: "eager", **{f"{OURS} {mode}": mode for mode in MODES}}
-    return named.get(role, "replayed")
-
-
-# -- on a CPU
-
-
 def cpu_cases(
     *, only: str | None = None, workloads: Sequence[Workload] = WORKLOADS, sweep: bool = False, quick: bool = False,
     scale: int = 1,
 ) -> list[Case]:  # fmt: skip
     """List all cases in order of importance. `sweep` adds those of the plot; `scale` divides the rows of single ops."""
     whole = [replace(workload, rows=ROWS) for workload in workloads]
-    small, _, deep, _ = (workload.name for workload in WORKLOADS)
-    cases: list[Case] = []
-    if only in (None, "steps"):
-        cases += [step(workload) for workload in whole]
-    if only in (None, "predictions"):
-        cases += predictions(workloads)
-    if only in (None, "kernels"):
-        cases += kernels(scale)
-        cases += [case for workload in workloads for case in products(workload)]
-    if only in (None, "steps"):
-        for workload in (workload for workload in whole if workload.name in (small, deep)):
-            name = f"steps {workload.name}, batch {workload.batch}, many in one call"  # as in `fit`; JAX: in its loop
-            cases.append(Case(name, "steps", (OURS, JAX), workload.to_json(), weight=3.0))
-        for workload in (workload for workload in whole if workload.name == small):
-            name = f"step {workload.name}, batch {workload.batch}, another program on one core"
-            cases.append(Case(name, "busy", (OURS, ONE_THREAD), workload.to_json(), best_peer=BUSY, weight=3.0))
-        cases += swept(quick) if sweep else []
-    return cases
+    cases = [
+        *map(step, whole),
+        *predictions(workloads),
+        *kernels(scale),
+        *chain.from_iterable(map(products, workloads)),
+    ]
+    for each in (each for each in whole if each.name in (WORKLOADS[0].name, WORKLOADS[2].name)):
+        name = f"steps {each.name}, batch {each.batch}, many in one call"  # as in `fit`; JAX: in its loop
+        cases.append(Case(name, "steps", (OURS, JAX), each.to_json(), weight=3.0))
+    for each in (each for each in whole if each.name == WORKLOADS[0].name):
+        name = f"step {each.name}, batch {each.batch}, another program on one core"
+        cases.append(Case(name, "busy", (OURS, ONE_THREAD), each.to_json(), best_peer=BUSY, weight=3.0))
+    cases += swept(quick) if sweep else []
+    return [case for case in cases if only is None or case.kind in PARTS[only]]
 
 
 def step(workload: Workload) -> Case:
@@ -122,32 +135,24 @@ def predictions(workloads: Sequence[Workload]) -> Iterator[Case]:
     """The second network's output in evaluation mode."""
     for workload in (workload for workload in workloads if workload.name == WORKLOADS[1].name):
         for batch, aim in PREDICTED.items():
-            given = replace(workload, batch=batch, rows=batch).to_json()
-            name, roles = f"prediction {workload.name}, batch {batch:,}", (OURS, REFERENCE, PRODUCTS, *PEERS)
-            yield Case(name, "prediction", roles, given, PRODUCTS, best_peer=aim, weight=4.0)
+            name, given = f"prediction {workload.name}, batch {batch:,}", replace(workload, batch=batch, rows=batch)
+            roles = (OURS, REFERENCE, PRODUCTS, *PEERS)
+            yield Case(name, "prediction", roles, given.to_json(), PRODUCTS, best_peer=aim, weight=4.0)
 
 
 def kernels(scale: int = 1) -> Iterator[Case]:
     """Ops whose time memory bounds; those that are not of full size have no targets."""
-    roles = (OURS, REFERENCE, COPY, EAGER, COMPILE, JAX)
-
-    def case(name: str, op: str, shape: tuple[int, ...], arrays: int, aims: tuple[float | None, float | None],
-             passes: float, **more: Any) -> Case:  # fmt: skip
-        given = {"op": op, "shape": list(shape), **more, "working_set": arrays * prod(shape) * FLOAT}
-        aimed = {"best_peer": aims[0], "by_floor": aims[1], "weight": 2.0} if scale == 1 else {}
+    for op, (rows, *columns), best_peer, by_floor in CPU_OPS:
+        shape = max(2 if columns else TENSORS, rows // scale), *columns
+        tensors = TENSORS if (op, rows) == ("adam", 10_000) else 1
+        name, passes, arrays, _ = OPS[op]
+        name = name.format(shape) + (f" in {tensors} tensors" if tensors > 1 else "")
+        given: dict[str, Any] = {"op": op, "shape": list(shape), "working_set": arrays * prod(shape) * 4}
+        given |= {"tensors": tensors} if op == "adam" else {}
         # PyTorch's fused Adam is one kernel and gains nothing from its compiler.
-        chosen = tuple(role for role in roles if role != COMPILE or op != "adam")
-        return Case(name, "kernel", chosen, given, COPY, passes, **aimed)  # type: ignore[arg-type]
-
-    for (rows, channels), aims in NORMS.items():
-        shape = max(2, rows // scale), channels
-        yield case(f"batch norm {shape}", "batch_norm", shape, 4, aims, 2.0)
-    for parameters, aims in ADAMS.items():
-        n, tensors = max(TENSORS, parameters // scale), TENSORS if parameters == min(ADAMS) else 1
-        name = f"Adam, {n:,} parameters" + (f" in {tensors} tensors" if tensors > 1 else "")
-        yield case(name, "adam", (n,), 4, aims, 7 / 4, tensors=tensors)
-    shape = max(2, SOFTMAX[0] // scale), SOFTMAX[1]
-    yield case(f"softmax cross-entropy {shape}", "softmax", shape, 2, (SOFTMAX_AIM, None), 1.0)
+        roles = tuple(role for role in (OURS, REFERENCE, COPY, *PEERS) if (op, role) != ("adam", COMPILE))
+        case = Case(name, "kernel", roles, given, COPY, passes / arrays)
+        yield replace(case, best_peer=best_peer, by_floor=by_floor, weight=2.0) if scale == 1 else case
 
 
 def products(workload: Workload) -> Iterator[Case]:
@@ -173,28 +178,28 @@ def swept(quick: bool = False) -> Iterator[Case]:
     networks += [({"batch": n}, Workload("64-100-100-10", (64, 100, 100, 10), n, rows=ROWS)) for n in batches]
     for places, workload in networks:
         if places not in PLACES.values():
-            name = f"step {workload.name}, batch {workload.batch}"
-            yield Case(name, "sweep", (OURS, REFERENCE, *PEERS), workload.to_json(), weight=3.0, places=places)
-
-
-# -- on a GPU
-
-# Bytes are counted by a model, not by a counter: every array counts once for each time it must be read or written. A
-# version that keeps x on the chip can therefore exceed the copy bandwidth.
-_DROPOUT = "forward and back: x, y, dy, dx, and a byte an element for what was kept, written and read"
+            roles = (OURS, REFERENCE, *PEERS)
+            yield Case(
+                f"step {workload.name}, batch {workload.batch}",
+                "sweep",
+                roles,
+                workload.to_json(),
+                weight=3.0,
+                places=places,
+            )
 
 
 def device_cases(
-    best: Mode, torch: bool, only: str | None, workloads: Sequence[Workload], precisions: Sequence[str], scale: int = 1
-) -> list[Case]:
-    """List single ops and training steps, those with a target first.
+    torch: bool, only: str | None, workloads: Sequence[Workload], precisions: Sequence[str],
+    scale: int = 1,
+) -> list[Case]:  # fmt: skip
+    """List single ops and training steps of a GPU, those with a target first.
 
     Args:
-        best: the best mode of our steps; the others that the machine has are timed too.
         torch: whether PyTorch is compared with.
         only, workloads, precisions, scale: as for `bench`.
     """
-    roles = (*(f"{OURS} {mode}" for mode in MODES[MODES.index(best) :]), *(DEVICE_PEERS if torch else ()))
+    roles = (*MODES, *(DEVICE_PEERS if torch else ()))
     cases = [] if only == "steps" else list(device_kernels(scale, torch))
     for workload in [] if only == "kernels" else workloads:
         for precision in workload.precisions:
@@ -207,29 +212,14 @@ def device_cases(
 
 def device_kernels(scale: int = 1, torch: bool = True) -> Iterator[Case]:
     """Single ops; `scale` divides their rows or parameters."""
-    rows, n, floats = 65536 // scale, 100_000_000 // scale, {"float32": 4, "bfloat16": 2}
-
-    def case(what: str, op: str, shape: tuple[int, ...], amount: int, model: str, dtype: str = "float32",
-             unit: str = "bytes") -> Case:  # fmt: skip
-        given: dict[str, Any] = {"what": what, "variant": dtype, "op": op, "shape": list(shape), "dtype": dtype}
-        given |= {"amount": amount, "unit": unit, "model": model}
-        return Case(f"{what}, {dtype}", "kernel", (OURS, *((EAGER,) if torch else ())), given)
-
-    for shape in ((rows, 1024), (200704 // scale, 256)):
-        for dtype, size in floats.items():
-            model = "8 passes over (rows, channels): 3 forward, 5 back"
-            yield case(f"batch norm {shape}", "batch_norm", shape, 8 * prod(shape) * size, model, dtype)
-    model = "7 passes over the parameters: 4 reads, 3 writes"
-    yield case(f"Adam, {n:,} parameters", "adam", (n,), 7 * 4 * n, model)
-    shape, model = (rows, 4096), "2 passes: logits read, gradient written; and the targets"
-    yield case(f"softmax cross-entropy {shape}", "softmax", shape, rows * (2 * 4 * 4096 + 8), model)
-    shape = (rows, 1024)
-    for dtype, size in floats.items():
-        moved = prod(shape) * (4 * size + 2)
-        yield case(f"dropout forward and back {shape}", "dropout", shape, moved, _DROPOUT, dtype)
-    model = "6 m k n: y = relu(x W + b), dW and dx, with their epilogues"
-    what = f"affine relu forward and back {shape} by (1024, 1024)"
-    yield case(what, "affine", shape, 6 * rows * 1024 * 1024, model, unit="flops")
-    yield case(f"check_step, {n:,} gradients", "check_step", (n,), 4 * n, "1 pass over the gradients")
-    moved, model = 2 * 4 * prod(shape), "2 passes over the rows that are taken"
-    yield case(f"gather {shape} of {(2 * rows, 1024)}", "gather", shape, moved, model)
+    for op, (rows, *columns), dtypes in DEVICE_OPS:
+        shape, (name, passes, _, model) = (rows // scale, *columns), OPS[op]
+        what, size = name.format(shape, (2 * (rows // scale), *columns)), prod(shape)
+        more = {"softmax": 8 * shape[0], "dropout": 2 * size}.get(op, 0)  # bytes of labels; of what was kept
+        for dtype, itemsize in dtypes.items():
+            amount, unit = passes * size * itemsize + more, "bytes"
+            if op == "affine":
+                amount, unit = passes * size * columns[0], "flops"
+            given: dict[str, Any] = {"what": what, "variant": dtype, "op": op, "shape": list(shape), "dtype": dtype}
+            given |= {"amount": amount, "unit": unit, "model": model}
+            yield Case(f"{what}, {dtype}", "kernel", (OURS, *((EAGER,) if torch else ())), given)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 STAT = Path("/proc/stat")
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100  # per second, of the counters in /proc/stat
-BUSY = (0, 1, 2, 5, 6, 7)  # user, nice, system, hard and soft interrupts, stolen by a hypervisor
+BUSY = (1, 2, 3, 6, 7, 8)  # words of its first line: user, nice, system, hard and soft interrupts, stolen
 ALLOWED_S, SHARE = 0.02, 0.04  # two ticks, and a share of one core's time
 SWITCHES = 50  # involuntary, per second and thread, where the system has no counters
 
@@ -21,14 +21,10 @@ class Cores(NamedTuple):
 def read(path: Path = STAT) -> Cores | None:
     """Read the system's counters; None where it has none."""
     try:
-        lines = path.read_text(encoding="ascii").splitlines()
+        cores = [line.split() for line in path.read_text(encoding="ascii").splitlines() if line.startswith("cpu")]
     except (OSError, UnicodeDecodeError):
         return None
-    cores = [line.split() for line in lines if line.startswith("cpu")]
-    if len(cores) < 2:
-        return None
-    total = [int(word) for word in cores[0][1:]]
-    return Cores(sum(total[i] for i in BUSY if i < len(total)) / TICKS, len(cores) - 1)
+    return Cores(sum(int(cores[0][i]) for i in BUSY) / TICKS, len(cores) - 1) if len(cores) > 1 else None
 
 
 def taken(before: Cores | None, after: Cores | None, own: float, elapsed: float, threads: int) -> float | None:

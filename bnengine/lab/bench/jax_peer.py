@@ -1,7 +1,5 @@
 """JAX as a contender: whole steps, predictions and single ops compiled by jit, with donated state. Needs JAX."""
 
-from collections.abc import Callable
-from math import prod
 from typing import Any
 
 import jax
@@ -9,135 +7,151 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..._typing import Array
-from .agreement import losses
-from .ops import EPS, jax_adam, jax_cross_entropy, jax_normalized, normal_block
-from .subjects import Subject, op_of, sampled
-from .workloads import LEARNING_RATE, Data, Weights, Workload
+from .ops import ADAM_EPS, BETA1, BETA2, EPS, LR
+from .subjects import Call, Peer, Subject, Training
+from .workloads import LEARNING_RATE, Data, Workload
 
 DECAY = 0.9
+PARAMETERS, STATISTICS = ("W", "b", "gamma", "beta"), ("running_mean", "running_var")
+each = jax.tree_util.tree_map
 
 
-class JaxStep:
+def normalized(x: Any, gamma: Any, beta: Any) -> tuple[Any, Any, Any]:
+    """Batch norm in training, with mean and biased variance."""
+    mean = jnp.mean(x, axis=0)
+    centered = x - mean
+    var = jnp.mean(centered * centered, axis=0)
+    return centered * (gamma / jnp.sqrt(var + EPS)) + beta, mean, var
+
+
+def adam(rate: float, parameters: Any, gradients: Any, m: Any, v: Any, t: Any) -> tuple[Any, Any, Any]:
+    """Update any tree of arrays; t counts from 1."""
+    m = each(lambda old, g: BETA1 * old + (1 - BETA1) * g, m, gradients)
+    v = each(lambda old, g: BETA2 * old + (1 - BETA2) * g * g, v, gradients)
+    first, second = 1 - BETA1**t, 1 - BETA2**t
+    return each(lambda p, a, b: p - rate * (a / first) / (jnp.sqrt(b / second) + ADAM_EPS), parameters, m, v), m, v
+
+
+def cross_entropy(logits: Any, labels: Any) -> Any:
+    """The mean over the rows."""
+    return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1))
+
+
+class JaxStep(Training):
     """A network of pure functions with a training step: gather, gradients, Adam and statistics in one jit.
 
     With `at_once`, steps are a loop inside the jit; one call runs them to the end of an epoch at most.
     """
 
-    def __init__(self, workload: Workload, data: Data, weights: Weights, *, at_once: bool = False) -> None:
-        self.workload, self.at_once = workload, at_once
+    def __init__(self, workload: Workload, data: Data, at_once: bool = False) -> None:
+        super().__init__(workload, data)
+        self.at_once, blocks = at_once, workload.blocks()
         self.x, self.y = jnp.asarray(data.x), jnp.asarray(data.y.astype(np.int32))
         self.orders = [jnp.asarray(order.astype(np.int32)) for order in data.orders]
-        self.parameters, self.statistics = trees(weights, len(workload.pairs))
-        self.step, self.loop = (jax.jit(function, donate_argnums=(0, 1)) for function in (self._step, self._loop))
+        self.parameters = [{key: block[key] for key in PARAMETERS if key in block} for block in blocks]
+        self.statistics = [tuple(block[key] for key in STATISTICS) for block in blocks[:-1]]
+        self.step = jax.jit(self._steps if at_once else self._step, donate_argnums=(0,))
         self.start()
 
-    def start(self) -> None:
-        """Go back to the initial weights and the first batch."""
-        each = jax.tree_util.tree_map
+    def reset(self) -> None:
         parameters = each(jnp.array, self.parameters)
-        self.trained = parameters, each(jnp.zeros_like, parameters), each(jnp.zeros_like, parameters), jnp.float32(0)
-        self.running = each(jnp.array, self.statistics)
+        zeros = [each(jnp.zeros_like, parameters) for _ in range(2)]
+        self.state: Any = parameters, *zeros, jnp.float32(0), each(jnp.array, self.statistics)
         self.value: Any = None
-        self.at = 0
 
     def run(self, steps: int) -> None:
         """Run steps and wait for them."""
-        end = self.at + steps
-        while self.at < end:
-            done, (epoch, i) = 1, divmod(self.at, self.workload.batches)
-            inputs = self.trained, self.running, self.x, self.y, self.orders[epoch % len(self.orders)]
-            if self.at_once:
-                done = min(end - self.at, self.workload.batches - i)
-                self.trained, self.running, self.value = self.loop(*inputs, np.int32(i), np.int32(i + done))
-            else:
-                self.trained, self.running, self.value = self.step(*inputs, np.int32(i * self.workload.batch))
-            self.at += done
-        jax.block_until_ready((self.trained, self.value))
+        super().run(steps)
+        jax.block_until_ready((self.state, self.value))
+
+    def go(self, epoch: int, batch: int, most: int) -> int:
+        done = min(most, self.workload.batches - batch) if self.at_once else 1
+        place = (batch, batch + done) if self.at_once else (batch * self.workload.batch,)
+        self.state, self.value = self.step(self.state, self.x, self.y, self.orders[epoch], *map(np.int32, place))
+        return done
 
     def loss(self) -> float:
-        """Return the loss of the last step."""
         return float(self.value)
 
-    def _step(self, trained: Any, running: Any, x: Any, y: Any, order: Any, place: Any) -> tuple[Any, Any, Any]:
-        parameters, m, v, t = trained
+    def _step(self, state: Any, x: Any, y: Any, order: Any, place: Any) -> tuple[Any, Any]:
+        parameters, m, v, t, running = state
         rows = jax.lax.dynamic_slice_in_dim(order, place, self.workload.batch)
         loss = jax.value_and_grad(self._loss, has_aux=True)
         (value, running), gradients = loss(parameters, running, x[rows], y[rows])
-        parameters, m, v = jax_adam(jax, LEARNING_RATE, parameters, gradients, m, v, t + 1)
-        return (parameters, m, v, t + 1), running, value
+        return (*adam(LEARNING_RATE, parameters, gradients, m, v, t + 1), t + 1, running), value
 
-    def _loop(self, trained: Any, running: Any, x: Any, y: Any, order: Any, begin: Any, end: Any) -> Any:
-        def body(i: Any, carried: Any) -> tuple[Any, Any, Any]:
-            return self._step(carried[0], carried[1], x, y, order, i * self.workload.batch)
+    def _steps(self, state: Any, x: Any, y: Any, order: Any, begin: Any, end: Any) -> Any:
+        def body(i: Any, carried: Any) -> tuple[Any, Any]:
+            return self._step(carried[0], x, y, order, i * self.workload.batch)
 
-        return jax.lax.fori_loop(begin, end, body, (trained, running, jnp.float32(0)))
+        return jax.lax.fori_loop(begin, end, body, (state, jnp.float32(0)))
 
     def _loss(self, parameters: Any, running: Any, x: Any, y: Any) -> tuple[Any, Any]:
         *hidden, last = parameters
         statistics, unbiased = [], self.workload.batch / (self.workload.batch - 1)
         for layer, (mean, var) in zip(hidden, running, strict=True):
-            x, batch_mean, batch_var = jax_normalized(jnp, x @ layer["W"], layer["gamma"], layer["beta"])
+            x, batch_mean, batch_var = normalized(x @ layer["W"], layer["gamma"], layer["beta"])
             x = jax.nn.relu(x)
             mean = DECAY * mean + (1 - DECAY) * batch_mean
             statistics.append((mean, DECAY * var + (1 - DECAY) * unbiased * batch_var))
-        return jax_cross_entropy(jax, x @ last["W"] + last["b"], y), statistics
+        return cross_entropy(x @ last["W"] + last["b"], y), statistics
 
 
-def trees(weights: Weights, layers: int) -> tuple[list[Weights], list[tuple[Array, Array]]]:
-    """Return the parameters layer by layer, and the running means and variances, in float32."""
-    single = {name: np.asarray(array, np.float32) for name, array in weights.items()}
-    hidden = [
-        {"W": single[f"{3 * i}.W"], "gamma": single[f"{3 * i + 1}.gamma"], "beta": single[f"{3 * i + 1}.beta"]}
-        for i in range(layers - 1)
-    ]
-    statistics = [(single[f"{3 * i + 1}.running_mean"], single[f"{3 * i + 1}.running_var"]) for i in range(layers - 1)]
-    last = 3 * (layers - 1)
-    return [*hidden, {"W": single[f"{last}.W"], "b": single[f"{last}.b"]}], statistics
+class JaxPeer(Peer):
+    """JAX. Every call is waited for, since JAX would run independent calls at the same time."""
+
+    cuts = True
+
+    def __init__(self) -> None:
+        super().__init__(version=str(jax.__version__))
+
+    def training(self, workload: Workload, data: Data, _precision: str, at_once: bool) -> JaxStep:
+        return JaxStep(workload, data, at_once)
+
+    def prediction(self, workload: Workload, rows: Array) -> Subject:
+        """The network with its running statistics; the weights are constants."""
+        *hidden, last = workload.blocks(trained=True)
+
+        def forward(x: Any) -> Any:
+            for block in hidden:
+                scale = block["gamma"] / np.sqrt(block["running_var"] + np.float32(EPS))
+                x = jax.nn.relu((x @ block["W"] - block["running_mean"]) * scale + block["beta"])
+            return x @ last["W"] + last["b"]
+
+        compiled, x = jax.jit(forward), jnp.asarray(rows)
+        return self.called(lambda: compiled(x))
+
+    def put(self, array: Array, _dtype: str) -> Any:
+        return jnp.asarray(array)
+
+    def op(self, op: str, arrays: list[Any]) -> Subject:
+        return self.called({"batch_norm": _batch_norm, "adam": _adam, "softmax": _softmax}[op](*arrays))
+
+    def called(self, call: Call, result: Any = None) -> Subject:
+        return super().called(lambda: jax.block_until_ready(call()), result)
 
 
-def make(kind: str, given: dict[str, Any]) -> Subject:
-    """Make what JAX runs of a case."""
-    if kind in ("kernel", "prediction"):
-        call = _op(given) if kind == "kernel" else _prediction(Workload.from_json(given))
-        subject = Subject(_each_waited_for(call), {"sample": sampled(call())})
-    else:
-        workload = Workload.from_json(given)
-        step = JaxStep(workload, workload.data(), workload.weights(), at_once=kind == "steps")
-        subject = Subject(step.run, {"losses": losses(step)})
-        step.start()
-    subject.answer["version"] = str(jax.__version__)
-    return subject
+def _batch_norm(x: Any, dy: Any, gamma: Any, beta: Any) -> Call:
+    def both(x: Any, gamma: Any, beta: Any, dy: Any) -> tuple[Any, Any]:
+        y, backward = jax.vjp(lambda *inputs: normalized(*inputs)[0], x, gamma, beta)
+        return y, backward(dy)
+
+    compiled = jax.jit(both)
+    return lambda: compiled(x, gamma, beta, dy)[1][0]
 
 
-def _prediction(workload: Workload) -> Callable[[], Any]:
-    """The network with its running statistics; the weights are constants."""
-    (*hidden, last), statistics = trees(workload.trained_weights(), len(workload.pairs))
+def _adam(*inputs: Any) -> Call:
+    p, g, m, v = (list(array) if array.ndim > 1 else [array] for array in inputs[:4])
+    state = [p, m, v, jnp.float32(0)]
+    update = jax.jit(lambda p, g, m, v, t: (*adam(LR, p, g, m, v, t + 1), t + 1), donate_argnums=(0, 2, 3))
 
-    def forward(x: Any) -> Any:
-        for layer, (mean, var) in zip(hidden, statistics, strict=True):
-            z = (x @ layer["W"] - mean) * (layer["gamma"] / np.sqrt(var + np.float32(EPS))) + layer["beta"]
-            x = jax.nn.relu(z)
-        return x @ last["W"] + last["b"]
+    def call() -> Any:
+        state[:] = update(state[0], g, *state[1:])
+        return state[0]
 
-    compiled, x = jax.jit(forward), jnp.asarray(workload.unseen_rows())
-    return lambda: compiled(x)
+    return call
 
 
-def _op(given: dict[str, Any]) -> Callable[[], Any]:
-    op, shape, _ = op_of(given, cut=True)
-    assert op.jax is not None
-
-    def normal(shape: tuple[int, ...], seed: int) -> Any:
-        return jnp.asarray(np.resize(normal_block(prod(shape), seed), shape))
-
-    return op.jax(jax, *op.arrays(shape, normal, jnp.asarray))
-
-
-def _each_waited_for(call: Callable[[], Any]) -> Callable[[int], None]:
-    """Return n calls that cannot overlap: JAX would run independent calls at the same time."""
-
-    def run(n: int) -> None:
-        for _ in range(n):
-            jax.block_until_ready(call())
-
-    return run
+def _softmax(logits: Any, labels: Any, _total: Any) -> Call:
+    both = jax.jit(jax.value_and_grad(lambda z: cross_entropy(z, labels)))
+    return lambda: both(logits)[1]

@@ -1,43 +1,51 @@
-"""NumPy as a contender: the products of its BLAS, and copies by as many threads as the others have."""
+"""NumPy as a contender: the products of its BLAS. And copies, the floor of ops whose time memory bounds."""
 
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
-from math import prod
 from typing import Any
 
 import numpy as np
 
-from .cases import COPY
-from .ops import normal_block
-from .subjects import Subject, op_of, repeated, sampled
+from ..._typing import Array
+from .machine import Machine
+from .subjects import Peer, Subject, repeated
 
 
-def make(role: str, given: dict[str, Any]) -> Subject:
-    """Make what this role runs of a case."""
-    if role == COPY:
-        return Subject(copies(given["working_set"]), {})
-    op, shape, _ = op_of(given)
-    assert op.numpy is not None
-    call = op.numpy(*op.arrays(shape, lambda shape, seed: np.resize(normal_block(prod(shape), seed), shape), np.copy))
-    return Subject(repeated(call), {"sample": sampled(call())})
+class NumpyPeer(Peer):
+    """The BLAS in NumPy's wheel."""
+
+    def put(self, array: Array, dtype: str) -> Array:
+        return array.astype(dtype)
+
+    def op(self, op: str, arrays: list[Array]) -> Subject:
+        """Multiply into an existing array; transposed factors are views, as BLAS takes them."""
+        a, b, out, _ = arrays
+        left, right = a.T if op == "TN" else a, b.T if op == "NT" else b
+        return self.called(lambda: np.matmul(left, right, out=out))
 
 
-def copies(working_set: int) -> Callable[[int], None]:
-    """Copy one half of `working_set` bytes to the other: read and written, they make one pass."""
-    threads = int(os.environ.get("BNENGINE_NUM_THREADS", "1"))
-    size = max(threads, working_set // 8)
-    source, target = np.ones(size, np.float32), np.zeros(size, np.float32)
-    cuts = [size * i // threads for i in range(threads + 1)]
-    parts = [(target[a:b], source[a:b]) for a, b in pairwise(cuts)]
-    pool = ThreadPoolExecutor(threads)
+class Copies(Peer):
+    """Copies of one half of a working set to the other, by as many threads as the others have: one pass."""
 
-    def run(n: int) -> None:
-        def copy(part: tuple[Any, Any]) -> None:
-            for _ in range(n):
-                np.copyto(*part)
+    def __init__(self, machine: Machine) -> None:
+        super().__init__()
+        self.machine = machine
 
-        list(pool.map(copy, parts))
+    def subject(self, _kind: str, given: dict[str, Any], _bounded: bool) -> Subject:
+        if self.machine.on_gpu:
+            xp, size = self.machine.backend.xp, given["working_set"] // 8
+            source, target = (xp.zeros(size, dtype=xp.float32) for _ in range(2))
+            return Subject(repeated(partial(self.machine.timing.copy, source, target)), {})
+        threads = int(os.environ.get("BNENGINE_NUM_THREADS", "1"))
+        size = max(threads, given["working_set"] // 8)
+        source, target = np.ones(size, np.float32), np.zeros(size, np.float32)
+        cuts = [size * i // threads for i in range(threads + 1)]
+        parts = [(target[a:b], source[a:b]) for a, b in pairwise(cuts)]
+        pool = ThreadPoolExecutor(threads)
 
-    return run
+        def run(n: int) -> None:
+            list(pool.map(lambda part: repeated(partial(np.copyto, *part))(n), parts))
+
+        return Subject(run, {})

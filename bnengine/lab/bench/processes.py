@@ -49,7 +49,7 @@ def environment(role: str, threads: int, inherited: Mapping[str, str] = os.envir
 class Process:
     """A worker in its own process, driven by lines of JSON; its standard error goes to the file `errors`."""
 
-    def __init__(self, environment: Mapping[str, str], errors: Path, command: Sequence[str] = WORKER) -> None:
+    def __init__(self, environment: Mapping[str, str], errors: Path, command: Sequence[str]) -> None:
         self.errors = errors
         with errors.open("wb") as log:
             self._process = subprocess.Popen(
@@ -69,36 +69,28 @@ class Process:
             Lost: no valid answer came within `seconds`; the process is ended.
             Refused: the answer is a reason.
         """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        late = threading.Event()
-        timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), lambda: self._kill(late))
+        line, self._late = "", False
+        timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), self._kill)
         timer.start()
-        try:
-            self._process.stdin.write(json.dumps(message) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except (OSError, ValueError):
-            line = ""
+        with suppress(OSError, ValueError):
+            print(json.dumps(message), file=self._process.stdin, flush=True)
+            line = self._process.stdout.readline() if self._process.stdout else ""
         timer.cancel()
         try:
-            answer: dict[str, Any] = json.loads(line)
+            return _accepted(json.loads(line))
         except ValueError:
+            late = f"no answer within {seconds:.0f} s" if self._late else ""
             self.end()
-            why = f"it answered {line.strip()[:80]!r}" if line else self._why_ended()
-            raise Lost(f"no answer within {seconds:.0f} s" if late.is_set() else why) from None
-        if "error" in answer:
-            raise Refused(answer["error"])
-        return answer
+            raise Lost(late or (f"it answered {line.strip()[:80]!r}" if line else self._why_ended())) from None
 
     def _why_ended(self) -> str:
         lines = self.errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         said = f": {lines[-1].strip()[:200]}" if lines else ""
         return f"the process ended with status {self._process.returncode}{said}"
 
-    def _kill(self, late: threading.Event) -> None:
+    def _kill(self) -> None:
         """Kill the process and its children."""
-        late.set()
+        self._late = True
         with suppress(ProcessLookupError):
             if hasattr(os, "killpg"):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -107,16 +99,11 @@ class Process:
 
     def end(self, patience: float = 0.0) -> None:
         """Let the process end by itself in `patience` seconds, else kill it and its children."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with suppress(OSError):
-            self._process.stdin.close()
-        try:
-            self._process.wait(patience)
-        except subprocess.TimeoutExpired:
-            self._kill(threading.Event())
-            self._process.wait()
-        self._process.stdout.close()
+        with self._process:
+            with suppress(OSError, subprocess.TimeoutExpired):
+                self._process.communicate(timeout=patience)
+            if self.alive:
+                self._kill()
 
 
 class Processes:
@@ -150,15 +137,15 @@ class Local:
 
     def __init__(self, role: str, machine: Machine) -> None:
         self._worker = Worker(role, machine)
-
-    def close(self) -> None:
-        """Release what the contender holds."""
-        self._worker.close()
+        self.close = self._worker.close
 
     def ask(self, message: dict[str, Any], seconds: float) -> dict[str, Any]:
         """See `Process.ask`."""
         with limited(seconds):
-            answer = self._worker.answer(message)
-        if "error" in answer:
-            raise Refused(answer["error"])
-        return answer
+            return _accepted(self._worker.answer(message))
+
+
+def _accepted(answer: dict[str, Any]) -> dict[str, Any]:
+    if "error" in answer:
+        raise Refused(answer["error"])
+    return answer

@@ -7,8 +7,8 @@ from ...errors import InputError
 from ...storage.atomic import replace_file
 from ...storage.codec import dumps, plain
 from .cases import V3, Case
-from .cpu_rows import cpu_rows
 from .measure import Measured
+from .rows import cpu_rows
 from .targets import judged
 
 ENDED = "the run ended before it"
@@ -49,7 +49,7 @@ class Report:
                 "copy_bandwidth": self.copy_bandwidth,
                 "gemm_rate": self.gemm_rate,
                 "rows": self.rows,
-                "targets": judged(self.rows, self.environment.get("measured_on") == "GPU"),
+                "targets": judged(self.rows),
                 "not_run": [entry._asdict() for entry in left],
             }
         )
@@ -79,5 +79,5 @@ class CpuReport(Report):
         return plain([*self.rows, *(row for case in self.pending for row in self._void_rows(case, ENDED))])
 
     def _void_rows(self, case: Case, why: str) -> list[dict[str, Any]]:
-        void = dict.fromkeys((case.roles[0], *(role for role in case.roles if role == V3)), why)
+        void = {role: why for role in case.roles if role in (case.roles[0], V3)}
         return cpu_rows(case, Measured(void=void), self.environment)

@@ -1,31 +1,22 @@
 """The benchmarks from beginning to end, the most important cases first."""
 
-import os
-import platform
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
-
-from ... import fused
-from ..._version import __version__
 from ...arrays.backend import Backend, get_backend
 from ...errors import InputError
 from ...runtime import cores
-from .. import environment as facts
-from . import counters
 from .cases import PEERS, Case, cpu_cases, device_cases
-from .cpu_rows import cpu_rows
-from .device import measure_on_device
-from .machine import Machine, Rates, copy_bandwidth, environment, gemm_rates
-from .measure import measure, paced
+from .machine import Machine, cpu_environment, environment
+from .measure import copies_and_products, measure, measure_on_device
 from .processes import WORKER, Processes
 from .report import CpuReport, NotRun, Report
+from .rows import Rates, cpu_rows, device_rows
 from .timing import Clock, Deadline, first_line
 from .workloads import WORKLOADS, Workload
 
@@ -70,17 +61,27 @@ def bench(
     Raises:
         InputError: an option does not suit the device, nothing is left to measure, or the path cannot be written.
     """
-    until, chosen = Deadline(deadline, clock), get_backend(backend)
-    if chosen.name != "numpy":
+    until, chosen = Deadline(inf if deadline is None else deadline, clock), get_backend(backend)
+    if chosen.name not in ("numpy", "cupy"):
+        raise InputError(f"bench: the backend must be numpy or cupy, got {chosen.name!r}")
+    if chosen.on_gpu:
         if threads is not None or sweep or only == "predictions":
             raise InputError("bench: --threads, --plot and --only predictions are for a CPU; add --backend numpy")
         machine = Machine(chosen, clock)
         torch, why = torch_version() if peers else (None, "it was left out")
-        cases = device_cases(machine.best, torch is not None, only, workloads, precisions, scale)
+        cases = device_cases(torch is not None, only, workloads, precisions, scale)
         report = Report(environment(machine, torch), path, pending=cases)
         if torch is None:
             report.not_run.append(NotRun("comparison with PyTorch", why))
-        _on_device(report, machine, until, quick, say)
+        report.write()
+        say("copy bandwidth, rate of products")
+        report.copy_bandwidth, report.gemm_rate = copies_and_products(machine, until, quick)
+        rates = Rates(report.copy_bandwidth["bytes_per_second"], report.gemm_rate["flops"], machine.cache_bytes)
+
+        def device(case: Case, share: float) -> list[Row]:
+            return device_rows(case, measure_on_device(case, machine, share, until, quick), rates)
+
+        _run(report, until, say, device)
         return report
     if any(name != "highest" for name in precisions):
         raise InputError("bench: less precision than float32 is for a GPU; leave --precision out")
@@ -93,8 +94,16 @@ def bench(
     if not cases:
         names = ", ".join(workload.name for workload in workloads)
         raise InputError(f"bench: there are no {only} of {names}; name other workloads")
-    report = CpuReport(about(threads), path, pending=cases)
-    _in_processes(report, threads, until, quick, say, command)
+    report = CpuReport(cpu_environment(threads), path, pending=cases)
+    with (
+        tempfile.TemporaryDirectory(prefix="bnengine-bench-") as folder,
+        Processes(threads, Path(folder), command) as processes,
+    ):
+
+        def rows(case: Case, share: float) -> list[Row]:
+            return cpu_rows(case, measure(case, processes, share, until, quick), report.environment)
+
+        _run(report, until, say, rows)
     return report
 
 
@@ -107,27 +116,6 @@ def torch_version() -> tuple[str | None, str]:
     if not torch.cuda.is_available():
         return None, f"PyTorch {torch.__version__} sees no CUDA device"
     return str(torch.__version__), ""
-
-
-def _on_device(report: Report, machine: Machine, until: Deadline, quick: bool, say: Say) -> None:
-    report.write()
-    say("copy bandwidth, rate of products")
-    report.copy_bandwidth = copy_bandwidth(machine, quick, until.part(0.1))
-    report.gemm_rate = gemm_rates(machine, quick, until.part(0.1))
-    rates = Rates(report.copy_bandwidth["bytes_per_second"], report.gemm_rate["flops"])
-    _run(report, until, say, lambda case, share: measure_on_device(case, machine, rates, share, until, quick))
-
-
-def _in_processes(report: Report, threads: int, until: Deadline, quick: bool, say: Say, command: Sequence[str]) -> None:
-    with (
-        tempfile.TemporaryDirectory(prefix="bnengine-bench-") as folder,
-        Processes(threads, Path(folder), command) as processes,
-    ):
-
-        def rows(case: Case, share: float) -> list[Row]:
-            return cpu_rows(case, measure(case, processes, share, until, paced(case, quick)), report.environment)
-
-        _run(report, until, say, rows)
 
 
 def _run(report: Report, until: Deadline, say: Say, rows: Callable[[Case, float], list[Row]]) -> None:
@@ -147,25 +135,3 @@ def _run(report: Report, until: Deadline, say: Say, rows: Callable[[Case, float]
             report.skip(case, f"it failed: {first_line(error)}")
         report.write()
     report.write()
-
-
-def about(threads: int) -> dict[str, Any]:
-    """Return the machine, versions, commit and date of a run on a CPU."""
-    native = fused.native()
-    return {
-        "bnengine": __version__,
-        "commit": facts.commit(),
-        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "measured_on": "CPU",
-        "processor": facts.processor(),
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "usable_cores": cores.cores(),
-        "threads": threads,
-        "isa": None if native.available() else native.isa(),
-        "kernels": native.available() or "built",
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "peers": {name: facts.version(name) for name in ("torch", "jax")},
-        "disturbances": "seen by /proc/stat" if counters.read() else "seen by involuntary switches",
-    }

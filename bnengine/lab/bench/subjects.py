@@ -1,4 +1,4 @@
-"""What a contender hands to the clock: calls to time, and an answer that shows what they compute."""
+"""What a contender hands to the clock, made from what its framework can do: train, predict, run an op."""
 
 from collections.abc import Callable
 from math import prod
@@ -6,9 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .ops import OPS, Op
+from ..._typing import Array
+from .ops import OPS, op_of
+from .workloads import AGREED, Data, Workload
 
 SAMPLED = 1 << 16  # elements of a result that are compared
+Call = Callable[[], Any]
 
 
 class Subject(NamedTuple):
@@ -21,17 +24,87 @@ class Subject(NamedTuple):
     answer: dict[str, Any]
 
 
-def op_of(given: dict[str, Any], cut: bool = False) -> tuple[Op, tuple[int, ...], str]:
-    """Return a case's op, shape and dtype; `cut`: parameters as a list of tensors, where the case has several."""
-    if "product" in given:
-        return OPS[given["product"]], (given["m"], given["n"], given["k"]), "float32"
-    shape, tensors = tuple(given["shape"]), given.get("tensors", 1)
-    if cut and tensors > 1:
-        shape = tensors, shape[0] // tensors
-    return OPS[given["op"]], shape, given.get("dtype", "float32")
+class Training:
+    """A workload's training from its initial weights, epoch after epoch in the order of `data`.
+
+    A framework defines `reset`: back to the initial weights; `go(epoch, batch, most)`: up to `most` steps from this
+    batch on, without waiting for a GPU, returning how many; `loss` of the last step.
+    """
+
+    reset: Callable[[], None]
+    go: Callable[[int, int, int], int]
+    loss: Callable[[], float]
+
+    def __init__(self, workload: Workload, data: Data) -> None:
+        self.workload, self.data, self.at = workload, data, 0
+
+    def start(self) -> None:
+        """Go back to the initial weights and the first batch."""
+        self.at = 0
+        self.reset()
+
+    def run(self, steps: int) -> None:
+        """Run steps without waiting for a GPU."""
+        end = self.at + steps
+        while self.at < end:
+            epoch, batch = divmod(self.at, self.workload.batches)
+            self.at += self.go(epoch % len(self.data.orders), batch, end - self.at)
+
+    def losses(self) -> list[float]:
+        """Return the losses of the first steps."""
+        self.start()
+        values = []
+        for _ in range(AGREED):
+            self.run(1)
+            values.append(self.loss())
+        return values
 
 
-def repeated(call: Callable[[], object]) -> Callable[[int], None]:
+class Peer:
+    """A framework as it runs one subject; `facts` go into the answer.
+
+    A framework defines `put(array, dtype)`: a copy; `op(name, arrays)`; `prediction(workload, rows)`;
+    `training(workload, data, precision, at_once)`, ready to run, many steps in one call if it can do them `at_once`.
+    """
+
+    put: Callable[[Array, str], Any]
+    op: Callable[[str, list[Any]], Subject]
+    prediction: Callable[[Workload, Array], Subject]
+    training: Callable[[Workload, Data, Any, bool], Training]
+    cuts = False  # whether parameters are rows of a matrix where a case has several tensors
+
+    def __init__(self, **facts: Any) -> None:
+        self.facts = facts
+
+    def subject(self, kind: str, given: dict[str, Any], bounded: bool) -> Subject:
+        """Make what is timed of a case; `bounded`: the answer of a training has the bounds for others' losses too."""
+        if kind in ("kernel", "product"):
+            op, shape, dtype = op_of(given, self.cuts)
+            return self.op(op, OPS[op].arrays(shape, dtype, self.put))
+        workload = Workload.from_json(given)
+        if kind == "prediction":
+            return self.prediction(workload, workload.unseen_rows())
+        precision = given.get("precision", "highest")
+        training = self.training(workload, workload.data(), precision, kind == "steps")
+        self.facts |= self.compared(training, precision) if bounded else {"losses": training.losses()}
+        training.start()
+        return Subject(training.run, self.facts)
+
+    def compared(self, training: Any, precision: str) -> dict[str, Any]:
+        """Return the losses and their bounds."""
+        raise NotImplementedError
+
+    def called(self, call: Call, result: Any = None) -> Subject:
+        """Make a subject of a call and a sample of its result."""
+        sample = np.ravel(self.host(call() if result is None else result))[:SAMPLED]
+        return Subject(repeated(call), {"sample": sample.astype(float).tolist(), **self.facts})
+
+    def host(self, result: Any) -> Array:
+        """Return at least the elements of a result that are compared, in NumPy's memory."""
+        return np.asarray(result)
+
+
+def repeated(call: Call) -> Callable[[int], None]:
     """Return a function that makes n calls."""
 
     def run(n: int) -> None:
@@ -39,11 +112,6 @@ def repeated(call: Callable[[], object]) -> Callable[[int], None]:
             call()
 
     return run
-
-
-def sampled(result: Any) -> list[float]:
-    """Return the first elements of a NumPy array, or of an array that NumPy can read."""
-    return [float(value) for value in np.ravel(np.asarray(result))[:SAMPLED]]
 
 
 def sampled_rows(shape: tuple[int, ...]) -> int:

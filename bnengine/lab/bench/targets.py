@@ -40,32 +40,27 @@ TARGETS = (
 )  # fmt: skip
 
 
-def judged(rows: Sequence[dict[str, Any]], on_gpu: bool) -> list[dict[str, Any]]:
+def judged(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return each target with the measured figure and whether it is reached; None, and why, without a figure."""
-    return [_judged(target, rows, on_gpu) for target in TARGETS]
+    judged = []
+    for target in TARGETS:
+        value, why = _measured(target, rows)
+        result = {**target._asdict(), "device": DEVICE, "measured": value, "reached": None}
+        if value is None:
+            result["why"] = why
+        else:
+            result["reached"] = value <= target.value if target.sense == MOST else value >= target.value
+        judged.append(result)
+    return judged
 
 
-def _judged(target: Target, rows: Sequence[dict[str, Any]], on_gpu: bool) -> dict[str, Any]:
-    measured, why = (None, "there is no GPU") if not on_gpu else _measured(target, rows)
-    reached = None
-    if measured is not None:
-        reached = measured <= target.value if target.sense == MOST else measured >= target.value
-    result = {**target._asdict(), "device": DEVICE, "measured": measured, "reached": reached}
-    return result if why is None else {**result, "why": why}
-
-
-def _measured(target: Target, rows: Sequence[dict[str, Any]]) -> tuple[float | None, str | None]:
+def _measured(target: Target, rows: Sequence[dict[str, Any]]) -> tuple[float | None, str]:
     """Return the figure, or None and why there is none."""
     for row in rows:
-        if (row["what"], row["variant"]) != (target.what, target.variant):
-            continue
-        if row["kind"] == "step" and row["name"] != target.by:
-            continue
-        if row["void"]:
-            return None, row["void"]
-        value = row.get(target.figure)
-        value = value["median"] if isinstance(value, dict) else value
-        if value is None and row.get("peer") and row["peer"].get("void"):
-            return None, row["peer"]["void"]
-        return value, None if value is not None else "it was not measured"
+        if (row["what"], row["variant"]) == (target.what, target.variant) and (
+            row["kind"] == "kernel" or row["name"] == target.by
+        ):
+            value = row.get(target.figure)
+            why = row["void"] or (row.get("peer") or {}).get("void") or "it was not measured"
+            return None if row["void"] else value["median"] if isinstance(value, dict) else value, why
     return None, "it was not run"

@@ -1,12 +1,14 @@
 """Rounds, medians, quartiles and deadlines of a comparison."""
 
 import signal
-import statistics
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import inf
 from time import perf_counter
 from typing import Any, NamedTuple
+
+import numpy as np
 
 Clock = Callable[[], float]
 
@@ -22,9 +24,7 @@ class Spread(NamedTuple):
 
 def spread(values: Sequence[float]) -> Spread:
     """Median and quartiles (inclusive, linearly interpolated) of one value or more."""
-    if len(values) == 1:
-        return Spread(values[0], values[0], values[0], 1)
-    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    low, median, high = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
     return Spread(median, low, high, len(values))
 
 
@@ -34,25 +34,23 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
 
 
 class Deadline:
-    """The end of a run or of a part of it; without `seconds` there is no end."""
+    """The end of a run or of a part of it, by default never."""
 
-    def __init__(self, seconds: float | None, clock: Clock = perf_counter) -> None:
-        self.clock = clock
-        self.end = None if seconds is None else clock() + seconds
+    def __init__(self, seconds: float = inf, clock: Clock = perf_counter) -> None:
+        self.clock, self.end = clock, clock() + seconds
 
     def left(self) -> float:
-        """Return the seconds left: infinity without an end, never below 0."""
-        return float("inf") if self.end is None else max(0.0, self.end - self.clock())
+        """Return the seconds left, never below 0."""
+        return max(0.0, self.end - self.clock())
 
     @property
     def over(self) -> bool:
         """Whether no time is left."""
         return self.left() == 0.0
 
-    def part(self, share: float, most: float = float("inf")) -> "Deadline":
+    def part(self, share: float, most: float = inf) -> "Deadline":
         """Return the deadline of a part that may take this share of the time left, and `most` seconds at most."""
-        seconds = min(self.left() * share, most)
-        return Deadline(None if seconds == float("inf") else seconds, self.clock)
+        return Deadline(min(self.left() * share, most), self.clock)
 
 
 class TimeLimit(Exception):
@@ -63,7 +61,7 @@ class TimeLimit(Exception):
 def limited(seconds: float) -> Iterator[None]:
     """Raise TimeLimit inside after `seconds`, in the main thread of systems that have SIGALRM; elsewhere do nothing."""
     able = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
-    if not able or seconds == float("inf"):
+    if not able or seconds == inf:
         yield
         return
 
@@ -92,18 +90,18 @@ def in_turns(contenders: Mapping[str, Callable[[], float]], rounds: int, deadlin
     At least one round runs; no other begins after the deadline. A contender that raises drops out with the first line
     of its error, so that all that remain have the same rounds.
     """
-    running, failed = dict(contenders), dict[str, str]()
-    seconds: dict[str, list[float]] = {name: [] for name in running}
+    seconds, failed = {name: list[float]() for name in contenders}, dict[str, str]()
     for i in range(rounds):
         if i and deadline.over:
             break
-        names = list(running)
-        for name in names[i % len(names) :] + names[: i % len(names)] if names else []:
+        names = list(seconds)
+        first = i % max(1, len(names))
+        for name in names[first:] + names[:first]:
             try:
-                seconds[name].append(running[name]())
+                seconds[name].append(contenders[name]())
             except Exception as error:  # another library's error makes its row void; the others go on
                 failed[name] = first_line(error)
-                del running[name], seconds[name]
+                del seconds[name]
     return Rounds(seconds, failed)
 
 

@@ -3,27 +3,26 @@
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from math import prod
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from ..._typing import Array
 from ...network.precision import PrecisionName
-from .agreement import losses
 from .cases import COMPILE
 from .machine import Machine
-from .ops import normal_block
-from .subjects import Subject, op_of, repeated, sampled, sampled_rows
+from .ops import ADAM_EPS, BETA1, BETA2, EPS, LR, RATE
+from .subjects import Call, Peer, Subject, Training, sampled_rows
 from .workloads import LEARNING_RATE, Data, Workload
 
 WARM_UP = 3  # steps on a side stream before a capture, as PyTorch's documentation says
+TRAINED = {"weight": "gamma", "bias": "beta", "running_mean": "running_mean", "running_var": "running_var"}
 
 
-class TorchStep:
+class TorchStep(Training):
     """A PyTorch network and its training step. Rows are gathered on the device by an order uploaded once an epoch.
 
     "compile" compiles gather, forward and loss as one function, with their backward; the optimizer is PyTorch's fused
@@ -32,50 +31,42 @@ class TorchStep:
     """
 
     def __init__(
-        self,
-        workload: Workload,
-        data: Data,
-        weights: Mapping[str, np.ndarray],
-        *,
-        on_gpu: bool,
-        precision: PrecisionName = "highest",
-        mode: str = "eager",
+        self, workload: Workload, data: Data, device: Any, precision: PrecisionName = "highest", mode: str = "eager"
     ) -> None:
-        self.workload, self.mode, self.precision, self.on_gpu = workload, mode, precision, on_gpu
-        self.device, self._before = torch.device("cuda" if on_gpu else "cpu"), 0
-        if on_gpu:
+        super().__init__(workload, data)
+        self.autocast, self.on_gpu = precision == "bfloat16", device.type == "cuda"
+        held = 0
+        if self.on_gpu:
             torch.cuda.reset_peak_memory_stats()
-            self._before = int(torch.cuda.memory_allocated())
+            held = int(torch.cuda.memory_allocated())
         orders = [torch.from_numpy(order) for order in data.orders]
-        self.orders = [order.pin_memory() for order in orders] if on_gpu else orders
-        self.x, self.y = (torch.from_numpy(a).to(self.device) for a in (data.x, data.y))
-        if precision == "bfloat16":  # as ours stores them; autocast would convert them in every step
+        self.orders = [order.pin_memory() for order in orders] if self.on_gpu else orders
+        self.x, self.y = (torch.from_numpy(a).to(device) for a in (data.x, data.y))
+        if self.autocast:  # as ours stores them; autocast would convert them in every step
             self.x = self.x.to(torch.bfloat16)
-        self.order = torch.zeros(len(data.x), dtype=torch.int64, device=self.device)
-        self.cursor = torch.zeros(1, dtype=torch.int64, device=self.device)
-        self.places = torch.arange(workload.batch, device=self.device)
-        self.model = network(workload, weights).to(self.device).train()
+        self.order = self.orders[0].to(device, copy=True)
+        self.cursor = torch.zeros(1, dtype=torch.int64, device=device)
+        self.places = torch.arange(workload.batch, device=device)
+        self.model = network(workload).to(device).train()
         self.initial = {name: value.clone() for name, value in self.model.state_dict().items()}
+        graph, self.compiled = mode == "CUDA graph", mode.startswith("compile")
         self.optimizer = torch.optim.Adam(
-            self.model.parameters(), lr=LEARNING_RATE, eps=1e-8, fused=True, capturable=on_gpu and mode == "CUDA graph"
+            self.model.parameters(), lr=LEARNING_RATE, eps=ADAM_EPS, fused=True, capturable=self.on_gpu and graph
         )
         self.forward: Callable[..., Any] = self._loss
         self.graph: Any = None
         self.value: Any = None
-        self.at = 0
-
-    def prepare(self) -> None:
-        """Compile or capture; then start again."""
-        self._upload_order(0)
-        if self.mode == "CUDA graph":
+        if self.compiled:
+            for array in (self.x, self.y):  # else each replay of the compiler's graph begins with a copy of all data
+                torch._dynamo.mark_static_address(array)
+            self.forward = torch.compile(self._loss, mode="max-autotune" if mode.endswith("max-autotune") else None)
+        if graph:
             self._capture()
-        else:
-            if self.mode.startswith("compile"):
-                self._compile()
-            self.run(WARM_UP)
+        self.run(WARM_UP)
+        self.peak_bytes = int(torch.cuda.max_memory_allocated()) - held if self.on_gpu else None
         self.start()
 
-    def start(self) -> None:
+    def reset(self) -> None:
         """Reset weights, optimizer and cursor in place, because a graph reads them there."""
         with torch.no_grad():
             for name, value in self.model.state_dict().items():
@@ -83,127 +74,73 @@ class TorchStep:
             for state in self.optimizer.state.values():
                 for value in state.values():
                     value.zero_()
+
+    def go(self, epoch: int, batch: int, _most: int) -> int:
+        if batch == 0:
+            self.order.copy_(self.orders[epoch], non_blocking=True)
             self.cursor.zero_()
-        self.at = 0
-
-    def run(self, steps: int) -> None:
-        """Enqueue steps without synchronizing."""
-        for _ in range(steps):
-            if self.at % self.workload.batches == 0:
-                self._upload_order(self.at // self.workload.batches)
-            self._step()
-            self.at += 1
-
-    def _upload_order(self, epoch: int) -> None:
-        self.order.copy_(self.orders[epoch % len(self.orders)], non_blocking=True)
-        self.cursor.zero_()
-
-    def _step(self) -> None:
         if self.graph is not None:
             self.graph.replay()
-            return
-        m, start = self.workload.batch, (self.at % self.workload.batches) * self.workload.batch
-        if self.mode.startswith("compile") and self.on_gpu:
+            return 1
+        if self.compiled and self.on_gpu:
             torch.compiler.cudagraph_mark_step_begin()
+        m = self.workload.batch
+        self.value = self._trained(self.forward, self.order[batch * m : (batch + 1) * m])
+        return 1
+
+    def loss(self) -> float:
+        return float(self.value)
+
+    def _trained(self, forward: Callable[..., Any], rows: Any) -> Any:
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.forward(self.order[start : start + m])
+        loss = forward(rows)
         loss.backward()
         self.optimizer.step()
-        self.value = loss.detach()
+        return loss.detach()
 
     def _loss(self, rows: Any) -> Any:
         x, y = self.x.index_select(0, rows), self.y.index_select(0, rows)
-        if self.precision == "bfloat16":
-            with torch.autocast(self.device.type, dtype=torch.bfloat16):
-                output = self.model(x).float()
-        else:
-            output = self.model(x)
-        return torch.nn.functional.cross_entropy(output, y)
+        if not self.autocast:
+            return functional.cross_entropy(self.model(x), y)
+        with torch.autocast(x.device.type, dtype=torch.bfloat16):
+            output = self.model(x).float()
+        return functional.cross_entropy(output, y)
 
-    def _compile(self) -> None:
-        for array in (self.x, self.y):  # otherwise each replay of the compiler's graph begins with a copy of all data
-            torch._dynamo.mark_static_address(array)
-        self.forward = torch.compile(self._loss, mode="max-autotune" if self.mode.endswith("max-autotune") else None)
-
-    def _whole_step(self) -> Any:
+    def whole_step(self) -> Any:
         """Run a step on the rows at the cursor and advance it: the same launches every time."""
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = self._loss(self.order.index_select(0, self.cursor + self.places))
-        loss.backward()
-        self.optimizer.step()
+        loss = self._trained(self._loss, self.order.index_select(0, self.cursor + self.places))
         self.cursor.add_(self.workload.batch).remainder_(self.workload.rows)
-        return loss.detach()
+        return loss
 
     def _capture(self) -> None:
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UP):
-                self._whole_step()
+                self.whole_step()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            self.value = self._whole_step()
+            self.value = self.whole_step()
         self.graph = graph
 
-    def loss(self) -> float:
-        """Wait for the last step and return its loss."""
-        return float(self.value)
 
-    def peak_bytes(self) -> int | None:
-        """Return the most memory that PyTorch allocated on a GPU for this training, its data included."""
-        return int(torch.cuda.max_memory_allocated()) - self._before if self.on_gpu else None
-
-
-def network(workload: Workload, weights: Mapping[str, np.ndarray]) -> Any:
-    """Build the workload's network in PyTorch from a `state_dict` of ours, running statistics included."""
-    nn, layers = torch.nn, []
-    for i, (inputs, outputs) in enumerate(workload.pairs[:-1]):
-        linear, norm = nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs, eps=1e-5, momentum=0.1)
-        _fill(linear.weight, weights[f"{3 * i}.W"].T)
-        names = {"weight": "gamma", "bias": "beta", "running_mean": "running_mean", "running_var": "running_var"}
-        for theirs, ours in names.items():
-            _fill(getattr(norm, theirs), weights[f"{3 * i + 1}.{ours}"])
-        layers += [linear, norm, nn.ReLU()]
-    last = nn.Linear(*workload.pairs[-1])
-    _fill(last.weight, weights[f"{len(layers)}.W"].T)
-    _fill(last.bias, weights[f"{len(layers)}.b"])
-    return nn.Sequential(*layers, last)
-
-
-def _fill(parameter: Any, value: Array) -> None:
-    with torch.no_grad():
-        parameter.copy_(torch.from_numpy(np.ascontiguousarray(value)))
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Suppress the compiler's advice and its reports of interrupted work."""
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
-
-
-def make(role: str, kind: str, given: dict[str, Any], machine: Machine) -> Subject:
-    """Make what this role runs of a case."""
-    if not machine.on_gpu:
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    if role == COMPILE and not machine.on_gpu:  # on a GPU, a reset would discard what another contender compiled
-        torch._dynamo.reset()
-    torch.set_float32_matmul_precision("high" if given.get("precision") == "tf32" else "highest")
-    with quiet():
-        if kind == "kernel":
-            subject = _op(given, machine.on_gpu, role == COMPILE)
-        elif kind == "prediction":
-            subject = _prediction(Workload.from_json(given), role == COMPILE)
-        else:
-            subject = _training(role, given, machine.on_gpu)
-    subject.answer["version"] = str(torch.__version__)
-    return subject
+def network(workload: Workload, trained: bool = False) -> Any:
+    """Build the workload's network in PyTorch, with our weights and running statistics."""
+    *hidden, last = workload.blocks(trained)
+    layers = list[Any]()
+    for (inputs, outputs), block in zip(workload.pairs, hidden, strict=False):
+        linear, norm = (
+            torch.nn.Linear(inputs, outputs, bias=False),
+            torch.nn.BatchNorm1d(outputs, eps=EPS, momentum=0.1),
+        )
+        norm.load_state_dict({name: torch.from_numpy(block[ours]) for name, ours in TRAINED.items()}, strict=False)
+        layers += [linear, norm, torch.nn.ReLU()]
+    output = torch.nn.Linear(*workload.pairs[-1])
+    output.bias.data = torch.from_numpy(last["b"])
+    for linear, block in zip([*layers[::3], output], [*hidden, last], strict=True):
+        linear.weight.data = torch.from_numpy(np.ascontiguousarray(block["W"].T))
+    return torch.nn.Sequential(*layers, output)
 
 
 def tidy(role: str) -> None:
@@ -215,42 +152,98 @@ def tidy(role: str) -> None:
         torch.cuda.empty_cache()
 
 
-def _training(role: str, given: dict[str, Any], on_gpu: bool) -> Subject:
-    workload, mode = Workload.from_json(given), role.removeprefix("PyTorch ")
-    options = {"precision": given.get("precision", "highest"), "mode": mode, "on_gpu": on_gpu}
-    step = TorchStep(workload, workload.data(), workload.weights(), **options)
-    step.prepare()
-    facts = {"peak_bytes": step.peak_bytes()}
-    base = losses(step)
-    step.start()
-    return Subject(step.run, {"losses": base, **facts})
+class TorchPeer(Peer):
+    """PyTorch in one of its modes."""
+
+    cuts = True
+
+    def __init__(self, role: str, machine: Machine) -> None:
+        super().__init__(version=str(torch.__version__))
+        self.mode, self.compiled = role.removeprefix("PyTorch "), role == COMPILE
+        self.device = torch.device("cuda" if machine.on_gpu else "cpu")
+        if not machine.on_gpu:
+            torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+            if self.compiled:  # on a GPU, a reset would discard what another contender compiled
+                torch._dynamo.reset()
+
+    def subject(self, kind: str, given: dict[str, Any], bounded: bool) -> Subject:
+        """Make the subject without the compiler's advice and its reports of interrupted work."""
+        torch.set_float32_matmul_precision("high" if given.get("precision") == "tf32" else "highest")
+        logging.disable(logging.CRITICAL)
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                return super().subject(kind, given, bounded)
+        finally:
+            logging.disable(logging.NOTSET)
+
+    def training(self, workload: Workload, data: Data, precision: PrecisionName, _at_once: bool) -> TorchStep:
+        step = TorchStep(workload, data, self.device, precision, self.mode)
+        self.facts["peak_bytes"] = step.peak_bytes
+        return step
+
+    def prediction(self, workload: Workload, rows: Array) -> Subject:
+        """The network in evaluation mode, without gradients; compiled, its weights are constants."""
+        model, x = network(workload, trained=True).eval(), torch.from_numpy(rows)
+        forward = torch.compile(model, options={"freezing": True}) if self.compiled else model
+
+        def call() -> Any:
+            with torch.no_grad() if self.compiled else torch.inference_mode():
+                return forward(x)
+
+        return self.called(call)
+
+    def put(self, array: Array, dtype: str) -> Any:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device).to(getattr(torch, dtype))
+
+    def host(self, result: Any) -> Array:
+        return result.detach()[: sampled_rows(result.shape)].to("cpu", torch.float32).numpy()
+
+    def op(self, op: str, arrays: list[Any]) -> Subject:
+        return self.called(OPS[op](torch.compile if self.compiled else lambda function: function, *arrays))
 
 
-def _prediction(workload: Workload, compiled: bool) -> Subject:
-    """The network in evaluation mode, without gradients; compiled, its weights are constants."""
-    model, x = network(workload, workload.trained_weights()).eval(), torch.from_numpy(workload.unseen_rows())
-    forward: Callable[..., Any] = torch.compile(model, options={"freezing": True}) if compiled else model
-
-    def call() -> Any:
-        with torch.no_grad() if compiled else torch.inference_mode():
-            return forward(x)
-
-    return Subject(repeated(call), {"sample": sampled(call())})
+def gradient(forward: Callable[..., Any], inputs: tuple[Any, ...], dy: Any = None) -> Call:
+    """Return a call of forward and backward; its result is the gradient of the first input."""
+    for tensor in inputs:
+        tensor.requires_grad_()
+    return lambda: torch.autograd.grad(forward(), inputs, dy)[0]
 
 
-def _op(given: dict[str, Any], on_gpu: bool, compiled: bool) -> Subject:
-    op, shape, dtype = op_of(given, cut=True)
-    device = torch.device("cuda" if on_gpu else "cpu")
+def _batch_norm(wrap: Any, x: Any, dy: Any, gamma: Any, beta: Any) -> Call:
+    forward = wrap(lambda: functional.batch_norm(x, None, None, gamma, beta, training=True, eps=EPS))
+    return gradient(forward, (x, gamma, beta), dy)
 
-    def put(array: Array) -> Any:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
-    def normal(shape: tuple[int, ...], seed: int) -> Any:
-        block, size = put(normal_block(prod(shape), seed)), prod(shape)
-        whole = block.repeat(-(-size // len(block)))[:size].reshape(shape)
-        return whole.to(getattr(torch, dtype) if len(shape) > 1 else torch.float32)
+def _adam(_wrap: Any, p: Any, g: Any, *_ours: Any) -> Call:
+    tensors = list(p) if p.ndim > 1 else [p]
+    for tensor, of_it in zip(tensors, g if p.ndim > 1 else [g], strict=True):
+        tensor.requires_grad_().grad = of_it
+    step = torch.optim.Adam(tensors, lr=LR, betas=(BETA1, BETA2), eps=ADAM_EPS, fused=True).step
+    return lambda: (step(), p)[1]
 
-    assert op.torch is not None
-    call = op.torch(torch, torch.compile if compiled else lambda function: function, *op.arrays(shape, normal, put))
-    result = call().detach()
-    return Subject(repeated(call), {"sample": sampled(result[: sampled_rows(result.shape)].to("cpu", torch.float32))})
+
+def _affine(_wrap: Any, x: Any, dy: Any, W: Any, b: Any) -> Call:
+    inputs, outputs = (x, W.T.contiguous(), b), list[Any]()
+
+    def forward() -> Any:
+        outputs[:] = [torch.relu(functional.linear(*inputs))]
+        return outputs[0]
+
+    both = gradient(forward, inputs, dy)
+    return lambda: (both(), outputs[0])[1]
+
+
+def _gather(_wrap: Any, x: Any, _classes: Any, _samples: Any, _total: Any, order: Any, _cursor: Any) -> Call:
+    places = order[: len(order) // 2].contiguous()
+    return lambda: x.index_select(0, places)
+
+
+OPS: dict[str, Callable[..., Call]] = {
+    "batch_norm": _batch_norm,
+    "adam": _adam,
+    "softmax": lambda wrap, z, labels, _total: gradient(wrap(lambda: functional.cross_entropy(z, labels)), (z,)),
+    "dropout": lambda _wrap, x, dy, *_ours: gradient(lambda: functional.dropout(x, RATE, training=True), (x,), dy),
+    "affine": _affine,
+    "check_step": lambda _wrap, gradients, *_ours: lambda: torch.linalg.vector_norm(gradients).reshape(1),
+    "gather": _gather,
+}

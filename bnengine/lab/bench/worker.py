@@ -18,16 +18,30 @@ from typing import Any
 
 from ...arrays.backend import get_backend
 from ...ops import using
-from . import numpy_peer, ours
 from .cases import BLAS, COPY, JAX, REFERENCE
 from .machine import Machine
-from .subjects import Subject
+from .numpy_peer import Copies, NumpyPeer
+from .ours import OurPeer
+from .subjects import Peer, Subject
 from .timing import first_line, repetitions
 
 PIECES = 10  # of a run on a CPU; the median piece counts
 LEAST, MOST = 3, 100_000  # pieces of a run at least, calls of a piece at most
 DEVICE_MOST = 2000  # calls of a run on a GPU: all rounds stay within `ours.SCHEDULED` steps
 QUEUED = 8  # steps handed to an idle device: fewer than fill its queue
+
+
+def peer(role: str, machine: Machine) -> Peer:
+    """Return what runs in this role. ImportError for a framework that is not installed."""
+    if role.startswith("PyTorch"):
+        from .torch_peer import TorchPeer
+
+        return TorchPeer(role, machine)
+    if role == JAX:
+        from .jax_peer import JaxPeer
+
+        return JaxPeer()
+    return Copies(machine) if role == COPY else NumpyPeer() if role == BLAS else OurPeer(role, machine)
 
 
 def timed(run: Callable[[int], None], once: float, seconds: float) -> float:
@@ -66,9 +80,11 @@ class Worker:
                 return self._prepare(message)
             if self.subject is None:
                 raise RuntimeError("nothing was prepared")
+            run = self.subject.run
             if message["do"] == "run":
-                return self._run(self.subject.run, message["seconds"])
-            return {"seconds": [self._host(self.subject.run) for _ in range(message["rounds"])]}
+                return self._run(run, message["seconds"])
+            host = [self.machine.passed(lambda: run(QUEUED), done=False) / QUEUED for _ in range(message["rounds"])]
+            return {"seconds": host}
         except Exception as error:  # a library's error makes its row void
             return {"error": first_line(error)}
 
@@ -84,23 +100,10 @@ class Worker:
     def _prepare(self, message: dict[str, Any]) -> dict[str, Any]:
         self.subject, kind = None, message["kind"]
         gc.collect()
-        self.subject = subject = self._make(kind, message["given"], message["bounded"])
-        self.clock = self.machine.seconds if kind == "kernel" else self.machine.through
+        self.subject = subject = peer(self.role, self.machine).subject(kind, message["given"], message["bounded"])
+        self.clock = self.machine.seconds if kind == "kernel" else self.machine.passed
         self.once = min(self.clock(lambda: subject.run(1)) for _ in range(3))
         return subject.answer
-
-    def _make(self, kind: str, given: dict[str, Any], bounded: bool) -> Subject:
-        if self.role.startswith("PyTorch"):
-            from . import torch_peer
-
-            return torch_peer.make(self.role, kind, given, self.machine)
-        if self.role == JAX:
-            from . import jax_peer
-
-            return jax_peer.make(kind, given)
-        if self.role in (COPY, BLAS):
-            return numpy_peer.make(self.role, given)
-        return ours.make(self.role, kind, given, self.machine, bounded)
 
     def _run(self, run: Callable[[int], None], seconds: float) -> dict[str, Any]:
         before, own = switches(), time.process_time()
@@ -111,9 +114,6 @@ class Worker:
             each = timed(run, self.once, seconds)
         return {"seconds": each, "own": time.process_time() - own, "switches": switches() - before}
 
-    def _host(self, run: Callable[[int], None]) -> float:
-        return self.machine.handed_over(lambda: run(QUEUED)) / QUEUED
-
 
 def main(role: str) -> None:
     """Answer the lines of the standard input; what libraries print goes to the standard error."""
@@ -122,5 +122,4 @@ def main(role: str) -> None:
     worker = Worker(role, Machine(get_backend("numpy")))
     with using("reference") if role == REFERENCE else nullcontext():
         for line in sys.stdin:
-            out.write(json.dumps(worker.answer(json.loads(line))) + "\n")
-            out.flush()
+            print(json.dumps(worker.answer(json.loads(line))), file=out, flush=True)

@@ -1,6 +1,6 @@
-"""The networks whose training steps are timed: shapes, data, and what a step computes and moves."""
+"""The networks whose training steps are timed: shapes, weights, data, and what a step computes and moves."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -11,16 +11,15 @@ import numpy as np
 from ..._typing import Array
 from ...arrays.backend import Backend, get_backend
 from ...data import order
-from ...layers import Activation, BatchNorm, Dense, Layer
+from ...layers import Activation, BatchNorm, Dense
 from ...network.precision import PrecisionName
 from ...network.sequential import Sequential
 
 LEARNING_RATE = 1e-3
 AGREED = 20  # steps whose losses are compared
-PRECISIONS: tuple[PrecisionName, ...] = ("highest", "tf32", "bfloat16")
 # Rounding units of the factors of products.
 UNIT: dict[PrecisionName, float] = {"highest": 2.0**-24, "tf32": 2.0**-11, "bfloat16": 2.0**-8}
-Weights = dict[str, np.ndarray]
+PRECISIONS = tuple(UNIT)
 
 
 class Data(NamedTuple):
@@ -55,19 +54,29 @@ class Workload:
         """Inputs and outputs of each Dense."""
         return tuple(pairwise(self.widths))
 
-    def layers(self) -> Iterator[Layer]:
-        """Make new layers."""
-        for inputs, outputs in self.pairs[:-1]:
-            yield from (Dense(inputs, outputs), BatchNorm(outputs), Activation("relu"))
-        yield Dense(*self.pairs[-1])
+    def network(self, backend: Backend, precision: PrecisionName = "highest") -> Sequential:
+        """Build the network with its initial weights, which are the same on every backend."""
+        hidden = [(Dense(*pair), BatchNorm(pair[1]), Activation("relu")) for pair in self.pairs[:-1]]
+        layers = [layer for block in hidden for layer in block]
+        return Sequential(*layers, Dense(*self.pairs[-1]), backend=backend, seed=0, precision=precision)
 
-    def network(self, backend: Backend, precision: PrecisionName = "highest", seed: int = 0) -> Sequential:
-        """Build the network with its initial weights."""
-        return Sequential(*self.layers(), backend=backend, seed=seed, precision=precision)
+    def state(self, trained: bool = False) -> dict[str, np.ndarray]:
+        """Return the initial weights by their names in `state_dict`; `trained`: with statistics as after a training."""
+        state, rng = dict(self.network(get_backend("numpy")).state_dict()), np.random.default_rng(2)
+        for name, array in state.items() if trained else ():
+            if name.endswith("running_count"):
+                array[...] = 1
+            elif "running" in name:
+                array[...] = rng.uniform(0.5, 1.5, array.shape)
+        return state
 
-    def weights(self) -> Weights:
-        """Return the initial weights, which are the same on every backend, by their names in `state_dict`."""
-        return dict(self.network(get_backend("numpy")).state_dict())
+    def blocks(self, trained: bool = False) -> list[dict[str, np.ndarray]]:
+        """Return `state` in float32 as {"W", "gamma", "beta", "running_mean", ...} by hidden layer, then {"W", "b"}."""
+        blocks: list[dict[str, np.ndarray]] = [{} for _ in self.pairs]
+        for name, array in self.state(trained).items():
+            layer, key = name.split(".")
+            blocks[int(layer) // 3][key] = np.asarray(array, np.float32)  # Dense, BatchNorm, Activation
+        return blocks
 
     def data(self, seed: int = 0, epochs: int = 2) -> Data:
         """Draw standard normal rows with classes by a noisy linear rule, which is learned within 20 steps.
@@ -85,17 +94,6 @@ class Workload:
     def unseen_rows(self) -> Array:
         """Draw the rows to predict."""
         return np.random.default_rng(1).standard_normal((self.rows, self.widths[0]), dtype=np.float32)
-
-    def trained_weights(self) -> Weights:
-        """Return the initial weights with running statistics as after a training."""
-        rng, weights = np.random.default_rng(2), self.weights()
-        for name, array in weights.items():
-            kind = name.rpartition(".")[2]
-            if kind == "running_count":
-                array[...] = 1
-            elif kind in ("running_mean", "running_var"):
-                array[...] = rng.uniform(0.5, 1.5, array.shape)
-        return weights
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` needs, without precisions."""

@@ -11,8 +11,8 @@ from bnengine.cli import main
 from bnengine.cli.bench_tables import scaled
 from bnengine.lab.bench import WORKLOADS, CpuReport, NotRun, Report
 from bnengine.lab.bench.cases import COPY, EAGER, JAX, OURS, REFERENCE, Case
-from bnengine.lab.bench.cpu_rows import cpu_rows
 from bnengine.lab.bench.measure import Measured
+from bnengine.lab.bench.rows import cpu_rows
 from tests.support import require
 
 ENVIRONMENT = {
@@ -206,7 +206,7 @@ def test_a_backend_that_cannot_be_used_ends_with_2(capsys):
 def test_what_a_gpu_cannot_do_ends_with_2(capsys, monkeypatch, option):
     if "plot" in option:
         require("matplotlib")
-    monkeypatch.setattr("bnengine.lab.bench.run.get_backend", lambda _name: SimpleNamespace(name="cupy"))
+    monkeypatch.setattr("bnengine.lab.bench.run.get_backend", lambda _name: SimpleNamespace(name="cupy", on_gpu=True))
     assert ended(capsys, *option.split()).startswith("bench: --threads, --plot and --only predictions are for a CPU")
 
 

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from bnengine.lab.bench.cases import BLAS, COPY, EAGER, JAX, ONE_THREAD, OURS, Case
-from bnengine.lab.bench.cpu_rows import cpu_rows
 from bnengine.lab.bench.measure import Measured
+from bnengine.lab.bench.rows import cpu_rows
 from tests.benchmarks import __main__ as command
 from tests.benchmarks import table
 
