@@ -104,40 +104,33 @@ def cpu_cases(
     scale: int = 1,
 ) -> list[Case]:  # fmt: skip
     """List all cases in order of importance. `sweep` adds those of the plot; `scale` divides the rows of single ops."""
-    whole = [replace(workload, rows=ROWS) for workload in workloads]
-    cases = [
-        *map(step, whole),
-        *predictions(workloads),
-        *kernels(scale),
-        *chain.from_iterable(map(products, workloads)),
-    ]
-    for each in (each for each in whole if each.name in (WORKLOADS[0].name, WORKLOADS[2].name)):
-        name = f"steps {each.name}, batch {each.batch}, many in one call"  # as in `fit`; JAX: in its loop
-        cases.append(Case(name, "steps", (OURS, JAX), each.to_json(), weight=3.0))
-    for each in (each for each in whole if each.name == WORKLOADS[0].name):
-        name = f"step {each.name}, batch {each.batch}, another program on one core"
-        cases.append(Case(name, "busy", (OURS, ONE_THREAD), each.to_json(), best_peer=BUSY, weight=3.0))
+    small, middle, deep, _ = (workload.name for workload in WORKLOADS)
+    cases = list[Case]()
+    for each in workloads:
+        best_peer, v3, by_floor = STEPS.get(each.name, (None, None, None))
+        cases.append(
+            trained("step", each, (OURS, V3, REFERENCE, PRODUCTS, *PEERS), floor=PRODUCTS, best_peer=best_peer,
+                    by_floor=by_floor, v3=v3, weight=12.0, places=PLACES.get(each.name, {}))
+        )  # fmt: skip
+    for each in (each for each in workloads if each.name == middle):
+        for batch, aim in PREDICTED.items():  # of its output in evaluation mode
+            name, given = f"prediction {each.name}, batch {batch:,}", replace(each, batch=batch, rows=batch).to_json()
+            roles = (OURS, REFERENCE, PRODUCTS, *PEERS)
+            cases.append(Case(name, "prediction", roles, given, PRODUCTS, best_peer=aim, weight=4.0))
+    cases += [*kernels(scale), *chain.from_iterable(map(products, workloads))]
+    # As in `fit`; JAX: in its loop.
+    many = [each for each in workloads if each.name in (small, deep)]
+    cases += [trained("steps", each, (OURS, JAX), ", many in one call") for each in many]
+    for each in (each for each in workloads if each.name == small):
+        cases.append(trained("busy", each, (OURS, ONE_THREAD), ", another program on one core", best_peer=BUSY))
     cases += swept(quick) if sweep else []
     return [case for case in cases if only is None or case.kind in PARTS[only]]
 
 
-def step(workload: Workload) -> Case:
-    """Whole training steps."""
-    best_peer, v3, by_floor = STEPS.get(workload.name, (None, None, None))
-    return Case(
-        f"step {workload.name}, batch {workload.batch}", "step", (OURS, V3, REFERENCE, PRODUCTS, *PEERS),
-        workload.to_json(), PRODUCTS, best_peer=best_peer, by_floor=by_floor, v3=v3, weight=12.0,
-        places=PLACES.get(workload.name, {}),
-    )  # fmt: skip
-
-
-def predictions(workloads: Sequence[Workload]) -> Iterator[Case]:
-    """The second network's output in evaluation mode."""
-    for workload in (workload for workload in workloads if workload.name == WORKLOADS[1].name):
-        for batch, aim in PREDICTED.items():
-            name, given = f"prediction {workload.name}, batch {batch:,}", replace(workload, batch=batch, rows=batch)
-            roles = (OURS, REFERENCE, PRODUCTS, *PEERS)
-            yield Case(name, "prediction", roles, given.to_json(), PRODUCTS, best_peer=aim, weight=4.0)
+def trained(kind: Kind, workload: Workload, roles: tuple[str, ...], more: str = "", **options: Any) -> Case:
+    """Make a case of training steps."""
+    name = f"{'steps' if kind == 'steps' else 'step'} {workload.name}, batch {workload.batch}{more}"
+    return Case(name, kind, roles, replace(workload, rows=ROWS).to_json(), **{"weight": 3.0, **options})
 
 
 def kernels(scale: int = 1) -> Iterator[Case]:
@@ -173,26 +166,17 @@ def products(workload: Workload) -> Iterator[Case]:
 def swept(quick: bool = False) -> Iterator[Case]:
     """Steps of networks that differ in width, depth and batch, around three of the workloads."""
     widths, depths, batches = (axis[:2] if quick else axis for axis in AXES.values())
-    networks = [({"width": n}, Workload(f"784-{n}-{n}-10", (784, n, n, 10), 256, rows=ROWS)) for n in widths]
-    networks += [({"depth": n}, Workload(f"784-{n}x128-10", (784, *[128] * n, 10), 128, rows=ROWS)) for n in depths]
-    networks += [({"batch": n}, Workload("64-100-100-10", (64, 100, 100, 10), n, rows=ROWS)) for n in batches]
+    networks = [({"width": n}, Workload(f"784-{n}-{n}-10", (784, n, n, 10), 256)) for n in widths]
+    networks += [({"depth": n}, Workload(f"784-{n}x128-10", (784, *[128] * n, 10), 128)) for n in depths]
+    networks += [({"batch": n}, Workload("64-100-100-10", (64, 100, 100, 10), n)) for n in batches]
     for places, workload in networks:
         if places not in PLACES.values():
-            roles = (OURS, REFERENCE, *PEERS)
-            yield Case(
-                f"step {workload.name}, batch {workload.batch}",
-                "sweep",
-                roles,
-                workload.to_json(),
-                weight=3.0,
-                places=places,
-            )
+            yield trained("sweep", workload, (OURS, REFERENCE, *PEERS), places=places)
 
 
 def device_cases(
-    torch: bool, only: str | None, workloads: Sequence[Workload], precisions: Sequence[str],
-    scale: int = 1,
-) -> list[Case]:  # fmt: skip
+    torch: bool, only: str | None, workloads: Sequence[Workload], precisions: Sequence[str], scale: int = 1
+) -> list[Case]:
     """List single ops and training steps of a GPU, those with a target first.
 
     Args:

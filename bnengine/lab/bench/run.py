@@ -15,8 +15,7 @@ from .cases import PEERS, Case, cpu_cases, device_cases
 from .machine import Machine, cpu_environment, environment
 from .measure import copies_and_products, measure, measure_on_device
 from .processes import WORKER, Processes
-from .report import CpuReport, NotRun, Report
-from .rows import Rates, cpu_rows, device_rows
+from .report import CpuReport, NotRun, Rates, Report, cpu_rows, device_rows
 from .timing import Clock, Deadline, first_line
 from .workloads import WORKLOADS, Workload
 

@@ -12,12 +12,17 @@ from bnengine.cli.bench_tables import scaled
 from bnengine.lab.bench import WORKLOADS, CpuReport, NotRun, Report
 from bnengine.lab.bench.cases import COPY, EAGER, JAX, OURS, REFERENCE, Case
 from bnengine.lab.bench.measure import Measured
-from bnengine.lab.bench.rows import cpu_rows
+from bnengine.lab.bench.report import cpu_rows
 from tests.support import require
 
 ENVIRONMENT = {
     "bnengine": "1.2.3", "python": "3.12.1", "backend": "cupy", "measured_on": "GPU", "device": "NVIDIA H200",
-    "driver": 13000, "processor": "a CPU", "machine": "x86_64", "peers": {"torch": "2.11.0"}, "warnings": [],
+    "driver": 13000, "processor": "a CPU", "machine": "x86_64", "peers": {"torch": "2.11.0"},
+    "warnings": ["OPENBLAS_CORETYPE=Haswell is set"],
+}  # fmt: skip
+CPU = {
+    "bnengine": "1.2.3", "python": "3.12.1", "numpy": "2.4.0", "peers": {"torch": "2.13.0", "jax": None}, "isa": "v4",
+    "processor": "a CPU", "machine": "x86_64", "threads": 2, "usable_cores": 4, "kernels": "built",
 }  # fmt: skip
 
 
@@ -31,32 +36,29 @@ def report():
         "seconds": spread(6e-4), "rate": 3.58e12, "share": 0.87, "ratio": spread(1.25),
         "peer": {"name": "PyTorch", "void": None}, "void": None,
     }  # fmt: skip
-    lost = {**norm, "what": "another op", "void": "MemoryError: no room"}
-    step = {"kind": "step", "what": "64-100-100-10", "variant": "highest", "launches": None, "void": None}
-    step["floor_seconds"] = 1e-7
-    ours = {**step, "name": "bnengine graph", "seconds": spread(31e-6), "host_seconds": spread(4e-6), "launches": 23}
-    theirs = {**step, "name": "PyTorch eager", "seconds": spread(4e-4), "host_seconds": None, "ratio": spread(12.9)}
-    wrong = {
-        **step,
-        "name": "PyTorch compile",
-        "seconds": None,
-        "host_seconds": None,
-        "void": "at step 3 the loss is 2",
-    }
-    loss = {"first": 2.6, "step": 20, "loss": 2.3081, "difference": 1e-7, "bound": 1e-6}
-    rows = [norm, lost, {**ours, "ratio": None, "loss": loss}, {**theirs, "loss": loss}]
-    rows.append({**wrong, "ratio": None, "loss": {**loss, "loss": 2.0}})
+    step = {"kind": "step", "what": "64-100-100-10", "variant": "highest", "launches": None, "void": None,
+            "floor_seconds": 1e-7, "seconds": None, "host_seconds": None, "ratio": None,
+            "loss": {"first": 2.6, "step": 20, "loss": 2.3081, "difference": 1e-7, "bound": 1e-6}}  # fmt: skip
+    graph = {"name": "bnengine graph", "seconds": spread(31e-6), "host_seconds": spread(4e-6), "launches": 23}
+    rows = [
+        norm, norm | {"what": "another op", "void": "MemoryError: no room"}, step | graph,
+        step | {"name": "PyTorch eager", "seconds": spread(4e-4), "ratio": spread(12.9)},
+        step | {"name": "PyTorch compile", "void": "at step 3 the loss is 2", "loss": {**step["loss"], "loss": 2.0}},
+    ]  # fmt: skip
     made = Report(ENVIRONMENT, None, rows, not_run=[NotRun("steps of x", "no time was left")])
     made.copy_bandwidth = {"bytes_per_second": 4.12e12}
     made.gemm_rate = {"flops": {"highest": 5.1e13, "tf32": 4e14, "bfloat16": None}}
     return made
 
 
-class Terminal(io.StringIO):
-    """A stream that is a terminal."""
-
-    def isatty(self) -> bool:
-        return True
+def cpu_report():
+    roles = (OURS, REFERENCE, COPY, EAGER, JAX)
+    times = {OURS: [2e-5], REFERENCE: [9e-5], COPY: [1e-5], EAGER: [1e-4]}
+    measured = Measured(times, {JAX: "ModuleNotFoundError: No module named 'jax'"}, {}, 3, 1)
+    timed = Case("batch norm (8, 4)", "kernel", roles, {}, COPY, best_peer=0.5, by_floor=1.25, places={"width": 4})
+    lost = Case("step x", "step", (OURS,), {}, best_peer=0.5)
+    found = cpu_rows(timed, measured, CPU) + cpu_rows(lost, Measured(void={OURS: "no room"}), CPU)
+    return CpuReport(CPU, rows=found)
 
 
 @pytest.fixture
@@ -78,48 +80,85 @@ def call(monkeypatch, capsys):
     return run
 
 
-def words(out, start):
-    (line,) = [line for line in out.splitlines() if line.startswith(start)]
-    return " ".join(line.split())
+def ended(capsys, *arguments):
+    with pytest.raises(SystemExit) as end:
+        main(["bench", *arguments])
+    out, err = capsys.readouterr()
+    assert (end.value.code, out) == (2, "")
+    return err
 
 
-def test_the_tables_have_a_line_for_each_row(call):
-    code, out, err, _ = call()
+GPU_LINES = """\
+bnengine 1.2.3, Python 3.12.1, cupy, PyTorch 2.11.0
+GPU: NVIDIA H200, CUDA driver 13000
+copies 4.12 TB/s; multiplies 51 TFLOP/s (highest), 400 TFLOP/s (tf32)
+warning: OPENBLAS_CORETYPE=Haswell is set
+
+op dtype time rate share PyTorch / ours
+batch norm (65536, 1024) float32 600 µs 3.58 TB/s 87% 1.25 (1.12 to 1.38)
+another op float32 void
+
+workload precision step time floor host launches theirs / ours loss at step 20
+64-100-100-10 highest bnengine graph 31 µs 100 ns 4 µs 23 2.3081
+64-100-100-10 highest PyTorch eager 400 µs 100 ns 12.90 (11.61 to 14.19) 2.3081
+64-100-100-10 highest PyTorch compile void 2
+
+void
+another op, float32, bnengine: MemoryError: no room
+64-100-100-10, highest, PyTorch compile: at step 3 the loss is 2
+
+targets
+reached: batch norm (65536, 1024), float32: share 87%, at least 85%
+MISSED: batch norm (65536, 1024), float32, PyTorch: ratio 1.25, at least 1.30
+reached: 64-100-100-10, highest, PyTorch eager: ratio 12.90, at least 5.00
+reached: 64-100-100-10, highest: host time 4 µs, at most 10 µs
+
+19 of 23 targets (for an H200) were not measured
+
+not run
+steps of x: no time was left""".splitlines()
+CPU_LINES = """\
+bnengine 1.2.3, Python 3.12.1, NumPy 2.4.0, torch 2.13.0
+CPU: a CPU, 2 of 4 cores, instruction set v4
+
+what ours references floor best peer ours / theirs ours / floor
+batch norm (8, 4) 20 µs 90 µs 10 µs 100 µs PyTorch eager 0.200 2.000
+step x void
+
+repeated, because other programs took the cores: 3 timings
+warning: 1 timings stayed disturbed; repeat the run while the machine is idle
+
+void
+batch norm (8, 4), JAX jit: ModuleNotFoundError: No module named 'jax'
+step x, bnengine: no room
+
+targets
+reached: batch norm (8, 4): 0.2 of the best peer's time, at most 0.5
+MISSED: batch norm (8, 4): 2 of the floor, at most 1.25
+
+1 of 3 targets were not measured""".splitlines()
+
+
+@pytest.mark.parametrize(("found", "lines"), [(report(), GPU_LINES), (cpu_report(), CPU_LINES)], ids=["GPU", "CPU"])
+def test_machine_tables_reasons_and_targets_are_printed(call, found, lines):
+    code, out, err, _ = call(found=found)
     assert (code, err) == (0, "")
-    lines = out.splitlines()
-    assert lines[:3] == [
-        "bnengine 1.2.3, Python 3.12.1, cupy, PyTorch 2.11.0",
-        "GPU: NVIDIA H200, CUDA driver 13000",
-        "copies 4.12 TB/s; multiplies 51 TFLOP/s (highest), 400 TFLOP/s (tf32)",
-    ]
-    norm = "batch norm (65536, 1024) float32 600 µs 3.58 TB/s 87% 1.25 (1.12 to 1.38)"
-    assert words(out, "batch norm") == norm
-    assert words(out, "another op") == "another op float32 void"
-    steps = [" ".join(line.split()) for line in lines if line.startswith("64-100-100-10")]
-    assert steps == [
-        "64-100-100-10 highest bnengine graph 31 µs 100 ns 4 µs 23 2.3081",
-        "64-100-100-10 highest PyTorch eager 400 µs 100 ns 12.90 (11.61 to 14.19) 2.3081",
-        "64-100-100-10 highest PyTorch compile void 2",
-    ]
+    assert [" ".join(line.split()) for line in out.splitlines()] == lines
 
 
-def test_reasons_targets_and_what_was_not_run_are_told_below(call):
-    _, out, _, _ = call()
-    lines = out.splitlines()
-    assert "  another op, float32, bnengine: MemoryError: no room" in lines
-    assert "  64-100-100-10, highest, PyTorch compile: at step 3 the loss is 2" in lines
-    assert "  reached: batch norm (65536, 1024), float32: share 87%, at least 85%" in lines
-    assert "  MISSED: batch norm (65536, 1024), float32, PyTorch: ratio 1.25, at least 1.30" in lines
-    assert "  reached: 64-100-100-10, highest, PyTorch eager: ratio 12.90, at least 5.00" in lines
-    assert "  reached: 64-100-100-10, highest: host time 4 µs, at most 10 µs" in lines
-    assert "19 of 23 targets (for an H200) were not measured" in lines
-    assert lines[-2:] == ["not run", "  steps of x: no time was left"]
+@pytest.mark.parametrize("found", [report(), cpu_report()], ids=["GPU", "CPU"])
+def test_a_dash_prints_one_json_object_and_nothing_else(call, found):
+    code, out, err, given = call("--json", "-", found=found)
+    assert (code, err, out.count("\n")) == (0, "", 1)
+    assert json.loads(out) == json.loads(json.dumps(found.to_json()))
+    assert given[0][1]["path"] is None
 
 
-def test_a_warning_stands_above_the_figures(call):
-    found = report()
-    found.environment = {**ENVIRONMENT, "warnings": ["OPENBLAS_CORETYPE=Haswell is set"]}
-    assert "warning: OPENBLAS_CORETYPE=Haswell is set" in call(found=found)[1].splitlines()[:4]
+class Terminal(io.StringIO):
+    """A stream that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 def test_on_a_terminal_the_tables_are_drawn_and_the_parts_are_told(call, monkeypatch):
@@ -136,17 +175,9 @@ def test_on_a_terminal_the_tables_are_drawn_and_the_parts_are_told(call, monkeyp
     assert lines[-1] == "bench: batch norm"
 
 
-def test_a_dash_prints_one_json_object_and_nothing_else(call):
-    code, out, err, given = call("--json", "-")
-    assert (code, err, out.count("\n")) == (0, "", 1)
-    assert json.loads(out) == json.loads(json.dumps(report().to_json()))
-    assert given[0][1]["path"] is None
-
-
 def test_options_reach_the_benchmark(call):
     _, _, _, (((backend,), options),) = call()
-    assert backend is None
-    assert options.pop("say")("a case") is None
+    assert options.pop("say")("a case") is backend is None
     assert options == {
         "only": None, "workloads": WORKLOADS, "precisions": (), "peers": True, "quick": False, "deadline": 600.0,
         "threads": None, "path": None, "sweep": False, "scale": 1,
@@ -163,43 +194,22 @@ def test_options_reach_the_benchmark(call):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--workload", "64-100"), "bench: Invalid value for '--workload': '64-100' is not one of '64-100-100-10', "),
-        (("--precision", "fp8"), "bench: Invalid value for '--precision': 'fp8' is not one of 'highest', 'tf32', "),
-        (("--only", "ops"), "bench: Invalid value for '--only'"),
-        (("--deadline", "0"), "bench: Invalid value for '--deadline'"),
-        (("--scale", "0"), "bench: Invalid value for '--scale'"),
-        (("--threads", "0"), "bench: Invalid value for '--threads'"),
-        (("more",), "bench: Got unexpected extra argument"),
+        ("--workload 64-100", "bench: Invalid value for '--workload': '64-100' is not one of '64-100-100-10', "),
+        ("--precision fp8", "bench: Invalid value for '--precision': 'fp8' is not one of 'highest', 'tf32', "),
+        ("--only ops", "bench: Invalid value for '--only'"),
+        *((f"{name} 0", f"bench: Invalid value for '{name}'") for name in ("--deadline", "--scale", "--threads")),
+        ("more", "bench: Got unexpected extra argument"),
+        ("--backend numpy --precision tf32", "bench: less precision than float32 is for a GPU"),
+        ("--backend numpy --threads 100000", "bench: --threads 100000, but this process may use "),
+        (
+            "--backend numpy --json missing/f.json",
+            "bench: missing/f.json cannot be written (No such file or directory)",
+        ),
+        ("--backend numpi", "get_backend: the backend must be one of"),
     ],
 )
-def test_a_mistake_in_the_options_ends_with_2(call, arguments, message):
-    code, out, err, given = call(*arguments)
-    assert (code, out, given) == (2, "", [])
-    assert err.startswith(message)
-
-
-def ended(capsys, *arguments):
-    with pytest.raises(SystemExit) as end:
-        main(["bench", *arguments])
-    out, err = capsys.readouterr()
-    assert (end.value.code, out) == (2, "")
-    return err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("--precision tf32", "bench: less precision than float32 is for a GPU"),
-        ("--threads 100000", "bench: --threads 100000, but this process may use "),
-        ("--json missing/figures.json", "bench: missing/figures.json cannot be written (No such file or directory)"),
-    ],
-)
-def test_what_a_cpu_cannot_do_ends_with_2_before_anything_is_measured(capsys, arguments, message):
-    assert ended(capsys, "--backend", "numpy", *arguments.split()).startswith(message)
-
-
-def test_a_backend_that_cannot_be_used_ends_with_2(capsys):
-    assert ended(capsys, "--backend", "numpi").startswith("get_backend: the backend must be one of")
+def test_a_mistake_in_the_options_ends_with_2_before_anything_is_measured(capsys, arguments, message):
+    assert ended(capsys, *arguments.split()).startswith(message)
 
 
 @pytest.mark.parametrize("option", ["--threads 2", "--plot f.png", "--only predictions"])
@@ -210,66 +220,18 @@ def test_what_a_gpu_cannot_do_ends_with_2(capsys, monkeypatch, option):
     assert ended(capsys, *option.split()).startswith("bench: --threads, --plot and --only predictions are for a CPU")
 
 
-def test_a_plot_is_of_steps(capsys):
+def test_a_plot_is_drawn_of_steps(call, capsys, tmp_path):
     require("matplotlib")
     assert ended(capsys, "--plot", "f.png", "--only", "kernels").startswith("bench: --plot draws training steps, which")
-
-
-NUMBERS = {4.21e12: "4.21 TB", 1234.0: "1.23 kB", 31e-6: "31 µB", 1.0: "1 B", 0.0: "0 B", 2e-11: "0.02 nB"}
-
-
-@pytest.mark.parametrize(("value", "message"), NUMBERS.items())
-def test_numbers_are_told_with_their_prefix(value, message):
-    assert scaled(value, "B") == message
-
-
-# -- on a CPU -------------------------------------------------------------------------------------------------------
-
-CPU = {
-    "bnengine": "1.2.3", "python": "3.12.1", "numpy": "2.4.0", "peers": {"torch": "2.13.0", "jax": None}, "isa": "v4",
-    "processor": "a CPU", "machine": "x86_64", "threads": 2, "usable_cores": 4, "kernels": "built",
-}  # fmt: skip
-
-
-def cpu_report():
-    roles = (OURS, REFERENCE, COPY, EAGER, JAX)
-    times = {OURS: [2e-5], REFERENCE: [9e-5], COPY: [1e-5], EAGER: [1e-4]}
-    measured = Measured(times, {JAX: "ModuleNotFoundError: No module named 'jax'"}, {}, 3, 1)
-    timed = Case("batch norm (8, 4)", "kernel", roles, {}, COPY, best_peer=0.5, by_floor=1.25, places={"width": 4})
-    lost = Case("step x", "step", (OURS,), {}, best_peer=0.5)
-    found = cpu_rows(timed, measured, CPU) + cpu_rows(lost, Measured(void={OURS: "no room"}), CPU)
-    return CpuReport(CPU, rows=found)
-
-
-def test_on_a_cpu_a_line_has_ours_the_best_peer_and_the_ratios(call):
-    code, out, err, _ = call("--backend", "numpy", found=cpu_report())
-    assert (code, err) == (0, "")
-    assert out.splitlines()[:2] == [
-        "bnengine 1.2.3, Python 3.12.1, NumPy 2.4.0, torch 2.13.0",
-        "CPU: a CPU, 2 of 4 cores, instruction set v4",
-    ]
-    assert words(out, "batch norm") == "batch norm (8, 4) 20 µs 90 µs 10 µs 100 µs PyTorch eager 0.200 2.000"
-    assert words(out, "step x") == "step x void"
-    lines = out.splitlines()
-    assert "repeated, because other programs took the cores: 3 timings" in lines
-    assert "warning: 1 timings stayed disturbed; repeat the run while the machine is idle" in lines
-    assert "  batch norm (8, 4), JAX jit: ModuleNotFoundError: No module named 'jax'" in lines
-    assert "  step x, bnengine: no room" in lines
-    assert "  reached: batch norm (8, 4): 0.2 of the best peer's time, at most 0.5" in lines
-    assert "  MISSED: batch norm (8, 4): 2 of the floor, at most 1.25" in lines
-    assert lines[-1] == "1 of 3 targets were not measured"
-
-
-def test_on_a_cpu_a_dash_prints_a_list_of_rows(call):
-    code, out, err, given = call("--backend", "numpy", "--json", "-", found=cpu_report())
-    assert (code, err, out.count("\n")) == (0, "", 1)
-    assert json.loads(out) == json.loads(json.dumps(cpu_report().to_json()))
-    assert given[0][1]["path"] is None
-
-
-def test_on_a_cpu_a_plot_is_drawn_of_a_sweep(call, tmp_path):
-    require("matplotlib")
     picture = tmp_path / "figures.png"
     code, _, _, ((_, options),) = call("--backend", "numpy", "--plot", str(picture), found=cpu_report())
     assert (code, options["sweep"]) == (0, True)
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    {4.21e12: "4.21 TB", 1234.0: "1.23 kB", 31e-6: "31 µB", 1.0: "1 B", 0.0: "0 B", 2e-11: "0.02 nB"}.items(),
+)
+def test_numbers_are_told_with_their_prefix(value, message):
+    assert scaled(value, "B") == message

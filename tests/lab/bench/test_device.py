@@ -17,7 +17,7 @@ from bnengine.lab.bench.machine import Machine
 from bnengine.lab.bench.measure import copies_and_products, measure_on_device
 from bnengine.lab.bench.ours import Ours, owner
 from bnengine.lab.bench.processes import Local, Refused
-from bnengine.lab.bench.rows import Rates, device_rows
+from bnengine.lab.bench.report import Rates, device_rows
 from bnengine.lab.bench.timing import Deadline
 from bnengine.ops import using
 from tests.cuda_on_cpu.launch import need_compiler

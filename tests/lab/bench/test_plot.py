@@ -11,32 +11,31 @@ from tests.support import require
 
 def row(places, ours, **peers):
     environment = {"threads": 2, "processor": "A processor with $ and _", "machine": "x86_64"}
+    peers = {{"torch": "PyTorch eager", "jax": "JAX jit"}[name]: ms for name, ms in peers.items()}
     return {"places": places, "ours_ms": ours, "reference_ms": None, "peers_ms": peers, "environment": environment}
 
 
 ROWS = [
-    row({"width": 512}, 2.0, **{"PyTorch eager": 5.0, "JAX jit": None}),
-    row({"width": 32}, 0.1, **{"PyTorch eager": 0.5, "JAX jit": 0.3}),
+    row({"width": 512}, 2.0, torch=5.0, jax=None),
+    row({"width": 32}, 0.1, torch=0.5, jax=0.3),
     row({"depth": 5}, 1.0),
-    row({"batch": 64}, None, **{"JAX jit": 0.2}),
+    row({"batch": 64}, None, jax=0.2),
     row({}, 9.0),
 ]
 
 
 def test_curves_go_by_their_axis_and_leave_out_what_has_no_time():
-    found = curves(ROWS, "width")
-    assert found == {"bnengine": [(32, 0.1), (512, 2.0)], "PyTorch eager": [(32, 0.5), (512, 5.0)],
-                     "JAX jit": [(32, 0.3)]}  # fmt: skip
+    ours, torch = [(32, 0.1), (512, 2.0)], [(32, 0.5), (512, 5.0)]
+    assert curves(ROWS, "width") == {"bnengine": ours, "PyTorch eager": torch, "JAX jit": [(32, 0.3)]}
     assert curves(ROWS, "batch") == {"JAX jit": [(64, 0.2)]}
 
 
-def test_a_picture_has_a_panel_for_each_axis(tmp_path):
+def test_a_picture_has_a_panel_for_each_axis_or_says_why_there_is_none(tmp_path):
     require("matplotlib")
     from matplotlib.image import imread
 
     path = tmp_path / "figures.png"
     draw(ROWS, str(path))
-    assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     picture = imread(path)
     height, width, _ = picture.shape
     assert width > 2 * height
@@ -44,12 +43,8 @@ def test_a_picture_has_a_panel_for_each_axis(tmp_path):
         third = picture[:, width * i // 3 : width * (i + 1) // 3, :3]
         assert third.max() == 1.0
         assert (third.min(axis=2) < 0.5).mean() > 0.002
-
-
-def test_where_no_step_was_timed_there_is_no_picture(tmp_path):
-    require("matplotlib")
     with pytest.raises(InputError, match="bench: no training step was timed"):
-        draw([row({}, 1.0)], str(tmp_path / "figures.png"))
+        draw([row({}, 1.0)], str(path))
     with pytest.raises(InputError, match=r"bench: .*figures\.png cannot be written"):
         draw(ROWS, str(tmp_path / "missing" / "figures.png"))
 

@@ -9,8 +9,7 @@ from bnengine.errors import InputError
 from bnengine.lab.bench import NotRun, Report, Workload
 from bnengine.lab.bench.cases import COPY, EAGER, JAX, OURS, PRODUCTS, REFERENCE, V3, Case, device_kernels
 from bnengine.lab.bench.measure import Measured
-from bnengine.lab.bench.report import CpuReport
-from bnengine.lab.bench.rows import Rates, cpu_rows, floors, rated
+from bnengine.lab.bench.report import CpuReport, Rates, cpu_rows, floors, rated
 from bnengine.lab.bench.targets import TARGETS, Target, judged
 
 ROLES = (OURS, V3, REFERENCE, PRODUCTS, EAGER, JAX)
