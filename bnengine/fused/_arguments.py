@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from functools import update_wrapper
 from inspect import Parameter, signature
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -90,10 +89,7 @@ def _gathered(name: str) -> Callable[["Call"], Shape]:
     return lambda call: (int(call.rows), *getattr(call, name).shape[1:])
 
 
-_MOMENTS = {
-    "batch": Output(_statistics, "float64"),
-    "pending": Output(_statistics, "float64", instead="batch"),
-}
+_MOMENTS = {"batch": Output(_statistics, "float64"), "pending": Output(_statistics, "float64", instead="batch")}
 _LOSS = {"value": Output(_single, "wide"), "dlogits": Output("lead", name="gradient")}
 _ROWS = {
     "target": Output(_gathered("target"), "target", "to_target"),
@@ -185,6 +181,8 @@ SIGNATURES = {
     ),
 }  # fmt: skip
 
+RULES = {"binary_cross_entropy": "BinaryCrossEntropy", "mean_squared_error": "SquaredError"}  # of kernels/rules.h
+
 
 class Call:
     """A call of an op: prepared arguments, options and outputs as attributes, by the names that launches use."""
@@ -204,6 +202,10 @@ class Call:
         def __getattr__(self, name: str) -> Any: ...
 
         def __setattr__(self, name: str, value: Any) -> None: ...
+
+
+Launch = Callable[..., None]
+How = Callable[[Call], tuple[tuple[Any, ...], Mapping[str, Any]]]
 
 
 class Device(ABC):
@@ -236,29 +238,40 @@ class Device(ABC):
         """Whether kernels can gather rows of x, which need not follow each other, where they are."""
         return False
 
-    def version(self, op: Op[Any], *more: str) -> Callable[[Callable[[Outputs, Call], None]], Launcher]:
+    def version(self, op: Op[Any], *more: str) -> Callable[[Launch], Launch]:
         """Register `launch(to, call)` as the op's version for arrays of this device; `more` as in `refusal`."""
         prepare = _Preparation(self, op, SIGNATURES[op.name])
 
-        def register(launch: Callable[[Outputs, Call], None]) -> Launcher:
+        def register(launch: Launch) -> Launch:
             def launcher(to: Outputs, **given: Any) -> Any:
                 call = prepare(to, given)
                 launch(to, call)
                 return prepare.result(call)
 
-            update_wrapper(launcher, launch)
             parameters = signature(op.reference).parameters.values()
             first = Parameter("to", Parameter.POSITIONAL_ONLY)
             vars(launcher)["__signature__"] = signature(op.reference).replace(
                 parameters=[first, *(p.replace(kind=Parameter.KEYWORD_ONLY) for p in parameters)]
             )
-            return self.register(op, *more)(launcher)
+            self.register(op, launcher, *more)
+            return launch
 
         return register
 
-    def register(self, op: Op[Any], *more: str) -> Callable[[Launcher], Launcher]:
-        """Register a launcher that prepares its arguments itself."""
-        return op.version(self.library, lambda x: self.refusal(x, *more))
+    def launches(self, op: Op[Any], kernel: Launch, *more: str, how: How = lambda _call: ((), {})) -> None:
+        """Register one launch of a kernel as the op's version; `how(call)`: its parameters and what it is given."""
+
+        def launch(to: Outputs, call: Call) -> None:
+            parameters, given = how(call)
+            kernel(to, call, *parameters, **given)
+
+        self.version(op, *more)(launch)
+
+    def register(self, op: Op[Any], launcher: Launcher, *more: str) -> None:
+        """Register a launcher that prepares its arguments itself, under the name of its op."""
+        launcher.__module__ = f"{type(self).__module__.rpartition('.')[0]}.{op.family}"
+        launcher.__name__ = launcher.__qualname__ = op.name
+        op.version(self.library, lambda x: self.refusal(x, *more))(launcher)
 
     def ready(self, to: Outputs, x: Array, dtype: DType | None = None) -> Array:
         """x itself if it is contiguous and of this dtype (None: any), else a copy that is.

@@ -8,26 +8,23 @@ import numpy as np
 from ..ops import REGISTRY
 from ..ops.update import RULES, Ranges, Rule
 from ..runtime.memory import Outputs
+from ..runtime.op import Launcher
 from ._arguments import Call, Device, absent
 
 
 def register_rules(device: Device, update: Callable[[Outputs, Call], None]) -> None:
     """Register `update(to, call)` with the op of each rule."""
     for rule in RULES.values():
-        _register(device, rule, update)
+        device.register(REGISTRY[rule.name], _launcher(device, rule, update), "int64")
 
 
-def _register(device: Device, rule: Rule, update: Callable[[Outputs, Call], None]) -> None:
-    op = REGISTRY[rule.name]
-
+def _launcher(device: Device, rule: Rule, update: Callable[[Outputs, Call], None]) -> Launcher:
     def launcher(to: Outputs, *args: Any, **options: Any) -> Any:
         call = _prepared(device, to, rule, args, options)
         update(to, call)
         return rule.state(call.new_parameters, *call.new_slots, call.new_copy16)
 
-    launcher.__module__, launcher.__name__, launcher.__qualname__ = update.__module__, rule.name, rule.name
-    launcher.__doc__ = f"One launch of {rule.name} over the flat buffers."
-    device.register(op, "int64")(launcher)
+    return launcher
 
 
 def _prepared(device: Device, to: Outputs, rule: Rule, args: tuple[Any, ...], options: dict[str, Any]) -> Call:

@@ -26,7 +26,8 @@ FULL = ("float32", "float64")
 ALL = (*FULL, "float16", "bfloat16")
 WIDE = ("add_epoch_sums", "average", "check_step", "commit", "count_step", "merge")  # ops without arrays of 16 bits
 FLUSHED = "subnormal numbers are 0"  # as CuPy compiles
-LAUNCHERS = ("batch_norm", "dense", "dropout", "gather", "loss", "pointwise", "update")  # of bnengine.fused.cuda
+# Of bnengine.fused.cuda.
+LAUNCHERS = ("_launch", "batch_norm", "dense", "dropout", "gather", "loss", "pointwise", "update")
 
 
 class Library:

@@ -25,16 +25,7 @@ MANY_BLOCKS = 16  # of columns, from which on they are no wider
 MOST_BLOCKS = 512  # of a launch
 GATHER_COST = 4  # of a gathered byte, relative to a contiguous one
 
-_COPIED = {
-    ("f4", "f4"),
-    ("f4", "f8"),
-    ("f8", "f4"),
-    ("f8", "f8"),
-    ("i8", "i8"),
-    ("i4", "i8"),
-    ("u1", "i8"),
-    ("b1", "b1"),
-}
+_COPIED = {"f4 f4", "f4 f8", "f8 f4", "f8 f8", "i8 i8", "i4 i8", "u1 i8", "b1 b1"}
 _AXES = 4  # of the arrays that the copying kernel takes
 
 
@@ -93,6 +84,12 @@ def cut(shape: tuple[int, int], itemsize: int) -> Cut:
     """
     few = shape[0] <= FEW_ROWS
     return cut_columns(*shape, itemsize) if few else cut_rows(*shape, itemsize)
+
+
+def over(x: Array, columns: str = "columns") -> dict[str, Any]:
+    """How a launch over the rows and columns of x is cut, as kernels take it that call its columns so."""
+    along = cut(x.shape, x.itemsize)
+    return {"along": along, "rows": x.shape[0], columns: x.shape[1], "by_columns": along.by_columns}
 
 
 # -- kernels
@@ -170,14 +167,11 @@ class _Cpu(Device):
 
     def copy(self, to: Outputs, x: Array, out: Array) -> None:
         types = x.dtype.str[1:], out.dtype.str[1:]
-        if types not in _COPIED or not x.dtype.isnative or x.ndim > _AXES:
+        if " ".join(types) not in _COPIED or not x.dtype.isnative or x.ndim > _AXES:
             to.launch(copied, reads=(x,), writes=(out,))
             return
-        missing = _AXES - x.ndim
-        shape, strides = (
-            (*x.shape[:1], *(1,) * missing, *x.shape[1:]),
-            (*x.strides[:1], *(0,) * missing, *x.strides[1:]),
-        )
+        ones, zeros = ((fill,) * (_AXES - x.ndim) for fill in (1, 0))
+        shape, strides = (*x.shape[:1], *ones, *x.shape[1:]), (*x.strides[:1], *zeros, *x.strides[1:])
         along = cut_rows(x.shape[0], x.size // max(1, x.shape[0]), out.itemsize) if x.ndim else WHOLE
         names = (argument.name for argument in REARRANGED.arguments["integers"])
         REARRANGED(to, x, *types, along=along, x=x, out=out, **dict(zip(names, (*shape, *strides), strict=True)))
@@ -195,4 +189,4 @@ class _Cpu(Device):
 
 
 DEVICE = _Cpu()
-ready, version = DEVICE.ready, DEVICE.version
+ready, version, launches = DEVICE.ready, DEVICE.version, DEVICE.launches

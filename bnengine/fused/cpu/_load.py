@@ -16,11 +16,7 @@ ISA, LIBRARY = "BNENGINE_ISA", "BNENGINE_CPU_LIBRARY"
 FOLDER = Path(__file__).resolve().parent
 WHY_NOT = FOLDER / "_unbuilt.txt"  # kernels/CMakeLists.txt writes it, and removes it after a build that succeeds
 
-_OUTCOMES = {
-    1: "it was called from inside a kernel",
-    2: "there is not enough memory",
-    3: "an argument is out of range",
-}
+_OUTCOMES = {1: "it was called from inside a kernel", 2: "there is not enough memory", 3: "an argument is out of range"}
 
 
 class Group(ctypes.Structure):

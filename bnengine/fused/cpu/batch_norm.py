@@ -14,7 +14,7 @@ from ..._typing import Array
 from ...runtime.memory import Outputs
 from ...runtime.plan import ROWS
 from .._arguments import Call
-from ._launch import MOST_BLOCKS, Cut, Kernel, cut, cut_columns, evenly, version
+from ._launch import MOST_BLOCKS, Cut, Kernel, cut, cut_columns, evenly, launches, version
 
 HELD = 16  # rows that share a mean: kHeld of kernels/cpu/batch_norm.h
 PARTIAL_BYTES = (16 << 10, 256 << 10)  # of x that have a partial result, at least and at most
@@ -99,10 +99,6 @@ def _blocks(x: Array) -> Blocks:
 @version(ops.moments)
 def moments(to: Outputs, call: Call) -> None:
     """(count, mean, var) of the batch."""
-    _moments(to, call)
-
-
-def _moments(to: Outputs, call: Call) -> None:
     x, channels = call.x, call.channels
     along = _along(call.rows, channels, x.itemsize)
     scratch = _scratch(channels, along)
@@ -117,12 +113,8 @@ def _moments(to: Outputs, call: Call) -> None:
 
 
 @version(ops.normalize)
-def normalize(to: Outputs, call: Call) -> None:
+def normalize(to: Outputs, call: Call, **given: Any) -> None:
     """y = g(((x - hi) - lo) inv_std gamma + beta + add)."""
-    _normalize(to, call)
-
-
-def _normalize(to: Outputs, call: Call, **given: Any) -> None:
     along = _along(call.rows, call.channels, call.x.itemsize)
     NORMALIZE(
         to, call, call.activation, along=along, scratch=_scratch(call.channels, along), by_columns=along.by_columns,
@@ -137,8 +129,8 @@ def batch_norm(to: Outputs, call: Call) -> None:
     if along.by_columns:
         BATCH_NORM(to, call, call.activation, along=along, scratch=_scratch(call.channels, along))
     else:
-        _moments(to, call)
-        _normalize(to, call, statistics=call.batch, stride=call.channels)
+        moments(to, call)
+        normalize(to, call, statistics=call.batch, stride=call.channels)
 
 
 @version(ops.normalize_backward)
@@ -168,13 +160,9 @@ def _sums(to: Outputs, call: Call) -> Array:
     return sums
 
 
-@version(ops.commit)
-def commit(to: Outputs, call: Call) -> None:
-    """Running statistics after a step; where ok is false the old ones, bit for bit."""
-    COMMIT(to, call, along=cut_columns(3, call.channels, 8))
+def _by_channels(call: Call) -> tuple[tuple[()], dict[str, Cut]]:
+    return (), {"along": cut_columns(3, call.channels, 8)}
 
 
-@version(ops.merge)
-def merge(to: Outputs, call: Call) -> None:
-    """Statistics of the union of two samples."""
-    MERGE(to, call, along=cut_columns(3, call.channels, 8))
+launches(ops.commit, COMMIT, how=_by_channels)
+launches(ops.merge, MERGE, how=_by_channels)

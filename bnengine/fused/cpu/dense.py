@@ -21,7 +21,6 @@ FEW_BLOCK_ROWS = 8  # of a narrow result, whose W is packed soon: kTileRows of k
 NARROW = 512  # bytes of a row of the result
 BLOCK_WORK = 1 << 17  # multiplications, at least, of a block
 
-_PACKED: dict[str, Any] = {"scratch": SCRATCH}
 _SIZES = "m n k lda ldb ldc"
 _OF_COLUMNS = {"writes": "c sums", "integers": _SIZES, "flags": "adds adds_sums"}
 _OF_ROWS = {"whole": "b bias", "reads": "a", "writes": "c", "integers": _SIZES, "flags": "adds"}
@@ -51,11 +50,10 @@ def affine(to: Outputs, call: Call) -> None:
     """y = x W + b, then g in place."""
     (m, k), n = call.x.shape, call.W.shape[1]
     along = _along(m, n, k, call.x.itemsize, ends=call.b is not None)
-    given = {"a": call.x, "b": call.W, "bias": call.b, "c": call.y, **_sizes(m, n, k, lda=k, ldb=n, ldc=n)}
-    if along.by_columns:
-        GEMM_NN(to, call, along=along, **_PACKED, **given, sums=None, adds_sums=False)
-    else:
-        GEMM_NN_ROWS(to, call, along=along, **_PACKED, **given)
+    _product(
+        to, (GEMM_NN, GEMM_NN_ROWS), along, a=call.x, b=call.W, bias=call.b, c=call.y, m=m, n=n, k=k, lda=k, ldb=n,
+        ldc=n, adds=False,
+    )  # fmt: skip
     if call.activation != "identity":
         activated(to, call.y, call.y, call.activation, call.slope)
 
@@ -67,49 +65,38 @@ def affine_backward(to: Outputs, call: Call) -> None:
     if call.activation != "identity":
         dz = to.array("dz", dz.shape, call.x.dtype, call.x)
         derived(to, call.dy, call.y, dz, call.activation, call.slope)
-    if call.db is not None and call.W.shape[1] * call.W.itemsize <= NARROW:
-        _few_weight_gradients(to, call.x, dz, call.dW, call.db)
-    else:
-        _weight_gradients(to, call.x, dz, call.dW, call.db)
-    if call.dx is not None:
-        _input_gradient(to, dz, call.W, call.dx)
+    _weight_gradients(to, call, dz)
+    if call.dx is not None:  # a block of columns of dx needs rows of W, so W goes in whole
+        (m, k), n = dz.shape, call.dx.shape[1]
+        _product(
+            to, (GEMM_NT, GEMM_NT_ROWS), _along(m, n, k, dz.itemsize), a=dz, b=call.W, bias=None, c=call.dx, m=m, n=n,
+            k=k, lda=k, ldb=k, ldc=n, adds=call.adds_dx,
+        )  # fmt: skip
 
 
-def _weight_gradients(to: Outputs, x: Array, dz: Array, dW: Array, db: Array | None) -> None:
-    """Launch dW = x^T dz and db = sum dz, by columns always: a sum over the rows is one chain."""
-    (rows, inputs), outputs = x.shape, dz.shape[1]
-    along = _by_columns(outputs, rows * inputs * outputs, x.itemsize)
-    sizes = _sizes(inputs, outputs, rows, lda=inputs, ldb=outputs, ldc=outputs, adds=to.adds("dW"))
-    arrays = {"a": x, "b": dz, "bias": None, "c": dW, "sums": db}
-    GEMM_TN(to, x, along=along, **_PACKED, **arrays, **sizes, adds_sums=to.adds("db"))
-
-
-def _few_weight_gradients(to: Outputs, x: Array, dz: Array, dW: Array, db: Array) -> None:
-    """Launch the same where outputs are few, by columns of x, which are rows of dW: so it meets the layer before."""
-    (rows, inputs), outputs = x.shape, dz.shape[1]
-    COLUMN_SUMS(to, x, along=Cut(None, outputs), x=dz, out=db, rows=rows, stride=outputs, adds=to.adds("db"))
-    along = _by_columns(inputs, rows * inputs * outputs, x.itemsize)
-    sizes = _sizes(inputs, outputs, rows, lda=inputs, ldb=outputs, ldc=outputs, adds=to.adds("dW"))
-    GEMM_TN_ROWS(to, x, along=along, **_PACKED, a=x, b=dz, bias=None, c=dW.T, **sizes)
-
-
-def _by_columns(columns: int, work: int, itemsize: int) -> Cut:
-    unit = LINE // itemsize
-    return Cut(COLUMNS, columns, unit, min(blocks_of_columns(columns, unit), evenly(work // BLOCK_WORK)))
-
-
-def _input_gradient(to: Outputs, dz: Array, W: Array, dx: Array) -> None:
-    """Launch dx = dz W^T. A block of columns of dx needs rows of W, so W goes in whole."""
-    (m, k), n = dz.shape, dx.shape[1]
-    along = _along(m, n, k, dz.itemsize)
-    sizes = _sizes(m, n, k, lda=k, ldb=k, ldc=n, adds=to.adds("dx"))
-    arrays = {"a": dz, "b": W, "bias": None, "c": dx}
+def _product(to: Outputs, kernels: tuple[Kernel, Kernel], along: Cut, *, a: Array, **given: Any) -> None:
+    """Launch a product, by the first of these kernels where it is cut by columns, else by the second."""
     if along.by_columns:
-        GEMM_NT(to, dz, along=along, **_PACKED, **arrays, sums=None, **sizes, adds_sums=False)
+        kernels[0](to, a, along=along, scratch=SCRATCH, a=a, **given, sums=None, adds_sums=False)
     else:
-        GEMM_NT_ROWS(to, dz, along=along, **_PACKED, **arrays, **sizes)
+        kernels[1](to, a, along=along, scratch=SCRATCH, a=a, **given)
 
 
-def _sizes(m: int, n: int, k: int, *, lda: int, ldb: int, ldc: int, adds: bool = False) -> dict[str, Any]:
-    """Of a product (m, k) (k, n): sizes, strides of the rows of its arrays, and whether the old result is added."""
-    return {"m": m, "n": n, "k": k, "lda": lda, "ldb": ldb, "ldc": ldc, "adds": adds}
+def _weight_gradients(to: Outputs, call: Call, dz: Array) -> None:
+    """Launch dW = x^T dz and db = sum dz, by columns: a sum over the rows is one chain.
+
+    Those are columns of dz; with few outputs and a bias columns of x, rows of dW: so it meets the layer before.
+    """
+    x, dW, db, (rows, inputs), outputs = call.x, call.dW, call.db, call.x.shape, dz.shape[1]
+    few, unit = db is not None and outputs * x.itemsize <= NARROW, LINE // x.itemsize
+    columns = inputs if few else outputs
+    blocks = min(blocks_of_columns(columns, unit), evenly(rows * inputs * outputs // BLOCK_WORK))
+    given: dict[str, Any] = {
+        "along": Cut(COLUMNS, columns, unit, blocks), "scratch": SCRATCH, "a": x, "b": dz, "bias": None, "m": inputs,
+        "n": outputs, "k": rows, "lda": inputs, "ldb": outputs, "ldc": outputs, "adds": call.adds_dW,
+    }  # fmt: skip
+    if few:
+        COLUMN_SUMS(to, x, along=Cut(None, outputs), x=dz, out=db, rows=rows, stride=outputs, adds=call.adds_db)
+        GEMM_TN_ROWS(to, x, **given, c=dW.T)
+    else:
+        GEMM_TN(to, x, **given, c=dW, sums=db, adds_sums=call.adds_db)

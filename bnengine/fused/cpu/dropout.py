@@ -4,7 +4,7 @@ from ... import ops
 from ...arrays.random import split_seed
 from ...runtime.memory import Outputs
 from .._arguments import Call
-from ._launch import Kernel, cut, version
+from ._launch import Kernel, launches, over, version
 
 DROPOUT = Kernel(
     "dropout", whole="step:index samples:index", reads="x", writes="y keep:bool",
@@ -19,16 +19,9 @@ DROPOUT_BACKWARD = Kernel(
 @version(ops.dropout)
 def dropout(to: Outputs, call: Call) -> None:
     """y = x / (1 - rate) where kept, else 0; and where it was kept."""
-    along = cut(call.x.shape, call.x.itemsize)  # its units are multiples of the four features of a counter
-    (rows, features), (low, high) = call.x.shape, split_seed(call.seed)
-    DROPOUT(
-        to, call, along=along, rows=rows, features=features, by_columns=along.by_columns, seed_low=low, seed_high=high,
-        threshold=round(call.rate * 2**32),
-    )  # fmt: skip
+    low, high = split_seed(call.seed)
+    cut = over(call.x, "features")  # its units are multiples of the four features of a counter
+    DROPOUT(to, call, **cut, seed_low=low, seed_high=high, threshold=round(call.rate * 2**32))
 
 
-@version(ops.dropout_backward)
-def dropout_backward(to: Outputs, call: Call) -> None:
-    """dx = dy / (1 - rate) where kept, else 0."""
-    (rows, features), along = call.dy.shape, cut(call.dy.shape, call.dy.itemsize)
-    DROPOUT_BACKWARD(to, call, along=along, rows=rows, features=features, by_columns=along.by_columns)
+launches(ops.dropout_backward, DROPOUT_BACKWARD, how=lambda call: ((), over(call.dy, "features")))

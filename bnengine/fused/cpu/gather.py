@@ -9,17 +9,8 @@ from ...runtime.memory import Outputs
 from .._arguments import Call
 from ._launch import GATHER_COST, TYPES, Kernel, cut_rows, version
 
-RAW = (
-    "bool",
-    "uint8",
-    "uint16",
-    "uint32",
-    "int8",
-    "int16",
-    "int32",
-    "int64",
-    "float16",
-)  # data besides the usual dtypes
+# Data besides the usual dtypes.
+RAW = ("bool", "uint8", "uint16", "uint32", "int8", "int16", "int32", "int64", "float16")
 
 _DATA = "x:char target:char weights:char samples:index divisors:char order:index cursor:index"
 _ROWS = {

@@ -8,7 +8,7 @@ import numpy as np
 from ... import ops
 from ..._typing import Array
 from ...runtime.memory import Outputs
-from .._arguments import Call, extent
+from .._arguments import RULES, Call, extent
 from ._launch import Cut, Kernel, cut_rows, version
 
 CHUNK = 1024  # outputs that have one sum
@@ -43,23 +43,18 @@ def softmax_cross_entropy(to: Outputs, call: Call) -> None:
 
 
 @version(ops.binary_cross_entropy)
-def binary_cross_entropy(to: Outputs, call: Call) -> None:
-    """One independent logit per output."""
-    _elementwise(to, call, "BinaryCrossEntropy", call.logits)
-
-
 @version(ops.mean_squared_error)
-def mean_squared_error(to: Outputs, call: Call) -> None:
-    """Squared error per output."""
-    _elementwise(to, call, "SquaredError", call.prediction)
-
-
-def _elementwise(to: Outputs, call: Call, rule: str, prediction: Array) -> None:
+def elementwise(to: Outputs, call: Call) -> None:
+    """Output by output, by the op's rule."""
+    prediction = call.lead
     chunks = -(-prediction.size // CHUNK)
     losses = to.array("the losses of chunks", (chunks,), np.float64, prediction)
     blocks = cut_rows(chunks, CHUNK, EXPENSIVE * prediction.itemsize).blocks
     along = Cut(None, chunks, 1, blocks)  # blocks of chunks are not blocks of rows: the launch is alone in its group
-    ELEMENTWISE(to, call, rule, along=along, prediction=prediction, losses=losses, outputs=call.channels, chunk=CHUNK)
+    ELEMENTWISE(
+        to, call, RULES[call.op.name], along=along, prediction=prediction, losses=losses, outputs=call.channels,
+        chunk=CHUNK,
+    )  # fmt: skip
     _sum(to, call.divisor, losses, call.value, adds=call.adds)
 
 

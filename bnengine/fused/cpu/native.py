@@ -61,14 +61,7 @@ class NativeKernel:
         """Run it on the pool, as the only launch of its group."""
         packed = _packed(self.name, arguments)
         group, launch = _alone(self, *packed.counts)
-        outcome = _load.library().bnengine_launch_now(
-            group,
-            launch,
-            _vector(ctypes.c_void_p, packed.arrays),
-            _vector(ctypes.c_int64, packed.integers),
-            _vector(ctypes.c_double, packed.reals),
-            self.scratch,
-        )
+        outcome = _load.library().bnengine_launch_now(group, launch, *_vectors(packed), self.scratch)
         _load.done(outcome, self.name)
 
 
@@ -118,9 +111,8 @@ class NativePlan:
                 scratch = max(scratch, kernel.scratch)
         outcome, library = ctypes.c_int(), _load.library()
         handle = library.bnengine_plan(
-            _vector(_load.Group, groups), len(groups), _vector(_load.Launch, launches),
-            _vector(ctypes.c_void_p, flat.arrays), _vector(ctypes.c_int64, flat.integers),
-            _vector(ctypes.c_double, flat.reals), scratch, ctypes.byref(outcome),
+            _vector(_load.Group, groups), len(groups), _vector(_load.Launch, launches), *_vectors(flat), scratch,
+            ctypes.byref(outcome),
         )  # fmt: skip
         _load.done(outcome.value, "replayer")
         self._addresses = (ctypes.c_void_p * len(flat.arrays)).from_address(library.bnengine_plan_arrays(handle))
@@ -210,31 +202,38 @@ def _alone(kernel: NativeKernel, arrays: int, integers: int, reals: int) -> tupl
     return ctypes.byref(_group([kernel])), ctypes.byref(_launch(kernel, arrays, integers, reals))
 
 
-def _address(x: Array) -> int:
-    """Where a contiguous array begins; from a buffer that is four times as quick as by the interface."""
-    if x.flags.writeable:
+def _address(x: Any) -> int:
+    """Where an array begins: from the buffer, where it has one to write to, quicker than from the interface."""
+    try:
         return ctypes.addressof(ctypes.c_char.from_buffer(x))
-    return int(x.__array_interface__["data"][0])
+    except (TypeError, ValueError, BufferError):  # read-only, empty, or in another order
+        return int(x.__array_interface__["data"][0])
 
 
 def _packed(name: str, arguments: Sequence[Any]) -> Packed:
     packed = Packed([], [], [])
+    arrays, integers, reals = packed
     for argument in arguments:
         kind = type(argument)
         if kind is np.ndarray:
-            packed.arrays.append(argument.__array_interface__["data"][0])
+            arrays.append(_address(argument))
         elif argument is None:
-            packed.arrays.append(None)
+            arrays.append(None)
         elif kind is int or kind is bool:
-            packed.integers.append(argument)
+            integers.append(argument)
         elif kind is float:
-            packed.reals.append(argument)
-        elif (interface := getattr(argument, "__array_interface__", None)) is None or isinstance(argument, np.generic):
+            reals.append(argument)
+        elif not hasattr(argument, "__array_interface__") or isinstance(argument, np.generic):
             raise InputError(f"{name}: {argument!r} is not an array, an int or a float, which kernels take")
         else:
-            packed.arrays.append(interface["data"][0])
+            arrays.append(_address(argument))
     return packed
 
 
 def _vector(kind: Any, values: Sequence[Any]) -> Any:
     return (kind * len(values))(*values)
+
+
+def _vectors(packed: Packed) -> tuple[Any, Any, Any]:
+    arrays, integers, reals = packed
+    return _vector(ctypes.c_void_p, arrays), _vector(ctypes.c_int64, integers), _vector(ctypes.c_double, reals)

@@ -9,7 +9,7 @@ from ...runtime.memory import Outputs
 from ...runtime.plan import ROWS
 from .._arguments import Call
 from .._update import register_rules
-from ._launch import DEVICE, Cut, Kernel, cut_flat, version
+from ._launch import DEVICE, Cut, Kernel, cut_flat, launches, version
 
 CHUNK = 4096  # gradients that have one sum of squares
 
@@ -71,19 +71,8 @@ def rounded(ok: Array, parameters: Array, copy16: Array, out: Array) -> None:
 register_rules(DEVICE, _update)
 
 
-@version(ops.average, "int64")
-def average(to: Outputs, call: Call) -> None:
-    """a <- decay a + (1 - decay) values, where ok."""
-    AVERAGE(to, call, along=cut_flat(call.averaged.size, call.averaged.itemsize))
-
-
-@version(ops.count_step, "int64")
-def count_step(to: Outputs, call: Call) -> None:
-    """The counters and the cursor after one more step."""
-    COUNT_STEP(to, call)
-
-
-@version(ops.add_epoch_sums, "int64")
-def add_epoch_sums(to: Outputs, call: Call) -> None:
-    """The sums of an epoch so far."""
-    ADD_EPOCH_SUMS(to, call)
+launches(
+    ops.average, AVERAGE, "int64", how=lambda call: ((), {"along": cut_flat(call.size, call.averaged.itemsize)})
+)  # fmt: skip
+launches(ops.count_step, COUNT_STEP, "int64")
+launches(ops.add_epoch_sums, ADD_EPOCH_SUMS, "int64")

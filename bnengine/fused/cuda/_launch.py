@@ -8,7 +8,7 @@ import numpy as np
 from ..._typing import Array, DType
 from ...runtime.memory import Outputs
 from ...runtime.reasons import Kind, Reason
-from .._arguments import Call, Device, copied
+from .._arguments import Call, Device, How, copied
 from .._declaration import ARRAYS, Declaration
 from . import _load
 
@@ -170,6 +170,18 @@ def vector_of(like: Array, columns: int | None, *arrays: Array | None) -> int:
     return vector if all(a is None or a.data.ptr % 16 == 0 for a in arrays) else 1
 
 
+def flat(arrays: str) -> How:
+    """One launch over flat arrays of the call, the leading one first, by vectors where all of them allow it."""
+
+    def how(call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        values = vars(call)
+        vector = vector_of(call.lead, None, *(values[name] for name in arrays.split()))
+        kind = (activation_name(call.kind),) if "kind" in values else ()
+        return (vector, *kind), {"grid": flat_grid(call.lead, call.size, vector)}
+
+    return how
+
+
 # -- arrays
 
 
@@ -212,4 +224,4 @@ def filled(out: Array, value: float) -> None:
 
 
 DEVICE = _Cuda()
-ready, version = DEVICE.ready, DEVICE.version
+ready, version, launches = DEVICE.ready, DEVICE.version, DEVICE.launches

@@ -8,7 +8,17 @@ from ... import ops
 from ..._typing import Array
 from ...runtime.memory import Outputs
 from .._arguments import Call, extent
-from ._launch import Kernel, activation_name, flat_grid, shared_memory, slice_width, sliced_grid, vector_of, version
+from ._launch import (
+    Kernel,
+    activation_name,
+    flat_grid,
+    launches,
+    shared_memory,
+    slice_width,
+    sliced_grid,
+    vector_of,
+    version,
+)
 
 FORWARD, BACKWARD = "batch_norm.cu", "batch_norm_backward.cu"
 OWN_SHARED = 16 << 10  # bytes of shared memory, at most, of a kernel in addition to the slice that it keeps
@@ -41,13 +51,9 @@ GRADIENTS = Kernel(
     flags="batch_statistics adds_dx adds_dgamma adds_dbeta", **_BACKWARD,
 )  # fmt: skip
 COMMIT = Kernel(
-    "commit",
-    whole="ok:bool",
-    reads="running:double pending:double decay:double unbiased:bool",
-    writes="out:double",
-    integers="channels",
-    file=FORWARD,
-)
+    "commit", whole="ok:bool", reads="running:double pending:double decay:double unbiased:bool", writes="out:double",
+    integers="channels", file=FORWARD,
+)  # fmt: skip
 MERGE = Kernel("merge_statistics", reads="a:double b:double", writes="out:double", integers="channels", file=FORWARD)
 
 
@@ -66,10 +72,6 @@ def on_chip(x: Array, vector: int, kept: int) -> bool:
 @version(ops.moments)
 def moments(to: Outputs, call: Call) -> None:
     """(count, mean, var) of the batch."""
-    _moments(to, call)
-
-
-def _moments(to: Outputs, call: Call) -> None:
     vector = vector_of(call.x, call.channels, call.x)
     grid = sliced_grid(call.x, call.rows, call.channels, vector, sums=True)
     partial = (grid[1], 3, call.channels), np.float64
@@ -77,12 +79,8 @@ def _moments(to: Outputs, call: Call) -> None:
 
 
 @version(ops.normalize)
-def normalize(to: Outputs, call: Call) -> None:
+def normalize(to: Outputs, call: Call, **given: Any) -> None:
     """y = g(((x - hi) - lo) inv_std gamma + beta + add)."""
-    _normalize(to, call)
-
-
-def _normalize(to: Outputs, call: Call, **given: Any) -> None:
     vector = vector_of(call.x, call.channels, call.x, call.add, call.y)
     grid = sliced_grid(call.x, call.rows, call.channels, vector, sums=False)
     NORMALIZE(to, call, vector, activation_name(call.activation), grid=grid, **given)
@@ -97,8 +95,8 @@ def batch_norm(to: Outputs, call: Call) -> None:
         grid = (-(-call.channels // slice_width(vector)),)
         BATCH_NORM(to, call, vector, activation_name(call.activation), grid=grid, shared=kept)
     else:
-        _moments(to, call)
-        _normalize(to, call, statistics=call.batch, stride=call.channels)
+        moments(to, call)
+        normalize(to, call, statistics=call.batch, stride=call.channels)
 
 
 @version(ops.normalize_backward)
@@ -118,13 +116,9 @@ def normalize_backward(to: Outputs, call: Call) -> None:
     BATCH_NORM_BACKWARD(to, call, *name, grid=sliced_grid(x, rows, channels, vector, sums=False), sums=sums)
 
 
-@version(ops.commit)
-def commit(to: Outputs, call: Call) -> None:
-    """Running statistics after a step; where ok is false the old ones, bit for bit."""
-    COMMIT(to, call, grid=flat_grid(call.running, call.channels))
+def _by_channels(call: Call) -> tuple[tuple[()], dict[str, tuple[int]]]:
+    return (), {"grid": flat_grid(call.lead, call.channels)}
 
 
-@version(ops.merge)
-def merge(to: Outputs, call: Call) -> None:
-    """Statistics of the union of two samples."""
-    MERGE(to, call, grid=flat_grid(call.a, call.channels))
+launches(ops.commit, COMMIT, how=_by_channels)
+launches(ops.merge, MERGE, how=_by_channels)

@@ -27,23 +27,6 @@ from typing import NamedTuple
 
 from ...errors import BackendError, InputError
 from . import cublaslt_api as api
-from .cublaslt_api import (
-    AlgoConfig,
-    Compute,
-    DataType,
-    Descriptor,
-    Epilogue,
-    Handle,
-    HeuristicResult,
-    Library,
-    MatmulDesc,
-    MatmulPreference,
-    MatrixLayout,
-    Operation,
-    ReductionScheme,
-    Refusal,
-    Status,
-)
 
 ALIGNMENT = 16  # bytes: the widest access of any kernel, and what TMA needs
 WORKSPACE_ALIGNMENT = 256  # bytes
@@ -51,17 +34,15 @@ WORKSPACE = 32 << 20  # bytes: what NVIDIA recommends for Hopper and Blackwell, 
 CHOICES = 8  # algorithms that the heuristic returns
 
 TYPES = {
-    "float32": DataType.R_32F,
-    "float64": DataType.R_64F,
-    "float16": DataType.R_16F,
-    "bfloat16": DataType.R_16BF,
-}
+    "float32": api.DataType.R_32F, "float64": api.DataType.R_64F, "float16": api.DataType.R_16F,
+    "bfloat16": api.DataType.R_16BF,
+}  # fmt: skip
 COMPUTE = {
-    ("float64", "highest"): Compute.F64,
-    ("float32", "highest"): Compute.F32,
-    ("float32", "tf32"): Compute.F32_FAST_TF32,
-    ("float16", "highest"): Compute.F32,
-    ("bfloat16", "highest"): Compute.F32,
+    ("float64", "highest"): api.Compute.F64,
+    ("float32", "highest"): api.Compute.F32,
+    ("float32", "tf32"): api.Compute.F32_FAST_TF32,
+    ("float16", "highest"): api.Compute.F32,
+    ("bfloat16", "highest"): api.Compute.F32,
 }
 
 
@@ -71,8 +52,8 @@ class Matrix(NamedTuple):
     rows: int
     cols: int
     ld: int
-    type: DataType
-    operation: Operation = Operation.N
+    type: api.DataType
+    operation: api.Operation = api.Operation.N
 
 
 class Product(NamedTuple):
@@ -117,8 +98,8 @@ class Product(NamedTuple):
         shape_b = (self.k, self.n) if self.transpose_b else (self.n, self.k)
         shape_a = (self.m, self.k) if self.transpose_a else (self.k, self.m)
         return (
-            Matrix(*shape_b, self.ldb, type_, Operation(self.transpose_b)),
-            Matrix(*shape_a, self.lda, type_, Operation(self.transpose_a)),
+            Matrix(*shape_b, self.ldb, type_, api.Operation(self.transpose_b)),
+            Matrix(*shape_a, self.lda, type_, api.Operation(self.transpose_a)),
             Matrix(self.n, self.m, self.ldc, TYPES[self.out_dtype]),
         )
 
@@ -126,32 +107,33 @@ class Product(NamedTuple):
 class Descriptors:
     """A product as cublasLt's objects; they need the library, but no GPU."""
 
-    def __init__(self, library: Library, product: Product) -> None:
+    def __init__(self, library: api.Library, product: Product) -> None:
         first, second, out = product.column_major()
         compute = COMPUTE[product.dtype, product.precision]
-        scale = DataType.R_64F if compute is Compute.F64 else DataType.R_32F
-        self.matmul = Descriptor(library, MatmulDesc, compute, scale)
-        self.matmul.set(MatmulDesc.TRANSA, first.operation)
-        self.matmul.set(MatmulDesc.TRANSB, second.operation)
-        self.matmul.set(MatmulDesc.EPILOGUE, Epilogue.BIAS if product.bias else Epilogue.DEFAULT)
+        scale = api.DataType.R_64F if compute is api.Compute.F64 else api.DataType.R_32F
+        self.matmul = api.Descriptor(library, api.MatmulDesc, compute, scale)
+        self.matmul.set(api.MatmulDesc.TRANSA, first.operation)
+        self.matmul.set(api.MatmulDesc.TRANSB, second.operation)
+        self.matmul.set(api.MatmulDesc.EPILOGUE, api.Epilogue.BIAS if product.bias else api.Epilogue.DEFAULT)
         if product.bias:
-            self.matmul.set(MatmulDesc.BIAS_POINTER, product.alignment)  # the heuristic reads only its alignment
+            self.matmul.set(api.MatmulDesc.BIAS_POINTER, product.alignment)  # the heuristic reads only its alignment
         self.first, self.second, self.out = (
-            Descriptor(library, MatrixLayout, x.type, x.rows, x.cols, x.ld) for x in (first, second, out)
+            api.Descriptor(library, api.MatrixLayout, x.type, x.rows, x.cols, x.ld) for x in (first, second, out)
         )
-        self.preference = Descriptor(library, MatmulPreference)
-        self.preference.set(MatmulPreference.MAX_WORKSPACE_BYTES, WORKSPACE)
-        self.preference.set(MatmulPreference.REDUCTION_SCHEME_MASK, ReductionScheme.COMPUTE_TYPE)
+        self.preference = api.Descriptor(library, api.MatmulPreference)
+        self.preference.set(api.MatmulPreference.MAX_WORKSPACE_BYTES, WORKSPACE)
+        self.preference.set(api.MatmulPreference.REDUCTION_SCHEME_MASK, api.ReductionScheme.COMPUTE_TYPE)
         for operand in "ABCD":
-            self.preference.set(MatmulPreference[f"MIN_ALIGNMENT_{operand}_BYTES"], product.alignment)
+            self.preference.set(api.MatmulPreference[f"MIN_ALIGNMENT_{operand}_BYTES"], product.alignment)
 
 
 class Gemm:
     """A product with its algorithm: `plan(a, b, c, bias, workspace, stream)` enqueues it. Built by `build`."""
 
     def __init__(
-        self, library: Library, handle: Handle, product: Product, descriptors: Descriptors, chosen: HeuristicResult
-    ) -> None:
+        self, library: api.Library, handle: api.Handle, product: Product, descriptors: Descriptors,
+        chosen: api.HeuristicResult,
+    ) -> None:  # fmt: skip
         self.product, self.descriptors = product, descriptors
         self._library, self._handle, self._algo, self._lock = library, handle, chosen.algo, Lock()
         scalar = c_double if product.dtype == "float64" else c_float
@@ -185,7 +167,7 @@ class Gemm:
             self._enqueue(a, b, c, workspace, stream)
             return
         with self._lock:  # the address is part of the descriptor, which threads share
-            self.descriptors.matmul.set(MatmulDesc.BIAS_POINTER, bias)
+            self.descriptors.matmul.set(api.MatmulDesc.BIAS_POINTER, bias)
             self._enqueue(a, b, c, workspace, stream)
 
     def _enqueue(self, a: int, b: int, c: int, workspace: int, stream: int) -> None:
@@ -225,7 +207,7 @@ def layout_of(shape: tuple[int, int], strides: tuple[int, int], itemsize: int) -
 
 
 @cache
-def plan_of(product: Product, device: int) -> Gemm | Refusal:
+def plan_of(product: Product, device: int) -> Gemm | api.Refusal:
     """The plan of a product on the *current* device, whose number is `device`; a Refusal says why there is none.
 
     Raises:
@@ -240,13 +222,13 @@ def plan_of(product: Product, device: int) -> Gemm | Refusal:
     if min(product[:3]) < 1:
         raise InputError(f"gemm: {product}: sizes must be positive")
     opened = _handle(device)
-    return opened if isinstance(opened, Refusal) else build(*opened, product)
+    return opened if isinstance(opened, api.Refusal) else build(*opened, product)
 
 
-def build(library: Library, handle: Handle, product: Product) -> Gemm | Refusal:
+def build(library: api.Library, handle: api.Handle, product: Product) -> Gemm | api.Refusal:
     """The plan with the heuristic's first algorithm whose results repeat, or why there is none."""
     descriptors = Descriptors(library, product)
-    results, count = (HeuristicResult * CHOICES)(), c_int()
+    results, count = (api.HeuristicResult * CHOICES)(), c_int()
     layouts = descriptors.first, descriptors.second, descriptors.out, descriptors.out
     function = "cublasLtMatmulAlgoGetHeuristic"
     status = library.status(
@@ -254,20 +236,20 @@ def build(library: Library, handle: Handle, product: Product) -> Gemm | Refusal:
         *(handle.pointer, descriptors.matmul.pointer, *(layout.pointer for layout in layouts)),
         *(descriptors.preference.pointer, CHOICES, results, byref(count)),
     )
-    if status in (Status.NOT_SUPPORTED, Status.INVALID_VALUE, Status.ARCH_MISMATCH):
-        return Refusal(library.explain(function, status, product))
-    if status != Status.SUCCESS:
+    if status in (api.Status.NOT_SUPPORTED, api.Status.INVALID_VALUE, api.Status.ARCH_MISMATCH):
+        return api.Refusal(library.explain(function, status, product))
+    if status != api.Status.SUCCESS:
         raise BackendError(library.explain(function, status, product))
     for chosen in results[: count.value]:
-        fits = chosen.state == Status.SUCCESS and chosen.workspaceSize <= WORKSPACE
-        if fits and reduction_of(library, chosen) in (ReductionScheme.NONE, ReductionScheme.COMPUTE_TYPE):
+        fits = chosen.state == api.Status.SUCCESS and chosen.workspaceSize <= WORKSPACE
+        if fits and reduction_of(library, chosen) in (api.ReductionScheme.NONE, api.ReductionScheme.COMPUTE_TYPE):
             return Gemm(library, handle, product, descriptors, chosen)
-    return Refusal(f"cublasLt {library.version} has no algorithm whose results repeat for {product}")
+    return api.Refusal(f"cublasLt {library.version} has no algorithm whose results repeat for {product}")
 
 
-def reduction_of(library: Library, chosen: HeuristicResult) -> int:
+def reduction_of(library: api.Library, chosen: api.HeuristicResult) -> int:
     """How an algorithm puts the parts of a split sum together."""
-    attribute, written = AlgoConfig.REDUCTION_SCHEME, c_size_t()
+    attribute, written = api.AlgoConfig.REDUCTION_SCHEME, c_size_t()
     value = attribute.type()
     library.call(
         "cublasLtMatmulAlgoConfigGetAttribute",
@@ -278,11 +260,11 @@ def reduction_of(library: Library, chosen: HeuristicResult) -> int:
 
 
 @cache
-def _handle(_device: int) -> tuple[Library, Handle] | Refusal:
+def _handle(_device: int) -> tuple[api.Library, api.Handle] | api.Refusal:
     library = api.load()
-    if isinstance(library, Refusal):
+    if isinstance(library, api.Refusal):
         return library
     try:
-        return library, Handle(library)
+        return library, api.Handle(library)
     except BackendError as error:
-        return Refusal(str(error))
+        return api.Refusal(str(error))

@@ -58,44 +58,14 @@ _CURES = {
 }
 
 
-class DataType(IntEnum):
-    """cudaDataType_t."""
-
-    R_32F = 0
-    R_64F = 1
-    R_16F = 2
-    R_16BF = 14
-
-
-class Compute(IntEnum):
-    """cublasComputeType_t: what is multiplied and what it is summed in."""
-
-    F32 = 68
-    F64 = 70
-    F32_FAST_TF32 = 77
-
-
-class Operation(IntEnum):
-    """cublasOperation_t."""
-
-    N = 0
-    T = 1
-
-
-class Epilogue(IntEnum):
-    """cublasLtEpilogue_t: what is done to the product before it is stored."""
-
-    DEFAULT = 1
-    BIAS = 4
-
-
-class ReductionScheme(IntEnum):
-    """cublasLtReductionScheme_t: how the parts of a sum over k that was split are put together."""
-
-    NONE = 0
-    INPLACE = 1
-    COMPUTE_TYPE = 2
-    OUTPUT_TYPE = 4
+# cudaDataType_t; cublasComputeType_t, what is multiplied and what it is summed in; cublasOperation_t;
+# cublasLtEpilogue_t, what is done to the product before it is stored; cublasLtReductionScheme_t, how the parts of a sum
+# over k that was split are put together.
+DataType = IntEnum("DataType", {"R_32F": 0, "R_64F": 1, "R_16F": 2, "R_16BF": 14})
+Compute = IntEnum("Compute", {"F32": 68, "F64": 70, "F32_FAST_TF32": 77})
+Operation = IntEnum("Operation", {"N": 0, "T": 1})
+Epilogue = IntEnum("Epilogue", {"DEFAULT": 1, "BIAS": 4})
+ReductionScheme = IntEnum("ReductionScheme", {"NONE": 0, "INPLACE": 1, "COMPUTE_TYPE": 2, "OUTPUT_TYPE": 4})
 
 
 class Attribute(Enum):
@@ -154,34 +124,24 @@ class Algo(ctypes.Structure):
 class HeuristicResult(ctypes.Structure):
     """cublasLtMatmulHeuristicResult_t."""
 
-    _fields_ = (
-        ("algo", Algo),
-        ("workspaceSize", c_size_t),
-        ("state", c_int),
-        ("wavesCount", c_float),
-        ("reserved", c_int * 4),
-    )
+    _fields_ = (("algo", Algo), ("workspaceSize", c_size_t), ("state", c_int), ("wavesCount", c_float),
+                ("reserved", c_int * 4))  # fmt: skip
 
 
 _SET = (c_void_p, c_int, c_void_p, c_size_t)
 _GET = (*_SET, POINTER(c_size_t))
+_CREATED = {
+    "MatmulDesc": (c_int, c_int), "MatrixLayout": (c_int, c_uint64, c_uint64, c_int64), "MatmulPreference": ()
+}  # fmt: skip
 PROTOTYPES: Mapping[str, tuple[Any, ...]] = {
     "cublasLtCreate": (POINTER(c_void_p),),
     "cublasLtDestroy": (c_void_p,),
-    "cublasLtMatmulDescCreate": (POINTER(c_void_p), c_int, c_int),
-    "cublasLtMatmulDescSetAttribute": _SET,
-    "cublasLtMatmulDescGetAttribute": _GET,
-    "cublasLtMatmulDescDestroy": (c_void_p,),
-    "cublasLtMatrixLayoutCreate": (POINTER(c_void_p), c_int, c_uint64, c_uint64, c_int64),
-    "cublasLtMatrixLayoutSetAttribute": _SET,
-    "cublasLtMatrixLayoutGetAttribute": _GET,
-    "cublasLtMatrixLayoutDestroy": (c_void_p,),
-    "cublasLtMatmulPreferenceCreate": (POINTER(c_void_p),),
-    "cublasLtMatmulPreferenceSetAttribute": _SET,
-    "cublasLtMatmulPreferenceGetAttribute": _GET,
-    "cublasLtMatmulPreferenceDestroy": (c_void_p,),
+    **{f"cublasLt{kind}Create": (POINTER(c_void_p), *types) for kind, types in _CREATED.items()},
+    **{f"cublasLt{kind}SetAttribute": _SET for kind in _CREATED},
+    **{f"cublasLt{kind}GetAttribute": _GET for kind in _CREATED},
+    **{f"cublasLt{kind}Destroy": (c_void_p,) for kind in _CREATED},
     "cublasLtMatmulAlgoGetHeuristic": (*[c_void_p] * 7, c_int, POINTER(HeuristicResult), POINTER(c_int)),
-    "cublasLtMatmulAlgoConfigGetAttribute": (POINTER(Algo), c_int, c_void_p, c_size_t, POINTER(c_size_t)),
+    "cublasLtMatmulAlgoConfigGetAttribute": (POINTER(Algo), *_GET[1:]),
     "cublasLtMatmul": (*[c_void_p] * 12, POINTER(Algo), c_void_p, c_size_t, c_void_p),
 }
 
@@ -224,14 +184,8 @@ class Descriptor:
     def set(self, attribute: Attribute, value: int) -> None:
         """Set an attribute."""
         typed = attribute.type(value)
-        self._library.call(
-            f"{self._kind}SetAttribute",
-            self.pointer,
-            attribute.code,
-            ctypes.byref(typed),
-            ctypes.sizeof(typed),
-            what=f"{attribute.name} = {value}",
-        )
+        given = self.pointer, attribute.code, ctypes.byref(typed), ctypes.sizeof(typed)
+        self._library.call(f"{self._kind}SetAttribute", *given, what=f"{attribute.name} = {value}")
 
 
 class Handle:

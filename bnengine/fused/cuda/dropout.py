@@ -4,7 +4,7 @@ from ... import ops
 from ...arrays.random import split_seed
 from ...runtime.memory import Outputs
 from .._arguments import Call
-from ._launch import Kernel, flat_grid, vector_of, version
+from ._launch import Kernel, flat, flat_grid, launches, vector_of, version
 
 FILE, FEATURES = "dropout.cu", 4  # a thread has the four features of one counter
 DROPOUT = Kernel(
@@ -27,8 +27,4 @@ def dropout(to: Outputs, call: Call) -> None:
     )  # fmt: skip
 
 
-@version(ops.dropout_backward)
-def dropout_backward(to: Outputs, call: Call) -> None:
-    """dx = dy / (1 - rate) where kept, else 0."""
-    vector = vector_of(call.dy, None, call.dy, call.keep, call.dx)
-    DROPOUT_BACKWARD(to, call, vector, grid=flat_grid(call.dy, call.size, vector))
+launches(ops.dropout_backward, DROPOUT_BACKWARD, how=flat("dy keep dx"))

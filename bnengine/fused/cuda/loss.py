@@ -7,7 +7,7 @@ import numpy as np
 from ... import ops
 from ..._typing import Array
 from ...runtime.memory import Outputs
-from .._arguments import Call
+from .._arguments import RULES, Call
 from ._launch import INDEX, LANES, STORAGES, THREADS, Kernel, flat_grid, vector_of, version
 
 FILE, HELD_PACKS = "loss.cu", 4
@@ -38,23 +38,15 @@ def softmax_cross_entropy(to: Outputs, call: Call) -> None:
 
 
 @version(ops.binary_cross_entropy)
-def binary_cross_entropy(to: Outputs, call: Call) -> None:
-    """One independent logit per output."""
-    _elementwise(to, call, "BinaryCrossEntropy", call.logits)
-
-
 @version(ops.mean_squared_error)
-def mean_squared_error(to: Outputs, call: Call) -> None:
-    """Squared error per output."""
-    _elementwise(to, call, "SquaredError", call.prediction)
-
-
-def _elementwise(to: Outputs, call: Call, rule: str, prediction: Array) -> None:
+def elementwise(to: Outputs, call: Call) -> None:
+    """Output by output, by the op's rule."""
+    prediction = call.lead
     vector = vector_of(prediction, None, prediction, call.target, call.gradient)
     grid = flat_grid(prediction, prediction.size, vector)
     ELEMENTWISE(
-        to, call, vector, f"bnengine::{rule}", grid=grid, prediction=prediction, partial=(grid, np.float64),
-        outputs=call.channels,
+        to, call, vector, f"bnengine::{RULES[call.op.name]}", grid=grid, prediction=prediction,
+        partial=(grid, np.float64), outputs=call.channels,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from ...runtime.memory import Outputs
 from .._arguments import Call, copied
 from .._update import register_rules
 from . import _load
-from ._launch import DEVICE, STORAGES, Kernel, flat_grid, vector_of, version
+from ._launch import DEVICE, STORAGES, Kernel, flat, flat_grid, launches, vector_of, version
 
 _HERE = {"file": "update.cu", "element": "A"}
 CHECK_STEP = Kernel(
@@ -88,20 +88,6 @@ def _ranges(frozen: Ranges, like: Array) -> Array:
 _uploaded: dict[tuple[Ranges, int], Array] = {}
 
 
-@version(ops.average, "int64")
-def average(to: Outputs, call: Call) -> None:
-    """a <- decay a + (1 - decay) values, where ok."""
-    vector = vector_of(call.averaged, None, call.averaged, call.values, call.out)
-    AVERAGE(to, call, vector, grid=flat_grid(call.averaged, call.size, vector))
-
-
-@version(ops.count_step, "int64")
-def count_step(to: Outputs, call: Call) -> None:
-    """The counters and the cursor after one more step."""
-    COUNT_STEP(to, call, out=call.new_counters)
-
-
-@version(ops.add_epoch_sums, "int64")
-def add_epoch_sums(to: Outputs, call: Call) -> None:
-    """The sums of an epoch so far."""
-    ADD_EPOCH_SUMS(to, call)
+launches(ops.average, AVERAGE, "int64", how=flat("averaged values out"))
+launches(ops.count_step, COUNT_STEP, "int64", how=lambda call: ((), {"out": call.new_counters}))
+launches(ops.add_epoch_sums, ADD_EPOCH_SUMS, "int64")
