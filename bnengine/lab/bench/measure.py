@@ -14,8 +14,9 @@ from . import counters
 from .agreement import compare, disagreement
 from .cases import COPY, OURS, PRODUCTS, Case
 from .machine import Machine
-from .processes import Local, Lost, Process, Processes, Refused
+from .processes import Lost, Process, Processes
 from .timing import Deadline, in_turns, spread
+from .worker import Refused, Worker
 from .workloads import PRECISIONS
 
 PREPARING_S, SHORTEST_S, SHARE = 150.0, 20.0, 0.2  # to prepare: at most, at least, and of the time left
@@ -58,8 +59,8 @@ class Measured:
     def timed(self, turn: Callable[[str], float], rounds: int, deadline: Deadline) -> "Measured":
         """Time all contenders that are ready, in turns."""
         ready = {role: partial(turn, role) for role in self.answers if role not in self.void}
-        result = in_turns(ready, rounds, deadline)
-        self.seconds, self.void = result.seconds, self.void | result.failed
+        self.seconds, failed = in_turns(ready, rounds, deadline)
+        self.void |= failed
         return self
 
 
@@ -167,7 +168,7 @@ def measure_on_device(case: Case, machine: Machine, share: float, until: Deadlin
     """Measure a case in this process; peers get `share` of the time left to prepare, ours all of it."""
     kernel, rounds = case.kind == "kernel", QUICK_ROUNDS if quick else ROUNDS
     deadline = until.part(share, OP_S if kernel else float("inf"))
-    workers = {role: Local(role, machine) for role in case.roles}
+    workers = {role: Worker(role, machine) for role in case.roles}
     seconds = OP_ROUND_S if kernel else QUICK_ROUND_S if quick else ROUND_S
 
     def limit(role: str) -> float:

@@ -1,4 +1,4 @@
-"""Where workers run: on a CPU each in its own process, on a GPU all in this one."""
+"""The processes of workers on a CPU: their environment, and how they are asked."""
 
 import json
 import os
@@ -13,9 +13,7 @@ from typing import Any
 
 from ..environment import DISTORTING
 from .cases import BLAS, JAX, ONE_THREAD, V3
-from .machine import Machine
-from .timing import limited
-from .worker import Worker
+from .worker import accepted
 
 WORKER = (sys.executable, "-c", "import sys; from bnengine.lab.bench.worker import main; main(sys.argv[1])")
 LEAVING_S = 2.0  # that a process may take to end by itself
@@ -27,10 +25,6 @@ KEEP_PAGES = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "
 
 class Lost(Exception):
     """A process ended, or did not answer in time."""
-
-
-class Refused(Exception):
-    """A worker answers with the reason why it cannot do something; it goes on."""
 
 
 def environment(role: str, threads: int, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -77,7 +71,7 @@ class Process:
             line = self._process.stdout.readline() if self._process.stdout else ""
         timer.cancel()
         try:
-            return _accepted(json.loads(line))
+            return accepted(json.loads(line))
         except ValueError:
             late = f"no answer within {seconds:.0f} s" if self._late else ""
             self.end()
@@ -130,22 +124,3 @@ class Processes:
             process = Process(environment(role, self.threads) | cache, errors, (*self.command, role))
             self._members[role] = process
         return process
-
-
-class Local:
-    """A worker in this process, with the interface of `Process`."""
-
-    def __init__(self, role: str, machine: Machine) -> None:
-        self._worker = Worker(role, machine)
-        self.close = self._worker.close
-
-    def ask(self, message: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """See `Process.ask`."""
-        with limited(seconds):
-            return _accepted(self._worker.answer(message))
-
-
-def _accepted(answer: dict[str, Any]) -> dict[str, Any]:
-    if "error" in answer:
-        raise Refused(answer["error"])
-    return answer

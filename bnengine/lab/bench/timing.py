@@ -77,18 +77,16 @@ def limited(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-class Rounds(NamedTuple):
-    """Seconds of each contender in each round that all of them finished; why others dropped out."""
-
-    seconds: dict[str, list[float]]
-    failed: dict[str, str]
-
-
-def in_turns(contenders: Mapping[str, Callable[[], float]], rounds: int, deadline: Deadline) -> Rounds:
+def in_turns(
+    contenders: Mapping[str, Callable[[], float]], rounds: int, deadline: Deadline
+) -> tuple[dict[str, list[float]], dict[str, str]]:
     """Call each contender once per round, starting with another one each time.
 
     At least one round runs; no other begins after the deadline. A contender that raises drops out with the first line
     of its error, so that all that remain have the same rounds.
+
+    Returns:
+        Seconds of each contender in each round, and why others dropped out.
     """
     seconds, failed = {name: list[float]() for name in contenders}, dict[str, str]()
     for i in range(rounds):
@@ -102,7 +100,7 @@ def in_turns(contenders: Mapping[str, Callable[[], float]], rounds: int, deadlin
             except Exception as error:  # another library's error makes its row void; the others go on
                 failed[name] = first_line(error)
                 del seconds[name]
-    return Rounds(seconds, failed)
+    return seconds, failed
 
 
 def first_line(error: BaseException) -> str:

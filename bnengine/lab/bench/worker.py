@@ -23,7 +23,7 @@ from .machine import Machine
 from .numpy_peer import Copies, NumpyPeer
 from .ours import OurPeer
 from .subjects import Peer, Subject
-from .timing import first_line, repetitions
+from .timing import first_line, limited, repetitions
 
 PIECES = 10  # of a run on a CPU; the median piece counts
 LEAST, MOST = 3, 100_000  # pieces of a run at least, calls of a piece at most
@@ -65,6 +65,17 @@ def switches() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
+class Refused(Exception):
+    """A worker answers with the reason why it cannot do something; it goes on."""
+
+
+def accepted(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer; Refused if it is a reason."""
+    if "error" in answer:
+        raise Refused(answer["error"])
+    return answer
+
+
 class Worker:
     """Answers the messages of one role; holds the subject prepared last."""
 
@@ -72,6 +83,11 @@ class Worker:
         self.role, self.machine = role, machine
         self.once, self.clock = 0.0, machine.seconds
         self.subject: Subject | None = None
+
+    def ask(self, message: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """Answer within this process. Refused with the reason where it cannot, or not in time."""
+        with limited(seconds):
+            return accepted(self.answer(message))
 
     def answer(self, message: dict[str, Any]) -> dict[str, Any]:
         """Answer any message; an error is answered as its first line."""

@@ -1,7 +1,6 @@
 """What is measured, its models of bytes and operations worked by hand, and what is aimed at."""
 
 import numpy as np
-import pytest
 
 from bnengine.arrays.backend import get_backend
 from bnengine.lab.bench.cases import (
@@ -67,19 +66,6 @@ def test_each_product_of_a_step_is_there_once():
     assert len(list(products(WORKLOADS[2]))) == 2 + 3 + 3  # of twenty-one layers that have three shapes
 
 
-@pytest.mark.parametrize(
-    ("name", "moved"),
-    [
-        ("batch norm (65536, 128)", 8 * 65536 * 128 * 4),  # 3 passes forward, 5 backward
-        ("Adam, 10,000,000 parameters", 7 * 10**7 * 4),  # 4 reads, 3 writes
-        ("softmax cross-entropy (4096, 1000)", 2 * 4096 * 1000 * 4),
-    ],
-)
-def test_the_floor_of_an_op_is_its_bytes_at_the_rate_of_copies(name, moved):
-    (case,) = [case for case in kernels() if case.name == name]
-    assert (case.floor, case.passes * case.given["working_set"]) == (COPY, moved)
-
-
 def test_peers_are_neither_ours_nor_a_floor():
     step, many, busy = cpu_cases(only="steps", workloads=WORKLOADS[:1])
     assert step.roles == (OURS, V3, REFERENCE, PRODUCTS, *step.peers)
@@ -87,12 +73,10 @@ def test_peers_are_neither_ours_nor_a_floor():
     assert (many.peers, busy.peers, next(products(WORKLOADS[0])).peers) == ((JAX,), (ONE_THREAD,), (BLAS,))
 
 
-@pytest.mark.parametrize(
-    ("only", "kinds"),
-    [("steps", {"step", "steps", "busy"}), ("predictions", {"prediction"}), ("kernels", {"kernel", "product"})],
-)
-def test_only_some_cases(only, kinds):
-    assert {case.kind for case in cpu_cases(only=only)} == kinds
+def test_only_some_cases():
+    kinds = {only: {case.kind for case in cpu_cases(only=only)} for only in ("steps", "predictions", "kernels")}
+    steps = {"step", "steps", "busy"}
+    assert kinds == {"steps": steps, "predictions": {"prediction"}, "kernels": {"kernel", "product"}}
 
 
 def test_the_plot_has_points_around_three_workloads_each_once():
@@ -102,24 +86,29 @@ def test_the_plot_has_points_around_three_workloads_each_once():
         assert sorted(case.places[axis] for case in cases if axis in case.places) == sorted(values)
 
 
-@pytest.mark.parametrize(
-    ("what", "dtype", "amount"),
-    [
-        ("batch norm (65536, 1024)", "float32", 8 * 268_435_456),
-        ("batch norm (65536, 1024)", "bfloat16", 8 * 134_217_728),
-        ("batch norm (200704, 256)", "float32", 8 * 205_520_896),
-        ("Adam, 100,000,000 parameters", "float32", 2_800_000_000),
-        ("softmax cross-entropy (65536, 4096)", "float32", 2 * 1_073_741_824 + 524_288),
-        ("dropout forward and back (65536, 1024)", "float32", 4 * 268_435_456 + 2 * 67_108_864),
-        ("dropout forward and back (65536, 1024)", "bfloat16", 4 * 134_217_728 + 2 * 67_108_864),
-        ("affine relu forward and back (65536, 1024) by (1024, 1024)", "float32", 3 * 2 * 65536 * 1024 * 1024),
-        ("check_step, 100,000,000 gradients", "float32", 400_000_000),
-        ("gather (65536, 1024) of (131072, 1024)", "float32", 2 * 268_435_456),
-    ],
-)
-def test_the_bytes_and_operations_on_a_gpu_are_those_of_the_model(what, dtype, amount):
-    (given,) = [case.given for case in device_kernels() if case.name == f"{what}, {dtype}"]
-    assert (given["amount"], given["unit"]) == (amount, "flops" if "affine" in what else "bytes")
+# Bytes, or operations, by hand: of an op on a CPU, and on a GPU by dtype.
+AMOUNTS = {
+    "batch norm (65536, 128)": 8 * 65536 * 128 * 4,  # 3 passes forward, 5 backward
+    "Adam, 10,000,000 parameters": 7 * 10**7 * 4,  # 4 reads, 3 writes
+    "softmax cross-entropy (4096, 1000)": 2 * 4096 * 1000 * 4,
+    "batch norm (65536, 1024), float32": 8 * 268_435_456,
+    "batch norm (65536, 1024), bfloat16": 8 * 134_217_728,
+    "batch norm (200704, 256), float32": 8 * 205_520_896,
+    "Adam, 100,000,000 parameters, float32": 2_800_000_000,
+    "softmax cross-entropy (65536, 4096), float32": 2 * 1_073_741_824 + 524_288,
+    "dropout forward and back (65536, 1024), float32": 4 * 268_435_456 + 2 * 67_108_864,
+    "dropout forward and back (65536, 1024), bfloat16": 4 * 134_217_728 + 2 * 67_108_864,
+    "affine relu forward and back (65536, 1024) by (1024, 1024), float32": 3 * 2 * 65536 * 1024 * 1024,
+    "check_step, 100,000,000 gradients, float32": 400_000_000,
+    "gather (65536, 1024) of (131072, 1024), float32": 2 * 268_435_456,
+}
+
+
+def test_the_bytes_and_operations_of_an_op_are_those_of_the_model():
+    found = {case.name: case.passes * case.given["working_set"] for case in kernels() if case.floor == COPY}
+    found |= {case.name: case.given["amount"] for case in device_kernels()}
+    assert {name: found[name] for name in AMOUNTS} == AMOUNTS
+    assert [case.given["op"] for case in device_kernels() if case.given["unit"] == "flops"] == ["affine"]
 
 
 def test_on_a_gpu_cases_with_targets_come_first_and_every_target_has_a_case():
@@ -152,12 +141,6 @@ def test_the_operations_bytes_and_parameters_of_a_step():
 
 def test_workloads_have_batches_of_one_size_and_go_through_json():
     assert all(workload.rows == workload.batch * workload.batches for workload in WORKLOADS)
-    assert [(w.widths, w.batch) for w in WORKLOADS] == [
-        ((64, 100, 100, 10), 64),
-        ((784, 512, 512, 10), 256),
-        ((784, *[128] * 20, 10), 128),
-        ((1024, 2048, 2048, 2048, 100), 1024),
-    ]
     assert Workload.from_json(TINY.to_json()) == TINY
 
 

@@ -16,9 +16,9 @@ from bnengine.lab.bench.cases import AUTOTUNED, COMPILE, EAGER, GRAPH, Case, dev
 from bnengine.lab.bench.machine import Machine
 from bnengine.lab.bench.measure import copies_and_products, measure_on_device
 from bnengine.lab.bench.ours import Ours, owner
-from bnengine.lab.bench.processes import Local, Refused
 from bnengine.lab.bench.report import Rates, device_rows
 from bnengine.lab.bench.timing import Deadline
+from bnengine.lab.bench.worker import Refused, Worker
 from bnengine.ops import using
 from tests.cuda_on_cpu.launch import need_compiler
 from tests.support import require
@@ -107,7 +107,7 @@ class Peer:
     losses: Any = None
 
     def __init__(self, role: str, machine: Machine) -> None:
-        self.role, self.worker = role, Local(role, machine)
+        self.role, self.worker = role, Worker(role, machine)
 
     def close(self) -> None: ...
 
@@ -127,7 +127,7 @@ class Peer:
 
 
 def test_peers_have_ratios_or_a_reason_why_not(device, monkeypatch):
-    monkeypatch.setattr(measure, "Local", Peer)
+    monkeypatch.setattr(measure, "Worker", Peer)
     case = step(torch=True)
     ours, eager, graph, autotuned, compiled = rows_of(device, replace(case, roles=case.roles[2:]))
     assert (ours["void"], ours["ratio"], eager["peak_bytes"], eager["seconds"]["median"]) == (None, None, 77, 2.0)

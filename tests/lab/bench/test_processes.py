@@ -11,9 +11,9 @@ from bnengine.arrays.backend import get_backend
 from bnengine.lab.bench import worker
 from bnengine.lab.bench.cases import BLAS, JAX, ONE_THREAD, OURS
 from bnengine.lab.bench.machine import Machine
-from bnengine.lab.bench.processes import KEEP_PAGES, THREADS, Local, Lost, Process, Processes, Refused, environment
+from bnengine.lab.bench.processes import KEEP_PAGES, THREADS, Lost, Process, Processes, environment
 from bnengine.lab.bench.subjects import Subject
-from bnengine.lab.bench.worker import LEAST, PIECES, Worker, timed
+from bnengine.lab.bench.worker import LEAST, PIECES, Refused, Worker, timed
 from tests.lab.bench import actor
 
 PREPARE = {"do": "prepare", "kind": "step", "given": {}, "bounded": False}
@@ -124,4 +124,4 @@ def test_a_worker_times_what_it_prepared_and_answers_errors(monkeypatch):
     monkeypatch.setattr(worker, "peer", lambda *_given: {}["no room"])
     assert one.answer(PREPARE) == {"error": "KeyError: 'no room'"}
     with pytest.raises(Refused, match="KeyError"):
-        Local(OURS, one.machine).ask(PREPARE, 60)
+        one.ask(PREPARE, 60)

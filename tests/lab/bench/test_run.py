@@ -26,7 +26,7 @@ from bnengine.lab.bench.cases import (
 )
 from bnengine.lab.bench.machine import Machine
 from bnengine.lab.bench.measure import Measured
-from bnengine.lab.bench.processes import Local
+from bnengine.lab.bench.worker import Worker
 from bnengine.lab.environment import DISTORTING, commit, warnings
 from tests.lab.bench import actor
 from tests.support import missing
@@ -159,7 +159,7 @@ class Here:
     def __exit__(self, *_error): ...
 
     def __getitem__(self, role):
-        return self.members.setdefault(role, Local(role, Machine(get_backend("numpy"))))
+        return self.members.setdefault(role, Worker(role, Machine(get_backend("numpy"))))
 
 
 def test_our_steps_predictions_and_ops_are_timed_and_agree(monkeypatch):
