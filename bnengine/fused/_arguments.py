@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from .._typing import Array, DType
+from ..arrays.random import split_seed
 from ..errors import InputError
 from ..ops.activations import ACTIVATIONS, slope_of
 from ..runtime.memory import Outputs
@@ -64,6 +65,7 @@ class Signature(NamedTuple):
         outputs: The op's outputs by field.
         lead: The argument whose dtype is T, and that decides which kernels run.
         reshaped: Arguments and outputs that launches see in the shape `reshape(x)`.
+        derived: What else launches read from a prepared call, from its options and arguments.
     """
 
     arguments: str
@@ -71,6 +73,7 @@ class Signature(NamedTuple):
     lead: str
     reshaped: str = ""
     reshape: Callable[[Array], Shape] = extent
+    derived: Callable[["Call"], Mapping[str, Any]] = lambda _call: {}
 
 
 def _statistics(call: "Call") -> Shape:
@@ -83,6 +86,12 @@ def _channels(call: "Call") -> Shape:
 
 def _single(_call: "Call") -> Shape:
     return (1,)
+
+
+def _counted(call: "Call") -> dict[str, int]:
+    (rows, features), (low, high) = call.x.shape, split_seed(call.seed)
+    threshold = round(call.rate * 2**32)
+    return {"rows": rows, "features": features, "seed_low": low, "seed_high": high, "threshold": threshold}
 
 
 def _gathered(name: str) -> Callable[["Call"], Shape]:
@@ -138,7 +147,7 @@ SIGNATURES = {
     "merge": Signature("a:float64 b:float64", {"out": Output("a", "float64")}, "a"),
     "dropout": Signature(
         "x step:int64 samples:int64", {"out": Output("x", name="y"), "keep": Output("x", "bool")}, "x", "x y keep",
-        by_samples,
+        by_samples, _counted,
     ),
     "dropout_backward": Signature(
         "dy keep:bool", {"out": Output("dy", name="dx")}, "dy", "dy keep dx", by_samples
@@ -163,7 +172,7 @@ SIGNATURES = {
             "ok": Output(_single, "bool"), "norm": Output(_single, "float64"), "factor": Output(_single),
             "scaling": Output(lambda _: (4,), name="new_scaling", only_with="scaling"),
         },
-        "gradients",
+        "gradients", derived=lambda call: {"clip": float("inf") if call.clip is None else call.clip},
     ),
     "average": Signature(
         "averaged values ok:bool", {"out": Output("averaged")}, "averaged", "averaged values out", flat
@@ -218,9 +227,9 @@ class Device(ABC):
     def refusal(self, x: Any, *more: str) -> Reason | None:
         """Why the kernels cannot take arrays like x, whose dtypes may be `more` than the usual; None if they can."""
 
-    @abstractmethod
-    def aligned(self, x: Array, *, written: bool = False) -> bool:
+    def aligned(self, x: Array, *, written: bool = False) -> bool:  # noqa: ARG002
         """Whether kernels can read x where it is, or with `written` write to it, apart from its strides."""
+        return True
 
     @abstractmethod
     def wide(self, x: Array) -> DType:
@@ -248,11 +257,8 @@ class Device(ABC):
                 launch(to, call)
                 return prepare.result(call)
 
-            parameters = signature(op.reference).parameters.values()
-            first = Parameter("to", Parameter.POSITIONAL_ONLY)
-            vars(launcher)["__signature__"] = signature(op.reference).replace(
-                parameters=[first, *(p.replace(kind=Parameter.KEYWORD_ONLY) for p in parameters)]
-            )
+            taken, first = signature(op.reference), Parameter("to", Parameter.POSITIONAL_ONLY)
+            vars(launcher)["__signature__"] = taken.replace(parameters=[first, *taken.parameters.values()])
             self.register(op, launcher, *more)
             return launch
 
@@ -337,6 +343,7 @@ class _Preparation:
         for name in self.reshaped:
             if (x := values.get(name)) is not None and x.ndim != self.axes:
                 values[name] = x.reshape(*self.of.reshape(x))
+        values.update(self.of.derived(call))
         return call
 
     def result(self, call: Call) -> Any:

@@ -78,8 +78,8 @@ class Declaration:
 
     @cached_property
     def _passed(self) -> tuple[tuple[str, Callable[[Any], Sequence[Any]]], ...]:
-        """The sections that a launch passes, each with what reads its values."""
-        sections = (section for section in SECTIONS if section != "counters")
+        """The sections of which a launch passes something, each with what reads its values."""
+        sections = (section for section in SECTIONS if section != "counters" and self.arguments[section])
         return tuple((section, _reader(self.arguments[section])) for section in sections)
 
     def sorted(self, given: Mapping[str, Any], call: object = None) -> dict[str, Sequence[Any]]:
@@ -87,7 +87,7 @@ class Declaration:
         values = {**vars(call), **given} if call is not None else given
         try:
             if given.keys() <= self.names:
-                return {section: read(values) for section, read in self._passed}
+                return _NOTHING | {section: read(values) for section, read in self._passed}
         except KeyError:
             pass
         raise TypeError(f"{self.name}: a launch passes {sorted(self.names)}, got {sorted(given)}")
@@ -99,10 +99,9 @@ def _reader(arguments: Sequence[Argument]) -> Callable[[Any], Sequence[Any]]:
     if any(argument.members is not None for argument in arguments):
         lists = [(argument.name, argument.members is not None) for argument in arguments]
         return lambda values: [v for name, is_list in lists for v in (values[name] if is_list else (values[name],))]
-    if len(names) > 1:
-        return itemgetter(*names)
-    return (lambda values: (values[names[0]],)) if names else (lambda _: ())
+    return itemgetter(*names) if len(names) > 1 else (lambda values: (values[names[0]],))
 
 
 SECTIONS = tuple(field.name for field in fields(Declaration))[1:]
+_NOTHING: dict[str, Sequence[Any]] = dict.fromkeys(SECTIONS, ())
 ARRAYS = ("whole", "channels", "constants", "reads", "writes", "scratch")

@@ -1,10 +1,7 @@
 """dropout and dropout_backward, with the same random bits as every other library."""
 
 from ... import ops
-from ...arrays.random import split_seed
-from ...runtime.memory import Outputs
-from .._arguments import Call
-from ._launch import Kernel, launches, over, version
+from ._launch import Kernel, launches, over
 
 DROPOUT = Kernel(
     "dropout", whole="step:index samples:index", reads="x", writes="y keep:bool",
@@ -16,12 +13,6 @@ DROPOUT_BACKWARD = Kernel(
 )  # fmt: skip
 
 
-@version(ops.dropout)
-def dropout(to: Outputs, call: Call) -> None:
-    """y = x / (1 - rate) where kept, else 0; and where it was kept."""
-    low, high = split_seed(call.seed)
-    cut = over(call.x, "features")  # its units are multiples of the four features of a counter
-    DROPOUT(to, call, **cut, seed_low=low, seed_high=high, threshold=round(call.rate * 2**32))
-
-
+# The units of a cut are multiples of the four features of a counter.
+launches(ops.dropout, DROPOUT, how=lambda call: ((), over(call.x, "features")))
 launches(ops.dropout_backward, DROPOUT_BACKWARD, how=lambda call: ((), over(call.dy, "features")))

@@ -51,7 +51,7 @@ def check_step(to: Outputs, call: Call) -> None:
         to, call, along=along, partial=partial, size=size, chunk=CHUNK, proposed=pending_size,
         some=-(-pending_size // chunks),
     )  # fmt: skip
-    CHECK_STEP(to, call, partial=partial, chunks=chunks, clip=float("inf") if call.clip is None else call.clip)
+    CHECK_STEP(to, call, partial=partial, chunks=chunks)
 
 
 def _update(to: Outputs, call: Call) -> None:

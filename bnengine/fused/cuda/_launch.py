@@ -26,6 +26,11 @@ def activation_name(kind: str) -> str:
     return f"bnengine::Activation::{kind}"
 
 
+def target_name(target: Array) -> str:
+    """CUDA's name for targets: class numbers, or one number for each class."""
+    return STORAGES.get(target.dtype.name, INDEX)
+
+
 # -- kernels and their arguments
 
 
@@ -115,7 +120,7 @@ class Kernel(Declaration):
             parameters = (STORAGES[like.dtype.name], *parameters)
         bound = [(len(of["whole"]) + len(of["channels"]) + i, array) for i, array in enumerate(of["constants"])]
         if self.counters:
-            bound.append((sum(len(of[section]) for section in ARRAYS), arrivals(like, groups)))
+            bound.append((sum(len(of[section]) for section in ARRAYS), _load.arrivals(groups, like.device.id)))
         to.launch(
             kernel(like, self.file, self.name, *parameters, grid=grid, shared=shared, bound=tuple(bound)),
             whole=(*of["whole"], *of["channels"]),
@@ -124,16 +129,6 @@ class Kernel(Declaration):
             scratch=of["scratch"],
             scalars=(*indices(*of["integers"]), *reals(*of["reals"]), *flags(*of["flags"])),
         )
-
-
-def arrivals(like: Array, count: int = 1) -> Array:
-    """Counters for `count` groups of blocks on the device of `like`."""
-    return _load.arrivals(count, like.device.id)
-
-
-def shared_memory(like: Array) -> int:
-    """Bytes of shared memory that a block can have on the device of `like`."""
-    return _load.shared_memory(like.device.id)
 
 
 # -- grids
@@ -200,9 +195,6 @@ class _Cuda(Device):
             return Reason(Kind.ARRAY, f"{x.dtype.name} is not one of {', '.join(dtypes)}")
         older = _load.refusal()
         return None if older is None else Reason(Kind.MISSING, older)
-
-    def aligned(self, x: Array, *, written: bool = False) -> bool:  # noqa: ARG002
-        return True
 
     def wide(self, x: Array) -> DType:
         return np.dtype(np.float64 if x.dtype == np.float64 else np.float32)

@@ -8,12 +8,12 @@ from ... import ops
 from ..._typing import Array
 from ...runtime.memory import Outputs
 from .._arguments import Call, extent
+from . import _load
 from ._launch import (
     Kernel,
     activation_name,
     flat_grid,
     launches,
-    shared_memory,
     slice_width,
     sliced_grid,
     vector_of,
@@ -66,7 +66,7 @@ def on_chip(x: Array, vector: int, kept: int) -> bool:
     microsecond, a second launch one or two.
     """
     splits = sliced_grid(x, *extent(x), vector, sums=True)[1]
-    return splits <= ROUNDS and kept + OWN_SHARED <= shared_memory(x)
+    return splits <= ROUNDS and kept + OWN_SHARED <= _load.shared_memory(x.device.id)
 
 
 @version(ops.moments)

@@ -1,7 +1,6 @@
 """dropout and dropout_backward, with the random bits of every other library."""
 
 from ... import ops
-from ...arrays.random import split_seed
 from ...runtime.memory import Outputs
 from .._arguments import Call
 from ._launch import Kernel, flat, flat_grid, launches, vector_of, version
@@ -19,12 +18,9 @@ DROPOUT_BACKWARD = Kernel(
 @version(ops.dropout)
 def dropout(to: Outputs, call: Call) -> None:
     """y = x / (1 - rate) where kept, else 0; and where it was kept."""
-    (rows, features), (low, high) = call.x.shape, split_seed(call.seed)
-    aligned = vector_of(call.x, None, call.x, call.y, call.keep) > 1 and features % FEATURES == 0
-    DROPOUT(
-        to, call, FEATURES if aligned else 1, grid=flat_grid(call.x, rows * -(-features // FEATURES)), rows=rows,
-        features=features, seed_low=low, seed_high=high, threshold=round(call.rate * 2**32),
-    )  # fmt: skip
+    aligned = vector_of(call.x, None, call.x, call.y, call.keep) > 1 and call.features % FEATURES == 0
+    grid = flat_grid(call.x, call.rows * -(-call.features // FEATURES))
+    DROPOUT(to, call, FEATURES if aligned else 1, grid=grid)
 
 
 launches(ops.dropout_backward, DROPOUT_BACKWARD, how=flat("dy keep dx"))

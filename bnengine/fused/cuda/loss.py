@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 
 from ... import ops
-from ..._typing import Array
 from ...runtime.memory import Outputs
 from .._arguments import RULES, Call
-from ._launch import INDEX, LANES, STORAGES, THREADS, Kernel, flat_grid, vector_of, version
+from ._launch import INDEX, LANES, THREADS, Kernel, flat_grid, target_name, vector_of, version
 
 FILE, HELD_PACKS = "loss.cu", 4
 _SUMMED: dict[str, Any] = {"file": FILE, "scratch": "partial:double", "counters": "arrivals", "flags": "adds"}
@@ -28,7 +27,7 @@ CORRECT = Kernel("correct", reads="output target:Y", writes="out:double", intege
 @version(ops.softmax_cross_entropy)
 def softmax_cross_entropy(to: Outputs, call: Call) -> None:
     """A warp a row, or a block where a row has more classes than a warp keeps in registers."""
-    logits, kind, classes = call.logits, _kind(call.target), call.channels
+    logits, kind, classes = call.logits, target_name(call.target), call.channels
     vector = vector_of(logits, classes, logits, call.gradient, None if kind == INDEX else call.target)
     group = LANES if classes <= LANES * HELD_PACKS * vector else THREADS
     grid = flat_grid(logits, call.rows * group)
@@ -54,9 +53,4 @@ def elementwise(to: Outputs, call: Call) -> None:
 def correct(to: Outputs, call: Call) -> None:
     """A warp a row."""
     grid = flat_grid(call.output, call.rows * LANES)
-    CORRECT(to, call, _kind(call.target), grid=grid, partial=(grid, np.float64), classes=call.channels)
-
-
-def _kind(target: Array) -> str:
-    """CUDA's name for targets: class numbers, or one number for each class."""
-    return STORAGES.get(target.dtype.name, INDEX)
+    CORRECT(to, call, target_name(call.target), grid=grid, partial=(grid, np.float64), classes=call.channels)

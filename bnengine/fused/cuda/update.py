@@ -48,8 +48,7 @@ def check_step(to: Outputs, call: Call) -> None:
     vector = vector_of(call.gradients, None, call.gradients)
     grid = flat_grid(call.gradients, max(size // vector, pending_size), waves=4)
     CHECK_STEP(
-        to, call, vector, grid=grid, partial=((grid[0], 2), np.float64), size=size, pending_size=pending_size,
-        clip=float("inf") if call.clip is None else call.clip,
+        to, call, vector, grid=grid, partial=((grid[0], 2), np.float64), pending_size=pending_size
     )  # fmt: skip
 
 
