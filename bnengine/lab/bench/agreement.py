@@ -33,11 +33,11 @@ class Agreement(NamedTuple):
 
 def moved(weights: Mapping[str, np.ndarray], share: float, seed: int) -> dict[str, np.ndarray]:
     """Return the state with each element of a matrix larger or smaller by `share`."""
-    rng = np.random.default_rng(seed)
-    state = {}
+    state, rng = dict(weights), np.random.default_rng(seed)
     for name, array in weights.items():
         signs = rng.integers(0, 2, array.shape) * 2 - 1
-        state[name] = (array * (1 + share * signs)).astype(array.dtype) if name.rpartition(".")[2] == "W" else array
+        if name.endswith(".W"):
+            state[name] = (array * (1 + share * signs)).astype(array.dtype)
     return state
 
 

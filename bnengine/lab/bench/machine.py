@@ -39,10 +39,6 @@ class Machine:
         self.backend.synchronize()
         return self.clock() - began if done else handed_over
 
-    def held_bytes(self) -> int | None:
-        """Return the bytes of arrays on the device; None on a CPU."""
-        return int(self.timing.held_bytes()) if self.timing else None
-
 
 def environment(machine: Machine, torch: str | None) -> dict[str, Any]:
     """Return the machine of a run in this process, its libraries, and what distorts a measurement."""

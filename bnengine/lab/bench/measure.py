@@ -120,14 +120,14 @@ def undisturbed(
 ) -> float:  # fmt: skip
     """Take turns until others disturb none, and count them; if they disturb all, the least disturbed turn counts."""
     taken = list[Turn]()
-    while len(taken) < tries:
+    for again in range(1, tries + 1):
         taken.append(take())
         if not taken[-1].disturbed:
             return taken[-1].seconds
         measured.disturbed += 1
-        if until.over:
+        if until.over or again == tries:
             break
-        wait(0.1 * len(taken))
+        wait(0.1 * again)
     measured.kept += 1
     return min(taken, key=lambda turn: turn.lost).seconds
 

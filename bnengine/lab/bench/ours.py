@@ -23,7 +23,7 @@ from .agreement import MOVED, MOVES, bounds, moved
 from .cases import MODES, PRODUCTS, REFERENCE, Mode
 from .machine import Machine
 from .ops import OPS, normal
-from .subjects import Peer, Subject, Training, repeated, sampled_rows
+from .subjects import SAMPLED, Peer, Subject, Training, repeated
 from .workloads import LEARNING_RATE, Data, Workload
 
 CUPY = ("copied", "filled")  # launches of CuPy's own kernels
@@ -46,7 +46,7 @@ class Ours(Training):
         mode: Mode = "eager", at_once: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(workload, data)
-        held, self.at_once = machine.held_bytes(), at_once
+        self.at_once, held = at_once, machine.timing.held_bytes() if machine.timing else 0
         self.network = workload.network(machine.backend, precision)
         graph: Graph = mode == "graph" or (False if machine.on_gpu else "auto")  # on a CPU a replay is one native call
         self.step = Step(self.network, Adam(), SoftmaxCrossEntropy(), replay=mode != "eager", graph=graph)
@@ -63,7 +63,7 @@ class Ours(Training):
         # Launches of a step by the library of their kernels, and on a GPU the bytes that this training holds.
         self.facts = {
             "launches_by": dict(Counter(owner(launch.kernel) for launch in plans[0].launches)) if plans else None,
-            "peak_bytes": None if held is None else (machine.held_bytes() or 0) - held,
+            "peak_bytes": int(machine.timing.held_bytes()) - held if machine.timing else None,
         }
         self.start()
 
@@ -130,7 +130,7 @@ class OurPeer(Peer):
         return self.machine.backend.asarray(array, dtype, copy=True)
 
     def host(self, result: Array) -> Array:
-        return self.machine.backend.to_numpy(result[: sampled_rows(result.shape), ...], copy=True)
+        return self.machine.backend.to_numpy(result.reshape(-1)[:SAMPLED], copy=True)
 
     def op(self, op: str, arrays: list[Array]) -> Subject:
         """An op as recorded launches, or as its reference."""

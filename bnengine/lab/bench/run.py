@@ -62,7 +62,7 @@ def bench(
     """
     until, chosen = Deadline(inf if deadline is None else deadline, clock), get_backend(backend)
     if chosen.name not in ("numpy", "cupy"):
-        raise InputError(f"bench: the backend must be numpy or cupy, got {chosen.name!r}")
+        raise InputError(f"bench: the backend must be numpy or cupy, got {chosen.name!r}; give one of them")
     if chosen.on_gpu:
         if threads is not None or sweep or only == "predictions":
             raise InputError("bench: --threads, --plot and --only predictions are for a CPU; add --backend numpy")

@@ -1,7 +1,6 @@
 """What a contender hands to the clock, made from what its framework can do: train, predict, run an op."""
 
 from collections.abc import Callable
-from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,12 +95,12 @@ class Peer:
 
     def called(self, call: Call, result: Any = None) -> Subject:
         """Make a subject of a call and a sample of its result."""
-        sample = np.ravel(self.host(call() if result is None else result))[:SAMPLED]
+        sample = self.host(call() if result is None else result)
         return Subject(repeated(call), {"sample": sample.astype(float).tolist(), **self.facts})
 
     def host(self, result: Any) -> Array:
-        """Return at least the elements of a result that are compared, in NumPy's memory."""
-        return np.asarray(result)
+        """Return the elements of a result that are compared, in NumPy's memory."""
+        return np.ravel(result)[:SAMPLED]
 
 
 def repeated(call: Call) -> Callable[[int], None]:
@@ -112,8 +111,3 @@ def repeated(call: Call) -> Callable[[int], None]:
             call()
 
     return run
-
-
-def sampled_rows(shape: tuple[int, ...]) -> int:
-    """Return how many rows of an array hold the elements that are compared."""
-    return -(-SAMPLED // max(1, prod(shape[1:])))

@@ -15,7 +15,7 @@ from ...network.precision import PrecisionName
 from .cases import COMPILE
 from .machine import Machine
 from .ops import ADAM_EPS, BETA1, BETA2, EPS, LR, RATE
-from .subjects import Call, Peer, Subject, Training, sampled_rows
+from .subjects import SAMPLED, Call, Peer, Subject, Training
 from .workloads import LEARNING_RATE, Data, Workload
 
 WARM_UP = 3  # steps on a side stream before a capture, as PyTorch's documentation says
@@ -196,7 +196,7 @@ class TorchPeer(Peer):
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device).to(getattr(torch, dtype))
 
     def host(self, result: Any) -> Array:
-        return result.detach()[: sampled_rows(result.shape)].to("cpu", torch.float32).numpy()
+        return result.detach().reshape(-1)[:SAMPLED].to("cpu", torch.float32).numpy()
 
     def op(self, op: str, arrays: list[Any]) -> Subject:
         return self.called(OPS[op](torch.compile if self.compiled else lambda function: function, *arrays))
