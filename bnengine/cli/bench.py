@@ -8,6 +8,7 @@ import click
 from ..errors import InputError
 from ..lab.bench import WORKLOADS, CpuReport, bench, plot
 from ..lab.bench.workloads import PRECISIONS
+from ..lab.explain.drawing import new_figure
 from ..storage.codec import dumps
 from .bench_tables import show_cpu, show_device
 
@@ -77,7 +78,7 @@ def command(
       bnengine bench --json figures.json --plot figures.png --deadline 500
     """
     if picture is not None:
-        plot.check()
+        new_figure(where=plot.NAME)  # an error now rather than after the run
         if only not in (None, "steps"):
             raise InputError(f"bench: --plot draws training steps, which --only {only} leaves out")
     known = {workload.name: workload for workload in WORKLOADS}

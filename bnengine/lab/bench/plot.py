@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...errors import InputError
-from ...storage.atomic import replace_file
 from ..explain.drawing import BLUE, GREEN, INK, ORANGE, SKY, new_figure, panels, png
 from .cases import COMPILE, EAGER, JAX, OURS, REFERENCE
+from .report import write
 
 AXES = {
     "width": "units of two hidden layers (784-n-n-10, batch 256)",
@@ -22,6 +22,7 @@ STYLES = {
     JAX: (GREEN, "^", "-."),
 }
 NAMES = {REFERENCE: "bnengine without native kernels"}
+NAME = "bench: --plot"
 Curve = list[tuple[int, float]]
 
 
@@ -36,23 +37,13 @@ def curves(rows: Sequence[dict[str, Any]], axis: str) -> dict[str, Curve]:
     return {name: sorted(curve) for name, curve in lines.items() if curve}
 
 
-def check() -> None:
-    """InputError where matplotlib is missing."""
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f"bench: --plot needs matplotlib ({error}). Install it: pip install 'bnengine[plot]'"
-        ) from error
-
-
 def draw(rows: Sequence[dict[str, Any]], path: str) -> None:
     """Write a PNG with a panel per axis, from the rows of a report.
 
     Raises:
         InputError: matplotlib is missing, no row has a time, or the file cannot be written.
     """
-    figure, axes = new_figure(), {axis: curves(rows, axis) for axis in AXES}
+    figure, axes = new_figure(where=NAME), {axis: curves(rows, axis) for axis in AXES}
     if not any(axes.values()):
         raise InputError("bench: no training step was timed, so there is nothing to draw; give it more time")
     drawn = panels(figure, list(AXES.values()))
@@ -71,7 +62,4 @@ def draw(rows: Sequence[dict[str, Any]], path: str) -> None:
     has = rows[0]["environment"]
     title = f"A training step with Adam, float32, on {has['threads']} threads of {has['processor'] or has['machine']}"
     figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, weight="bold", color=INK, parse_math=False)
-    try:
-        replace_file(path, [png(figure)])
-    except OSError as error:
-        raise InputError(f"bench: {path} cannot be written ({error.strerror}); give --plot a file") from error
+    write(path, png(figure), "--plot")

@@ -1,7 +1,7 @@
 """The result of a run, written after every case: rows, targets, what was not run."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from ...errors import InputError
@@ -24,21 +24,21 @@ Row = dict[str, Any]
 
 def cpu_rows(case: Case, measured: Measured, environment: dict[str, Any]) -> list[Row]:
     """Return the rows of a case: one, and another for steps with the lesser instruction set."""
-    rows = [_cpu_row(case, measured, case.roles[0], environment, case.best_peer, case.by_floor)]
-    if V3 in case.roles:
-        changes: Row = {"name": f"{case.name}, x86-64-v3", "floor_ms": None, "ratio_to_floor": None, "places": {}}
-        rows.append(_cpu_row(case, measured, V3, environment, case.v3, None) | changes)
-    return rows
+    return [_cpu_row(case, measured, role, environment) for role in ours_of(case)]
 
 
-def _cpu_row(
-    case: Case, measured: Measured, role: str, environment: dict[str, Any],
-    best_peer: float | None, by_floor: float | None,
-) -> Row:  # fmt: skip
+def ours_of(case: Case) -> list[str]:
+    """Return our roles that have a row on a CPU."""
+    return [role for role in case.roles if role in (case.roles[0], V3)]
+
+
+def _cpu_row(case: Case, measured: Measured, role: str, environment: dict[str, Any]) -> Row:
     """One row: the median of each contender in milliseconds, None where `void` says why.
 
     Ratios are ours over theirs, round by round: below 1, ours is faster.
     """
+    if role == V3:
+        case = replace(case, name=f"{case.name}, x86-64-v3", best_peer=case.v3, by_floor=None, floor=None, places={})
     seconds, answer = measured.seconds, measured.answers.get(role, {})
     spreads = {name: spread([1e3 * each for each in times]) for name, times in seconds.items()}
     ms = {name: each.median for name, each in spreads.items()}
@@ -48,7 +48,7 @@ def _cpu_row(
         "ratio_to_best_peer": ratios(seconds[best], ours).median if best and ours else None,
         "ratio_to_floor": ratios(floor, ours).median if floor and ours else None,
     }
-    aims = {"ratio_to_best_peer": best_peer, "ratio_to_floor": by_floor}
+    aims = {"ratio_to_best_peer": case.best_peer, "ratio_to_floor": case.by_floor}
     target = {name: aim for name, aim in aims.items() if aim is not None}
     return {
         "name": case.name,
@@ -161,6 +161,15 @@ def floors(workload: Workload, precision: str, rates: Rates) -> Row:
     return {**figures, "floor_seconds": floor}
 
 
+def write(path: str, content: bytes, option: str) -> None:
+    """Replace a file. InputError, which names the option, if it cannot be written."""
+    try:
+        replace_file(path, [content])
+    except OSError as error:
+        why = f"cannot be written ({error.strerror}); give {option} a file in a folder that exists"
+        raise InputError(f"bench: {path} {why}") from error
+
+
 class NotRun(NamedTuple):
     """What was left out, and why."""
 
@@ -203,14 +212,8 @@ class Report:
 
     def write(self) -> None:
         """Replace the file by what there is so far. InputError if it cannot be written."""
-        if self.path is None:
-            return
-        try:
-            replace_file(self.path, [(dumps(self.to_json(), indent=1) + "\n").encode()])
-        except OSError as error:
-            raise InputError(
-                f"bench: {self.path} cannot be written ({error.strerror}); give --json a file in a folder that exists"
-            ) from error
+        if self.path is not None:
+            write(self.path, (dumps(self.to_json(), indent=1) + "\n").encode(), "--json")
 
 
 @dataclass
@@ -226,5 +229,4 @@ class CpuReport(Report):
         return plain([*self.rows, *(row for case in self.pending for row in self._void_rows(case, ENDED))])
 
     def _void_rows(self, case: Case, why: str) -> list[dict[str, Any]]:
-        void = {role: why for role in case.roles if role in (case.roles[0], V3)}
-        return cpu_rows(case, Measured(void=void), self.environment)
+        return cpu_rows(case, Measured(void=dict.fromkeys(ours_of(case), why)), self.environment)

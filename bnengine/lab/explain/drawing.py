@@ -14,7 +14,7 @@ APART = 10.5  # points from one curve's name to the next
 _END = "end of a curve"
 
 
-def new_figure(stacked: bool = False) -> Any:
+def new_figure(stacked: bool = False, where: str = "explain") -> Any:
     """A white matplotlib figure; `panels` sets its size, and stacks the panels for a narrow screen.
 
     Raises:
@@ -25,7 +25,7 @@ def new_figure(stacked: bool = False) -> Any:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise InputError(
-            f"explain: matplotlib cannot be imported ({error}). Install it: pip install 'bnengine[plot]'."
+            f"{where}: matplotlib cannot be imported ({error}). Install it: pip install 'bnengine[plot]'."
         ) from error
     figure: Any = Figure(figsize=(WIDTH, HEIGHT), dpi=150, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -207,8 +208,13 @@ def test_what_a_gpu_cannot_do_ends_with_2(capsys, monkeypatch, option):
     assert ended(capsys, *option.split()).startswith("bench: --threads, --plot and --only predictions are for a CPU")
 
 
-def test_a_plot_is_drawn_of_steps(call, capsys, tmp_path):
+def test_a_plot_is_drawn_of_steps(monkeypatch, call, capsys, tmp_path):
     require("matplotlib")
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "matplotlib.figure", None)
+        message = ended(capsys, "--plot", "f.png")
+        assert message.startswith("bench: --plot: matplotlib cannot be imported")
+        assert "pip install 'bnengine[plot]'" in message
     assert ended(capsys, "--plot", "f.png", "--only", "kernels").startswith("bench: --plot draws training steps, which")
     picture = tmp_path / "figures.png"
     code, _, _, ((_, options),) = call("--backend", "numpy", "--plot", str(picture), found=cpu_report())

@@ -15,7 +15,7 @@ from bnengine.lab.bench import Workload, measure, run
 from bnengine.lab.bench.cases import AUTOTUNED, COMPILE, EAGER, GRAPH, Case, device_cases, device_kernels
 from bnengine.lab.bench.machine import Machine
 from bnengine.lab.bench.measure import copies_and_products, measure_on_device
-from bnengine.lab.bench.ours import Ours, owner
+from bnengine.lab.bench.ours import owner
 from bnengine.lab.bench.report import Rates, device_rows
 from bnengine.lab.bench.timing import Deadline
 from bnengine.lab.bench.worker import Refused, Worker
@@ -152,16 +152,6 @@ def test_a_step_that_cannot_be_replayed_is_void_and_op_by_op_is_compared_with(de
     assert graph["void"].startswith("InputError: Step: graph=True, but ")
     assert replayed["void"].startswith("InputError: bench: steps run op by op: no fused version of ")
     assert (eager["name"], eager["void"], eager["ratio"]) == ("bnengine eager", None, None)
-
-
-def test_a_graph_is_one_launch_a_step(device):
-    from tests.fused import simulated_streams as streams
-
-    ours = Ours(device, TINY, TINY.data(), mode="graph")
-    before = streams.STATE.launched
-    ours.run(2 * TINY.batches)
-    assert streams.STATE.launched - before == 2 * TINY.batches
-    assert [mode.how for mode in ours.step.modes()] == ["graph"]
 
 
 def test_a_whole_run_has_ops_and_steps_and_what_was_not_run(device, monkeypatch, tmp_path):

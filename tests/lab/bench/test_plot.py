@@ -1,11 +1,9 @@
 """The picture of a run."""
 
-import sys
-
 import pytest
 
 from bnengine.errors import InputError
-from bnengine.lab.bench.plot import AXES, check, curves, draw
+from bnengine.lab.bench.plot import AXES, curves, draw
 from tests.support import require
 
 
@@ -47,9 +45,3 @@ def test_a_picture_has_a_panel_for_each_axis_or_says_why_there_is_none(tmp_path)
         draw([row({}, 1.0)], str(path))
     with pytest.raises(InputError, match=r"bench: .*figures\.png cannot be written"):
         draw(ROWS, str(tmp_path / "missing" / "figures.png"))
-
-
-def test_without_matplotlib_the_cure_is_told(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(InputError, match=r"--plot needs matplotlib.*pip install 'bnengine\[plot\]'"):
-        check()

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from bnengine.cli.bench_tables import show_cpu
 from bnengine.lab.bench.cases import BLAS, COPY, EAGER, JAX, ONE_THREAD, OURS, Case
 from bnengine.lab.bench.measure import Measured
+from bnengine.lab.bench.plot import draw
 from bnengine.lab.bench.report import cpu_rows
 from tests.benchmarks import __main__ as command
 from tests.benchmarks import table
+from tests.support import require
 
 HAS = {"date": "2026-11-22T10:00:00Z", "processor": "A CPU", "machine": "x86_64", "threads": 2, "isa": "v4",
        "commit": "0123456789abcdef", "peers": {"torch": "2.13.0", "jax": None}}  # fmt: skip
@@ -58,30 +61,27 @@ def test_a_line_has_ratios_and_targets_or_why_there_are_none(rows, lines):
     assert table.table(rows) == lines
 
 
+def test_an_older_result_is_shown_and_drawn(tmp_path, capsys):
+    _, rows = table.newest()
+    show_cpu(rows)
+    out = capsys.readouterr().out
+    assert all(row["name"] in out for row in rows)
+    require("matplotlib")
+    draw(rows, str(tmp_path / "figures.png"))
+
+
 def test_the_newest_run_counts(tmp_path):
-    assert table.newest(tmp_path) is None
-    assert "make bench" in table.section(None)
+    assert "make bench" in table.section(table.newest(tmp_path))
     for name, date in (("b", "2026-11-21"), ("a", "2026-11-22")):
-        found = [{**row, "environment": {**HAS, "date": f"{date}T10:00:00Z"}} for row in made(NORM, NORM_TIMES)]
+        found = [{**row, "environment": {**HAS, "date": date}} for row in made(NORM, NORM_TIMES)]
         (tmp_path / f"{name}-cpu.json").write_text(json.dumps(found))
-    path, found = table.newest(tmp_path)
-    assert path.name == "a-cpu.json"
-    text = table.section((path, found))
+    text = table.section(table.newest(tmp_path))
     assert text.startswith("| A CPU, 2 threads | ours | ")
     assert "Measured on 2026-11-22 by `make bench` at 0123456789ab (torch 2.13.0; instruction set v4). 3 t" in text
     assert "1 stayed noisy" in text
-
-
-def test_the_section_is_put_between_its_lines():
-    text = f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n"
-    assert table.placed(text, r"new \1") == f"before\n{table.BEGIN}\n\nnew \\1\n\n{table.END}\nafter\n"
+    assert table.placed(f"a\n{table.BEGIN}\nold\n{table.END}\n", text) == f"a\n{table.BEGIN}\n\n{text}\n\n{table.END}\n"
     with pytest.raises(SystemExit, match=r"speed\.md has no lines"):
-        table.placed("nothing", "new")
-
-
-def test_files_have_the_processors_name_and_the_date():
-    assert command.stem("Intel(R) Xeon(R) CPU @ 2.20GHz", "2026-11-22") == "intel-xeon-cpu-2-20ghz-2026-11-22-cpu"
-    assert command.stem(None, "2026-11-22") == "cpu-2026-11-22-cpu"
+        table.placed("nothing", text)
 
 
 @pytest.mark.parametrize(("status", "trial"), [(0, False), (1, False), (0, True)])
