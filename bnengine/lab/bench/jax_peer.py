@@ -124,6 +124,9 @@ class JaxPeer(Peer):
     def put(self, array: Array, _dtype: str) -> Any:
         return jnp.asarray(array)
 
+    def repeat(self, block: Any, shape: tuple[int, ...]) -> Any:
+        return jnp.resize(block, shape)
+
     def op(self, op: str, arrays: list[Any]) -> Subject:
         return self.called({"batch_norm": _batch_norm, "adam": _adam, "softmax": _softmax}[op](*arrays))
 

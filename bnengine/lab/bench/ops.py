@@ -30,20 +30,25 @@ class Op(NamedTuple):
     ours: Callable[..., Any]
     only_result: bool = False
 
-    def arrays(self, shape: Shape, dtype: str, put: Callable[[Array, str], Any]) -> list[Any]:
-        """Make the inputs by `put(array, dtype)`. Random matrices have `dtype`, random vectors float32."""
+    def arrays(
+        self, shape: Shape, dtype: str, put: Callable[[Array, str], Any], repeat: Callable[[Any, Shape], Any]
+    ) -> list[Any]:
+        """Make the inputs. Random matrices have `dtype`, random vectors float32.
+
+        `put(array, dtype)` copies an array of NumPy; `repeat(block, shape)` fills an array with a block.
+        """
         inputs = list[Any]()
         for seed, given in enumerate(self.inputs(*shape), start=1):
-            drawn = not isinstance(given, np.ndarray)
-            array = normal(given, seed) if drawn else given
-            inputs.append(put(array, dtype if drawn and len(given) > 1 else str(array.dtype)))
+            if isinstance(given, np.ndarray):
+                inputs.append(put(given, str(given.dtype)))
+            else:
+                inputs.append(repeat(put(block(given, seed), dtype if len(given) > 1 else "float32"), given))
         return inputs
 
 
-def normal(shape: Shape, seed: int) -> Array:
-    """Draw standard normal numbers, float32."""
-    block = np.random.default_rng(seed).standard_normal(min(prod(shape), BLOCK), dtype=np.float32)
-    return np.resize(block, shape)
+def block(shape: Shape, seed: int) -> Array:
+    """Draw the standard normal numbers, float32, of which an array of this shape consists."""
+    return np.random.default_rng(seed).standard_normal(min(prod(shape), BLOCK), dtype=np.float32)
 
 
 def op_of(given: dict[str, Any], cut: bool = False) -> tuple[str, Shape, str]:

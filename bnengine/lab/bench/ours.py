@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from ...training.step import Step
 from .agreement import MOVED, MOVES, bounds, moved
 from .cases import MODES, PRODUCTS, REFERENCE, Mode
 from .machine import Machine
-from .ops import OPS, normal
+from .ops import OPS, block
 from .subjects import SAMPLED, Peer, Subject, Training, repeated
 from .workloads import LEARNING_RATE, Data, Workload
 
@@ -129,6 +130,10 @@ class OurPeer(Peer):
     def put(self, array: Array, dtype: str) -> Array:
         return self.machine.backend.asarray(array, dtype, copy=True)
 
+    def repeat(self, block: Array, shape: tuple[int, ...]) -> Array:
+        xp, size = self.machine.backend.xp, prod(shape)
+        return xp.reshape(xp.concat([block] * -(-size // block.shape[0]))[:size], shape)
+
     def host(self, result: Array) -> Array:
         return self.machine.backend.to_numpy(result.reshape(-1)[:SAMPLED], copy=True)
 
@@ -151,7 +156,7 @@ class OurPeer(Peer):
         """All products of a step or a prediction and nothing else: the lower bound of its time."""
         m = workload.batch
         shapes = [((m, inputs), (inputs, outputs), (m, outputs)) for inputs, outputs in workload.pairs]
-        arrays = [[normal(shape, seed) for seed, shape in enumerate(layer)] for layer in shapes]
+        arrays = [[np.resize(block(shape, seed), shape) for seed, shape in enumerate(layer)] for layer in shapes]
 
         def call(run: Any) -> None:
             for x, W, _ in arrays:

@@ -79,7 +79,7 @@ class Peer:
         """Make what is timed of a case; `bounded`: the answer of a training has the bounds for others' losses too."""
         if kind in ("kernel", "product"):
             op, shape, dtype = op_of(given, self.cuts)
-            return self.op(op, OPS[op].arrays(shape, dtype, self.put))
+            return self.op(op, OPS[op].arrays(shape, dtype, self.put, self.repeat))
         workload = Workload.from_json(given)
         if kind == "prediction":
             return self.prediction(workload, workload.unseen_rows())
@@ -97,6 +97,10 @@ class Peer:
         """Make a subject of a call and a sample of its result."""
         sample = self.host(call() if result is None else result)
         return Subject(repeated(call), {"sample": sample.astype(float).tolist(), **self.facts})
+
+    def repeat(self, block: Any, shape: tuple[int, ...]) -> Any:
+        """Return an array that is filled with a block."""
+        return np.resize(block, shape)
 
     def host(self, result: Any) -> Array:
         """Return the elements of a result that are compared, in NumPy's memory."""

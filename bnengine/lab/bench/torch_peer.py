@@ -4,6 +4,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -194,6 +195,10 @@ class TorchPeer(Peer):
 
     def put(self, array: Array, dtype: str) -> Any:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device).to(getattr(torch, dtype))
+
+    def repeat(self, block: Any, shape: tuple[int, ...]) -> Any:
+        size = prod(shape)
+        return block.repeat(-(-size // len(block)))[:size].reshape(shape)
 
     def host(self, result: Any) -> Array:
         return result.detach().reshape(-1)[:SAMPLED].to("cpu", torch.float32).numpy()
