@@ -90,8 +90,7 @@ def test_single_ops_have_the_same_results(torch: Any, case: Case) -> None:
     if case.given["dtype"] == "bfloat16":
         require("ml_dtypes")
     op, shape, dtype = op_of(case.given)
-    ours = OurPeer(REFERENCE, CPU)
-    result = OPS[op].ours(Memory().run, *OPS[op].arrays(shape, dtype, ours.put, ours.repeat))
+    result = OPS[op].ours(Memory().run, *OPS[op].arrays(shape, dtype, OurPeer(REFERENCE, CPU).put))
     mine = np.ravel(result)[:SAMPLED].astype(float)
     theirs = np.asarray(peer(EAGER, CPU).subject("kernel", case.given, bounded=False).answer["sample"])
     assert mine.shape == theirs.shape

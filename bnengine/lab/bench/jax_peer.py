@@ -121,11 +121,8 @@ class JaxPeer(Peer):
         compiled, x = jax.jit(forward), jnp.asarray(rows)
         return self.called(lambda: compiled(x))
 
-    def put(self, array: Array, _dtype: str) -> Any:
-        return jnp.asarray(array)
-
-    def repeat(self, block: Any, shape: tuple[int, ...]) -> Any:
-        return jnp.resize(block, shape)
+    def put(self, array: Array, _dtype: str, shape: tuple[int, ...]) -> Any:
+        return jnp.resize(jnp.asarray(array), shape)
 
     def op(self, op: str, arrays: list[Any]) -> Subject:
         return self.called({"batch_norm": _batch_norm, "adam": _adam, "softmax": _softmax}[op](*arrays))

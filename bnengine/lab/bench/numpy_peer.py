@@ -16,8 +16,8 @@ from .subjects import Peer, Subject, repeated
 class NumpyPeer(Peer):
     """The BLAS in NumPy's wheel."""
 
-    def put(self, array: Array, dtype: str) -> Array:
-        return array.astype(dtype)
+    def put(self, array: Array, dtype: str, shape: tuple[int, ...]) -> Array:
+        return np.resize(array.astype(dtype), shape)
 
     def op(self, op: str, arrays: list[Array]) -> Subject:
         """Multiply into an existing array; transposed factors are views, as BLAS takes them."""

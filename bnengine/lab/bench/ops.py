@@ -30,19 +30,14 @@ class Op(NamedTuple):
     ours: Callable[..., Any]
     only_result: bool = False
 
-    def arrays(
-        self, shape: Shape, dtype: str, put: Callable[[Array, str], Any], repeat: Callable[[Any, Shape], Any]
-    ) -> list[Any]:
-        """Make the inputs. Random matrices have `dtype`, random vectors float32.
-
-        `put(array, dtype)` copies an array of NumPy; `repeat(block, shape)` fills an array with a block.
-        """
+    def arrays(self, shape: Shape, dtype: str, put: Callable[[Array, str, Shape], Any]) -> list[Any]:
+        """Make the inputs by `put(array, dtype, shape)`. Random matrices have `dtype`, random vectors float32."""
         inputs = list[Any]()
         for seed, given in enumerate(self.inputs(*shape), start=1):
             if isinstance(given, np.ndarray):
-                inputs.append(put(given, str(given.dtype)))
+                inputs.append(put(given, str(given.dtype), given.shape))
             else:
-                inputs.append(repeat(put(block(given, seed), dtype if len(given) > 1 else "float32"), given))
+                inputs.append(put(block(given, seed), dtype if len(given) > 1 else "float32", given))
         return inputs
 
 

@@ -127,12 +127,10 @@ class OurPeer(Peer):
         network.load_state_dict(workload.state(trained=True))
         return self.called(lambda: network.predict(rows, batch_size=workload.batch))
 
-    def put(self, array: Array, dtype: str) -> Array:
-        return self.machine.backend.asarray(array, dtype, copy=True)
-
-    def repeat(self, block: Array, shape: tuple[int, ...]) -> Array:
-        xp, size = self.machine.backend.xp, prod(shape)
-        return xp.reshape(xp.concat([block] * -(-size // block.shape[0]))[:size], shape)
+    def put(self, array: Array, dtype: str, shape: tuple[int, ...]) -> Array:
+        backend = self.machine.backend
+        block = backend.asarray(np.ravel(array), dtype)
+        return backend.xp.reshape(backend.xp.concat([block] * -(-prod(shape) // array.size))[: prod(shape)], shape)
 
     def host(self, result: Array) -> Array:
         return self.machine.backend.to_numpy(result.reshape(-1)[:SAMPLED], copy=True)

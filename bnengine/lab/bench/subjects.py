@@ -62,11 +62,12 @@ class Training:
 class Peer:
     """A framework as it runs one subject; `facts` go into the answer.
 
-    A framework defines `put(array, dtype)`: a copy; `op(name, arrays)`; `prediction(workload, rows)`;
-    `training(workload, data, precision, at_once)`, ready to run, many steps in one call if it can do them `at_once`.
+    A framework defines `put(array, dtype, shape)`: a copy, repeated to fill the shape; `op(name, arrays)`;
+    `prediction(workload, rows)`; `training(workload, data, precision, at_once)`, ready to run, many steps in one call
+    if it can do them `at_once`.
     """
 
-    put: Callable[[Array, str], Any]
+    put: Callable[[Array, str, tuple[int, ...]], Any]
     op: Callable[[str, list[Any]], Subject]
     prediction: Callable[[Workload, Array], Subject]
     training: Callable[[Workload, Data, Any, bool], Training]
@@ -79,7 +80,7 @@ class Peer:
         """Make what is timed of a case; `bounded`: the answer of a training has the bounds for others' losses too."""
         if kind in ("kernel", "product"):
             op, shape, dtype = op_of(given, self.cuts)
-            return self.op(op, OPS[op].arrays(shape, dtype, self.put, self.repeat))
+            return self.op(op, OPS[op].arrays(shape, dtype, self.put))
         workload = Workload.from_json(given)
         if kind == "prediction":
             return self.prediction(workload, workload.unseen_rows())
@@ -97,10 +98,6 @@ class Peer:
         """Make a subject of a call and a sample of its result."""
         sample = self.host(call() if result is None else result)
         return Subject(repeated(call), {"sample": sample.astype(float).tolist(), **self.facts})
-
-    def repeat(self, block: Any, shape: tuple[int, ...]) -> Any:
-        """Return an array that is filled with a block."""
-        return np.resize(block, shape)
 
     def host(self, result: Any) -> Array:
         """Return the elements of a result that are compared, in NumPy's memory."""

@@ -193,12 +193,9 @@ class TorchPeer(Peer):
 
         return self.called(call)
 
-    def put(self, array: Array, dtype: str) -> Any:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device).to(getattr(torch, dtype))
-
-    def repeat(self, block: Any, shape: tuple[int, ...]) -> Any:
-        size = prod(shape)
-        return block.repeat(-(-size // len(block)))[:size].reshape(shape)
+    def put(self, array: Array, dtype: str, shape: tuple[int, ...]) -> Any:
+        block = torch.from_numpy(np.ravel(array)).to(self.device).to(getattr(torch, dtype))
+        return block.repeat(-(-prod(shape) // array.size))[: prod(shape)].reshape(shape)
 
     def host(self, result: Any) -> Array:
         return result.detach().reshape(-1)[:SAMPLED].to("cpu", torch.float32).numpy()
