@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from math import inf
 from pathlib import Path
 from time import perf_counter
@@ -76,11 +77,8 @@ def bench(
         say("copy bandwidth, rate of products")
         report.copy_bandwidth, report.gemm_rate = copies_and_products(machine, until, quick)
         rates = Rates(report.copy_bandwidth["bytes_per_second"], report.gemm_rate["flops"], machine.cache_bytes)
-
-        def device(case: Case, share: float) -> list[Row]:
-            return device_rows(case, measure_on_device(case, machine, share, until, quick), rates)
-
-        _run(report, until, say, device)
+        measured = partial(measure_on_device, machine=machine, until=until, quick=quick)
+        _run(report, until, say, lambda case, share: device_rows(case, measured(case, share=share), rates))
         return report
     if any(name != "highest" for name in precisions):
         raise InputError("bench: less precision than float32 is for a GPU; leave --precision out")
@@ -98,11 +96,8 @@ def bench(
         tempfile.TemporaryDirectory(prefix="bnengine-bench-") as folder,
         Processes(threads, Path(folder), command) as processes,
     ):
-
-        def rows(case: Case, share: float) -> list[Row]:
-            return cpu_rows(case, measure(case, processes, share, until, quick), report.environment)
-
-        _run(report, until, say, rows)
+        measured = partial(measure, processes=processes, until=until, quick=quick)
+        _run(report, until, say, lambda case, share: cpu_rows(case, measured(case, share=share), report.environment))
     return report
 
 

@@ -84,7 +84,7 @@ def test_disturbed_turns_are_counted(monkeypatch):
 def test_what_comes_after_the_deadline_is_not_run(monkeypatch):
     now, shares = [0.0], []
 
-    def measured(_case, _processes, share, *_rest):
+    def measured(_case, share, **_rest):
         now[0] += 30.0
         shares.append(share)
         return Measured({OURS: [1.0]})
@@ -100,7 +100,7 @@ def test_what_comes_after_the_deadline_is_not_run(monkeypatch):
 def test_a_case_that_fails_does_not_stop_the_next_and_an_interrupt_keeps_what_there_is(monkeypatch, tmp_path, error):
     path = tmp_path / "figures.json"
 
-    def measure(case, *_rest):
+    def measure(case, **_rest):
         if "6-4-4-3" in case.name:
             raise error
         return Measured({OURS: [1e-3]})
