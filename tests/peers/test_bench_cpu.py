@@ -57,7 +57,7 @@ def test_everything_runs_in_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     require("jax")
     roles = (OURS, REFERENCE, EAGER, COMPILE, JAX)
     cases = [Case("step", "step", roles, SMALL.to_json()), Case("prediction", "prediction", roles, ONE.to_json())]
-    cases += [case for case in kernels(5000) if case.given["op"] != "adam"]
+    cases += list(kernels(5000))[::7]  # batch norm and softmax cross-entropy
     monkeypatch.setattr(run, "cpu_cases", lambda **_options: cases)
     for row in bench("numpy", quick=True, threads=1).to_json():
         assert set(row["void"]) <= {OURS}  # without native kernels the references are compared with

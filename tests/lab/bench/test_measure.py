@@ -173,10 +173,6 @@ class Worker:
 
 
 def test_the_first_of_ours_that_is_ready_is_compared_with_and_without_any_no_peer_is_prepared():
-    worker = Worker({OURS: MINE, REFERENCE: OFF, COPY: {}, EAGER: {"losses": LOSSES}})
-    found = prepare(CASE, worker, lambda _role: 1.0)
-    assert (list(found.void), worker.bounded) == ([REFERENCE], [OURS])
-    assert found.void[REFERENCE].startswith("at step 20 the loss is ")
     worker = Worker({REFERENCE: MINE, COPY: {}, EAGER: OFF})
     found = prepare(CASE, worker, lambda _role: 1.0)
     assert (list(found.void), worker.bounded) == ([OURS, EAGER], [OURS, REFERENCE])
