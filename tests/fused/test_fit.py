@@ -8,8 +8,14 @@ from bnengine import data
 from bnengine.arrays.backend import Backend
 from bnengine.fused.cuda import cublaslt_api
 from bnengine.training import Callback, Trainer
-from bnengine.training.trainer import READ_EVERY
 from tests.fused.training import X, Y, network
+
+READ_EVERY = 10  # steps between the host's reads
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bnengine.training.trainer.READ_EVERY", READ_EVERY)
 
 
 class Reads(Callback):
@@ -27,23 +33,25 @@ def trainer(backend: Backend, **options: Any) -> Trainer:
     return Trainer(network(backend, small=True), "adam", learning_rate=1e-2, **options)
 
 
+@pytest.mark.usefixtures("often")
 @pytest.mark.parametrize("resident", [True, False])
 def test_within_an_epoch_only_progress_reads_the_device(simulated, resident):
     reads = Reads(simulated.streams.STATE)
     made = trainer(simulated.backend(), callbacks=[reads], resident=resident)
-    made.fit((X[:210], Y[:210]), epochs=2, batch_size=2)
+    made.fit((X[:50], Y[:50]), epochs=2, batch_size=2)
     between = [b - a for a, b in zip(reads.after, reads.after[1:], strict=False)]
-    first, second = between[:104], between[105:]
+    first, second = between[:24], between[25:]
     for epoch in (first, second):
         at = {i + 2 for i, n in enumerate(epoch) if n}  # the step before which there were none since the one before it
         assert at == {READ_EVERY, 2 * READ_EVERY}
     assert made.history[-1]["train_loss"] < made.history[0]["train_loss"]
 
 
+@pytest.mark.usefixtures("often")
 def test_an_iterable_of_unknown_length_is_read_for_no_more(simulated):
     reads = Reads(simulated.streams.STATE)
     made = trainer(simulated.backend(), callbacks=[reads])
-    made.fit(lambda: ((X[i : i + 2], Y[i : i + 2]) for i in range(0, 210, 2)), epochs=1, batch_size=2)
+    made.fit(lambda: ((X[i : i + 2], Y[i : i + 2]) for i in range(0, 50, 2)), epochs=1, batch_size=2)
     between = [b - a for a, b in zip(reads.after, reads.after[1:], strict=False)]
     at = {i + 2 for i, n in enumerate(between) if n}
     assert at == {READ_EVERY, READ_EVERY + 1, 2 * READ_EVERY, 2 * READ_EVERY + 1}  # the progress, then the step count

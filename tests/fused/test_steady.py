@@ -32,8 +32,8 @@ def steady(device: Any, steps: int = STEPS, **options: Any) -> tuple[Step, Resid
 
 @pytest.mark.parametrize("graph", [True, False])
 def test_a_thousand_steps_ask_the_device_for_no_memory(device, many, graph):
-    """The simulated device allocates for the same reason in every step, so that there a hundred are enough."""
-    steps = many(STEPS, 100)
+    """The simulated device allocates for the same reason in every step, so that there twenty are enough."""
+    steps = many(STEPS, 20)
     step, rows = steady(device, steps, graph=graph)
     held = step.memory.nbytes
     with device.counted_mallocs() as asked:
@@ -46,7 +46,7 @@ def test_a_thousand_steps_ask_the_device_for_no_memory(device, many, graph):
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_an_allocation_planted_in_a_launch_is_seen(device, kept):
-    (step, held), holder = steady(device, graph=False), []
+    (step, held), holder = steady(device, 10, graph=False), []
     (plan,) = step.plans.values()
     first = plan.launches[0]
 

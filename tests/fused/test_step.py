@@ -14,7 +14,7 @@ from bnengine.optim.optimizers import AdamW
 from bnengine.runtime.memory import Arena
 from bnengine.training import step as steps
 from tests.contracts.cases import assert_within
-from tests.optimizers import EVERY
+from tests.optimizers import FULL
 from tests.support import poison
 
 DIGITS = data.load_digits()
@@ -103,7 +103,7 @@ def test_a_replay_launches_what_was_recorded_and_nothing_else(simulated):
     assert used == simulated.streams.POOL.used == simulated.streams.POOL.total
 
 
-@pytest.mark.parametrize("optimizer", EVERY, ids=repr)
+@pytest.mark.parametrize("optimizer", FULL, ids=repr)
 def test_every_optimizer_runs_fused_with_frozen_parameters(optimizer, device):
     def small() -> tuple[Layer, ...]:
         return Dense(64, 12), BatchNorm(12), Activation("relu"), Dense(12, 10)
