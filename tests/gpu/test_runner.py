@@ -106,7 +106,7 @@ def test_examining_the_machine_counts_toward_the_deadline(tmp_path, monkeypatch,
 
 
 def test_the_run_s_deadline_ends_a_part_as_its_own_does(tmp_path):
-    found, _ = run(tmp_path, [part("a", HANG, 2.0)], seconds=1.5)
+    found, _ = run(tmp_path, [part("a", HANG, 1.0)], seconds=0.75)
     assert found[0]["status"] == LATE
 
 
