@@ -14,8 +14,8 @@ from bnengine.optim.optimizers import AdamW
 from bnengine.runtime.memory import Arena
 from bnengine.training import LossScale, Step
 from bnengine.training.resident import Resident
-from tests.fused.test_step import groups, snapshot
-from tests.fused.training import epochs, source
+from tests.fused.test_step import groups
+from tests.fused.training import epochs, snapshot, source
 from tests.optimizers import FULL
 from tests.support import poison
 

@@ -14,11 +14,10 @@ from bnengine.optim.optimizers import AdamW
 from bnengine.runtime.memory import Arena
 from bnengine.training import step as steps
 from tests.contracts.cases import assert_within
+from tests.fused.training import X, Y, snapshot
 from tests.optimizers import FULL
 from tests.support import poison
 
-DIGITS = data.load_digits()
-X, Y = (DIGITS.x.reshape(-1, 64) / 16).astype(np.float32), DIGITS.y
 PLANTED = 4  # the step whose input holds a NaN
 # What the order of sums may be worth in a small network, as a share of a tensor's largest element. That each op keeps
 # its own bound is tested in tests/contracts; here a wrong address, a lost term or a stale buffer is to show.
@@ -56,18 +55,6 @@ def groups(count: int, rows: int = 24) -> list[list[data.Batch]]:
             group.append(data.Batch(x, Y[chosen], rng.random(size) + 0.5, chosen))
         made.append(group)
     return made
-
-
-def snapshot(step: Any) -> dict[str, bytes]:
-    """Every bit of a step's state."""
-    network = step.network
-    arrays = {"parameters": network.parameters.array, "statistics": network.statistics.array, "value": step.state.value}
-    arrays |= {"gradients": step.state.gradients.array, "sums": step.state.sums, "counters": step.state.counters}
-    arrays |= {
-        name: flat.array for name, flat in step.state.slots.items() if flat is not None
-    } | step.state.checked._asdict()
-    arrays |= {"copy16": network.copy16 and network.copy16.array, "scaling": step.state.scaling.array}
-    return {name: array.get().tobytes() for name, array in arrays.items() if array is not None}
 
 
 def test_a_replayed_step_is_the_eager_one_byte_for_byte(device):

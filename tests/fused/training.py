@@ -79,8 +79,13 @@ def epochs(step: Step, rows: data.ArraySource | Resident, steps: int, micro: int
 def snapshot(step: Step) -> dict[str, bytes]:
     """Every bit of a step's state."""
     net, read = step.network, step.backend.to_numpy
-    arrays = {"parameters": net.parameters.array, "statistics": net.statistics.array, "value": step.state.value}
+    arrays: dict[str, Any] = {
+        "parameters": net.parameters.array,
+        "statistics": net.statistics.array,
+        "value": step.state.value,
+    }
     arrays |= {"gradients": step.state.gradients.array, "sums": step.state.sums, "counters": step.state.counters}
     arrays |= {name: flat.array for name, flat in step.state.slots.items() if flat is not None}
-    arrays |= {name: a for name, a in step.state.checked._asdict().items() if a is not None}
-    return {name: read(array).tobytes() for name, array in arrays.items()}
+    arrays |= step.state.checked._asdict()
+    arrays |= {"copy16": net.copy16 and net.copy16.array, "scaling": step.state.scaling.array}
+    return {name: read(array).tobytes() for name, array in arrays.items() if array is not None}

@@ -6,8 +6,8 @@ import numpy as np
 
 import bnengine as bn
 from bnengine.fused import backend_feature
-from tests.fused.test_step import X, Y, groups, layers, make
-from tests.fused.training import snapshot
+from tests.fused.test_step import groups, layers, make
+from tests.fused.training import X, Y, snapshot
 from tests.support import poison
 
 CYCLE = 30  # steps; one of them is skipped for a NaN in its input, every third is ragged, all accumulate two batches
