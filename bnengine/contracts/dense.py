@@ -10,7 +10,7 @@ from ..arrays.dtypes import arithmetic_name
 from ..errors import InputError
 from ..ops import Example
 from ..ops.activations import ACTIVATIONS, activate, check_activation
-from ..ops.dense import PRODUCTS, AffineGradients, affine, affine_backward
+from ..ops.dense import CHAIN, PRODUCTS, AffineGradients, affine, affine_backward
 from ..validation import choice
 from ._contract import contract
 from .activations import activation_bound, sensitivity_of
@@ -32,15 +32,29 @@ def _examples(rng: Any, dtype: str) -> Iterator[Example]:
     yield Example("Fortran order", (np.asfortranarray(draw(7, 5)), np.asfortranarray(draw(5, 3)), bias(3)))
 
 
+def _product_unit(u: float, terms: int, chain: float) -> float:
+    """The error of a sum of products, relative to the sum of their sizes.
+
+    10 u, up to 64 terms; that of terms of one sign grows as the square root of the number that is added in a chain.
+    """
+    return 10 * u * max(1.0, min(terms, chain) / 64) ** 0.5
+
+
 def _bound(
     u: float, x: Array, W: Array, b: Array = None, *,
     activation: str = "identity", slope: float | None = None, precision: str = "highest", between: float = 0.0,
+    chain: float = CHAIN,
 ) -> Array:  # fmt: skip
-    """`between`: the unit of rounding of x W, where it is stored in 16 bits before bias and activation."""
+    """The error of y.
+
+    Args:
+        between: the unit of rounding of x W, where it is stored in 16 bits before bias and activation.
+        chain: the most products that are added in one chain. Native kernels cut sums; cublasLt and NumPy may not.
+    """
     product = x.astype(np.float64) @ W
     z = product + (0 if b is None else b)
     size = np.abs(x) @ np.abs(W) + (0 if b is None else np.abs(b))
-    error = (10 * u + 2 * PRODUCTS[precision]) * size + between * np.abs(product)
+    error = (_product_unit(u, len(W), chain) + 2 * PRODUCTS[precision]) * size + between * np.abs(product)
     return activation_bound(u, error, activate(z, activation, slope), activation, slope, z)
 
 
@@ -78,14 +92,20 @@ def _examples_backward(rng: Any, dtype: str) -> Iterator[Example]:
 def _bound_backward(
     u: float, dy: Array, x: Array, W: Array, y: Array, *,
     activation: str = "identity", slope: float | None = None, input_gradient: bool = True, bias_gradient: bool = True,
-    precision: str = "highest", between: float = 0.0,
+    precision: str = "highest", between: float = 0.0, chain: float = CHAIN,
 ) -> AffineGradients:  # fmt: skip
-    """`between`: the unit of rounding of dz, where it is stored in 16 bits before the products."""
+    """The errors of the gradients.
+
+    Args:
+        between: the unit of rounding of dz, where it is stored in 16 bits before the products.
+        chain: as in `affine`. References add up the rows of dW as native kernels do.
+    """
     dz = np.abs(dy) * sensitivity_of(activation, slope).steepest
     flat_x, flat_dz = np.abs(x).reshape(-1, x.shape[-1]), dz.reshape(-1, dz.shape[-1])
-    unit = 10 * u + 2 * PRODUCTS[precision] + (0.0 if activation == "identity" else between)
-    dx = unit * dz @ np.abs(W.T) if input_gradient else None
-    return AffineGradients(dx, unit * flat_x.T @ flat_dz, 10 * u * flat_dz.sum(0) if bias_gradient else None)
+    more = 2 * PRODUCTS[precision] + (0.0 if activation == "identity" else between)
+    dx = (_product_unit(u, W.shape[1], chain) + more) * dz @ np.abs(W.T) if input_gradient else None
+    dW = (_product_unit(u, len(flat_x), chain) + more) * flat_x.T @ flat_dz
+    return AffineGradients(dx, dW, 10 * u * flat_dz.sum(0) if bias_gradient else None)
 
 
 def _check_backward(dy: Array, x: Array, W: Array, y: Array, **options: Any) -> None:

@@ -11,6 +11,7 @@ from .activations import activate, derivative
 from .statistics import sum_rows
 
 PRODUCTS = {"highest": 0.0, "tf32": 2.0**-11}  # the unit of rounding of factors before they are multiplied
+CHAIN = 256  # rows, at most, that are added up in the dtype of the product
 
 
 @op(family="dense", between=True)
@@ -64,4 +65,17 @@ def affine_backward(
     dz = derivative(widened(dy), widened(y), activation, slope)
     rows_x, rows_dz = xp.reshape(widened(x), (-1, x.shape[-1])), xp.reshape(dz, (-1, dz.shape[-1]))
     dx = stored(dz @ widened(W).T, x) if input_gradient else None
-    return AffineGradients(dx, rows_x.T @ rows_dz, sum_rows(rows_dz) if bias_gradient else None)
+    return AffineGradients(dx, product_over_rows(rows_x, rows_dz), sum_rows(rows_dz) if bias_gradient else None)
+
+
+def product_over_rows(a: Array, b: Array) -> Array:
+    """a^T b for a (rows, m) and b (rows, n), in the dtype of a.
+
+    Products of at most `CHAIN` rows are added in float64, so that the error does not grow with the number of rows.
+    """
+    xp = namespace(a)
+    total = a[:CHAIN, :].T @ b[:CHAIN, :]
+    for begin in range(CHAIN, a.shape[0], CHAIN):
+        rows = slice(begin, begin + CHAIN)
+        total = xp.astype(total, xp.float64) + xp.astype(a[rows, :].T @ b[rows, :], xp.float64)
+    return xp.astype(total, a.dtype)

@@ -1,11 +1,16 @@
 // Matrix products C = A B, with either factor transposed, plus bias and the old C; and sums of columns.
 //
-// Each element of C is one chain: c = 0, then c = fma(a(i, k), b(k, j), c) for k = 0, 1, 2, ..., then + bias(j), then +
-// the old c(i, j). A chain that is interrupted between pieces of k is stored in T, its exact value. So cutting a
-// product does not change its bits: not into blocks, not among threads, not with AVX2 instead of AVX-512.
+// The sum over k is cut into ceil(k / 256) pieces, as even as possible. A piece is one chain: 0, then c = fma(a(i, k),
+// b(k, j), c) for each k in order. An element of C begins with its old value, or 0, and adds the pieces in order, then
+// bias(j). With more than 16 pieces, each 16 of them are added up from 0, and the old value and these sums are added in
+// double and rounded once. So the error does not grow with k, and k alone determines the order: cutting a product does
+// not change its bits, neither into blocks, nor among threads, nor for caches, nor with AVX2 instead of AVX-512.
 //
-// A block of a launch is a range of C's columns or rows. Within it a product is cut for the caches: panels of B are
-// packed into the worker's scratch in the order of the innermost loop (tile.h), and unfinished chains also wait there.
+// A block of a launch is a range of C's columns or rows. Within it a product is cut for the caches: for each piece of k
+// panels of B are packed into the worker's scratch in the order of the innermost loop (tile.h).
+#include <stdlib.h>
+#include <unistd.h>
+
 #include "layout.h"
 #include "pack.h"
 
@@ -13,33 +18,46 @@ namespace bnengine {
 namespace BNENGINE_ISA {
 namespace {
 
-// A kRows x kColumns part of C stays in the second-level cache from the first k to the last, together with kRows x
-// kDepth of A and the matching piece of B. kDepth is smaller for a transposed A, where each element of a row is in a
-// different cache line.
-template <class T, bool kAcrossA>
-constexpr index kDepth = (kAcrossA ? 512 : 1024) / index(sizeof(T));
+constexpr index kChain = 256;  // terms of a chain, at most
+constexpr index kChains = 16;  // chains that are added up in T
 template <class T>
 constexpr index kWidth = kTileVectors * kLanes<T>;  // columns of a tile
-template <class T>
-constexpr index kColumns = 1152 / index(sizeof(T)) / kWidth<T> * kWidth<T>;
-constexpr index kRows = 96;
-template <class T>
-constexpr index kBlockStride = kRows + 64 / index(sizeof(T));  // not a power of two: rows would map to one cache set
-constexpr index kHeld = 2304 << 10;  // bytes of B that may stay packed for all rows of C
-constexpr index kNear = 48 << 10;    // bytes that fit into the first-level cache: not worth packing
+constexpr index kNear = 48 << 10;  // bytes of B that fit into the first-level cache: not worth packing
 constexpr index kPage = 4 << 10;
-// Tiles are narrow: there are many, so a transposed A with rows a page apart is copied first. With wide tiles the copy
-// was slower.
-constexpr bool kNarrow = kTileVectors * kVectorBytes < 128;
 
-// Offsets into a worker's scratch, in bytes, and its total size.
-constexpr index kChainsAt = kHeld, kAsideAt = kHeld + (256 << 10), kBlockAt = kAsideAt + (256 << 10);
+// How much of a product is processed at once. No bit depends on it.
+struct Parts {
+  index bytes;  // of a row of B: a packed piece of it, 256 such rows, takes half of the second-level cache
+  index rows;   // of A
+};
+
+// Returns the bytes of a core's second-level cache, or 0 if unknown. BNENGINE_L2_BYTES overrides them, for tests.
+index second_level_cache() {
+  if (const char* bytes = getenv("BNENGINE_L2_BYTES")) return atol(bytes);
+#ifdef _SC_LEVEL2_CACHE_SIZE
+  return sysconf(_SC_LEVEL2_CACHE_SIZE);
+#else
+  return 0;
+#endif
+}
+
+const Parts kParts = second_level_cache() >= (2 << 20) ? Parts{3840, 192} : Parts{1920, 96};
+constexpr Parts kMost{3840, 192};
+
+// Offsets into a worker's scratch, in bytes, and its total size. A row of the copied part of A is not a power of two
+// long: its rows would map to one set of the cache.
+constexpr index kBlockAt = 1 << 20, kAsideAt = kBlockAt + (512 << 10), kTotalsAt = kAsideAt + (256 << 10);
 constexpr index kScratch = index(3) << 20;
 template <class T>
-constexpr bool kFits = kDepth<T, false> * kColumns<T> * index(sizeof(T)) <= kHeld &&
-                       kRows * kColumns<T> * index(sizeof(T)) <= kAsideAt - kChainsAt &&
-                       kWidth<T> * kColumns<T> * index(sizeof(T)) <= kBlockAt - kAsideAt &&
-                       kDepth<T, true> * kBlockStride<T> * index(sizeof(T)) <= kScratch - kBlockAt;
+constexpr index kBlockStride = kMost.rows + 64 / index(sizeof(T));
+template <class T>
+constexpr index kAsideColumns = (kTotalsAt - kAsideAt) / index(sizeof(T)) / kWidth<T> / kWidth<T> * kWidth<T>;
+constexpr index kTotals = (kScratch - kTotalsAt) / index(sizeof(double));
+template <class T>
+constexpr bool kFits = kChain * kMost.bytes <= kBlockAt &&
+                       kChain * kBlockStride<T> * index(sizeof(T)) <= kAsideAt - kBlockAt && kAsideColumns<T> > 0 &&
+                       kTotals >= kMost.bytes / index(sizeof(T)) * kTileRows &&
+                       1920 / index(sizeof(T)) % kWidth<T> == 0;
 static_assert(kFits<float> && kFits<double>, "a product's scratch is 3 MiB");
 
 template <class T>
@@ -48,6 +66,8 @@ T* at(const Worker& worker, index bytes) {
 }
 
 index least(index a, index b) { return a < b ? a : b; }
+
+index rounded_up(index n, index step) { return (n + step - 1) / step * step; }
 
 // Returns the length of the next piece of `total` after `from`: at most `most`, with pieces as even as possible.
 index piece(index total, index from, index most) {
@@ -74,44 +94,63 @@ class Multiplication {
   Multiplication(const Product<T>& product, Worker& worker)
       : p(product),
         panels(at<T>(worker, 0)),
-        chains(at<T>(worker, kChainsAt)),
         block(at<T>(worker, kBlockAt)),
+        totals(at<double>(worker, kTotalsAt)),
         few(p.m <= 2 * kTileRows),
         in_place(!kAcrossB && (few || p.k * p.ldb * index(sizeof(T)) <= kNear)),
-        copied(kAcrossA && kNarrow && p.lda * index(sizeof(T)) >= kPage) {}
+        in_double(p.k > kChain * kChains) {}
 
   void run() {
-    const index most = columns_at_once();
+    constexpr index kSize = index(sizeof(T));
     for (j_begin = 0; j_begin < p.n; j_begin += columns) {
-      columns = least(p.n - j_begin, most);
-      padded = (columns + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
-      held = p.k * padded * index(sizeof(T)) <= kHeld;
-      for (i_begin = 0; i_begin < p.m; i_begin += rows) {
-        rows = least(p.m - i_begin, kRows);
+      const index left = p.n - j_begin;
+      columns = least(left, rounded_up(piece(left, 0, kParts.bytes / kSize), kWidth<T>));
+      // Elements of a tile's row of A^T lie in different lines: a page apart, all in one set of the cache.
+      copied = kAcrossA && columns >= 2 * kWidth<T> && (p.lda * kSize >= kPage || columns >= 256);
+      const index height = in_double ? kTotals / columns / kTileRows * kTileRows : p.m;
+      for (top = 0; top < p.m; top = bottom) {
+        bottom = least(p.m, top + height);
         k_begin = 0;
-        do {
-          depth = piece(p.k, k_begin, kDepth<T, kAcrossA>);
-          if (!held || i_begin == 0) pack();
-          tiles();
-          k_begin += depth;
-        } while (k_begin < p.k);
+        in_double ? add_in_double() : add_chains(kChains, p.adds);
       }
     }
   }
 
  private:
-  // Returns how many columns to process at once: as many as can stay packed for all rows of C. If that is fewer than
-  // two tiles, it returns kColumns, and B is packed again for each part of C.
-  index columns_at_once() const {
-    const index fit = kHeld / index(sizeof(T)) / (p.k ? p.k : 1) / kWidth<T> * kWidth<T>;
-    return fit < 2 * kWidth<T> ? kColumns<T> : least(fit, kColumns<T>);
+  // Adds the next chains to rows [top, bottom) of C; the first replaces them unless `adds`.
+  void add_chains(index count, bool adds) {
+    do {
+      depth = piece(p.k, k_begin, kChain);
+      pack();
+      for (i_begin = top; i_begin < bottom; i_begin += rows) {
+        rows = least(bottom - i_begin, kParts.rows);
+        tiles(adds);
+      }
+      adds = true;
+      k_begin += depth;
+    } while (--count && k_begin < p.k);
+  }
+
+  // Adds all chains to these rows: each kChains of them are added up in C, and these sums in double.
+  void add_in_double() {
+    each_total([&](double& total, T& c, index) { total = p.adds ? double(c) : 0; });
+    while (k_begin < p.k) {
+      add_chains(kChains, false);
+      each_total([](double& total, T& c, index) { total += double(c); });
+    }
+    each_total([&](double& total, T& c, index j) { c = p.bias ? T(total) + p.bias[j] : T(total); });
+  }
+
+  template <class Visit>
+  void each_total(Visit visit) {
+    double* total = totals;
+    for (index i = top; i < bottom; ++i, total += columns)
+      for (index j = 0; j < columns; ++j) visit(total[j], p.c[i * p.ldc + j_begin + j], j_begin + j);
   }
 
   // Whether the tile reads B in place. Its vectors must end within the block: another thread may write the columns
   // after it.
   bool direct(index j, index vectors) const { return in_place && j_begin + j + vectors * kLanes<T> <= p.n; }
-
-  T* panel(index j) const { return panels + (held ? k_begin * padded : 0) + j * depth; }
 
   // Returns the vectors of the panel that begins at column j: those of a full tile, but such that the last panel is not
   // a single vector. If rows are few, whole vectors are read in place and only the remaining columns are packed.
@@ -128,77 +167,72 @@ class Multiplication {
       if (direct(j, vectors)) continue;
       const index width = vectors * kLanes<T>, some = least(columns - j, width), first = j_begin + j;
       if constexpr (kAcrossB)
-        pack_columns(depth, some, p.b + first * p.ldb + k_begin, p.ldb, width, panel(j));
+        pack_columns(depth, some, p.b + first * p.ldb + k_begin, p.ldb, width, panels + j * depth);
       else
-        pack_rows(depth, some, p.b + k_begin * p.ldb + first, p.ldb, width, panel(j));
+        pack_rows(depth, some, p.b + k_begin * p.ldb + first, p.ldb, width, panels + j * depth);
     }
   }
 
-  // Runs all tiles of this part of C over the current piece of k.
-  void tiles() {
+  // Runs all tiles of rows [i_begin, i_begin + rows) over the current piece of k. Rows are outermost: those of a tile
+  // stay in the first-level cache while all panels of B pass.
+  void tiles(bool adds) {
     const T* a = kAcrossA ? p.a + k_begin * p.lda + i_begin : p.a + i_begin * p.lda + k_begin;
     if (copied) {
-      copy_rows(depth, rows, a, p.lda, block, kBlockStride<T>);
+      pack_rows(depth, rows, a, p.lda, kBlockStride<T>, block);
       a = block;
     }
     const index lda = copied ? kBlockStride<T> : p.lda;
-    for (index j = 0, vectors; j < columns; j += vectors * kLanes<T>) {
-      vectors = vectors_from(j);
-      const bool there = direct(j, vectors);
-      const T* b = there ? p.b + k_begin * p.ldb + j_begin + j : panel(j);
-      const index b_stride = there ? p.ldb : vectors * kLanes<T>;
-      for (index i = 0; i < rows; i += kTileRows) {
-        const index height = least(rows - i, kTileRows);
+    for (index i = 0; i < rows; i += kTileRows)
+      for (index j = 0, vectors; j < columns; j += vectors * kLanes<T>) {
+        vectors = vectors_from(j);
+        const bool there = direct(j, vectors);
+        const T* b = there ? p.b + k_begin * p.ldb + j_begin + j : panels + j * depth;
+        const index b_stride = there ? p.ldb : vectors * kLanes<T>, height = least(rows - i, kTileRows);
         const TileFunction<T> tile = p.m == 1 ? kTiles<T>.row[vectors - 1] : kTiles<T>.of[height - 1][vectors - 1];
-        const Destination<T> to = destination(i, j, vectors);
+        const Destination<T> to = destination(i, j, vectors, adds);
+        if (adds)
+          for (index r = 0; r < height; ++r) fetch(to.out + r * p.ldc, vectors * kLanes<T>);
         if (kAcrossA)
           tile(depth, a + i, 1, lda, b, b_stride, to);
         else
           tile(depth, a + i * lda, lda, 1, b, b_stride, to);
       }
-    }
   }
 
-  // Unfinished chains wait in scratch, because C may hold the old values that are added at the end.
-  Destination<T> destination(index i, index j, index vectors) const {
-    const bool ends = k_begin + depth == p.k;
-    T* const c = p.c + (i_begin + i) * p.ldc + j_begin + j;
-    T* const waiting = chains + i * kColumns<T> + j;
+  Destination<T> destination(index i, index j, index vectors, bool adds) const {
     Destination<T> to;
-    to.partial = k_begin ? waiting : nullptr;
-    to.partial_stride = kColumns<T>;
-    to.out = ends ? c : waiting;
-    to.out_stride = ends ? p.ldc : kColumns<T>;
-    to.bias = ends && p.bias ? p.bias + j_begin + j : nullptr;
-    to.old = ends && p.adds ? c : nullptr;
-    to.old_stride = p.ldc;
+    to.out = p.c + (i_begin + i) * p.ldc + j_begin + j;
+    to.stride = p.ldc;
+    to.adds = adds;
+    to.bias = p.bias && !in_double && k_begin + depth == p.k ? p.bias + j_begin + j : nullptr;
     to.last = int(least(columns - j - (vectors - 1) * kLanes<T>, kLanes<T>));
     return to;
   }
 
   const Product<T> p;
-  T *const panels, *const chains, *const block;
-  const bool few, in_place, copied;
-  bool held = false;  // whether the current columns of B stay packed for all rows
-  index i_begin = 0, rows = 0, j_begin = 0, columns = 0, padded = 0, k_begin = 0, depth = 0;
+  T *const panels, *const block;
+  double* const totals;
+  const bool few, in_place, in_double;
+  bool copied = false;
+  index top = 0, bottom = 0, i_begin = 0, rows = 0, j_begin = 0, columns = 0, k_begin = 0, depth = 0;
 };
 
-// Computes a narrow C as its transpose, B^T A^T, in pieces of C's rows. The chains are the same.
+// Computes a narrow C as its transpose, B^T A^T, in pieces of C's rows. The sums are the same.
 template <class T>
 void multiply_narrow(const Product<T>& p, Worker& worker) {
   T* const aside = at<T>(worker, kAsideAt);
-  for (index i = 0; i < p.m; i += kColumns<T>) {
+  for (index i = 0; i < p.m; i += kAsideColumns<T>) {
     Product<T> turned;
-    turned.m = p.n, turned.n = least(p.m - i, kColumns<T>), turned.k = p.k;
+    turned.m = p.n, turned.n = least(p.m - i, kAsideColumns<T>), turned.k = p.k;
     turned.a = p.b, turned.lda = p.ldb, turned.b = p.a + i, turned.ldb = p.lda;
-    turned.c = aside, turned.ldc = kColumns<T>, turned.bias = nullptr, turned.adds = false;
+    turned.c = aside, turned.ldc = kAsideColumns<T>, turned.bias = nullptr, turned.adds = p.adds;
+    const auto each = [&](auto visit) {
+      for (index r = 0; r < turned.n; ++r)
+        for (index j = 0; j < p.n; ++j) visit(p.c[(i + r) * p.ldc + j], aside[j * kAsideColumns<T> + r], j);
+    };
+    if (p.adds) each([](T& c, T& there, index) { there = c; });
     Multiplication<T, true, false>(turned, worker).run();
-    T* c = p.c + i * p.ldc;
-    for (index r = 0; r < turned.n; ++r, c += p.ldc)
-      for (index j = 0; j < p.n; ++j) {
-        const T chain = aside[j * kColumns<T> + r], sum = p.bias ? chain + p.bias[j] : chain;
-        c[j] = p.adds ? sum + c[j] : sum;
-      }
+    each([&](T& c, T& there, index j) { c = p.bias ? there + p.bias[j] : there; });
   }
 }
 

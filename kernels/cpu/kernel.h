@@ -5,7 +5,7 @@
 //
 // A launch gives the same bits on any number of threads, because the shape alone determines the blocks and no result
 // depends on where a block begins. AVX2 (v3) and AVX-512 (v4) give the same bits, because each element of a matrix
-// product is one chain of fused multiply-adds in the order of k, every other operation rounds separately
+// product is a sum of chains of fused multiply-adds that k alone determines, every other operation rounds separately
 // (-ffp-contract=off), and no kernel calls libm.
 #pragma once
 #include <stddef.h>

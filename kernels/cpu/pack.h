@@ -86,15 +86,6 @@ void pack_rows(index length, index columns, const T* b, index stride, index widt
   }
 }
 
-// Copies: to[k to_stride + j] = from[k stride + j].
-template <class T>
-void copy_rows(index length, index columns, const T* from, index stride, T* to, index to_stride) {
-  for (index k = 0; k < length; ++k, from += stride, to += to_stride) {
-    if (k + kAhead < length) fetch(from + kAhead * stride, columns);
-    __builtin_memcpy(to, from, size_t(columns) * sizeof(T));
-  }
-}
-
 // Does the same as pack_rows where b(k, j) is b[j stride + k]: B is transposed in memory.
 template <class T>
 void pack_columns(index length, index columns, const T* b, index stride, index width, T* panel) {

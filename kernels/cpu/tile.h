@@ -10,17 +10,14 @@
 namespace bnengine {
 namespace BNENGINE_ISA {
 
-// Where a tile of C starts from and where it goes. Absent pointers are null.
+// A tile of C in memory.
 template <class T>
 struct Destination {
-  const T* partial;  // the chains of earlier pieces of k; null: start from 0
-  index partial_stride;
   T* out;
-  index out_stride;
-  const T* bias;  // one per column, added after the chain
-  const T* old;   // added last
-  index old_stride;
-  int last;  // columns in the last vector
+  index stride;
+  bool adds;      // whether the chains are added to what is there
+  const T* bias;  // one per column, added last; may be null
+  int last;       // columns in the last vector
 };
 
 // A tile of kRows rows and kVectors vectors of columns: accumulates a(i, k) b(k, j) over k, where a(i, k) is a[i row +
@@ -52,30 +49,25 @@ struct Tile<T, std::index_sequence<I...>, std::index_sequence<J...>> {
   }
 
   template <size_t i>
-  static VECTOR void start(V (&c)[kRows][kVectors], const Destination<T>& d) {
-    ((c[i][J] = get<J>(d.partial + index(i) * d.partial_stride, d.last)), ...);
-  }
-  template <size_t i>
   static VECTOR void add(V (&c)[kRows][kVectors], const T* p, int last) {
     ((c[i][J] += get<J>(p, last)), ...);
   }
   template <size_t i>
   static VECTOR void finish(const V (&c)[kRows][kVectors], const Destination<T>& d) {
-    (put<J>(d.out + index(i) * d.out_stride, c[i][J], d.last), ...);
+    (put<J>(d.out + index(i) * d.stride, c[i][J], d.last), ...);
   }
 
   static void run(index length, const T* a, index row, index step_a, const T* b, index step_b,
                   const Destination<T>& d) {
     V c[kRows][kVectors] = {};
-    if (d.partial) (start<I>(c, d), ...);
     const T* const rows[kRows] = {a + index(I) * row...};
     index at = 0;
     for (index k = 0; k < length; ++k, at += step_a, b += step_b) {
       const V line[kVectors] = {load(b + J * kLanes<T>)...};
       (step<I>(c, rows[I][at], line), ...);
     }
+    if (d.adds) (add<I>(c, d.out + index(I) * d.stride, d.last), ...);
     if (d.bias) (add<I>(c, d.bias, d.last), ...);
-    if (d.old) (add<I>(c, d.old + index(I) * d.old_stride, d.last), ...);
     (finish<I>(c, d), ...);
   }
 };

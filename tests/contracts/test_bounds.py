@@ -92,6 +92,19 @@ def test_sums_and_products():
     assert_bound("affine_backward", backward, {"input_gradient": False}, [None, a([132.0]), a(36.0)])
 
 
+def test_sums_of_products_err_by_the_square_root_of_a_chain():
+    ones = np.ones
+    # 256 terms of size 1: sqrt(256/64) 10 u; 1,024 in chains of 256 the same, in one chain twice as much
+    assert_bound("affine", (ones((1, 256)), ones((256, 1))), {}, [a([1.2 * 20 * 256 + 256 * 10])])
+    assert_bound("affine", (ones((1, 1024)), ones((1024, 1))), {}, [a([1.2 * 20 * 1024 + 1024 * 10])])
+    one_chain = {"chain": np.inf}
+    assert_bound("affine", (ones((1, 1024)), ones((1024, 1))), one_chain, [a([1.2 * 40 * 1024 + 1024 * 10])])
+    rows = ones((256, 1)), ones((256, 1)), a([1.0]), ones((256, 1))
+    assert_bound("affine_backward", rows, {}, [10 * ones((256, 1)), a([20.0 * 256]), a(2560.0)])
+    outputs = ones((1, 144)), a([1.0]), ones((1, 144)), ones((1, 144))
+    assert_bound("affine_backward", outputs, {}, [a([15.0 * 144]), 10 * ones((1, 144)), 10 * ones(144)])
+
+
 def test_what_is_rounded_on_its_way_through_a_product():
     # tf32 rounds both factors to 2^-11; a product stored in 16 bits, |x W| = 5, rounds once more before bias and relu
     x, W, b = a([1.0, -2.0]), a([3.0], [4.0]), a(-5.0)

@@ -83,7 +83,7 @@ def _product(to: Outputs, kernels: tuple[Kernel, Kernel], along: Cut, *, a: Arra
 
 
 def _weight_gradients(to: Outputs, call: Call, dz: Array) -> None:
-    """Launch dW = x^T dz and db = sum dz, by columns: a sum over the rows is one chain.
+    """Launch dW = x^T dz and db = sum dz, by columns: each block sums over all rows.
 
     Those are columns of dz; with few outputs and a bias columns of x, rows of dW: so it meets the layer before.
     """

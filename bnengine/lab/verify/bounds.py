@@ -91,9 +91,11 @@ def bound_of(
     """
     walk = 1 + np.sqrt(_summed(op, args)) / 10 if u == 2.0**-53 else 1.0
     stored = unit_stored(storage)
-    between = {"between": stored} if stored and op.between else {}
+    more: dict[str, Any] = {"between": stored} if stored and op.between else {}
+    if op.family == "dense":
+        more["chain"] = np.inf  # cublasLt cuts no sum
     with np.errstate(all="ignore"):
-        bounds = fields(op, op.contract.bound(u * walk, *_bound_args(op, args, options, result), **options, **between))
+        bounds = fields(op, op.contract.bound(u * walk, *_bound_args(op, args, options, result), **options, **more))
     if stored:
         values = fields(op, result)
         for name in [n for n in STORED.get(op.name, ()) if values[n] is not None]:
