@@ -160,6 +160,8 @@ class ArraySource:
         rows = np.arange(self.rows, dtype=np.int64) if self._indices is None else self._indices
         if preprocessing is None:
             return Raw(x, rows, None, None)
+        if preprocessing.mean_low is not None:
+            return None  # such a reader takes the mean in float64
         x = x.reshape(len(x), preprocessing.features)
         scaled = preprocessing.scaling != "none"
         return Raw(x, rows, *((preprocessing.mean, preprocessing.inv_scale) if scaled else (None, None)))

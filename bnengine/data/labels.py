@@ -46,6 +46,19 @@ def _number(position: int, rows: Array | None) -> int:
     return position if rows is None else int(rows[position])
 
 
+def _whole(known: Array, wanted: Array) -> tuple[Array, Array, Array]:
+    """Return classes and labels, whole numbers of any dtype, in one integer dtype, and which labels it can hold.
+
+    NumPy compares int64 with uint64, and whole floats with either, as float64, in which large numbers are equal.
+    """
+    if wanted.dtype.kind == "b":
+        wanted = wanted.astype(np.int64)
+    least, most, dtype = (0, 2**64, np.uint64) if known.min() >= 0 else (-(2**63), 2**63, np.int64)
+    limits = (float(least), float(most)) if wanted.dtype.kind == "f" else (least, most)
+    possible = np.asarray((wanted >= limits[0]) & (wanted < limits[1]))
+    return known.astype(dtype), np.where(possible, wanted, 0).astype(dtype), possible
+
+
 @dataclass(frozen=True, eq=False)
 class Labels:
     """The classes of a data set: `values` are the distinct labels in order, the code of values[i] is i."""
@@ -86,12 +99,9 @@ class Labels:
                 f"{name}: the labels are {_KINDS[column.dtype.kind]} ({_shown(np.unique(column))}), the model's "
                 f"{_KINDS[self.values.dtype.kind]} ({_shown(self.values)}). Give labels of the model's kind."
             )
-        if self.values.dtype.kind == "b":
-            known, wanted = self.values.astype(np.int64), column.astype(np.float64)
-        else:
-            known, wanted = self.values, column
+        known, wanted, possible = (self.values, column, None) if text else _whole(self.values, column)
         codes = np.minimum(np.searchsorted(known, wanted), len(known) - 1).astype(np.int64)
-        wrong = known[codes] != wanted
+        wrong = known[codes] != wanted if possible is None else (known[codes] != wanted) | ~possible
         if wrong.any():
             first = int(np.argmax(wrong))
             raise DataError(

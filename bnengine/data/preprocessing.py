@@ -13,7 +13,7 @@ from ..validation import choice
 from .checks import as_numpy, check_inputs, text_labels, width_of
 from .dataset import Dataset, check_indices
 from .labels import Labels
-from .statistics import feature_moments, largest
+from .statistics import feature_moments, largest, minus
 
 SCALINGS = ("auto", "center", "standardize", "unit", "none")
 TASKS = ("classification", "regression")
@@ -33,7 +33,7 @@ class Preprocessing:
         scaling: how `mean` and `inv_scale` were computed; never "auto":
             "center": subtract each feature's mean, divide all by one standard deviation (for images);
             "standardize": subtract each feature's mean, divide by its own standard deviation (for tables); a feature
-            that is constant in training becomes 0;
+            that is constant in training, but for rounding, becomes 0;
             "unit": divide integers by the largest magnitude in training;
             "none": keep the values.
         input_shape: of one raw sample; the network gets its features in one row, (m, features), in C order.
@@ -44,6 +44,7 @@ class Preprocessing:
         target_shape: of one raw target, () or (targets,).
         parts: (rows,) uint8, the split: 1 for a training row, 2 for a validation row, 0 for a row of neither.
         columns, target: names of the features and of the target column, if the data have them.
+        mean_low: (features,) float64, what `mean` lacks of the mean of whole numbers above 2^53; None for nothing.
     """
 
     task: str
@@ -59,6 +60,7 @@ class Preprocessing:
     parts: Array
     columns: tuple[str, ...] | None = None
     target: str | None = None
+    mean_low: Array | None = None
 
     @classmethod
     def fit(
@@ -101,7 +103,7 @@ class Preprocessing:
             parts[check_indices(valid, len(dataset), f"{dataset.name}: validation rows")] = 2
         parts[rows] = 1
         scaling = _resolved(scaling, dataset.x)
-        mean, inv_scale = _scales(dataset, rows, scaling)
+        mean, inv_scale, mean_low = _scales(dataset, rows, scaling)
         y = np.asarray(dataset.y[rows])
         classes = Labels.fit(y, dataset.classes, dataset.name, rows) if task == "classification" else None
         target_mean, target_scale = (None, None) if classes is not None else _target_scales(y, rows, dataset.name)
@@ -119,6 +121,7 @@ class Preprocessing:
             parts=parts,
             columns=dataset.columns,
             target=dataset.target,
+            mean_low=mean_low,
         )
 
     def __repr__(self) -> str:
@@ -185,7 +188,7 @@ class Preprocessing:
             if self.scaling == "none":
                 scaled = flat.astype(dtype)
             else:
-                wide = np.subtract(flat, self.mean, dtype=np.float64, casting="unsafe")
+                wide = minus(flat, self.mean, self.mean_low)
                 scaled = np.multiply(wide, self.inv_scale, out=wide).astype(dtype)
         finite = np.isfinite(scaled)
         if not finite.all():
@@ -283,6 +286,8 @@ class Preprocessing:
             "target": self.target,
         }
         arrays = {"mean": self.mean, "inv_scale": self.inv_scale, "parts": self.parts}
+        if self.mean_low is not None:
+            arrays["mean_low"] = self.mean_low
         if self.target_mean is not None and self.target_scale is not None:
             arrays |= {"target_mean": self.target_mean, "target_scale": self.target_scale}
         return values, arrays
@@ -315,6 +320,7 @@ class Preprocessing:
                 parts=np.asarray(arrays["parts"], dtype=np.uint8),
                 columns=None if columns is None else tuple(columns),
                 target=values["target"],
+                mean_low=arrays.get("mean_low"),
             )
         except KeyError as missing:
             raise CheckpointError(
@@ -340,24 +346,27 @@ def _resolved(scaling: str, x: Array) -> str:
     return "center" if x.ndim > 2 or x.dtype == np.uint8 else "standardize"
 
 
-def _scales(dataset: Dataset, rows: Array, scaling: str) -> tuple[Array, Array]:
-    """Return mean and inv_scale, (features,) float64 each."""
+def _scales(dataset: Dataset, rows: Array, scaling: str) -> tuple[Array, Array, Array | None]:
+    """Return mean, inv_scale and what the mean lacks, (features,) float64 each."""
     width = width_of(dataset.x)
     if scaling == "none":
-        return np.zeros(width), np.ones(width)
+        return np.zeros(width), np.ones(width), None
     if scaling == "unit":
-        return np.zeros(width), np.full(width, 1.0 / (largest(dataset.x, rows) or 1.0))
+        return np.zeros(width), np.full(width, 1.0 / (largest(dataset.x, rows) or 1.0)), None
     moments = feature_moments(dataset.x, rows, dataset.name)
     variance = moments.squares / moments.rows
+    mean = moments.mean
     if scaling == "center":
-        variance = np.full(width, variance.mean())
-    return moments.mean, _inverse(np.sqrt(variance))
+        variance, mean = np.full(width, variance.mean()), np.full(width, np.abs(mean).min())
+    std = np.sqrt(variance)
+    varies = _varies(std, mean, dataset.x.dtype)
+    return moments.mean, np.where(varies, 1.0 / np.where(varies, std, 1.0), 0.0), moments.low
 
 
-def _inverse(std: Array) -> Array:
-    """Return 1 / std, and 0 where std is 0 or too small to divide by."""
-    usable = std >= np.finfo(np.float64).tiny
-    return np.where(usable, 1.0 / np.where(usable, std, 1.0), 0.0)
+def _varies(std: Array, mean: Array, dtype: DType) -> Array:
+    """Whether values are no constant: a deviation up to two roundings of the mean in their dtype is no signal."""
+    eps = np.finfo(dtype).eps if np.dtype(dtype).kind == "f" else 0.0
+    return std > np.maximum(np.finfo(np.float64).tiny, 2 * float(eps) * np.abs(mean))
 
 
 def _target_scales(y: Array, rows: Array, name: str) -> tuple[Array, Array]:
@@ -368,5 +377,10 @@ def _target_scales(y: Array, rows: Array, name: str) -> tuple[Array, Array]:
             f"For labels train a classification."
         )
     moments = feature_moments(y.reshape(len(y), -1), np.arange(len(y)), name)
+    if moments.low is not None:
+        raise DataError(
+            f"{name}: y must be numbers that float64 holds, in which predictions are given, got {y.dtype} such as "
+            f"{y.ravel()[0]}. Subtract the least value first."
+        )
     std = np.sqrt(moments.squares / moments.rows)
-    return moments.mean, np.where(std >= np.finfo(np.float64).tiny, std, 1.0)
+    return moments.mean, np.where(_varies(std, moments.mean, y.dtype), std, 1.0)

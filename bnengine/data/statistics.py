@@ -9,12 +9,41 @@ from ..errors import DataError
 from .checks import chunks, width_of
 
 
+EXACT = 2.0**53  # float64 holds each whole number up to it
+
+
 class Moments(NamedTuple):
-    """The number of rows; mean and squares (sums of squared deviations from it), (features,) float64 each."""
+    """The number of rows; mean and squares (sums of squared deviations from it), (features,) float64 each.
+
+    `low` is what the mean in float64 lacks, of numbers with more digits than float64 has; else None.
+    """
 
     rows: int
     mean: Array
     squares: Array
+    low: Array | None = None
+
+
+def is_long(x: Array) -> bool:
+    """Whether the dtype of x holds numbers with more digits than float64 has."""
+    return x.dtype.kind in "iuf" and x.dtype.itemsize >= 8 and x.dtype != np.float64
+
+
+def split(x: Array) -> tuple[Array, Array]:
+    """Return float64 arrays (high, low) whose sum is x, whole numbers of 64 bits or long floats, without rounding."""
+    if x.dtype.kind == "f":
+        high = x.astype(np.float64)
+        return high, (x - high).astype(np.float64)
+    last = x & x.dtype.type(2047)
+    return (x - last).astype(np.float64), last.astype(np.float64)
+
+
+def minus(x: Array, mean: Array, low: Array | None) -> Array:
+    """Return x - (mean + low) in float64; None for a mean that float64 holds."""
+    if low is None:
+        return np.subtract(x, mean, dtype=np.float64, casting="unsafe")
+    high, rest = split(x) if is_long(x) else (x.astype(np.float64), 0.0)
+    return (high - mean) + (rest - low)
 
 
 def feature_moments(x: Array, indices: Array, name: str) -> Moments:
@@ -30,6 +59,8 @@ def feature_moments(x: Array, indices: Array, name: str) -> Moments:
         DataError: values so large that their squares overflow float64.
     """
     width = width_of(x)
+    if is_long(x) and (x.dtype.kind == "f" or largest(x, indices) > EXACT):
+        return _long_moments(x, indices, width)
     pivot = np.asarray(x[indices[:1]]).reshape(width).astype(np.float64)
     total = Moments(0, pivot, np.zeros(width))
     with np.errstate(over="ignore", invalid="ignore"):
@@ -48,6 +79,19 @@ def feature_moments(x: Array, indices: Array, name: str) -> Moments:
             f"variance in float64 (above about 1e154). Use other units."
         )
     return total
+
+
+def _long_moments(x: Array, indices: Array, width: int) -> Moments:
+    """Return the moments of numbers with more digits than float64 has, from their differences to the first row."""
+    high, low = split(np.asarray(x[indices[:1]]).reshape(width))
+    total = Moments(0, np.zeros(width), np.zeros(width))
+    for part in chunks(len(indices), width):
+        rows = minus(np.asarray(x[indices[part]]).reshape(-1, width), high, low)
+        shift = rows.mean(axis=0)
+        rows -= shift
+        total = _merged(total, Moments(len(rows), shift, np.einsum("ij,ij->j", rows, rows)))
+    mean = high + (low + total.mean)
+    return Moments(total.rows, mean, total.squares, ((high - mean) + low) + total.mean)
 
 
 def _merged(a: Moments, b: Moments) -> Moments:

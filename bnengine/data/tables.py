@@ -17,6 +17,7 @@ from ..errors import DataError, TargetMissing
 from .dataset import Dataset
 
 _INTEGER = re.compile(r"-?(0|[1-9]\d*)", re.ASCII)
+EXACT = 2.0**53  # whole numbers from here on may not be float64 numbers
 _PADDED = re.compile(r"[+-]?0\d+", re.ASCII)
 
 
@@ -35,8 +36,9 @@ def load_table(
 ) -> Dataset:
     """Read a table in UTF-8 with a header, plain or compressed by gzip; all columns but the target are float64.
 
-    Fields may be quoted; blank lines are skipped. Targets are int64 if all are written as integers, float64 if all are
-    numbers, else strings ("007" is a string: a number would lose its zeros).
+    Fields may be quoted; blanks around a field do not count; blank lines are skipped. Targets are int64 or uint64 if
+    all are written as integers that one of them holds, float64 if all are numbers, else strings ("007" and integers of
+    more digits are strings: a number would lose some).
 
     Args:
         path: the file.
@@ -74,7 +76,7 @@ def _read(file: TextIO, path: Path, target: str | None, need_targets: bool, sepa
                 f"{path}: line {number} must have {len(header)} fields, as the header has, got {len(fields)}."
             )
         if at is not None:
-            labels.append(fields.pop(at))
+            labels.append(fields.pop(at).strip())
         values.extend(_numbers(fields, path, number, columns))
         numbers.append(number)
     if not numbers:
@@ -156,7 +158,7 @@ def _numbers(fields: list[str], path: Path, line: int, columns: tuple[str, ...])
     except ValueError:
         numbers = [math.nan]
     # float() accepts "1_000"; in a table it is a mistake.
-    if math.isfinite(sum(numbers)) and "_" not in "".join(fields):
+    if math.isfinite(sum(numbers)) and "_" not in "".join(fields) and max(map(abs, numbers), default=0) < EXACT:
         return numbers
     for name, field in zip(columns, fields, strict=True):
         place = f"{path}: line {line}, column {name!r}"
@@ -167,15 +169,24 @@ def _numbers(fields: list[str], path: Path, line: int, columns: tuple[str, ...])
             raise DataError(f"{place}: the value must be a number, got {field!r}.")
         if not math.isfinite(float(field)):
             raise DataError(f"{place}: the value must be a finite number, got {field!r}.")
+        if _INTEGER.fullmatch(field.strip()) and int(field) != float(field):
+            raise DataError(
+                f"{place}: the value must be a whole number that float64 holds, got {field!r}, which it would round. "
+                "Subtract the column's least value, or leave the column out."
+            )
     return numbers
 
 
 def _targets(labels: list[str], numbers: "array[int]", path: Path, target: str) -> Array:
     for text, line in zip(labels, numbers, strict=True):
-        if text.strip() == "":
+        if text == "":
             raise DataError(f"{path}: line {line}, column {target!r}: the target is missing. Leave the row out.")
-    if all(_INTEGER.fullmatch(text) for text in labels) and all(abs(int(text)) < 2**63 for text in labels):
-        return np.asarray([int(text) for text in labels], dtype=np.int64)
+    if all(_INTEGER.fullmatch(text) for text in labels):
+        whole = [int(text) for text in labels]
+        for dtype in (np.int64, np.uint64):
+            if np.iinfo(dtype).min <= min(whole) and max(whole) <= np.iinfo(dtype).max:
+                return np.asarray(whole, dtype=dtype)
+        return np.asarray(labels, dtype=np.str_)  # a float64 would lose digits
     if any(not _is_number(text) or _PADDED.fullmatch(text) for text in labels):
         return np.asarray(labels, dtype=np.str_)
     values = np.asarray([float(text) for text in labels])

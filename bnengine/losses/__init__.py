@@ -62,6 +62,9 @@ class LossFunction:
                 f"{type(self).__name__}: weights must be one per sample, ({rows[0]},), got shape {weights.shape} for "
                 f"targets of shape {targets.shape}."
             )
+        if weights.size and not (weights.min() >= 0 and weights.max() < np.inf):
+            wrong = weights[~((weights >= 0) & (weights < np.inf))][0]
+            raise InputError(f"{type(self).__name__}: weights must be finite and at least 0, got {wrong}.")
         return np.broadcast_to(weights.reshape(-1, *[1] * (len(rows) - 1)), rows)
 
     def total(self, targets: Array, weights: Array | None, outputs: int) -> float:
@@ -134,6 +137,11 @@ class SoftmaxCrossEntropy(LossFunction):
             object.__setattr__(self, "class_weights", weights)
 
     def targets(self, y: Any, outputs: int) -> Array:
+        if outputs == 1:
+            raise InputError(
+                "SoftmaxCrossEntropy: the network must have an output per class, got 1 output, whose softmax is always "
+                "1. Take loss='binary_cross_entropy' for two classes, loss='mean_squared_error' for a regression."
+            )
         y = np.asarray(y)
         if y.dtype.kind in "iu":
             if y.size and (y.min() < 0 or y.max() >= outputs):
@@ -147,6 +155,7 @@ class SoftmaxCrossEntropy(LossFunction):
                 f"SoftmaxCrossEntropy: targets must be integer classes, or probabilities of all {outputs} classes, got "
                 f"{y.dtype} of shape {y.shape}."
             )
+        _check_probabilities(y)
         return y
 
     def total(self, targets: Array, weights: Array | None, outputs: int) -> float:
@@ -172,6 +181,22 @@ class SoftmaxCrossEntropy(LossFunction):
     ) -> Loss:  # fmt: skip
         options = {"divisor": divisor, "label_smoothing": self.label_smoothing} | scaled(scale)
         return ops.softmax_cross_entropy(output, target, constants, weights, memory=memory, into=into, **options)
+
+
+ROUNDED = 0.02  # how far a row of probabilities may be from the sum 1: they may be rounded to two digits
+
+
+def _check_probabilities(y: np.ndarray) -> None:
+    """Check that each row of floating targets holds the probabilities of the classes."""
+    rows = y.reshape(-1, y.shape[-1])
+    wrong = (rows < 0).any(-1) | ~(np.abs(np.sum(rows, axis=-1, dtype=np.float64) - 1) <= ROUNDED)
+    if wrong.any():
+        row = np.array2string(rows[wrong.argmax()], precision=4, threshold=6, separator=", ")
+        raise InputError(
+            f"SoftmaxCrossEntropy: floating targets must be probabilities, at least 0 and 1 in total, got {row}. Take "
+            "loss='mean_squared_error' for a regression, loss='binary_cross_entropy' for several labels a row, or "
+            "pass classes as integers."
+        )
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,10 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class ClassReport:
-    """The figures of every class, their plain mean (macro), their mean by support (weighted) and the accuracy."""
+    """The figures of every class, their means and the accuracy.
+
+    `macro` is the plain mean over the classes that occur, as true or as predicted ones; `weighted` is that by support.
+    """
 
     classes: tuple[ClassRow, ...]
     macro: ClassRow
@@ -119,7 +122,9 @@ class ConfusionMatrix:
         return float(np.trace(cells)) / total
 
     def report(self, labels: Sequence[Any] | None = None) -> ClassReport:
-        """Return precision, recall, F1 and support of every class; 0/0 counts as 0, as in scikit-learn.
+        """Return precision, recall, F1 and support of every class, as scikit-learn has them.
+
+        0/0 counts as 0. A class that occurs neither as true nor as predicted one does not count in `macro`.
 
         Args:
             labels: the classes' names in the order of their codes; None for the codes.
@@ -133,7 +138,7 @@ class ConfusionMatrix:
         figures = np.stack([_ratio(correct, called), _ratio(correct, support), _ratio(2 * correct, called + support)])
         total = support.sum()
         rows = tuple(_row(*figures_of) for figures_of in zip(names, figures.T, support, strict=True))
-        macro = _row("macro", figures.mean(axis=1), total)
+        macro = _row("macro", figures[:, (support > 0) | (called > 0)].mean(axis=1), total)
         return ClassReport(rows, macro, _row("weighted", figures @ support / total, total), accuracy)
 
     def table(self, labels: Sequence[Any] | None = None) -> Any:

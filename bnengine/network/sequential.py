@@ -1,6 +1,7 @@
 """Sequential: a network of layers. It owns their parameters in flat buffers and runs them forward and backward."""
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from itertools import count
 from typing import Any, Self, overload
 
 import numpy as np
@@ -118,6 +119,7 @@ class Sequential(Named):
         self.dtype, self.precision, self.seed = dtype, precision, seed
         self.storage, self.products = resolve_precision(precision, dtype, self.backend)
         self.preprocessing: Preprocessing | None = None
+        self._calls = count()  # of forward passes in training that say no step
         self.changes = Fusion(layers)
         self.inputs, self.outputs = widths(layers, None, label=True)
         self.cancelled = self.changes.cancelled
@@ -261,7 +263,8 @@ class Sequential(Named):
             memory: where outputs are allocated; None for new arrays.
             pending: the buffer for the batch's statistics; None for a new one.
             samples: (m,) int64, indices in the data set, which key dropout; None for 0 ... m - 1.
-            step: (1,) int64, the count of steps, which keys dropout; None for 0.
+            step: (1,) int64, the count of steps, which keys dropout; None counts these calls, so that each has
+                another mask.
             dropout: whether a training pass drops out.
 
         Returns:
@@ -283,7 +286,8 @@ class Sequential(Named):
                 f"Sequential: samples must have one index per row ({x.shape[0]}), got shape {tuple(samples.shape)}."
             )
         if step is None:
-            step = xp.zeros((1,), dtype=xp.int64, device=device)
+            calls = next(self._calls) if training and dropout else 0
+            step = xp.full((1,), calls, dtype=xp.int64, device=device)
         samples, step = self.backend.asarray(samples, "int64"), self.backend.asarray(step, "int64")
         if memory is None:
             self.refresh()

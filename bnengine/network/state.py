@@ -66,7 +66,8 @@ class Named:
             state: arrays by name, of any library.
 
         Raises:
-            InputError: an entry is missing, unknown or has another shape; the network is unchanged.
+            InputError: an entry is missing, unknown, not finite or has another shape, or a count or variance is below
+                0; the network is unchanged.
         """
         self.import_into(state, self.parameters, self.statistics)
         self.refresh()
@@ -94,6 +95,8 @@ class Named:
         arrays = {
             name: self.backend.asarray(state[name], str(np.dtype(_dtype(view)))) for name, (view, _) in expected.items()
         }
+        for name, array in arrays.items():
+            _check_values(name, self.backend.to_numpy(array))
         for name, (view, _) in expected.items():
             view[...] = arrays[name]
 
@@ -145,6 +148,16 @@ class Named:
         statistics = [n for n, h in self._names.items() if isinstance(h, Statistics) and h.frozen]
         normalization = [n for n, h in self._names.items() if isinstance(h, Statistics) and h.use_running]
         return {"parameters": parameters, "statistics": statistics, "normalization": normalization}
+
+
+def _check_values(name: str, values: np.ndarray) -> None:
+    least = 0.0 if name.endswith((".running_count", ".running_var")) else -np.inf
+    wrong = ~(np.isfinite(values) & (values >= least))
+    if wrong.any():
+        needed = "finite numbers" if least < 0 else "finite numbers of at least 0"
+        raise InputError(
+            f"load_state_dict: {name} must hold {needed}, got {values[wrong][0]}. Load the state of a sound network."
+        )
 
 
 def _can_freeze(what: Freezable, name: str, handle: Handle) -> bool:

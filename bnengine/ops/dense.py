@@ -74,8 +74,10 @@ def product_over_rows(a: Array, b: Array) -> Array:
     Products of at most `CHAIN` rows are added in float64, so that the error does not grow with the number of rows.
     """
     xp = namespace(a)
-    total = a[:CHAIN, :].T @ b[:CHAIN, :]
-    for begin in range(CHAIN, a.shape[0], CHAIN):
-        rows = slice(begin, begin + CHAIN)
-        total = xp.astype(total, xp.float64) + xp.astype(a[rows, :].T @ b[rows, :], xp.float64)
+    if a.shape[0] <= CHAIN:
+        return a.T @ b
+    total = 0.0
+    for begin in range(0, a.shape[0], CHAIN):
+        rows = slice(begin, min(begin + CHAIN, a.shape[0]))
+        total = total + xp.astype(a[rows, :].T @ b[rows, :], xp.float64)
     return xp.astype(total, a.dtype)

@@ -4,6 +4,7 @@ A skipped step does not count: the next one uses its rate. A schedule with `tota
 from `resolved(total_steps)`, which `Trainer.fit` calls. `WarmUp` goes in front of any other.
 """
 
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from math import cos, inf, isfinite, pi
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
@@ -74,6 +75,11 @@ class _Schedule:
         """Return the schedule for a run of `total_steps`; itself if its length does not matter, is set or unknown."""
         _total(type(self).__name__, total_steps)
         return self
+
+    @property
+    def end(self) -> int | None:
+        """The steps after which the rate no longer changes; None for a schedule without an end, or one not known."""
+        return getattr(self, "total_steps", None)
 
     def config(self) -> dict[str, Any]:
         """Return JSON values without None from which `from_spec(**config)` makes the same schedule."""
@@ -249,6 +255,11 @@ class WarmUp(_Schedule):
             return self.schedule.rate(step - self.steps)
         return _line(self.start, self.schedule.rate(0), (step + 1) / self.steps)
 
+    @property
+    def end(self) -> int | None:
+        end: int | None = getattr(self.schedule, "end", None)
+        return None if end is None else self.steps + end
+
     def resolved(self, total_steps: int | None) -> "WarmUp":
         total_steps = _total("WarmUp", total_steps)
         if total_steps is None:
@@ -400,7 +411,9 @@ def from_spec(
 
 
 def get_schedule(schedule: float | Schedule) -> Schedule:
-    """Return a schedule unchanged, or Constant(number); InputError for anything else."""
+    """Return a schedule for one training: a copy of one that observes metrics, Constant(number), or itself."""
+    if isinstance(schedule, Observer):
+        return deepcopy(schedule)
     return schedule if isinstance(schedule, Schedule) else Constant(schedule)
 
 

@@ -46,6 +46,9 @@ class Activations(Callback):
 
     def __init__(self, every: int = EVERY) -> None:
         self.every = integer("Activations", "every", every, least=1)
+        self.reset()
+
+    def reset(self) -> None:
         self.done = 0  # steps
         self._steps: list[int] = []
         self._layers: dict[str, dict[str, list[float]]] = {}

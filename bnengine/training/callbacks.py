@@ -34,7 +34,8 @@ class Callback:
     """Base class of callbacks: override the events you need.
 
     `trainer.stop(reason)` ends the training after the epoch. State that a resumed training needs goes through
-    `state_dict` (JSON values), `tensors` (NumPy arrays) and `load`.
+    `state_dict` (JSON values), `tensors` (NumPy arrays) and `load`; `reset` forgets it, so that an object can serve one
+    training after the other.
 
         class Print(Callback):
             def epoch_ends(self, trainer, record):
@@ -47,6 +48,26 @@ class Callback:
 
     name = ""
     saves = False
+    _training: object = None  # which one it serves
+
+    def serve(self, training: object, *, begun: bool) -> None:
+        """Serve a training from now on: `reset` if it is another one than before.
+
+        Args:
+            training: identifies the training.
+            begun: whether the training has gone on without this callback, which could not know what it missed.
+        """
+        if self._training is not None and self._training is not training:
+            if begun:
+                raise InputError(
+                    f"Trainer: this {type(self).__name__} has served another training since this one began, so what it "
+                    "knows is of that one. Give each trainer callbacks of its own."
+                )
+            self.reset()
+        self._training = training
+
+    def reset(self) -> None:
+        """Forget all that was seen of another training; called when a new training begins with the same object."""
 
     def fit_begins(self, trainer: TrainingRun) -> None:
         """Called before the first epoch of a call of `fit`."""
@@ -118,6 +139,9 @@ class EarlyStopping(Callback):
             higher_is_better = facts_of(name).higher_is_better if part in ("train", "valid") else False
         cure = f"{metric!r} is not in METRICS, so say which of two values is better."
         self.higher = flag("EarlyStopping", "higher_is_better", higher_is_better, cure=cure)
+        self.reset()
+
+    def reset(self) -> None:
         self.best: float | None = None
         self.best_epoch = -1
         self.waited = 0

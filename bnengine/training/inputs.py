@@ -12,6 +12,9 @@ from ..fused import backend_feature
 from ..losses import LossFunction
 from ..network.sequential import Sequential
 
+# A divisor that counts for nothing in the mean of an epoch, and divides a loss of 0 in each dtype.
+WEIGHTLESS = 1e-30
+
 
 class MicroBatch(NamedTuple):
     """A micro-batch on the backend."""
@@ -119,7 +122,7 @@ class Inputs:
 
 
 def positive_total(total: float) -> float:
-    """Check the divisor of a step's loss, and return it."""
-    if not 0 < total < float("inf"):
-        raise InputError(f"Step: the weights of a step must be finite and sum to more than 0, got a sum of {total!r}.")
-    return total
+    """Return the divisor of a step's loss, above 0 where all rows have weight 0: their loss and gradients are 0."""
+    if not total < float("inf"):
+        raise InputError(f"Step: the weights of a step must have a finite sum, got {total!r}. Divide them.")
+    return total or WEIGHTLESS

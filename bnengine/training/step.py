@@ -73,6 +73,11 @@ def _gradients_of(state: StepState, micro: MicroBatch, divisor: Array, pending: 
     _check_target(target, output, classes=state.backend.xp.isdtype(target.dtype, "integral"))
     arguments = output, target, micro.weights, state.constants, divisor
     result = run(loss, *arguments, into={"value": Out(state.value, add)}, **state.scaling.loss_options())
+    if result.value is not state.value:
+        raise InputError(
+            f"Step: the loss {loss.name!r} must write its value to the destination into['value'], got another array. "
+            "Pass memory= and into= on to the op that it calls."
+        )
     if loss.task == "classification":
         run(ops.correct, output, target, into={"out": Out(state.correct, add)})
     forward.pullback(result.dlogits, state.gradients, dx=False)
@@ -81,9 +86,10 @@ def _gradients_of(state: StepState, micro: MicroBatch, divisor: Array, pending: 
 def _check_target(target: Array, output: Array, *, classes: bool) -> None:
     needed = output.shape[:-1] if classes else output.shape
     if tuple(target.shape) != tuple(needed):
+        one_hot = " Pass one-hot targets as y.argmax(axis=-1)." if classes and target.shape == output.shape else ""
         raise InputError(
             f"Step: targets must be a class per row, or a value per output, of {tuple(output.shape)}, got shape "
-            f"{tuple(target.shape)}."
+            f"{tuple(target.shape)}.{one_hot}"
         )
 
 

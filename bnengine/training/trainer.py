@@ -37,6 +37,10 @@ from .step import Step
 
 MAX_SKIPS_IN_A_ROW = 10
 READ_EVERY = 50  # steps between host reads on a GPU, where a read waits for the device
+# Arguments of a Trainer that its step is built from.
+_BUILT_IN = frozenset(
+    "network optimizer loss clip_norm statistics average graph threads kernels loss_scale watch".split()
+)
 
 
 class Trainer:
@@ -49,13 +53,14 @@ class Trainer:
         network: the network; `fit` changes its parameters and running statistics.
         optimizer: an object such as `bnengine.Adam()`, a name, or a configuration {"name": ..., option: value}.
         loss: likewise.
-        learning_rate: a number, or a schedule of `bnengine.schedules`.
+        learning_rate: a number, or a schedule of `bnengine.schedules`; one that depends on metrics is copied, and the
+            trainer's `schedule` holds its state.
         clip_norm: scale gradients so that their global norm is at most this; None for never.
         accumulate: micro-batches of an optimizer step.
         statistics: merge those of the micro-batches exactly into one update ("merged"), or commit them one after the
             other ("per_micro_batch"), as other frameworks do.
         average: an `Average`, to keep an average of the weights.
-        callbacks: called between steps; see `Callback`.
+        callbacks: called between steps; see `Callback`. One that has served another training begins anew.
         progress: "bar", "plain", "quiet"; "auto" for "bar" on a terminal, else "plain".
         graph: whether a step is replayed as one CUDA graph; True raises if that is impossible, "auto" reports it.
         resident: whether all training data are kept in the device's memory. "auto" keeps them on a GPU if they take at
@@ -121,6 +126,7 @@ class Trainer:
         self.batch_size = 0
         self._reported = set[str]()
         self._resolved = self._loaded = False
+        self._identity = object()
 
     # -- fit ----------------------------------------------------------------------------------------------------------
 
@@ -163,6 +169,8 @@ class Trainer:
         epochs = integer("fit", "epochs", epochs, least=0)
         batch_size = integer("fit", "batch_size", batch_size, least=1)
         self._check(batch_size, source, valid)
+        for callback in self.callbacks:
+            callback.serve(self._identity, begun=bool(self.epoch or self.group))
         if isinstance(source, (ArraySource, IterableSource)) and source.preprocessing is not None:
             self.network.preprocessing = source.preprocessing
         self.batch_size, self.stopping, self._loaded = batch_size, self.stopping if self._loaded else "", False
@@ -170,8 +178,12 @@ class Trainer:
         self._resolve(steps, epochs)
         self.network.refresh()
         self.resident = load_resident(source, self.step.inputs, self.keeps_data, self.resident)
+        self._check_schedule(epochs)
         shown = progress(self.progress)
         shown.start(epochs, steps)
+        if self.epoch >= epochs:
+            done = f"{self.epoch} epochs are done, and epochs={epochs} asks for that many in total"
+            shown.message(f"nothing to train: {done}. Pass a larger number to go on")
         try:
             with using(self.kernels), deferred_interrupt() as interrupted:
                 self._each("fit_begins")
@@ -211,6 +223,37 @@ class Trainer:
         if steps is not None and epochs and not self._resolved:
             self.schedule = self.schedule.resolved(steps * epochs)
             self._resolved = True
+
+    def _check_schedule(self, epochs: int) -> None:
+        """Refuse to train past the end of a schedule, at a rate that may be 0."""
+        end: int | None = getattr(self.schedule, "end", None)
+        if end is None or self.epoch >= epochs or (done := self.step.report().steps) < end:
+            return
+        raise InputError(
+            f"fit: the schedule {self.schedule!r} ended after {end} steps, got {epochs - self.epoch} more epochs, which "
+            f"would train at a rate of {self.schedule.rate(done):.3g}. Set trainer.learning_rate for them, to a number "
+            "or a schedule, or pass all epochs to one call of fit."
+        )
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next step.
+
+        Set it to a number or a schedule, which counts the steps of the whole training: it takes effect with the next
+        epoch.
+        """
+        return self.schedule.rate(self.step.report().steps)
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float | Schedule) -> None:
+        self.schedule, self._resolved = get_schedule(rate), False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _BUILT_IN and "_identity" in vars(self):
+            raise InputError(
+                f"Trainer: {name} counts only when the trainer is made, got {value!r} afterwards. Make a new Trainer."
+            )
+        super().__setattr__(name, value)
 
     def _each(self, event: str, *args: Any) -> None:
         for callback in sorted(self.callbacks, key=lambda c: c.saves):
@@ -460,6 +503,7 @@ class Trainer:
                 )
         self.step.load_state_dict({k.removeprefix("step."): v for k, v in arrays.items() if k.startswith("step.")})
         for callback in self.callbacks:
+            callback.serve(self._identity, begun=False)
             prefix = f"callback.{callback.name}."
             tensors = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
             callback.load(decode(values["callbacks"]).get(callback.name, callback.state_dict()), tensors)

@@ -58,7 +58,7 @@ def test_every_table_comes_back_bit_for_bit(
         (["007", "010", "100"], np.array(["007", "010", "100"])),
         (["True", "False", "1"], np.array(["True", "False", "1"])),
         (["1", "1_0", "2"], np.array(["1", "1_0", "2"])),
-        (["9223372036854775808", "1", "2"], np.array([2.0**63, 1.0, 2.0])),
+        (["9223372036854775808", "1", "2"], np.array([2**63, 1, 2], np.uint64)),
     ],
 )
 def test_targets_take_the_type_they_are_written_in(tmp_path: Path, labels: list[str], expected: np.ndarray) -> None:

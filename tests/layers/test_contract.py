@@ -20,7 +20,7 @@ from bnengine.layers import (
 from bnengine.network.sequential import Sequential
 from bnengine.ops import Out
 from bnengine.ops.activations import ACTIVATIONS
-from tests.network.support import collected, slope_error
+from tests.network.support import FIRST, collected, slope_error
 
 LAYERS = {
     "Dense": lambda: [Dense(4, 3)],
@@ -55,7 +55,7 @@ def test_dx_is_returned_left_out_stored_or_added_and_nothing_is_overwritten(rng,
     parameters, found = net.parameters.array.tobytes(), []
 
     def pull(dx):
-        grads, forward = net.gradients(), net.forward(x, training=training)
+        grads, forward = net.gradients(), net.forward(x, training=training, step=FIRST)
         output = forward.output.copy()
         got = forward.pullback(dy, grads, dx=dx)
         np.testing.assert_array_equal(forward.output, output)
@@ -89,8 +89,8 @@ def test_two_forwards_do_not_disturb_each_other(rng, kind):
     """The derivative of the first is what it would have been, whatever ran in between."""
     net, x, dy = ready(kind, rng)
     alone, between = net.gradients(), net.gradients()
-    dx = np.asarray(net.forward(x, training=True).pullback(dy, alone)).copy()
-    first = net.forward(x, training=True)
+    dx = np.asarray(net.forward(x, training=True, step=FIRST).pullback(dy, alone)).copy()
+    first = net.forward(x, training=True, step=FIRST)
     net.forward(x * 2 + 1, training=True).pullback(dy, net.gradients())
     np.testing.assert_array_equal(first.pullback(dy, between), dx)
     np.testing.assert_array_equal(alone.array, between.array)
@@ -109,6 +109,13 @@ def test_a_network_built_from_its_config_gives_the_same_in_its_dtype(rng, kind, 
 
 
 # -- dropout -----------------------------------------------------------------------------------------------------------
+
+
+def test_calls_that_say_no_step_have_masks_of_their_own():
+    net, x = Sequential(Dropout(0.5), backend="numpy"), np.ones((8, 500), np.float32)
+    masks = [net.forward(x, training=True).output != 0 for _ in range(3)]
+    masks.append(net.forward(x, training=True, step=FIRST).output != 0)
+    assert [np.mean(masks[0] == mask) > 0.6 for mask in masks] == [True, False, False, True]
 
 
 def test_dropout_keeps_and_scales_the_share_that_it_says(rng):

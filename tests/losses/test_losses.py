@@ -65,7 +65,22 @@ def test_usable_targets_of_softmax():
     for dtype in (np.int64, np.uint8, np.int8):
         assert (targets(np.asarray([0, 2], dtype), 3).dtype, targets([0, 2], 3).tolist()) == (np.int64, [0, 2])
     assert targets(np.zeros(0, np.int64), 3).shape == (0,)
-    assert targets(np.ones((2, 3), np.float32), 3).dtype == np.float32
+    assert targets(np.full((2, 3), 0.33, np.float32), 3).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("y", "outputs", "text"),
+    [
+        ([25.0, 346.0], 1, "an output per class, got 1 output.*loss='mean_squared_error' for a regression"),
+        ([0, 1], 1, "an output per class, got 1 output.*loss='binary_cross_entropy' for two classes"),
+        ([[0.5, 0.5], [-0.5, 1.5]], 2, r"probabilities, at least 0 and 1 in total, got \[-0.5,  1.5\]"),
+        ([[0.5, 0.5], [1.0, 1.0]], 2, r"1 in total, got \[1., 1.\].*'binary_cross_entropy' for several labels"),
+        ([[np.nan, 1.0]], 2, "1 in total, got .*nan"),
+    ],
+)
+def test_targets_that_are_no_classes_and_no_probabilities(y, outputs, text):
+    with pytest.raises(InputError, match=f"^SoftmaxCrossEntropy: .*{text}"):
+        SoftmaxCrossEntropy().targets(np.asarray(y), outputs)
 
 
 def test_what_it_divides_by():

@@ -158,3 +158,10 @@ def test_the_table_takes_labels_as_they_are(require):
     text = out.file.getvalue()
     assert "[red]" in text
     assert text.splitlines()[1].split() == ["[red]", "5", "1", "1.0000", "0.8333", "0.9091", "6"]
+
+
+def test_a_class_that_does_not_occur_does_not_count_in_the_macro_mean():
+    matrix = ConfusionMatrix(10)
+    matrix.update(np.eye(10)[[0, 1, 2, 2, 3]], np.asarray([0, 1, 2, 1, 2]))  # 3 is only predicted
+    # f1 of 0: 1, of 1: 2/3, of 2: 1/2, of 3: 0, as f1_score(average="macro") of scikit-learn 1.7 has it
+    assert matrix.report().macro.f1 == pytest.approx((1 + 2 / 3 + 1 / 2 + 0) / 4, rel=1e-15)

@@ -103,6 +103,25 @@ def test_a_state_that_does_not_fit_changes_nothing(rng, change, text):
     assert network_bits(other) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("1.running_var", -1e-3, "finite numbers of at least 0, got -0.001"),
+        ("1.running_var", np.nan, "finite numbers of at least 0, got nan"),
+        ("1.running_count", -5.0, "finite numbers of at least 0, got -5"),
+        ("3.1.running_mean", np.inf, "finite numbers, got inf"),
+        ("0.W", np.nan, "finite numbers, got nan"),
+    ],
+)
+def test_a_state_that_no_training_leaves_is_refused(rng, name, value, text):
+    net = collected(network(), rng)
+    state, before = net.state_dict(), network_bits(net)
+    state[name].flat[-1] = value
+    with pytest.raises(InputError, match=f"^load_state_dict: {name} must hold {text}"):
+        net.load_state_dict(state)
+    assert network_bits(net) == before
+
+
 def test_a_state_without_statistics_cannot_be_evaluated(rng):
     trained, fresh = collected(network(), rng), network()
     x = rng.standard_normal((4, 3))

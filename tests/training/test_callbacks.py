@@ -52,6 +52,23 @@ def test_events_come_in_their_order():
     assert notes.events[len(first) :] == ["fit begins", "epoch 2 begins", *epoch, "epoch 2 ends", "fit ends"]
 
 
+def test_an_object_that_served_another_training_begins_anew():
+    def given():
+        stopping, plateau = EarlyStopping(2, metric="train_loss"), bn.schedules.Plateau(1e-2, patience=0, threshold=0.9)
+        return {"callbacks": [stopping], "watch": bn.training.Activations(), "learning_rate": plateau}
+
+    def trained(seed, options):
+        made = trainer(net(seed=seed), **options)
+        made.fit(blobs(), epochs=4, batch_size=30)
+        return made
+
+    shared = given()
+    first, second = trained(0, shared), trained(1, shared)
+    assert outcome(second) == outcome(trained(1, given()))
+    with pytest.raises(InputError, match="^Trainer: this Activations has served another training since this one"):
+        first.fit(blobs(), epochs=6, batch_size=30)
+
+
 def test_callbacks_run_in_order_and_savers_last(tmp_path):
     """A checkpoint written before another callback had its turn would lack what that one has just learnt."""
     turns = []

@@ -359,3 +359,49 @@ def test_a_batch_is_a_named_tuple():
     batch = Rows(*blobs(rows=4)).take(np.arange(2))
     assert isinstance(batch, Batch)
     assert batch.weights is None
+
+
+@pytest.mark.parametrize(
+    "schedule", [bn.schedules.Cosine(1e-2), bn.schedules.WarmUp(bn.schedules.OneCycle(1e-2), 2)], ids=repr
+)
+def test_training_on_past_the_end_of_a_schedule_needs_another_rate(schedule):
+    t = trainer(learning_rate=schedule)
+    t.fit(blobs(rows=20), epochs=2, batch_size=10)
+    before = network_bits(t.network)
+    with pytest.raises(InputError, match=r"^fit: the schedule .* ended after 4 steps, got 2 more epochs.*at a rate of"):
+        t.fit(blobs(rows=20), epochs=4, batch_size=10)
+    assert network_bits(t.network) == before
+    t.learning_rate = 0.5
+    history = t.fit(blobs(rows=20), epochs=4, batch_size=10)
+    assert [record["learning_rate"] for record in history[2:]] == [0.5, 0.5]
+    assert t.learning_rate == 0.5
+
+
+def test_a_fit_with_nothing_to_do_says_so(capsys):
+    t = trainer(progress="plain")
+    t.fit(blobs(), epochs=1)
+    t.fit(blobs(), epochs=1)
+    said = capsys.readouterr().err
+    assert "nothing to train: 1 epochs are done, and epochs=1 asks for that many in total" in said
+
+
+@pytest.mark.parametrize("name", ["loss", "clip_norm", "optimizer", "average", "kernels"])
+def test_what_a_trainer_is_built_from_cannot_be_set_afterwards(name):
+    with pytest.raises(InputError, match=f"^Trainer: {name} counts only when the trainer is made, got 0.5 afterwards"):
+        setattr(trainer(), name, 0.5)
+
+
+def test_a_loss_must_write_where_the_step_reads():
+    class Elsewhere(bn.MeanSquaredError):
+        def __call__(self, output, target, weights, constants, divisor, *, scale=None, memory=None, into=None):
+            return super().__call__(output, target, weights, constants, divisor)
+
+    x, _ = blobs()
+    with pytest.raises(InputError, match=r"^Step: the loss 'mean_squared_error' must write its value to .*memory="):
+        trainer(loss=Elsewhere()).fit((x, x[:, :3]), epochs=1)
+
+
+def test_one_hot_targets_get_the_cure():
+    x, y = blobs()
+    with pytest.raises(InputError, match=r"^Step: targets must be a class per row.*argmax"):
+        trainer().fit((x, np.eye(3, dtype=int)[y]), epochs=1)
