@@ -9,7 +9,7 @@ import numpy as np
 
 from .._typing import Array
 from ..arrays.backend import Backend, get_backend
-from ..data import ArraySource, Dataset, Preprocessing, groups, load, split_dataset
+from ..data import ArraySource, Dataset, Preprocessing, groups, load, split_dataset, task_of
 from ..errors import DataError, InputError, TargetMissing
 from ..layers import Activation, Dense, Dropout, Layer
 from ..layers.norm.choices import NORMS
@@ -101,7 +101,12 @@ def load_data(path: str, target: str | None, *, need_targets: bool = True) -> Da
 def resolve_settings(settings: Settings, dataset: Dataset, backend: Backend) -> Settings:
     """The settings with every value filled in, as config.toml stores them."""
     path = settings.path if settings.path in BUILT_IN else os.path.abspath(settings.path)
-    loss = settings.loss if settings.loss != "auto" else loss_of(dataset)
+    loss = settings.loss if settings.loss != "auto" else loss_of(dataset, settings.task)
+    if settings.task not in ("auto", task := get_loss(loss).task):
+        raise InputError(
+            f"train: --task and --loss must fit, got --task {settings.task} and --loss {loss}, which is of a {task}. "
+            "Leave one of them out."
+        )
     rule = OPTIMIZERS[settings.optimizer]
     weight_decay = settings.weight_decay if settings.weight_decay is not None else getattr(rule, "weight_decay", 0.0)
     rate = settings.learning_rate if settings.learning_rate is not None else rule.learning_rate
@@ -109,11 +114,10 @@ def resolve_settings(settings: Settings, dataset: Dataset, backend: Backend) -> 
     return settings.changed(path=path, loss=loss, weight_decay=weight_decay, learning_rate=rate, backend=name)
 
 
-def loss_of(dataset: Dataset) -> str:
-    """A regression loss for targets with fractions or several columns, else a classification loss."""
-    y = dataset.y
-    real = y is not None and y.dtype.kind == "f" and (y.shape[1:] > (1,) or bool(np.any(np.floor(y) != y)))
-    return usual_loss("regression" if real else "classification").name
+def loss_of(dataset: Dataset, task: str) -> str:
+    """The usual loss of the task, which follows from the data if it is "auto"."""
+    say = "Give --task classification or --task regression"
+    return usual_loss(task_of(dataset, None if task == "auto" else task, say=say)).name
 
 
 def layers_of(settings: Settings, preprocessing: Preprocessing) -> list[Layer]:

@@ -37,7 +37,7 @@ def command(
     file = model_file("doctor", run)
     saved = saving.read(file)
     source = None if data is None else _source(run, data, target, backend)
-    network = saving.load(file, backend=backend_of("doctor", backend))
+    network = saving.load(file, backend=backend_of("doctor", backend), sound=False)
     findings = doctor(network, source, saved)
     if as_json:
         entries = [finding.to_json() for finding in findings]
@@ -49,7 +49,7 @@ def command(
 
 
 def _source(run: str, data: str, target: str | None, backend: str | None) -> ArraySource:
-    model = load_model("doctor", run, backend)
+    model = load_model("doctor", run, backend, sound=False)
     dataset, rows = data_for("doctor", model, data, target, need_targets=False)
     options = {"dtype": model.network.dtype, "name": dataset.name}
     return ArraySource(dataset.x, None, preprocessing=model.preprocessing, indices=rows, **options)

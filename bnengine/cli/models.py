@@ -24,15 +24,15 @@ class Model(NamedTuple):
     file: Path
 
 
-def load_model(command: str, run: str, backend: str | None) -> Model:
-    """The model of a run folder or a model file.
+def load_model(command: str, run: str, backend: str | None, *, sound: bool = True) -> Model:
+    """The model of a run folder or a model file; `sound` as in `bnengine.load`.
 
     Raises:
         InputError: no such model, or one without preprocessing.
         CheckpointError: a damaged file.
     """
     file = model_file(command, run)
-    network = saving.load(file, backend=backend_of(command, backend))
+    network = saving.load(file, backend=backend_of(command, backend), sound=sound)
     if network.preprocessing is None:
         raise InputError(
             f"{command}: {run}: the model has no preprocessing, so it cannot take raw data. Use it from Python: "

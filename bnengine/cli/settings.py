@@ -12,6 +12,7 @@ import click
 from .. import validation
 from ..arrays.backend import CHOICES
 from ..data import preprocessing
+from ..data.dataset import TASKS
 from ..data.loading import with_target_column
 from ..errors import InputError
 from ..layers.norm.choices import NORMS
@@ -157,6 +158,7 @@ ACTIVATIONS = choice(*NONLINEAR)
 
 _TARGET = f"the column of a {with_target_column()} file to predict"
 _SCHEDULES = [name.replace("_", "-") for name in SCHEDULES]
+_TASK = "what to train; auto: by the targets, and an error where they may be classes or quantities"
 _LOSS = (
     f"auto: {usual_loss('regression').name} for targets with fractions or several columns, "
     f"else {usual_loss('classification').name}"
@@ -186,6 +188,7 @@ class Settings:
 
     path: str = setting("", "data", text("PATH"), "the data", shown="")
     target: str = setting("", "data", text("COLUMN"), _TARGET, shown="")
+    task: str = setting("auto", "data", choice("auto", *TASKS), _TASK)
     validation: float = setting(0.2, "data", SHARE, _VALIDATION)
     scaling: str = setting("auto", "data", SCALINGS, "of features; auto: center for images, standardize for tables")
     hidden: tuple[int, ...] = setting((100, 100), "network", widths(), "widths of the hidden layers, or none")

@@ -1,6 +1,7 @@
 """The contracts of affine and its gradients: examples, error bounds, checks of arguments."""
 
 from collections.abc import Iterator
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def _product_unit(u: float, terms: int, chain: float) -> float:
 
     10 u, up to 64 terms; that of terms of one sign grows as the square root of the number that is added in a chain.
     """
-    return 10 * u * max(1.0, min(terms, chain) / 64) ** 0.5
+    return 10 * u * sqrt(max(1.0, min(terms, chain) / 64))
 
 
 def _bound(

@@ -8,6 +8,7 @@ from .loading import load
 from .preprocessing import Preprocessing
 from .sources import as_source
 from .splitting import split, split_dataset
+from .tasks import task_of
 
 __all__ = [
     "ArraySource",
@@ -23,4 +24,5 @@ __all__ = [
     "order",
     "split",
     "split_dataset",
+    "task_of",
 ]

@@ -6,7 +6,10 @@ import numpy as np
 
 from .._typing import Array
 from ..errors import DataError
+from ..validation import choice
 from .checks import as_numpy, check_finite, check_inputs, check_targets, row_and_feature, text_labels
+
+TASKS = ("classification", "regression")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -25,6 +28,7 @@ class Dataset:
         validation: indices of the rows that the source reserves for validation; None if it reserves none.
         columns: the names of the features, if the source has names.
         target: the name of the target column, if the source has names.
+        task: "classification" or "regression"; None to decide by the targets, see `task_of`.
 
     Raises:
         DataError: empty arrays, a wrong dtype, different numbers of rows, NaN or infinity; the message names the place.
@@ -37,8 +41,11 @@ class Dataset:
     validation: Array | None = None
     columns: tuple[str, ...] | None = None
     target: str | None = None
+    task: str | None = None
 
     def __post_init__(self) -> None:
+        if self.task is not None:
+            choice("Dataset", "task", self.task, TASKS)
         x = as_numpy(self.x, self.name, "x")
         check_inputs(x, self.name)
         check_finite(x, self.name, row_and_feature("x"))

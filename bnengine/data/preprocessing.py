@@ -11,12 +11,12 @@ from ..errors import CheckpointError, DataError, InputError
 from ..renamed import new_word
 from ..validation import choice
 from .checks import as_numpy, check_inputs, text_labels, width_of
-from .dataset import Dataset, check_indices
+from .dataset import TASKS, Dataset, check_indices
 from .labels import Labels
 from .statistics import feature_moments, largest, minus
+from .tasks import task_of
 
 SCALINGS = ("auto", "center", "standardize", "unit", "none")
-TASKS = ("classification", "regression")
 _VERSION = 1
 
 
@@ -70,7 +70,7 @@ class Preprocessing:
         *,
         valid: Array | None = None,
         scaling: str = "auto",
-        task: str = "classification",
+        task: str | None = None,
     ) -> "Preprocessing":
         """Fit the preprocessing to the training rows of a data set, in chunks.
 
@@ -80,7 +80,7 @@ class Preprocessing:
             valid: the validation rows; they are only recorded, as part of the split.
             scaling: "auto", "center", "standardize", "unit" or "none", see the class; "auto" is "center" for images
                 (samples of two or more axes, or bytes) and "standardize" for tables.
-            task: "classification" or "regression".
+            task: "classification" or "regression"; None for that of the data set, see `task_of`.
 
         Returns:
             The preprocessing.
@@ -91,9 +91,11 @@ class Preprocessing:
         """
         scaling = new_word("Preprocessing.fit", "scaling", scaling)
         choice("Preprocessing.fit", "scaling", scaling, SCALINGS)
-        choice("Preprocessing.fit", "task", task, TASKS)
+        if task is not None:
+            choice("Preprocessing.fit", "task", task, TASKS)
         if dataset.y is None:
             raise DataError(f"{dataset.name}: there are no targets y. Training needs them.")
+        task = task_of(dataset, task)
         every = np.arange(len(dataset), dtype=np.int64)
         rows = every if indices is None else check_indices(indices, len(dataset), f"{dataset.name}: training rows")
         if len(rows) == 0:

@@ -8,7 +8,9 @@ from .._typing import Array
 from ..arrays.random import Stream
 from ..errors import DataError, InputError
 from ..validation import choice, integer, number
-from .dataset import Dataset
+from .dataset import TASKS, Dataset
+from .labels import label_column
+from .tasks import task_of
 
 
 def split(y_or_n: Array | int, *, fraction: float = 0.2, seed: int, stratify: bool) -> tuple[Array, Array]:
@@ -52,31 +54,37 @@ def split(y_or_n: Array | int, *, fraction: float = 0.2, seed: int, stratify: bo
     return np.flatnonzero(~chosen).astype(np.int64), np.flatnonzero(chosen).astype(np.int64)
 
 
-def split_dataset(
-    data: Dataset, *, fraction: float = 0.2, seed: int, task: str = "classification"
-) -> tuple[Array, Array]:
+def split_dataset(data: Dataset, *, fraction: float = 0.2, seed: int, task: str | None = None) -> tuple[Array, Array]:
     """Return (training rows, validation rows) of a data set: those its source reserves, else drawn by `split`.
 
     Args:
         data: the data set, with targets.
         fraction, seed: as in `split`.
-        task: "classification" splits each class separately, "regression" all rows at once.
+        task: "classification" splits each class separately, "regression" all rows at once; None for that of the data
+            set, see `task_of`.
 
     Raises:
-        DataError: the data set has no targets.
+        DataError: the data set has no targets, none that suit the task, or no row is left to validate.
         InputError: a wrong argument.
     """
-    choice("split_dataset", "task", task, ("classification", "regression"))
+    if task is not None:
+        choice("split_dataset", "task", task, TASKS)
     if data.y is None:
         raise DataError(f"{data.name}: there are no targets y. Training needs them.")
     if data.validation is not None:
         training = np.ones(len(data), dtype=bool)
         training[data.validation] = False
         return np.flatnonzero(training).astype(np.int64), np.unique(data.validation)
-    if task == "classification":
-        labels = data.y[:, 0] if data.y.ndim == 2 and data.y.shape[1] == 1 else data.y
-        return split(labels, fraction=fraction, seed=seed, stratify=True)
-    return split(len(data), fraction=fraction, seed=seed, stratify=False)
+    if task_of(data, task) == "classification":
+        parts = split(label_column(data.y, data.name), fraction=fraction, seed=seed, stratify=True)
+    else:
+        parts = split(len(data), fraction=fraction, seed=seed, stratify=False)
+    if fraction and not len(parts[1]):
+        raise DataError(
+            f"{data.name}: the share of rows to validate must leave some, got {fraction:g} of {len(data)} rows, where "
+            "each class keeps one for training. Take 0 for no validation."
+        )
+    return parts
 
 
 def _shares(sizes: Array, share: Fraction) -> list[int]:

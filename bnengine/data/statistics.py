@@ -8,7 +8,6 @@ from .._typing import Array
 from ..errors import DataError
 from .checks import chunks, width_of
 
-
 EXACT = 2.0**53  # float64 holds each whole number up to it
 
 

@@ -77,7 +77,7 @@ def population(
 def copied(network: Sequential) -> Sequential:
     """A copy of the network with its own memory."""
     copy = Sequential.from_config(network.config(), backend=network.backend)
-    copy.load_state_dict(network.state_dict())
+    copy.load_state_dict(network.state_dict(), sound=False)
     return copy
 
 

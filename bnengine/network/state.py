@@ -59,21 +59,22 @@ class Named:
         """Update what is derived from the parameters."""
         raise NotImplementedError
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], *, sound: bool = True) -> None:
         """Load what `state_dict` returned, all or nothing.
 
         Args:
             state: arrays by name, of any library.
+            sound: whether to refuse numbers that no training leaves; a diagnosis takes them.
 
         Raises:
             InputError: an entry is missing, unknown, not finite or has another shape, or a count or variance is below
                 0; the network is unchanged.
         """
-        self.import_into(state, self.parameters, self.statistics)
+        self.import_into(state, self.parameters, self.statistics, sound=sound)
         self.refresh()
         self._collected = not self.statistics.offsets
 
-    def import_into(self, state: Mapping[str, Any], parameters: Flat, statistics: Flat) -> None:
+    def import_into(self, state: Mapping[str, Any], parameters: Flat, statistics: Flat, *, sound: bool = True) -> None:
         """Copy named arrays into buffers with this network's layout; raises as `load_state_dict` does."""
         expected: dict[str, tuple[Array, tuple[int, ...]]] = {}
         for name, handle in self._names.items():
@@ -95,7 +96,7 @@ class Named:
         arrays = {
             name: self.backend.asarray(state[name], str(np.dtype(_dtype(view)))) for name, (view, _) in expected.items()
         }
-        for name, array in arrays.items():
+        for name, array in arrays.items() if sound else ():
             _check_values(name, self.backend.to_numpy(array))
         for name, (view, _) in expected.items():
             view[...] = arrays[name]

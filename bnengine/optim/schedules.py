@@ -412,9 +412,9 @@ def from_spec(
 
 def get_schedule(schedule: float | Schedule) -> Schedule:
     """Return a schedule for one training: a copy of one that observes metrics, Constant(number), or itself."""
-    if isinstance(schedule, Observer):
-        return deepcopy(schedule)
-    return schedule if isinstance(schedule, Schedule) else Constant(schedule)
+    if not isinstance(schedule, Schedule):
+        return Constant(schedule)
+    return deepcopy(schedule) if isinstance(schedule, Observer) else schedule
 
 
 def _line(a: float, b: float, share: float) -> float:

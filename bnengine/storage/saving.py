@@ -8,7 +8,7 @@ import numpy as np
 from .._version import __version__
 from ..arrays.backend import Backend
 from ..data import Preprocessing
-from ..errors import CheckpointError
+from ..errors import CheckpointError, InputError
 from ..network.precision import PrecisionName
 from ..network.sequential import Sequential
 from ..validation import choice
@@ -116,6 +116,7 @@ def load(
     backend: str | Backend | None = None,
     weights: Weights = "auto",
     precision: PrecisionName = "highest",
+    sound: bool = True,
 ) -> Sequential:
     """Load a network that `save` or a training wrote.
 
@@ -128,13 +129,14 @@ def load(
             there is one, else the trained weights.
         precision: of activations and products, see `bnengine.network.precision`; a file holds parameters in full
             precision, so it may differ from the one that trained.
+        sound: whether to refuse numbers that no training leaves, such as a negative variance; a diagnosis takes them.
 
     Returns:
         The network, ready to predict and to train.
 
     Raises:
         InputError: an unknown option, or a precision that the backend lacks.
-        CheckpointError: the file cannot be read, or `weights` is "average" and it holds none.
+        CheckpointError: the file cannot be read, holds such numbers, or `weights` is "average" and it holds none.
     """
     choice("load", "weights", weights, get_args(Weights))
     saved = read(path)
@@ -142,7 +144,10 @@ def load(
     averaged = {k.removeprefix(_AVERAGE): v for k, v in saved.arrays.items() if k.startswith(_AVERAGE)}
     if weights == "average" and not averaged:
         raise CheckpointError(f"{file_of(path)}: no average of the weights was kept. Load it with weights='raw'.")
-    network.load_state_dict(averaged if averaged and weights != "raw" else saved.state)
+    try:
+        network.load_state_dict(averaged if averaged and weights != "raw" else saved.state, sound=sound)
+    except InputError as error:
+        raise CheckpointError(f"{file_of(path)}: {error}") from error
     network.preprocessing = saved.preprocessing
     return network
 

@@ -39,7 +39,10 @@ MAX_SKIPS_IN_A_ROW = 10
 READ_EVERY = 50  # steps between host reads on a GPU, where a read waits for the device
 # Arguments of a Trainer that its step is built from.
 _BUILT_IN = frozenset(
-    "network optimizer loss clip_norm statistics average graph threads kernels loss_scale watch".split()
+    (
+        *("network", "optimizer", "loss", "clip_norm", "statistics", "average"),
+        *("graph", "threads", "kernels", "loss_scale", "watch"),
+    )
 )
 
 
@@ -227,12 +230,12 @@ class Trainer:
     def _check_schedule(self, epochs: int) -> None:
         """Refuse to train past the end of a schedule, at a rate that may be 0."""
         end: int | None = getattr(self.schedule, "end", None)
-        if end is None or self.epoch >= epochs or (done := self.step.report().steps) < end:
+        if end is None or self.group or self.epoch >= epochs or (done := self.step.report().steps) < end:
             return
         raise InputError(
-            f"fit: the schedule {self.schedule!r} ended after {end} steps, got {epochs - self.epoch} more epochs, which "
-            f"would train at a rate of {self.schedule.rate(done):.3g}. Set trainer.learning_rate for them, to a number "
-            "or a schedule, or pass all epochs to one call of fit."
+            f"fit: the schedule {self.schedule!r} ended after {end} steps, got {epochs - self.epoch} more epochs, "
+            f"which would train at a rate of {self.schedule.rate(done):.3g}. Set trainer.learning_rate for them, to a "
+            "number or a schedule, or pass all epochs to one call of fit."
         )
 
     @property

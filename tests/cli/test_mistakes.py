@@ -157,7 +157,7 @@ def test_a_mistake_is_one_line_and_changes_no_file(
 
 
 CONFIGS = [
-    ('[data]\npaht = "digits"', "[data] has no key 'paht'. It takes path, target, validation, scaling."),
+    ('[data]\npaht = "digits"', "[data] has no key 'paht'. It takes path, target, task, validation, scaling."),
     ('[date]\npath = "digits"', "no table [date]. Choose one of data, network, training, run and made_by."),
     ("epochs = 3", "no table [epochs]"),
     ('[training]\nepochs = "3"', ", [training]: epochs must be an integer from 1 to 9223372036854775807, got '3'."),

@@ -48,7 +48,7 @@ def test_the_ends_of_64_bits_are_standardized_without_overflow():
 
 
 def test_real_targets_with_more_digits_than_float64_are_refused():
-    with pytest.raises(DataError, match="^data: y must be numbers that float64 holds.* Subtract the least value"):
+    with pytest.raises(DataError, match=r"^data: y must be numbers that float64 holds.* Subtract the least value"):
         Preprocessing.fit(Dataset(np.zeros((200, 1)), NANOSECONDS + STEPS), task="regression")
 
 
@@ -76,7 +76,7 @@ def test_labels_of_two_dtypes_are_compared_as_integers(known, wanted):
         (["1234567890123456789012", "1234567890123456789013", "7"], "str"),
         (["-1", "18446744073709551615", "7"], "str"),
         (["1 ", "2", "1\t"], "int64"),
-        (["cat", "cat ", '"cat" '], "str"),
+        (["cat", "cat ", '"cat"', " cat\t"], "str"),
     ],
 )
 def test_labels_of_a_table_keep_their_digits_and_lose_their_blanks(tmp_path, labels, dtype):
@@ -95,7 +95,7 @@ def test_a_whole_number_of_a_table_that_float64_would_round_is_refused(tmp_path)
 def test_a_feature_that_differs_by_rounding_alone_is_constant():
     x = np.stack([np.where(STEPS % 3 == 0, 0.1 + 0.2, 0.3), np.where(STEPS == 70, 0.1 * 3 / 3, 0.1), STEPS], axis=1)
     for given in (x, x.astype(np.float32)):
-        scaled = fitted(given).inputs(given + [[0.01, 0.0, 0.0]], "float64")
+        scaled = fitted(given).inputs(given + np.asarray([0.01, 0.0, 0.0]), "float64")
         assert (scaled[:, :2] == 0).all()
         assert scaled[:, 2].std() == pytest.approx(1, rel=1e-12)
     small = np.asarray([1.0, 1.0 + 2**-48] * 100)[:, None]  # sixteen roundings apart: a signal

@@ -1,9 +1,11 @@
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bnengine.data import Dataset, load_digits, split, split_dataset
+from bnengine.data import Dataset, Preprocessing, load_digits, split, split_dataset, task_of
 from bnengine.errors import DataError, InputError
 
 seeds = st.integers(0, 2**32)
@@ -83,8 +85,49 @@ def test_a_regression_is_divided_without_classes() -> None:
     data = Dataset(np.ones((10, 2)), np.linspace(0, 1, 10))
     train, valid = split_dataset(data, seed=0, task="regression")
     assert (len(train), len(valid)) == (8, 2)
-    # Each value would be another class, and none of them could give a row.
-    assert len(split_dataset(data, seed=0, task="classification")[1]) == 0
+    with pytest.raises(DataError, match=r"^data: y, row 1 must be a string, a whole number .* got 0\.111"):
+        split_dataset(data, seed=0, task="classification")
+
+
+def test_a_split_that_leaves_nothing_to_validate_is_refused() -> None:
+    data = Dataset(np.ones((10, 2)), np.arange(10))
+    with pytest.raises(DataError, match=r"^data: the share of rows to validate must leave some, got 0\.2 of 10 rows"):
+        split_dataset(data, seed=0, task="classification")
+    assert len(split_dataset(data, fraction=0, seed=0, task="classification")[1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("y", "task"),
+    [
+        (np.arange(200) // 10, "classification"),
+        (np.arange(20), "classification"),
+        (np.arange(200) / 7, "regression"),
+        (np.ones((20, 3)) / 7, "regression"),
+        (np.arange(200).astype(str), "classification"),
+        (np.arange(20) % 2 == 0, "classification"),
+    ],
+)
+def test_the_task_follows_from_the_targets(y: np.ndarray, task: str) -> None:
+    data = Dataset(np.ones((len(y), 2)), y)
+    assert task_of(data) == task
+    assert task_of(Dataset(data.x, y, task="regression")) == "regression"
+    assert task_of(data, "classification") == "classification"
+
+
+@pytest.mark.parametrize(
+    ("y", "text"),
+    [
+        (np.arange(200), "200 different whole numbers in 200 rows, which may be classes or quantities. Pass task="),
+        (np.arange(209.0) // 10 + 5, "21 different whole numbers in 209 rows"),
+        (np.eye(3)[[0, 1, 2, 0]], "must be one label a row, got one-hot rows of shape (4, 3). Pass y.argmax(axis=1)"),
+        (np.eye(3, dtype=bool)[[0, 1, 2, 0]], "got one-hot rows"),
+    ],
+)
+def test_targets_that_leave_a_doubt_are_refused(y: np.ndarray, text: str) -> None:
+    data = Dataset(np.ones((len(y), 2)), y)
+    for call in (task_of, Preprocessing.fit, lambda data: split_dataset(data, seed=0)):
+        with pytest.raises(DataError, match=re.escape(text)):
+            call(data)
 
 
 def test_what_cannot_be_split_is_named() -> None:

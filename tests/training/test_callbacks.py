@@ -65,7 +65,7 @@ def test_an_object_that_served_another_training_begins_anew():
     shared = given()
     first, second = trained(0, shared), trained(1, shared)
     assert outcome(second) == outcome(trained(1, given()))
-    with pytest.raises(InputError, match="^Trainer: this Activations has served another training since this one"):
+    with pytest.raises(InputError, match=r"^Trainer: this Activations has served another training since this one"):
         first.fit(blobs(), epochs=6, batch_size=30)
 
 

@@ -174,5 +174,5 @@ def _in_full_precision(network: Sequential) -> Sequential:
     if network.precision == "highest":
         return network
     copy = Sequential.from_config(network.config(), backend=network.backend, precision="highest")
-    copy.load_state_dict(network.state_dict())
+    copy.load_state_dict(network.state_dict(), sound=False)
     return copy
