@@ -26,7 +26,8 @@ class Dataset:
         name: what messages call the data: the file, or "digits".
         classes: every possible label, in order, if the source lists them; None to take those of the training rows.
         validation: indices of the rows that the source reserves for validation; None if it reserves none.
-        columns: the names of the features, if the source has names.
+        columns: the names of the features, if the source has names; None for those of an x with `columns` of text,
+            such as a DataFrame.
         target: the name of the target column, if the source has names.
         task: "classification" or "regression"; None to decide by the targets, see `task_of`.
 
@@ -46,6 +47,8 @@ class Dataset:
     def __post_init__(self) -> None:
         if self.task is not None:
             choice("Dataset", "task", self.task, TASKS)
+        if self.columns is None:
+            object.__setattr__(self, "columns", column_names(self.x))
         x = as_numpy(self.x, self.name, "x")
         check_inputs(x, self.name)
         check_finite(x, self.name, row_and_feature("x"))
@@ -74,6 +77,14 @@ class Dataset:
     def sample_shape(self) -> tuple[int, ...]:
         """The shape of one raw sample."""
         return tuple(int(n) for n in self.x.shape[1:])
+
+
+def column_names(x: object) -> tuple[str, ...] | None:
+    """Return the names of the columns of a DataFrame; None for anything else, and for names that are no text."""
+    names = getattr(x, "columns", None)
+    if names is None or callable(names) or not all(isinstance(name, str) for name in names):
+        return None
+    return tuple(names)
 
 
 def check_indices(indices: Array, rows: int, what: str) -> Array:

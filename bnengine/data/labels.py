@@ -83,6 +83,10 @@ class Labels:
             )
         return cls(values)
 
+    def shown(self) -> str:
+        """Return at most eight of the labels as text."""
+        return _shown(self.values)
+
     def __len__(self) -> int:
         return len(self.values)
 

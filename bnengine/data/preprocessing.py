@@ -11,7 +11,7 @@ from ..errors import CheckpointError, DataError, InputError
 from ..renamed import new_word
 from ..validation import choice
 from .checks import as_numpy, check_inputs, text_labels, width_of
-from .dataset import TASKS, Dataset, check_indices
+from .dataset import TASKS, Dataset, check_indices, column_names
 from .labels import Labels
 from .statistics import feature_moments, largest, minus
 from .tasks import task_of
@@ -262,17 +262,62 @@ class Preprocessing:
         Raises:
             DataError: a column of training is missing, or one that training has not seen is present.
         """
-        if self.columns is None or dataset.columns is None or dataset.columns == self.columns:
-            return dataset
-        missing = [c for c in self.columns if c not in dataset.columns]
-        unknown = [c for c in dataset.columns if c not in self.columns]
+        order = self._order(dataset.columns, dataset.name)
+        return dataset if order is None else replace(dataset, x=dataset.x[:, order], columns=self.columns)
+
+    def arranged(self, x: Any, name: str = "data") -> Any:
+        """Return a table with named columns, such as a DataFrame, in the order of training; anything else unchanged.
+
+        Raises:
+            DataError: as in `aligned`.
+        """
+        order = self._order(column_names(x), name)
+        return x if order is None or self.columns is None else x[list(self.columns)]
+
+    def _order(self, columns: tuple[str, ...] | None, name: str) -> list[int] | None:
+        """Return where each column of training is among these; None if either has no names, or they are the same."""
+        if self.columns is None or columns is None or columns == self.columns:
+            return None
+        missing = [c for c in self.columns if c not in columns]
+        unknown = [c for c in columns if c not in self.columns]
         if missing or unknown:
             raise DataError(
-                f"{dataset.name}: the columns differ from the ones the model was trained on: "
+                f"{name}: the columns differ from the ones the model was trained on: "
                 f"missing {missing}, unknown {unknown}. Rename or complete them."
             )
-        positions = [dataset.columns.index(c) for c in self.columns]
-        return replace(dataset, x=dataset.x[:, positions], columns=self.columns)
+        return [columns.index(c) for c in self.columns]
+
+    def check_same(self, other: "Preprocessing", where: str, cure: str) -> None:
+        """Check that another preprocessing turns raw data into the same numbers, and these into the same classes.
+
+        Args:
+            other: of the data; this one is that of the model.
+            where: what errors begin with.
+            cure: the sentence that errors end with.
+
+        Raises:
+            InputError: they differ; the message says in what.
+        """
+        if self is other:
+            return
+        (mine, numbers), (theirs, others) = self.to_state(), other.to_state()
+        for what in ("task", "scaling", "input_shape", "target_shape", "columns"):
+            if mine[what] != theirs[what]:
+                raise InputError(
+                    f"{where}: {what} must be {mine[what]!r}, as of the model, got {theirs[what]!r}. {cure}"
+                )
+        if self.classes is not None and other.classes is not None and mine["classes"] != theirs["classes"]:
+            raise InputError(
+                f"{where}: the classes must be {self.classes.shown()}, as of the model, got {other.classes.shown()}. "
+                f"{cure}"
+            )
+        for what in sorted((numbers.keys() | others.keys()) - {"parts"}):
+            a, b = numbers.get(what), others.get(what)
+            if a is None or b is None or not np.allclose(a, b, rtol=1e-9, atol=0.0):
+                place = "" if a is None or b is None else f" of feature {int(np.argmin(np.isclose(a, b, rtol=1e-9)))}"
+                raise InputError(
+                    f"{where}: data must be scaled as the model's training data were, got another {what}{place}. {cure}"
+                )
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Return the state as JSON values and as arrays; `from_state` restores the same bits."""

@@ -32,7 +32,7 @@ def predict(network: Sequential, x: Any, *, batch_size: int = 1024) -> Predictio
     Args:
         network: a network with its preprocessing, as a training leaves it and `load` returns it. For ready features
             call `network.predict(x)` instead.
-        x: (m, ...), samples as in the training data, of any real dtype.
+        x: (m, ...), samples as in the training data, of any real dtype. The columns of a DataFrame go by their names.
         batch_size: rows that run at once.
 
     Returns:
@@ -46,6 +46,7 @@ def predict(network: Sequential, x: Any, *, batch_size: int = 1024) -> Predictio
     if preprocessing is None:
         raise InputError("predict: the network has no preprocessing. Pass ready features to network.predict(x).")
     batch_size = integer("predict", "batch_size", batch_size, least=1)
+    x = preprocessing.arranged(x, "predict")
     rows = len(x)
     if rows == 0:
         raise InputError("predict: the data has no rows. Pass at least one.")
@@ -72,5 +73,6 @@ def predict(network: Sequential, x: Any, *, batch_size: int = 1024) -> Predictio
 
 def softmax(logits: Array) -> Array:
     """Return exp(l) / sum exp(l) along the last axis, after subtracting the largest logit."""
-    e = np.exp(logits - np.max(logits, axis=-1, keepdims=True))
-    return e / np.sum(e, axis=-1, keepdims=True)
+    with np.errstate(under="ignore"):  # whatever the caller has set
+        e = np.exp(logits - np.max(logits, axis=-1, keepdims=True))
+        return e / np.sum(e, axis=-1, keepdims=True)

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ..data import ArraySource, Batch, IterableSource, Source, as_source, groups, order
+from ..data import ArraySource, Batch, IterableSource, Preprocessing, Source, as_source, groups, order
 from ..errors import CheckpointError, InputError, TrainingFailed
 from ..fused import threads as pool
 from ..losses import LossFunction, get_loss
@@ -44,6 +44,10 @@ _BUILT_IN = frozenset(
         *("graph", "threads", "kernels", "loss_scale", "watch"),
     )
 )
+
+
+def _preprocessing_of(source: Source | None) -> Preprocessing | None:
+    return source.preprocessing if isinstance(source, (ArraySource, IterableSource)) else None
 
 
 class Trainer:
@@ -174,8 +178,11 @@ class Trainer:
         self._check(batch_size, source, valid)
         for callback in self.callbacks:
             callback.serve(self._identity, begun=bool(self.epoch or self.group))
-        if isinstance(source, (ArraySource, IterableSource)) and source.preprocessing is not None:
-            self.network.preprocessing = source.preprocessing
+        prepared = _preprocessing_of(source)
+        self._check_prepared("fit", prepared)
+        if prepared is not None:
+            self._check_prepared("fit: validation", _preprocessing_of(valid), prepared)
+            self.network.preprocessing = prepared
         self.batch_size, self.stopping, self._loaded = batch_size, self.stopping if self._loaded else "", False
         steps = self.steps_per_epoch(source)
         self._resolve(steps, epochs)
@@ -226,6 +233,14 @@ class Trainer:
         if steps is not None and epochs and not self._resolved:
             self.schedule = self.schedule.resolved(steps * epochs)
             self._resolved = True
+
+    def _check_prepared(self, where: str, data: Preprocessing | None, model: Preprocessing | None = None) -> None:
+        """Refuse data whose classes or scaling are not those of the model (None: the network's)."""
+        model = self.network.preprocessing if model is None else model
+        if data is not None and model is not None:
+            cure = "Give them the model's preprocessing, network.preprocessing"
+            own = cure if where != "fit" else f"{cure}, or set that to None to train for other data"
+            model.check_same(data, where, f"{own}.")
 
     def _check_schedule(self, epochs: int) -> None:
         """Refuse to train past the end of a schedule, at a rate that may be 0."""
@@ -416,6 +431,7 @@ class Trainer:
         source = as_source(data, self.network.dtype, "evaluate")
         if source is None:
             raise InputError("evaluate: there is no data. Pass a Source, or arrays (x, y).")
+        self._check_prepared("evaluate", _preprocessing_of(source))
         with using(self.kernels), averaged_weights(self.step):
             return evaluate(self.network, self.loss, source, batch_size=batch_size, metrics=metrics)
 

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import bnengine as bn
 from bnengine._typing import Array
 from bnengine.data import Dataset, Preprocessing, load_digits, split_dataset
 from bnengine.data.checks import CHUNK_ELEMENTS
@@ -364,3 +365,73 @@ def test_columns_come_in_the_order_of_training_by_their_names() -> None:
         fitted.aligned(Dataset(x, columns=("a", "c"), name="mine"))
     with pytest.raises(DataError, match="x, row 0, feature 'b' is nan"):
         fitted.inputs(np.array([[1.0, np.nan]]))
+
+
+# -- data and models that fit -------------------------------------------------------------------------------------------
+
+
+class Frame:
+    """As much of a DataFrame as is used: named columns, rows by a slice, columns by a list, an array."""
+
+    def __init__(self, values, columns):
+        self.values, self.columns = np.asarray(values), list(columns)
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, key):
+        if isinstance(key, list):
+            return Frame(self.values[:, [self.columns.index(name) for name in key]], key)
+        return Frame(self.values[key], self.columns)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.values, dtype)
+
+
+def test_columns_of_a_frame_go_by_their_names(rng):
+    x, labels = rng.standard_normal((40, 3)), np.asarray(["low", "high"])[rng.integers(0, 2, 40)]
+    frame = Frame(x, "abc")
+    made = Preprocessing.fit(Dataset(frame, labels))
+    assert made.columns == ("a", "b", "c")
+    network = bn.Sequential(bn.Dense(3, 2), backend="numpy")
+    network.preprocessing = made
+    expected = bn.predict(network, x).probabilities
+    np.testing.assert_array_equal(bn.predict(network, frame[["c", "a", "b"]], batch_size=7).probabilities, expected)
+    np.testing.assert_array_equal(bn.predict(network, frame).probabilities, expected)
+    with pytest.raises(DataError, match=r"predict: the columns differ .*missing \['c'\], unknown \['d'\]"):
+        bn.predict(network, Frame(x, "abd"))
+
+
+def source(x, labels, **options):
+    return bn.ArraySource(x, labels, preprocessing=Preprocessing.fit(Dataset(x, labels), **options))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"labels": "abd"}, "the classes must be 'a', 'b', 'c', as of the model, got 'a', 'b', 'd'"),
+        ({"labels": "ab"}, "the classes must be 'a', 'b', 'c', as of the model, got 'a', 'b'"),
+        ({"factor": 2.0}, "data must be scaled as .* got another (mean|inv_scale) of feature 0"),
+        ({"scaling": "center"}, "scaling must be 'standardize', as of the model, got 'center'"),
+        ({"shape": (2, 2)}, r"input_shape must be \[4\], as of the model, got \[2, 2\]"),
+    ],
+)
+def test_data_prepared_in_another_way_are_refused(rng, change, text):
+    x, codes = rng.standard_normal((60, 4)).astype(np.float32), np.arange(60) % 3
+    first = source(x, np.asarray(list("abc"))[codes])
+    names = np.asarray(list(change.get("labels", "abc")))
+    scaling = {"scaling": change.get("scaling", "standardize")}
+    others = x.reshape(60, *change.get("shape", (4,))) * np.float32(change.get("factor", 1.0))
+    other = source(others, names[codes % len(names)], **scaling)
+    network = bn.Sequential(bn.Dense(4, 3), backend="numpy")
+    trainer = bn.Trainer(network, progress="quiet")
+    with pytest.raises(InputError, match=f"^fit: validation: {text}.* Give them the model's preprocessing"):
+        trainer.fit(first, epochs=1, validation=other)
+    trainer.fit(first, epochs=1, validation=first)
+    for call in (lambda: trainer.fit(other, epochs=2), lambda: bn.Trainer(network).fit(other, epochs=1)):
+        with pytest.raises(InputError, match=f"^fit: {text}.*or set that to None to train for other data"):
+            call()
+    with pytest.raises(InputError, match=f"^evaluate: {text}"):
+        trainer.evaluate(other)
+    values, arrays = first.preprocessing.to_state()
+    first.preprocessing.check_same(Preprocessing.from_state(values, arrays), "", "")
