@@ -13,7 +13,7 @@ from ..data import ArraySource, Dataset, Preprocessing, groups, load, split_data
 from ..errors import DataError, InputError, TargetMissing
 from ..layers import Activation, Dense, Dropout, Layer
 from ..layers.norm.choices import NORMS
-from ..losses import LOSSES, LossFunction, get_loss, usual_loss
+from ..losses import LOSSES, LossFunction, class_weights, get_loss, usual_loss
 from ..network.precision import resolve_precision
 from ..network.sequential import Sequential
 from ..ops.activations import ACTIVATIONS
@@ -148,7 +148,7 @@ def trainer_of(training: TrainingSetup, *, callbacks: list[Callback], model: Pat
     return Trainer(
         training.network,
         optimizer_of(settings),
-        loss=loss_function(settings),
+        loss=loss_function(settings, training),
         learning_rate=schedule_of(settings, steps_per_epoch(training)),
         clip_norm=settings.clip_norm or None,
         accumulate=settings.accumulate,
@@ -168,13 +168,40 @@ def steps_per_epoch(training: TrainingSetup) -> int:
     return ceil(len(groups(training.train.rows, training.settings.batch_size)) / training.settings.accumulate)
 
 
-def loss_function(settings: Settings) -> LossFunction:
-    """The loss; InputError for a label smoothing that it does not take."""
+def loss_function(settings: Settings, training: TrainingSetup) -> LossFunction:
+    """The loss; InputError for a label smoothing or weights of classes that it does not take."""
     takers = LOSSES.takers("label_smoothing")
     if settings.loss in takers:
-        return get_loss({"name": settings.loss, "label_smoothing": settings.label_smoothing})
-    _refuse_option(settings, "label_smoothing", "loss", " or ".join(takers))
+        options = {"label_smoothing": settings.label_smoothing, "class_weights": _class_weights(settings, training)}
+        return get_loss({"name": settings.loss, **options})
+    for option in ("label_smoothing", "class_weights"):
+        _refuse_option(settings, option, "loss", " or ".join(takers))
     return get_loss(settings.loss)
+
+
+def _class_weights(settings: Settings, training: TrainingSetup) -> tuple[float, ...] | None:
+    """The weight of each class that --class-weights gives; InputError for a label that training has not seen."""
+    if settings.class_weights == "none" or training.preprocessing.classes is None:
+        return None
+    labels = training.preprocessing.classes.values
+    given: Any = settings.class_weights
+    if given != "balanced":
+        pairs = [part.rpartition("=") for part in given.split(",")]
+        if not all(label for label, _, _ in pairs):
+            raise InputError(
+                f"train: --class-weights must be none, balanced or LABEL=WEIGHT,LABEL=WEIGHT, got {given!r}."
+            )
+        names = {str(label): label for label in labels.tolist()}
+        given = {names.get(label.strip(), label.strip()): _weight(weight) for label, _, weight in pairs}
+    y = np.asarray(training.dataset.y)[training.preprocessing.parts == 1]
+    return class_weights(given, labels, y, where="train: --class-weights")
+
+
+def _weight(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def optimizer_of(settings: Settings) -> Optimizer:
@@ -215,8 +242,8 @@ def check_unchanged(now: Preprocessing, then: Preprocessing, path: str) -> None:
 
 def _refuse_option(settings: Settings, name: str, of: str, owner: str) -> None:
     value = getattr(settings, name)
-    if value:
+    if value and value != "none":
         raise InputError(
-            f"train: {flag(name)} {value:g} is an option of {flag(of)} {owner}, not of {getattr(settings, of)}. "
+            f"train: {flag(name)} {value} is an option of {flag(of)} {owner}, not of {getattr(settings, of)}. "
             "Leave it out."
         )

@@ -164,6 +164,7 @@ _LOSS = (
     f"else {usual_loss('classification').name}"
 )
 _SMOOTHING = f"of {' and '.join(LOSSES.takers('label_smoothing'))}"
+_CLASSES = f"{_SMOOTHING}: none, balanced, or LABEL=WEIGHT,LABEL=WEIGHT for every class"
 _MOMENTUM = f"of {' and '.join(OPTIMIZERS.takers('momentum'))}"
 _NORM = "batch normalization of each hidden layer; normalize-only leaves out gamma and beta"
 _DECAY = "share of the old running statistics that a step keeps; exact: merge all batches"
@@ -200,6 +201,7 @@ class Settings:
     precision: str = setting("highest", "network", choice(*PRECISIONS), _PRECISION)
     loss: str = setting("auto", "training", choice("auto", *LOSSES), _LOSS)
     label_smoothing: float = setting(0.0, "training", SHARE, _SMOOTHING)
+    class_weights: str = setting("none", "training", text("WORD"), _CLASSES)
     optimizer: str = setting("adam", "training", choice(*OPTIMIZERS), "the update rule")
     momentum: float = setting(0.0, "training", SHARE, _MOMENTUM)
     weight_decay: float | None = setting(None, "training", number(least=0), _WEIGHTS, shown=_DECAYS)

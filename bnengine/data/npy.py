@@ -6,8 +6,9 @@ import struct
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format
@@ -66,16 +67,32 @@ def load_npz(path: Path, *, need_targets: bool = True) -> Dataset:
 def _part(path: Path, names: list[str], x: str, y: str, need_targets: bool) -> Dataset:
     if y not in names and need_targets:
         raise DataError(f"{path}: the archive holds {', '.join(names)}. It needs an array {y} with the targets.")
+    _check_rows(path, [name for name in (x, y) if name in names])
     targets = _member(path, y) if y in names else None
     return Dataset(x=_member(path, x), y=targets, name=str(path))
 
 
 def _member(path: Path, name: str) -> Array:
+    """Return an array of an archive, whose header and checksum are compared with the bytes before and after."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return archive[name]
+        with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
+            shape, dtype = _described(file, archive.getinfo(f"{name}.npy").file_size)
+            file.seek(0)
+            array = format.read_array(file, allow_pickle=False)
+            if file.read(1) or (array.shape, array.dtype) != (shape, dtype):  # reading to the end checks the checksum
+                raise ValueError("it has more bytes than its header says")
+            return array
     except _DAMAGE as reason:
         raise DataError(f"{path}: array {name}: {_cause_in_archive(path, name, reason)}") from reason
+
+
+def _described(file: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Return shape and dtype of a .npy file of `size` bytes, which must hold just as many as these need."""
+    version = format.read_magic(file)
+    shape, _, dtype = (format.read_array_header_1_0 if version == (1, 0) else format.read_array_header_2_0)(file)
+    if not dtype.hasobject and file.tell() + math.prod(shape) * dtype.itemsize != size:
+        raise ValueError("its header and its size do not fit")
+    return shape, dtype
 
 
 def _cause_in_archive(path: Path, name: str, reason: Exception) -> str:
@@ -84,6 +101,24 @@ def _cause_in_archive(path: Path, name: str, reason: Exception) -> str:
             return _cause(file, archive.getinfo(f"{name}.npy").file_size, reason)
     except _DAMAGE:
         return f"truncated or damaged ({reason or type(reason).__name__}). Save it again."
+
+
+def _check_rows(path: Path, names: Iterable[str]) -> None:
+    """Compare the numbers of rows in the headers, before an array is read: it may be large."""
+    rows: dict[str, int] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in names:
+                with archive.open(f"{name}.npy") as file:
+                    shape, _ = _described(file, archive.getinfo(f"{name}.npy").file_size)
+                rows[name] = shape[0] if shape else 0
+    except _DAMAGE:
+        return  # reading the arrays says why
+    if len(set(rows.values())) > 1:
+        found = ", ".join(f"{name} {n}" for name, n in rows.items())
+        raise DataError(
+            f"{path}: x and y must have the same number of rows, got {found}. Save one target for each row."
+        )
 
 
 def load_npy(path: Path, *, need_targets: bool = True) -> Dataset:

@@ -17,6 +17,7 @@ from ..ops.loss import Loss
 from ..registry import Registry
 from ..runtime.memory import Memory
 from ..validation import number
+from .weighting import class_weights as class_weights
 
 
 def scaled(scale: Array | None) -> dict[str, Array]:
@@ -107,8 +108,9 @@ class SoftmaxCrossEntropy(LossFunction):
 
     Args:
         label_smoothing: s in [0, 1), replaces the target t by (1 - s) t + s/classes.
-        class_weights: a weight per class. With integer targets the mean is over the weights of the rows' classes, with
-            probabilities over the rows.
+        class_weights: a weight per class, or a mapping from each code 0 ... k - 1; for labels and "balanced" see
+            `class_weights` of this module. With integer targets the mean is over the weights of the rows' classes,
+            with probabilities over the rows.
     """
 
     label_smoothing: float = 0.0
@@ -125,15 +127,7 @@ class SoftmaxCrossEntropy(LossFunction):
         smoothing = number("SoftmaxCrossEntropy", "label_smoothing", self.label_smoothing, least=0, below=1)
         object.__setattr__(self, "label_smoothing", smoothing)
         if self.class_weights is not None:
-            weights = tuple(
-                number("SoftmaxCrossEntropy", f"class_weights[{k}]", weight, least=0)
-                for k, weight in enumerate(self.class_weights)
-            )
-            if not any(weights):
-                raise InputError(
-                    f"SoftmaxCrossEntropy: at least one of class_weights must be above 0, got {weights!r}. Give each "
-                    "class a weight."
-                )
+            weights = class_weights(self.class_weights, where="SoftmaxCrossEntropy")
             object.__setattr__(self, "class_weights", weights)
 
     def targets(self, y: Any, outputs: int) -> Array:

@@ -90,6 +90,7 @@ OPTIONS = [
     *(f"--optimizer {name}" for name in OPTIMIZERS if name != Settings().optimizer), "--learning-rate 0.02",
     "--schedule constant", "--schedule cosine", "--schedule step --drop-every 1 --drop-factor 0.5",
     "--schedule plateau --drop-every 1", "--warm-up 4", "--clip-norm 0.1", "--accumulate 2", "--label-smoothing 0.1",
+    "--class-weights balanced",
     "--batch-size 8", "--average 0.9", "--validation 0.4", "--scaling none", "--seed 3", "--dtype float64",
     "--precision float16", "--hidden 8,8", "--hidden none",
 ]  # fmt: skip

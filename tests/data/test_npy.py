@@ -182,3 +182,27 @@ def test_what_cannot_be_named_or_read_is_said(tmp_path: Path) -> None:
         load(tmp_path / "data.txt")
     data = Dataset(np.ones((2, 2)))
     assert load(data) is data
+
+
+def test_no_bit_of_an_archive_changes_without_notice(tmp_path):
+    x, y = np.arange(60.0).reshape(20, 3), np.arange(20) % 3
+    path = tmp_path / "d.npz"
+    np.savez(path, x=x, y=y)
+    good = path.read_bytes()
+    for bit in [*range(0, 8 * 300, 7), *range(8 * (len(good) - 600), 8 * len(good), 7), *range(0, 8 * len(good), 97)]:
+        damaged = bytearray(good)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            data = load(path)
+        except DataError:
+            continue
+        np.testing.assert_array_equal(data.x, x)
+        np.testing.assert_array_equal(data.y, y)
+
+
+def test_numbers_of_rows_are_compared_before_arrays_are_read(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "d.npz", x=np.zeros((1000, 3)), y=np.arange(999))
+    monkeypatch.setattr(np.lib.format, "read_array", None)
+    with pytest.raises(DataError, match=r"d\.npz: x and y must have .* rows, got x 1000, y 999\. Save one target"):
+        load(tmp_path / "d.npz")

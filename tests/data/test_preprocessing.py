@@ -367,7 +367,7 @@ def test_columns_come_in_the_order_of_training_by_their_names() -> None:
         fitted.inputs(np.array([[1.0, np.nan]]))
 
 
-# -- data and models that fit -------------------------------------------------------------------------------------------
+# -- data and models that fit ------------------------------------------------------------------------------------------
 
 
 class Frame:

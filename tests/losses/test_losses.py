@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from bnengine.errors import InputError
-from bnengine.losses import LOSSES, BinaryCrossEntropy, LossFunction, MeanSquaredError, SoftmaxCrossEntropy, get_loss
+from bnengine.losses import (
+    LOSSES,
+    BinaryCrossEntropy,
+    LossFunction,
+    MeanSquaredError,
+    SoftmaxCrossEntropy,
+    class_weights,
+    get_loss,
+)
 
 
 def mean(loss, output, y, weights=None):
@@ -93,6 +101,38 @@ def test_what_it_divides_by():
     assert [weighted.total(soft, None, 3), weighted.total(soft, v, 3)] == [3.0, 1.75]
     image = np.asarray([[0, 1], [2, 2], [0, 0]])
     assert [loss.total(image, None, 3), loss.total(image, v, 3), weighted.total(image, v, 3)] == [6, 3.5, 3 + 4 + 0.5]
+
+
+@pytest.mark.parametrize(
+    ("weights", "classes", "expected"),
+    [
+        ({2: 2.0, 0: 5.0, 1: 1.0}, None, (5.0, 1.0, 2.0)),
+        ({"dog": 2, "cat": 5}, ["cat", "dog"], (5.0, 2.0)),
+        (np.asarray([5, 2]), ["cat", "dog"], (5.0, 2.0)),
+        # 6 rows: 6 / (2 * 4) and 6 / (2 * 2), as compute_class_weight of scikit-learn has them
+        ("balanced", ["cat", "dog"], (0.75, 1.5)),
+    ],
+)
+def test_weights_go_to_their_classes(weights, classes, expected):
+    y = np.asarray(["dog", "cat", "cat", "dog", "cat", "cat"])
+    assert class_weights(weights, classes, y) == expected
+
+
+@pytest.mark.parametrize(
+    ("weights", "text"),
+    [
+        ({1: 1.0, 2: 2.0}, r"the keys of class_weights must be the classes 0, 1, got missing \[0\], unknown \[2\]"),
+        ({"cat": 1.0}, r"the keys of class_weights must be the classes 0, got missing \[0\], unknown \['cat'\]"),
+        ({5.0, 1.0}, "class_weights must be numbers in the order of the classes, or a mapping"),
+        (3.0, "class_weights must be numbers in the order of the classes, or a mapping"),
+        ("balanced", "class_weights as a text must be 'balanced', got it without the labels y. Call class_weights"),
+        ("even", "class_weights as a text must be 'balanced', got 'even'"),
+        ({0: 1.0, 1: "2"}, r"class_weights\[1\] must be a finite number"),
+    ],
+)
+def test_weights_that_may_go_to_other_classes_are_refused(weights, text):
+    with pytest.raises(InputError, match=f"^SoftmaxCrossEntropy: {text}"):
+        SoftmaxCrossEntropy(class_weights=weights)
 
 
 def test_class_weights_are_one_for_each_output_and_weigh_something():
