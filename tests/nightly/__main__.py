@@ -17,12 +17,13 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = Path(__file__).with_name("record.json")
 LIMIT_S = 45 * 60
+INSTALL = ["peers-install"]  # .ci/environment makes a missing one a failure
 PARTS = {
-    "slow": ["test-slow"],
+    "slow": [*INSTALL, "test-slow"],
     "peers": ["peers-slow"],
-    "sanitizers": ["kernels-sanitized"],
-    "aarch64": ["kernels-aarch64"],
-    "cuda": ["cuda-instances"],
+    "sanitizers": [*INSTALL, "kernels-sanitized"],
+    "aarch64": [*INSTALL, "kernels-aarch64"],
+    "cuda": [*INSTALL, "cuda-instances"],
     "mutants-cpu": ["mutants", "POPULATION=cpu"],
     "mutants-cuda": ["mutants", "POPULATION=cuda"],
     "mutants-package": ["mutants", "POPULATION=package"],

@@ -85,7 +85,7 @@ def after(network: Any, rate: float, draw: Draw, steps: int) -> tuple[float, flo
 
 def verdict(name: str, figures: Callable[[int], dict[str, float]]) -> str:
     found = [figures(seed) for seed in SEEDS]
-    return verdict_of(claim_of(name).check_step({key: [each[key] for each in found] for key in found[0]}))
+    return verdict_of(claim_of(name).judge({key: [each[key] for each in found] for key in found[0]}))
 
 
 def fixed(network: Any, x: Any) -> Any:

@@ -40,10 +40,17 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     yield request.param
 
 
+# Figures that consist of rounding errors alone, which Adam and RMSprop divide by their own size: each library has others.
+ROUNDING = {"adaptive"}
+
+
 def judged(finding: ClaimResult) -> dict[str, Any]:
-    """The state of each part, and on which side of its threshold each seed is."""
-    found = {}
+    """The state of each part, and on which side of its threshold each seed is; of rounding whether it holds."""
+    found: dict[str, Any] = {}
     for part, figure, state in finding.judged:
+        if part.figure in ROUNDING:
+            found[part.figure] = state == "holds"
+            continue
         right = [v <= part.threshold if part.relation == "<=" else v >= part.threshold for v in figure.values]
         found[part.figure] = (state, right)
     return found
