@@ -1,5 +1,6 @@
 """The differences from a5dc171 that are meant, all in one place: names that changed, and metadata that may differ."""
 
+import re
 from typing import Any
 
 # The new name of an op, a tensor or a key in metadata, and the one that a5dc171 wrote.
@@ -9,22 +10,24 @@ WORDS: dict[str, str] = {"center": "centre"}
 # Entries that may differ, or that only one version has.
 METADATA = {
     "metadata.bnengine",  # the version of the package
-    "run.kernels",  # a setting that a5dc171 did not have
+    *("run.kernels", "data.task", "training.class_weights"),  # settings that a5dc171 did not have
 }
 # What a5dc171 got wrong, by computation: a changed layer was saved with its old configuration.
 CONFIGURATION = {"metadata.network.layers", "predicted after loading"}
 REPAIRED: dict[str, set[str]] = dict.fromkeys(
     ("changed: eps", "changed: rate of dropout", "changed: slope"), CONFIGURATION
 )
-# Sums over more than 256 rows are cut into chains: gradients of weights have other bits from there on.
-LONG = "300x64x10"
-LONG_SUMS = {"dW"}
+# Sums of more than 256 products are cut into chains, so these have other bits: gradients of weights over that many rows,
+# and trainings of that many inputs.
+LONG_SUMS = re.compile(r"affine_backward: .*, (300|1030)x\d+x\d+")
+WIDE = "layers: wide, "
 
 
-def repaired(name: str) -> set[str]:
-    """The entries of a computation that may differ."""
-    long = name.startswith("affine_backward: ") and LONG in name
-    return REPAIRED.get(name, LONG_SUMS if long else set())
+def compared(run: str, names: set[str]) -> set[str]:
+    """The entries of a computation that must be those of a5dc171."""
+    if run.startswith(WIDE):
+        return set()
+    return names - METADATA - REPAIRED.get(run, {"dW"} if LONG_SUMS.match(run) else set())
 
 
 def old_name(name: str) -> str:

@@ -79,7 +79,7 @@ def differences(section: str, recorded: Recorded, runs: Iterator[Run]) -> Iterat
                 yield f"{run.name} ({run.mode}): beyond the bound: {wrong}"
             continue
         expected, found = recorded.digests(run), run.digests()
-        names = (expected.keys() | found.keys()) - allowed.METADATA - allowed.repaired(run.name)
+        names = allowed.compared(run.name, expected.keys() | found.keys())
         if wrong := sorted(name for name in names if expected.get(name) != found.get(name)):
             yield f"{run.name} ({run.mode}): {', '.join(wrong)}"
 

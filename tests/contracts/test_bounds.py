@@ -100,9 +100,9 @@ def test_sums_of_products_err_by_the_square_root_of_a_chain():
     one_chain = {"chain": np.inf}
     assert_bound("affine", (ones((1, 1024)), ones((1024, 1))), one_chain, [a([1.2 * 40 * 1024 + 1024 * 10])])
     rows = ones((256, 1)), ones((256, 1)), a([1.0]), ones((256, 1))
-    assert_bound("affine_backward", rows, {}, [10 * ones((256, 1)), a([20.0 * 256]), a(2560.0)])
+    assert_bound("affine_backward", rows, {}, [12 * ones((256, 1)), a([24.0 * 256]), a(3072.0)])
     outputs = ones((1, 144)), a([1.0]), ones((1, 144)), ones((1, 144))
-    assert_bound("affine_backward", outputs, {}, [a([15.0 * 144]), 10 * ones((1, 144)), 10 * ones(144)])
+    assert_bound("affine_backward", outputs, {}, [a([18.0 * 144]), 12 * ones((1, 144)), 12 * ones(144)])
 
 
 def test_what_is_rounded_on_its_way_through_a_product():
