@@ -17,8 +17,8 @@ CONFIGURATION = {"metadata.network.layers", "predicted after loading"}
 REPAIRED: dict[str, set[str]] = dict.fromkeys(
     ("changed: eps", "changed: rate of dropout", "changed: slope"), CONFIGURATION
 )
-# Sums of more than 256 products are cut into chains, so these have other bits: gradients of weights over that many rows,
-# and trainings of that many inputs.
+# Sums of more than 256 products are cut into chains, so these have other bits: gradients of weights over that many
+# rows, and trainings of that many inputs.
 LONG_SUMS = re.compile(r"affine_backward: .*, (300|1030)x\d+x\d+")
 WIDE = "layers: wide, "
 

@@ -40,7 +40,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     yield request.param
 
 
-# Figures that consist of rounding errors alone, which Adam and RMSprop divide by their own size: each library has others.
+# Figures that are rounding errors alone, which Adam and RMSprop divide by their own size: each library has others.
 ROUNDING = {"adaptive"}
 
 

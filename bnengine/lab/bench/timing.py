@@ -70,7 +70,8 @@ def limited(seconds: float) -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, ring)
     try:
-        signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))
+        # It rings again, because an exception that is raised in a destructor is lost.
+        signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3), 1.0)
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
