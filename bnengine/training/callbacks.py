@@ -61,7 +61,7 @@ class Callback:
             if begun:
                 raise InputError(
                     f"Trainer: this {type(self).__name__} has served another training since this one began, so what it "
-                    "knows is of that one. Give each trainer callbacks of its own."
+                    "knows is of that one. Give each trainer separate callbacks."
                 )
             self.reset()
         self._training = training

@@ -13,7 +13,7 @@ from ..losses import LossFunction
 from ..network.sequential import Sequential
 
 # A divisor that counts for nothing in the mean of an epoch, and divides a loss of 0 in each dtype.
-WEIGHTLESS = 1e-30
+WEIGHTLESS = 1e-20
 
 
 class MicroBatch(NamedTuple):

@@ -398,8 +398,8 @@ def test_columns_of_a_frame_go_by_their_names(rng):
     expected = bn.predict(network, x).probabilities
     np.testing.assert_array_equal(bn.predict(network, frame[["c", "a", "b"]], batch_size=7).probabilities, expected)
     np.testing.assert_array_equal(bn.predict(network, frame).probabilities, expected)
-    with pytest.raises(DataError, match=r"predict: the columns differ .*missing \['c'\], unknown \['d'\]"):
-        bn.predict(network, Frame(x, "abd"))
+    with pytest.raises(DataError, match=r"predict: the columns differ .*missing \['c'\], unknown \['x'\]"):
+        bn.predict(network, Frame(x, "abx"))
 
 
 def source(x, labels, **options):
@@ -409,7 +409,7 @@ def source(x, labels, **options):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"labels": "abd"}, "the classes must be 'a', 'b', 'c', as of the model, got 'a', 'b', 'd'"),
+        ({"labels": "abx"}, "the classes must be 'a', 'b', 'c', as of the model, got 'a', 'b', 'x'"),
         ({"labels": "ab"}, "the classes must be 'a', 'b', 'c', as of the model, got 'a', 'b'"),
         ({"factor": 2.0}, "data must be scaled as .* got another (mean|inv_scale) of feature 0"),
         ({"scaling": "center"}, "scaling must be 'standardize', as of the model, got 'center'"),
