@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import inf
 from time import perf_counter
-from typing import Any, NamedTuple
+from types import FrameType
+from typing import NamedTuple
 
 import numpy as np
 
@@ -65,17 +66,26 @@ def limited(seconds: float) -> Iterator[None]:
         yield
         return
 
-    def ring(_signal: int, _frame: Any) -> None:
-        raise TimeLimit(f"not ready within {seconds:.0f} s")
+    def ring(_signal: int, frame: FrameType | None) -> None:
+        if not _cleans_up(frame):
+            raise TimeLimit(f"not ready within {seconds:.0f} s")
 
     before = signal.signal(signal.SIGALRM, ring)
     try:
-        # It rings again, because an exception that is raised in a destructor is lost.
-        signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3), 1.0)
+        signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3), 0.05)
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def _cleans_up(frame: FrameType | None) -> bool:
+    """Whether a destructor or the callback of a weak reference runs, from which Python lets no exception out."""
+    while frame is not None:
+        if frame.f_code.co_name == "__del__" or frame.f_globals.get("__name__") in ("weakref", "_weakrefset"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def in_turns(

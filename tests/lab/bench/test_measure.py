@@ -38,6 +38,17 @@ def test_medians_and_quartiles_and_ratios_round_by_round():
     assert ratios([1.0, 10.0, 2.0], [2.0, 20.0, 4.0]) == (2.0, 2.0, 2.0, 3)
 
 
+def test_a_limit_that_is_reached_in_a_destructor_is_not_lost():
+    class Slow:
+        def __del__(self):
+            time.sleep(0.1)
+
+    slow = Slow()
+    with pytest.raises(TimeLimit), limited(0.01):
+        del slow
+        time.sleep(600)
+
+
 def test_a_deadline_counts_down_and_a_part_has_a_share_of_what_is_left_and_a_ceiling():
     clock = Clock()
     whole, endless = Deadline(40.0, clock), Deadline(clock=clock)
