@@ -44,7 +44,7 @@ class Preprocessing:
         target_shape: of one raw target, () or (targets,).
         parts: (rows,) uint8, the split: 1 for a training row, 2 for a validation row, 0 for a row of neither.
         columns, target: names of the features and of the target column, if the data have them.
-        mean_low: (features,) float64, what `mean` lacks of the mean of whole numbers above 2^53; None for nothing.
+        mean_low: (features,) float64, what `mean` lacks of the mean of whole numbers above 2^40; None for nothing.
     """
 
     task: str
@@ -411,8 +411,11 @@ def _scales(dataset: Dataset, rows: Array, scaling: str) -> tuple[Array, Array, 
 
 
 def _varies(std: Array, mean: Array, dtype: DType) -> Array:
-    """Whether values are no constant: a deviation up to two roundings of the mean in their dtype is no signal."""
-    eps = np.finfo(dtype).eps if np.dtype(dtype).kind == "f" else 0.0
+    """Whether values are no constant: a deviation up to two roundings of the mean in float64 is no signal.
+
+    Narrower real numbers may be one rounding apart and still exact, such as years in float16.
+    """
+    eps = min(np.finfo(dtype).eps, np.finfo(np.float64).eps) if np.dtype(dtype).kind == "f" else 0.0
     return std > np.maximum(np.finfo(np.float64).tiny, 2 * float(eps) * np.abs(mean))
 
 

@@ -8,7 +8,7 @@ from .._typing import Array
 from ..errors import DataError
 from .checks import chunks, width_of
 
-EXACT = 2.0**53  # float64 holds each whole number up to it
+LONG = 2.0**40  # whole numbers from here on are 1e-4 and more from a mean that float64 rounds
 
 
 class Moments(NamedTuple):
@@ -58,7 +58,7 @@ def feature_moments(x: Array, indices: Array, name: str) -> Moments:
         DataError: values so large that their squares overflow float64.
     """
     width = width_of(x)
-    if is_long(x) and (x.dtype.kind == "f" or largest(x, indices) > EXACT):
+    if is_long(x) and (x.dtype.kind == "f" or largest(x, indices) > LONG):
         return _long_moments(x, indices, width)
     pivot = np.asarray(x[indices[:1]]).reshape(width).astype(np.float64)
     total = Moments(0, pivot, np.zeros(width))

@@ -100,3 +100,13 @@ def test_a_feature_that_differs_by_rounding_alone_is_constant():
         assert scaled[:, 2].std() == pytest.approx(1, rel=1e-12)
     small = np.asarray([1.0, 1.0 + 2**-48] * 100)[:, None]  # sixteen roundings apart: a signal
     assert abs(fitted(small).inputs(small, "float64")).min() == pytest.approx(1, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [(np.arange(2000, 2011), "float16"), ([2**23, 2**23 + 1], "float32"), ([2**53, 2**53 - 1], "int64")],
+)
+def test_exact_numbers_one_rounding_apart_are_a_signal(values, dtype):
+    x = np.resize(np.asarray(values, dtype), (220, 1))
+    wide = (x - x.min()).astype(np.float64)
+    np.testing.assert_allclose(fitted(x).inputs(x, "float64"), (wide - wide.mean()) / wide.std(), rtol=0, atol=1e-9)
